@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The ACPI tables of the machine (ACPI 6.4): RSDP, XSDT, hardware-reduced FADT, MADT, MCFG, and the DSDT that iasl
+ * compiled at build time. What differs from machine to machine (CPU count, the 64-bit PCI window) is written in here.
+ */
+#pragma once
+
+#include "core/guest_memory.h"
+
+struct acpi_config {
+	unsigned int cpus;                   /* 1 to 254 */
+	const uint32_t *apic_ids;            /* one each */
+	uint64_t pci_mem64, pci_mem64_size;  /* the window above RAM */
+	bool serial;                         /* COM1 is there */
+	uint32_t hotplug;                    /* bit d: PCI device d can come and go (a line each at boot) */
+};
+/* Writes the tables at LAYOUT_ACPI, the root pointer first. -ENOSPC when they do not fit. */
+int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err);

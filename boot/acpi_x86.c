@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See acpi.h. Everything lies between LAYOUT_ACPI and its end: the RSDP first, where a guest that searches finds it,
+ * the other tables behind it, the record that the DSDT reads at the end. Called by vmm/ before the guest starts.
+ */
+#include "boot/acpi.h"
+
+#include "boot/layout_x86.h"
+
+/* iasl's output is one array of unsigned char, dsdt_x86_aml_code. */
+static const
+#include "boot/dsdt_x86.hex"
+
+#define X2APIC_ID_MIN 255u
+
+/* ---- the tables as ACPI 6.4 lays them out; all fields little-endian, as x86 has them ---- */
+struct rsdp { /* 5.2.5.3 */
+	char signature[8];
+	uint8_t checksum;
+	char oem_id[6];
+	uint8_t revision;
+	uint32_t rsdt;
+	uint32_t length;
+	uint64_t xsdt;
+	uint8_t extended_checksum, reserved[3];
+} __attribute__((packed));
+
+struct header { /* 5.2.6 */
+	char signature[4];
+	uint32_t length;
+	uint8_t revision, checksum;
+	char oem_id[6], oem_table_id[8];
+	uint32_t oem_revision;
+	char creator_id[4];
+	uint32_t creator_revision;
+} __attribute__((packed));
+
+struct address { /* 5.2.3.2 */
+	uint8_t space, bits, bit_offset, access;
+	uint64_t address;
+} __attribute__((packed));
+#define SPACE_IO 1u
+#define ACCESS_BYTE 1u
+
+struct fadt { /* 5.2.9; what hardware-reduced machines leave zero is not named */
+	struct header header;
+	uint32_t facs, dsdt;
+	uint8_t reserved0, profile;
+	uint16_t sci_interrupt;
+	uint8_t fixed_hardware[61];
+	uint16_t boot_arch;
+	uint8_t reserved1;
+	uint32_t flags;
+	struct address reset;
+	uint8_t reset_value;
+	uint16_t arm_boot_arch;
+	uint8_t minor;
+	uint64_t x_facs, x_dsdt;
+	struct address fixed_registers[8];
+	struct address sleep_control, sleep_status;
+	char hypervisor[8];
+} __attribute__((packed));
+_Static_assert(sizeof(struct fadt) == 276, "revision 6");
+_Static_assert(offsetof(struct fadt, boot_arch) == 109 && offsetof(struct fadt, sleep_control) == 244, "revision 6");
+#define FADT_WBINVD (1u << 0)
+#define FADT_POWER_BUTTON (1u << 4) /* it is a device of the DSDT, or not there */
+#define FADT_SLEEP_BUTTON (1u << 5)
+#define FADT_RESET (1u << 10)
+#define FADT_HW_REDUCED (1u << 20)
+#define BOOT_ARCH_NO_VGA (1u << 2)
+#define BOOT_ARCH_NO_ASPM (1u << 4) /* links are the host's to manage */
+
+struct madt { /* 5.2.12 */
+	struct header header;
+	uint32_t local_apic, flags;
+} __attribute__((packed));
+struct madt_local_apic {
+	uint8_t type, length, uid, apic_id;
+	uint32_t flags;
+} __attribute__((packed));
+struct madt_local_x2apic {
+	uint8_t type, length;
+	uint16_t reserved;
+	uint32_t apic_id, flags, uid;
+} __attribute__((packed));
+struct madt_ioapic {
+	uint8_t type, length, id, reserved;
+	uint32_t address, gsi_base;
+} __attribute__((packed));
+struct madt_override {
+	uint8_t type, length, bus, source;
+	uint32_t gsi;
+	uint16_t flags;
+} __attribute__((packed));
+enum { MADT_LOCAL_APIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_LOCAL_X2APIC = 9 };
+#define MADT_ENABLED 1u
+#define MADT_LEVEL_HIGH 0xdu
+
+struct mcfg { /* PCI firmware specification 3.3, 4.1.2 */
+	struct header header;
+	uint64_t reserved0, base;
+	uint16_t segment;
+	uint8_t first_bus, last_bus;
+	uint32_t reserved1;
+} __attribute__((packed));
+
+/* What the DSDT reads at LAYOUT_ACPI_RECORD. */
+struct acpi_record {
+	uint64_t mem64, mem64_size;
+	uint32_t serial;
+	uint32_t hotplug;
+};
+
+struct builder {
+	uint8_t *base; /* LAYOUT_ACPI's host address */
+	uint64_t used;
+	bool full;
+};
+
+/* The next len bytes, zeroed. When they do not fit, the builder is full and scratches at its start. */
+static void *take(struct builder *builder, size_t len)
+{
+	void *p = builder->base;
+
+	if (len > LAYOUT_ACPI_RECORD - LAYOUT_ACPI - builder->used) {
+		builder->full = true;
+		return p;
+	}
+	p = builder->base + builder->used;
+	builder->used += len;
+	return memset(p, 0, len);
+}
+
+static uint8_t checksum(const void *data, size_t len)
+{
+	const uint8_t *p = data;
+	uint8_t sum = 0;
+
+	while (len--)
+		sum += *p++;
+	return (uint8_t)-sum;
+}
+
+static uint64_t guest_address(const struct builder *builder, const void *p)
+{
+	return LAYOUT_ACPI + (uint64_t)((const uint8_t *)p - builder->base);
+}
+
+/* Starts a table of len bytes at the next multiple of 16. */
+static void *start_table(struct builder *builder, const char *signature, uint8_t revision, size_t len)
+{
+	struct header *header;
+
+	take(builder, align_up(builder->used, 16) - builder->used);
+	header = take(builder, len);
+	*header = (struct header){.revision = revision, .oem_revision = 1, .creator_revision = 1};
+	memcpy(header->signature, signature, 4);
+	memcpy(header->oem_id, "MVMM  ", 6);
+	memcpy(header->oem_table_id, "MVMM    ", 8);
+	memcpy(header->creator_id, "MVMM", 4);
+	return header;
+}
+
+/* The table ends here. Returns its guest address. */
+static uint64_t end_table(struct builder *builder, void *table)
+{
+	struct header *header = table;
+
+	header->length = (uint32_t)(builder->base + builder->used - (uint8_t *)table);
+	header->checksum = checksum(header, builder->full ? 0 : header->length);
+	return guest_address(builder, table);
+}
+
+static uint64_t add_dsdt(struct builder *builder)
+{
+	void *table;
+
+	take(builder, align_up(builder->used, 16) - builder->used);
+	table = take(builder, sizeof(dsdt_x86_aml_code));
+	if (!builder->full)
+		memcpy(table, dsdt_x86_aml_code, sizeof(dsdt_x86_aml_code));
+	return guest_address(builder, table);
+}
+
+static struct address power_register(unsigned int offset)
+{
+	return (struct address){SPACE_IO, 8, 0, ACCESS_BYTE, LAYOUT_POWER + offset};
+}
+
+static uint64_t add_fadt(struct builder *builder, uint64_t dsdt)
+{
+	struct fadt *fadt = start_table(builder, "FACP", 6, sizeof(*fadt));
+
+	fadt->minor = 4;
+	fadt->dsdt = (uint32_t)dsdt;
+	fadt->x_dsdt = dsdt;
+	fadt->sci_interrupt = LAYOUT_GSI_GED; /* unused; named so that nobody configures GSI 0 for it */
+	fadt->boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM;
+	fadt->flags = FADT_WBINVD | FADT_POWER_BUTTON | FADT_SLEEP_BUTTON | FADT_RESET | FADT_HW_REDUCED;
+	fadt->reset = power_register(LAYOUT_POWER_RESET);
+	fadt->reset_value = 1;
+	fadt->sleep_control = power_register(LAYOUT_POWER_SLEEP_CONTROL);
+	fadt->sleep_status = power_register(LAYOUT_POWER_SLEEP_STATUS);
+	memcpy(fadt->hypervisor, "MVMM\0\0\0", 8);
+	return end_table(builder, fadt);
+}
+
+static uint64_t add_madt(struct builder *builder, const struct acpi_config *config)
+{
+	struct madt *madt = start_table(builder, "APIC", 5, sizeof(*madt));
+	struct madt_ioapic *ioapic;
+	struct madt_override *ged;
+
+	madt->local_apic = LAYOUT_LAPIC;
+	for (unsigned int i = 0; i < config->cpus; i++) {
+		if (config->apic_ids[i] < X2APIC_ID_MIN) {
+			struct madt_local_apic *cpu = take(builder, sizeof(*cpu));
+
+			*cpu = (struct madt_local_apic){MADT_LOCAL_APIC, sizeof(*cpu), (uint8_t)i,
+							(uint8_t)config->apic_ids[i], MADT_ENABLED};
+		} else {
+			struct madt_local_x2apic *cpu = take(builder, sizeof(*cpu));
+
+			*cpu = (struct madt_local_x2apic){MADT_LOCAL_X2APIC, sizeof(*cpu), 0, config->apic_ids[i],
+							  MADT_ENABLED, i};
+		}
+	}
+	ioapic = take(builder, sizeof(*ioapic));
+	*ioapic = (struct madt_ioapic){MADT_IOAPIC, sizeof(*ioapic), 0, 0, LAYOUT_IOAPIC, 0};
+	ged = take(builder, sizeof(*ged));
+	*ged = (struct madt_override){MADT_OVERRIDE, sizeof(*ged), 0, LAYOUT_GSI_GED, LAYOUT_GSI_GED, MADT_LEVEL_HIGH};
+	return end_table(builder, madt);
+}
+
+static uint64_t add_mcfg(struct builder *builder)
+{
+	struct mcfg *mcfg = start_table(builder, "MCFG", 1, sizeof(*mcfg));
+
+	mcfg->base = LAYOUT_ECAM;
+	mcfg->last_bus = (uint8_t)(LAYOUT_ECAM_SIZE / MIB(1) - 1);
+	return end_table(builder, mcfg);
+}
+
+static uint64_t add_xsdt(struct builder *builder, const uint64_t *tables, size_t count)
+{
+	struct header *xsdt = start_table(builder, "XSDT", 1, sizeof(*xsdt));
+
+	memcpy(take(builder, count * sizeof(*tables)), tables, count * sizeof(*tables));
+	return end_table(builder, xsdt);
+}
+
+static void fill_rsdp(struct rsdp *rsdp, uint64_t xsdt)
+{
+	*rsdp = (struct rsdp){.revision = 2, .length = sizeof(*rsdp), .xsdt = xsdt};
+	memcpy(rsdp->signature, "RSD PTR ", 8);
+	memcpy(rsdp->oem_id, "MVMM  ", 6);
+	rsdp->checksum = checksum(rsdp, offsetof(struct rsdp, length));
+	rsdp->extended_checksum = checksum(rsdp, sizeof(*rsdp));
+}
+
+int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err)
+{
+	const struct acpi_record record = {config->pci_mem64, config->pci_mem64_size, config->serial, config->hotplug};
+	struct builder builder = {.base = guest_memory_at(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE)};
+	uint64_t tables[3], xsdt;
+	struct rsdp *rsdp;
+
+	if (!builder.base)
+		return err_set(err, -ENOSPC, "no guest memory for the ACPI tables at 0x%llx", LAYOUT_ACPI);
+	rsdp = take(&builder, sizeof(*rsdp));
+	tables[0] = add_fadt(&builder, add_dsdt(&builder));
+	tables[1] = add_madt(&builder, config);
+	tables[2] = add_mcfg(&builder);
+	xsdt = add_xsdt(&builder, tables, ARRAY_SIZE(tables));
+	if (builder.full)
+		return err_set(err, -ENOSPC, "the ACPI tables of %u CPUs do not fit into %llu KiB", config->cpus,
+			       LAYOUT_ACPI_SIZE >> 10);
+	fill_rsdp(rsdp, xsdt);
+	memcpy(builder.base + (LAYOUT_ACPI_RECORD - LAYOUT_ACPI), &record, sizeof(record));
+	guest_memory_dirty(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE);
+	return 0;
+}

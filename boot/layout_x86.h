@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest-physical address map of an x86 machine. RAM fills from 0 up to the hole, the rest of it follows at 4 GiB;
+ * what the guest finds below 1 MiB is written there by boot/.
+ */
+#pragma once
+
+#include <stdint.h>
+
+/* Below 1 MiB */
+#define LAYOUT_GDT 0x500ull            /* null, null, code, data, task state: the selectors below */
+#define LAYOUT_GDT_SIZE 0x28u
+#define LAYOUT_GDT_CODE 0x10u
+#define LAYOUT_GDT_DATA 0x18u
+#define LAYOUT_GDT_TSS 0x20u
+#define LAYOUT_BOOT_PARAMS 0x7000ull  /* zero page or hvm_start_info, 4 KiB and its tables */
+#define LAYOUT_PAGE_TABLES 0x9000ull  /* PML4, PDPT, four PDs: 24 KiB */
+#define LAYOUT_CMDLINE 0x20000ull
+#define LAYOUT_CMDLINE_SIZE 0x10000ull
+#define LAYOUT_EBDA 0x9fc00ull        /* RAM that the guest may use ends here */
+#define LAYOUT_ACPI 0xe0000ull        /* RSDP and tables, 128 KiB, reserved in the memory map */
+#define LAYOUT_ACPI_SIZE 0x20000ull
+#define LAYOUT_ACPI_RECORD 0xfff00ull /* what the DSDT reads: struct acpi_record of acpi_x86.c */
+#define LAYOUT_HIGH 0x100000ull       /* RAM goes on here */
+
+/* The hole below 4 GiB */
+#define LAYOUT_HOLE 0xc0000000ull
+#define LAYOUT_PCI_MEM32 0xc0000000ull
+#define LAYOUT_PCI_MEM32_SIZE 0x20000000ull
+#define LAYOUT_ECAM 0xe0000000ull     /* one bus: 1 MiB; the MCFG says so */
+#define LAYOUT_ECAM_SIZE 0x100000ull
+#define LAYOUT_IOAPIC 0xfec00000ull
+#define LAYOUT_LAPIC 0xfee00000ull
+#define LAYOUT_KVM_TSS 0xfffbd000ull  /* three pages, KVM's own on Intel, and the identity map page after it */
+#define LAYOUT_KVM_IDENTITY 0xfffbc000ull
+#define LAYOUT_4G 0x100000000ull
+
+/* Ports */
+#define LAYOUT_COM1 0x3f8u
+#define LAYOUT_RTC 0x70u
+#define LAYOUT_PVPANIC 0x505u
+#define LAYOUT_POWER 0x600u           /* devices/platform.h: POWER_PORTS bytes, of which ACPI names these */
+#define LAYOUT_POWER_SLEEP_CONTROL 0u
+#define LAYOUT_POWER_SLEEP_STATUS 1u
+#define LAYOUT_POWER_RESET 2u
+#define LAYOUT_PCI_IO 0x1000u
+#define LAYOUT_PCI_IO_SIZE 0xf000u
+
+/* GSIs */
+#define LAYOUT_GSI_COM1 4u
+#define LAYOUT_GSI_RTC 8u
+#define LAYOUT_GSI_GED 9u
+#define LAYOUT_GSI_PCI 16u            /* INTA..INTD of the root: 16 to 19 */

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bitmaps of unsigned longs, as dirty.h passes them about. Setting a bit may race with other setters. */
+#pragma once
+
+#include "core/util.h"
+
+#define BITS_PER_LONG (8 * sizeof(unsigned long))
+
+static inline size_t bitmap_longs(size_t bits)
+{
+	return bits / BITS_PER_LONG + (bits % BITS_PER_LONG != 0);
+}
+
+static inline bool bitmap_test(const unsigned long *map, size_t bit)
+{
+	return map[bit / BITS_PER_LONG] >> (bit % BITS_PER_LONG) & 1;
+}
+
+static inline void bitmap_set(unsigned long *map, size_t bit)
+{
+	__atomic_fetch_or(&map[bit / BITS_PER_LONG], 1ul << (bit % BITS_PER_LONG), __ATOMIC_RELEASE);
+}
+
+/*
+ * Moves bits [first, first + bits) of from to the beginning of to: they are ORed there and cleared here. Who sets one of
+ * them meanwhile, in this process or in the kernel, sets it before or behind.
+ */
+static inline void bitmap_take(unsigned long *from, size_t first, size_t bits, unsigned long *to)
+{
+	size_t bit = 0;
+
+	while (bit < bits) {
+		size_t index = (first + bit) / BITS_PER_LONG, shift = (first + bit) % BITS_PER_LONG;
+		size_t n = bits - bit < BITS_PER_LONG - shift ? bits - bit : BITS_PER_LONG - shift;
+		unsigned long mask = (n == BITS_PER_LONG ? ~0ul : (1ul << n) - 1) << shift, set;
+
+		/* Most are clear, and a look costs less than an exchange. */
+		if (!(__atomic_load_n(&from[index], __ATOMIC_RELAXED) & mask)) {
+			for (bit += n; bits - bit >= BITS_PER_LONG && !__atomic_load_n(&from[++index], __ATOMIC_RELAXED);)
+				bit += BITS_PER_LONG;
+			continue;
+		}
+		set = __atomic_fetch_and(&from[index], ~mask, __ATOMIC_ACQ_REL) & mask;
+		for (; set; set &= set - 1)
+			bitmap_set(to, bit + (size_t)__builtin_ctzl(set) - shift);
+		bit += n;
+	}
+}

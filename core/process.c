@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See process.h. */
+#include "core/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+
+#include "core/util.h"
+
+#define MOST 8
+#define ABOVE 16 /* those that the child gets: what is moved there is not overwritten before it is handed over */
+
+extern char **environ;
+
+/* What the child gets as its descriptors 0, 1 and 2, and from 3 on. */
+static int hand_over(posix_spawn_file_actions_t *actions, const int *fds, size_t count, int words_fd)
+{
+	int code = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
+
+	code = code ?: posix_spawn_file_actions_addopen(actions, 1, "/dev/null", O_WRONLY, 0);
+	code = code ?: words_fd < 0 ? posix_spawn_file_actions_addopen(actions, 2, "/dev/null", O_WRONLY, 0)
+				    : posix_spawn_file_actions_adddup2(actions, words_fd, 2);
+	for (size_t i = 0; !code && i < count; i++)
+		code = posix_spawn_file_actions_adddup2(actions, fds[i], 3 + (int)i);
+	return code;
+}
+
+static int spawn(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none;
+	int code;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawnattr_init(&attributes);
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+	code = hand_over(&actions, fds, count, words_fd);
+	code = code ?: posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv, environ);
+	posix_spawnattr_destroy(&attributes);
+	posix_spawn_file_actions_destroy(&actions);
+	return -code;
+}
+
+int process_start(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid)
+{
+	int moved[MOST + 1] = {0}, code = 0;
+	size_t n = 0;
+
+	for (; !code && n < count + (words_fd >= 0); n += !code) {
+		moved[n] = fcntl(n < count ? fds[n] : words_fd, F_DUPFD_CLOEXEC, ABOVE);
+		code = moved[n] < 0 ? -errno : 0;
+	}
+	code = code ?: spawn(argv, moved, count, words_fd < 0 ? -1 : moved[count], pid);
+	while (n)
+		close(moved[--n]);
+	return code;
+}

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See state.h. A record, everything little-endian:
+ *
+ *	u8 length of name, name, u32 version, u32 length of what follows,
+ *	fields: u8 length of name, name, u8 kind, u32 length, bytes
+ *
+ * The bytes of a STATE_KIND_TABLE field are records one behind the other, as many as the array has elements.
+ */
+#include "core/state.h"
+
+#define MAX_DEPTH 8u
+#define MAX_FIELDS 64u
+
+/* What is left of a record to read. */
+struct reader {
+	const uint8_t *data;
+	size_t len;
+};
+
+int state_buffer_add(struct state_buffer *buffer, const void *data, size_t len)
+{
+	if (len > buffer->room - buffer->len) {
+		size_t room = MAX(buffer->len + len, buffer->room * 2);
+		uint8_t *grown = realloc(buffer->data, room);
+
+		if (!grown)
+			return -ENOMEM;
+		buffer->data = grown;
+		buffer->room = room;
+	}
+	memcpy(buffer->data + buffer->len, data, len);
+	buffer->len += len;
+	return 0;
+}
+
+void state_buffer_free(struct state_buffer *buffer)
+{
+	free(buffer->data);
+	*buffer = (struct state_buffer){0};
+}
+
+/* ---- saving ---- */
+
+static int add_name(struct state_buffer *out, const char *name)
+{
+	uint8_t len = (uint8_t)strlen(name);
+	int ret = state_buffer_add(out, &len, 1);
+
+	return ret < 0 ? ret : state_buffer_add(out, name, len);
+}
+
+static int add_u32(struct state_buffer *out, uint32_t value)
+{
+	uint8_t bytes[4];
+
+	put_le32(bytes, value);
+	return state_buffer_add(out, bytes, sizeof(bytes));
+}
+
+/* Writes the length of all that came behind at, into the four bytes before it. */
+static void close_length(struct state_buffer *out, size_t at)
+{
+	put_le32(out->data + at - 4, (uint32_t)(out->len - at));
+}
+
+static int add_uint(struct state_buffer *out, const void *value, size_t size)
+{
+	uint64_t wide = size == 1 ? *(const uint8_t *)value : size == 2 ? *(const uint16_t *)value :
+			size == 4 ? *(const uint32_t *)value : *(const uint64_t *)value;
+	uint8_t bytes[8];
+
+	put_le64(bytes, wide);
+	return state_buffer_add(out, bytes, size);
+}
+
+/* How many elements, or bytes, of the field's array are there. */
+static size_t in_use(const struct state_field *field, const void *object, size_t all)
+{
+	uint32_t count;
+
+	if (!field->some)
+		return all;
+	memcpy(&count, (const char *)object + field->some_at, sizeof(count));
+	return MIN(count, all);
+}
+
+static int save_field(const struct state_field *field, void *object, struct state_buffer *out, struct err *err)
+{
+	char *at = (char *)object + field->offset;
+	uint8_t kind = (uint8_t)field->kind;
+	size_t body, count = in_use(field, object, field->count);
+	int ret = add_name(out, field->name);
+
+	if (ret == 0)
+		ret = state_buffer_add(out, &kind, 1);
+	if (ret == 0)
+		ret = add_u32(out, 0);
+	body = out->len;
+	if (ret < 0)
+		return ret;
+	switch (field->kind) {
+	case STATE_KIND_UINT:
+		ret = add_uint(out, at, field->size);
+		break;
+	case STATE_KIND_BOOL:
+		kind = *(bool *)at;
+		ret = state_buffer_add(out, &kind, 1);
+		break;
+	case STATE_KIND_BYTES:
+		ret = state_buffer_add(out, at, in_use(field, object, field->size));
+		break;
+	case STATE_KIND_TABLE:
+		for (size_t i = 0; i < count && ret == 0; i++)
+			ret = state_save(field->table, at + i * field->size, out, err);
+		break;
+	}
+	if (ret == 0)
+		close_length(out, body);
+	return ret;
+}
+
+static int save_record(const struct state_table *table, void *from, struct state_buffer *out, struct err *err)
+{
+	size_t body;
+	int ret = add_name(out, table->name);
+
+	if (ret == 0)
+		ret = add_u32(out, table->version);
+	if (ret == 0)
+		ret = add_u32(out, 0);
+	body = out->len;
+	for (size_t i = 0; i < table->field_count && ret == 0; i++)
+		ret = save_field(&table->fields[i], from, out, err);
+	if (ret == 0)
+		close_length(out, body);
+	return ret;
+}
+
+int state_save(const struct state_table *table, void *object, struct state_buffer *out, struct err *err)
+{
+	_cleanup_(free_ptr) void *image = table->image ? calloc(1, table->image) : NULL;
+	size_t start = out->len;
+	int ret = 0;
+
+	if (table->image && !image)
+		return err_sys(err, -ENOMEM, "%s", table->name);
+	if (image)
+		ret = table->fill(object, image, err);
+	else if (table->before_save)
+		ret = table->before_save(object, err);
+	if (ret < 0)
+		return err_prefix(err, ret, "%s", table->name);
+	ret = save_record(table, image ?: object, out, err);
+	if (ret < 0) {
+		out->len = start;
+		return ret == -ENOMEM ? err_sys(err, ret, "%s", table->name) : ret;
+	}
+	return 0;
+}
+
+/* ---- loading ---- */
+
+static bool take(struct reader *in, size_t len, const uint8_t **ret)
+{
+	if (len > in->len)
+		return false;
+	*ret = in->data;
+	in->data += len;
+	in->len -= len;
+	return true;
+}
+
+static bool take_u32(struct reader *in, uint32_t *ret)
+{
+	const uint8_t *bytes;
+
+	if (!take(in, 4, &bytes))
+		return false;
+	*ret = get_le32(bytes);
+	return true;
+}
+
+/* A name as a string: 1 to 255 printable characters. */
+static bool take_name(struct reader *in, char name[256])
+{
+	const uint8_t *len, *text;
+
+	if (!take(in, 1, &len) || !*len || !take(in, *len, &text))
+		return false;
+	for (uint8_t i = 0; i < *len; i++)
+		if (text[i] <= ' ' || text[i] > '~')
+			return false;
+	memcpy(name, text, *len);
+	name[*len] = 0;
+	return true;
+}
+
+static bool take_head(struct reader *in, char name[256], uint32_t *version, struct reader *fields)
+{
+	uint32_t len;
+
+	if (!take_name(in, name) || !take_u32(in, version) || !take_u32(in, &len) || !take(in, len, &fields->data))
+		return false;
+	fields->len = len;
+	return true;
+}
+
+static bool take_field(struct reader *in, char name[256], uint8_t *kind, struct reader *body)
+{
+	const uint8_t *byte;
+	uint32_t len;
+
+	if (!take_name(in, name) || !take(in, 1, &byte) || !take_u32(in, &len) || !take(in, len, &body->data))
+		return false;
+	*kind = *byte;
+	body->len = len;
+	return true;
+}
+
+static void store_uint(void *to, size_t size, const uint8_t *bytes)
+{
+	if (size == 1)
+		*(uint8_t *)to = bytes[0];
+	else if (size == 2)
+		*(uint16_t *)to = get_le16(bytes);
+	else if (size == 4)
+		*(uint32_t *)to = get_le32(bytes);
+	else
+		*(uint64_t *)to = get_le64(bytes);
+}
+
+static int load_record(const struct state_table *table, void *object, struct reader *in, unsigned int depth,
+		       struct err *err);
+
+static void set_in_use(const struct state_field *field, void *object, size_t count)
+{
+	uint32_t value = (uint32_t)count;
+
+	if (field->some)
+		memcpy((char *)object + field->some_at, &value, sizeof(value));
+}
+
+static int load_elements(const struct state_field *field, void *object, struct reader *body, unsigned int depth,
+			 struct err *err)
+{
+	char *at = (char *)object + field->offset;
+	size_t i;
+	int ret = 0;
+
+	for (i = 0; i < field->count && ret == 0 && (body->len || !field->some); i++)
+		ret = load_record(field->table, at + i * field->size, body, depth + 1, err);
+	if (ret == 0 && body->len)
+		ret = err_set(err, -EBADMSG, "more than %zu elements", field->count);
+	set_in_use(field, object, i);
+	return ret;
+}
+
+static int load_field(const struct state_field *field, void *object, struct reader *body, unsigned int depth,
+		      struct err *err)
+{
+	char *at = (char *)object + field->offset;
+
+	if (field->kind == STATE_KIND_TABLE)
+		return load_elements(field, object, body, depth, err);
+	if (field->some && body->len > field->size)
+		return err_set(err, -EBADMSG, "%zu bytes, more than %zu", body->len, field->size);
+	if (!field->some && body->len != field->size)
+		return err_set(err, -EBADMSG, "%zu bytes, not %zu", body->len, field->size);
+	if (field->kind == STATE_KIND_BOOL && body->data[0] > 1)
+		return err_set(err, -EBADMSG, "neither true nor false");
+	if (field->kind == STATE_KIND_BYTES) {
+		memcpy(at, body->data, body->len);
+		set_in_use(field, object, body->len);
+	}
+	if (field->kind == STATE_KIND_BOOL)
+		*(bool *)at = body->data[0];
+	if (field->kind == STATE_KIND_UINT)
+		store_uint(at, field->size, body->data);
+	return 0;
+}
+
+static size_t find_field(const struct state_table *table, const char *name)
+{
+	size_t i = 0;
+
+	while (i < table->field_count && strcmp(table->fields[i].name, name) != 0)
+		i++;
+	return i;
+}
+
+/* Loads the fields of a record; each at most once, and all that its version has. */
+static int load_fields(const struct state_table *table, uint32_t version, void *object, struct reader *in,
+		       unsigned int depth, struct err *err)
+{
+	uint64_t seen = 0;
+	char name[256];
+
+	while (in->len) {
+		struct reader body;
+		uint8_t kind;
+		size_t i;
+		int ret;
+
+		if (!take_field(in, name, &kind, &body))
+			return err_set(err, -EBADMSG, "a field is cut off");
+		i = find_field(table, name);
+		if (i == table->field_count)
+			return err_set(err, -EBADMSG, "unknown field %s", name);
+		if (seen >> i & 1)
+			return err_set(err, -EBADMSG, "%s twice", name);
+		if (kind != table->fields[i].kind)
+			return err_set(err, -EBADMSG, "%s is of another kind", name);
+		seen |= 1ull << i;
+		ret = load_field(&table->fields[i], object, &body, depth, err);
+		if (ret < 0)
+			return err_prefix(err, ret, "%s", name);
+	}
+	for (size_t i = 0; i < table->field_count; i++)
+		if (!(seen >> i & 1) && table->fields[i].since <= version)
+			return err_set(err, -EBADMSG, "%s is missing", table->fields[i].name);
+	return 0;
+}
+
+/* The fields into the object, or into an image and from there into the object. */
+static int load_into(const struct state_table *table, uint32_t version, void *object, struct reader *fields,
+		     unsigned int depth, struct err *err)
+{
+	_cleanup_(free_ptr) void *image = table->image ? calloc(1, table->image) : NULL;
+	int ret;
+
+	if (table->image && !image)
+		return err_sys(err, -ENOMEM, "its image");
+	ret = load_fields(table, version, image ?: object, fields, depth, err);
+	if (ret == 0 && image)
+		return table->apply(object, image, version, err);
+	if (ret == 0 && table->after_load)
+		ret = table->after_load(object, version, err);
+	return ret;
+}
+
+static int load_record(const struct state_table *table, void *object, struct reader *in, unsigned int depth,
+		       struct err *err)
+{
+	struct reader fields;
+	uint32_t version;
+	char name[256];
+	int ret;
+
+	if (depth > MAX_DEPTH || table->field_count > MAX_FIELDS)
+		return err_set(err, -EBADMSG, "%s: too deep", table->name);
+	if (!take_head(in, name, &version, &fields))
+		return err_set(err, -EBADMSG, "%s: cut off", table->name);
+	if (strcmp(name, table->name) != 0)
+		return err_set(err, -EBADMSG, "%s where %s is expected", name, table->name);
+	if (version < table->oldest || version > table->version)
+		return err_set(err, -EBADMSG, "%s: version %u, this program knows %u to %u", name, version, table->oldest,
+			       table->version);
+	ret = load_into(table, version, object, &fields, depth, err);
+	return ret < 0 ? err_prefix(err, ret, "%s", name) : 0;
+}
+
+int state_load_first(const struct state_table *table, void *object, const uint8_t **data, size_t *len,
+		     struct err *err)
+{
+	struct reader in = {*data, *len};
+	int ret = load_record(table, object, &in, 0, err);
+
+	if (ret < 0)
+		return ret;
+	*data = in.data;
+	*len = in.len;
+	return 0;
+}
+
+int state_load(const struct state_table *table, void *object, const void *data, size_t len, struct err *err)
+{
+	const uint8_t *at = data;
+	int ret = state_load_first(table, object, &at, &len, err);
+
+	if (ret == 0 && len)
+		return err_set(err, -EBADMSG, "%s: %zu bytes too many", table->name, len);
+	return ret;
+}
+
+/* ---- printing ---- */
+
+typedef void walk_fn(void *opaque, unsigned int depth, const char *name, const void *data, size_t len);
+
+static int walk_record(struct reader *in, unsigned int depth, walk_fn *fn, void *opaque, struct err *err)
+{
+	struct reader fields, body;
+	uint32_t version;
+	char name[256];
+	uint8_t kind;
+
+	if (depth > MAX_DEPTH || !take_head(in, name, &version, &fields))
+		return err_set(err, -EBADMSG, "a record is cut off or too deep");
+	fn(opaque, depth, name, NULL, 0);
+	while (fields.len) {
+		if (!take_field(&fields, name, &kind, &body))
+			return err_set(err, -EBADMSG, "a field is cut off");
+		if (kind != STATE_KIND_TABLE)
+			fn(opaque, depth + 1, name, body.data, body.len);
+		while (kind == STATE_KIND_TABLE && body.len) {
+			int ret = walk_record(&body, depth + 1, fn, opaque, err);
+
+			if (ret < 0)
+				return ret;
+		}
+	}
+	return 0;
+}
+
+int state_walk(const void *data, size_t len, walk_fn *fn, void *opaque, struct err *err)
+{
+	struct reader in = {data, len};
+
+	while (in.len) {
+		int ret = walk_record(&in, 0, fn, opaque, err);
+
+		if (ret < 0)
+			return ret;
+	}
+	return 0;
+}

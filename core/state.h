@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Saved state: every stateful thing declares its fields once, in a table, and saving, loading, printing and fuzzing all
+ * read that table.
+ *
+ *	static const struct state_field fields[] = {
+ *		STATE_UINT(struct serial, lcr, 1),
+ *		STATE_BYTES(struct serial, fifo, 1),
+ *	};
+ *	const struct state_table serial_state = {.name = "serial", .version = 1, .oldest = 1, STATE_FIELDS(fields), ...};
+ *
+ * What is saved is a record: the table's name, its version, and each field with its name and length, little-endian.
+ * Fields are found by name, so their order is free. A field newer than the record keeps the value it had; one that the
+ * table does not know, or of another length, fails the load. Meaning never changes under a name: a new meaning is a
+ * new field.
+ *
+ * A record is hostile. Loading reads nothing beyond its end, allocates what the table says and no more, and after_load
+ * judges the values; an object whose load failed is only good for being destroyed.
+ *
+ * An object that is in use (a device with threads, a timer, an interrupt line) should not meet values that nobody has
+ * judged: its table has an image, a plain struct that fields are saved from and loaded into, and two functions between
+ * that and the object.
+ */
+#pragma once
+
+#include "core/err.h"
+
+enum state_kind {
+	STATE_KIND_UINT,  /* 1, 2, 4 or 8 bytes */
+	STATE_KIND_BOOL,  /* one byte, 0 or 1 */
+	STATE_KIND_BYTES, /* an array of bytes, all of it */
+	STATE_KIND_TABLE, /* records of another table, one for each element of an array */
+};
+
+struct state_table;
+
+struct state_field {
+	const char *name;
+	enum state_kind kind;
+	uint32_t since; /* the table's version that brought it */
+	size_t offset;  /* in the object */
+	size_t size;    /* bytes; of one element for STATE_KIND_TABLE */
+	size_t count;   /* elements of STATE_KIND_TABLE */
+	const struct state_table *table;
+	/* Of the array the first ones alone are there, as many (elements, bytes) as the uint32_t at some_at says; a record
+	 * has any number up to what the array holds, and loading sets it. */
+	bool some;
+	size_t some_at;
+};
+
+struct state_table {
+	const char *name;
+	uint32_t version; /* written */
+	uint32_t oldest;  /* accepted */
+	const struct state_field *fields;
+	size_t field_count;
+	/*
+	 * 0: the fields are the object's. Else those of an image of so many bytes, zeroed, that lives for the call: fill
+	 * takes it from the object, apply judges it and puts it into the object. Then the two hooks below are not called.
+	 */
+	size_t image;
+	int (*fill)(void *object, void *image, struct err *err);
+	int (*apply)(void *object, const void *image, uint32_t version, struct err *err);
+	/* Brings the object's fields up to date. May be NULL. */
+	int (*before_save)(void *object, struct err *err);
+	/* Checks what was loaded and puts it to work. version is the record's. May be NULL. */
+	int (*after_load)(void *object, uint32_t version, struct err *err);
+};
+
+#define STATE_FIELDS(array) .fields = (array), .field_count = ARRAY_SIZE(array)
+#define STATE_UINT(type, member, version) \
+	{#member, STATE_KIND_UINT, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, false, 0}
+#define STATE_BOOL(type, member, version) \
+	{#member, STATE_KIND_BOOL, version, offsetof(type, member), 1, 1, NULL, false, 0}
+#define STATE_BYTES(type, member, version) \
+	{#member, STATE_KIND_BYTES, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, false, 0}
+#define STATE_ARRAY(type, member, version, element)                                                            \
+	{#member, STATE_KIND_TABLE, version, offsetof(type, member), sizeof(((type *)0)->member[0]),           \
+	 ARRAY_SIZE(((type *)0)->member), element, false, 0}
+#define STATE_STRUCT(type, member, version, element) \
+	{#member, STATE_KIND_TABLE, version, offsetof(type, member), sizeof(((type *)0)->member), 1, element, false, 0}
+/* The first *counter bytes or elements of an array; counter is another member, a uint32_t. */
+#define STATE_SOME_BYTES(type, member, version, counter)                                                          \
+	{#member, STATE_KIND_BYTES, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, true,   \
+	 offsetof(type, counter)}
+#define STATE_LIST(type, member, version, counter, element)                                                       \
+	{#member, STATE_KIND_TABLE, version, offsetof(type, member), sizeof(((type *)0)->member[0]),               \
+	 ARRAY_SIZE(((type *)0)->member), element, true, offsetof(type, counter)}
+
+/* Bytes that grow; zeroed is empty. The owner frees data. */
+struct state_buffer {
+	uint8_t *data;
+	size_t len, room;
+};
+
+int state_buffer_add(struct state_buffer *buffer, const void *data, size_t len);
+void state_buffer_free(struct state_buffer *buffer);
+
+/* Appends object's record to out. -ENOMEM, or what before_save says; out is then as it was. */
+int state_save(const struct state_table *table, void *object, struct state_buffer *out, struct err *err);
+
+/* Loads the record that is all of [data, data + len) into object. -EBADMSG for nonsense, or what after_load says. */
+int state_load(const struct state_table *table, void *object, const void *data, size_t len, struct err *err);
+
+/* The same for the record at the front of [*data, *data + *len), behind which success moves both: for objects whose
+ * records lie one behind the other. */
+int state_load_first(const struct state_table *table, void *object, const uint8_t **data, size_t *len,
+		     struct err *err);
+
+/*
+ * Walks a record without a table, for people: tells every field's name, depth and bytes (NULL where a record begins).
+ * -EBADMSG for nonsense.
+ */
+int state_walk(const void *data, size_t len,
+	       void (*fn)(void *opaque, unsigned int depth, const char *name, const void *data, size_t len), void *opaque,
+	       struct err *err);

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See msix.h.
+ *
+ * A vector is live when MSI-X is on, the function is not masked and its own mask bit is clear. update_vector() makes
+ * the interrupt controller agree with that, and is all that ever connects or disconnects. No kick is read here: while
+ * a vector is not connected its eventfd holds them, and poll(2) on it gives the pending bit.
+ */
+#include "devices/msix.h"
+
+#include "core/state.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+#define CAP_SIZE PCI_CAP_MSIX_SIZEOF
+#define CONTROL_WRITABLE (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL)
+#define PBA_WORD 64u /* pending bits come in words of 8 bytes */
+
+struct vector {
+	struct msi_vector *irq; /* NULL until it is needed; then it stays */
+	bool used;              /* the owner knows of it */
+	bool connected;
+};
+
+struct msix {
+	struct pci_function *function;
+	unsigned int cap;
+	struct msix_config config;
+	pthread_mutex_t lock; /* recursive: ops may call back */
+	bool on, masked;      /* the control word's two bits */
+	bool complained;
+	uint8_t *table;
+	struct vector vectors[];
+};
+
+static uint8_t *entry(const struct msix *msix, unsigned int index)
+{
+	return msix->table + index * MSIX_TABLE_ENTRY;
+}
+
+static bool live(const struct msix *msix, unsigned int index)
+{
+	return msix->on && !msix->masked &&
+	       !(entry(msix, index)[PCI_MSIX_ENTRY_VECTOR_CTRL] & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+}
+
+static void complain(struct msix *msix, unsigned int index, const struct err *err)
+{
+	if (!msix->complained)
+		log_warn(msix->config.log, "%s: MSI-X vector %u: %s", msix->function->name, index, err->text);
+	msix->complained = true;
+}
+
+/* Lock held. */
+static int need_vector(struct msix *msix, unsigned int index)
+{
+	struct msi_controller *msi = msix->config.msi;
+	struct err err = {"no vector"};
+	int ret;
+
+	if (msix->vectors[index].irq)
+		return 0;
+	ret = msi->ops->create(msi, &msix->vectors[index].irq, &err);
+	if (ret < 0)
+		complain(msix, index, &err);
+	return ret;
+}
+
+/* Makes the vector's connection what it should be; moved: its message has changed. Lock held. */
+static void update_vector(struct msix *msix, unsigned int index, bool moved)
+{
+	struct msi_controller *msi = msix->config.msi;
+	struct vector *vector = &msix->vectors[index];
+	const uint8_t *e = entry(msix, index);
+	struct msi_message message = {get_le64(e), get_le32(e + PCI_MSIX_ENTRY_DATA)};
+	struct err err = {"not connected"};
+
+	if (!live(msix, index)) {
+		if (vector->connected)
+			msi->ops->disconnect(msi, vector->irq);
+		vector->connected = false;
+		return;
+	}
+	if ((vector->connected && !moved) || need_vector(msix, index) < 0)
+		return;
+	if (!vector->used && msix->config.ops && msix->config.ops->used &&
+	    msix->config.ops->used(msix->config.opaque, index, vector->irq->fd))
+		return;
+	vector->used = true;
+	if (msi->ops->connect(msi, vector->irq, &message, &err) == 0) {
+		vector->connected = true;
+		return;
+	}
+	if (vector->connected)
+		msi->ops->disconnect(msi, vector->irq);
+	vector->connected = false;
+	complain(msix, index, &err);
+}
+
+/* The control word becomes on and masked. Lock held. */
+static void set_control(struct msix *msix, bool on, bool masked)
+{
+	const struct msix_ops *ops = msix->config.ops;
+	bool was_on = msix->on;
+
+	if (on == was_on && masked == msix->masked)
+		return;
+	__atomic_store_n(&msix->on, on, __ATOMIC_RELEASE);
+	msix->masked = masked;
+	if (on && !was_on && ops && ops->enabled)
+		ops->enabled(msix->config.opaque, true);
+	for (unsigned int i = 0; i < msix->config.vectors; i++) {
+		update_vector(msix, i, false);
+		if (!on)
+			msix->vectors[i].used = false;
+	}
+	if (!on && was_on && ops && ops->enabled)
+		ops->enabled(msix->config.opaque, false);
+}
+
+void msix_config_written(struct msix *msix)
+{
+	uint16_t control;
+
+	pthread_mutex_lock(&msix->lock);
+	control = get_le16(msix->function->config + msix->cap + PCI_MSIX_FLAGS);
+	set_control(msix, control & PCI_MSIX_FLAGS_ENABLE, control & PCI_MSIX_FLAGS_MASKALL);
+	pthread_mutex_unlock(&msix->lock);
+}
+
+static void mask_table(struct msix *msix)
+{
+	memset(msix->table, 0, msix_table_size(msix));
+	for (unsigned int i = 0; i < msix->config.vectors; i++)
+		entry(msix, i)[PCI_MSIX_ENTRY_VECTOR_CTRL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
+}
+
+void msix_reset(struct msix *msix)
+{
+	uint8_t *control = msix->function->config + msix->cap + PCI_MSIX_FLAGS;
+
+	pthread_mutex_lock(&msix->lock);
+	put_le16(control, get_le16(control) & (uint16_t)~CONTROL_WRITABLE);
+	set_control(msix, false, false);
+	mask_table(msix);
+	for (unsigned int i = 0; i < msix->config.vectors; i++)
+		if (msix->vectors[i].irq)
+			eventfd_drain(msix->vectors[i].irq->fd);
+	pthread_mutex_unlock(&msix->lock);
+}
+
+/* ---- the table and the pending bits ---- */
+
+uint64_t msix_table_size(const struct msix *msix)
+{
+	return (uint64_t)msix->config.vectors * MSIX_TABLE_ENTRY;
+}
+
+uint64_t msix_pba_size(const struct msix *msix)
+{
+	return align_up(msix->config.vectors, PBA_WORD) / 8;
+}
+
+void msix_table_read(struct msix *msix, uint64_t offset, void *data, unsigned int len)
+{
+	uint64_t size = msix_table_size(msix);
+
+	memset(data, 0, len);
+	if (offset >= size)
+		return;
+	pthread_mutex_lock(&msix->lock);
+	memcpy(data, msix->table + offset, MIN(len, size - offset));
+	pthread_mutex_unlock(&msix->lock);
+}
+
+void msix_table_write(struct msix *msix, uint64_t offset, const void *data, unsigned int len)
+{
+	unsigned int index = (unsigned int)(offset / MSIX_TABLE_ENTRY);
+	uint8_t before[MSIX_TABLE_ENTRY], *e;
+
+	if ((len != 4 && len != 8) || offset % len || offset >= msix_table_size(msix))
+		return;
+	pthread_mutex_lock(&msix->lock);
+	e = entry(msix, index);
+	memcpy(before, e, sizeof(before));
+	memcpy(msix->table + offset, data, len);
+	put_le32(e + PCI_MSIX_ENTRY_VECTOR_CTRL,
+		 get_le32(e + PCI_MSIX_ENTRY_VECTOR_CTRL) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+	update_vector(msix, index, memcmp(before, e, PCI_MSIX_ENTRY_VECTOR_CTRL) != 0);
+	pthread_mutex_unlock(&msix->lock);
+}
+
+/* The pending bits of the 64 vectors from first on. Lock held. */
+static uint64_t pending_word(const struct msix *msix, unsigned int first)
+{
+	struct pollfd fds[PBA_WORD];
+	unsigned int count = 0;
+	uint64_t bits = 0;
+
+	for (; count < PBA_WORD && first + count < msix->config.vectors; count++) {
+		const struct vector *vector = &msix->vectors[first + count];
+
+		/* poll skips a descriptor of -1 */
+		fds[count] = (struct pollfd){.fd = vector->irq && !vector->connected ? vector->irq->fd : -1,
+					     .events = POLLIN};
+	}
+	if (poll(fds, count, 0) <= 0)
+		return 0;
+	for (unsigned int i = 0; i < count; i++)
+		bits |= (uint64_t)(fds[i].fd >= 0 && fds[i].revents & POLLIN) << i;
+	return bits;
+}
+
+void msix_pba_read(struct msix *msix, uint64_t offset, void *data, unsigned int len)
+{
+	uint64_t size = msix_pba_size(msix);
+	uint8_t *out = data;
+
+	memset(data, 0, len);
+	pthread_mutex_lock(&msix->lock);
+	for (uint64_t at = offset & ~7ull; at < size && at < offset + len; at += 8) {
+		uint8_t word[8];
+
+		put_le64(word, pending_word(msix, (unsigned int)at * 8));
+		for (unsigned int i = 0; i < 8; i++)
+			if (at + i >= offset && at + i < offset + len)
+				out[at + i - offset] = word[i];
+	}
+	pthread_mutex_unlock(&msix->lock);
+}
+
+/* ---- vectors for the owner ---- */
+
+int msix_vector_fd(struct msix *msix, unsigned int index)
+{
+	int ret;
+
+	if (index >= msix->config.vectors)
+		return -EINVAL;
+	pthread_mutex_lock(&msix->lock);
+	ret = need_vector(msix, index);
+	if (ret == 0) {
+		update_vector(msix, index, false);
+		ret = msix->vectors[index].irq->fd;
+	}
+	pthread_mutex_unlock(&msix->lock);
+	return ret;
+}
+
+bool msix_enabled(const struct msix *msix)
+{
+	return __atomic_load_n(&msix->on, __ATOMIC_ACQUIRE);
+}
+
+/* ---- saved state ---- */
+
+#define BITMAP_BYTES (MSIX_MAX_VECTORS / 8)
+
+struct image {
+	uint32_t table_len, bits_len, pending_len;
+	uint8_t table[MSIX_MAX_VECTORS * MSIX_TABLE_ENTRY];
+	uint8_t used[BITMAP_BYTES], pending[BITMAP_BYTES]; /* a bit for each vector, in words of 8 bytes */
+};
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct msix *msix = object;
+	struct image *image = into;
+
+	pthread_mutex_lock(&msix->lock);
+	image->table_len = (uint32_t)msix_table_size(msix);
+	image->bits_len = image->pending_len = (uint32_t)msix_pba_size(msix);
+	memcpy(image->table, msix->table, image->table_len);
+	for (unsigned int i = 0; i < msix->config.vectors; i++)
+		image->used[i / 8] |= (uint8_t)(msix->vectors[i].used << i % 8);
+	for (unsigned int i = 0; i < msix->config.vectors; i += PBA_WORD)
+		put_le64(image->pending + i / 8, pending_word(msix, i));
+	pthread_mutex_unlock(&msix->lock);
+	return 0;
+}
+
+static bool bit(const uint8_t *bits, unsigned int index)
+{
+	return bits[index / 8] >> index % 8 & 1;
+}
+
+static int check(const struct msix *msix, const struct image *image, bool on, struct err *err)
+{
+	if (image->table_len != msix_table_size(msix) || image->bits_len != msix_pba_size(msix) ||
+	    image->pending_len != image->bits_len)
+		return err_set(err, -EBADMSG, "%u vectors, not %u", image->table_len / MSIX_TABLE_ENTRY, msix->config.vectors);
+	for (unsigned int i = 0; i < image->bits_len * 8; i++) {
+		if (i >= msix->config.vectors && (bit(image->used, i) || bit(image->pending, i)))
+			return err_set(err, -EBADMSG, "there is no vector %u", i);
+		if (bit(image->used, i) && !on)
+			return err_set(err, -EBADMSG, "vector %u is in use while MSI-X is off", i);
+		if (i < msix->config.vectors && get_le32(image->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
+						~PCI_MSIX_ENTRY_CTRL_MASKBIT)
+			return err_set(err, -EBADMSG, "vector %u has bits that it cannot have", i);
+	}
+	return 0;
+}
+
+/* Brings a vector to where it was: known to the owner, connected if it is live, kicked if something waits in it. */
+static int load_vector(struct msix *msix, unsigned int index, bool used, bool pending, struct err *err)
+{
+	struct vector *vector = &msix->vectors[index];
+	const struct msix_ops *ops = msix->config.ops;
+
+	if ((used || pending) && need_vector(msix, index) < 0)
+		return err_set(err, -EMFILE, "vector %u cannot be had", index);
+	if (used && !vector->used && ops && ops->used && ops->used(msix->config.opaque, index, vector->irq->fd))
+		return err_set(err, -EIO, "vector %u cannot be used", index);
+	vector->used |= used;
+	if (used && live(msix, index) && !vector->connected)
+		return err_set(err, -EIO, "vector %u cannot be connected", index);
+	if (pending)
+		eventfd_kick(vector->irq->fd);
+	return 0;
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct msix *msix = object;
+	const struct image *image = from;
+	uint16_t control = get_le16(msix->function->config + msix->cap + PCI_MSIX_FLAGS);
+	bool on = control & PCI_MSIX_FLAGS_ENABLE;
+	int ret;
+
+	pthread_mutex_lock(&msix->lock);
+	ret = msix->on ? err_set(err, -EBUSY, "it is in use") : check(msix, image, on, err);
+	if (ret == 0) {
+		memcpy(msix->table, image->table, image->table_len);
+		set_control(msix, on, control & PCI_MSIX_FLAGS_MASKALL);
+	}
+	for (unsigned int i = 0; i < msix->config.vectors && ret == 0; i++)
+		ret = load_vector(msix, i, bit(image->used, i), bit(image->pending, i), err);
+	pthread_mutex_unlock(&msix->lock);
+	return ret;
+}
+
+static const struct state_field fields[] = {
+	STATE_SOME_BYTES(struct image, table, 1, table_len),
+	STATE_SOME_BYTES(struct image, used, 1, bits_len),
+	STATE_SOME_BYTES(struct image, pending, 1, pending_len),
+};
+
+const struct state_table msix_state = {
+	.name = "msix", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = fill,
+	.apply = apply,
+};
+
+void msix_kick(struct msix *msix)
+{
+	pthread_mutex_lock(&msix->lock);
+	for (unsigned int i = 0; i < msix->config.vectors; i++)
+		if (msix->vectors[i].connected)
+			eventfd_kick(msix->vectors[i].irq->fd);
+	pthread_mutex_unlock(&msix->lock);
+}
+
+/* ---- its life ---- */
+
+static int check_config(const struct pci_function *function, unsigned int cap, const struct msix_config *c,
+			struct err *err)
+{
+	uint64_t table = (uint64_t)c->vectors * MSIX_TABLE_ENTRY, pba = align_up(c->vectors, PBA_WORD) / 8;
+
+	if (!c->vectors || c->vectors > MSIX_MAX_VECTORS)
+		return err_set(err, -EINVAL, "%s: %u MSI-X vectors, 1 to %u are possible", function->name, c->vectors,
+			       MSIX_MAX_VECTORS);
+	if (cap < PCI_STD_HEADER_SIZEOF || cap + CAP_SIZE > 256 || c->table_bar > 5 || c->pba_bar > 5 ||
+	    c->table_offset % 8 || c->pba_offset % 8 ||
+	    (c->table_bar == c->pba_bar && ranges_overlap(c->table_offset, table, c->pba_offset, pba)))
+		return err_set(err, -EINVAL, "%s: the MSI-X table cannot be where it is said to be", function->name);
+	return 0;
+}
+
+int msix_adopt(struct pci_function *function, unsigned int cap, const struct msix_config *config, struct msix **ret,
+	       struct err *err)
+{
+	uint8_t *at = function->config + cap, *wmask = function->wmask + cap;
+	pthread_mutexattr_t recursive;
+	struct msix *msix;
+	int code = check_config(function, cap, config, err);
+
+	if (code < 0)
+		return code;
+	msix = calloc(1, sizeof(*msix) + config->vectors * sizeof(msix->vectors[0]));
+	if (msix)
+		msix->table = calloc(config->vectors, MSIX_TABLE_ENTRY);
+	if (!msix || !msix->table) {
+		free(msix);
+		return err_sys(err, -ENOMEM, "%s: MSI-X", function->name);
+	}
+	msix->function = function;
+	msix->cap = cap;
+	msix->config = *config;
+	mask_table(msix);
+	put_le16(at + PCI_MSIX_FLAGS, (uint16_t)(config->vectors - 1));
+	put_le32(at + PCI_MSIX_TABLE, config->table_offset | config->table_bar);
+	put_le32(at + PCI_MSIX_PBA, config->pba_offset | config->pba_bar);
+	memset(wmask, 0, CAP_SIZE);
+	put_le16(wmask + PCI_MSIX_FLAGS, CONTROL_WRITABLE);
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&msix->lock, &recursive);
+	pthread_mutexattr_destroy(&recursive);
+	*ret = msix;
+	return 0;
+}
+
+int msix_create(struct pci_function *function, const struct msix_config *config, struct msix **ret, struct err *err)
+{
+	int cap, code = check_config(function, PCI_STD_HEADER_SIZEOF, config, err);
+
+	if (code < 0)
+		return code;
+	cap = pci_add_capability(function, PCI_CAP_ID_MSIX, CAP_SIZE);
+	if (cap < 0)
+		return err_set(err, cap, "%s: no room for the MSI-X capability", function->name);
+	return msix_adopt(function, (unsigned int)cap, config, ret, err);
+}
+
+void msix_destroy(struct msix *msix)
+{
+	if (!msix)
+		return;
+	for (unsigned int i = 0; i < msix->config.vectors; i++) {
+		struct vector *vector = &msix->vectors[i];
+		struct msi_controller *msi = msix->config.msi;
+
+		if (vector->connected)
+			msi->ops->disconnect(msi, vector->irq);
+		if (vector->irq)
+			msi->ops->destroy(msi, vector->irq);
+	}
+	pthread_mutex_destroy(&msix->lock);
+	free(msix->table);
+	free(msix);
+}

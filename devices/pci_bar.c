@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See pci.h and pci_bar.h: the registers of a function's BARs, where they are placed and where they are decoded.
+ *
+ * Nothing but the functions on the bus records what is taken, so a function that leaves gives everything back.
+ */
+#include "devices/pci_bar.h"
+
+#define PAGE 4096ull
+
+/* ---- registers and decoding ---- */
+
+static unsigned int bar_register(unsigned int bar)
+{
+	return bar == PCI_ROM_BAR ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + 4 * bar;
+}
+
+int pci_set_bar(struct pci_function *function, unsigned int bar, enum pci_bar_kind kind, bool prefetch, uint64_t size,
+		const struct bus_ops *ops, void *opaque)
+{
+	static const struct {
+		uint64_t min, max;
+		uint8_t flags;
+	} kinds[] = {
+		[PCI_BAR_IO] = {4, KIB(64), PCI_BASE_ADDRESS_SPACE_IO},
+		[PCI_BAR_MEM32] = {16, GIB(2), 0},
+		[PCI_BAR_MEM64] = {16, 1ull << 62, PCI_BASE_ADDRESS_MEM_TYPE_64},
+	};
+	unsigned int reg = bar_register(bar);
+	uint64_t min, mask = ~(size - 1);
+	uint8_t flags;
+
+	if (bar >= PCI_BARS || kind == PCI_BAR_NONE || kind > PCI_BAR_MEM64 ||
+	    (kind == PCI_BAR_MEM64 && bar >= PCI_ROM_BAR - 1) || (bar == PCI_ROM_BAR && kind != PCI_BAR_MEM32))
+		return -EINVAL;
+	min = bar == PCI_ROM_BAR ? KIB(2) : kinds[kind].min;
+	if (!is_power_of_two(size) || size < min || size > kinds[kind].max)
+		return -EINVAL;
+	flags = kinds[kind].flags | (prefetch && kind != PCI_BAR_IO ? PCI_BASE_ADDRESS_MEM_PREFETCH : 0);
+	function->bars[bar] = (struct pci_bar){kind, prefetch, size, ops, opaque, PCI_UNMAPPED, PCI_UNMAPPED};
+	put_le32(function->wmask + reg, (uint32_t)mask);
+	if (kind == PCI_BAR_MEM64)
+		put_le32(function->wmask + reg + 4, (uint32_t)(mask >> 32));
+	if (bar == PCI_ROM_BAR)
+		function->wmask[reg] |= PCI_ROM_ADDRESS_ENABLE;
+	else
+		function->config[reg] = flags;
+	return 0;
+}
+
+/* The address that the guest has written; the flag bits lie below the size. */
+static uint64_t bar_written(const struct pci_function *function, unsigned int bar)
+{
+	const uint8_t *reg = function->config + bar_register(bar);
+	uint64_t addr = get_le32(reg);
+
+	if (function->bars[bar].kind == PCI_BAR_MEM64)
+		addr |= (uint64_t)get_le32(reg + 4) << 32;
+	return addr & ~(function->bars[bar].size - 1);
+}
+
+void pci_bar_write(struct pci_function *function, unsigned int bar, uint64_t addr)
+{
+	uint8_t *reg = function->config + bar_register(bar);
+	uint32_t flags = bar == PCI_ROM_BAR ? 0 : reg[0] & (function->bars[bar].kind == PCI_BAR_IO ? 0x3 : 0xf);
+
+	put_le32(reg, (uint32_t)addr | flags);
+	if (function->bars[bar].kind == PCI_BAR_MEM64)
+		put_le32(reg + 4, (uint32_t)(addr >> 32));
+}
+
+static bool same_space(const struct pci_bar *a, const struct pci_bar *b)
+{
+	return b->kind != PCI_BAR_NONE && (a->kind == PCI_BAR_IO) == (b->kind == PCI_BAR_IO);
+}
+
+static bool inside(uint64_t addr, uint64_t size, uint64_t base, uint64_t window)
+{
+	return addr >= base && size <= window && addr - base <= window - size;
+}
+
+static bool in_windows(const struct pci_windows *w, const struct pci_bar *bar, uint64_t addr)
+{
+	if (bar->kind == PCI_BAR_IO)
+		return inside(addr, bar->size, w->io, w->io_size);
+	return inside(addr, bar->size, w->mem32, w->mem32_size) || inside(addr, bar->size, w->mem64, w->mem64_size);
+}
+
+/* Where the BAR should be decoded by its register and the enable bits. */
+static uint64_t bar_wanted(const struct pci_function *function, unsigned int bar)
+{
+	uint16_t enable = function->bars[bar].kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
+
+	if (!function->bus || function->bars[bar].kind == PCI_BAR_NONE || !(pci_command(function) & enable))
+		return PCI_UNMAPPED;
+	if (bar == PCI_ROM_BAR && !(function->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
+		return PCI_UNMAPPED;
+	return bar_written(function, bar);
+}
+
+/* Another decoded BAR lies in [addr, addr + bar->size). */
+static bool in_the_way(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
+{
+	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
+		const struct pci_function *function = bus->functions[devfn];
+
+		for (unsigned int i = 0; function && i < PCI_BARS; i++) {
+			const struct pci_bar *other = &function->bars[i];
+
+			if (same_space(bar, other) && other->addr != PCI_UNMAPPED &&
+			    ranges_overlap(addr, bar->size, other->addr, other->size))
+				return true;
+		}
+	}
+	return false;
+}
+
+static struct bus *bar_bus(const struct pci_bus *bus, const struct pci_bar *bar)
+{
+	return bar->kind == PCI_BAR_IO ? bus->config.pio : bus->config.mmio;
+}
+
+static void bar_unmap(struct pci_function *function, unsigned int index)
+{
+	struct pci_bar *bar = &function->bars[index];
+	uint64_t old = bar->addr;
+
+	if (bar->ops)
+		bus_remove(bar_bus(function->bus, bar), old);
+	bar->addr = PCI_UNMAPPED;
+	if (function->ops && function->ops->bar_moved)
+		function->ops->bar_moved(function, index, old);
+}
+
+static int bar_decode(struct pci_function *function, unsigned int index, uint64_t addr, struct err *err)
+{
+	struct pci_bus *bus = function->bus;
+	struct pci_bar *bar = &function->bars[index];
+	int ret = 0;
+
+	if (!in_windows(&bus->config.windows, bar, addr) || in_the_way(bus, bar, addr))
+		return err_set(err, -EINVAL, "outside of the windows or in the way of another BAR");
+	if (bar->ops)
+		ret = bus_add(bar_bus(bus, bar), addr, bar->size, bar->ops, bar->opaque, function->name, err);
+	if (ret < 0)
+		return ret;
+	bar->addr = addr;
+	if (function->ops && function->ops->bar_moved)
+		function->ops->bar_moved(function, index, PCI_UNMAPPED);
+	return 0;
+}
+
+static void bar_map(struct pci_function *function, unsigned int index, uint64_t addr)
+{
+	struct pci_bus *bus = function->bus;
+	struct err err;
+
+	if (bar_decode(function, index, addr, &err) == 0)
+		return;
+	bus->blocked = true;
+	if (!function->complained)
+		log_warn(bus->config.log, "%s: BAR %u is not decoded at 0x%llx: %s", function->name, index,
+			 (unsigned long long)addr, err.text);
+	function->complained = true;
+}
+
+bool pci_bar_update(struct pci_function *function)
+{
+	bool room = false;
+
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		if (function->bars[i].addr != PCI_UNMAPPED && function->bars[i].addr != bar_wanted(function, i)) {
+			bar_unmap(function, i);
+			room = true;
+		}
+	for (unsigned int i = 0; i < PCI_BARS; i++) {
+		uint64_t wanted = bar_wanted(function, i);
+
+		if (function->bars[i].addr == PCI_UNMAPPED && wanted != PCI_UNMAPPED)
+			bar_map(function, i, wanted);
+	}
+	return room;
+}
+
+/* A home is where pci_bar_place could have put the BAR. */
+static bool home_fits(const struct pci_function *function, unsigned int index, uint64_t home)
+{
+	const struct pci_bar *bar = &function->bars[index];
+
+	if (bar->kind == PCI_BAR_NONE)
+		return home == PCI_UNMAPPED;
+	return home % bar->size == 0 && in_windows(&function->bus->config.windows, bar, home);
+}
+
+int pci_bar_load(struct pci_function *function, unsigned int index, uint64_t home, uint64_t addr, struct err *err)
+{
+	uint64_t wanted = bar_wanted(function, index);
+	int ret;
+
+	if (!home_fits(function, index, home))
+		return err_set(err, -EBADMSG, "BAR %u has its home at 0x%llx, where it cannot be", index,
+			       (unsigned long long)home);
+	if (addr != PCI_UNMAPPED && addr != wanted)
+		return err_set(err, -EBADMSG, "BAR %u is decoded at 0x%llx, and its registers say otherwise", index,
+			       (unsigned long long)addr);
+	function->bars[index].home = home;
+	function->bus->blocked |= addr != wanted;
+	if (addr == PCI_UNMAPPED)
+		return 0;
+	ret = bar_decode(function, index, addr, err);
+	return ret < 0 ? err_prefix(err, ret, "BAR %u at 0x%llx", index, (unsigned long long)addr) : 0;
+}
+
+void pci_bar_retry(struct pci_bus *bus)
+{
+	if (!bus->blocked)
+		return;
+	bus->blocked = false;
+	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++)
+		if (bus->functions[devfn])
+			pci_bar_update(bus->functions[devfn]);
+}
+
+/* ---- placing ---- */
+
+/* Bytes that a BAR keeps to itself: whole pages, so that each can be mapped. */
+static uint64_t bar_extent(const struct pci_bar *bar)
+{
+	return bar->kind == PCI_BAR_IO ? bar->size : MAX(bar->size, PAGE);
+}
+
+/* The end of a BAR, at home or where its guest has put it, that overlaps [addr, addr + extent); 0 for none. */
+static uint64_t taken_until(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
+{
+	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
+		const struct pci_function *function = bus->functions[devfn];
+
+		for (unsigned int i = 0; function && i < PCI_BARS; i++) {
+			const struct pci_bar *other = &function->bars[i];
+			uint64_t at[2] = {other->home, PCI_UNMAPPED};
+
+			if (other == bar || !same_space(bar, other) || other->home == PCI_UNMAPPED)
+				continue;
+			at[1] = bar_written(function, i);
+			for (unsigned int k = 0; k < ARRAY_SIZE(at); k++) {
+				/* A sub-page BAR moved by the guest may begin anywhere in its page. */
+				uint64_t start = other->kind == PCI_BAR_IO ? at[k] : align_down(at[k], PAGE);
+
+				if (ranges_overlap(addr, bar_extent(bar), start, bar_extent(other)))
+					return start + (bar_extent(other) - 1);
+			}
+		}
+	}
+	return 0;
+}
+
+/* First fit in a window; the BARs of all functions are the only record of what is taken. */
+static uint64_t find_place(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t base, uint64_t window)
+{
+	uint64_t align = bar_extent(bar), extent = align, addr, last;
+
+	if (!window || base > UINT64_MAX - (align - 1))
+		return PCI_UNMAPPED;
+	addr = align_up(base, align);
+	while (inside(addr, extent, base, window)) {
+		last = taken_until(bus, bar, addr);
+		if (!last)
+			return addr;
+		if (last > UINT64_MAX - align)
+			break;
+		addr = align_up(last + 1, align);
+	}
+	return PCI_UNMAPPED;
+}
+
+int pci_bar_place(struct pci_function *function, unsigned int index, struct err *err)
+{
+	const struct pci_windows *w = &function->bus->config.windows;
+	struct pci_bar *bar = &function->bars[index];
+	const struct {
+		uint64_t base, size;
+	} low = {w->mem32, w->mem32_size}, high = {w->mem64, w->mem64_size}, io = {w->io, w->io_size};
+	uint64_t addr = PCI_UNMAPPED;
+
+	if (bar->kind == PCI_BAR_IO)
+		addr = find_place(function->bus, bar, io.base, io.size);
+	if (bar->kind == PCI_BAR_MEM64 && bar->prefetch)
+		addr = find_place(function->bus, bar, high.base, high.size);
+	if (bar->kind != PCI_BAR_IO && addr == PCI_UNMAPPED)
+		addr = find_place(function->bus, bar, low.base, low.size);
+	if (bar->kind == PCI_BAR_MEM64 && !bar->prefetch && addr == PCI_UNMAPPED)
+		addr = find_place(function->bus, bar, high.base, high.size);
+	if (addr == PCI_UNMAPPED)
+		return err_set(err, -ENOSPC, "%s: no room for BAR %u of %llu KiB", function->name, index,
+			       (unsigned long long)(bar->size + 1023) / 1024);
+	bar->home = addr;
+	pci_bar_write(function, index, addr);
+	return 0;
+}

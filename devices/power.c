@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See platform.h: sleep and reset registers of hardware-reduced ACPI (ACPI 6.4 sections 4.8.3.6 and 4.8.3.7), and the
+ * generic event device (section 5.6.9), whose line is high while an event waits to be read by the DSDT's method.
+ *
+ * The button and hot plug come from other threads than the guest's accesses; what the machine is told is told without
+ * the lock.
+ */
+#include "core/state.h"
+#include "devices/platform.h"
+
+#include <pthread.h>
+
+#define SLEEP_TYPE_OFF 5u
+#define SLEEP_ENABLE 0x20u
+#define EVENT_BUTTON 0x1u
+#define EVENT_PCI 0x2u
+
+/* The 32-bit registers from POWER_GED_EVENTS on; all are read and cleared. */
+enum { EVENTS, PCI_UP, PCI_DOWN, REGISTERS };
+
+struct power {
+	struct power_config config;
+	pthread_mutex_t lock;
+	uint32_t registers[REGISTERS];
+	bool line;
+	void (*ejected)(void *opaque, unsigned int device);
+	void *ejected_opaque;
+};
+
+/* Lock held. */
+static void update_line(struct power *power)
+{
+	bool level = power->registers[EVENTS] != 0;
+
+	if (level != power->line)
+		irq_line_set(power->config.irq, level);
+	power->line = level;
+}
+
+static void power_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+{
+	struct power *power = opaque;
+
+	memset(data, 0, len);
+	pthread_mutex_lock(&power->lock);
+	for (unsigned int i = 0; i < len; i++) {
+		uint64_t at = offset + i;
+
+		if (at < POWER_GED_EVENTS)
+			continue;
+		at -= POWER_GED_EVENTS;
+		((uint8_t *)data)[i] = (uint8_t)(power->registers[at / 4] >> at % 4 * 8);
+		power->registers[at / 4] &= ~(0xffu << at % 4 * 8);
+	}
+	update_line(power);
+	pthread_mutex_unlock(&power->lock);
+}
+
+static void eject(struct power *power, uint32_t devices)
+{
+	void (*ejected)(void *opaque, unsigned int device);
+	void *opaque;
+
+	pthread_mutex_lock(&power->lock);
+	ejected = power->ejected;
+	opaque = power->ejected_opaque;
+	pthread_mutex_unlock(&power->lock);
+	for (unsigned int device = 0; ejected && device < 32; device++)
+		if (devices >> device & 1)
+			ejected(opaque, device);
+}
+
+static void power_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+{
+	struct power *power = opaque;
+	const uint8_t *in = data;
+	uint32_t devices = 0;
+
+	for (unsigned int i = 0; i < len; i++) {
+		uint64_t at = offset + i;
+
+		if (at == POWER_SLEEP_CONTROL && in[i] & SLEEP_ENABLE && (in[i] >> 2 & 7) == SLEEP_TYPE_OFF)
+			power->config.event(power->config.opaque, POWER_OFF);
+		if (at == POWER_RESET_REG && in[i] == 1)
+			power->config.event(power->config.opaque, POWER_RESET);
+		if (at >= POWER_PCI_DOWN)
+			devices |= (uint32_t)in[i] << (at - POWER_PCI_DOWN) * 8;
+	}
+	if (devices)
+		eject(power, devices);
+}
+
+static const struct bus_ops power_ops = {power_read, power_write};
+
+int power_create(const struct power_config *config, struct power **ret, struct err *err)
+{
+	struct power *power = calloc(1, sizeof(*power));
+	int code;
+
+	if (!power)
+		return err_sys(err, -ENOMEM, "power");
+	power->config = *config;
+	pthread_mutex_init(&power->lock, NULL);
+	code = bus_add(config->pio, config->port, POWER_PORTS, &power_ops, power, "power", err);
+	if (code < 0) {
+		pthread_mutex_destroy(&power->lock);
+		free(power);
+		return code;
+	}
+	*ret = power;
+	return 0;
+}
+
+void power_destroy(struct power *power)
+{
+	if (!power)
+		return;
+	bus_remove(power->config.pio, power->config.port);
+	pthread_mutex_destroy(&power->lock);
+	free(power);
+}
+
+static void raise_event(struct power *power, uint32_t event, unsigned int reg, uint32_t bits)
+{
+	pthread_mutex_lock(&power->lock);
+	power->registers[reg] |= bits;
+	power->registers[EVENTS] |= event;
+	update_line(power);
+	pthread_mutex_unlock(&power->lock);
+}
+
+void power_button(struct power *power)
+{
+	raise_event(power, EVENT_BUTTON, EVENTS, 0);
+}
+
+void power_pci_added(struct power *power, unsigned int device)
+{
+	if (device < 32)
+		raise_event(power, EVENT_PCI, PCI_UP, 1u << device);
+}
+
+void power_pci_remove(struct power *power, unsigned int device)
+{
+	if (device < 32)
+		raise_event(power, EVENT_PCI, PCI_DOWN, 1u << device);
+}
+
+void power_set_ejected(struct power *power, void (*ejected)(void *opaque, unsigned int device), void *opaque)
+{
+	pthread_mutex_lock(&power->lock);
+	power->ejected = ejected;
+	power->ejected_opaque = opaque;
+	pthread_mutex_unlock(&power->lock);
+}
+
+/* ---- saved state ---- */
+
+struct image {
+	uint32_t events, pci_up, pci_down;
+};
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct power *power = object;
+	struct image *image = into;
+
+	pthread_mutex_lock(&power->lock);
+	*image = (struct image){power->registers[EVENTS], power->registers[PCI_UP], power->registers[PCI_DOWN]};
+	pthread_mutex_unlock(&power->lock);
+	return 0;
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct power *power = object;
+	const struct image *image = from;
+
+	if (image->events & ~(EVENT_BUTTON | EVENT_PCI))
+		return err_set(err, -EBADMSG, "events 0x%x: no such bits", image->events);
+	pthread_mutex_lock(&power->lock);
+	power->registers[EVENTS] = image->events;
+	power->registers[PCI_UP] = image->pci_up;
+	power->registers[PCI_DOWN] = image->pci_down;
+	update_line(power);
+	pthread_mutex_unlock(&power->lock);
+	return 0;
+}
+
+static const struct state_field state_fields[] = {
+	STATE_UINT(struct image, events, 1),
+	STATE_UINT(struct image, pci_up, 1),
+	STATE_UINT(struct image, pci_down, 1),
+};
+
+const struct state_table power_state = {
+	.name = "power", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
+	.fill = fill, .apply = apply,
+};

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See platform.h. The registers of the MC146818A (its data sheet's names), always in BCD and 24 hours.
+ *
+ * The time is the host's plus whatever the guest has set it apart by; nothing ticks but while an interrupt is wanted.
+ * Registers are made of one instant, and an update takes no time: UIP is never seen set. Other than on the chip, a
+ * field written without SET takes effect at once.
+ */
+#include "core/state.h"
+#include "devices/platform.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#define PORTS 2u
+#define SECOND 1000000000ull
+#define DAY 86400
+
+enum {
+	SECONDS = 0, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, MONTHDAY, MONTH, YEAR,
+	REG_A, REG_B, REG_C, REG_D,
+};
+
+#define A_POWER_ON 0x26u /* 32768 Hz, 1024 Hz */
+#define B_SET 0x80u
+#define B_ALARM 0x20u
+#define B_UPDATE 0x10u
+#define B_24_HOURS 0x02u
+#define B_WRITABLE (B_SET | B_ALARM | B_UPDATE)
+#define C_IRQ 0x80u
+#define C_ALARM 0x20u
+#define C_UPDATE 0x10u
+#define D_VALID 0x80u
+#define APART_MAX 1000000000000 /* seconds, some 30000 years: what calendars and clocks can be trusted with */
+#define ANY 0xc0u /* an alarm byte of this or more matches always */
+
+struct rtc {
+	struct bus *pio;
+	struct irq_line *irq;
+	struct event_source *timer;
+	pthread_mutex_t lock; /* all below */
+	uint8_t index;
+	uint8_t ram[128];  /* what is not time: alarms, registers A to C, memory */
+	int64_t apart;     /* seconds that the guest's clock is ahead of the host's */
+	int64_t seen;      /* the guest's second up to which the flags of C tell */
+	struct tm set;     /* while SET is on: the fields as the guest sees and writes them */
+	bool line_high;
+};
+
+static uint8_t bcd(int value)
+{
+	value = (value % 100 + 100) % 100;
+	return (uint8_t)(value / 10 << 4 | value % 10);
+}
+
+static int from_bcd(uint8_t value)
+{
+	return (value >> 4) * 10 + (value & 15);
+}
+
+/* ---- the time ---- */
+
+/* Not time(2), which is late to change by up to a tick of the host. */
+static int64_t guest_now(const struct rtc *rtc)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec + rtc->apart;
+}
+
+static void fields(const struct rtc *rtc, struct tm *tm)
+{
+	time_t now = (time_t)guest_now(rtc);
+
+	if (rtc->ram[REG_B] & B_SET)
+		*tm = rtc->set;
+	else
+		gmtime_r(&now, tm);
+}
+
+/* Lock held, as below. A time beyond all calendars, which takes the guest many nonsensical writes, is not set. */
+static void set_time(struct rtc *rtc, struct tm *tm)
+{
+	int64_t apart = rtc->apart + (int64_t)timegm(tm) - guest_now(rtc);
+
+	if (apart < -APART_MAX || apart > APART_MAX)
+		return;
+	rtc->apart = apart;
+	rtc->seen = guest_now(rtc);
+}
+
+static uint8_t read_time(const struct rtc *rtc, unsigned int reg)
+{
+	struct tm tm;
+
+	fields(rtc, &tm);
+	switch (reg) {
+	case SECONDS:
+		return bcd(tm.tm_sec);
+	case MINUTES:
+		return bcd(tm.tm_min);
+	case HOURS:
+		return bcd(tm.tm_hour);
+	case WEEKDAY:
+		return bcd(tm.tm_wday + 1);
+	case MONTHDAY:
+		return bcd(tm.tm_mday);
+	case MONTH:
+		return bcd(tm.tm_mon + 1);
+	case YEAR:
+		return bcd(tm.tm_year);
+	default: /* century */
+		return bcd((tm.tm_year + 1900) / 100);
+	}
+}
+
+static void write_time(struct rtc *rtc, unsigned int reg, int value)
+{
+	struct tm tm;
+	int year;
+
+	fields(rtc, &tm);
+	year = tm.tm_year + 1900;
+	switch (reg) {
+	case SECONDS:
+		tm.tm_sec = value;
+		break;
+	case MINUTES:
+		tm.tm_min = value;
+		break;
+	case HOURS:
+		tm.tm_hour = value;
+		break;
+	case WEEKDAY:
+		tm.tm_wday = value - 1;
+		break;
+	case MONTHDAY:
+		tm.tm_mday = value;
+		break;
+	case MONTH:
+		tm.tm_mon = value - 1;
+		break;
+	case YEAR:
+		tm.tm_year = year / 100 * 100 + value - 1900;
+		break;
+	default:
+		tm.tm_year = value * 100 + year % 100 - 1900;
+		break;
+	}
+	if (rtc->ram[REG_B] & B_SET)
+		rtc->set = tm;
+	else
+		set_time(rtc, &tm);
+}
+
+/* ---- flags and interrupts ---- */
+
+static void update_line(struct rtc *rtc)
+{
+	bool level = rtc->ram[REG_C] & rtc->ram[REG_B] & (C_ALARM | C_UPDATE);
+
+	rtc->ram[REG_C] = (uint8_t)((rtc->ram[REG_C] & ~C_IRQ) | (level ? C_IRQ : 0));
+	if (level != rtc->line_high)
+		irq_line_set(rtc->irq, level);
+	rtc->line_high = level;
+}
+
+static bool alarm_at(const struct rtc *rtc, int64_t second)
+{
+	static const struct {
+		uint8_t reg;
+		int64_t unit, units;
+	} parts[] = {{SECONDS_ALARM, 1, 60}, {MINUTES_ALARM, 60, 60}, {HOURS_ALARM, 3600, 24}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		uint8_t want = rtc->ram[parts[i].reg];
+
+		if (want < ANY && want != bcd((int)(second / parts[i].unit % parts[i].units)))
+			return false;
+	}
+	return true;
+}
+
+/* Raises the flags for what has happened since the last look. */
+static void catch_up(struct rtc *rtc)
+{
+	int64_t now = guest_now(rtc);
+
+	if (rtc->ram[REG_B] & B_SET || now == rtc->seen)
+		return;
+	rtc->ram[REG_C] |= C_UPDATE;
+	for (int64_t s = MAX(rtc->seen + 1, now - DAY + 1); s <= now; s++)
+		if (alarm_at(rtc, s)) {
+			rtc->ram[REG_C] |= C_ALARM;
+			break;
+		}
+	rtc->seen = now;
+	update_line(rtc);
+}
+
+/* While an interrupt is wanted, looks again at the next full second. */
+static void arm(struct rtc *rtc)
+{
+	bool wanted = rtc->ram[REG_B] & (B_ALARM | B_UPDATE) && !(rtc->ram[REG_B] & B_SET);
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	event_timer_set(rtc->timer, wanted ? SECOND - (uint64_t)now.tv_nsec + 1000 : 0, 0);
+}
+
+static void second_passed(void *opaque, uint32_t events)
+{
+	struct rtc *rtc = opaque;
+
+	pthread_mutex_lock(&rtc->lock);
+	catch_up(rtc);
+	arm(rtc);
+	pthread_mutex_unlock(&rtc->lock);
+}
+
+/* ---- registers; lock held ---- */
+
+static bool is_time(unsigned int reg)
+{
+	return reg == SECONDS || reg == MINUTES || reg == HOURS || (reg >= WEEKDAY && reg <= YEAR) ||
+	       reg == RTC_CENTURY;
+}
+
+static void write_b(struct rtc *rtc, uint8_t value)
+{
+	uint8_t old = rtc->ram[REG_B];
+
+	catch_up(rtc);
+	if (value & ~old & B_SET)
+		fields(rtc, &rtc->set);
+	rtc->ram[REG_B] = (value & B_WRITABLE) | B_24_HOURS;
+	if (old & ~value & B_SET)
+		set_time(rtc, &rtc->set);
+	update_line(rtc);
+	arm(rtc);
+}
+
+static uint8_t read_register(struct rtc *rtc, unsigned int reg)
+{
+	uint8_t value;
+
+	if (is_time(reg))
+		return read_time(rtc, reg);
+	if (reg == REG_D)
+		return D_VALID;
+	if (reg != REG_C)
+		return rtc->ram[reg];
+	catch_up(rtc);
+	value = rtc->ram[REG_C];
+	rtc->ram[REG_C] = 0;
+	update_line(rtc);
+	return value;
+}
+
+static void write_register(struct rtc *rtc, unsigned int reg, uint8_t value)
+{
+	if (is_time(reg))
+		write_time(rtc, reg, from_bcd(value));
+	else if (reg == REG_A)
+		rtc->ram[reg] = value & 0x7f;
+	else if (reg == REG_B)
+		write_b(rtc, value);
+	else if (reg != REG_C && reg != REG_D)
+		rtc->ram[reg] = value;
+}
+
+static void rtc_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+{
+	struct rtc *rtc = opaque;
+
+	memset(data, 0xff, len); /* the index cannot be read */
+	pthread_mutex_lock(&rtc->lock);
+	if (offset + len == PORTS)
+		((uint8_t *)data)[len - 1] = read_register(rtc, rtc->index);
+	pthread_mutex_unlock(&rtc->lock);
+}
+
+static void rtc_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+{
+	struct rtc *rtc = opaque;
+	const uint8_t *in = data;
+
+	pthread_mutex_lock(&rtc->lock);
+	if (offset == 0)
+		rtc->index = in[0] & 0x7f; /* the top bit masks NMIs, of which there are none */
+	if (offset + len == PORTS)
+		write_register(rtc, rtc->index, in[len - 1]);
+	pthread_mutex_unlock(&rtc->lock);
+}
+
+/* ---- its life ---- */
+
+static const struct bus_ops rtc_ops = {rtc_read, rtc_write};
+
+static void free_rtc(struct rtc *rtc)
+{
+	event_source_remove(rtc->timer);
+	pthread_mutex_destroy(&rtc->lock);
+	free(rtc);
+}
+
+int rtc_create(struct bus *pio, struct irq_line *irq, struct event_loop *loop, struct rtc **ret, struct err *err)
+{
+	struct rtc *rtc = calloc(1, sizeof(*rtc));
+	int code;
+
+	if (!rtc)
+		return err_sys(err, -ENOMEM, "rtc");
+	rtc->pio = pio;
+	rtc->irq = irq;
+	rtc->ram[REG_A] = A_POWER_ON;
+	rtc->ram[REG_B] = B_24_HOURS;
+	rtc->seen = guest_now(rtc);
+	pthread_mutex_init(&rtc->lock, NULL);
+	code = event_loop_timer(loop, second_passed, rtc, &rtc->timer, err);
+	if (code == 0)
+		code = bus_add(pio, RTC_PORT, PORTS, &rtc_ops, rtc, "rtc", err);
+	if (code < 0) {
+		free_rtc(rtc);
+		return code;
+	}
+	*ret = rtc;
+	return 0;
+}
+
+void rtc_destroy(struct rtc *rtc)
+{
+	if (!rtc)
+		return;
+	bus_remove(rtc->pio, RTC_PORT);
+	free_rtc(rtc);
+}
+
+/* ---- saved state ---- */
+
+/* Signed numbers as the bits they have. set_* is the time in SET, or all zero. */
+struct image {
+	uint8_t index, ram[128];
+	uint64_t apart, seen;
+	uint32_t set_sec, set_min, set_hour, set_mday, set_mon, set_year, set_wday;
+};
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct rtc *rtc = object;
+	struct image *image = into;
+
+	pthread_mutex_lock(&rtc->lock);
+	image->index = rtc->index;
+	memcpy(image->ram, rtc->ram, sizeof(image->ram));
+	image->apart = (uint64_t)rtc->apart;
+	image->seen = (uint64_t)rtc->seen;
+	if (rtc->ram[REG_B] & B_SET) {
+		image->set_sec = (uint32_t)rtc->set.tm_sec;
+		image->set_min = (uint32_t)rtc->set.tm_min;
+		image->set_hour = (uint32_t)rtc->set.tm_hour;
+		image->set_mday = (uint32_t)rtc->set.tm_mday;
+		image->set_mon = (uint32_t)rtc->set.tm_mon;
+		image->set_year = (uint32_t)rtc->set.tm_year;
+		image->set_wday = (uint32_t)rtc->set.tm_wday;
+	}
+	pthread_mutex_unlock(&rtc->lock);
+	return 0;
+}
+
+static bool between(int64_t value, int64_t least, int64_t most)
+{
+	return value >= least && value <= most;
+}
+
+/* A field of a time that is being set is what two BCD digits can say, nonsensical ones included, less one. */
+static int check(const struct image *image, const struct tm *set, struct err *err)
+{
+	const int small[] = {set->tm_sec, set->tm_min, set->tm_hour, set->tm_mday, set->tm_mon, set->tm_wday};
+	const uint8_t *ram = image->ram;
+
+	for (size_t i = 0; i < ARRAY_SIZE(small); i++)
+		if (!between(small[i], -1, 165))
+			return err_set(err, -EBADMSG, "the time that is being set is none");
+	if (!between(set->tm_year, -40000, 40000))
+		return err_set(err, -EBADMSG, "the year that is being set is none");
+	if (!between((int64_t)image->apart, -APART_MAX, APART_MAX) ||
+	    !between((int64_t)image->seen, -2 * APART_MAX, 2 * APART_MAX))
+		return err_set(err, -EBADMSG, "its time is beyond all calendars");
+	if (image->index > 0x7f || ram[REG_A] & 0x80 || (ram[REG_B] & ~B_WRITABLE) != B_24_HOURS ||
+	    ram[REG_C] & ~(C_IRQ | C_ALARM | C_UPDATE))
+		return err_set(err, -EBADMSG, "a register has bits that it cannot have");
+	return 0;
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct rtc *rtc = object;
+	const struct image *image = from;
+	const struct tm set = {
+		.tm_sec = (int)image->set_sec, .tm_min = (int)image->set_min, .tm_hour = (int)image->set_hour,
+		.tm_mday = (int)image->set_mday, .tm_mon = (int)image->set_mon, .tm_year = (int)image->set_year,
+		.tm_wday = (int)image->set_wday,
+	};
+	int ret = check(image, &set, err);
+
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&rtc->lock);
+	rtc->index = image->index;
+	memcpy(rtc->ram, image->ram, sizeof(rtc->ram));
+	rtc->apart = (int64_t)image->apart;
+	rtc->seen = (int64_t)image->seen;
+	rtc->set = set;
+	update_line(rtc);
+	arm(rtc);
+	pthread_mutex_unlock(&rtc->lock);
+	return 0;
+}
+
+static const struct state_field state_fields[] = {
+	STATE_UINT(struct image, index, 1),
+	STATE_BYTES(struct image, ram, 1),
+	STATE_UINT(struct image, apart, 1),
+	STATE_UINT(struct image, seen, 1),
+	STATE_UINT(struct image, set_sec, 1),
+	STATE_UINT(struct image, set_min, 1),
+	STATE_UINT(struct image, set_hour, 1),
+	STATE_UINT(struct image, set_mday, 1),
+	STATE_UINT(struct image, set_mon, 1),
+	STATE_UINT(struct image, set_year, 1),
+	STATE_UINT(struct image, set_wday, 1),
+};
+
+const struct state_table rtc_state = {
+	.name = "rtc", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = fill,
+	.apply = apply,
+};

@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See platform.h. A 16550A as its data sheet (National Semiconductor PC16550D) and linux/serial_reg.h describe it,
+ * with a transmitter that is always done at once.
+ *
+ * vCPU threads touch the registers under the lock. Output goes into a ring and is written by the loop's thread, without
+ * the lock, a moment later: a burst of characters becomes one write(2), and whoever is slow to take it never holds up
+ * the guest. Input waits in another ring, of which the receive FIFO is a window of 16 bytes.
+ */
+#include "devices/serial.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#define PORTS 8u
+#define OUT_EAGER 4096u /* so much waiting output is written at once */
+#define MILLISECOND 1000000ull
+#define OUT_DELAY (1 * MILLISECOND)
+#define OUT_DELAY_MAX (64 * MILLISECOND)
+#define FLUSH_MS 100
+/*
+ * A driver that resets the receive FIFO then reads the empty receiver to clear it. Input that came before would be
+ * lost to that, so none arrives for this long: the line is free to be slow.
+ */
+#define HOLD (20 * MILLISECOND)
+
+#define LINES_CONNECTED (UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
+#define IIR_TIMEOUT 0x0cu
+
+/* ---- rings ---- */
+
+static bool ring_put(struct ring *ring, uint8_t byte)
+{
+	if (ring->count == ring->size)
+		return false;
+	ring->data[(ring->head + ring->count++) % ring->size] = byte;
+	return true;
+}
+
+static void ring_drop(struct ring *ring, uint32_t count)
+{
+	ring->head = (ring->head + count) % ring->size;
+	ring->count -= count;
+}
+
+/* Bytes that lie in one piece at the front. */
+static uint32_t ring_front(const struct ring *ring)
+{
+	return MIN(ring->count, ring->size - ring->head);
+}
+
+/* ---- interrupts; lock held ---- */
+
+static bool fifo_on(const struct serial *serial)
+{
+	return serial->fcr & UART_FCR_ENABLE_FIFO;
+}
+
+static struct ring *receiver(struct serial *serial)
+{
+	return serial->mcr & UART_MCR_LOOP ? &serial->looped : &serial->in;
+}
+
+/* Bytes in the receive FIFO, or in the one register that stands in for it. */
+static uint32_t received(struct serial *serial)
+{
+	if (serial->held && !(serial->mcr & UART_MCR_LOOP))
+		return 0;
+	return MIN(receiver(serial)->count, fifo_on(serial) ? FIFO : 1);
+}
+
+static uint8_t modem_lines(const struct serial *serial)
+{
+	uint8_t mcr = serial->mcr;
+
+	if (!(mcr & UART_MCR_LOOP))
+		return LINES_CONNECTED;
+	return (uint8_t)((mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) | (mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
+			 (mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) | (mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
+}
+
+/* The most urgent interrupt as IIR shows it. Bytes below the trigger level count as timed out at once. */
+static uint8_t pending(struct serial *serial)
+{
+	static const uint8_t triggers[] = {1, 4, 8, 14};
+	uint32_t count = received(serial);
+
+	if (serial->ier & UART_IER_RLSI && serial->errors)
+		return UART_IIR_RLSI;
+	if (serial->ier & UART_IER_RDI && count)
+		return fifo_on(serial) && count < triggers[serial->fcr >> 6] ? IIR_TIMEOUT : UART_IIR_RDI;
+	if (serial->ier & UART_IER_THRI && serial->thre)
+		return UART_IIR_THRI;
+	if (serial->ier & UART_IER_MSI && serial->deltas)
+		return UART_IIR_MSI;
+	return UART_IIR_NO_INT;
+}
+
+void serial_update_line(struct serial *serial)
+{
+	bool level = pending(serial) != UART_IIR_NO_INT;
+
+	if (level != serial->line_high)
+		irq_line_set(serial->irq, level);
+	serial->line_high = level;
+}
+
+/* ---- output ---- */
+
+/* Lock held. */
+static void arm_output(struct serial *serial, uint64_t delay)
+{
+	serial->out_armed = true;
+	event_timer_set(serial->out_timer, delay, 0);
+}
+
+static void put_output(struct serial *serial, uint8_t byte)
+{
+	if (serial->out_fd < 0)
+		return;
+	if (!ring_put(&serial->out, byte)) {
+		if (!serial->out_lossy)
+			log_warn(serial->log, "serial: nobody takes the output, some is lost");
+		serial->out_lossy = true;
+		return;
+	}
+	if (!serial->out_armed)
+		arm_output(serial, OUT_DELAY);
+	else if (serial->out.count == OUT_EAGER && serial->out_delay == OUT_DELAY)
+		arm_output(serial, 1);
+}
+
+static ssize_t write_some(struct serial *serial, const void *data, size_t len)
+{
+	struct pollfd ready = {.fd = serial->out_fd, .events = POLLOUT};
+	ssize_t n;
+
+	if (serial->out_socket) {
+		n = send(serial->out_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		return n < 0 ? -errno : n;
+	}
+	poll(&ready, 1, 0);
+	if (ready.revents & (POLLERR | POLLNVAL))
+		return -EPIPE;
+	if (!(ready.revents & POLLOUT))
+		return -EAGAIN;
+	n = write(serial->out_fd, data, MIN(len, serial->out_chunk));
+	return n < 0 ? -errno : n;
+}
+
+/* Writes until there is no more (true) or the descriptor takes no more (false). */
+static bool write_output(struct serial *serial)
+{
+	for (;;) {
+		uint32_t head, len;
+		ssize_t n;
+
+		pthread_mutex_lock(&serial->lock);
+		head = serial->out.head;
+		len = ring_front(&serial->out);
+		pthread_mutex_unlock(&serial->lock);
+		if (!len || serial->out_fd < 0)
+			return true;
+		n = write_some(serial, serial->out_data + head, len);
+		if (n == -EAGAIN)
+			return false;
+		if (n == -EINTR)
+			continue;
+		pthread_mutex_lock(&serial->lock);
+		if (n < 0) {
+			log_warn(serial->log, "serial: output ends: %s", strerrordesc_np((int)-n));
+			serial->out_fd = -1;
+			n = serial->out.count;
+		}
+		ring_drop(&serial->out, (uint32_t)n);
+		serial->out_delay = OUT_DELAY;
+		pthread_mutex_unlock(&serial->lock);
+	}
+}
+
+static void output_due(void *opaque, uint32_t events)
+{
+	struct serial *serial = opaque;
+	bool done = write_output(serial);
+
+	pthread_mutex_lock(&serial->lock);
+	serial->out_armed = false;
+	if (!done)
+		serial->out_delay = MIN(serial->out_delay * 2, OUT_DELAY_MAX);
+	if (serial->out.count)
+		arm_output(serial, serial->out_delay);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+void serial_flush(struct serial *serial)
+{
+	for (int waited = 0; !write_output(serial) && waited < FLUSH_MS; waited += 10) {
+		struct pollfd ready = {.fd = serial->out_fd, .events = POLLOUT};
+
+		poll(&ready, 1, 10);
+	}
+}
+
+/* ---- input ---- */
+
+void serial_feed(struct serial *serial, const void *data, size_t len)
+{
+	const uint8_t *bytes = data;
+
+	pthread_mutex_lock(&serial->lock);
+	for (size_t i = 0; i < len && ring_put(&serial->in, bytes[i]); i++) {
+	}
+	serial_update_line(serial);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+static void input_ready(void *opaque, uint32_t events)
+{
+	struct serial *serial = opaque;
+	uint8_t buf[IN_SIZE];
+	ssize_t n;
+	size_t room;
+
+	pthread_mutex_lock(&serial->lock);
+	room = serial->in.size - serial->in.count;
+	if (!room && serial->in_source)
+		event_source_set(serial->in_source, 0);
+	serial->in_paused = !room || serial->in_plain;
+	pthread_mutex_unlock(&serial->lock);
+	if (!room)
+		return;
+	n = read(serial->in_fd, buf, room);
+	if (n > 0)
+		serial_feed(serial, buf, (size_t)n);
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		serial_set_fds(serial, -1, serial->out_fd);
+}
+
+static void input_due(void *opaque, uint32_t events)
+{
+	struct serial *serial = opaque;
+
+	pthread_mutex_lock(&serial->lock);
+	serial->held = false;
+	serial_update_line(serial);
+	pthread_mutex_unlock(&serial->lock);
+	if (serial->in_plain)
+		input_ready(serial, EPOLLIN);
+}
+
+/* The guest has taken half of what there was: there is room for more. Lock held. */
+static void resume_input(struct serial *serial)
+{
+	if (!serial->in_paused || serial->in.count > IN_SIZE / 2)
+		return;
+	serial->in_paused = false;
+	if (serial->in_source)
+		event_source_set(serial->in_source, EPOLLIN);
+	else if (serial->in_plain && !serial->held)
+		event_timer_set(serial->in_timer, 1, 0);
+}
+
+/* Watches in_fd; a file that cannot be watched is read whenever there is room. */
+static void set_input(struct serial *serial, int in_fd)
+{
+	struct event_source *source;
+	bool plain = false;
+
+	pthread_mutex_lock(&serial->lock);
+	source = serial->in_source;
+	serial->in_source = NULL;
+	serial->in_plain = false;
+	pthread_mutex_unlock(&serial->lock);
+	event_source_remove(source);
+	source = NULL;
+	if (in_fd >= 0) {
+		struct err err;
+		int ret = event_loop_watch(serial->loop, in_fd, EPOLLIN, input_ready, serial, &source, &err);
+
+		plain = ret == -EPERM;
+		if (ret < 0 && !plain)
+			log_warn(serial->log, "serial: no input: %s", err.text);
+	}
+	pthread_mutex_lock(&serial->lock);
+	serial->in_fd = in_fd;
+	serial->in_source = source;
+	serial->in_plain = serial->in_paused = plain;
+	resume_input(serial);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+static void set_output(struct serial *serial, int out_fd)
+{
+	struct stat st = {0};
+
+	serial_flush(serial);
+	if (out_fd >= 0 && fstat(out_fd, &st) == 0) {
+		serial->out_socket = S_ISSOCK(st.st_mode);
+		serial->out_chunk = S_ISREG(st.st_mode) || fcntl(out_fd, F_GETFL) & O_NONBLOCK ? OUT_SIZE : PIPE_BUF;
+	}
+	pthread_mutex_lock(&serial->lock);
+	serial->out_fd = out_fd;
+	serial->out_delay = OUT_DELAY;
+	serial->out_lossy = false;
+	if (out_fd < 0)
+		ring_drop(&serial->out, serial->out.count);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+void serial_set_fds(struct serial *serial, int in_fd, int out_fd)
+{
+	if (in_fd != serial->in_fd)
+		set_input(serial, in_fd);
+	if (out_fd != serial->out_fd)
+		set_output(serial, out_fd);
+}
+
+/* ---- registers; lock held ---- */
+
+static uint8_t read_byte(struct serial *serial)
+{
+	struct ring *ring = receiver(serial);
+	uint8_t byte;
+
+	if (!received(serial))
+		return 0;
+	byte = ring->data[ring->head];
+	ring_drop(ring, 1);
+	resume_input(serial);
+	return byte;
+}
+
+static uint8_t read_iir(struct serial *serial)
+{
+	uint8_t iir = pending(serial);
+
+	if (iir == UART_IIR_THRI)
+		serial->thre = false;
+	return iir | (fifo_on(serial) ? 0xc0 : 0);
+}
+
+static uint8_t read_register(struct serial *serial, unsigned int reg)
+{
+	bool dlab = serial->lcr & UART_LCR_DLAB;
+	uint8_t value;
+
+	switch (reg) {
+	case UART_RX:
+		return dlab ? serial->dll : read_byte(serial);
+	case UART_IER:
+		return dlab ? serial->dlm : serial->ier;
+	case UART_IIR:
+		return read_iir(serial);
+	case UART_LCR:
+		return serial->lcr;
+	case UART_MCR:
+		return serial->mcr;
+	case UART_LSR:
+		value = UART_LSR_THRE | UART_LSR_TEMT | serial->errors | (received(serial) ? UART_LSR_DR : 0);
+		serial->errors = 0;
+		return value;
+	case UART_MSR:
+		value = modem_lines(serial) | serial->deltas;
+		serial->deltas = 0;
+		return value;
+	default:
+		return serial->scr;
+	}
+}
+
+static void write_byte(struct serial *serial, uint8_t byte)
+{
+	serial->thre = true;
+	if (!(serial->mcr & UART_MCR_LOOP)) {
+		put_output(serial, byte);
+	} else if (serial->looped.count >= (fifo_on(serial) ? FIFO : 1)) {
+		serial->errors |= UART_LSR_OE;
+		if (!fifo_on(serial))
+			serial->looped_data[serial->looped.head] = byte;
+	} else {
+		ring_put(&serial->looped, byte);
+	}
+}
+
+static void write_ier(struct serial *serial, uint8_t value)
+{
+	value &= UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI;
+	if (value & ~serial->ier & UART_IER_THRI)
+		serial->thre = true;
+	serial->ier = value;
+}
+
+void serial_hold(struct serial *serial)
+{
+	serial->held = true;
+	event_timer_set(serial->in_timer, HOLD, 0);
+}
+
+static void write_fcr(struct serial *serial, uint8_t value)
+{
+	if ((value ^ serial->fcr) & UART_FCR_ENABLE_FIFO || value & UART_FCR_CLEAR_RCVR) {
+		ring_drop(&serial->looped, serial->looped.count);
+		serial_hold(serial);
+	}
+	serial->fcr = value & UART_FCR_ENABLE_FIFO ? value & (UART_FCR_ENABLE_FIFO | UART_FCR_TRIGGER_MASK) : 0;
+}
+
+static void write_mcr(struct serial *serial, uint8_t value)
+{
+	uint8_t before = modem_lines(serial), changed;
+
+	if (serial->mcr & ~value & UART_MCR_LOOP)
+		ring_drop(&serial->looped, serial->looped.count);
+	serial->mcr = value & (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR);
+	changed = before ^ modem_lines(serial);
+	/* Each delta lies four bits below its line; the ring indicator's counts its end only. */
+	if (changed & UART_MSR_RI && !(before & UART_MSR_RI))
+		changed &= (uint8_t)~UART_MSR_RI;
+	serial->deltas |= changed >> 4;
+}
+
+static void write_register(struct serial *serial, unsigned int reg, uint8_t value)
+{
+	bool dlab = serial->lcr & UART_LCR_DLAB;
+
+	switch (reg) {
+	case UART_TX:
+		if (dlab)
+			serial->dll = value;
+		else
+			write_byte(serial, value);
+		break;
+	case UART_IER:
+		if (dlab)
+			serial->dlm = value;
+		else
+			write_ier(serial, value);
+		break;
+	case UART_FCR:
+		write_fcr(serial, value);
+		break;
+	case UART_LCR:
+		serial->lcr = value;
+		break;
+	case UART_MCR:
+		write_mcr(serial, value);
+		break;
+	case UART_SCR:
+		serial->scr = value;
+		break;
+	default: /* the status registers */
+		break;
+	}
+}
+
+static void serial_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+{
+	struct serial *serial = opaque;
+
+	pthread_mutex_lock(&serial->lock);
+	for (unsigned int i = 0; i < len; i++)
+		((uint8_t *)data)[i] = read_register(serial, (unsigned int)offset + i);
+	serial_update_line(serial);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+static void serial_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+{
+	struct serial *serial = opaque;
+
+	pthread_mutex_lock(&serial->lock);
+	for (unsigned int i = 0; i < len; i++)
+		write_register(serial, (unsigned int)offset + i, ((const uint8_t *)data)[i]);
+	serial_update_line(serial);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+/* ---- its life ---- */
+
+static const struct bus_ops serial_ops = {serial_read, serial_write};
+
+void serial_reset(struct serial *serial)
+{
+	pthread_mutex_lock(&serial->lock);
+	serial->ier = serial->fcr = serial->lcr = serial->mcr = serial->scr = serial->dlm = 0;
+	serial->dll = 12; /* 9600 baud */
+	serial->errors = serial->deltas = 0;
+	serial->thre = false;
+	ring_drop(&serial->looped, serial->looped.count);
+	serial_update_line(serial);
+	pthread_mutex_unlock(&serial->lock);
+}
+
+static void free_serial(struct serial *serial)
+{
+	event_source_remove(serial->out_timer);
+	event_source_remove(serial->in_timer);
+	pthread_mutex_destroy(&serial->lock);
+	free(serial);
+}
+
+int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_fd, int out_fd, struct event_loop *loop,
+		  const struct log *log, struct serial **ret, struct err *err)
+{
+	struct serial *serial = calloc(1, sizeof(*serial));
+	int code;
+
+	if (!serial)
+		return err_sys(err, -ENOMEM, "serial");
+	serial->pio = pio;
+	serial->port = port;
+	serial->irq = irq;
+	serial->loop = loop;
+	serial->log = log;
+	serial->in_fd = serial->out_fd = -1;
+	serial->in = (struct ring){.data = serial->in_data, .size = IN_SIZE};
+	serial->looped = (struct ring){.data = serial->looped_data, .size = FIFO};
+	serial->out = (struct ring){.data = serial->out_data, .size = OUT_SIZE};
+	pthread_mutex_init(&serial->lock, NULL);
+	serial_reset(serial);
+	code = event_loop_timer(loop, output_due, serial, &serial->out_timer, err);
+	if (code == 0)
+		code = event_loop_timer(loop, input_due, serial, &serial->in_timer, err);
+	if (code == 0)
+		code = bus_add(pio, port, PORTS, &serial_ops, serial, "serial", err);
+	if (code < 0) {
+		free_serial(serial);
+		return code;
+	}
+	serial_set_fds(serial, in_fd, out_fd);
+	*ret = serial;
+	return 0;
+}
+
+void serial_destroy(struct serial *serial)
+{
+	if (!serial)
+		return;
+	bus_remove(serial->pio, serial->port);
+	serial_set_fds(serial, -1, -1);
+	free_serial(serial);
+}

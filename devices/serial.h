@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What serial.c, which is the port, and serial_state.c, which saves and loads it, share; nobody else includes it.
+ */
+#pragma once
+
+#include "devices/platform.h"
+
+#include <linux/serial_reg.h>
+#include <pthread.h>
+
+#define FIFO 16u
+#define IN_SIZE 4096u
+#define OUT_SIZE 65536u
+
+/* A ring of bytes; size is a power of two. */
+struct ring {
+	uint8_t *data;
+	uint32_t size, head, count;
+};
+
+struct serial {
+	struct bus *pio;
+	uint16_t port;
+	struct irq_line *irq;
+	struct event_loop *loop;
+	const struct log *log;
+
+	/* the loop's thread */
+	int in_fd, out_fd;
+	bool out_socket;
+	size_t out_chunk; /* how much one write takes without waiting */
+	uint64_t out_delay;
+	struct event_source *out_timer, *in_timer;
+
+	pthread_mutex_t lock; /* all below */
+	uint8_t ier, fcr, lcr, mcr, scr, dll, dlm;
+	uint8_t errors; /* of the line status register */
+	uint8_t deltas; /* of the modem status register */
+	bool thre;      /* "transmitter empty" has not been told yet */
+	bool line_high;
+	struct ring in, looped, out;
+	bool held;      /* no input before in_timer */
+	bool in_paused; /* the ring was full */
+	bool in_plain;  /* in_fd cannot be watched: a file */
+	struct event_source *in_source;
+	bool out_armed, out_lossy;
+	uint8_t in_data[IN_SIZE], looped_data[FIFO], out_data[OUT_SIZE];
+};
+
+/* Makes the interrupt line what the registers say. Lock held. */
+void serial_update_line(struct serial *serial);
+/* Lets no input arrive for a moment. Lock held. */
+void serial_hold(struct serial *serial);

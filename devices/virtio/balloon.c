@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memory balloon (virtio 1.2 section 5.5): pages that the guest puts into the balloon or reports as free go back to
+ * the host; statistics of the guest's memory; the guest may take pages back when it runs out (DEFLATE_ON_OOM).
+ *
+ * A page that was given back reads as zeroes, or, where the kernel image is mapped privately into RAM, as the bytes of
+ * that file; a guest sees nothing in either that was not its own. That is all that may be expected of a balloon, and
+ * of reported pages as long as PAGE_POISON is not negotiated, which would promise their contents: it is not offered
+ * (a driver that relies on the contents of free pages does without reporting then). Deflating needs no work: pages
+ * come back when they are touched.
+ *
+ * A range is given back by one call where guest addresses follow each other. Of huge pages only whole ones go back.
+ * Statistics: the driver leaves a buffer with the device, and answers anew when it is returned; get_stats returns it,
+ * so nothing happens by itself while nobody asks.
+ */
+#include "devices/virtio/virtio_loop.h"
+
+#include <fcntl.h>
+#include <linux/virtio_balloon.h>
+#include <sys/mman.h>
+
+#define QUEUE_SIZE 128
+#define CLASS_OTHER 0x00ff00
+#define PFNS_AT_ONCE 4096u
+#define PFNS_A_CHAIN 262144u /* what more a chain holds stays with the guest; Linux sends 256 */
+#define STATS_AT_ONCE 32u
+
+/* Without FREE_PAGE_HINT the fourth queue is not there, and Linux before 6.11 takes it for the fifth: both report. */
+enum { INFLATE, DEFLATE, STATS, REPORT_LINUX, REPORT, QUEUES };
+
+struct balloon {
+	struct virtio_loop loop;
+	uint32_t target, actual; /* pages; under the device's lock */
+	/* under loop.lock */
+	virtio_balloon_release_fn *release;
+	void *release_opaque;
+	struct virtio_balloon_stats stats;
+	bool has_buffer; /* of the statistics queue */
+	uint16_t buffer;
+	uint32_t pfns[PFNS_AT_ONCE];
+};
+
+static struct balloon *of(struct virtio_device *device)
+{
+	return container_of(device, struct balloon, loop.device);
+}
+
+/* ---- pages go back ---- */
+
+/* Private memory. EINVAL of what is whole pages means huge ones, of a size that nobody told us: whole ones then. */
+static uint64_t drop_private(char *host, uint64_t len)
+{
+	static const uint64_t page_sizes[] = {GUEST_PAGE_SIZE, MIB(2), GIB(1)};
+
+	for (size_t i = 0; i < ARRAY_SIZE(page_sizes); i++) {
+		uintptr_t start = align_up((uintptr_t)host, page_sizes[i]);
+		uintptr_t end = align_down((uintptr_t)host + len, page_sizes[i]);
+
+		if (start >= end)
+			return 0;
+		if (madvise((void *)start, end - start, MADV_DONTNEED) == 0)
+			return end - start;
+		if (errno != EINVAL)
+			return 0;
+	}
+	return 0;
+}
+
+/* Gives back the whole pages in a range of guest memory; the bytes that went. */
+static uint64_t give_back(struct balloon *balloon, char *host, uint64_t len)
+{
+	const struct guest_region *region = guest_memory_region_of(balloon->loop.device.memory, host);
+	uint64_t offset, end, gone;
+
+	if (!region)
+		return 0;
+	offset = (uint64_t)(host - (char *)region->host);
+	end = align_down(MIN(offset + len, region->size), GUEST_PAGE_SIZE);
+	offset = align_up(offset, GUEST_PAGE_SIZE);
+	if (offset >= end)
+		return 0;
+	if (balloon->release && balloon->release(balloon->release_opaque, region->gpa + offset, end - offset))
+		return 0;
+	if (region->fd < 0)
+		gone = drop_private((char *)region->host + offset, end - offset);
+	else
+		gone = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				 (off_t)(region->fd_offset + offset), (off_t)(end - offset)) ? 0 : end - offset;
+	if (gone)
+		guest_memory_dirty(balloon->loop.device.memory, region->gpa + offset, end - offset);
+	return gone;
+}
+
+static int compare_pfns(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Sorted, so that neighbours go together; what is not memory is passed over. */
+static void give_back_pfns(struct balloon *balloon, uint32_t *pfns, size_t count)
+{
+	qsort(pfns, count, sizeof(*pfns), compare_pfns);
+	for (size_t i = 0, next; i < count; i = next) {
+		uint64_t gpa = (uint64_t)pfns[i] << VIRTIO_BALLOON_PFN_SHIFT;
+		char *host = guest_memory_at(balloon->loop.device.memory, gpa, GUEST_PAGE_SIZE);
+
+		for (next = i + 1; next < count && pfns[next] - pfns[next - 1] <= 1; next++)
+			if (!guest_memory_at(balloon->loop.device.memory, gpa, (pfns[next] - pfns[i] + 1ull) * GUEST_PAGE_SIZE))
+				break;
+		if (host)
+			give_back(balloon, host, (pfns[next - 1] - pfns[i] + 1ull) * GUEST_PAGE_SIZE);
+	}
+}
+
+static void inflate(struct balloon *balloon, const struct virtq_chain *chain)
+{
+	size_t offset = 0, len;
+
+	while (offset < PFNS_A_CHAIN * sizeof(uint32_t)) {
+		len = virtq_chain_read(chain, offset, balloon->pfns, sizeof(balloon->pfns));
+		if (len < sizeof(uint32_t))
+			break;
+		for (size_t i = 0; i < len / sizeof(uint32_t); i++)
+			balloon->pfns[i] = le32toh(balloon->pfns[i]);
+		give_back_pfns(balloon, balloon->pfns, len / sizeof(uint32_t));
+		offset += len;
+	}
+}
+
+/* Each segment is a free range of guest memory. */
+static void report(struct balloon *balloon, const struct virtq_chain *chain)
+{
+	const struct iovec *in = chain->iov + chain->out_count;
+
+	for (unsigned int i = 0; i < chain->in_count; i++)
+		balloon->stats.reported += give_back(balloon, in[i].iov_base, in[i].iov_len);
+}
+
+/* ---- statistics ---- */
+
+static void forget_stats(struct balloon *balloon)
+{
+	uint64_t reported = balloon->stats.reported;
+
+	memset(&balloon->stats, 0xff, sizeof(balloon->stats));
+	balloon->stats.reported = reported;
+	balloon->has_buffer = false;
+}
+
+static void take_stats(struct balloon *balloon, const struct virtq_chain *chain)
+{
+	static const size_t fields[] = {
+		[VIRTIO_BALLOON_S_SWAP_IN] = offsetof(struct virtio_balloon_stats, swap_in),
+		[VIRTIO_BALLOON_S_SWAP_OUT] = offsetof(struct virtio_balloon_stats, swap_out),
+		[VIRTIO_BALLOON_S_MAJFLT] = offsetof(struct virtio_balloon_stats, major_faults),
+		[VIRTIO_BALLOON_S_MINFLT] = offsetof(struct virtio_balloon_stats, minor_faults),
+		[VIRTIO_BALLOON_S_MEMFREE] = offsetof(struct virtio_balloon_stats, free),
+		[VIRTIO_BALLOON_S_MEMTOT] = offsetof(struct virtio_balloon_stats, total),
+		[VIRTIO_BALLOON_S_AVAIL] = offsetof(struct virtio_balloon_stats, available),
+		[VIRTIO_BALLOON_S_CACHES] = offsetof(struct virtio_balloon_stats, caches),
+	};
+	struct virtio_balloon_stat told[STATS_AT_ONCE];
+	size_t count = virtq_chain_read(chain, 0, told, sizeof(told)) / sizeof(told[0]);
+
+	for (size_t i = 0; i < count; i++) {
+		uint16_t tag = le16toh(told[i].tag);
+		uint64_t value = le64toh(told[i].val);
+
+		if (tag < ARRAY_SIZE(fields))
+			memcpy((char *)&balloon->stats + fields[tag], &value, sizeof(value));
+	}
+}
+
+/* ---- the device ---- */
+
+static bool balloon_serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	struct balloon *balloon = of(device);
+
+	if (vq->index == STATS && virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ)) {
+		if (balloon->has_buffer)
+			return false;
+		take_stats(balloon, chain);
+		balloon->has_buffer = true;
+		balloon->buffer = chain->head;
+		return true;
+	}
+	if (vq->index == INFLATE)
+		inflate(balloon, chain);
+	else if (vq->index != DEFLATE && virtio_has(device, VIRTIO_BALLOON_F_REPORTING))
+		report(balloon, chain);
+	virtqueue_push_head(vq, chain->head, 0);
+	return true;
+}
+
+static void balloon_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+{
+	struct balloon *balloon = of(device);
+	const struct virtio_balloon_config config = {
+		.num_pages = htole32(balloon->target),
+		.actual = htole32(balloon->actual),
+	};
+
+	virtio_config_copy(&config, device->config_size, offset, data, len);
+}
+
+static void balloon_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
+{
+	if (offset == offsetof(struct virtio_balloon_config, actual) && len == 4)
+		of(device)->actual = get_le32(data);
+}
+
+static void balloon_reset(struct virtio_device *device)
+{
+	struct balloon *balloon = of(device);
+
+	virtio_loop_stop(device);
+	balloon->actual = 0;
+	pthread_mutex_lock(&balloon->loop.lock);
+	forget_stats(balloon);
+	pthread_mutex_unlock(&balloon->loop.lock);
+}
+
+/* ---- saved state ---- */
+
+struct image {
+	uint32_t target, actual;
+	bool has_buffer;
+	uint16_t buffer;
+	struct virtio_balloon_stats stats;
+};
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct balloon *balloon = of(object);
+
+	pthread_mutex_lock(&balloon->loop.lock);
+	*(struct image *)into = (struct image){
+		.target = balloon->target,
+		.actual = balloon->actual,
+		.has_buffer = balloon->has_buffer,
+		.buffer = balloon->has_buffer ? balloon->buffer : 0,
+		.stats = balloon->stats,
+	};
+	pthread_mutex_unlock(&balloon->loop.lock);
+	return 0;
+}
+
+/* The pages of the balloon are not there any more: memory tells of itself. */
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct balloon *balloon = of(object);
+	const struct virtio_device *device = object;
+	const struct image *image = from;
+	const struct virtqueue *vq = &device->queues[STATS];
+
+	if (image->has_buffer && (!device->active || !virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ) || !vq->enabled ||
+				  image->buffer >= vq->size))
+		return err_set(err, -EBADMSG, "a buffer for statistics where there can be none");
+	pthread_mutex_lock(&balloon->loop.lock);
+	balloon->target = image->target;
+	balloon->actual = image->actual;
+	balloon->has_buffer = image->has_buffer;
+	balloon->buffer = image->buffer;
+	balloon->stats = image->stats;
+	pthread_mutex_unlock(&balloon->loop.lock);
+	return 0;
+}
+
+static const struct state_field state_fields[] = {
+	STATE_UINT(struct image, target, 1),
+	STATE_UINT(struct image, actual, 1),
+	STATE_BOOL(struct image, has_buffer, 1),
+	STATE_UINT(struct image, buffer, 1),
+	STATE_UINT(struct image, stats.free, 1),
+	STATE_UINT(struct image, stats.total, 1),
+	STATE_UINT(struct image, stats.available, 1),
+	STATE_UINT(struct image, stats.caches, 1),
+	STATE_UINT(struct image, stats.major_faults, 1),
+	STATE_UINT(struct image, stats.minor_faults, 1),
+	STATE_UINT(struct image, stats.swap_in, 1),
+	STATE_UINT(struct image, stats.swap_out, 1),
+	STATE_UINT(struct image, stats.reported, 1),
+};
+
+static const struct state_table balloon_state = {
+	.name = "balloon", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
+	.fill = fill, .apply = apply,
+};
+
+/* ---- its life ---- */
+
+static void balloon_destroy(struct virtio_device *device)
+{
+	struct balloon *balloon = of(device);
+
+	virtio_loop_done(&balloon->loop);
+	free(balloon);
+}
+
+static const struct virtio_device_ops balloon_ops = {
+	.config_read = balloon_config_read,
+	.config_write = balloon_config_write,
+	.activate = virtio_loop_activate,
+	.reset = balloon_reset,
+	.quiesce = virtio_loop_stop,
+	.resume = virtio_loop_start,
+	.destroy = balloon_destroy,
+	.state = &balloon_state,
+};
+
+int virtio_balloon_create(const char *id, struct guest_memory *memory, struct event_loop *loop, const struct log *log,
+			  struct virtio_device **ret, struct err *err)
+{
+	static const uint16_t sizes[QUEUES] = {QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE, QUEUE_SIZE};
+	struct balloon *balloon = calloc(1, sizeof(*balloon));
+	int code;
+
+	if (!balloon)
+		return err_sys(err, -ENOMEM, "%s", id);
+	forget_stats(balloon);
+	balloon->loop.device.class_code = CLASS_OTHER;
+	balloon->loop.device.config_size = offsetof(struct virtio_balloon_config, actual) + sizeof(uint32_t);
+	balloon->loop.device.offered = 1ull << VIRTIO_BALLOON_F_STATS_VQ | 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM |
+				  1ull << VIRTIO_BALLOON_F_REPORTING;
+	code = virtio_device_init(&balloon->loop.device, &balloon_ops, id, VIRTIO_ID_BALLOON, QUEUES, sizes, memory, log,
+				  err);
+	if (code == 0)
+		code = virtio_loop_watch(&balloon->loop, loop, balloon_serve, err);
+	if (code < 0) {
+		balloon_destroy(&balloon->loop.device);
+		return code;
+	}
+	*ret = &balloon->loop.device;
+	return 0;
+}
+
+void virtio_balloon_set_release(struct virtio_device *device, virtio_balloon_release_fn *fn, void *opaque)
+{
+	struct balloon *balloon = of(device);
+
+	pthread_mutex_lock(&balloon->loop.lock);
+	balloon->release = fn;
+	balloon->release_opaque = opaque;
+	pthread_mutex_unlock(&balloon->loop.lock);
+}
+
+void virtio_balloon_set_target(struct virtio_device *device, uint64_t bytes)
+{
+	struct balloon *balloon = of(device);
+
+	pthread_mutex_lock(&device->lock);
+	balloon->target = (uint32_t)MIN(bytes >> VIRTIO_BALLOON_PFN_SHIFT, (uint64_t)UINT32_MAX);
+	virtio_device_config_changed(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void virtio_balloon_get_stats(struct virtio_device *device, struct virtio_balloon_stats *stats)
+{
+	struct balloon *balloon = of(device);
+
+	pthread_mutex_lock(&device->lock);
+	pthread_mutex_lock(&balloon->loop.lock);
+	*stats = balloon->stats;
+	stats->actual = (uint64_t)balloon->actual << VIRTIO_BALLOON_PFN_SHIFT;
+	stats->target = (uint64_t)balloon->target << VIRTIO_BALLOON_PFN_SHIFT;
+	if (balloon->has_buffer && balloon->loop.running) {
+		balloon->has_buffer = false;
+		virtqueue_push_head(&device->queues[STATS], balloon->buffer, 0);
+		virtqueue_notify(&device->queues[STATS]);
+		virtio_loop_serve(&balloon->loop, STATS);
+	}
+	pthread_mutex_unlock(&balloon->loop.lock);
+	pthread_mutex_unlock(&device->lock);
+}

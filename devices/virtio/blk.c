@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A virtio disk (virtio 1.2 section 5.2) on io_uring: features, config space, and one thread a queue. See blk.h;
+ * virtio_blk_create is what the machine calls.
+ *
+ * A queue's thread sleeps in io_uring_enter(2) alone: completions and the driver's kicks (a poll on the eventfd) come
+ * by the same ring. What it finds it takes in one go: all that has completed is given back with one interrupt, all
+ * that is available is submitted with one system call. How long it waits for more of either is decided by blk_pace.c;
+ * meanwhile it looks at the queue by itself and asks for no kicks.
+ */
+#include "devices/virtio/blk.h"
+
+#include "core/irq.h"
+#include "core/monotonic.h"
+#include "core/thread.h"
+
+#include <poll.h>
+#include <stdio.h>
+
+/* With so many requests in flight the next completion is near: kicks are not asked for. */
+#define BUSY_REQUESTS 8u
+
+#define KICK_DATA NULL /* the user data of the kick's poll; requests use their address */
+
+/* ---- a queue's ring ---- */
+
+struct io_uring_sqe *blk_get_sqe(struct blk_queue *q)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+	if (!sqe && io_uring_submit(&q->ring) >= 0)
+		sqe = io_uring_get_sqe(&q->ring);
+	return sqe;
+}
+
+/* From the best set-up flags down to none; which of them the kernel knows is told by EINVAL. */
+static int ring_init(struct io_uring *ring, unsigned int entries)
+{
+	static const unsigned int flags[] = {
+		IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+		IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN,
+		IORING_SETUP_R_DISABLED,
+	};
+	int ret = -EINVAL;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(flags) && ret == -EINVAL; i++)
+		ret = io_uring_queue_init(entries, ring, flags[i]);
+	return ret;
+}
+
+static int queue_ring_create(struct blk_queue *q, struct err *err)
+{
+	const int fds[BLK_FILES] = {
+		[BLK_FILE_DIRECT] = q->blk->file.fd,
+		[BLK_FILE_BUFFERED] = q->blk->file.buffered_fd,
+	};
+	int ret = ring_init(&q->ring, BLK_QUEUE_SIZE);
+
+	if (ret < 0)
+		return err_sys(err, ret, "%s: io_uring", q->blk->id);
+	q->fixed_files = io_uring_register_files(&q->ring, fds, BLK_FILES) == 0;
+	q->kick_armed = q->poll_once = false;
+	return 0;
+}
+
+/* Kicks are polled for, once and for all: the eventfd is not read, its counter is of no interest. */
+static void kick_arm(struct blk_queue *q)
+{
+	struct io_uring_sqe *sqe = blk_get_sqe(q);
+
+	if (!sqe)
+		return;
+	if (q->poll_once)
+		io_uring_prep_poll_add(sqe, q->vq->kick_fd, POLLIN);
+	else
+		io_uring_prep_poll_multishot(sqe, q->vq->kick_fd, POLLIN);
+	io_uring_sqe_set_data(sqe, KICK_DATA);
+	q->kick_armed = true;
+}
+
+static void kick_seen(struct blk_queue *q, const struct io_uring_cqe *cqe)
+{
+	if (cqe->flags & IORING_CQE_F_MORE)
+		return;
+	q->kick_armed = false;
+	if (cqe->res == -EINVAL)
+		q->poll_once = true; /* a kernel whose polls end with their first event */
+	else
+		eventfd_drain(q->vq->kick_fd);
+}
+
+/* ---- a queue's thread ---- */
+
+static void queue_reap(struct blk_queue *q)
+{
+	struct io_uring_cqe *cqe;
+	unsigned int head, count = 0;
+
+	io_uring_for_each_cqe(&q->ring, head, cqe) {
+		if (io_uring_cqe_get_data(cqe) == KICK_DATA)
+			kick_seen(q, cqe);
+		else if (cqe->user_data != LIBURING_UDATA_TIMEOUT) /* liburing's own, where the kernel has no EXT_ARG */
+			blk_request_done(q, io_uring_cqe_get_data(cqe), cqe->res);
+		count++;
+	}
+	io_uring_cq_advance(&q->ring, count);
+}
+
+/* Starts what the driver has made available, as far as there are requests; how many. */
+static unsigned int queue_take(struct blk_queue *q)
+{
+	unsigned int took = 0;
+	char why[80];
+
+	while (q->free && virtqueue_pop(q->vq, &q->chain) > 0) {
+		if (!took++)
+			virtqueue_disable_kicks(q->vq);
+		if (blk_request_start(q) == 0)
+			continue;
+		q->vq->broken = true;
+		snprintf(why, sizeof(why), "queue %u: a request has no header or no status", q->vq->index);
+		virtio_device_broken(&q->blk->device, why);
+	}
+	return took;
+}
+
+/* Submits what is prepared and sleeps for a while without asking for kicks. True when nothing happened. */
+static bool queue_poll(struct blk_queue *q)
+{
+	struct __kernel_timespec timeout = {.tv_nsec = (long long)blk_pace_poll_ns(&q->pace)};
+	unsigned int wanted = q->pace.goal > 1 ? MAX(q->in_flight, 1u) : 1;
+	struct io_uring_cqe *cqe;
+
+	return io_uring_submit_and_wait_timeout(&q->ring, &cqe, wanted, &timeout, NULL) == -ETIME;
+}
+
+/* Submits what is prepared and sleeps until something happens. */
+static void queue_sleep(struct blk_queue *q, bool stopping)
+{
+	if (!stopping && q->free && virtqueue_enable_kicks(q->vq))
+		virtqueue_disable_kicks(q->vq);
+	else
+		io_uring_submit_and_wait(&q->ring, 1);
+}
+
+static void *queue_main(void *opaque)
+{
+	struct blk_queue *q = opaque;
+	bool stopping, quiet = false;
+	unsigned int took, before;
+	uint64_t now;
+
+	io_uring_register((unsigned int)q->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	io_uring_register_ring_fd(&q->ring);
+	blk_pace_init(&q->pace);
+	for (;;) {
+		queue_reap(q);
+		stopping = atomic_load(&q->stop);
+		before = q->in_flight;
+		took = stopping ? 0 : queue_take(q);
+		now = monotonic_ns();
+		if (took)
+			blk_pace_took(&q->pace, took, before, now);
+		quiet = quiet && !took && !q->pushed;
+		if (q->pushed)
+			blk_pace_completed(&q->pace, q->pushed, now);
+		q->pushed = 0;
+		if (blk_pace_interrupt(&q->pace, quiet || stopping, before, now))
+			virtqueue_notify(q->vq);
+		if (stopping && !q->in_flight)
+			break;
+		if (!q->kick_armed)
+			kick_arm(q);
+		if (!quiet && !stopping && q->free && (q->pace.goal > 1 || q->in_flight >= BUSY_REQUESTS))
+			quiet = queue_poll(q);
+		else if (took)
+			io_uring_submit_and_get_events(&q->ring);
+		else
+			queue_sleep(q, stopping);
+	}
+	io_uring_unregister_ring_fd(&q->ring);
+	return NULL;
+}
+
+static void queue_stop(struct blk_queue *q)
+{
+	if (!q->running)
+		return;
+	atomic_store(&q->stop, true);
+	eventfd_kick(q->vq->kick_fd);
+	pthread_join(q->thread, NULL);
+	q->running = false;
+	io_uring_queue_exit(&q->ring);
+	free(take_ptr(q->requests));
+	q->free = NULL;
+}
+
+static int queue_start(struct blk_queue *q, struct err *err)
+{
+	unsigned int i;
+	int ret;
+
+	q->requests = calloc(q->vq->size, sizeof(*q->requests));
+	if (!q->requests)
+		return err_sys(err, -ENOMEM, "%s", q->blk->id);
+	for (i = 0; i < q->vq->size; i++) {
+		q->requests[i].next_free = q->free;
+		q->free = &q->requests[i];
+	}
+	ret = queue_ring_create(q, err);
+	if (ret == 0) {
+		q->in_flight = q->pushed = 0;
+		atomic_store(&q->stop, false);
+		ret = thread_start(&q->thread, queue_main, q, "%.10s-q%u", q->blk->id, q->vq->index);
+		q->running = ret == 0;
+		if (ret < 0) {
+			io_uring_queue_exit(&q->ring);
+			err_sys(err, ret, "%s: thread", q->blk->id);
+		}
+	}
+	if (ret < 0) {
+		free(take_ptr(q->requests));
+		q->free = NULL;
+	}
+	return ret;
+}
+
+/* ---- the device ---- */
+
+static struct blk *to_blk(struct virtio_device *device)
+{
+	return container_of(device, struct blk, device);
+}
+
+static void stop_queues(struct blk *blk)
+{
+	unsigned int i;
+
+	for (i = 0; i < blk->device.queue_count; i++)
+		queue_stop(&blk->queues[i]);
+}
+
+static int start_queues(struct blk *blk, struct err *err)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < blk->device.queue_count; i++) {
+		ret = blk->device.queues[i].enabled ? queue_start(&blk->queues[i], err) : 0;
+		if (ret < 0) {
+			stop_queues(blk);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/* Without FLUSH the driver cannot ask for durability, so every write has it (section 5.2.6.2). */
+static void set_write_cache(struct blk *blk)
+{
+	bool on = virtio_has(&blk->device, VIRTIO_BLK_F_FLUSH) &&
+		  (blk->config.wce || !virtio_has(&blk->device, VIRTIO_BLK_F_CONFIG_WCE));
+
+	if (atomic_exchange(&blk->write_cache, on) && !on)
+		fdatasync(blk->file.fd); /* what was written before will not be asked for any more */
+}
+
+static int blk_activate(struct virtio_device *device, struct err *err)
+{
+	struct blk *blk = to_blk(device);
+
+	atomic_store(&blk->write_cache, false);
+	set_write_cache(blk);
+	return start_queues(blk, err);
+}
+
+static void blk_reset(struct virtio_device *device)
+{
+	struct blk *blk = to_blk(device);
+
+	stop_queues(blk);
+	blk->config.wce = 1;
+}
+
+static void blk_quiesce(struct virtio_device *device)
+{
+	stop_queues(to_blk(device));
+}
+
+static void blk_resume(struct virtio_device *device)
+{
+	struct err err;
+
+	if (start_queues(to_blk(device), &err) < 0)
+		virtio_device_broken(device, err.text);
+}
+
+static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+{
+	const struct blk *blk = to_blk(device);
+
+	virtio_config_copy(&blk->config, sizeof(blk->config), offset, data, len);
+}
+
+static void blk_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
+{
+	struct blk *blk = to_blk(device);
+
+	if (offset != offsetof(struct virtio_blk_config, wce) || len != 1)
+		return;
+	blk->config.wce = *(const uint8_t *)data & 1;
+	if (device->active)
+		set_write_cache(blk);
+}
+
+/* ---- saved state ---- */
+
+/* What the guest has read of the disk, and set. */
+struct image {
+	uint64_t sectors;
+	uint32_t block_size, discard_alignment;
+	uint16_t min_io_size;
+	uint8_t physical_block_exp;
+	bool readonly, wce;
+};
+
+static int fill(void *object, void *into, struct err *err)
+{
+	const struct blk *blk = to_blk(object);
+
+	*(struct image *)into = (struct image){
+		.sectors = blk->file.sectors,
+		.block_size = blk->file.block_size,
+		.discard_alignment = le32toh(blk->config.discard_sector_alignment),
+		.min_io_size = le16toh(blk->config.min_io_size),
+		.physical_block_exp = blk->config.physical_block_exp,
+		.readonly = blk->file.readonly,
+		.wce = blk->config.wce,
+	};
+	return 0;
+}
+
+/* Where the file lies on another file system here, the guest goes on with the hints that it has. */
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct blk *blk = to_blk(object);
+	const struct image *image = from;
+
+	if (image->sectors != blk->file.sectors)
+		return err_set(err, -EBADMSG, "the disk had %llu bytes, and has %llu here",
+			       (unsigned long long)image->sectors * BLK_SECTOR,
+			       (unsigned long long)blk->file.sectors * BLK_SECTOR);
+	if (image->block_size != blk->file.block_size)
+		return err_set(err, -EBADMSG, "the disk had blocks of %u bytes, and has some of %u here", image->block_size,
+			       blk->file.block_size);
+	if (image->readonly != blk->file.readonly)
+		return err_set(err, -EBADMSG, "the disk was %s, and is not here", image->readonly ? "read-only" : "writable");
+	blk->config.discard_sector_alignment = htole32(image->discard_alignment);
+	blk->config.min_io_size = htole16(image->min_io_size);
+	blk->config.physical_block_exp = image->physical_block_exp;
+	blk->config.wce = image->wce;
+	atomic_store(&blk->write_cache, false);
+	if (blk->device.active)
+		set_write_cache(blk);
+	return 0;
+}
+
+static const struct state_field state_fields[] = {
+	STATE_UINT(struct image, sectors, 1),
+	STATE_UINT(struct image, block_size, 1),
+	STATE_UINT(struct image, discard_alignment, 1),
+	STATE_UINT(struct image, min_io_size, 1),
+	STATE_UINT(struct image, physical_block_exp, 1),
+	STATE_BOOL(struct image, readonly, 1),
+	STATE_BOOL(struct image, wce, 1),
+};
+
+static const struct state_table blk_state = {
+	.name = "disk", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = fill,
+	.apply = apply,
+};
+
+/* ---- construction ---- */
+
+static void blk_destroy(struct virtio_device *device)
+{
+	struct blk *blk = to_blk(device);
+
+	virtio_device_done(device);
+	blk_file_close(&blk->file);
+	free(blk->queues);
+	free(blk->dirty);
+	free(blk);
+}
+
+static const struct virtio_device_ops blk_ops = {
+	.config_read = blk_config_read,
+	.config_write = blk_config_write,
+	.activate = blk_activate,
+	.reset = blk_reset,
+	.quiesce = blk_quiesce,
+	.resume = blk_resume,
+	.destroy = blk_destroy,
+	.state = &blk_state,
+};
+
+static void fill_config(struct blk *blk, unsigned int queues)
+{
+	const struct blk_file *file = &blk->file;
+	struct virtio_blk_config *config = &blk->config;
+	uint64_t offered = 1ull << VIRTIO_BLK_F_SEG_MAX | 1ull << VIRTIO_BLK_F_BLK_SIZE |
+			   1ull << VIRTIO_BLK_F_TOPOLOGY | 1ull << VIRTIO_BLK_F_FLUSH |
+			   1ull << VIRTIO_BLK_F_CONFIG_WCE | 1ull << VIRTIO_BLK_F_MQ;
+
+	if (file->readonly)
+		offered |= 1ull << VIRTIO_BLK_F_RO;
+	else
+		offered |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
+	blk->device.offered = offered;
+	config->capacity = htole64(file->sectors);
+	config->seg_max = htole32(BLK_MAX_SEGMENTS);
+	config->blk_size = htole32(file->block_size);
+	config->physical_block_exp = (uint8_t)__builtin_ctz(file->physical_size / file->block_size);
+	config->min_io_size = htole16((uint16_t)(file->physical_size / file->block_size));
+	config->wce = 1;
+	config->num_queues = htole16((uint16_t)queues);
+	config->max_discard_sectors = htole32(BLK_MAX_DISCARD_SECTORS);
+	config->max_discard_seg = htole32(1);
+	config->discard_sector_alignment = htole32(file->physical_size / BLK_SECTOR);
+	config->max_write_zeroes_sectors = htole32(BLK_MAX_WRITE_ZEROES_SECTORS);
+	config->max_write_zeroes_seg = htole32(1);
+	config->write_zeroes_may_unmap = 1;
+}
+
+/* A call that fails in any case tells by its error whether io_uring is there. */
+static int probe_io_uring(struct err *err)
+{
+	struct io_uring_params params = {0};
+	int ret = io_uring_setup(0, &params);
+
+	if (ret == -ENOSYS)
+		return err_set(err, ret, "this kernel has no io_uring, which disks need (CONFIG_IO_URING)");
+	if (ret == -EPERM || ret == -EACCES)
+		return err_set(err, ret, "io_uring, which disks need, is forbidden here: see the sysctl "
+			       "kernel.io_uring_disabled, or the seccomp filter of the container");
+	return 0;
+}
+
+static int init_device(struct blk *blk, const struct virtio_blk_options *options, struct guest_memory *memory,
+		       const struct log *log, struct err *err)
+{
+	uint16_t sizes[VIRTIO_MAX_QUEUES];
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < options->queues; i++)
+		sizes[i] = BLK_QUEUE_SIZE;
+	fill_config(blk, options->queues);
+	ret = virtio_device_init(&blk->device, &blk_ops, blk->id, VIRTIO_ID_BLOCK, options->queues, sizes, memory, log,
+				 err);
+	if (ret < 0)
+		return ret;
+	blk->device.class_code = 0x018000; /* mass storage, other */
+	blk->device.config_size = sizeof(blk->config);
+	for (i = 0; i < options->queues; i++) {
+		blk->queues[i].blk = blk;
+		blk->queues[i].vq = &blk->device.queues[i];
+	}
+	return 0;
+}
+
+int virtio_blk_lock(struct virtio_device *disk, struct err *err)
+{
+	struct blk *blk = container_of(disk, struct blk, device);
+	int ret = blk_file_lock(&blk->file, disk->log, blk->id, err);
+
+	return ret ? err_prefix(err, ret, "--disk %s", blk->id) : 0;
+}
+
+void virtio_blk_unlock(struct virtio_device *disk)
+{
+	blk_file_unlock(&container_of(disk, struct blk, device)->file);
+}
+
+int virtio_blk_create(const struct virtio_blk_options *options, struct guest_memory *memory, const struct log *log,
+		      struct virtio_device **ret, struct err *err)
+{
+	const char *serial = options->serial ?: options->id;
+	struct blk *blk;
+	int rc;
+
+	if (!options->queues || options->queues > VIRTIO_MAX_QUEUES)
+		return err_set(err, -EINVAL, "--disk %s: queues=%u: a disk has 1 to %u", options->path,
+			       options->queues, VIRTIO_MAX_QUEUES);
+	if (options->serial && strlen(serial) > VIRTIO_BLK_ID_BYTES)
+		return err_set(err, -EINVAL, "--disk %s: serial=%s: at most %d characters", options->path, serial,
+			       VIRTIO_BLK_ID_BYTES);
+	blk = calloc(1, sizeof(*blk));
+	if (!blk)
+		return err_sys(err, -ENOMEM, "--disk %s", options->path);
+	snprintf(blk->id, sizeof(blk->id), "%s", options->id);
+	memcpy(blk->serial, serial, MIN(strlen(serial), sizeof(blk->serial)));
+	blk->file.fd = blk->file.buffered_fd = -1;
+	blk->queues = calloc(options->queues, sizeof(*blk->queues));
+	rc = blk->queues ? probe_io_uring(err) : err_sys(err, -ENOMEM, "%s", blk->id);
+	if (rc < 0)
+		err_prefix(err, rc, "--disk %s", options->path);
+	else
+		rc = blk_file_open(options, log, &blk->file, err);
+	if (rc == 0)
+		rc = init_device(blk, options, memory, log, err);
+	if (rc < 0) {
+		blk_file_close(&blk->file);
+		free(blk->queues);
+		free(blk);
+		return rc;
+	}
+	*ret = &blk->device;
+	return 0;
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The image behind a virtio disk: a regular file or a block device, opened, measured and locked. See blk.h.
+ *
+ * The lock is an OFD lock over the whole file (fcntl(2)): for writing, or shared when read-only, so that no two
+ * machines write one disk; programs that lock images with fcntl(2) are kept out as well. It is on the descriptor that
+ * io_uring writes to: when this process is killed, the kernel keeps the lock until the last write has ended.
+ */
+#include "devices/virtio/blk.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#define LOCK_TRIES 50
+#define LOCK_WAIT_MS 20
+
+/* True when descriptor name of process pid is this file and holds a lock on it. */
+static bool holds_lock(const char *pid, const char *name, const struct stat *file)
+{
+	char path[300], line[256];
+	struct stat st;
+	bool found = false;
+	FILE *info;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/fd/%.20s", pid, name);
+	if (stat(path, &st) || st.st_dev != file->st_dev || st.st_ino != file->st_ino)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%.20s/fdinfo/%.20s", pid, name);
+	info = fopen(path, "re");
+	while (info && !found && fgets(line, sizeof(line), info))
+		found = strncmp(line, "lock:", 5) == 0;
+	if (info)
+		fclose(info);
+	return found;
+}
+
+/* Says who has the lock, "another mvmm (pid 12)". False when /proc does not show it: "another program". */
+static bool describe_holder(const struct stat *file, char *text, size_t size)
+{
+	struct dirent *process, *entry;
+	DIR *proc = opendir("/proc"), *fds;
+	char path[64], comm[32];
+	bool found = false;
+	FILE *f;
+
+	snprintf(text, size, "another program");
+	while (proc && !found && (process = readdir(proc))) {
+		if (process->d_name[0] < '1' || process->d_name[0] > '9')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.20s/fd", process->d_name);
+		fds = opendir(path);
+		while (fds && !found && (entry = readdir(fds)))
+			found = entry->d_name[0] != '.' && holds_lock(process->d_name, entry->d_name, file);
+		if (fds)
+			closedir(fds);
+		if (!found)
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.20s/comm", process->d_name);
+		f = fopen(path, "re");
+		if (!f || !fgets(comm, sizeof(comm), f))
+			snprintf(comm, sizeof(comm), "a program");
+		if (f)
+			fclose(f);
+		comm[strcspn(comm, "\n")] = 0;
+		snprintf(text, size, "%s%s (pid %.20s)", strcmp(comm, "mvmm") == 0 ? "another " : "", comm,
+			 process->d_name);
+	}
+	if (proc)
+		closedir(proc);
+	return found;
+}
+
+/* What a device on several hosts holds is not what one of them remembers. */
+static void forget_cache(const struct blk_file *file, const struct stat *st)
+{
+	if (S_ISBLK(st->st_mode))
+		posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+/* A lock that nobody alive is seen to hold may be that of a process whose last writes are just ending. */
+int blk_file_lock(const struct blk_file *file, const struct log *log, const char *name, struct err *err)
+{
+	struct flock lock = {.l_type = file->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+	unsigned int tries = LOCK_TRIES;
+	char holder[128];
+	struct stat st;
+
+	if (fstat(file->fd, &st))
+		return err_sys(err, -errno, "cannot look at it");
+	while (fcntl(file->fd, F_OFD_SETLK, &lock)) {
+		if (errno != EAGAIN && errno != EACCES) {
+			log_warn(log, "--disk %s: cannot be locked (%s): take care that nothing else writes it", name,
+				 strerrordesc_np(errno));
+			break;
+		}
+		if (describe_holder(&st, holder, sizeof(holder)) || !--tries)
+			return err_set(err, -EBUSY,
+				       "in use by %s; stop that first, or give each machine a disk of its own", holder);
+		poll(NULL, 0, LOCK_WAIT_MS);
+	}
+	forget_cache(file, &st);
+	return 0;
+}
+
+/* Of a device, what this host has written and another one shall read is on the device before. */
+void blk_file_unlock(const struct blk_file *file)
+{
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	struct stat st;
+
+	if (file->fd < 0)
+		return;
+	if (!file->readonly && !file->direct && fstat(file->fd, &st) == 0 && S_ISBLK(st.st_mode))
+		fdatasync(file->fd);
+	fcntl(file->fd, F_OFD_SETLK, &lock);
+}
+
+static int open_failed(int code, const struct blk_file *file, const char *path, struct err *err)
+{
+	switch (code) {
+	case -ENOENT:
+		return err_set(err, code, "no such file; 'truncate -s 10G %s' makes an empty disk", path);
+	case -EACCES:
+	case -EPERM:
+		if (!file->readonly)
+			return err_set(err, code, "no right to write it; add readonly=on to only read, or change who may");
+		return err_set(err, code, "no right to read it; change its owner or mode, or run as a user who may");
+	case -EROFS:
+		return err_set(err, code, "it is on a read-only file system; add readonly=on");
+	default:
+		if (code == -EINVAL && file->direct)
+			return err_set(err, code, "its file system does not do direct I/O; leave out direct=on");
+		return err_sys(err, code, "cannot open it");
+	}
+}
+
+/* What O_DIRECT asks for: by statx where the kernel tells, else by trying. */
+static void find_alignment(struct blk_file *file)
+{
+	_cleanup_(free_ptr) void *buf = NULL;
+	uint32_t align;
+	struct statx st;
+
+	if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 && st.stx_mask & STATX_DIOALIGN &&
+	    is_power_of_two(st.stx_dio_mem_align) && is_power_of_two(st.stx_dio_offset_align)) {
+		file->memory_align = st.stx_dio_mem_align;
+		file->offset_align = st.stx_dio_offset_align;
+		return;
+	}
+	if (posix_memalign(&buf, 4096, 4096)) {
+		buf = NULL;
+		return;
+	}
+	for (align = BLK_SECTOR; align < 4096; align *= 2)
+		if (pread(file->fd, (char *)buf + align % 4096, align, 0) >= 0)
+			break;
+	file->memory_align = file->offset_align = align;
+}
+
+static int measure(struct blk_file *file, const struct stat *st, const struct log *log, const char *path,
+		   struct err *err)
+{
+	uint64_t size = (uint64_t)st->st_size;
+	unsigned int physical = 0;
+	int logical = 0;
+
+	file->block_size = BLK_SECTOR;
+	file->physical_size = (uint32_t)MIN(MAX(st->st_blksize, (blksize_t)BLK_SECTOR), (blksize_t)4096);
+	if (S_ISBLK(st->st_mode)) {
+		if (ioctl(file->fd, BLKGETSIZE64, &size))
+			return err_sys(err, -errno, "cannot learn its size");
+		if (ioctl(file->fd, BLKSSZGET, &logical) == 0 && is_power_of_two((uint64_t)logical))
+			file->block_size = MIN(MAX((uint32_t)logical, BLK_SECTOR), 65536u);
+		if (ioctl(file->fd, BLKPBSZGET, &physical) == 0 && is_power_of_two(physical))
+			file->physical_size = physical;
+	}
+	if (!is_power_of_two(file->physical_size) || file->physical_size < file->block_size)
+		file->physical_size = file->block_size;
+	file->sectors = size / BLK_SECTOR;
+	if (!file->sectors)
+		return err_set(err, -EINVAL, "it is empty; 'truncate -s 10G %s' gives it a size", path);
+	if (size % BLK_SECTOR)
+		log_warn(log, "--disk %s: its last %u bytes are no whole sector of 512 bytes: the guest does not see them",
+			 path, (unsigned int)(size % BLK_SECTOR));
+	return 0;
+}
+
+static int open_and_check(const struct virtio_blk_options *options, const struct log *log, struct blk_file *file,
+			  struct err *err)
+{
+	int flags = (file->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, rc;
+	const char *path = options->path;
+	struct stat st;
+
+	/* Looked at first: to open a pipe or a terminal can wait or do harm. */
+	if (stat(path, &st))
+		return open_failed(-errno, file, path, err);
+	if (S_ISDIR(st.st_mode))
+		return err_set(err, -EISDIR, "it is a directory; name an image file or a block device");
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_set(err, -EINVAL, "it is neither a file nor a block device; name one of those");
+	file->fd = open(path, flags | (file->direct ? O_DIRECT : 0));
+	if (file->fd < 0)
+		return open_failed(-errno, file, path, err);
+	if (fstat(file->fd, &st))
+		return err_sys(err, -errno, "cannot look at it");
+	rc = options->unlocked ? 0 : blk_file_lock(file, log, path, err);
+	if (rc)
+		return rc;
+	file->buffered_fd = file->fd;
+	file->memory_align = file->offset_align = 1;
+	if (file->direct) {
+		find_alignment(file);
+		/* By descriptor: path may be another file by now. */
+		char self[32];
+
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);
+		file->buffered_fd = open(self, flags);
+		if (file->buffered_fd < 0)
+			return err_sys(err, -errno, "cannot open it a second time, by %s", self);
+	}
+	return measure(file, &st, log, path, err);
+}
+
+int blk_file_open(const struct virtio_blk_options *options, const struct log *log, struct blk_file *file,
+		  struct err *err)
+{
+	struct blk_file opened = {.fd = -1, .buffered_fd = -1, .readonly = options->readonly, .direct = options->direct};
+	int rc = open_and_check(options, log, &opened, err);
+
+	if (rc) {
+		blk_file_close(&opened);
+		return err_prefix(err, rc, "--disk %s", options->path);
+	}
+	*file = opened;
+	return 0;
+}
+
+void blk_file_close(struct blk_file *file)
+{
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	/* A ring that is being taken down may hold the file for a while yet. */
+	if (file->fd >= 0)
+		fcntl(file->fd, F_OFD_SETLK, &lock);
+	if (file->buffered_fd == file->fd)
+		file->buffered_fd = -1;
+	fd_close(&file->buffered_fd);
+	fd_close(&file->fd);
+}

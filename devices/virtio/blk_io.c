@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The requests of a virtio disk (virtio 1.2 section 5.2.6): a chain becomes one or more io_uring operations, their
+ * result a status byte. See blk.h. Everything here runs on the queue's own thread.
+ *
+ * The chain may be cut into segments in any way: the first 16 readable bytes are the header, the last writable byte
+ * is the status, what remains is data. Transfers that the kernel cuts short go on where they stopped. What O_DIRECT
+ * cannot take (odd addresses, lengths or offsets) goes through the page cache, which the kernel keeps coherent.
+ */
+#include "devices/virtio/blk.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+
+/* What the kernel is asked to do next for a request. */
+enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO_WRITE };
+
+#define BLK_STARTED (-1)     /* beside VIRTIO_BLK_S_*: the answer comes later */
+#define BLK_MAX_ATTEMPTS 100 /* on EAGAIN and EINTR without progress */
+#define BLK_ZERO_CHUNK KIB(256)
+
+static struct blk_request *request_get(struct blk_queue *q)
+{
+	struct blk_request *request = q->free;
+
+	q->free = request->next_free;
+	memset(request, 0, offsetof(struct blk_request, segments));
+	request->iov = request->segments;
+	return request;
+}
+
+/* Writes the status and gives the chain back. */
+static void request_finish(struct blk_queue *q, struct blk_request *request, uint8_t status)
+{
+	const struct iovec *in = request->iov + (request->in ? 0 : request->iov_count);
+	unsigned int in_count = request->in ? request->iov_count + 1u : 1;
+	bool all = request->in_bytes == 1 || (request->in && status == VIRTIO_BLK_S_OK);
+
+	*(volatile uint8_t *)request->iov[request->iov_count].iov_base = status;
+	/* A failed read may have written anywhere: all of it is dirty, none of it is promised. */
+	virtqueue_push_iov(q->vq, request->head, in, in_count, all ? request->in_bytes : 0);
+	q->pushed++;
+	free(request->extra);
+	free(request->rest);
+	request->next_free = q->free;
+	q->free = request;
+}
+
+/*
+ * Fills iov with the data segments of the chain, header and status left out, and the status byte after them. Segments
+ * of the other direction are left out too. False when there is no memory: then there is the status alone.
+ */
+static bool request_gather(struct blk_request *request, const struct virtq_chain *chain, bool in)
+{
+	const struct iovec *from = chain->iov + (in ? chain->out_count : 0), *last;
+	unsigned int count = in ? chain->in_count : chain->out_count, i, n = 0;
+	size_t skip = in ? 0 : sizeof(struct virtio_blk_outhdr), len;
+	size_t left = in ? chain->in_bytes - 1u : chain->out_bytes - skip;
+
+	if (count >= BLK_INLINE_SEGMENTS)
+		request->extra = malloc((count + 1) * sizeof(*request->iov));
+	if (request->extra)
+		request->iov = request->extra;
+	else if (count >= BLK_INLINE_SEGMENTS)
+		count = 0;
+	request->in = in;
+	request->size = left;
+	for (i = 0; i < count && left; i++) {
+		if (skip >= from[i].iov_len) {
+			skip -= from[i].iov_len;
+			continue;
+		}
+		len = MIN(from[i].iov_len - skip, left);
+		request->iov[n++] = (struct iovec){(char *)from[i].iov_base + skip, len};
+		skip = 0;
+		left -= len;
+	}
+	last = &chain->iov[chain->out_count + chain->in_count - 1];
+	request->iov[n] = (struct iovec){(char *)last->iov_base + last->iov_len - 1, 1};
+	request->iov_count = (uint16_t)n;
+	return !left;
+}
+
+/* O_DIRECT takes these segments at this offset. */
+static bool is_aligned(const struct blk_file *file, uint64_t offset, const struct iovec *iov, unsigned int count)
+{
+	uint64_t lengths = offset, addresses = 0;
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		lengths |= iov[i].iov_len;
+		addresses |= (uintptr_t)iov[i].iov_base;
+	}
+	return !(lengths & (file->offset_align - 1)) && !(addresses & (file->memory_align - 1));
+}
+
+/* What is left of the data segments after request->done bytes. NULL when there is no memory. */
+static const struct iovec *remaining(struct blk_request *request, unsigned int *count)
+{
+	uint64_t skip = request->done;
+	unsigned int i = 0, n = 0;
+
+	*count = request->iov_count;
+	if (!skip)
+		return request->iov;
+	if (!request->rest)
+		request->rest = malloc(request->iov_count * sizeof(*request->rest));
+	if (!request->rest)
+		return NULL;
+	for (; i < request->iov_count && skip >= request->iov[i].iov_len; i++)
+		skip -= request->iov[i].iov_len;
+	for (; i < request->iov_count; i++, skip = 0)
+		request->rest[n++] = (struct iovec){(char *)request->iov[i].iov_base + skip,
+						    request->iov[i].iov_len - skip};
+	*count = n;
+	return request->rest;
+}
+
+static void prepare_transfer(struct blk_queue *q, struct blk_request *request, struct io_uring_sqe *sqe,
+			     const struct iovec *iov, unsigned int count)
+{
+	uint64_t offset = request->offset + request->done;
+	bool through = request->op == BLK_WRITE &&
+		       !atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed);
+
+	if (request->file == BLK_FILE_DIRECT && !is_aligned(&q->blk->file, offset, iov, count))
+		request->file = BLK_FILE_BUFFERED;
+	if (count == 1 && iov->iov_len <= INT32_MAX)
+		io_uring_prep_rw(request->op == BLK_READ ? IORING_OP_READ : IORING_OP_WRITE, sqe, 0, iov->iov_base,
+				 (unsigned int)iov->iov_len, offset);
+	else
+		io_uring_prep_rw(request->op == BLK_READ ? IORING_OP_READV : IORING_OP_WRITEV, sqe, 0, iov, count,
+				 offset);
+	sqe->rw_flags = through ? RWF_DSYNC : 0;
+}
+
+/* Zeroes for the device whose file cannot be told to make them; the guest's memory is not involved. */
+static bool prepare_zero_write(struct blk_request *request, struct io_uring_sqe *sqe)
+{
+	if (!request->rest)
+		request->rest = calloc(1, BLK_ZERO_CHUNK);
+	if (!request->rest)
+		return false;
+	request->file = BLK_FILE_BUFFERED;
+	io_uring_prep_rw(IORING_OP_WRITE, sqe, 0, request->rest,
+			 (unsigned int)MIN(request->size - request->done, BLK_ZERO_CHUNK),
+			 request->offset + request->done);
+	return true;
+}
+
+/* Hands the request's next operation to the ring; a request that cannot be is answered with an error. */
+static void request_submit(struct blk_queue *q, struct blk_request *request)
+{
+	const struct iovec *iov = NULL;
+	struct io_uring_sqe *sqe = NULL;
+	unsigned int count = 0;
+
+	if (request->op == BLK_READ || request->op == BLK_WRITE)
+		iov = remaining(request, &count);
+	if (iov || (request->op != BLK_READ && request->op != BLK_WRITE))
+		sqe = blk_get_sqe(q);
+	if (!sqe) {
+		request_finish(q, request, VIRTIO_BLK_S_IOERR);
+		return;
+	}
+	switch ((enum blk_op)request->op) {
+	case BLK_READ:
+	case BLK_WRITE:
+		prepare_transfer(q, request, sqe, iov, count);
+		break;
+	case BLK_SYNC:
+		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+		break;
+	case BLK_PUNCH:
+	case BLK_ZERO_RANGE:
+		io_uring_prep_fallocate(sqe, 0,
+					FALLOC_FL_KEEP_SIZE | (request->op == BLK_PUNCH ? FALLOC_FL_PUNCH_HOLE
+											: FALLOC_FL_ZERO_RANGE),
+					(off_t)request->offset, (off_t)request->size);
+		break;
+	case BLK_ZERO_WRITE:
+		if (!prepare_zero_write(request, sqe))
+			io_uring_prep_nop(sqe); /* gives 0, no progress: an error */
+		break;
+	}
+	if (q->fixed_files) {
+		sqe->fd = request->file;
+		sqe->flags |= IOSQE_FIXED_FILE;
+	} else {
+		sqe->fd = request->file == BLK_FILE_DIRECT ? q->blk->file.fd : q->blk->file.buffered_fd;
+	}
+	if (request->attempts)
+		sqe->flags |= IOSQE_ASYNC; /* it could not be done without waiting */
+	io_uring_sqe_set_data(sqe, request);
+	q->in_flight++;
+}
+
+static bool in_range(const struct blk_queue *q, uint64_t sector, uint64_t bytes)
+{
+	uint64_t sectors = q->blk->file.sectors;
+
+	return !(bytes % BLK_SECTOR) && sector <= sectors && bytes / BLK_SECTOR <= sectors - sector;
+}
+
+static int start_transfer(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+{
+	if (!in_range(q, sector, request->size))
+		return VIRTIO_BLK_S_IOERR;
+	if (request->type == VIRTIO_BLK_T_OUT && q->blk->file.readonly)
+		return VIRTIO_BLK_S_IOERR;
+	if (!request->size)
+		return VIRTIO_BLK_S_OK;
+	request->offset = sector * BLK_SECTOR;
+	request->op = request->type == VIRTIO_BLK_T_OUT ? BLK_WRITE : BLK_READ;
+	request_submit(q, request);
+	return BLK_STARTED;
+}
+
+static int start_flush(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+{
+	request->op = BLK_SYNC;
+	request_submit(q, request);
+	return BLK_STARTED;
+}
+
+static int start_get_id(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+{
+	size_t at = 0, i, n;
+
+	for (i = 0; i < request->iov_count; at += request->iov[i].iov_len, i++) {
+		n = at < VIRTIO_BLK_ID_BYTES ? MIN(request->iov[i].iov_len, VIRTIO_BLK_ID_BYTES - at) : 0;
+		if (n)
+			memcpy(request->iov[i].iov_base, q->blk->serial + at, n);
+		memset((char *)request->iov[i].iov_base + n, 0, request->iov[i].iov_len - n);
+	}
+	return VIRTIO_BLK_S_OK;
+}
+
+/* The operation that makes the range read as zeroes, as cheaply as the file can. */
+static enum blk_op zeroing_op(const struct blk_queue *q, const struct blk_request *request)
+{
+	if (request->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP && !q->no_punch)
+		return BLK_PUNCH;
+	return q->no_zero_range ? BLK_ZERO_WRITE : BLK_ZERO_RANGE;
+}
+
+/* Discard and write-zeroes: one range (max_discard_seg and max_write_zeroes_seg are 1). */
+static int start_range(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+{
+	bool discard = request->type == VIRTIO_BLK_T_DISCARD;
+	uint32_t flags = discard ? 0 : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, sectors;
+	struct virtio_blk_discard_write_zeroes range;
+
+	if (q->blk->file.readonly)
+		return VIRTIO_BLK_S_IOERR;
+	if (request->size != sizeof(range))
+		return VIRTIO_BLK_S_IOERR;
+	virtq_chain_read(&q->chain, sizeof(struct virtio_blk_outhdr), &range, sizeof(range));
+	request->flags = le32toh(range.flags);
+	sectors = le32toh(range.num_sectors);
+	if (request->flags & ~flags)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (sectors > (discard ? BLK_MAX_DISCARD_SECTORS : BLK_MAX_WRITE_ZEROES_SECTORS))
+		return VIRTIO_BLK_S_IOERR;
+	if (!in_range(q, le64toh(range.sector), (uint64_t)sectors * BLK_SECTOR))
+		return VIRTIO_BLK_S_IOERR;
+	if (!sectors || (discard && q->no_punch))
+		return VIRTIO_BLK_S_OK; /* a discard is a hint */
+	request->offset = le64toh(range.sector) * BLK_SECTOR;
+	request->size = (uint64_t)sectors * BLK_SECTOR;
+	request->op = discard ? BLK_PUNCH : zeroing_op(q, request);
+	request_submit(q, request);
+	return BLK_STARTED;
+}
+
+static const struct blk_kind {
+	uint32_t type;
+	bool in; /* the data is for the guest to read */
+	int (*start)(struct blk_queue *q, struct blk_request *request, uint64_t sector);
+} kinds[] = {
+	{VIRTIO_BLK_T_IN, true, start_transfer},    {VIRTIO_BLK_T_OUT, false, start_transfer},
+	{VIRTIO_BLK_T_FLUSH, false, start_flush},   {VIRTIO_BLK_T_GET_ID, true, start_get_id},
+	{VIRTIO_BLK_T_DISCARD, false, start_range}, {VIRTIO_BLK_T_WRITE_ZEROES, false, start_range},
+};
+
+int blk_request_start(struct blk_queue *q)
+{
+	const struct virtq_chain *chain = &q->chain;
+	const struct blk_kind *kind = NULL;
+	struct blk_request *request;
+	struct virtio_blk_outhdr header;
+	int status = VIRTIO_BLK_S_UNSUPP;
+	size_t i;
+
+	if (!chain->in_bytes || virtq_chain_read(chain, 0, &header, sizeof(header)) < sizeof(header))
+		return -EPROTO;
+	request = request_get(q);
+	request->head = chain->head;
+	request->in_bytes = chain->in_bytes;
+	request->type = le32toh(header.type);
+	for (i = 0; i < ARRAY_SIZE(kinds) && !kind; i++)
+		if (kinds[i].type == request->type)
+			kind = &kinds[i];
+	if (!request_gather(request, chain, kind && kind->in))
+		status = VIRTIO_BLK_S_IOERR;
+	else if (kind)
+		status = kind->start(q, request, le64toh(header.sector));
+	if (status != BLK_STARTED)
+		request_finish(q, request, (uint8_t)status);
+	return 0;
+}
+
+/* A transfer is done, up to a point: what comes next. */
+static int continue_transfer(struct blk_queue *q, struct blk_request *request, int result)
+{
+	if (result == -EINVAL && request->file == BLK_FILE_DIRECT && q->blk->file.direct)
+		request->file = BLK_FILE_BUFFERED; /* O_DIRECT asks for more than the kernel has told */
+	else if (result <= 0)
+		return VIRTIO_BLK_S_IOERR; /* 0: the file ends before the disk does */
+	else
+		request->done += (unsigned int)result;
+	if (request->done >= request->size)
+		return VIRTIO_BLK_S_OK;
+	request->attempts = 0;
+	request_submit(q, request);
+	return BLK_STARTED;
+}
+
+/* As the last step where each write is to be on disk before it is reported. */
+static int finish_range(struct blk_queue *q, struct blk_request *request)
+{
+	if (atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed))
+		return VIRTIO_BLK_S_OK;
+	request->op = BLK_SYNC;
+	request->attempts = 0;
+	request_submit(q, request);
+	return BLK_STARTED;
+}
+
+/* A range was punched or zeroed, or the file cannot do that (EINVAL: not at this alignment): the next best way. */
+static int continue_range(struct blk_queue *q, struct blk_request *request, int result)
+{
+	bool cannot = result == -EOPNOTSUPP || result == -EINVAL || result == -ENODEV || result == -ENOSYS;
+
+	if (result >= 0)
+		return finish_range(q, request);
+	if (!cannot)
+		return VIRTIO_BLK_S_IOERR;
+	if (result != -EINVAL && request->op == BLK_PUNCH)
+		q->no_punch = true;
+	else if (result != -EINVAL)
+		q->no_zero_range = true;
+	if (request->type == VIRTIO_BLK_T_DISCARD)
+		return VIRTIO_BLK_S_OK;
+	request->op = request->op == BLK_PUNCH && !q->no_zero_range ? BLK_ZERO_RANGE : BLK_ZERO_WRITE;
+	request_submit(q, request);
+	return BLK_STARTED;
+}
+
+void blk_request_done(struct blk_queue *q, struct blk_request *request, int result)
+{
+	int status = VIRTIO_BLK_S_IOERR;
+
+	q->in_flight--;
+	if (request->op != BLK_READ && request->op != BLK_SYNC)
+		blk_mark(q->blk, request->offset, request->size); /* whatever came of it */
+	if ((result == -EAGAIN || result == -EINTR) && request->attempts < BLK_MAX_ATTEMPTS) {
+		request->attempts++;
+		request_submit(q, request);
+		return;
+	}
+	switch ((enum blk_op)request->op) {
+	case BLK_READ:
+	case BLK_WRITE:
+		status = continue_transfer(q, request, result);
+		break;
+	case BLK_SYNC:
+		status = result < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+		break;
+	case BLK_PUNCH:
+	case BLK_ZERO_RANGE:
+		status = continue_range(q, request, result);
+		break;
+	case BLK_ZERO_WRITE:
+		status = continue_transfer(q, request, result);
+		if (status == VIRTIO_BLK_S_OK)
+			status = finish_range(q, request);
+		break;
+	}
+	if (status != BLK_STARTED)
+		request_finish(q, request, (uint8_t)status);
+}

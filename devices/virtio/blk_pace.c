@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * When a disk's queue interrupts its driver, and how long it sleeps without being kicked. See blk.h. Pure arithmetic.
+ *
+ * An interrupt, like a kick, costs a virtual CPU an exit, which can be dearer than the request itself. A driver that is
+ * busy submitting loses nothing when it hears of several completions at once; one that waits for them loses time. The
+ * difference shows while the disk has nothing left to do: a busy driver sends more. So then, and only then, completions
+ * are held back up to a goal. It doubles as long as requests keep coming and falls at once when none do. The clock of
+ * all this is the driver's own pace: nothing is held longer than it needs for a handful of requests.
+ */
+#include "devices/virtio/blk.h"
+
+#define MAX_GOAL 16u
+
+/* Interrupts before more is tried than went well last time. */
+#define MIN_PATIENCE 32u
+#define MAX_PATIENCE 1024u
+
+/* A driver that shows nothing new for so many times its pace waits for us; whatever it shows, no hold lasts longer. */
+#define POLL_GAPS 4u
+#define HOLD_POLLS 4u
+#define MIN_POLL_NS 20000u
+#define MAX_POLL_NS 4000000u
+#define MAX_GAP_NS 1000000u
+
+void blk_pace_init(struct blk_pace *pace)
+{
+	*pace = (struct blk_pace){.goal = 1, .cap = MAX_GOAL, .patience = MIN_PATIENCE, .gap_ns = MIN_POLL_NS};
+}
+
+uint64_t blk_pace_poll_ns(const struct blk_pace *pace)
+{
+	return MIN(MAX(POLL_GAPS * pace->gap_ns, MIN_POLL_NS), MAX_POLL_NS);
+}
+
+void blk_pace_took(struct blk_pace *pace, unsigned int count, unsigned int in_flight, uint64_t now)
+{
+	uint64_t gap = MIN((now - pace->since_ns) / count, MAX_GAP_NS);
+
+	if (pace->since_ns)
+		pace->gap_ns = (3 * pace->gap_ns + gap) / 4;
+	pace->since_ns = now;
+	pace->arrived += count;
+	if (pace->held && !in_flight)
+		pace->busy = true;
+}
+
+void blk_pace_completed(struct blk_pace *pace, unsigned int count, uint64_t now)
+{
+	if (!pace->held)
+		pace->held_ns = now;
+	pace->held += count;
+}
+
+static void grow(struct blk_pace *pace)
+{
+	if (pace->goal < pace->cap)
+		pace->goal = MIN(pace->goal * 2, pace->cap);
+	else if (++pace->credit < MIN_PATIENCE)
+		return;
+	else
+		pace->cap = MIN(pace->cap * 2, MAX_GOAL);
+	pace->patience = MIN_PATIENCE;
+	pace->credit = 0;
+}
+
+static void shrink(struct blk_pace *pace)
+{
+	pace->goal = pace->cap = MAX(MIN(pace->goal, pace->held) / 2, 1u);
+	if (pace->goal == 1)
+		pace->patience = MIN(pace->patience * 2, MAX_PATIENCE);
+	pace->credit = 0;
+}
+
+/* At goal 1 nothing is held and so nothing is learned: two are tried now and then, more rarely each time in vain. */
+static void try_more(struct blk_pace *pace)
+{
+	if (++pace->credit < pace->patience)
+		return;
+	pace->goal = 2;
+	pace->cap = MAX_GOAL;
+	pace->credit = 0;
+}
+
+bool blk_pace_interrupt(struct blk_pace *pace, bool quiet, unsigned int in_flight, uint64_t now)
+{
+	bool full = pace->held >= pace->goal, overdue;
+
+	if (quiet)
+		pace->since_ns = 0; /* who knows when the next one comes */
+	if (!pace->held)
+		return false;
+	overdue = now - pace->held_ns >= HOLD_POLLS * blk_pace_poll_ns(pace);
+	if (!full && !quiet && !in_flight && !overdue)
+		return false;
+	if (pace->goal == 1)
+		try_more(pace);
+	else if (quiet || in_flight)
+		shrink(pace);
+	else if (full && (pace->busy || pace->arrived > pace->told))
+		grow(pace);
+	if (pace->goal == 1)
+		pace->since_ns = now;
+	pace->told = pace->held;
+	pace->held = pace->arrived = 0;
+	pace->busy = false;
+	return true;
+}

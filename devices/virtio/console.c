@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The console device (virtio 1.2 section 5.3) with one port: terminal size, emergency write, no further ports.
+ *
+ * Both directions push back. Output that the descriptor does not take stays in the guest's queue until it does; input
+ * is read when the guest has buffers for it. The descriptors are watched edge-triggered: whatever stopped (no output
+ * taken, no input there, no buffers) comes with an event of its own when it goes on, and a pty without a client, which
+ * epoll reports as hung up all the time, does not keep the loop busy.
+ */
+#include "devices/virtio/virtio_loop.h"
+
+#include "core/irq.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/virtio_console.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
+#define QUEUE_SIZE 128
+#define BYTES_A_CHAIN KIB(256) /* of output, before others on the loop have their turn */
+#define CLASS_CONSOLE 0x078000
+
+enum { RECEIVE, TRANSMIT, QUEUES };
+
+struct console {
+	struct virtio_loop loop;
+	int in_fd, out_fd; /* may be the same */
+	bool pty;          /* out_fd is a pty's master */
+	struct event_source *in_source, *out_source;
+	uint16_t cols, rows; /* what the guest has read of the terminal's size; under the device's lock */
+	/* under loop.lock */
+	size_t sent;     /* bytes of the chain at the head of the transmit queue that are out already */
+	bool complained; /* of an output error, until one works again */
+};
+
+static struct console *of(struct virtio_device *device)
+{
+	return container_of(device, struct console, loop.device);
+}
+
+/* ---- output ---- */
+
+/* The kernel would keep what is written to a pty without a client until it is full, and then take no more. */
+static bool nobody_there(const struct console *console)
+{
+	struct pollfd pollfd = {.fd = console->out_fd};
+
+	return console->pty && poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLHUP;
+}
+
+/* One write; the bytes that were taken, or are lost because nobody is there to take them. 0: not now. */
+static size_t put(struct console *console, const char *buf, size_t len)
+{
+	ssize_t ret;
+
+	if (nobody_there(console))
+		return len;
+	do
+		ret = write(console->out_fd, buf, len);
+	while (ret < 0 && errno == EINTR);
+	if (ret >= 0) {
+		console->complained = false;
+		return (size_t)ret;
+	}
+	if (errno == EAGAIN)
+		return 0;
+	/* EIO: the client left in between. */
+	if (errno != EIO && errno != EPIPE && !console->complained) {
+		log_warn(console->loop.device.log, "%s: output is lost: %s", console->loop.device.id, strerrordesc_np(errno));
+		console->complained = true;
+	}
+	return len;
+}
+
+static bool transmit(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	size_t skip = console->sent, end = skip + BYTES_A_CHAIN;
+
+	for (unsigned int i = 0; i < chain->out_count; i++) {
+		const struct iovec *iov = &chain->iov[i];
+
+		while (skip < iov->iov_len) {
+			size_t step = put(console, (char *)iov->iov_base + skip, iov->iov_len - skip);
+
+			if (!step)
+				return false;
+			console->sent += step;
+			skip += step;
+			if (console->sent >= end) {
+				eventfd_kick(vq->kick_fd);
+				return false;
+			}
+		}
+		skip -= iov->iov_len;
+	}
+	console->sent = 0;
+	virtqueue_push(vq, chain, 0);
+	return true;
+}
+
+/* ---- input ---- */
+
+static bool receive(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	ssize_t got = 0;
+
+	if (chain->in_count) {
+		do
+			got = readv(console->in_fd, chain->iov + chain->out_count, MIN(chain->in_count, IOV_MAX));
+		while (got < 0 && errno == EINTR);
+		if (got <= 0)
+			return false;
+	}
+	virtqueue_push(vq, chain, (uint32_t)got);
+	return true;
+}
+
+static bool console_serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	return vq->index == TRANSMIT ? transmit(of(device), vq, chain) : receive(of(device), vq, chain);
+}
+
+/* One of the descriptors is ready again. */
+static void ready(void *opaque, uint32_t events)
+{
+	struct console *console = opaque;
+
+	if (!virtio_loop_enter(&console->loop))
+		return;
+	virtio_loop_serve(&console->loop, TRANSMIT);
+	virtio_loop_serve(&console->loop, RECEIVE);
+	virtio_loop_leave(&console->loop);
+}
+
+/* ---- the device ---- */
+
+/* Nothing where there is no terminal. */
+static struct winsize terminal_size(const struct console *console)
+{
+	struct winsize size;
+
+	return ioctl(console->out_fd, TIOCGWINSZ, &size) == 0 ? size : (struct winsize){0};
+}
+
+static void console_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+{
+	struct console *console = of(device);
+	struct winsize size = terminal_size(console);
+	const struct virtio_console_config config = {.cols = htole16(size.ws_col), .rows = htole16(size.ws_row)};
+
+	console->cols = size.ws_col;
+	console->rows = size.ws_row;
+	virtio_config_copy(&config, sizeof(config), offset, data, len);
+}
+
+/* Emergency write: a character that has no time for a queue. */
+static void console_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
+{
+	struct console *console = of(device);
+
+	if (offset != offsetof(struct virtio_console_config, emerg_wr))
+		return;
+	pthread_mutex_lock(&console->loop.lock);
+	put(console, data, 1);
+	pthread_mutex_unlock(&console->loop.lock);
+}
+
+static int console_activate(struct virtio_device *device, struct err *err)
+{
+	of(device)->sent = 0;
+	return virtio_loop_activate(device, err);
+}
+
+/* The terminal may be another one than before, on another host. */
+static void console_resume(struct virtio_device *device)
+{
+	struct console *console = of(device);
+	struct winsize size = terminal_size(console);
+
+	virtio_loop_start(device);
+	if (virtio_has(device, VIRTIO_CONSOLE_F_SIZE) && (size.ws_col != console->cols || size.ws_row != console->rows))
+		virtio_device_config_changed(device);
+}
+
+/* ---- saved state ---- */
+
+struct image {
+	uint16_t cols, rows;
+	uint64_t sent;
+};
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct console *console = of(object);
+
+	*(struct image *)into = (struct image){console->cols, console->rows, console->sent};
+	return 0;
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct console *console = of(object);
+	const struct image *image = from;
+
+	if (image->sent > UINT32_MAX)
+		return err_set(err, -EBADMSG, "more has been sent of a buffer than one holds");
+	console->cols = image->cols;
+	console->rows = image->rows;
+	console->sent = image->sent;
+	return 0;
+}
+
+static const struct state_field state_fields[] = {
+	STATE_UINT(struct image, cols, 1),
+	STATE_UINT(struct image, rows, 1),
+	STATE_UINT(struct image, sent, 1),
+};
+
+static const struct state_table console_state = {
+	.name = "console", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
+	.fill = fill, .apply = apply,
+};
+
+/* ---- its life ---- */
+
+static void remove_sources(void *opaque)
+{
+	struct console *console = opaque;
+
+	event_source_remove(console->in_source);
+	event_source_remove(console->out_source);
+}
+
+static void console_destroy(struct virtio_device *device)
+{
+	struct console *console = of(device);
+
+	if (console->loop.loop)
+		event_loop_call(console->loop.loop, remove_sources, console);
+	virtio_loop_done(&console->loop);
+	if (console->in_fd == console->out_fd)
+		console->in_fd = -1;
+	fd_close(&console->in_fd);
+	fd_close(&console->out_fd);
+	free(console);
+}
+
+static const struct virtio_device_ops console_ops = {
+	.config_read = console_config_read,
+	.config_write = console_config_write,
+	.activate = console_activate,
+	.reset = virtio_loop_stop,
+	.quiesce = virtio_loop_stop,
+	.resume = console_resume,
+	.destroy = console_destroy,
+	.state = &console_state,
+};
+
+/* Regular files are always ready and cannot be watched. */
+static int watch(struct console *console, int fd, uint32_t events, struct event_source **ret, struct err *err)
+{
+	int flags, code;
+
+	if (fd < 0)
+		return 0;
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return err_sys(err, -errno, "%s: descriptor %d", console->loop.device.id, fd);
+	code = event_loop_watch(console->loop.loop, fd, events | EPOLLET, ready, console, ret, err);
+	return code == -EPERM ? 0 : code;
+}
+
+static int set_up(struct console *console, struct event_loop *loop, struct err *err)
+{
+	bool same = console->in_fd == console->out_fd;
+	int ret = virtio_loop_watch(&console->loop, loop, console_serve, err);
+	int peer = ioctl(console->out_fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	/* A pty says that nobody is there only after somebody was. */
+	console->pty = peer >= 0;
+	fd_close(&peer);
+	if (ret == 0 && !same)
+		ret = watch(console, console->in_fd, EPOLLIN, &console->in_source, err);
+	if (ret == 0)
+		ret = watch(console, console->out_fd, EPOLLOUT | (same ? EPOLLIN : 0), &console->out_source, err);
+	return ret;
+}
+
+int virtio_console_create(const char *id, int *in_fd, int *out_fd, struct guest_memory *memory, struct event_loop *loop,
+			  const struct log *log, struct virtio_device **ret, struct err *err)
+{
+	static const uint16_t sizes[QUEUES] = {QUEUE_SIZE, QUEUE_SIZE};
+	struct console *console = calloc(1, sizeof(*console));
+	int code;
+
+	if (!console)
+		return err_sys(err, -ENOMEM, "%s", id);
+	console->in_fd = *in_fd;
+	console->out_fd = *out_fd;
+	console->loop.device.class_code = CLASS_CONSOLE;
+	console->loop.device.config_size = sizeof(struct virtio_console_config);
+	/* Size, even if it is none: a guest keeps the features that it began with where there is another terminal. */
+	console->loop.device.offered = 1ull << VIRTIO_CONSOLE_F_EMERG_WRITE | 1ull << VIRTIO_CONSOLE_F_SIZE;
+	*in_fd = *out_fd = -1;
+	code = virtio_device_init(&console->loop.device, &console_ops, id, VIRTIO_ID_CONSOLE, QUEUES, sizes, memory, log,
+				  err);
+	if (code == 0)
+		code = set_up(console, loop, err);
+	if (code < 0) {
+		console_destroy(&console->loop.device);
+		return code;
+	}
+	*ret = &console->loop.device;
+	return 0;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A part of a row of segments, for instance what follows a header. Used by net_passt.c and vsock_conn.c. */
+#pragma once
+
+#include "core/util.h"
+
+#include <sys/uio.h>
+
+/* Describes len bytes at offset, fewer at the end, by at most max segments of out; their number. */
+static inline unsigned int iov_slice(const struct iovec *iov, unsigned int count, size_t offset, size_t len,
+				     struct iovec *out, unsigned int max)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < count && len && n < max; i++) {
+		size_t skip = MIN(offset, iov[i].iov_len), step = MIN(len, iov[i].iov_len - skip);
+
+		offset -= skip;
+		len -= step;
+		if (step)
+			out[n++] = (struct iovec){(uint8_t *)iov[i].iov_base + skip, step};
+	}
+	return n;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-net (virtio 1.2 section 5.1): the device itself, that is its features, its config space and its life. It is
+ * called by the transport through virtio_device_ops; see net.h for the files that do the rest.
+ *
+ * Queues are rx0, tx0, rx1, tx1, ... and the control queue behind those that the driver knows of. The number of pairs
+ * with traffic is one until the driver asks for more.
+ */
+#include "devices/virtio/net.h"
+
+#include <stdio.h>
+
+static struct net_device *to_net(struct virtio_device *device)
+{
+	return container_of(device, struct net_device, virtio);
+}
+
+static void config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+{
+	struct net_device *net = to_net(device);
+	struct virtio_net_config config;
+
+	pthread_mutex_lock(&net->config_lock);
+	config = net->config;
+	pthread_mutex_unlock(&net->config_lock);
+	virtio_config_copy(&config, device->config_size, offset, data, len);
+}
+
+void net_link_down(struct net_device *net)
+{
+	const char *reason = net->backend->ops->reason ? net->backend->ops->reason(net->backend) : NULL;
+	bool was_up;
+
+	pthread_mutex_lock(&net->config_lock);
+	was_up = net->config.status & htole16(VIRTIO_NET_S_LINK_UP);
+	net->config.status = 0;
+	pthread_mutex_unlock(&net->config_lock);
+	if (!was_up)
+		return;
+	log_warn(net->virtio.log, "%s: the network behind it has ended, its link is down%s%s", net->virtio.id,
+		 reason ? ": " : "", reason ?: "");
+	/*
+	 * Not virtio_device_config_changed: its lock is held by whoever waits for the calling thread to end. Nor is the
+	 * generation needed for a field that is read in one piece.
+	 */
+	net->virtio.transport->notify_config(&net->virtio);
+}
+
+static int start_pair(struct net_device *net, unsigned int index, struct err *err)
+{
+	int ret = 0;
+
+	/* A driver need not have enabled every queue that the device has. */
+	if (!net->virtio.queues[2 * index].enabled || !net->virtio.queues[2 * index + 1].enabled)
+		return err_set(err, -EINVAL, "%s: queue pair %u is not enabled", net->virtio.id, index);
+	if (net->backend->ops->set_pair)
+		ret = net->backend->ops->set_pair(net->backend, index, true);
+	if (ret < 0)
+		return err_sys(err, ret, "%s: queue %u of the backend", net->virtio.id, index);
+	return net->vhosts[index] ? net_vhost_start(net, index, err)
+				  : net_pair_start(net, index, &net->pairs[index], err);
+}
+
+static void stop_pair(struct net_device *net, unsigned int index)
+{
+	if (net->vhosts[index])
+		net_vhost_stop(net, index);
+	net_pair_stop(net->pairs[index]);
+	net->pairs[index] = NULL;
+}
+
+int net_start_pairs(struct net_device *net, unsigned int index, struct err *err)
+{
+	for (unsigned int i = index; i < net->pairs_used; i++) {
+		int ret = start_pair(net, i, err);
+
+		if (ret < 0) {
+			net_stop_pairs(net, index);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+void net_stop_pairs(struct net_device *net, unsigned int index)
+{
+	for (unsigned int i = index; i < net->backend->pairs; i++)
+		stop_pair(net, i);
+}
+
+/* Packets of a pair that is not in use must not wait there for a reader. */
+static void park_pairs(struct net_device *net, unsigned int index)
+{
+	if (!net->backend->ops->set_pair)
+		return;
+	for (unsigned int i = index; i < net->backend->pairs; i++)
+		net->backend->ops->set_pair(net->backend, i, false);
+}
+
+static int start(struct net_device *net, struct err *err)
+{
+	int ret = net_start_pairs(net, 0, err);
+
+	if (ret < 0)
+		return ret;
+	ret = net_ctrl_start(net, err);
+	if (ret < 0)
+		net_stop_pairs(net, 0);
+	return ret;
+}
+
+static void stop(struct net_device *net)
+{
+	net_ctrl_stop(net);
+	net_stop_pairs(net, 0);
+}
+
+static int activate(struct virtio_device *device, struct err *err)
+{
+	struct net_device *net = to_net(device);
+	int ret;
+
+	net->pairs_used = 1;
+	net->offloads = device->features & NET_GUEST_OFFLOADS;
+	ret = net->backend->ops->set_offloads(net->backend, net->offloads);
+	if (ret < 0)
+		return err_sys(err, ret, "%s: offloads of the backend", net->virtio.id);
+	return start(net, err);
+}
+
+static void reset(struct virtio_device *device)
+{
+	struct net_device *net = to_net(device);
+
+	stop(net);
+	net->loaded = net->link_changed = false;
+	park_pairs(net, 1);
+	net->backend->ops->set_offloads(net->backend, 0);
+}
+
+static void quiesce(struct virtio_device *device)
+{
+	stop(to_net(device));
+}
+
+static void resume(struct virtio_device *device)
+{
+	struct net_device *net = to_net(device);
+	struct err err;
+
+	if (net->loaded)
+		net_announce(net);
+	if (net->link_changed)
+		virtio_device_config_changed(device);
+	net->loaded = net->link_changed = false;
+	if (start(net, &err) < 0) {
+		log_error(device->log, "%s", err.text);
+		virtio_device_broken(device, "it could not be started again");
+	}
+}
+
+static void destroy(struct virtio_device *device)
+{
+	struct net_device *net = to_net(device);
+
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
+		vhost_close(net->vhosts[i]);
+	if (net->backend)
+		net->backend->ops->destroy(net->backend);
+	virtio_device_done(device);
+	pthread_mutex_destroy(&net->config_lock);
+	free(net);
+}
+
+static const struct virtio_device_ops net_ops = {
+	.config_read = config_read,
+	.activate = activate,
+	.reset = reset,
+	.quiesce = quiesce,
+	.resume = resume,
+	.destroy = destroy,
+	.state = &net_state,
+};
+
+void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id)
+{
+	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a */
+
+	for (const char *p = machine ?: ""; *p; p++)
+		hash = (hash ^ (uint8_t)*p) * 0x100000001b3ull;
+	hash = (hash ^ '/') * 0x100000001b3ull;
+	for (const char *p = id; *p; p++)
+		hash = (hash ^ (uint8_t)*p) * 0x100000001b3ull;
+	hash ^= hash >> 32;
+	mac[0] = 0x02;
+	for (unsigned int i = 1; i < 6; i++)
+		mac[i] = (uint8_t)(hash >> (8 * (i - 1)));
+}
+
+static int fill_config(struct net_device *net, const struct virtio_net_options *options, struct err *err)
+{
+	static const uint8_t none[6];
+
+	if (options->mac[0] & 1)
+		return err_set(err, -EINVAL, "mac: a multicast address; the first byte must be even, for instance 02");
+	if (memcmp(options->mac, none, sizeof(none)) == 0)
+		virtio_net_make_mac(net->config.mac, options->machine, net->virtio.id);
+	else
+		memcpy(net->config.mac, options->mac, sizeof(options->mac));
+	net->config.status = htole16(VIRTIO_NET_S_LINK_UP);
+	net->config.max_virtqueue_pairs = htole16((uint16_t)net->backend->pairs);
+	net->config.mtu = htole16(net->backend->mtu);
+	return 0;
+}
+
+static uint64_t offered(const struct net_backend *backend)
+{
+	uint64_t features = backend->features | NET_BIT(VIRTIO_NET_F_MAC) | NET_BIT(VIRTIO_NET_F_STATUS) |
+			    NET_BIT(VIRTIO_NET_F_MRG_RXBUF) | NET_BIT(VIRTIO_NET_F_CTRL_VQ) |
+			    NET_BIT(VIRTIO_NET_F_CTRL_RX) | NET_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR);
+
+	if (features & NET_GUEST_OFFLOADS)
+		features |= NET_BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
+	if (backend->pairs > 1)
+		features |= NET_BIT(VIRTIO_NET_F_MQ);
+	if (backend->mtu)
+		features |= NET_BIT(VIRTIO_NET_F_MTU);
+	return features;
+}
+
+static int init(struct net_device *net, const struct virtio_net_options *options, struct guest_memory *memory,
+		const struct log *log, struct err *err)
+{
+	uint16_t sizes[2 * NET_MAX_PAIRS + 1];
+	unsigned int queues = 2 * net->backend->pairs + 1;
+	int ret;
+
+	for (unsigned int i = 0; i < queues; i++)
+		sizes[i] = i == queues - 1 ? 64 : NET_QUEUE_SIZE;
+	ret = virtio_device_init(&net->virtio, &net_ops, options->id, VIRTIO_ID_NET, queues, sizes, memory, log, err);
+	if (ret < 0)
+		return ret;
+	ret = fill_config(net, options, err);
+	if (ret < 0)
+		return ret;
+	net->virtio.class_code = 0x020000; /* Ethernet controller */
+	net->virtio.config_size = offsetof(struct virtio_net_config, speed);
+	net->virtio.offered |= offered(net->backend);
+	park_pairs(net, 1);
+	return options->vhost ? net_vhost_open(net, options->dirty, err) : 0;
+}
+
+int net_create(const struct virtio_net_options *options, struct net_backend *backend, struct guest_memory *memory,
+	       const struct log *log, struct virtio_device **ret, struct err *err)
+{
+	struct net_device *net = calloc(1, sizeof(*net));
+	int code;
+
+	if (!net)
+		return err_sys(err, -ENOMEM, "virtio-net");
+	pthread_mutex_init(&net->config_lock, NULL);
+	net->backend = backend;
+	code = init(net, options, memory, log, err);
+	if (code < 0) {
+		net->backend = NULL; /* stays the caller's */
+		destroy(&net->virtio);
+		return code;
+	}
+	*ret = &net->virtio;
+	return 0;
+}
+
+int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
+		      struct virtio_device **ret, struct err *err)
+{
+	struct net_backend *backend;
+	int code;
+
+	if (options->queues < 1 || options->queues > NET_MAX_PAIRS)
+		return err_set(err, -EINVAL, "--net queues=%u: 1 to %u", options->queues, NET_MAX_PAIRS);
+	if (options->passt && (options->vhost || options->queues > 1))
+		return err_set(err, -EINVAL, "--net passt: %s needs a tap; leave it out or use tap=NAME",
+			       options->vhost ? "vhost=on" : "queues");
+	code = options->passt ? net_passt_open(options, &backend, err) : net_tap_open(options, &backend, err);
+	if (code < 0)
+		return code;
+	code = net_create(options, backend, memory, log, ret, err);
+	if (code < 0)
+		backend->ops->destroy(backend);
+	return code;
+}

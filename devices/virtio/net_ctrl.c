@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control queue of virtio-net (virtio 1.2 section 5.1.6.5): a table of commands, each answered with one byte, on a
+ * thread of its own, which may therefore start and stop the threads of the other queues. Called by net.c.
+ *
+ * There is no filter: every packet of the backend reaches the guest, so rx modes and address tables are agreed to.
+ */
+#include "devices/virtio/net.h"
+
+#include "core/irq.h"
+
+#include <stdio.h>
+#include <sys/epoll.h>
+
+#define MAX_DATA 8u /* bytes that any command looks at */
+
+struct command {
+	uint8_t class, cmd;
+	uint8_t feature;  /* must have been negotiated */
+	uint8_t min_data; /* bytes behind class and command */
+	bool (*run)(struct net_device *net, const uint8_t *data);
+};
+
+static bool agree(struct net_device *net, const uint8_t *data)
+{
+	return true;
+}
+
+static bool set_mac(struct net_device *net, const uint8_t *data)
+{
+	if (data[0] & 1)
+		return false;
+	pthread_mutex_lock(&net->config_lock);
+	memcpy(net->config.mac, data, sizeof(net->config.mac));
+	pthread_mutex_unlock(&net->config_lock);
+	return true;
+}
+
+static bool set_pairs(struct net_device *net, const uint8_t *data)
+{
+	unsigned int wanted = get_le16(data), before = net->pairs_used;
+	struct err err;
+
+	if (wanted < 1 || wanted > net->backend->pairs)
+		return false;
+	net->pairs_used = wanted;
+	if (wanted > before && net_start_pairs(net, before, &err) < 0) {
+		log_warn(net->virtio.log, "%s", err.text);
+		net->pairs_used = before;
+		wanted = before;
+	}
+	net_stop_pairs(net, wanted);
+	if (net->backend->ops->set_pair)
+		for (unsigned int i = wanted; i < net->backend->pairs; i++)
+			net->backend->ops->set_pair(net->backend, i, false);
+	return wanted == get_le16(data);
+}
+
+static bool set_offloads(struct net_device *net, const uint8_t *data)
+{
+	uint64_t offloads = get_le64(data);
+
+	if (offloads & ~(net->virtio.features & NET_GUEST_OFFLOADS) ||
+	    net->backend->ops->set_offloads(net->backend, offloads) < 0)
+		return false;
+	net->offloads = offloads;
+	return true;
+}
+
+static const struct command commands[] = {
+	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_F_CTRL_RX, 1, agree},
+	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_F_CTRL_RX, 1, agree},
+	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_F_CTRL_RX, 8, agree},
+	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_F_CTRL_MAC_ADDR, 6, set_mac},
+	{VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_F_MQ, 2, set_pairs},
+	{VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, 8,
+	 set_offloads},
+};
+
+static uint8_t answer(struct net_device *net, const struct virtq_chain *chain)
+{
+	uint8_t request[2 + MAX_DATA] = {0};
+	size_t len = virtq_chain_read(chain, 0, request, sizeof(request));
+
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct command *command = &commands[i];
+
+		if (request[0] == command->class && request[1] == command->cmd && len >= 2u + command->min_data &&
+		    virtio_has(&net->virtio, command->feature))
+			return command->run(net, request + 2) ? VIRTIO_NET_OK : VIRTIO_NET_ERR;
+	}
+	return VIRTIO_NET_ERR;
+}
+
+static struct virtqueue *ctrl_queue(struct net_device *net)
+{
+	unsigned int pairs = virtio_has(&net->virtio, VIRTIO_NET_F_MQ) ? net->backend->pairs : 1;
+
+	return &net->virtio.queues[2 * pairs];
+}
+
+static void kicked(void *opaque, uint32_t events)
+{
+	struct net_device *net = opaque;
+	struct virtqueue *vq = ctrl_queue(net);
+	_cleanup_(free_ptr) struct virtq_chain *chain = malloc(sizeof(*chain));
+
+	if (!chain)
+		return;
+	eventfd_drain(vq->kick_fd);
+	do {
+		while (virtqueue_pop(vq, chain) > 0) {
+			uint8_t ack;
+
+			if (chain->out_bytes < 2 || !chain->in_bytes) {
+				vq->broken = true;
+				virtio_device_broken(&net->virtio, "a control command is too short");
+				return;
+			}
+			ack = answer(net, chain);
+			virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &ack, sizeof(ack)));
+			virtqueue_notify(vq);
+		}
+	} while (virtqueue_enable_kicks(vq));
+}
+
+static void vhost_failed(void *opaque, uint32_t events)
+{
+	struct net_device *net = opaque;
+
+	for (unsigned int i = 0; i < net->backend->pairs; i++)
+		if (net->vhosts[i] && eventfd_drain(vhost_error_fd(net->vhosts[i])))
+			virtio_device_broken(&net->virtio, "vhost-net found nonsense in a queue");
+}
+
+static int watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
+{
+	struct event_source *source; /* goes with the loop */
+
+	return event_loop_watch(net->ctrl_loop, fd, EPOLLIN, fn, net, &source, err);
+}
+
+int net_ctrl_start(struct net_device *net, struct err *err)
+{
+	struct virtqueue *vq = ctrl_queue(net);
+	bool wanted = virtio_has(&net->virtio, VIRTIO_NET_F_CTRL_VQ) && vq->enabled;
+	char name[16];
+	int ret;
+
+	if (!wanted && !net->vhosts[0])
+		return 0;
+	ret = event_loop_create(&net->ctrl_loop, err);
+	if (ret < 0)
+		return ret;
+	if (wanted)
+		ret = watch(net, vq->kick_fd, kicked, err);
+	for (unsigned int i = 0; ret == 0 && i < net->backend->pairs && net->vhosts[i]; i++)
+		ret = watch(net, vhost_error_fd(net->vhosts[i]), vhost_failed, err);
+	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
+	ret = ret ?: event_loop_start(net->ctrl_loop, name, err);
+	if (ret < 0) {
+		net_ctrl_stop(net);
+		return ret;
+	}
+	if (wanted)
+		eventfd_kick(vq->kick_fd);
+	return 0;
+}
+
+void net_ctrl_stop(struct net_device *net)
+{
+	event_loop_destroy(net->ctrl_loop);
+	net->ctrl_loop = NULL;
+}

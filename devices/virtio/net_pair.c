@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One pair of virtio-net queues and its thread: packets go from the guest's buffers to the backend and back without a
+ * copy in between. Called by net.c.
+ *
+ * The thread alternates between a bounded round of sending and one of receiving and sleeps when neither has anything
+ * to do. It sleeps in epoll, edge-triggered: a kick needs no read(2) to be forgotten, and no descriptor is asked twice.
+ *
+ * Receiving: the guest's buffers are popped ahead until they hold the longest packet there is (one is enough when the
+ * driver does not merge buffers), the backend fills them in one go, those used are given back at once. Behind them lies
+ * a spare buffer of our own: what ends there did not fit into what the guest has posted, and is dropped.
+ */
+#include "devices/virtio/net.h"
+
+#include "core/irq.h"
+#include "core/thread.h"
+
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#define ROUND 64u /* packets in one direction before it is the other's turn */
+
+enum { EVENT_BACKEND, EVENT_RX, EVENT_TX, EVENT_STOP, EVENTS };
+
+struct rx_buffer {
+	uint16_t head;
+	uint16_t segments;
+	uint32_t bytes;
+};
+
+struct net_pair {
+	struct net_device *net;
+	struct net_backend *backend;
+	struct virtqueue *rx, *tx;
+	unsigned int index;
+	pthread_t thread;
+	int epoll_fd, stop_fd;
+	bool stop;
+	bool merge;        /* packets may span receive buffers */
+	bool readable;     /* the backend may have a packet */
+	bool writable;     /* the backend may take one */
+	bool flush;        /* the backend may hold the rest of a packet */
+	bool starved;      /* no receive buffers; the driver kicks when it has posted some */
+	bool hung_up;      /* the backend ends with what can still be read from it */
+	bool gone;         /* it has ended */
+	uint32_t interest; /* what epoll waits for on the backend */
+
+	/* Receive buffers popped and not yet given back: a window on both arrays. */
+	unsigned int first_buffer, buffers, first_segment, segments;
+	uint64_t bytes;
+	struct rx_buffer buffer[2 * NET_IOV_MAX];
+	struct iovec segment[2 * NET_IOV_MAX + 1];
+	struct virtq_chain chain;
+	uint8_t spare[NET_MAX_PACKET];
+};
+
+/* Never again a pop from this queue until the driver has reset the device. */
+static void give_up(struct net_pair *pair, struct virtqueue *vq, const char *why)
+{
+	vq->broken = true;
+	virtio_device_broken(&pair->net->virtio, why);
+}
+
+static void lost_backend(struct net_pair *pair)
+{
+	pair->gone = true;
+	pair->readable = false;
+	net_link_down(pair->net);
+}
+
+/* ---- from the guest ---- */
+
+/* More segments than a system call takes: through the spare buffer. */
+static int send_flat(struct net_pair *pair)
+{
+	struct iovec flat = {.iov_base = pair->spare};
+
+	if (pair->chain.out_bytes > sizeof(pair->spare))
+		return 0;
+	flat.iov_len = virtq_chain_read(&pair->chain, 0, pair->spare, pair->chain.out_bytes);
+	return pair->backend->ops->send(pair->backend, pair->index, &flat, 1, flat.iov_len);
+}
+
+static int send_chain(struct net_pair *pair)
+{
+	const struct virtq_chain *chain = &pair->chain;
+	int ret;
+
+	if (pair->gone || chain->out_bytes == NET_HDR_SIZE)
+		return 0;
+	if (chain->out_count > NET_IOV_MAX - 1) /* the backend may need one for itself */
+		ret = send_flat(pair);
+	else
+		ret = pair->backend->ops->send(pair->backend, pair->index, chain->iov, chain->out_count,
+					       chain->out_bytes);
+	if (ret == -EPIPE)
+		lost_backend(pair);
+	pair->flush = ret == 1;
+	return ret == -EAGAIN ? ret : 0;
+}
+
+/* False when the backend still has the rest of a packet to send. */
+static bool flushed(struct net_pair *pair)
+{
+	int ret = pair->flush && !pair->gone ? pair->backend->ops->flush(pair->backend, pair->index) : 0;
+
+	if (ret == -EPIPE)
+		lost_backend(pair);
+	pair->writable = ret != -EAGAIN;
+	pair->flush = ret == -EAGAIN;
+	return !pair->flush;
+}
+
+/* True when there is more to do right away. */
+static bool transmit(struct net_pair *pair)
+{
+	unsigned int count = 0;
+	int got = 1;
+
+	if (!pair->writable || pair->tx->broken)
+		return false;
+	virtqueue_disable_kicks(pair->tx);
+	while (count < ROUND && flushed(pair) && (got = virtqueue_pop(pair->tx, &pair->chain)) > 0) {
+		if (pair->chain.out_bytes < NET_HDR_SIZE) {
+			give_up(pair, pair->tx, "a packet to send is shorter than its header");
+			got = -EPROTO;
+			break;
+		}
+		if (send_chain(pair) == -EAGAIN) {
+			virtqueue_unpop(pair->tx);
+			pair->writable = false;
+			break;
+		}
+		virtqueue_push(pair->tx, &pair->chain, 0);
+		count++;
+	}
+	if (count)
+		virtqueue_notify(pair->tx);
+	if (got == 0)
+		return virtqueue_enable_kicks(pair->tx);
+	return got > 0 && pair->writable;
+}
+
+/* ---- to the guest ---- */
+
+/* Moves the window to the front of its arrays when the next chain might not fit behind it. */
+static void make_room(struct net_pair *pair)
+{
+	if (pair->first_segment + pair->segments + NET_IOV_MAX > 2 * NET_IOV_MAX) {
+		memmove(pair->segment, pair->segment + pair->first_segment, pair->segments * sizeof(pair->segment[0]));
+		pair->first_segment = 0;
+	}
+	if (pair->first_buffer + pair->buffers == ARRAY_SIZE(pair->buffer)) {
+		memmove(pair->buffer, pair->buffer + pair->first_buffer, pair->buffers * sizeof(pair->buffer[0]));
+		pair->first_buffer = 0;
+	}
+}
+
+/* Takes one chain into the window: 1, 0 when there is none or it does not fit, -EPROTO. */
+static int gather_one(struct net_pair *pair)
+{
+	struct virtq_chain *chain = &pair->chain;
+	struct rx_buffer *buffer;
+	unsigned int room = NET_IOV_MAX - 1 - pair->segments;
+	int got = virtqueue_pop(pair->rx, chain);
+
+	if (got <= 0)
+		return got;
+	if (chain->in_bytes < NET_HDR_SIZE) {
+		give_up(pair, pair->rx, "a receive buffer is shorter than a packet's header");
+		return -EPROTO;
+	}
+	if (chain->in_count > room && pair->buffers) {
+		virtqueue_unpop(pair->rx);
+		return 0;
+	}
+	make_room(pair);
+	buffer = &pair->buffer[pair->first_buffer + pair->buffers];
+	*buffer = (struct rx_buffer){.head = chain->head, .segments = (uint16_t)MIN(chain->in_count, room)};
+	for (unsigned int i = 0; i < buffer->segments; i++) {
+		const struct iovec *in = &chain->iov[chain->out_count + i];
+
+		pair->segment[pair->first_segment + pair->segments + i] = *in;
+		buffer->bytes += (uint32_t)in->iov_len;
+	}
+	pair->buffers++;
+	pair->segments += buffer->segments;
+	pair->bytes += buffer->bytes;
+	return 1;
+}
+
+/*
+ * True when there are buffers to receive into. A driver that merges gets to post more before a packet is taken that
+ * they might not hold, unless what is there is a good part of all its queue can hold.
+ */
+static bool gather(struct net_pair *pair)
+{
+	unsigned int enough = MAX(pair->rx->size / 8u, 1u);
+
+	if (!pair->merge)
+		return pair->buffers || gather_one(pair) > 0;
+	while (pair->bytes < NET_MAX_PACKET && pair->segments < NET_IOV_MAX - 1 && gather_one(pair) > 0) {
+	}
+	return pair->bytes >= NET_MAX_PACKET || pair->buffers >= enough || pair->segments >= NET_IOV_MAX / 2;
+}
+
+/* Writes the header's num_buffers, which may straddle segments. */
+static void set_num_buffers(struct net_pair *pair, uint16_t count)
+{
+	size_t at = offsetof(struct virtio_net_hdr_v1, num_buffers);
+	const struct iovec *segment = &pair->segment[pair->first_segment];
+	uint8_t bytes[2];
+
+	put_le16(bytes, count);
+	for (unsigned int i = 0; i < sizeof(bytes); i++, at++) {
+		while (at >= segment->iov_len)
+			at -= (segment++)->iov_len;
+		((uint8_t *)segment->iov_base)[at] = bytes[i];
+	}
+}
+
+/* Gives the buffers that hold a packet of len bytes back to the driver, all at once. */
+static void deliver(struct net_pair *pair, uint64_t len)
+{
+	uint16_t count = 0;
+	uint64_t held = 0;
+
+	while (held < len)
+		held += pair->buffer[pair->first_buffer + count++].bytes;
+	set_num_buffers(pair, count);
+	for (uint16_t i = 0; i < count; i++) {
+		const struct rx_buffer *buffer = &pair->buffer[pair->first_buffer++];
+		uint32_t written = (uint32_t)MIN(len, buffer->bytes);
+
+		virtqueue_fill(pair->rx, i, buffer->head, &pair->segment[pair->first_segment], buffer->segments,
+			       written);
+		len -= written;
+		pair->first_segment += buffer->segments;
+		pair->segments -= buffer->segments;
+		pair->bytes -= buffer->bytes;
+		pair->buffers--;
+	}
+	virtqueue_publish(pair->rx, count);
+}
+
+static bool receive(struct net_pair *pair)
+{
+	unsigned int count = 0, delivered = 0;
+
+	while (pair->readable && count < ROUND) {
+		struct iovec *spare;
+		ssize_t len;
+
+		if (!gather(pair)) {
+			if (!pair->rx->broken && virtqueue_enable_kicks(pair->rx))
+				continue;
+			pair->starved = true;
+			if (pair->hung_up && !pair->gone)
+				lost_backend(pair);
+			break;
+		}
+		spare = &pair->segment[pair->first_segment + pair->segments];
+		*spare = (struct iovec){pair->spare, sizeof(pair->spare)};
+		len = pair->backend->ops->receive(pair->backend, pair->index, &pair->segment[pair->first_segment],
+						  pair->segments + 1);
+		if (len == -EPIPE)
+			lost_backend(pair);
+		if (len < 0) {
+			pair->readable = false;
+			break;
+		}
+		count++;
+		if (len < (ssize_t)NET_HDR_SIZE || (uint64_t)len > pair->bytes)
+			continue;
+		deliver(pair, (uint64_t)len);
+		delivered++;
+	}
+	if (delivered)
+		virtqueue_notify(pair->rx);
+	return count == ROUND;
+}
+
+/* ---- the thread ---- */
+
+/* While starved the backend's packets do not wake us; while it takes no packets we hear when it does again. */
+static void set_interest(struct net_pair *pair)
+{
+	uint32_t interest = EPOLLET | (pair->starved ? 0 : EPOLLIN) | (pair->writable ? 0 : EPOLLOUT);
+	struct epoll_event event = {.events = interest, .data.u32 = EVENT_BACKEND};
+
+	if (interest != pair->interest && !pair->gone) {
+		epoll_ctl(pair->epoll_fd, EPOLL_CTL_MOD, pair->backend->fds[pair->index], &event);
+		pair->interest = interest;
+	}
+}
+
+static void wait_for_work(struct net_pair *pair)
+{
+	struct epoll_event events[EVENTS];
+	int count;
+
+	set_interest(pair);
+	count = epoll_wait(pair->epoll_fd, events, EVENTS, -1);
+	for (int i = 0; i < count; i++) {
+		if (events[i].data.u32 == EVENT_RX && pair->starved) {
+			pair->starved = false;
+			virtqueue_disable_kicks(pair->rx);
+		}
+		if (events[i].data.u32 != EVENT_BACKEND)
+			continue;
+		if (events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
+			pair->readable = !pair->gone;
+		pair->hung_up |= !!(events[i].events & (EPOLLERR | EPOLLHUP));
+		if (events[i].events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
+			pair->writable = true;
+	}
+}
+
+static void *pair_main(void *opaque)
+{
+	struct net_pair *pair = opaque;
+
+	virtqueue_disable_kicks(pair->rx);
+	while (!__atomic_load_n(&pair->stop, __ATOMIC_ACQUIRE)) {
+		bool more = transmit(pair);
+
+		more |= receive(pair);
+		if (!more)
+			wait_for_work(pair);
+	}
+	return NULL;
+}
+
+static int watch(struct net_pair *pair, int fd, unsigned int what)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = what};
+
+	return epoll_ctl(pair->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+static int open_fds(struct net_pair *pair)
+{
+	int ret;
+
+	pair->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	pair->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (pair->epoll_fd < 0 || pair->stop_fd < 0)
+		return -errno;
+	pair->interest = EPOLLIN | EPOLLET;
+	ret = watch(pair, pair->backend->fds[pair->index], EVENT_BACKEND);
+	ret = ret ?: watch(pair, pair->rx->kick_fd, EVENT_RX);
+	ret = ret ?: watch(pair, pair->tx->kick_fd, EVENT_TX);
+	return ret ?: watch(pair, pair->stop_fd, EVENT_STOP);
+}
+
+static void free_pair(struct net_pair *pair)
+{
+	fd_close(&pair->epoll_fd);
+	fd_close(&pair->stop_fd);
+	free(pair);
+}
+
+int net_pair_start(struct net_device *net, unsigned int index, struct net_pair **ret, struct err *err)
+{
+	struct net_pair *pair = malloc(sizeof(*pair));
+	int code;
+
+	if (!pair)
+		return err_sys(err, -ENOMEM, "%s: queue pair %u", net->virtio.id, index);
+	/* The arrays are written before they are read; clearing them would only touch their pages. */
+	memset(pair, 0, offsetof(struct net_pair, buffer));
+	pair->net = net;
+	pair->backend = net->backend;
+	pair->index = index;
+	pair->rx = &net->virtio.queues[2 * index];
+	pair->tx = &net->virtio.queues[2 * index + 1];
+	pair->merge = virtio_has(&net->virtio, VIRTIO_NET_F_MRG_RXBUF);
+	pair->readable = true;
+	pair->writable = true;
+	pair->flush = pair->backend->ops->flush; /* a rest from before a pause */
+	code = open_fds(pair);
+	code = code ?: thread_start(&pair->thread, pair_main, pair, "%.12s.%u", net->virtio.id, index);
+	if (code) {
+		free_pair(pair);
+		return err_sys(err, code, "%s: queue pair %u", net->virtio.id, index);
+	}
+	*ret = pair;
+	return 0;
+}
+
+void net_pair_stop(struct net_pair *pair)
+{
+	if (!pair)
+		return;
+	__atomic_store_n(&pair->stop, true, __ATOMIC_RELEASE);
+	eventfd_kick(pair->stop_fd);
+	pthread_join(pair->thread, NULL);
+	while (pair->buffers--)
+		virtqueue_unpop(pair->rx);
+	free_pair(pair);
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Networking without any right, by passt, a process of its own: Ethernet frames over a stream socket, each behind its
+ * length (32 bits, big-endian). passt is started here and ends with us, or one that runs is connected to. Opened by
+ * net.c.
+ *
+ * There are no offloads, so a packet's header tells nothing and is checked and dropped here. Frames to the guest are
+ * read in bulk and copied once; a frame to passt goes out of the guest's buffers, and only what the socket does not
+ * take at once is copied aside.
+ */
+#include "core/process.h"
+#include "devices/virtio/iov.h"
+#include "devices/virtio/net.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#define LENGTH_SIZE 4u
+#define MIN_FRAME 14u
+#define MAX_FRAME 65535u
+#define PASST_MTU 65520u /* what passt tells the guest by DHCP */
+#define BUFFER_SIZE KIB(256)
+
+struct passt {
+	struct net_backend base;
+	pid_t pid;            /* 0: not ours, or ended */
+	int words_fd;         /* what the process has to say; -1: not ours */
+	char reason[256];
+	size_t start, end;    /* of what is unread in from */
+	size_t sent, to_send; /* of what waits in to */
+	uint8_t *from;        /* BUFFER_SIZE */
+	uint8_t *to;          /* one frame and its length */
+};
+
+static struct passt *to_passt(struct net_backend *backend)
+{
+	return container_of(backend, struct passt, base);
+}
+
+/* ---- to the guest ---- */
+
+/* The length of the first frame when all of it is there, 0 when it is not, -EPIPE when it is none. */
+static ssize_t whole_frame(const struct passt *passt)
+{
+	size_t have = passt->end - passt->start;
+	uint32_t len;
+
+	if (have < LENGTH_SIZE)
+		return 0;
+	memcpy(&len, passt->from + passt->start, sizeof(len));
+	len = be32toh(len);
+	if (len < MIN_FRAME || len > MAX_FRAME)
+		return -EPIPE;
+	return have - LENGTH_SIZE >= len ? (ssize_t)len : 0;
+}
+
+static int read_more(struct passt *passt)
+{
+	ssize_t len;
+
+	if (passt->start) {
+		memmove(passt->from, passt->from + passt->start, passt->end - passt->start);
+		passt->end -= passt->start;
+		passt->start = 0;
+	}
+	len = recv(passt->base.fds[0], passt->from + passt->end, BUFFER_SIZE - passt->end, MSG_DONTWAIT);
+	if (len <= 0)
+		return len < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -EPIPE;
+	passt->end += (size_t)len;
+	return 0;
+}
+
+/* Copies bytes over the segments; what they do not hold is lost. */
+static void scatter(const struct iovec *iov, unsigned int count, size_t offset, const uint8_t *from, size_t len)
+{
+	for (unsigned int i = 0; i < count && len; i++) {
+		size_t step;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= iov[i].iov_len;
+			continue;
+		}
+		step = MIN(len, iov[i].iov_len - offset);
+		memcpy((uint8_t *)iov[i].iov_base + offset, from, step);
+		from += step;
+		len -= step;
+		offset = 0;
+	}
+}
+
+static ssize_t passt_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov,
+			     unsigned int count)
+{
+	static const uint8_t header[NET_HDR_SIZE];
+	struct passt *passt = to_passt(backend);
+	ssize_t len;
+
+	while ((len = whole_frame(passt)) == 0) {
+		int ret = read_more(passt);
+
+		if (ret < 0)
+			return ret;
+	}
+	if (len < 0)
+		return len;
+	scatter(iov, count, 0, header, sizeof(header));
+	scatter(iov, count, sizeof(header), passt->from + passt->start + LENGTH_SIZE, (size_t)len);
+	passt->start += LENGTH_SIZE + (size_t)len;
+	return (ssize_t)NET_HDR_SIZE + len;
+}
+
+/* ---- from the guest ---- */
+
+static int passt_flush(struct net_backend *backend, unsigned int pair)
+{
+	struct passt *passt = to_passt(backend);
+
+	while (passt->sent < passt->to_send) {
+		ssize_t len = send(passt->base.fds[0], passt->to + passt->sent, passt->to_send - passt->sent,
+				   MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (len < 0)
+			return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPIPE;
+		passt->sent += (size_t)len;
+	}
+	passt->sent = passt->to_send = 0;
+	return 0;
+}
+
+/* Copies the segments from offset on behind each other. */
+static size_t collect(const struct iovec *iov, unsigned int count, size_t offset, uint8_t *to, size_t size)
+{
+	size_t len = 0;
+
+	for (unsigned int i = 0; i < count && len < size; i++) {
+		size_t step;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= iov[i].iov_len;
+			continue;
+		}
+		step = MIN(size - len, iov[i].iov_len - offset);
+		memcpy(to + len, (uint8_t *)iov[i].iov_base + offset, step);
+		len += step;
+		offset = 0;
+	}
+	return len;
+}
+
+/* What passt can make nothing of: a header that asks for offloads, a frame of impossible size. */
+static bool sensible(const struct iovec *iov, unsigned int count, size_t frame)
+{
+	uint8_t begin[2] = {0}; /* flags, gso_type */
+
+	collect(iov, count, 0, begin, sizeof(begin));
+	return !(begin[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) && begin[1] == VIRTIO_NET_HDR_GSO_NONE && frame >= MIN_FRAME &&
+	       frame <= MAX_FRAME;
+}
+
+static int passt_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
+		      size_t bytes)
+{
+	struct passt *passt = to_passt(backend);
+	size_t frame = bytes - NET_HDR_SIZE;
+	uint32_t length = htobe32((uint32_t)frame);
+	struct iovec out[NET_IOV_MAX];
+	struct msghdr message = {.msg_iov = out};
+	ssize_t sent;
+
+	if (!sensible(iov, count, frame))
+		return 0;
+	out[0] = (struct iovec){&length, sizeof(length)};
+	message.msg_iovlen = 1 + iov_slice(iov, count, NET_HDR_SIZE, frame, out + 1, NET_IOV_MAX - 1);
+	sent = sendmsg(backend->fds[0], &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (sent < 0)
+		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPIPE;
+	if ((size_t)sent == LENGTH_SIZE + frame)
+		return 0;
+	passt->to_send =
+		collect(out, (unsigned int)message.msg_iovlen, (size_t)sent, passt->to, LENGTH_SIZE + MAX_FRAME);
+	return 1;
+}
+
+/* ---- the process ---- */
+
+static int passt_set_offloads(struct net_backend *backend, uint64_t offloads)
+{
+	return offloads ? -EOPNOTSUPP : 0;
+}
+
+/* Waits a moment for the end of a process that has closed its socket: true when it has ended. */
+static bool reap(struct passt *passt, int *status)
+{
+	for (unsigned int i = 0; i < 20; i++) {
+		if (waitpid(passt->pid, status, WNOHANG) == passt->pid) {
+			passt->pid = 0;
+			return true;
+		}
+		poll(NULL, 0, 5);
+	}
+	return false;
+}
+
+/* The last line that the process wrote goes to reason. */
+static void read_last_words(struct passt *passt)
+{
+	char *line, text[sizeof(passt->reason)];
+	ssize_t len = read(passt->words_fd, text, sizeof(text) - 1);
+
+	if (len <= 0)
+		return;
+	while (len && text[len - 1] == '\n')
+		len--;
+	text[len] = 0;
+	line = strrchr(text, '\n');
+	for (char *p = line = line ? line + 1 : text; *p; p++)
+		if ((unsigned char)*p < ' ')
+			*p = ' ';
+	snprintf(passt->reason, sizeof(passt->reason), "%s", line);
+}
+
+static const char *passt_reason(struct net_backend *backend)
+{
+	struct passt *passt = to_passt(backend);
+	int status;
+
+	if (!passt->pid || !reap(passt, &status))
+		return "passt has closed the connection";
+	snprintf(passt->reason, sizeof(passt->reason), "passt has ended");
+	if (WIFSIGNALED(status))
+		snprintf(passt->reason, sizeof(passt->reason), "passt was ended by signal %d", WTERMSIG(status));
+	else if (WEXITSTATUS(status))
+		read_last_words(passt);
+	return passt->reason;
+}
+
+static void passt_destroy(struct net_backend *backend)
+{
+	struct passt *passt = to_passt(backend);
+
+	fd_close(&backend->fds[0]);
+	if (passt->pid) {
+		kill(passt->pid, SIGKILL);
+		waitpid(passt->pid, NULL, 0);
+	}
+	fd_close(&passt->words_fd);
+	free(passt->from);
+	free(passt->to);
+	free(passt);
+}
+
+static const struct net_backend_ops passt_ops = {
+	.receive = passt_receive,
+	.send = passt_send,
+	.flush = passt_flush,
+	.set_offloads = passt_set_offloads,
+	.reason = passt_reason,
+	.destroy = passt_destroy,
+};
+
+static int start_passt(struct passt *passt, struct err *err)
+{
+	/* It takes the socket as descriptor 3, keeps in the foreground and ends when the socket is closed. */
+	static const char *const argv[] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3", NULL};
+	_cleanup_(fd_close) int theirs = -1;
+	_cleanup_(fd_close) int words = -1;
+	int pair[2], words_pair[2], ret;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(err, -errno, "--net passt: socket");
+	passt->base.fds[0] = pair[0];
+	theirs = pair[1];
+	/* Nobody reads it before the end; what does not fit by then is lost. */
+	if (pipe2(words_pair, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_sys(err, -errno, "--net passt: pipe");
+	passt->words_fd = words_pair[0];
+	words = words_pair[1];
+	ret = process_start(argv, &theirs, 1, words, &passt->pid);
+	if (ret == -ENOENT)
+		return err_set(err, ret,
+			       "--net passt: no such program; install the Debian package passt, or use tap=NAME");
+	return ret < 0 ? err_sys(err, ret, "--net passt: start passt") : 0;
+}
+
+static int connect_passt(struct passt *passt, const char *path, struct err *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return err_set(err, -EINVAL, "--net passt=%s: the path has more than %zu characters", path,
+			       sizeof(address.sun_path) - 1);
+	memcpy(address.sun_path, path, strlen(path));
+	passt->base.fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (passt->base.fds[0] < 0)
+		return err_sys(err, -errno, "--net passt=%s: socket", path);
+	if (connect(passt->base.fds[0], (struct sockaddr *)&address, sizeof(address)) == 0)
+		return 0;
+	if (errno == ENOENT || errno == ECONNREFUSED)
+		return err_set(err, -errno,
+			       "--net passt=%s: nobody listens there; start one with: passt --socket %s, or leave "
+			       "the path out",
+			       path, path);
+	return err_sys(err, -errno, "--net passt=%s", path);
+}
+
+int net_passt_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err)
+{
+	struct passt *passt = calloc(1, sizeof(*passt));
+	int code;
+
+	if (!passt)
+		return err_sys(err, -ENOMEM, "--net passt");
+	passt->base = (struct net_backend){.ops = &passt_ops, .pairs = 1, .fds = {-1}};
+	passt->words_fd = -1;
+	passt->from = malloc(BUFFER_SIZE);
+	passt->to = malloc(LENGTH_SIZE + MAX_FRAME);
+	if (!passt->from || !passt->to)
+		code = err_sys(err, -ENOMEM, "--net passt");
+	else if (options->socket)
+		code = connect_passt(passt, options->socket, err);
+	else
+		code = start_passt(passt, err);
+	if (code < 0) {
+		passt_destroy(&passt->base);
+		return code;
+	}
+	/* Of a passt that somebody else has started we do not know it. */
+	passt->base.mtu = options->socket ? 0 : PASST_MTU;
+	*ret = &passt->base;
+	return 0;
+}

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A tap interface of the host behind virtio-net (<linux/if_tun.h>), one descriptor a queue pair. The kernel reads and
+ * writes the packets' headers in the guest's own buffers and checks them there. Opened by net.c.
+ *
+ * The interface is the user's: it must exist, and a persistent one is left with the flags, header size and offloads it
+ * was found with.
+ */
+#include "devices/virtio/net.h"
+
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+#define TUN_OFFLOADS (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
+#define TUN_USO (TUN_F_USO4 | TUN_F_USO6) /* the kernel takes both or none */
+#define OUR_FLAGS (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+
+struct tap {
+	struct net_backend base;
+	char name[IFNAMSIZ];
+	bool in_use[NET_MAX_PAIRS];
+	unsigned int can; /* TUN_F_* that this kernel has */
+	/* As it was found, for tap_destroy. */
+	bool attached;
+	int found_flags; /* -1: not known */
+	int found_header;
+	unsigned int found_offloads;
+};
+
+static struct tap *to_tap(struct net_backend *backend)
+{
+	return container_of(backend, struct tap, base);
+}
+
+/* ---- packets ---- */
+
+/* EBADFD: the interface was deleted. Whatever else goes wrong concerns one packet or passes (the interface is down). */
+static int packet_error(int code)
+{
+	return code == EBADFD ? -EPIPE : -EAGAIN;
+}
+
+static ssize_t tap_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count)
+{
+	ssize_t len = readv(backend->fds[pair], iov, (int)count);
+
+	return len < 0 ? packet_error(errno) : len;
+}
+
+static int tap_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
+		    size_t bytes)
+{
+	if (writev(backend->fds[pair], iov, (int)count) >= 0)
+		return 0;
+	return errno == EAGAIN || errno == EBADFD ? packet_error(errno) : 0;
+}
+
+static const char *tap_reason(struct net_backend *backend)
+{
+	return "the tap was deleted";
+}
+
+/* ---- offloads and queues ---- */
+
+static int tap_set_offloads(struct net_backend *backend, uint64_t offloads)
+{
+	static const struct {
+		unsigned int feature, flag;
+	} map[] = {
+		{VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
+		{VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
+		{VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN},
+		{VIRTIO_NET_F_GUEST_USO4, TUN_F_USO4},
+		{VIRTIO_NET_F_GUEST_USO6, TUN_F_USO6},
+	};
+	unsigned int flags = 0;
+
+	/* Segmentation without checksums makes no sense to the kernel. */
+	if (offloads & NET_BIT(VIRTIO_NET_F_GUEST_CSUM)) {
+		flags = TUN_F_CSUM;
+		for (size_t i = 0; i < ARRAY_SIZE(map); i++)
+			if (offloads & NET_BIT(map[i].feature))
+				flags |= map[i].flag;
+	}
+	if ((flags & TUN_USO) != TUN_USO)
+		flags &= ~TUN_USO;
+	return ioctl(backend->fds[0], TUNSETOFFLOAD, flags & to_tap(backend)->can) < 0 ? -errno : 0;
+}
+
+static int tap_set_pair(struct net_backend *backend, unsigned int pair, bool on)
+{
+	struct tap *tap = to_tap(backend);
+	struct ifreq request = {.ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
+
+	if (tap->in_use[pair] == on)
+		return 0;
+	if (ioctl(backend->fds[pair], TUNSETQUEUE, &request) < 0)
+		return -errno;
+	tap->in_use[pair] = on;
+	return 0;
+}
+
+/* ---- as it was found ---- */
+
+/* The interface's flags before anybody attaches to it: /sys tells, no ioctl does. -1: it does not. */
+static int read_flags(const char *name)
+{
+	char path[64], text[16] = "";
+	_cleanup_(fd_close) int fd = -1;
+
+	snprintf(path, sizeof(path), "/sys/class/net/%s/tun_flags", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		return -1;
+	return (int)strtol(text, NULL, 16);
+}
+
+static int ask_ethtool(int sock, const char *name, void *command)
+{
+	struct ifreq request = {.ifr_data = command};
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	return ioctl(sock, SIOCETHTOOL, &request) < 0 ? -errno : 0;
+}
+
+static unsigned int count_features(int sock, const char *name)
+{
+	union {
+		struct ethtool_sset_info info;
+		uint32_t space[sizeof(struct ethtool_sset_info) / 4 + 1];
+	} query = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_FEATURES}};
+
+	if (ask_ethtool(sock, name, &query) < 0 || !query.info.sset_mask)
+		return 0;
+	return MIN(query.info.data[0], 1024u);
+}
+
+/* The TUN_F_* that are in force, from the interface's features, which ethtool knows by name. */
+static unsigned int read_offloads(int sock, const char *name)
+{
+	static const struct {
+		const char *name;
+		unsigned int flags;
+	} map[] = {
+		{"tx-checksum-ip-generic", TUN_F_CSUM},      {"tx-tcp-segmentation", TUN_F_TSO4},
+		{"tx-tcp6-segmentation", TUN_F_TSO6},        {"tx-tcp-ecn-segmentation", TUN_F_TSO_ECN},
+		{"tx-udp-segmentation", TUN_USO},
+	};
+	unsigned int count = count_features(sock, name), blocks = (count + 31) / 32, flags = 0;
+	_cleanup_(free_ptr) struct ethtool_gstrings *names = calloc(1, sizeof(*names) + count * ETH_GSTRING_LEN);
+	_cleanup_(free_ptr) struct ethtool_gfeatures *values =
+		calloc(1, sizeof(*values) + blocks * sizeof(values->features[0]));
+
+	if (!count || !names || !values)
+		return 0;
+	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = count};
+	*values = (struct ethtool_gfeatures){.cmd = ETHTOOL_GFEATURES, .size = blocks};
+	if (ask_ethtool(sock, name, names) < 0 || ask_ethtool(sock, name, values) < 0)
+		return 0;
+	for (unsigned int i = 0; i < MIN(count, 32 * values->size); i++)
+		for (size_t j = 0; j < ARRAY_SIZE(map); j++)
+			if (strncmp((char *)names->data + i * ETH_GSTRING_LEN, map[j].name, ETH_GSTRING_LEN) == 0 &&
+			    values->features[i / 32].active >> (i % 32) & 1)
+				flags |= map[j].flags;
+	return flags;
+}
+
+/* A persistent interface keeps its flags until somebody attaches with others, so that is done once more. */
+static void restore_flags(const struct tap *tap)
+{
+	struct ifreq request = {.ifr_flags = (short)(tap->found_flags & (OUR_FLAGS | IFF_MULTI_QUEUE))};
+	_cleanup_(fd_close) int fd = -1;
+
+	if ((tap->found_flags & (IFF_PERSIST | OUR_FLAGS)) == (IFF_PERSIST | OUR_FLAGS) || tap->found_flags < 0 ||
+	    !(tap->found_flags & IFF_PERSIST))
+		return;
+	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	memcpy(request.ifr_name, tap->name, IFNAMSIZ);
+	if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) < 0) {
+		/* Whoever comes next sets flags of his own. */
+	}
+}
+
+static void tap_destroy(struct net_backend *backend)
+{
+	struct tap *tap = to_tap(backend);
+
+	if (tap->attached) {
+		ioctl(backend->fds[0], TUNSETOFFLOAD, tap->found_offloads);
+		ioctl(backend->fds[0], TUNSETVNETHDRSZ, &tap->found_header);
+	}
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
+		fd_close(&backend->fds[i]);
+	if (tap->attached)
+		restore_flags(tap);
+	free(tap);
+}
+
+static const struct net_backend_ops tap_ops = {
+	.receive = tap_receive,
+	.send = tap_send,
+	.set_offloads = tap_set_offloads,
+	.set_pair = tap_set_pair,
+	.reason = tap_reason,
+	.destroy = tap_destroy,
+};
+
+/* ---- opening ---- */
+
+static const char *user_name(void)
+{
+	const struct passwd *user = getpwuid(getuid());
+
+	return user ? user->pw_name : "USER";
+}
+
+static int explain_attach(const struct tap *tap, int code, struct err *err)
+{
+	const char *name = tap->name, *many = tap->base.pairs > 1 ? " multi_queue" : "";
+	bool is_tap = tap->found_flags >= 0 && tap->found_flags & IFF_TAP;
+
+	switch (code) {
+	case -EPERM:
+	case -EACCES:
+		return err_set(
+			err, code,
+			"--net tap=%s: no right to use it; let its owner make it anew for this user: ip tuntap del dev "
+			"%s mode tap%s; ip tuntap add dev %s mode tap user %s%s",
+			name, name, many, name, user_name(), many);
+	case -EBUSY:
+		return err_set(err, code,
+			       "--net tap=%s: another process uses it already; give each machine a tap of its own",
+			       name);
+	case -EINVAL:
+		if (!is_tap)
+			return err_set(err, code,
+				       "--net tap=%s: this interface is no tap; make one with: ip tuntap add dev NAME "
+				       "mode tap user %s%s",
+				       name, user_name(), many);
+		return err_set(err, code,
+			       "--net tap=%s,queues=%u: it has a single queue; use queues=1, or make it anew with: ip "
+			       "tuntap add "
+			       "dev %s mode tap user %s multi_queue",
+			       name, tap->base.pairs, name, user_name());
+	case -E2BIG:
+		return err_set(err, code, "--net tap=%s,queues=%u: it has no room for so many queues; ask for fewer",
+			       name, tap->base.pairs);
+	default:
+		return err_sys(err, code, "--net tap=%s", name);
+	}
+}
+
+static int open_tun(const char *name, struct err *err)
+{
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0)
+		return fd;
+	if (errno == EACCES || errno == EPERM)
+		return err_set(err, -errno,
+			       "--net tap=%s: no right to /dev/net/tun; allow it with: chmod 666 /dev/net/tun", name);
+	if (errno == ENOENT || errno == ENODEV)
+		return err_set(err, -errno,
+			       "--net tap=%s: there is no /dev/net/tun; load the module with: modprobe tun", name);
+	return err_sys(err, -errno, "--net tap=%s: open /dev/net/tun", name);
+}
+
+static int attach(const struct tap *tap, int fd, short flags)
+{
+	struct ifreq request = {.ifr_flags = flags};
+
+	memcpy(request.ifr_name, tap->name, IFNAMSIZ);
+	return ioctl(fd, TUNSETIFF, &request) < 0 ? -errno : 0;
+}
+
+/* One queue will do with either kind of interface. */
+static int attach_queue(const struct tap *tap, int fd)
+{
+	int ret;
+
+	if (tap->base.pairs > 1)
+		return attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE);
+	ret = attach(tap, fd, OUR_FLAGS);
+	return ret == -EINVAL ? attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE) : ret;
+}
+
+static int open_queues(struct tap *tap, struct err *err)
+{
+	for (unsigned int i = 0; i < tap->base.pairs; i++) {
+		int ret = open_tun(tap->name, err);
+
+		if (ret < 0)
+			return ret;
+		tap->base.fds[i] = ret;
+		ret = attach_queue(tap, tap->base.fds[i]);
+		if (ret < 0)
+			return explain_attach(tap, ret, err);
+		tap->in_use[i] = true;
+	}
+	return 0;
+}
+
+/* A descriptor that somebody else has opened. */
+static int adopt(struct tap *tap, int fd, struct err *err)
+{
+	struct ifreq request = {0};
+
+	tap->base.fds[0] = fd;
+	tap->in_use[0] = true;
+	if (ioctl(fd, TUNGETIFF, &request) < 0)
+		return err_sys(err, -errno, "--net: descriptor %d is no tap", fd);
+	memcpy(tap->name, request.ifr_name, IFNAMSIZ);
+	tap->found_flags = request.ifr_flags;
+	if ((request.ifr_flags & OUR_FLAGS) != OUR_FLAGS)
+		return err_set(err, -EINVAL, "--net: the tap %s was opened without IFF_NO_PI or IFF_VNET_HDR",
+			       tap->name);
+	if (tap->base.pairs > 1)
+		return err_set(err, -EINVAL, "--net: one descriptor cannot have %u queues; use queues=1",
+			       tap->base.pairs);
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+		return err_sys(err, -errno, "--net: the tap %s", tap->name);
+	return 0;
+}
+
+static int set_up_header(struct tap *tap, struct err *err)
+{
+	int size = NET_HDR_SIZE;
+
+	if (ioctl(tap->base.fds[0], TUNGETVNETHDRSZ, &tap->found_header) < 0)
+		return err_sys(err, -errno, "--net tap=%s: header size", tap->name);
+	tap->attached = true;
+	if (ioctl(tap->base.fds[0], TUNSETVNETHDRSZ, &size) < 0)
+		return err_sys(err, -errno, "--net tap=%s: header size", tap->name);
+	return 0;
+}
+
+/* What the guest may be offered. What it does not accept is switched off again when it starts. */
+static int probe(struct tap *tap, int sock, struct err *err)
+{
+	struct ifreq request = {0};
+	int ret;
+
+	tap->can = TUN_OFFLOADS | TUN_USO;
+	if (ioctl(tap->base.fds[0], TUNSETOFFLOAD, tap->can) < 0)
+		tap->can = TUN_OFFLOADS;
+	ret = tap_set_offloads(&tap->base, 0);
+	if (ret < 0)
+		return err_sys(err, ret, "--net tap=%s: offloads", tap->name);
+	tap->base.features = NET_BIT(VIRTIO_NET_F_CSUM) | NET_BIT(VIRTIO_NET_F_HOST_TSO4) |
+			     NET_BIT(VIRTIO_NET_F_HOST_TSO6) | NET_BIT(VIRTIO_NET_F_HOST_ECN) | NET_GUEST_OFFLOADS |
+			     NET_BIT(VIRTIO_NET_F_HOST_USO);
+	if (!(tap->can & TUN_USO))
+		tap->base.features &= ~(NET_BIT(VIRTIO_NET_F_GUEST_USO4) | NET_BIT(VIRTIO_NET_F_GUEST_USO6) |
+					NET_BIT(VIRTIO_NET_F_HOST_USO));
+	memcpy(request.ifr_name, tap->name, IFNAMSIZ);
+	if (ioctl(sock, SIOCGIFMTU, &request) == 0 && request.ifr_mtu >= 68 && request.ifr_mtu <= UINT16_MAX)
+		tap->base.mtu = (uint16_t)request.ifr_mtu;
+	return 0;
+}
+
+static int set_up(struct tap *tap, const struct virtio_net_options *options, struct err *err)
+{
+	_cleanup_(fd_close) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int ret;
+
+	if (sock < 0)
+		return err_sys(err, -errno, "--net: socket");
+	if (options->tap) {
+		if (strlen(options->tap) >= IFNAMSIZ || strchr(options->tap, '/') || !*options->tap)
+			return err_set(err, -EINVAL,
+				       "--net tap=%s: not the name of an interface; up to %d characters, no slash",
+				       options->tap, IFNAMSIZ - 1);
+		memcpy(tap->name, options->tap, strlen(options->tap));
+		if (!if_nametoindex(tap->name))
+			return err_set(err, -ENODEV,
+				       "--net tap=%s: there is no such interface; make it with: ip tuntap add dev %s "
+				       "mode tap user "
+				       "%s%s && ip link set %s up",
+				       tap->name, tap->name, user_name(), tap->base.pairs > 1 ? " multi_queue" : "",
+				       tap->name);
+		tap->found_flags = read_flags(tap->name);
+		tap->found_offloads = read_offloads(sock, tap->name);
+		ret = open_queues(tap, err);
+	} else {
+		ret = adopt(tap, options->tap_fd, err);
+		tap->found_offloads = read_offloads(sock, tap->name);
+	}
+	ret = ret ?: set_up_header(tap, err);
+	return ret ?: probe(tap, sock, err);
+}
+
+int net_tap_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err)
+{
+	struct tap *tap = calloc(1, sizeof(*tap));
+	int code;
+
+	if (!tap)
+		return err_sys(err, -ENOMEM, "--net");
+	tap->base = (struct net_backend){.ops = &tap_ops, .pairs = options->queues};
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
+		tap->base.fds[i] = -1;
+	tap->found_flags = -1;
+	code = set_up(tap, options, err);
+	if (code < 0) {
+		tap_destroy(&tap->base);
+		return code;
+	}
+	*ret = &tap->base;
+	return 0;
+}

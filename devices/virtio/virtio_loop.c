@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See virtio_loop.h. */
+#include "devices/virtio/virtio_loop.h"
+
+#include "core/irq.h"
+
+#include <sys/epoll.h>
+
+#define CHAINS_A_TURN 64u
+
+void virtio_loop_serve(struct virtio_loop *l, unsigned int queue)
+{
+	struct virtqueue *vq = l->queues[queue].vq;
+	unsigned int left = CHAINS_A_TURN;
+
+	if (!vq->enabled)
+		return;
+	do {
+		virtqueue_disable_kicks(vq);
+		for (; left && virtqueue_pop(vq, &l->chain) == 1; left--) {
+			if (l->serve(&l->device, vq, &l->chain))
+				continue;
+			virtqueue_unpop(vq);
+			virtqueue_notify(vq);
+			return;
+		}
+	} while (left && virtqueue_enable_kicks(vq));
+	virtqueue_notify(vq);
+	if (!left)
+		eventfd_kick(vq->kick_fd);
+}
+
+static void kicked(void *opaque, uint32_t events)
+{
+	struct virtio_loop_queue *queue = opaque;
+
+	eventfd_drain(queue->vq->kick_fd);
+	if (!virtio_loop_enter(queue->owner))
+		return;
+	virtio_loop_serve(queue->owner, queue->vq->index);
+	virtio_loop_leave(queue->owner);
+}
+
+int virtio_loop_watch(struct virtio_loop *l, struct event_loop *loop, virtio_serve_fn *serve, struct err *err)
+{
+	int ret = 0;
+
+	l->loop = loop;
+	l->serve = serve;
+	pthread_mutex_init(&l->lock, NULL);
+	for (unsigned int i = 0; ret == 0 && i < l->device.queue_count; i++) {
+		struct virtio_loop_queue *queue = &l->queues[i];
+
+		queue->owner = l;
+		queue->vq = &l->device.queues[i];
+		ret = event_loop_watch(loop, queue->vq->kick_fd, EPOLLIN, kicked, queue, &queue->source, err);
+	}
+	return ret;
+}
+
+static void remove_sources(void *opaque)
+{
+	struct virtio_loop *l = opaque;
+
+	for (unsigned int i = 0; i < VIRTIO_LOOP_QUEUES; i++)
+		event_source_remove(l->queues[i].source);
+}
+
+void virtio_loop_done(struct virtio_loop *l)
+{
+	if (l->loop) {
+		event_loop_call(l->loop, remove_sources, l);
+		pthread_mutex_destroy(&l->lock);
+	}
+	l->loop = NULL;
+	virtio_device_done(&l->device);
+}
+
+int virtio_loop_activate(struct virtio_device *device, struct err *err)
+{
+	virtio_loop_start(device);
+	return 0;
+}
+
+void virtio_loop_start(struct virtio_device *device)
+{
+	struct virtio_loop *l = virtio_loop_of(device);
+
+	pthread_mutex_lock(&l->lock);
+	l->running = true;
+	pthread_mutex_unlock(&l->lock);
+	for (unsigned int i = 0; i < device->queue_count; i++)
+		eventfd_kick(l->queues[i].vq->kick_fd);
+}
+
+void virtio_loop_stop(struct virtio_device *device)
+{
+	struct virtio_loop *l = virtio_loop_of(device);
+
+	pthread_mutex_lock(&l->lock);
+	l->running = false;
+	pthread_mutex_unlock(&l->lock);
+}
+
+bool virtio_loop_enter(struct virtio_loop *l)
+{
+	pthread_mutex_lock(&l->lock);
+	if (l->running)
+		return true;
+	pthread_mutex_unlock(&l->lock);
+	return false;
+}
+
+void virtio_loop_leave(struct virtio_loop *l)
+{
+	pthread_mutex_unlock(&l->lock);
+}

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The PCI transport of virtio devices, modern only (virtio 1.2 section 4.1): one 64-bit BAR with the configuration
+ * structures, the notification addresses and the MSI-X table; capabilities that say where each lies.
+ *
+ * Notifications go from the guest to the device's kick_fd inside the kernel, interrupts from the device's thread to a
+ * vector's eventfd likewise. Without MSI-X an interrupt is the ISR byte and the INTx pin.
+ */
+#include "devices/virtio/virtio_pci.h"
+
+#include "core/bus.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#define VENDOR 0x1af4
+#define DEVICE_BASE 0x1040 /* plus the virtio device's type */
+#define BAR 0u
+
+/* The BAR: each structure has a page of its own. */
+#define COMMON_AT 0x0000u
+#define ISR_AT 0x1000u
+#define CONFIG_AT 0x2000u
+#define NOTIFY_AT 0x3000u
+#define TABLE_AT 0x4000u
+#define PBA_AT 0x5000u
+#define BAR_SIZE 0x8000u
+#define AREA_SIZE 0x1000u
+#define NOTIFY_STEP 4u
+
+/* An eventfd that interrupts the driver when MSI-X cannot: the event loop watches it. */
+struct virtio_pci_relay {
+	struct virtio_pci *pci;
+	unsigned int queue;
+	int fd;
+	struct event_source *source;
+};
+
+/* ---- interrupts ---- */
+
+static void interrupt(struct virtio_pci *pci, unsigned int slot, uint8_t isr_bit)
+{
+	int fd;
+
+	if (msix_enabled(pci->msix)) {
+		fd = __atomic_load_n(&pci->vector_fd[slot], __ATOMIC_ACQUIRE);
+		if (fd >= 0)
+			eventfd_kick(fd);
+		return;
+	}
+	pthread_mutex_lock(&pci->isr_lock);
+	pci->isr |= isr_bit;
+	pci_set_intx(&pci->function, true);
+	pthread_mutex_unlock(&pci->isr_lock);
+}
+
+static void notify_queue(struct virtio_device *device, unsigned int queue)
+{
+	interrupt(device->transport_opaque, queue, VIRTIO_PCI_ISR_QUEUE);
+}
+
+static void notify_config(struct virtio_device *device)
+{
+	struct virtio_pci *pci = device->transport_opaque;
+
+	if (__atomic_load_n(&pci->status, __ATOMIC_ACQUIRE) & VIRTIO_CONFIG_S_DRIVER_OK)
+		interrupt(pci, VIRTIO_PCI_CONFIG_SLOT, VIRTIO_PCI_ISR_CONFIG);
+}
+
+static void relay_kicked(void *opaque, uint32_t events)
+{
+	struct virtio_pci_relay *relay = opaque;
+
+	if (!eventfd_drain(relay->fd))
+		return;
+	if (__atomic_load_n(&relay->pci->status, __ATOMIC_ACQUIRE) & VIRTIO_CONFIG_S_DRIVER_OK)
+		interrupt(relay->pci, relay->queue, VIRTIO_PCI_ISR_QUEUE);
+}
+
+void virtio_pci_drain_relays(struct virtio_pci *pci)
+{
+	for (unsigned int i = 0; i < VIRTIO_MAX_QUEUES; i++)
+		if (pci->relays[i])
+			relay_kicked(pci->relays[i], 0);
+}
+
+static void free_relay(struct virtio_pci_relay *relay)
+{
+	if (!relay)
+		return;
+	event_source_remove(relay->source);
+	fd_close(&relay->fd);
+	free(relay);
+}
+
+/* Made when first asked for, kept until destroy. */
+static int relay_fd(struct virtio_pci *pci, unsigned int queue)
+{
+	struct virtio_pci_relay *relay = pci->relays[queue];
+
+	if (relay)
+		return relay->fd;
+	relay = calloc(1, sizeof(*relay));
+	if (!relay)
+		return -ENOMEM;
+	*relay = (struct virtio_pci_relay){.pci = pci, .queue = queue};
+	relay->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (relay->fd < 0 ||
+	    event_loop_watch(pci->loop, relay->fd, EPOLLIN, relay_kicked, relay, &relay->source, NULL) < 0) {
+		free_relay(relay);
+		return -EMFILE;
+	}
+	pci->relays[queue] = relay;
+	return relay->fd;
+}
+
+static int call_fd(struct virtio_device *device, unsigned int queue)
+{
+	struct virtio_pci *pci = device->transport_opaque;
+	int fd = __atomic_load_n(&pci->vector_fd[queue], __ATOMIC_ACQUIRE);
+
+	return msix_enabled(pci->msix) && fd >= 0 ? fd : relay_fd(pci, queue);
+}
+
+static const struct virtio_transport_ops transport_ops = {
+	.notify_queue = notify_queue,
+	.notify_config = notify_config,
+	.call_fd = call_fd,
+};
+
+/* ---- notifications ---- */
+
+void virtio_pci_place_kicks(struct virtio_pci *pci)
+{
+	uint64_t bar = pci->function.bars[BAR].addr;
+
+	for (unsigned int i = 0; i < pci->device->queue_count; i++) {
+		struct virtqueue *vq = &pci->device->queues[i];
+		uint64_t addr = bar == PCI_UNMAPPED ? PCI_UNMAPPED : bar + NOTIFY_AT + i * NOTIFY_STEP;
+
+		if (pci->kick_addr[i] != addr && pci->kick_addr[i] != PCI_UNMAPPED) {
+			bus_detach_eventfd(pci->mmio, pci->kick_addr[i], 0, vq->kick_fd);
+			pci->kick_addr[i] = PCI_UNMAPPED;
+		}
+		/* Where it cannot be attached the BAR's own write does the same, slowly. */
+		if (pci->kick_addr[i] != addr && vq->enabled &&
+		    bus_attach_eventfd(pci->mmio, addr, 0, vq->kick_fd, NULL) == 0)
+			pci->kick_addr[i] = addr;
+	}
+}
+
+static void kick_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+{
+	uint64_t queue = offset / NOTIFY_STEP;
+
+	if (queue < pci->device->queue_count)
+		eventfd_kick(pci->device->queues[queue].kick_fd);
+}
+
+/* ---- the BAR ---- */
+
+static void isr_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+{
+	if (offset)
+		return;
+	pthread_mutex_lock(&pci->isr_lock);
+	*(uint8_t *)data = pci->isr;
+	pci->isr = 0;
+	pci_set_intx(&pci->function, false);
+	pthread_mutex_unlock(&pci->isr_lock);
+}
+
+static void common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+{
+	if (offset + len > sizeof(struct virtio_pci_common_cfg))
+		return;
+	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_common_read(pci, offset, data, len);
+	pthread_mutex_unlock(&pci->device->lock);
+}
+
+static void common_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+{
+	if (offset + len > sizeof(struct virtio_pci_common_cfg))
+		return;
+	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_common_write(pci, offset, data, len);
+	pthread_mutex_unlock(&pci->device->lock);
+}
+
+static void device_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+{
+	struct virtio_device *device = pci->device;
+
+	if (!device->config_size)
+		return;
+	pthread_mutex_lock(&device->lock);
+	device->ops->config_read(device, (unsigned int)offset, data, len);
+	pthread_mutex_unlock(&device->lock);
+}
+
+static void device_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+{
+	struct virtio_device *device = pci->device;
+
+	if (!device->ops->config_write || offset + len > device->config_size)
+		return;
+	pthread_mutex_lock(&device->lock);
+	device->ops->config_write(device, (unsigned int)offset, data, len);
+	pthread_mutex_unlock(&device->lock);
+}
+
+static void table_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+{
+	if (offset + len <= msix_table_size(pci->msix))
+		msix_table_read(pci->msix, offset, data, len);
+}
+
+static void table_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+{
+	if (offset + len <= msix_table_size(pci->msix))
+		msix_table_write(pci->msix, offset, data, len);
+}
+
+static void pba_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+{
+	if (offset + len <= msix_pba_size(pci->msix))
+		msix_pba_read(pci->msix, offset, data, len);
+}
+
+/* By page of the BAR. */
+static const struct area {
+	void (*read)(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len);
+	void (*write)(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len);
+} areas[BAR_SIZE / AREA_SIZE] = {
+	[COMMON_AT / AREA_SIZE] = {common_read, common_write},
+	[ISR_AT / AREA_SIZE] = {isr_read, NULL},
+	[CONFIG_AT / AREA_SIZE] = {device_read, device_write},
+	[NOTIFY_AT / AREA_SIZE] = {NULL, kick_write},
+	[TABLE_AT / AREA_SIZE] = {table_read, table_write},
+	[PBA_AT / AREA_SIZE] = {pba_read, NULL},
+};
+
+static void bar_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+{
+	const struct area *area = &areas[offset / AREA_SIZE];
+
+	memset(data, 0, len);
+	if (area->read && offset % AREA_SIZE + len <= AREA_SIZE)
+		area->read(opaque, offset % AREA_SIZE, data, len);
+}
+
+static void bar_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+{
+	const struct area *area = &areas[offset / AREA_SIZE];
+
+	if (area->write && offset % AREA_SIZE + len <= AREA_SIZE)
+		area->write(opaque, offset % AREA_SIZE, data, len);
+}
+
+static const struct bus_ops bar_ops = {bar_read, bar_write};
+
+/* ---- config space ---- */
+
+static struct virtio_pci *of(struct pci_function *function)
+{
+	return container_of(function, struct virtio_pci, function);
+}
+
+static bool in_window(const struct virtio_pci *pci, unsigned int offset, unsigned int len)
+{
+	return ranges_overlap(offset, len, pci->window + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data), 4);
+}
+
+/* The access that VIRTIO_PCI_CAP_PCI_CFG describes (section 4.1.4.9); false when it describes none. */
+static bool window_target(const struct virtio_pci *pci, uint32_t *offset, uint32_t *len)
+{
+	const uint8_t *cap = pci->function.config + pci->window;
+
+	*offset = get_le32(cap + offsetof(struct virtio_pci_cap, offset));
+	*len = get_le32(cap + offsetof(struct virtio_pci_cap, length));
+	return cap[offsetof(struct virtio_pci_cap, bar)] == BAR && (*len == 1 || *len == 2 || *len == 4) &&
+	       *offset % *len == 0 && *offset < BAR_SIZE;
+}
+
+static uint8_t *window_data(struct virtio_pci *pci)
+{
+	return pci->function.config + pci->window + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
+}
+
+static void config_read(struct pci_function *function, unsigned int offset, void *data, unsigned int len)
+{
+	struct virtio_pci *pci = of(function);
+	uint32_t at, width;
+
+	if (in_window(pci, offset, len) && window_target(pci, &at, &width))
+		bar_read(pci, at, window_data(pci), width);
+	pci_config_read(function, offset, data, len);
+}
+
+static void config_written(struct pci_function *function, unsigned int offset, unsigned int len)
+{
+	struct virtio_pci *pci = of(function);
+	uint32_t at, width;
+
+	msix_config_written(pci->msix);
+	pthread_mutex_lock(&pci->isr_lock);
+	pci_set_intx(function, pci->isr && !msix_enabled(pci->msix));
+	pthread_mutex_unlock(&pci->isr_lock);
+	if (in_window(pci, offset, len) && window_target(pci, &at, &width))
+		bar_write(pci, at, window_data(pci), width);
+}
+
+static void bar_moved(struct pci_function *function, unsigned int bar, uint64_t old)
+{
+	struct virtio_pci *pci = of(function);
+
+	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_place_kicks(pci);
+	pthread_mutex_unlock(&pci->device->lock);
+}
+
+static void bus_master(struct pci_function *function, bool on)
+{
+	struct virtio_pci *pci = of(function);
+
+	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_settle(pci);
+	pthread_mutex_unlock(&pci->device->lock);
+}
+
+static void reset(struct pci_function *function)
+{
+	struct virtio_pci *pci = of(function);
+
+	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_reset(pci);
+	pthread_mutex_unlock(&pci->device->lock);
+	msix_reset(pci->msix);
+	memset(function->config + pci->window + offsetof(struct virtio_pci_cap, bar), 0, 1);
+	memset(function->config + pci->window + offsetof(struct virtio_pci_cap, offset), 0, 12);
+}
+
+static const struct pci_function_ops function_ops = {
+	.config_read = config_read,
+	.config_written = config_written,
+	.bar_moved = bar_moved,
+	.bus_master = bus_master,
+	.reset = reset,
+};
+
+/* ---- construction ---- */
+
+static int add_capability(struct virtio_pci *pci, uint8_t type, uint32_t offset, uint32_t length, uint8_t size)
+{
+	int cap = pci_add_capability(&pci->function, PCI_CAP_ID_VNDR, size);
+	uint8_t *config = pci->function.config + cap;
+
+	if (cap < 0)
+		return cap;
+	config[VIRTIO_PCI_CAP_LEN] = size;
+	config[VIRTIO_PCI_CAP_CFG_TYPE] = type;
+	config[VIRTIO_PCI_CAP_BAR] = BAR;
+	put_le32(config + VIRTIO_PCI_CAP_OFFSET, offset);
+	put_le32(config + VIRTIO_PCI_CAP_LENGTH, length);
+	return cap;
+}
+
+static int add_capabilities(struct virtio_pci *pci)
+{
+	const uint8_t size = sizeof(struct virtio_pci_cap);
+	struct virtio_device *device = pci->device;
+	int cap;
+
+	cap = add_capability(pci, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_AT, sizeof(struct virtio_pci_common_cfg), size);
+	if (cap >= 0)
+		cap = add_capability(pci, VIRTIO_PCI_CAP_ISR_CFG, ISR_AT, 1, size);
+	if (cap >= 0 && device->config_size)
+		cap = add_capability(pci, VIRTIO_PCI_CAP_DEVICE_CFG, CONFIG_AT, device->config_size, size);
+	if (cap >= 0)
+		cap = add_capability(pci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_AT, device->queue_count * NOTIFY_STEP,
+				     sizeof(struct virtio_pci_notify_cap));
+	if (cap < 0)
+		return cap;
+	put_le32(pci->function.config + cap + VIRTIO_PCI_NOTIFY_CAP_MULT, NOTIFY_STEP);
+	cap = add_capability(pci, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, sizeof(struct virtio_pci_cfg_cap));
+	if (cap < 0)
+		return cap;
+	pci->window = (unsigned int)cap;
+	pci->function.wmask[cap + VIRTIO_PCI_CAP_BAR] = 0xff;
+	memset(pci->function.wmask + cap + VIRTIO_PCI_CAP_OFFSET, 0xff, 12);
+	return 0;
+}
+
+static int build_function(struct virtio_pci *pci, struct msi_controller *msi, struct err *err)
+{
+	struct virtio_device *device = pci->device;
+	uint16_t id = (uint16_t)(DEVICE_BASE + device->type);
+	const struct msix_config config = {
+		.vectors = device->queue_count + 1,
+		.table_bar = BAR,
+		.table_offset = TABLE_AT,
+		.pba_bar = BAR,
+		.pba_offset = PBA_AT,
+		.msi = msi,
+		.log = device->log,
+	};
+	int ret;
+
+	pci_function_init(&pci->function, &function_ops, device->id, VENDOR, id, device->class_code, 1);
+	pci_set_subsystem(&pci->function, VENDOR, id);
+	pci_set_pin(&pci->function, 1);
+	ret = pci_set_bar(&pci->function, BAR, PCI_BAR_MEM64, true, BAR_SIZE, &bar_ops, pci);
+	if (ret == 0)
+		ret = add_capabilities(pci);
+	if (ret < 0)
+		return err_sys(err, ret, "%s: pci function", device->id);
+	return msix_create(&pci->function, &config, &pci->msix, err);
+}
+
+static void free_relays(void *opaque)
+{
+	struct virtio_pci *pci = opaque;
+
+	for (unsigned int i = 0; i < VIRTIO_MAX_QUEUES; i++)
+		free_relay(pci->relays[i]);
+}
+
+/* All but the device, which the caller keeps when create fails. */
+static void free_transport(struct virtio_pci *pci)
+{
+	event_loop_call(pci->loop, free_relays, pci);
+	msix_destroy(pci->msix);
+	pthread_mutex_destroy(&pci->isr_lock);
+	free(pci);
+}
+
+int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct bus *mmio, struct msi_controller *msi,
+		      struct event_loop *loop, int devfn, struct virtio_pci **ret, struct err *err)
+{
+	struct virtio_pci *pci = calloc(1, sizeof(*pci));
+	int code;
+
+	if (!pci)
+		return err_sys(err, -ENOMEM, "%s", device->id);
+	pci->device = device;
+	pci->mmio = mmio;
+	pci->loop = loop;
+	pthread_mutex_init(&pci->isr_lock, NULL);
+	for (unsigned int i = 0; i < ARRAY_SIZE(pci->kick_addr); i++)
+		pci->kick_addr[i] = PCI_UNMAPPED;
+	code = build_function(pci, msi, err);
+	if (code == 0) {
+		virtio_pci_reset(pci);
+		device->transport = &transport_ops;
+		device->transport_opaque = pci;
+		code = pci_bus_add(bus, &pci->function, devfn, err);
+	}
+	if (code < 0) {
+		device->transport = NULL;
+		free_transport(pci);
+		return code;
+	}
+	*ret = pci;
+	return 0;
+}
+
+void virtio_pci_destroy(struct virtio_pci *pci)
+{
+	struct virtio_device *device;
+
+	if (!pci)
+		return;
+	device = pci->device;
+	pci_bus_remove(&pci->function);
+	pthread_mutex_lock(&device->lock);
+	virtio_pci_reset(pci);
+	pthread_mutex_unlock(&device->lock);
+	free_transport(pci);
+	device->ops->destroy(device);
+}
+
+uint8_t virtio_pci_devfn(const struct virtio_pci *pci)
+{
+	return pci->function.devfn;
+}
+
+struct virtio_device *virtio_pci_device(struct virtio_pci *pci)
+{
+	return pci->device;
+}
+
+static void set_paused(struct virtio_pci *pci, bool paused)
+{
+	pthread_mutex_lock(&pci->device->lock);
+	pci->paused = paused;
+	virtio_pci_settle(pci);
+	pthread_mutex_unlock(&pci->device->lock);
+	if (!paused && pci->loaded)
+		msix_kick(pci->msix);
+	pci->loaded &= paused;
+}
+
+void virtio_pci_quiesce(struct virtio_pci *pci)
+{
+	set_paused(pci, true);
+}
+
+void virtio_pci_resume(struct virtio_pci *pci)
+{
+	set_paused(pci, false);
+}

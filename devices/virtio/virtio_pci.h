@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What virtio_pci.c, virtio_pci_common.c and virtio_pci_state.c share; nobody else includes it. Unless said otherwise everything here is
+ * under device->lock, which nests inside the PCI bus's lock; no function of pci.h that takes the bus's lock is called
+ * while it is held.
+ */
+#pragma once
+
+#include "devices/msix.h"
+#include "devices/pci.h"
+#include "devices/virtio/virtio.h"
+
+#include <linux/virtio_pci.h>
+
+#define VIRTIO_PCI_ISR_QUEUE 0x1u /* beside VIRTIO_PCI_ISR_CONFIG */
+#define VIRTIO_PCI_CONFIG_SLOT VIRTIO_MAX_QUEUES /* stands behind the queues where each has a slot */
+
+struct virtio_pci {
+	struct pci_function function;
+	struct virtio_device *device;
+	struct bus *mmio;
+	struct event_loop *loop;
+	struct msix *msix;
+	unsigned int window; /* offset of VIRTIO_PCI_CAP_PCI_CFG in config space */
+
+	/* The common configuration structure (virtio 1.2 section 4.1.4.3). */
+	uint32_t device_feature_select, driver_feature_select;
+	uint64_t driver_features;
+	uint16_t queue_select;
+	uint8_t status; /* read without the lock too; DEVICE_NEEDS_RESET is device->broken */
+	uint16_t vector[VIRTIO_MAX_QUEUES + 1];
+	int vector_fd[VIRTIO_MAX_QUEUES + 1]; /* what to kick for it or -1; atomic */
+
+	/* The device's life. */
+	bool paused;  /* the machine is */
+	bool running; /* the active device is not quiesced */
+	bool loaded;  /* and has not been resumed since */
+
+	/* Notifications: where each queue's kick_fd hangs on the bus, or PCI_UNMAPPED. */
+	uint64_t kick_addr[VIRTIO_MAX_QUEUES];
+
+	/* Interrupts without MSI-X, under isr_lock. */
+	pthread_mutex_t isr_lock;
+	uint8_t isr;
+	struct virtio_pci_relay *relays[VIRTIO_MAX_QUEUES];
+};
+
+/* Accesses to the common configuration structure; offset + len lie inside. */
+void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len);
+void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len);
+/* The device and all that the driver has set go back to the beginning. */
+void virtio_pci_reset(struct virtio_pci *pci);
+/* Lets a queue, or the config slot, interrupt by a vector; one that cannot be had becomes VIRTIO_MSI_NO_VECTOR. */
+void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
+/* Activates, quiesces or resumes the device, as status, bus mastering and pause ask for. */
+void virtio_pci_settle(struct virtio_pci *pci);
+
+/* What a relay's eventfd holds goes into the ISR byte, as the loop would have done. Without the lock. */
+void virtio_pci_drain_relays(struct virtio_pci *pci);
+
+/* Hangs the kick_fds of enabled queues on the bus where the BAR is decoded now, and takes off those that hang
+ * elsewhere. They stay over a reset of the device, which ignores them: each change costs the kernel a grace period. */
+void virtio_pci_place_kicks(struct virtio_pci *pci);

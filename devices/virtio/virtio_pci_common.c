@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The common configuration structure of a virtio PCI device (virtio 1.2 sections 4.1.4.3 and 3.1): what the driver
+ * reads and writes there, and the life of the device that follows from it. A write that the specification does not
+ * allow at that time is ignored.
+ */
+#include "devices/virtio/virtio_pci.h"
+
+/* What the driver says and cannot take back but by a reset. */
+#define STATUS_PROGRESS (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED)
+
+/* ---- life ---- */
+
+static void set_status(struct virtio_pci *pci, uint8_t status)
+{
+	__atomic_store_n(&pci->status, status, __ATOMIC_RELEASE);
+}
+
+void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector)
+{
+	int fd = msix_vector_fd(pci->msix, vector);
+
+	pci->vector[slot] = fd >= 0 ? vector : VIRTIO_MSI_NO_VECTOR;
+	__atomic_store_n(&pci->vector_fd[slot], MAX(fd, -1), __ATOMIC_RELEASE);
+}
+
+static void reset_queue(struct virtqueue *vq)
+{
+	virtqueue_stop(vq);
+	vq->enabled = false;
+	vq->size = vq->max_size;
+	vq->desc = vq->avail = vq->used = 0;
+}
+
+void virtio_pci_reset(struct virtio_pci *pci)
+{
+	struct virtio_device *device = pci->device;
+
+	if (device->active)
+		device->ops->reset(device);
+	device->active = pci->running = false;
+	device->features = 0;
+	set_status(pci, 0);
+	__atomic_store_n(&device->broken, false, __ATOMIC_SEQ_CST);
+	pci->device_feature_select = pci->driver_feature_select = 0;
+	pci->driver_features = 0;
+	pci->queue_select = 0;
+	for (unsigned int i = 0; i < device->queue_count; i++) {
+		reset_queue(&device->queues[i]);
+		virtio_pci_set_vector(pci, i, VIRTIO_MSI_NO_VECTOR);
+	}
+	virtio_pci_set_vector(pci, VIRTIO_PCI_CONFIG_SLOT, VIRTIO_MSI_NO_VECTOR);
+	pthread_mutex_lock(&pci->isr_lock);
+	pci->isr = 0;
+	pci_set_intx(&pci->function, false);
+	pthread_mutex_unlock(&pci->isr_lock);
+}
+
+static int start_queues(struct virtio_device *device, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; ret == 0 && i < device->queue_count; i++)
+		if (device->queues[i].enabled)
+			ret = virtqueue_start(&device->queues[i], device->memory, device->features, err);
+	return ret;
+}
+
+static void activate(struct virtio_pci *pci)
+{
+	struct virtio_device *device = pci->device;
+	struct err err = {"it cannot be started"};
+	int ret;
+
+	device->features = pci->driver_features;
+	device->active = pci->running = true;
+	ret = start_queues(device, &err);
+	if (ret == 0)
+		ret = device->ops->activate(device, &err);
+	if (ret == 0)
+		return;
+	device->active = pci->running = false;
+	virtio_device_broken(device, err.text);
+}
+
+void virtio_pci_settle(struct virtio_pci *pci)
+{
+	struct virtio_device *device = pci->device;
+	bool run = pci->status & VIRTIO_CONFIG_S_DRIVER_OK && pci_bus_master_enabled(&pci->function) && !pci->paused;
+
+	if (!device->active) {
+		if (run && !__atomic_load_n(&device->broken, __ATOMIC_ACQUIRE))
+			activate(pci);
+		return;
+	}
+	if (run == pci->running)
+		return;
+	pci->running = run;
+	if (run)
+		device->ops->resume(device);
+	else
+		device->ops->quiesce(device);
+}
+
+static bool features_fit(const struct virtio_pci *pci)
+{
+	return !(pci->driver_features & ~pci->device->offered) && pci->driver_features >> VIRTIO_F_VERSION_1 & 1;
+}
+
+/* Section 3.1.1: bits are added one step at a time; zero resets. */
+static void write_status(struct virtio_pci *pci, uint8_t value)
+{
+	uint8_t status = pci->status;
+
+	if (!value) {
+		virtio_pci_reset(pci);
+		return;
+	}
+	status |= value & STATUS_PROGRESS;
+	if (value & VIRTIO_CONFIG_S_FEATURES_OK && features_fit(pci))
+		status |= VIRTIO_CONFIG_S_FEATURES_OK;
+	if (value & VIRTIO_CONFIG_S_DRIVER_OK && status & VIRTIO_CONFIG_S_FEATURES_OK)
+		status |= VIRTIO_CONFIG_S_DRIVER_OK;
+	set_status(pci, status);
+	virtio_pci_settle(pci);
+}
+
+/* ---- fields ---- */
+
+static struct virtqueue *selected(const struct virtio_pci *pci)
+{
+	return pci->queue_select < pci->device->queue_count ? &pci->device->queues[pci->queue_select] : NULL;
+}
+
+/* The selected queue if the driver may program it now. */
+static struct virtqueue *programmable(const struct virtio_pci *pci)
+{
+	struct virtqueue *vq = selected(pci);
+
+	return vq && !vq->enabled && !(pci->status & VIRTIO_CONFIG_S_DRIVER_OK) ? vq : NULL;
+}
+
+static uint32_t half(uint64_t features, uint32_t select)
+{
+	return select < 2 ? (uint32_t)(features >> 32 * select) : 0;
+}
+
+static void set_half(uint64_t *value, bool high, uint32_t half_value)
+{
+	unsigned int shift = high ? 32 : 0;
+
+	*value = (*value & ~(0xffffffffull << shift)) | (uint64_t)half_value << shift;
+}
+
+static void describe_queue(const struct virtio_pci *pci, struct virtio_pci_common_cfg *cfg)
+{
+	const struct virtqueue *vq = selected(pci);
+
+	cfg->queue_select = htole16(pci->queue_select);
+	cfg->queue_msix_vector = htole16(VIRTIO_MSI_NO_VECTOR);
+	if (!vq)
+		return;
+	cfg->queue_size = htole16(vq->size);
+	cfg->queue_msix_vector = htole16(pci->vector[vq->index]);
+	cfg->queue_enable = htole16(vq->enabled);
+	cfg->queue_notify_off = htole16(vq->index);
+	cfg->queue_desc_lo = htole32((uint32_t)vq->desc);
+	cfg->queue_desc_hi = htole32((uint32_t)(vq->desc >> 32));
+	cfg->queue_avail_lo = htole32((uint32_t)vq->avail);
+	cfg->queue_avail_hi = htole32((uint32_t)(vq->avail >> 32));
+	cfg->queue_used_lo = htole32((uint32_t)vq->used);
+	cfg->queue_used_hi = htole32((uint32_t)(vq->used >> 32));
+}
+
+void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+{
+	const struct virtio_device *device = pci->device;
+	bool needs_reset = __atomic_load_n(&device->broken, __ATOMIC_ACQUIRE);
+	struct virtio_pci_common_cfg cfg = {
+		.device_feature_select = htole32(pci->device_feature_select),
+		.device_feature = htole32(half(device->offered, pci->device_feature_select)),
+		.guest_feature_select = htole32(pci->driver_feature_select),
+		.guest_feature = htole32(half(pci->driver_features, pci->driver_feature_select)),
+		.msix_config = htole16(pci->vector[VIRTIO_PCI_CONFIG_SLOT]),
+		.num_queues = htole16((uint16_t)device->queue_count),
+		.device_status = pci->status | (needs_reset ? VIRTIO_CONFIG_S_NEEDS_RESET : 0),
+		.config_generation = device->config_generation,
+	};
+
+	describe_queue(pci, &cfg);
+	memcpy(data, (const char *)&cfg + offset, len);
+}
+
+/* A field is written whole or not at all. */
+#define FIELD(name) \
+	(offsetof(struct virtio_pci_common_cfg, name) << 8 | sizeof(((struct virtio_pci_common_cfg *)0)->name))
+
+static void write_queue_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
+{
+	struct virtqueue *vq = programmable(pci);
+
+	if (!vq)
+		return;
+	switch (field) {
+	case FIELD(queue_size):
+		if (is_power_of_two(value) && value <= vq->max_size)
+			vq->size = (uint16_t)value;
+		break;
+	case FIELD(queue_enable):
+		vq->enabled = value == 1;
+		virtio_pci_place_kicks(pci);
+		break;
+	case FIELD(queue_desc_lo):
+	case FIELD(queue_desc_hi):
+		set_half(&vq->desc, field == FIELD(queue_desc_hi), value);
+		break;
+	case FIELD(queue_avail_lo):
+	case FIELD(queue_avail_hi):
+		set_half(&vq->avail, field == FIELD(queue_avail_hi), value);
+		break;
+	case FIELD(queue_used_lo):
+	case FIELD(queue_used_hi):
+		set_half(&vq->used, field == FIELD(queue_used_hi), value);
+		break;
+	}
+}
+
+static void write_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
+{
+	switch (field) {
+	case FIELD(device_feature_select):
+		pci->device_feature_select = value;
+		break;
+	case FIELD(guest_feature_select):
+		pci->driver_feature_select = value;
+		break;
+	case FIELD(guest_feature):
+		if (!(pci->status & VIRTIO_CONFIG_S_FEATURES_OK) && pci->driver_feature_select < 2)
+			set_half(&pci->driver_features, pci->driver_feature_select, value);
+		break;
+	case FIELD(msix_config):
+		virtio_pci_set_vector(pci, VIRTIO_PCI_CONFIG_SLOT, (uint16_t)value);
+		break;
+	case FIELD(device_status):
+		write_status(pci, (uint8_t)value);
+		break;
+	case FIELD(queue_select):
+		pci->queue_select = (uint16_t)value;
+		break;
+	case FIELD(queue_msix_vector):
+		if (selected(pci))
+			virtio_pci_set_vector(pci, pci->queue_select, (uint16_t)value);
+		break;
+	default:
+		write_queue_field(pci, field, value);
+	}
+}
+
+void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+{
+	uint32_t value = 0;
+
+	memcpy(&value, data, MIN(len, sizeof(value)));
+	write_field(pci, offset << 8 | MIN(len, sizeof(value)), le32toh(value));
+	if (len == 8)
+		virtio_pci_common_write(pci, offset + 4, (const char *)data + 4, 4);
+}

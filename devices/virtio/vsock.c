@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-vsock (virtio 1.2 section 5.10): chooses between the user-space form (vsock_unix.c) and the host kernel's
+ * vhost-vsock, and is the device for the latter. There the kernel moves the packets, the guest's ports are reached by
+ * AF_VSOCK sockets on the host, and what is left to do here is to start and to stop it.
+ *
+ * Other than vhost-net, vhost-vsock has a log of used rings and none of the buffers that it fills. So while somebody
+ * tracks what is written it stands still: a guest that moves to another host loses its connections with this one anyway.
+ */
+#include "core/irq.h"
+#include "devices/virtio/vhost_kernel.h"
+#include "devices/virtio/vsock.h"
+
+#include <sys/epoll.h>
+
+struct kernel_vsock {
+	struct virtio_device virtio;
+	struct vhost *vhost;
+	struct event_loop *loop;
+	struct event_source *error;
+	uint32_t cid;
+	struct dirty_set *dirty;
+	struct dirty_source source; /* in dirty, unless NULL */
+	/* under the device's lock */
+	bool wanted;  /* active and not quiesced */
+	bool tracked; /* somebody asks what is written */
+	bool running; /* wanted, and not tracked */
+	bool event_pending; /* as struct vsock's */
+	bool loaded;
+};
+
+static struct kernel_vsock *to_kernel(struct virtio_device *device)
+{
+	return container_of(device, struct kernel_vsock, virtio);
+}
+
+static void config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+{
+	const struct virtio_vsock_config config = {.guest_cid = htole64(to_kernel(device)->cid)};
+
+	virtio_config_copy(&config, sizeof(config), offset, data, len);
+}
+
+static void vhost_failed(void *opaque, uint32_t events)
+{
+	struct kernel_vsock *kernel = opaque;
+
+	if (eventfd_drain(vhost_error_fd(kernel->vhost)))
+		virtio_device_broken(&kernel->virtio, "vhost-vsock found nonsense in a queue");
+}
+
+static void halt(struct virtio_device *device)
+{
+	struct kernel_vsock *kernel = to_kernel(device);
+	int off = 0;
+
+	if (!kernel->running)
+		return;
+	vhost_ioctl(kernel->vhost, VHOST_VSOCK_SET_RUNNING, &off);
+	for (unsigned int ring = VSOCK_RX; ring <= VSOCK_TX; ring++)
+		vhost_ring_stop(kernel->vhost, ring, &device->queues[ring]);
+	kernel->running = false;
+}
+
+/* The event queue is not the kernel's, and nobody else looks at it. What finds no buffer waits for the next start. */
+static void send_event(struct virtio_device *device)
+{
+	const struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
+	struct virtqueue *vq = &device->queues[VSOCK_EVENT];
+	_cleanup_(free_ptr) struct virtq_chain *chain = malloc(sizeof(*chain));
+
+	if (!chain || !vq->enabled || virtqueue_pop(vq, chain) <= 0)
+		return;
+	virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &event, sizeof(event)));
+	virtqueue_notify(vq);
+	to_kernel(device)->event_pending = false;
+}
+
+static int run(struct virtio_device *device, struct err *err)
+{
+	struct kernel_vsock *kernel = to_kernel(device);
+	int on = 1, ret;
+
+	if (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled)
+		return err_set(err, -EINVAL, "%s: a queue is not enabled", device->id);
+	kernel->running = true;
+	ret = vhost_set_features(kernel->vhost, device->features, err);
+	for (unsigned int ring = VSOCK_RX; ret == 0 && ring <= VSOCK_TX; ring++)
+		ret = vhost_ring_start(kernel->vhost, ring, &device->queues[ring],
+				       device->transport->call_fd(device, ring), err);
+	if (ret == 0) {
+		ret = vhost_ioctl(kernel->vhost, VHOST_VSOCK_SET_RUNNING, &on);
+		if (ret < 0)
+			err_sys(err, ret, "/dev/vhost-vsock: start");
+	}
+	if (ret < 0) {
+		halt(device);
+		return err_prefix(err, ret, "%s", device->id);
+	}
+	/* It looks at each queue once by itself. */
+	for (unsigned int ring = VSOCK_RX; ring <= VSOCK_TX; ring++)
+		eventfd_kick(device->queues[ring].kick_fd);
+	return 0;
+}
+
+static int start(struct virtio_device *device, struct err *err)
+{
+	struct kernel_vsock *kernel = to_kernel(device);
+	int ret = kernel->tracked ? 0 : run(device, err);
+
+	if (ret < 0)
+		return ret;
+	kernel->wanted = true;
+	kernel->event_pending |= kernel->loaded;
+	kernel->loaded = false;
+	if (kernel->event_pending)
+		send_event(device);
+	return 0;
+}
+
+static void stop(struct virtio_device *device)
+{
+	halt(device);
+	to_kernel(device)->wanted = false;
+}
+
+static void reset(struct virtio_device *device)
+{
+	stop(device);
+	to_kernel(device)->event_pending = to_kernel(device)->loaded = false;
+}
+
+static void resume(struct virtio_device *device)
+{
+	struct err err;
+
+	if (start(device, &err) < 0) {
+		log_error(device->log, "%s", err.text);
+		virtio_device_broken(device, "it could not be started again");
+	}
+}
+
+/* ---- while what is written is tracked ---- */
+
+static int tracking_start(struct dirty_source *source, struct err *err)
+{
+	struct kernel_vsock *kernel = container_of(source, struct kernel_vsock, source);
+
+	pthread_mutex_lock(&kernel->virtio.lock);
+	kernel->tracked = true;
+	halt(&kernel->virtio);
+	pthread_mutex_unlock(&kernel->virtio.lock);
+	return 0;
+}
+
+static void tracking_stop(struct dirty_source *source)
+{
+	struct kernel_vsock *kernel = container_of(source, struct kernel_vsock, source);
+	struct err err;
+
+	pthread_mutex_lock(&kernel->virtio.lock);
+	if (kernel->tracked && kernel->wanted && run(&kernel->virtio, &err) < 0) {
+		log_error(kernel->virtio.log, "%s", err.text);
+		virtio_device_broken(&kernel->virtio, "it could not be started again");
+	}
+	kernel->tracked = false;
+	pthread_mutex_unlock(&kernel->virtio.lock);
+}
+
+/* What this process does to the queues is told with all its writes. */
+static int tracking_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+			    struct err *err)
+{
+	return 0;
+}
+
+static const struct dirty_source_ops tracking_ops = {
+	.start = tracking_start,
+	.stop = tracking_stop,
+	.collect = tracking_collect,
+};
+
+/* ---- the device ---- */
+
+static void remove_source(void *opaque)
+{
+	struct kernel_vsock *kernel = opaque;
+
+	event_source_remove(kernel->error);
+}
+
+static void destroy(struct virtio_device *device)
+{
+	struct kernel_vsock *kernel = to_kernel(device);
+
+	if (kernel->source.name)
+		dirty_set_remove(kernel->dirty, &kernel->source);
+	if (kernel->error)
+		event_loop_call(kernel->loop, remove_source, kernel);
+	vhost_close(kernel->vhost);
+	virtio_device_done(device);
+	free(kernel);
+}
+
+static const struct virtio_device_ops kernel_ops = {
+	.config_read = config_read,
+	.activate = start,
+	.reset = reset,
+	.quiesce = stop,
+	.resume = resume,
+	.destroy = destroy,
+	.state = &vsock_state,
+};
+
+static int join(struct kernel_vsock *kernel, struct dirty_set *dirty, struct err *err)
+{
+	int ret;
+
+	kernel->dirty = dirty;
+	kernel->source = (struct dirty_source){.name = "vhost-vsock", .ops = &tracking_ops};
+	ret = dirty_set_add(dirty, &kernel->source, err);
+	if (ret < 0)
+		kernel->source.name = NULL;
+	return ret;
+}
+
+static int init(struct kernel_vsock *kernel, const struct virtio_vsock_options *options, struct guest_memory *memory,
+		const struct log *log, struct err *err)
+{
+	static const uint16_t sizes[VSOCK_QUEUES] = {256, 256, 16};
+	const struct vhost_options vhost = {
+		.path = "/dev/vhost-vsock", .module = "vhost_vsock", .instead = "give socket=PATH", .memory = memory,
+	};
+	const uint64_t cid = options->cid;
+	int ret;
+
+	ret = vhost_open(&vhost, &kernel->vhost, err);
+	if (ret < 0)
+		return err_prefix(err, ret, "--vsock cid=%u", options->cid);
+	ret = vhost_ioctl(kernel->vhost, VHOST_VSOCK_SET_GUEST_CID, &cid);
+	if (ret == -EADDRINUSE)
+		return err_set(err, ret, "--vsock cid=%u: another machine on this host has it; choose another number",
+			       options->cid);
+	if (ret < 0)
+		return err_sys(err, ret, "--vsock cid=%u", options->cid);
+	ret = virtio_device_init(&kernel->virtio, &kernel_ops, options->id, VIRTIO_ID_VSOCK, VSOCK_QUEUES, sizes,
+				 memory, log, err);
+	if (ret < 0)
+		return ret;
+	kernel->virtio.class_code = 0x028000; /* network controller, other */
+	kernel->virtio.config_size = sizeof(struct virtio_vsock_config);
+	kernel->virtio.offered |= 1ull << VIRTIO_VSOCK_F_SEQPACKET;
+	kernel->virtio.offered &= vhost_features(kernel->vhost);
+	ret = event_loop_watch(kernel->loop, vhost_error_fd(kernel->vhost), EPOLLIN, vhost_failed, kernel, &kernel->error,
+			       err);
+	return ret < 0 || !options->dirty ? ret : join(kernel, options->dirty, err);
+}
+
+static int kernel_create(const struct virtio_vsock_options *options, struct guest_memory *memory,
+			 struct event_loop *loop, const struct log *log, struct virtio_device **ret, struct err *err)
+{
+	struct kernel_vsock *kernel = calloc(1, sizeof(*kernel));
+	int code;
+
+	if (!kernel)
+		return err_sys(err, -ENOMEM, "--vsock");
+	kernel->cid = options->cid;
+	kernel->loop = loop;
+	code = init(kernel, options, memory, log, err);
+	if (code < 0) {
+		destroy(&kernel->virtio);
+		return code;
+	}
+	*ret = &kernel->virtio;
+	return 0;
+}
+
+void virtio_vsock_transport_reset(struct virtio_device *device)
+{
+	struct kernel_vsock *kernel = to_kernel(device);
+
+	pthread_mutex_lock(&device->lock);
+	if (device->ops != &kernel_ops) {
+		vsock_unix_transport_reset(device);
+	} else if (device->active) {
+		kernel->event_pending = true;
+		if (kernel->wanted)
+			send_event(device);
+	}
+	pthread_mutex_unlock(&device->lock);
+}
+
+/* ---- saved state, of both forms ---- */
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct virtio_device *device = object;
+	struct vsock_image *image = into;
+
+	if (device->ops == &kernel_ops)
+		image->event_pending = to_kernel(device)->event_pending;
+	else
+		vsock_unix_fill(device, image);
+	return 0;
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct virtio_device *device = object;
+	const struct vsock_image *image = from;
+
+	if (device->ops != &kernel_ops) {
+		vsock_unix_apply(device, image);
+		return 0;
+	}
+	if (device->active && (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled))
+		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
+	to_kernel(device)->event_pending = image->event_pending;
+	to_kernel(device)->loaded = device->active;
+	return 0;
+}
+
+static const struct state_field state_fields[] = {
+	STATE_UINT(struct vsock_image, next_port, 1),
+	STATE_BOOL(struct vsock_image, event_pending, 1),
+};
+
+const struct state_table vsock_state = {
+	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct vsock_image),
+	.fill = fill, .apply = apply,
+};
+
+int virtio_vsock_create(const struct virtio_vsock_options *options, struct guest_memory *memory,
+			struct event_loop *loop, const struct log *log, struct virtio_device **ret, struct err *err)
+{
+	if (options->cid < 3 || options->cid == UINT32_MAX)
+		return err_set(err, -EINVAL, "--vsock cid=%u: 3 to %u; the numbers below have a meaning of their own",
+			       options->cid, UINT32_MAX - 1);
+	if (options->socket)
+		return vsock_unix_create(options, memory, loop, log, ret, err);
+	return kernel_create(options, memory, loop, log, ret, err);
+}

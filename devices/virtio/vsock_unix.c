@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-vsock in user space (virtio 1.2 section 5.10), for hosts without vhost-vsock and for users without a right to
+ * it. Called by vsock.c; see vsock.h.
+ *
+ * A program on the host connects to the UNIX socket, sends "CONNECT port\n", gets "OK hostport\n" when the guest has
+ * accepted, and from then on talks to the guest. A connection of the guest's to port N of the host leads to the UNIX
+ * socket of the same path with "_N" behind it.
+ *
+ * Receive buffers go to the connections in turn, a packet each. Answers to packets of no connection wait in a list of
+ * their own; while that is full, the transmit queue is not looked at, so a guest cannot make it grow.
+ */
+#include "devices/virtio/vsock.h"
+
+#include "core/irq.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define LONGEST_SUFFIX 11u /* "_4294967295" */
+
+static struct vsock *to_vsock(struct virtio_device *device)
+{
+	return container_of(virtio_loop_of(device), struct vsock, base);
+}
+
+/* ---- whose turn it is ---- */
+
+static void kick(struct vsock *vsock)
+{
+	if (!vsock->kicked)
+		eventfd_kick(vsock->base.device.queues[VSOCK_RX].kick_fd);
+	vsock->kicked = true;
+}
+
+bool vsock_enter(struct vsock *vsock)
+{
+	if (!virtio_loop_enter(&vsock->base))
+		return false;
+	vsock->kicked = true; /* by vsock_leave */
+	return true;
+}
+
+void vsock_leave(struct vsock *vsock)
+{
+	virtio_loop_serve(&vsock->base, VSOCK_RX);
+	virtio_loop_leave(&vsock->base);
+}
+
+void vsock_run(struct vsock_conn *conn)
+{
+	struct vsock *vsock = conn->vsock;
+
+	if (!conn->runnable) {
+		conn->runnable = true;
+		conn->next_runnable = NULL;
+		*vsock->last_runnable = conn;
+		vsock->last_runnable = &conn->next_runnable;
+	}
+	kick(vsock);
+}
+
+static struct vsock_conn *next_runnable(struct vsock *vsock)
+{
+	struct vsock_conn *conn = vsock->first_runnable;
+
+	if (!conn)
+		return NULL;
+	vsock->first_runnable = conn->next_runnable;
+	if (!vsock->first_runnable)
+		vsock->last_runnable = &vsock->first_runnable;
+	conn->runnable = false;
+	return conn;
+}
+
+/* ---- to the guest ---- */
+
+static void answer_orphan(struct vsock *vsock, struct virtio_vsock_hdr *hdr)
+{
+	const struct virtio_vsock_hdr *to = &vsock->orphans[--vsock->orphan_count];
+
+	*hdr = (struct virtio_vsock_hdr){
+		.src_cid = to->dst_cid,
+		.dst_cid = to->src_cid,
+		.src_port = to->dst_port,
+		.dst_port = to->src_port,
+		.type = to->type,
+		.op = htole16(VIRTIO_VSOCK_OP_RST),
+	};
+	/* The transmit queue may have been left alone for lack of room here. */
+	if (vsock->orphan_count == VSOCK_MAX_ORPHANS - 1)
+		eventfd_kick(vsock->base.device.queues[VSOCK_TX].kick_fd);
+}
+
+static bool make_packet(struct vsock *vsock, struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
+{
+	struct vsock_conn *conn;
+
+	if (vsock->orphan_count) {
+		answer_orphan(vsock, hdr);
+		return true;
+	}
+	while ((conn = next_runnable(vsock)))
+		if (vsock_conn_send(conn, hdr, chain->iov + chain->out_count, chain->in_count)) {
+			vsock_run(conn); /* it may have more, after the others */
+			return true;
+		}
+	return false;
+}
+
+static bool serve_rx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	struct virtio_vsock_hdr hdr;
+
+	vsock->kicked = true; /* this is what a kick would come to */
+	if (chain->in_bytes <= VSOCK_HDR) {
+		vq->broken = true;
+		virtio_device_broken(&vsock->base.device, "a receive buffer has no room behind a packet's header");
+		return false;
+	}
+	if (!make_packet(vsock, &hdr, chain)) {
+		vsock->kicked = false;
+		return false;
+	}
+	virtq_chain_write(chain, 0, &hdr, sizeof(hdr));
+	virtqueue_push(vq, chain, (uint32_t)sizeof(hdr) + le32toh(hdr.len));
+	return true;
+}
+
+/* ---- from the guest ---- */
+
+/* False when there is no room to remember the answer. */
+static bool serve_tx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	struct virtio_vsock_hdr hdr;
+	struct vsock_conn *conn;
+	uint16_t op;
+
+	if (vsock->orphan_count == VSOCK_MAX_ORPHANS)
+		return false;
+	if (virtq_chain_read(chain, 0, &hdr, sizeof(hdr)) < sizeof(hdr) ||
+	    le32toh(hdr.len) > chain->out_bytes - sizeof(hdr)) {
+		vq->broken = true;
+		virtio_device_broken(&vsock->base.device, "a packet is shorter than it says");
+		return false;
+	}
+	op = le16toh(hdr.op);
+	conn = vsock_conn_find(vsock, le32toh(hdr.dst_port), le32toh(hdr.src_port));
+	/* What is not from this guest or not for the host leads nowhere (section 5.10.6.4.2 asks for no answer). */
+	if (le64toh(hdr.src_cid) == vsock->cid && le64toh(hdr.dst_cid) == VSOCK_HOST_CID) {
+		bool stream = le16toh(hdr.type) == VIRTIO_VSOCK_TYPE_STREAM;
+
+		if (conn && stream)
+			vsock_conn_receive(conn, &hdr, chain);
+		else if (op != VIRTIO_VSOCK_OP_RST &&
+			 !(stream && op == VIRTIO_VSOCK_OP_REQUEST && vsock_conn_request(vsock, &hdr) == 0)) {
+			vsock->orphans[vsock->orphan_count++] = hdr;
+			kick(vsock);
+		}
+	}
+	virtqueue_push(vq, chain, 0);
+	return true;
+}
+
+static bool serve_event(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
+
+	if (!vsock->event_pending)
+		return false;
+	vsock->event_pending = false;
+	virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &event, sizeof(event)));
+	return true;
+}
+
+static bool serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	switch (vq->index) {
+	case VSOCK_RX:
+		return serve_rx(vsock, vq, chain);
+	case VSOCK_TX:
+		return serve_tx(vsock, vq, chain);
+	default:
+		return serve_event(vsock, vq, chain);
+	}
+}
+
+/* ---- the socket and the clock ---- */
+
+/* Takes everybody who waits; edge-triggered. */
+static void accept_all(struct vsock *vsock)
+{
+	int fd;
+
+	while ((fd = accept4(vsock->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+		vsock_conn_accept(vsock, &fd);
+}
+
+static void accept_event(void *opaque, uint32_t events)
+{
+	struct vsock *vsock = opaque;
+
+	if (!vsock_enter(vsock))
+		return; /* start() makes up for it */
+	accept_all(vsock);
+	vsock_leave(vsock);
+}
+
+void vsock_set_timer(struct vsock *vsock, bool on)
+{
+	if (vsock->timer_set != on)
+		event_timer_set(vsock->timer, on ? VSOCK_LINGER_NS / 4 : 0, VSOCK_LINGER_NS / 4);
+	vsock->timer_set = on;
+}
+
+static void timer_event(void *opaque, uint32_t events)
+{
+	struct vsock *vsock = opaque;
+
+	if (!vsock_enter(vsock))
+		return;
+	vsock_set_timer(vsock, vsock_conn_expire(vsock));
+	vsock_leave(vsock);
+}
+
+/* ---- the device's life ---- */
+
+static void config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+{
+	const struct virtio_vsock_config config = {.guest_cid = htole64(to_vsock(device)->cid)};
+
+	virtio_config_copy(&config, sizeof(config), offset, data, len);
+}
+
+/* Also makes up for events that came while nobody was let in. */
+static void start(struct virtio_device *device)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	/* Before the event queue is looked at. */
+	pthread_mutex_lock(&vsock->base.lock);
+	vsock->event_pending |= vsock->loaded;
+	vsock->loaded = false;
+	pthread_mutex_unlock(&vsock->base.lock);
+	virtio_loop_start(device);
+	if (!virtio_loop_enter(&vsock->base))
+		return;
+	vsock_set_timer(vsock, vsock_conn_expire(vsock));
+	vsock_conn_wake_all(vsock);
+	accept_all(vsock);
+	virtio_loop_leave(&vsock->base);
+}
+
+static int activate(struct virtio_device *device, struct err *err)
+{
+	start(device);
+	return 0;
+}
+
+static void reset(struct virtio_device *device)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	virtio_loop_stop(device);
+	pthread_mutex_lock(&vsock->base.lock);
+	vsock_conn_end_all(vsock);
+	while (next_runnable(vsock)) {
+	}
+	vsock->orphan_count = 0;
+	vsock->event_pending = vsock->loaded = vsock->kicked = false;
+	pthread_mutex_unlock(&vsock->base.lock);
+}
+
+void vsock_unix_transport_reset(struct virtio_device *device)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	pthread_mutex_lock(&vsock->base.lock);
+	vsock_conn_end_all(vsock);
+	vsock->event_pending = true;
+	pthread_mutex_unlock(&vsock->base.lock);
+	eventfd_kick(device->queues[VSOCK_EVENT].kick_fd);
+}
+
+void vsock_unix_fill(struct virtio_device *device, struct vsock_image *image)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	pthread_mutex_lock(&vsock->base.lock);
+	*image = (struct vsock_image){vsock->next_port, vsock->event_pending};
+	pthread_mutex_unlock(&vsock->base.lock);
+}
+
+void vsock_unix_apply(struct virtio_device *device, const struct vsock_image *image)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	pthread_mutex_lock(&vsock->base.lock);
+	vsock->next_port = image->next_port;
+	vsock->event_pending = image->event_pending;
+	vsock->loaded = device->active;
+	pthread_mutex_unlock(&vsock->base.lock);
+}
+
+static void remove_sources(void *opaque)
+{
+	struct vsock *vsock = opaque;
+
+	event_source_remove(vsock->listener);
+	event_source_remove(vsock->timer);
+}
+
+/* Only what we have put there. */
+static void remove_socket(const struct vsock *vsock)
+{
+	struct stat st;
+
+	if (vsock->path_inode && lstat(vsock->path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == vsock->path_inode)
+		unlink(vsock->path);
+}
+
+static void destroy(struct virtio_device *device)
+{
+	struct vsock *vsock = to_vsock(device);
+
+	if (vsock->base.loop)
+		event_loop_call(vsock->base.loop, remove_sources, vsock);
+	virtio_loop_done(&vsock->base); /* from here on no callback comes, late ones included */
+	remove_socket(vsock);
+	fd_close(&vsock->listen_fd);
+	for (unsigned int i = 0; i < vsock->conn_count; i++)
+		free(vsock->conns[i]);
+	free(vsock->path);
+	free(vsock);
+}
+
+static const struct virtio_device_ops vsock_ops = {
+	.config_read = config_read,
+	.activate = activate,
+	.reset = reset,
+	.quiesce = virtio_loop_stop,
+	.resume = start,
+	.destroy = destroy,
+	.state = &vsock_state,
+};
+
+/* ---- making it ---- */
+
+/* Clears the way when a socket lies there that nobody listens on any more. */
+static int clear_path(const struct sockaddr_un *address, struct err *err)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct stat st;
+
+	if (lstat(address->sun_path, &st) < 0)
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return err_set(err, -EEXIST, "--vsock socket=%s: a file is in the way; choose another path",
+			       address->sun_path);
+	if (fd < 0)
+		return err_sys(err, -errno, "--vsock: socket");
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN)
+		return err_set(err, -EADDRINUSE,
+			       "--vsock socket=%s: another process listens there; choose another path",
+			       address->sun_path);
+	if (errno == ECONNREFUSED && unlink(address->sun_path) == 0)
+		return 0;
+	return err_sys(err, -errno, "--vsock socket=%s: remove what is left there", address->sun_path);
+}
+
+static int open_socket(struct vsock *vsock, struct err *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat st;
+	int ret;
+
+	if (strlen(vsock->path) + LONGEST_SUFFIX >= sizeof(address.sun_path))
+		return err_set(err, -EINVAL, "--vsock socket=%s: longer than %zu characters; choose a shorter path",
+			       vsock->path, sizeof(address.sun_path) - 1 - LONGEST_SUFFIX);
+	memcpy(address.sun_path, vsock->path, strlen(vsock->path));
+	ret = clear_path(&address, err);
+	if (ret < 0)
+		return ret;
+	vsock->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (vsock->listen_fd < 0)
+		return err_sys(err, -errno, "--vsock: socket");
+	if (bind(vsock->listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return err_sys(err, -errno, "--vsock socket=%s", vsock->path);
+	if (lstat(vsock->path, &st) == 0)
+		vsock->path_inode = st.st_ino;
+	if (listen(vsock->listen_fd, 128) < 0)
+		return err_sys(err, -errno, "--vsock socket=%s", vsock->path);
+	return 0;
+}
+
+static int init(struct vsock *vsock, const struct virtio_vsock_options *options, struct guest_memory *memory,
+		struct event_loop *loop, const struct log *log, struct err *err)
+{
+	static const uint16_t sizes[VSOCK_QUEUES] = {256, 256, 16};
+	struct virtio_device *device = &vsock->base.device;
+	int ret;
+
+	vsock->path = strdup(options->socket);
+	if (!vsock->path)
+		return err_sys(err, -ENOMEM, "--vsock");
+	ret = open_socket(vsock, err);
+	if (ret == 0)
+		ret = virtio_device_init(device, &vsock_ops, options->id, VIRTIO_ID_VSOCK, VSOCK_QUEUES, sizes, memory,
+					 log, err);
+	ret = ret ?: virtio_loop_watch(&vsock->base, loop, serve, err);
+	if (ret < 0)
+		return ret;
+	device->class_code = 0x028000; /* network controller, other */
+	device->config_size = sizeof(struct virtio_vsock_config);
+	ret = event_loop_timer(loop, timer_event, vsock, &vsock->timer, err);
+	if (ret < 0)
+		return ret;
+	return event_loop_watch(loop, vsock->listen_fd, EPOLLIN | EPOLLET, accept_event, vsock, &vsock->listener, err);
+}
+
+int vsock_unix_create(const struct virtio_vsock_options *options, struct guest_memory *memory, struct event_loop *loop,
+		      const struct log *log, struct virtio_device **ret, struct err *err)
+{
+	struct vsock *vsock = calloc(1, sizeof(*vsock));
+	int code;
+
+	if (!vsock)
+		return err_sys(err, -ENOMEM, "--vsock");
+	vsock->listen_fd = -1;
+	vsock->cid = options->cid;
+	vsock->last_runnable = &vsock->first_runnable;
+	code = init(vsock, options, memory, loop, log, err);
+	if (code < 0) {
+		destroy(&vsock->base.device);
+		return code;
+	}
+	*ret = &vsock->base.device;
+	return 0;
+}

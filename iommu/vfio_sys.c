@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See vfio_sys.h. The kernel behind the table; nothing here decides anything. */
+#include "iommu/vfio_sys.h"
+
+#include "core/prefault.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+static int host_open(const struct vfio_sys *sys, const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static void host_close(const struct vfio_sys *sys, int fd)
+{
+	close(fd);
+}
+
+static int host_ioctl(const struct vfio_sys *sys, int fd, unsigned long request, void *arg)
+{
+	int rc = ioctl(fd, request, arg);
+
+	return rc < 0 ? -errno : rc;
+}
+
+static ssize_t host_pread(const struct vfio_sys *sys, int fd, void *buf, size_t len, uint64_t offset)
+{
+	ssize_t n = pread(fd, buf, len, (off_t)offset);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t host_pwrite(const struct vfio_sys *sys, int fd, const void *buf, size_t len, uint64_t offset)
+{
+	ssize_t n = pwrite(fd, buf, len, (off_t)offset);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t host_read(const struct vfio_sys *sys, int fd, void *buf, size_t len)
+{
+	ssize_t n = read(fd, buf, len);
+
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t host_write(const struct vfio_sys *sys, int fd, const void *buf, size_t len)
+{
+	ssize_t n = write(fd, buf, len);
+
+	return n < 0 ? -errno : n;
+}
+
+static int host_poll(const struct vfio_sys *sys, int fd, short events, int timeout_ms)
+{
+	struct pollfd pollfd = {.fd = fd, .events = events};
+	int n = poll(&pollfd, 1, timeout_ms);
+
+	return n < 0 ? -errno : n ? pollfd.revents : 0;
+}
+
+static int host_mmap(const struct vfio_sys *sys, void *addr, size_t len, int prot, int flags, int fd, uint64_t offset,
+		     void **ret)
+{
+	void *p = mmap(addr, len, prot, flags, fd, (off_t)offset);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	*ret = p;
+	return 0;
+}
+
+static void host_munmap(const struct vfio_sys *sys, void *addr, size_t len)
+{
+	munmap(addr, len);
+}
+
+static int host_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
+			       const struct log *log, struct prefault **ret, struct err *err)
+{
+	*ret = NULL;
+	return prefault_seems_done(host, size) ? 0 : prefault_begin(host, size, what, log, ret, err);
+}
+
+static int host_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err)
+{
+	return prefault_end(prefault, wait, err);
+}
+
+static uint64_t host_locked_limit(const struct vfio_sys *sys)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return UINT64_MAX;
+	return limit.rlim_cur;
+}
+
+static int host_readlink(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
+{
+	ssize_t n = readlink(path, buf, size);
+
+	if (n < 0)
+		return -errno;
+	if ((size_t)n >= size)
+		return -ENAMETOOLONG;
+	buf[n] = 0;
+	return 0;
+}
+
+static int host_read_file(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
+{
+	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, size - 1);
+	if (n < 0)
+		return -errno;
+	while (n > 0 && isspace((unsigned char)buf[n - 1]))
+		n--;
+	buf[n] = 0;
+	return 0;
+}
+
+static int host_list(const struct vfio_sys *sys, const char *path, void (*fn)(void *opaque, const char *name),
+		     void *opaque)
+{
+	struct dirent *entry;
+	DIR *dir = opendir(path);
+
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			fn(opaque, entry->d_name);
+	closedir(dir);
+	return 0;
+}
+
+const struct vfio_sys *vfio_sys_host(void)
+{
+	static const struct vfio_sys_ops ops = {
+		.open = host_open,
+		.close = host_close,
+		.ioctl = host_ioctl,
+		.pread = host_pread,
+		.pwrite = host_pwrite,
+		.read = host_read,
+		.write = host_write,
+		.poll = host_poll,
+		.mmap = host_mmap,
+		.munmap = host_munmap,
+		.prefault_begin = host_prefault_begin,
+		.prefault_end = host_prefault_end,
+		.locked_limit = host_locked_limit,
+		.readlink = host_readlink,
+		.read_file = host_read_file,
+		.list = host_list,
+	};
+	static const struct vfio_sys sys = {.ops = &ops};
+
+	return &sys;
+}

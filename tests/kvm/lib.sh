@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# For guests.sh and migrate.sh, which source it with their arguments: the program, where the guests are, a folder for what is
+# written, a runtime folder in it, and how results are told. Ends the script where there is no KVM.
+
+set -u
+# shellcheck disable=SC2034 # for who sources it
+mvmm=$1 guests=$2
+work=$(mktemp -d)
+export XDG_RUNTIME_DIR=$work/run
+mkdir -m 700 "$XDG_RUNTIME_DIR"
+trap 'rm -rf "$work"' EXIT
+n=0
+
+# check NAME COMMAND...: the command's success is the test's.
+check()
+{
+	local name=$1
+	shift
+	n=$((n + 1))
+	if "$@"; then
+		echo "ok $n - $name"
+	else
+		echo "not ok $n - $name"
+		tail -n 20 "$work"/*.err "$work"/out "$work"/err 2>/dev/null | sed 's/^/# /'
+	fi
+}
+
+# until_true COMMAND...: for at most 20 seconds.
+until_true()
+{
+	for _ in $(seq 200); do
+		"$@" && return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+if ! [ -w /dev/kvm ]; then
+	echo '1..0 # SKIP /dev/kvm is missing or may not be used'
+	exit 0
+fi

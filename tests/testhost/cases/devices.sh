@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The small virtio devices under the guest's own drivers: entropy, console on a pty both ways, balloon with statistics,
+# free-page reporting and deflation when memory runs out; by MSI-X and by INTx, with old and new kernels, over a pause.
+# host: --cpus 2
+# prepare: for k in debian 6.12; do tests/guest/kernel $k && tests/guest/initramfs $k; done
+# timeout: 300
+
+# shellcheck source=tests/testhost/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../lib.sh"
+
+# What the guest does: bytes from hwrng; numbers out by hvc0 and others in; then, each when it gets a word, fills memory
+# that the balloon has, and powers off. The numbers go by a file, for seq writes each line by itself to a terminal; and
+# busybox has no unit of a mebibyte.
+script='head -c 200000 /dev/hwrng | wc -c; cat /sys/class/misc/hw_random/rng_current;
+	exec 9<>/dev/hvc0; stty raw -echo <&9; echo ready; head -c 3 <&9 >/dev/null; seq 50000 >/tmp/n; cat /tmp/n >&9; head -c 108894 <&9 | sha256sum;
+	grep virtio /proc/interrupts; echo waiting;
+	head -c 3 <&9 >/dev/null; head -c 104857600 /dev/zero >/dev/shm/x; wc -c </dev/shm/x; rm /dev/shm/x; echo filled;
+	head -c 3 <&9 >/dev/null; dmesg | grep -i [o]ut.of.memory'
+
+# balloon MEMBER: as info tells
+balloon()
+{
+	"$mvmm" info devices | sed -n "s/^balloon.* $1 \([0-9]*\).*/\1/p"
+}
+
+# balloon_is BYTES: the guest has given back so much
+balloon_is()
+{
+	[ "$(balloon actual)" = "$1" ]
+}
+
+gave_back_pages()
+{
+	[ "$(balloon reported)" -gt $((64 << 20)) ]
+}
+
+resident_kib()
+{
+	sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$("$mvmm" info devices | sed -n 's/^pid *//p')/status"
+}
+
+# below WHAT NUMBER LIMIT
+below()
+{
+	if [ "${2:-$3}" -lt "$3" ]; then
+		ok "$1"
+	else
+		not_ok "$1" "${2:-nothing}, which is not below $3"
+	fi
+}
+
+# exercise NAME OPTION...: everything, with one guest. In a subshell, for a session's first process would get the pty as
+# its terminal, and what reads from it in the background would be stopped.
+exercise()
+(
+	name=$1
+	shift
+	guest_timeout=100 guest "$script" --memory 256M --name devices --console pty --balloon on "$@" >"$work/out" 2>"$work/err" &
+	guest_pid=$!
+	until_true 20 grep -q /dev/pts "$work/err"
+	pty=$(grep -o '/dev/pts/[0-9]*' "$work/err")
+	exec 8<>"$pty"
+	stty -F "$pty" raw -echo
+	until_true 40 grep -q ready "$work/out"
+	printf 'go\n' >&8
+	timeout 20 head -c 288894 <&8 | sha256sum >"$work/sum"
+	is "$name: the console shows all" "$(cat "$work/sum")" "$(seq 50000 | sha256sum)"
+	"$mvmm" pause devices
+	seq 20000 >&8 &
+	sleep 1
+	"$mvmm" resume devices
+	until_true 20 grep -q waiting "$work/out"
+	has "$name: it takes all that is typed" "$work/out" "$(seq 20000 | sha256sum | cut -d' ' -f1)"
+	has "$name: entropy" "$work/out" '^200000'
+	has "$name: by the device" "$work/out" '^virtio_rng.0'
+
+	ok_when "$name: free pages are reported" 10 gave_back_pages
+	"$mvmm" balloon devices --size 160M
+	ok_when "$name: inflates" 20 balloon_is $((160 << 20))
+	below "$name: the pages are the host's" "$(resident_kib)" $((100 << 10))
+	balloon free >/dev/null # each call asks for the next one's figures
+	sleep 0.5
+	below "$name: the guest tells what it has left" "$(balloon free)" $((100 << 20))
+	printf 'go\n' >&8
+	until_true 30 grep -q filled "$work/out"
+	has "$name: memory that runs out comes from the balloon" "$work/out" '^104857600'
+	below "$name: it has deflated" "$(balloon actual)" $((160 << 20))
+	"$mvmm" balloon devices --size 0
+	ok_when "$name: deflates" 20 balloon_is 0
+	printf 'go\n' >&8
+	wait "$guest_pid"
+	is "$name: the guest powers off" $? 0
+	is "$name: it has killed nobody" "$(grep -ci 'out of memory' "$work/out")" 0
+	sed "s/^/    /" "$work/err" "$work/out"
+)
+
+# ok_when WHAT SECONDS COMMAND...
+ok_when()
+{
+	if until_true "${@:2}"; then
+		ok "$1"
+	else
+		not_ok "$1" "not within $2 s: $("$mvmm" info devices | tail -n 1)"
+	fi
+}
+
+exercise 'Linux 6.1'
+has 'Linux 6.1: by MSI-X' "$work/out" 'PCI-MSI.*virtio.*inflate'
+guest_kernel=6.12 exercise 'Linux 6.12' --cpus 2
+guest_args=pci=nomsi exercise 'without MSI-X'
+is 'without MSI-X: by the pin' "$(grep -c 'PCI-MSI.*virtio' "$work/out")" 0

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# QEMU's edu device, driven by a tiny guest: registers, DMA both ways, INTx and MSI, by both backends. It has no reset.
+# host: --device edu
+# timeout: 120
+
+# shellcheck source=tests/testhost/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../lib.sh"
+# shellcheck source=tests/testhost/vfio.sh
+. "$tree/tests/testhost/vfio.sh"
+edu=$(function_of 1234:11e8)
+dmesg -C
+give "$edu"
+for backend in iommufd legacy; do
+	timeout -k 1 40 "$mvmm" run --kernel "$tree/build-release/tests/guests/guest_edu" --memory 64M \
+		--vfio "$edu,backend=$backend" </dev/null >"$work/out" 2>"$work/err"
+	for what in registers factorial dma line msi; do
+		has "$backend: $what" "$work/out" "^$what works"
+	done
+	has "$backend: that there is no reset is said" "$work/err" 'no reset|only be reset with its bus'
+done
+give_back "$edu"
+kernel_is_quiet "the kernel has no complaint"

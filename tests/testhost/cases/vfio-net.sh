@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Network cards passed through, by both backends: e1000e with each kind of interrupt, igb's physical function with its
+# virtual ones off, and two virtual functions at once. Packets go to the link's gateway and come back.
+# host: --device e1000e --device igb --memory 6G
+# timeout: 400
+
+# shellcheck source=tests/testhost/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../lib.sh"
+# shellcheck source=tests/testhost/vfio.sh
+. "$tree/tests/testhost/vfio.sh"
+guest_kernel=7.2
+card=$(function_of 8086:10d3)
+igb=$(function_of 8086:10c9)
+ping='ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up; sleep 2; ping -c 3 -W 2 10.0.2.2; cat /proc/interrupts'
+dmesg -C
+
+give "$card" "$igb"
+for backend in iommufd legacy; do
+	guest_args='' guest "$ping" --memory 256M --vfio "$card,backend=$backend" >"$work/out" 2>&1
+	has "$backend: e1000e, MSI-X: packets go both ways" "$work/out" '3 packets received'
+	has "$backend: by MSI-X" "$work/out" 'PCI-MSIX.*eth0-rx'
+	guest_args=e1000e.IntMode=1 guest "$ping" --memory 256M --vfio "$card,backend=$backend" >"$work/out" 2>&1
+	# QEMU's e1000e fails its driver's test of MSI, passed through or not; the driver goes back to the line. (edu shows MSI.)
+	has "$backend: e1000e, from MSI back to the line: packets go both ways" "$work/out" '3 packets received'
+	has "$backend: and by the line" "$work/out" 'IO-APIC.*eth0'
+	guest_args=pci=nomsi guest "$ping" --memory 256M --vfio "$card,backend=$backend" >"$work/out" 2>&1
+	has "$backend: e1000e, INTx: packets go both ways" "$work/out" '3 packets received'
+	has "$backend: by the line" "$work/out" 'IO-APIC.*eth0'
+	guest_args='' guest "$ping" --memory 256M --vfio "$igb,backend=$backend" >"$work/out" 2>&1
+	has "$backend: igb: packets go both ways" "$work/out" '3 packets received'
+	has "$backend: igb by MSI-X" "$work/out" 'PCI-MSIX.*eth0'
+	guest_args='' guest 'ls -d /sys/class/net/eth*' \
+		--memory 256M --vfio "$igb,backend=$backend" --vfio "$card,backend=$backend" >"$work/out" 2>&1
+	has "$backend: two devices at once" "$work/out" 'eth1'
+done
+give_back "$igb"
+kernel_is_quiet "the kernel has no complaint"
+
+until_true 20 test -e "/sys/bus/pci/devices/$igb/driver"
+echo 2 >"/sys/bus/pci/devices/$igb/sriov_numvfs"
+mapfile -t vfs < <(printf '%s\n' /sys/bus/pci/devices/*/physfn | cut -d/ -f6)
+is "two virtual functions" "${#vfs[@]}" 2
+has "the list knows whose they are" <("$mvmm" vfio list) "a VF of $igb"
+has "and the physical function's count" <("$mvmm" vfio list) "SR-IOV: 2 of"
+is "each in a group of its own" "$(readlink "/sys/bus/pci/devices/${vfs[0]}/iommu_group" "/sys/bus/pci/devices/${vfs[1]}/iommu_group" | sort -u | wc -l)" 2
+give "${vfs[@]}"
+for backend in iommufd legacy; do
+	# igbvf waits for the physical function, which QEMU's igb never answers: it is let go before the reset.
+	guest_args='' guest 'for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x10ca ] || continue;
+		readlink $d/driver | sed s:.*/:driver=:; echo ${d##*/} >$d/driver/unbind; echo 1 >$d/reset && echo flr=done; done' \
+		--memory 256M --vfio "${vfs[0]},backend=$backend" --vfio "${vfs[1]},backend=$backend" --name vfs >"$work/out" 2>&1
+	is "$backend: the guest's driver takes both virtual functions" "$(grep -c 'driver=igbvf' "$work/out")" 2
+	is "$backend: both can be reset from the guest" "$(grep -c 'flr=done' "$work/out")" 2
+done
+give_back "${vfs[@]}"
+echo 0 >"/sys/bus/pci/devices/$igb/sriov_numvfs"
+kernel_is_quiet "the kernel has no complaint about virtual functions"

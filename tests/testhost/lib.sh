@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# For the cases of the test host, which source it: where things are, a guest, and how results are told.
+
+tree=$(dirname "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")")
+mvmm=${MVMM:-$tree/build-release/vmm/mvmm}
+work=$(mktemp -d)
+trap 'rm -rf "$work"; jobs -rp | xargs -r kill 2>/dev/null' EXIT
+
+ok() { echo "ok $1"; }
+not_ok() { echo "not ok $1: ${*:2}"; }
+
+# is WHAT GOT WANTED: the same text
+is()
+{
+	if [ "$2" = "$3" ]; then
+		ok "$1"
+	else
+		not_ok "$1" "got '$2', wanted '$3'"
+	fi
+}
+
+# has WHAT FILE PATTERN: a line of the file matches; it is shown when none does
+has()
+{
+	if grep -qE -- "$3" "$2"; then
+		ok "$1"
+	else
+		not_ok "$1" "no line like '$3'"
+		sed 's/^/    /' "$2"
+	fi
+}
+
+# guest COMMAND [OPTION...]: boots Debian's kernel, or $guest_kernel (see tests/guest/kernel), under mvmm with more
+# options of `mvmm run`, runs COMMAND, which has no double quotes in it, and powers off. $guest_net is mvmm.net of
+# tests/guest/init, $guest_args more for the kernel. Prints the console as it comes; the status is mvmm's.
+guest()
+{
+	local kernel initrd words="console=ttyS0 quiet reboot=t panic=-1 ${guest_args:-}"
+	kernel=$("$tree/tests/guest/kernel" "${guest_kernel:-debian}") || return
+	initrd=$("$tree/tests/guest/initramfs" "${guest_kernel:-debian}") || return
+	timeout -k 5 "${guest_timeout:-60}" "$mvmm" run --kernel "$kernel" --initrd "$initrd" \
+		--cmdline "$words mvmm.net=${guest_net:-} mvmm.run=\"${1//[$'\n\t']/ }\"" "${@:2}" </dev/null |
+		sed -u 's/\r$//'
+	return "${PIPESTATUS[0]}"
+}
+
+# move FROM TO [OPTION...]: a machine goes from process to process, to `mvmm receive` with these options; $what is about what. What
+# the two commands say is in migrate.out and TO.out, the guest's serial port in TO.log.
+move()
+{
+	"$mvmm" receive --from "unix:$work/$2.sock" --name "$2" --serial "file=$work/$2.log" "${@:3}" >"$work/$2.out" 2>&1 </dev/null &
+	until_true 20 test -S "$work/$2.sock"
+	timeout -k 5 120 "$mvmm" migrate "$1" --to "unix:$work/$2.sock" >"$work/migrate.out" 2>&1
+	is "${what:?}: to $2" $? 0
+	tail -n 3 "$work/migrate.out" "$work/$2.out" | sed 's/^/    /'
+}
+
+# until_true SECONDS COMMAND...: tries it ten times a second, or as often as the host can
+until_true()
+{
+	local end=$((SECONDS + $1 + 1))
+	shift
+	until "$@" 2>/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.1
+	done
+}

@@ -1,0 +1,264 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The program itself: bad input ends with exit code 2, one line on stderr and nothing left behind; the help, the man
+# page and the completion know every command and option. TAP on stdout. usage: cli.sh MVMM SOURCE-ROOT
+set -u
+mvmm=$(realpath "$1")
+root=$(realpath "$2")
+unset XDG_RUNTIME_DIR
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/run" "$work/here"
+export XDG_RUNTIME_DIR=$work/run
+cd "$work/here" || exit 1
+# shellcheck source=tests/unit/tap.sh
+. "$root/tests/unit/tap.sh"
+
+# What is in the runtime folder and in the current one, but for the files that the tests made.
+left_behind() {
+	find "$work/run" -mindepth 2
+	find "$work/here" -mindepth 1 -newer "$work/made"
+}
+
+# complaint WORD... : what is wrong with how the program refuses these words.
+complaint() {
+	local code lines
+	timeout 10 "$mvmm" "$@" <"/dev/null" >"$work/out" 2>"$work/err"
+	code=$?
+	lines=$(wc -l <"$work/err")
+	[ $code = 2 ] || echo "exit code $code"
+	[ "$lines" = 1 ] || { echo "$lines lines on stderr:"; cat "$work/err"; }
+	grep -q '^mvmm: ' "$work/err" || echo 'the line does not begin with "mvmm: "'
+	[ -s "$work/out" ] && { echo "on stdout:"; cat "$work/out"; }
+	left_behind
+}
+
+# refuses NAME PATTERN WORD... : the program refuses the words, with a line in which PATTERN is found.
+refuses() {
+	local name=$1 pattern=$2 found
+	shift 2
+	found=$(complaint "$@")
+	grep -qE -- "$pattern" "$work/err" || found+=$'\n'"not in the line: $pattern"$'\n'$(cat "$work/err")
+	report "$name" "$found"
+}
+
+# An ELF file that a machine gets as far as its own faults with: 64-bit, x86-64, with a PVH note and a "hlt".
+make_kernel() {
+	local le=('\x00\x00\x00\x00\x00\x00\x00\x00')
+	printf '\x7fELF\x02\x01\x01\x00%b' "${le[0]}"
+	printf '\x02\x00\x3e\x00\x01\x00\x00\x00%b\x40\x00\x00\x00\x00\x00\x00\x00%b' '\x00\x00\x10\x00\x00\x00\x00\x00' "${le[0]}"
+	printf '\x00\x00\x00\x00\x40\x00\x38\x00\x02\x00\x40\x00\x00\x00\x00\x00'
+	# PT_LOAD: 0x10 bytes at offset 0x100 to 1 MiB
+	printf '\x01\x00\x00\x00\x05\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00'
+	printf '\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00'
+	printf '\x10\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00'
+	# PT_NOTE: at offset 0xb0, name "Xen", type 18 (XEN_ELFNOTE_PHYS32_ENTRY), 4 bytes
+	printf '\x04\x00\x00\x00\x04\x00\x00\x00\xb0\x00\x00\x00\x00\x00\x00\x00%b%b' "${le[0]}" "${le[0]}"
+	printf '\x14\x00\x00\x00\x00\x00\x00\x00\x14\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00'
+	printf '\x04\x00\x00\x00\x04\x00\x00\x00\x12\x00\x00\x00Xen\x00\x00\x00\x10\x00'
+	head -c $((0x100 - 0xb0 - 20)) /dev/zero
+	printf '\xfa\xf4\xeb\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00'
+}
+make_kernel >kernel
+head -c 65536 /dev/zero >disk
+head -c 30 kernel >truncated
+head -c 5000 /dev/urandom >garbage
+{ head -c 18 kernel; printf '\xb7\x00'; tail -c +21 kernel; } >arm
+truncate -s 600M large
+printf '{"cpus": 1,\n "kernel" "k"}' >broken.json
+printf '{"disk": [{"path": "disk", "redonly": true}]}' >unknown.json
+printf '{"cpus": 1, "cpus": 2}' >doubled.json
+touch "$work/made"
+sleep 0.05 # what a run leaves behind is newer
+
+refuses 'no command' 'no command; write mvmm run'
+refuses 'unknown command' 'rnu: unknown command, did you mean run\?' rnu
+refuses 'option before the command' 'options come after a command' --kernel kernel
+refuses 'no kernel named' '--kernel is missing' run
+refuses 'unknown option' '--memry: unknown option, did you mean --memory\?' run --memry 5
+refuses 'abbreviated option' '--mem: unknown option, did you mean --memory\?' run --mem 512M
+refuses 'unknown key' 'readony: unknown key, did you mean readonly\?' run --kernel kernel --disk disk,readony=on
+refuses 'unknown value' '--on-reboot exot: unknown value, did you mean exit\?' run --kernel kernel --on-reboot exot
+refuses 'missing value' '--kernel: needs a value' run --kernel
+refuses 'value taken for an option' '--kernel: needs a value' run --kernel --initrd
+refuses 'option given twice' '--cpus: given twice' run --cpus 1 --cpus 2
+refuses 'stray word' 'disk: unexpected' run --kernel kernel disk
+refuses 'short option' '-k: unknown option' run -k kernel
+refuses 'new line in a value' '--cpus 1\?2: not a number' run --cpus $'1\n2'
+refuses 'no CPU' '--cpus 0: out of range; write a number from 1 to 254' run --kernel kernel --cpus 0
+refuses 'too many CPUs' '--cpus 255: out of range' run --kernel kernel --cpus 255
+refuses 'memory not a page multiple' '--memory 1048577: not a multiple of the page size' run --kernel kernel --memory 1048577
+refuses 'no memory' '--memory 0: out of range' run --kernel kernel --memory 0
+refuses 'memory that is no size' '--memory lots: not a size' run --kernel kernel --memory lots
+refuses 'more memory than the machine has' '--memory 1T: more than this machine has' run --kernel kernel --memory 1T
+refuses 'name with a slash' '--name a/b: not a name' run --kernel kernel --name a/b
+refuses 'name too long' '--name x{33}: not a name' run --kernel kernel --name xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+refuses 'two devices of one id' '--disk id=a: another device has this id' run --kernel kernel --disk disk,id=a --disk disk,id=a
+many=()
+for _ in {1..30}; do many+=(--disk disk); done
+refuses 'too many devices' '31 devices: more than the 30' run --kernel kernel "${many[@]}"
+refuses 'migration to nowhere' '--to is missing' migrate
+refuses 'migration and status' 'one of --to, --status' migrate --to tcp:a --status
+refuses 'migration to no address' '--to: there: not an address' migrate --to there
+refuses 'migration within no time' '--downtime 300: not a time' migrate --to tcp:a --downtime 300
+refuses 'a copy of read-only disks alone' '--copy-readonly: only with --copy-disks' migrate --to tcp:a --copy-readonly
+refuses 'migration with too many streams' '--streams 17: out of range' migrate --to tcp:a --streams 17
+refuses 'reception from nowhere' '--from is missing' receive
+refuses 'reception from no address' '--from: tcp:\[x: ' receive --from 'tcp:[x'
+refuses 'vsock without a cid' 'cid is missing' run --kernel kernel --vsock socket=s
+refuses 'configuration missing' '--config none.json: open: No such file' run --config none.json
+refuses 'configuration that is no JSON' '--config broken.json: line 2, column' run --config broken.json
+refuses 'configuration with an unknown key' 'disk\[0\]: redonly: unknown key, did you mean readonly\?' run --config unknown.json
+refuses 'configuration with a doubled key' '--config doubled.json: line 1, column .*duplicate' run --config doubled.json
+refuses 'configuration that is a folder' '--config /: not a plain file' run --config /
+refuses 'kernel missing' '--kernel none: open: No such file' run --kernel none
+refuses 'kernel that is a folder' '--kernel /' run --kernel /
+refuses 'kernel truncated' '--kernel truncated' run --kernel truncated
+refuses 'kernel of garbage' '--kernel garbage' run --kernel garbage
+refuses 'kernel of another architecture' '--kernel arm' run --kernel arm
+XDG_RUNTIME_DIR=/proc/none refuses 'no place for the runtime folder' 'set XDG_RUNTIME_DIR' run --kernel kernel
+XDG_RUNTIME_DIR=here refuses 'runtime folder not absolute' 'not an absolute path' run --kernel kernel
+
+# skipped NAME REASON
+skipped() {
+	n=$((n + 1))
+	echo "ok $n - $1 # SKIP $2"
+}
+
+if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
+	refuses 'initrd missing' '--initrd none: .*No such file' run --kernel kernel --initrd none
+	refuses 'initrd larger than memory' '--initrd large: ' run --kernel kernel --initrd large --memory 128M
+	refuses 'disk missing' '--disk none: no such file' run --kernel kernel --disk none
+	refuses 'disk that is a folder' '--disk /tmp: ' run --kernel kernel --disk /tmp
+	refuses 'a file that was to be written is not left' '--disk none' run --kernel kernel --disk none --serial file=new --console ./new2
+	echo precious >old
+	touch -d '1 minute ago' old
+	refuses 'nor one overwritten' '--disk none' run --kernel kernel --disk none --serial file=old
+	report 'what was in it is there' "$(grep -q precious old || echo no)"
+	refuses 'tap missing' '--net tap=mvmm-none: ' run --kernel kernel --net tap=mvmm-none
+	refuses 'unknown CPU feature' 'avx5122: unknown feature, did you mean -avx512' run --kernel kernel --cpu host,-avx5122
+
+	# A machine that sits there, which has a name and a disk.
+	"$mvmm" run --kernel kernel --memory 32M --disk disk --name first --serial none </dev/null 2>"$work/first" &
+	first=$!
+	for _ in {1..100}; do
+		"$mvmm" ps | grep -q '^first .* running' && break
+		sleep 0.1
+	done
+	left_behind() { find "$work/run" -mindepth 2 ! -path '*/first*'; }
+	refuses 'name in use' "--name first: in use by process $first" run --kernel kernel --name first
+	refuses 'disk in use' '--disk disk: ' run --kernel kernel --disk disk
+	report 'info tells the disk' "$("$mvmm" info first | grep -q 'id disk0, kind disk' || echo no)"
+	report 'info gives JSON' "$("$mvmm" info --json first | grep -q '"memory": 33554432' || echo no)"
+	"$mvmm" stop first --timeout 1 2>"$work/err"
+	code=$?
+	report 'stop says when the guest does not listen' "$([ $code = 1 ] || echo code; grep -q 'stop --force first' "$work/err" || cat "$work/err")"
+	"$mvmm" pause first
+	report 'ps tells that it is paused' "$("$mvmm" ps | grep -q '^first .* paused' || echo no)"
+	"$mvmm" stop first --force
+	code=$?
+	report 'stop --force ends it' "$([ $code = 0 ] || echo code; [ -e "$work/run/mvmm/first" ] && echo folder)"
+	wait $first || echo code >>"$work/first"
+	report 'and the program with 0' "$(cat "$work/first")"
+	"$mvmm" pause frist 2>"$work/err"
+	code=$?
+	report 'no such machine' "$([ $code = 1 ] || echo code; grep -q 'frist: no machine of this name runs' "$work/err" || cat "$work/err")"
+
+	# Ends by signals, and after a crash the next one takes over without a word.
+	for signal in INT HUP KILL; do
+		"$mvmm" run --kernel kernel --memory 32M --name second --serial none </dev/null 2>"$work/err" &
+		second=$!
+		for _ in {1..100}; do
+			"$mvmm" ps | grep -q '^second .* running' && break
+			sleep 0.1
+		done
+		kill -$signal $second
+		wait $second 2>/dev/null
+		code=$?
+		report "SIG$signal ends it" "$([ $code = $((128 + $(kill -l $signal))) ] || echo code; cat "$work/err")"
+	done
+	report 'ps does not show the dead' "$("$mvmm" ps | grep second)"
+	left_behind() { find "$work/run" -mindepth 2; }
+	report 'and clears them away' "$(left_behind)"
+else
+	skipped 'what a machine refuses' 'no right to /dev/kvm'
+fi
+
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
+	mkdir -m 700 "$work/nobody"
+	chmod 711 "$work"
+	chown 65534 "$work/nobody"
+	cp "$mvmm" "$work/mvmm"
+	refuses_nobody() {
+		local mvmm=$work/as-nobody
+		printf '#!/bin/sh\nexec setpriv --reuid 65534 --clear-groups env XDG_RUNTIME_DIR=%s %s "$@"\n' "$work/nobody" "$work/mvmm" >"$mvmm"
+		chmod +x "$mvmm"
+		refuses "$@"
+	}
+	if setpriv --reuid 65534 --clear-groups test -x "$work/mvmm"; then
+		refuses_nobody 'no right to /dev/kvm' '/dev/kvm: .* group' run --kernel kernel
+	else
+		skipped 'no right to /dev/kvm' 'the temporary folder is closed to other users'
+	fi
+else
+	skipped 'no right to /dev/kvm' 'needs root, setpriv and a /dev/kvm that not everybody may use'
+fi
+
+# ---- the help, the man page and the completion ----
+
+options_of() { "$mvmm" help --words "$1" | sed 's/ .*//'; }
+
+missing_help() {
+	local command option
+	for command in $("$mvmm" help --words); do
+		"$mvmm" --help | grep -q "^  $command " || echo "mvmm --help: $command"
+		for option in $(options_of "$command"); do
+			"$mvmm" "$command" --help | grep -q -- "^  $option" || echo "mvmm $command --help: $option"
+		done
+	done
+}
+report 'the help knows every command and option' "$(missing_help)"
+
+missing_man() {
+	local command option
+	for command in $("$mvmm" help --words); do
+		grep -q "^\.SS.* $command" "$root/docs/mvmm.1" || echo "$command"
+		for option in $(options_of "$command"); do
+			grep -qF -- "${option//-/\\-}" "$root/docs/mvmm.1" || echo "$command $option"
+		done
+	done
+}
+report 'the man page knows every command and option' "$(missing_man)"
+
+# completes WANTED LINE : says when the completion offers something else for the end of the line.
+completes() {
+	local got
+	got=$(PATH=$(dirname "$mvmm"):$PATH bash -c '
+		source "$1"; COMP_LINE=$2; COMP_POINT=${#2}
+		_mvmm; printf "%s\n" "${COMPREPLY[@]}"' _ "$root/docs/mvmm.bash" "mvmm $2" | sort | paste -sd' ')
+	[ "$got" = "$1" ] || echo "mvmm $2: offers \"$got\", not \"$1\""
+}
+report 'the completion offers what there is' "$(
+	completes 'pause ps' p
+	completes '--memory' 'run --mem'
+	completes 'exit reboot' 'run --on-reboot '
+	completes 'off on' 'run --balloon='
+	completes 'disk,readonly=' 'run --cpus 2 --disk disk,reado'
+	completes 'off on' 'run --disk disk,readonly='
+	completes '1G' 'run --memory 512M,hugepages=1'
+	completes 'garbage' 'run --kernel gar'
+	completes 'passt passt=' 'run --net pas'
+	completes '--timeout' 'stop --t'
+	completes 'cancel stop-and-copy' 'migrate --on-timeout '
+	completes 'none zstd' 'migrate --compress='
+	completes '--serial' 'receive --se'
+	completes 'resume' 'help res'
+	completes 'unbind' 'vfio unb'
+	completes "$(ls /sys/bus/pci/devices 2>/dev/null | sed -n 's/^0000:00://p' | sort | paste -sd' ')" 'vfio bind --group 0000:00:'
+	completes '' 'vfio list '
+)"
+
+report 'the version is told' "$("$mvmm" --version | grep -vxE 'mvmm [0-9]+\.[0-9]+\.[0-9]+')"
+report 'nothing runs' "$("$mvmm" ps --json | tr -d '[] \n')"
+echo "1..$n"

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* devices/virtio/blk_file.c: what cannot be a disk is told in one sentence, and nobody else has the disk meanwhile. */
+#include "devices/virtio/virtio.h"
+#include "tests/unit/test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+struct image {
+	char dir[64], path[96];
+	struct virtio_blk_options options;
+};
+
+static void make_image(struct image *image, off_t size)
+{
+	int fd;
+
+	snprintf(image->dir, sizeof(image->dir), "%.40s/blkXXXXXX", getenv("TMPDIR") ?: "/tmp");
+	CHECK(mkdtemp(image->dir));
+	snprintf(image->path, sizeof(image->path), "%s/image", image->dir);
+	fd = open(image->path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, size) == 0);
+	close(fd);
+	image->options = (struct virtio_blk_options){.id = "disk0", .path = image->path, .queues = 1};
+}
+
+static void remove_image(struct image *image)
+{
+	unlink(image->path);
+	rmdir(image->dir);
+}
+
+/* What virtio_blk_create says to options; the path in it is replaced by PATH. */
+static const char *complaint(const struct virtio_blk_options *options)
+{
+	static char text[700];
+	struct guest_memory *memory = guest_memory_create();
+	struct virtio_device *device = NULL;
+	struct err err = {"nothing"};
+	char *at;
+
+	if (virtio_blk_create(options, memory, NULL, &device, &err) == 0)
+		device->ops->destroy(device);
+	guest_memory_destroy(memory);
+	snprintf(text, sizeof(text), "%s", err.text);
+	while ((at = strstr(text, options->path))) {
+		memmove(at + 4, at + strlen(options->path), strlen(at + strlen(options->path)) + 1);
+		memcpy(at, "PATH", 4);
+	}
+	return text;
+}
+
+static void says_what_is_wrong(void)
+{
+	struct image image;
+	char path[128];
+	uid_t user = geteuid();
+
+	make_image(&image, 0);
+	CHECK_STR(complaint(&image.options),
+		  "--disk PATH: it is empty; 'truncate -s 10G PATH' gives it a size");
+	CHECK_EQ(truncate(image.path, 4096), 0);
+	CHECK_STR(complaint(&image.options), "nothing");
+	image.options.queues = 65;
+	CHECK_STR(complaint(&image.options), "--disk PATH: queues=65: a disk has 1 to 64");
+	image.options.queues = 1;
+	image.options.serial = "123456789012345678901";
+	CHECK_STR(complaint(&image.options), "--disk PATH: serial=123456789012345678901: at most 20 characters");
+	image.options.serial = NULL;
+	CHECK_EQ(chmod(image.path, 0444) | chmod(image.dir, 0755), 0);
+	if (user == 0)
+		CHECK_EQ(seteuid(65534), 0);
+	CHECK_STR(complaint(&image.options),
+		  "--disk PATH: no right to write it; add readonly=on to only read, or change who may");
+	image.options.readonly = true;
+	CHECK_STR(complaint(&image.options), "nothing");
+	CHECK_EQ(seteuid(user), 0);
+	CHECK_EQ(chmod(image.path, 0), 0);
+	if (user == 0)
+		CHECK_EQ(seteuid(65534), 0);
+	CHECK_STR(complaint(&image.options),
+		  "--disk PATH: no right to read it; change its owner or mode, or run as a user who may");
+	CHECK_EQ(seteuid(user), 0);
+	image.options.path = image.dir;
+	CHECK_STR(complaint(&image.options),
+		  "--disk PATH: it is a directory; name an image file or a block device");
+	image.options.path = "/dev/null";
+	CHECK_STR(complaint(&image.options),
+		  "--disk PATH: it is neither a file nor a block device; name one of those");
+	snprintf(path, sizeof(path), "%s/none", image.dir);
+	image.options.path = path;
+	CHECK_STR(complaint(&image.options), "--disk PATH: no such file; 'truncate -s 10G PATH' makes an empty disk");
+	remove_image(&image);
+}
+
+static void locks_its_file(void)
+{
+	int ready[2], done[2], status;
+	struct virtio_device *first;
+	struct guest_memory *memory = guest_memory_create();
+	char expected[128], byte = 0;
+	struct image image;
+	pid_t pid;
+
+	make_image(&image, 4096);
+	CHECK(pipe(ready) == 0 && pipe(done) == 0);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		status = virtio_blk_create(&image.options, memory, NULL, &first, NULL);
+		_exit(status || write(ready[1], &byte, 1) != 1 || read(done[0], &byte, 1) != 1);
+	}
+	CHECK_EQ(read(ready[0], &byte, 1), 1);
+	snprintf(expected, sizeof(expected),
+		 "--disk PATH: in use by test_blk_file (pid %d); stop that first, or give each machine a disk of its own",
+		 (int)pid);
+	CHECK_STR(complaint(&image.options), expected);
+	image.options.readonly = true;
+	CHECK_STR(complaint(&image.options), expected);
+	CHECK_EQ(write(done[1], &byte, 1), 1);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+	/* Any number may read, none of them may write meanwhile; not in the same process either. */
+	CHECK_EQ(virtio_blk_create(&image.options, memory, NULL, &first, NULL), 0);
+	CHECK_STR(complaint(&image.options), "nothing");
+	image.options.readonly = false;
+	CHECK(strstr(complaint(&image.options), "in use by"));
+	first->ops->destroy(first);
+	CHECK_STR(complaint(&image.options), "nothing");
+	guest_memory_destroy(memory);
+	close(ready[0]);
+	close(ready[1]);
+	close(done[0]);
+	close(done[1]);
+	remove_image(&image);
+}
+
+/* A disk whose guest moves is open on both sides, and locked on one. */
+static void hands_its_lock_over(void)
+{
+	struct guest_memory *memory = guest_memory_create();
+	struct virtio_device *from, *to;
+	struct image image;
+	struct err err;
+
+	make_image(&image, 4096);
+	CHECK_EQ(virtio_blk_create(&image.options, memory, NULL, &from, NULL), 0);
+	image.options.unlocked = true;
+	CHECK_EQ(virtio_blk_create(&image.options, memory, NULL, &to, &err), 0);
+	image.options.unlocked = false;
+	CHECK_EQ(virtio_blk_lock(to, &err), -EBUSY);
+	CHECK(strstr(err.text, "in use by test_blk_file"));
+	virtio_blk_unlock(from);
+	CHECK_EQ(virtio_blk_lock(to, &err), 0);
+	CHECK_EQ(virtio_blk_lock(from, &err), -EBUSY);
+	CHECK(strstr(complaint(&image.options), "in use by"));
+	virtio_blk_unlock(to);
+	CHECK_EQ(virtio_blk_lock(from, &err), 0);
+	to->ops->destroy(to);
+	CHECK(strstr(complaint(&image.options), "in use by"));
+	from->ops->destroy(from);
+	guest_memory_destroy(memory);
+	remove_image(&image);
+}
+
+TEST_MAIN(TEST(says_what_is_wrong), TEST(locks_its_file), TEST(hands_its_lock_over))

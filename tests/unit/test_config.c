@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vmm/config: the options of `mvmm run`, their defaults and what is refused as a whole. */
+#include "vmm/config.h"
+#include "tests/unit/test.h"
+
+#include <fcntl.h>
+
+static struct machine_config config;
+static struct err err;
+
+/* Reads words separated by spaces and finishes the configuration. */
+static int configure(const char *line)
+{
+	static char copy[4096];
+	char *argv[100];
+	int argc = 0, code;
+
+	machine_config_done(&config);
+	err.text[0] = 0;
+	snprintf(copy, sizeof(copy), "%s", line);
+	for (char *word = strtok(copy, " "); word; word = strtok(NULL, " "))
+		argv[argc++] = word;
+	code = options_parse(&machine_options, &config, argc, argv, NULL, 0, &err);
+	return code ?: machine_config_finish(&config, &err);
+}
+
+static bool refused(const char *line, const char *sentence)
+{
+	int code = configure(line);
+
+	if (code != -EINVAL || strcmp(err.text, sentence) != 0)
+		printf("# %s: %d, \"%s\"\n", line, code, err.text);
+	return code == -EINVAL && strcmp(err.text, sentence) == 0;
+}
+
+static void defaults(void)
+{
+	char name[32];
+
+	CHECK_EQ(configure("--kernel k"), 0);
+	CHECK_STR(config.kernel, "k");
+	CHECK(!config.initrd && !config.cmdline && !config.balloon);
+	CHECK_EQ(config.memory.size, MIB(512));
+	CHECK_EQ(config.memory.hugepages, HUGEPAGES_NONE);
+	CHECK_EQ(config.memory.shared, TOGGLE_AUTO);
+	CHECK_EQ(config.cpus, 1);
+	CHECK_EQ(config.serial.kind, PORT_STDIO);
+	CHECK_EQ(config.console.kind, PORT_NONE);
+	CHECK_EQ(config.on_reboot, ON_REBOOT_REBOOT);
+	CHECK_EQ(config.iommufd, -1);
+	CHECK_EQ(config.vsock.cid, 0);
+	CHECK_EQ(machine_config_log_level(&config), LOG_INFO);
+	CHECK_EQ(machine_config_pci_devices(&config), 1);
+	snprintf(name, sizeof(name), "vm-%d", getpid());
+	CHECK_STR(config.name, name);
+}
+
+static void everything_at_once(void)
+{
+	CHECK_EQ(configure("--kernel k --initrd i --cmdline quiet --memory 64M,hugepages=2M,prefault=on,shared=on "
+			   "--cpus 254 --cpu host,-avx512f,-sgx --disk a,readonly=on,direct=on,queues=4,id=root,serial=s1 "
+			   "--disk b --net tap=t0,mac=52:54:00:00:00:01,queues=2,vhost=on --net passt --net passt=/s "
+			   "--vsock cid=3,socket=/v --console pty --serial file=/log --balloon on --name m.1 "
+			   "--on-reboot exit --dirty-tracking ring --vfio 0000:01:00.0,backend=legacy,rom=/r,id=gpu --vfio fd=9 --iommufd fd=8 "
+			   "--verbose"), 0);
+	CHECK_EQ(config.memory.hugepages, HUGEPAGES_2M);
+	CHECK(config.memory.prefault);
+	CHECK_EQ(config.memory.shared, TOGGLE_ON);
+	CHECK_EQ(config.cpus, 254);
+	CHECK_EQ(config.cpu.masked_count, 2);
+	CHECK_STR(config.cpu.masked[1], "sgx");
+	CHECK_EQ(config.disk_count, 2);
+	CHECK(config.disks[0].readonly && config.disks[0].direct);
+	CHECK_STR(config.disks[0].id, "root");
+	CHECK_STR(config.disks[0].serial, "s1");
+	CHECK_STR(config.disks[1].id, "disk1");
+	CHECK_EQ(config.net_count, 3);
+	CHECK_EQ(config.nets[0].kind, NET_TAP);
+	CHECK_STR(config.nets[0].target, "t0");
+	CHECK_EQ(config.nets[0].mac[5], 1);
+	CHECK(config.nets[0].vhost);
+	CHECK_EQ(config.nets[1].kind, NET_PASST);
+	CHECK(!config.nets[1].target);
+	CHECK_STR(config.nets[2].target, "/s");
+	CHECK_EQ(config.vsock.cid, 3);
+	CHECK_EQ(config.console.kind, PORT_PTY);
+	CHECK_EQ(config.serial.kind, PORT_FILE);
+	CHECK_STR(config.serial.path, "/log");
+	CHECK(config.balloon);
+	CHECK_EQ(config.on_reboot, ON_REBOOT_EXIT);
+	CHECK_EQ(config.dirty_tracking, DIRTY_TRACKING_RING);
+	CHECK_EQ(config.vfio_count, 2);
+	CHECK_EQ(config.vfios[0].backend, VFIO_BACKEND_LEGACY);
+	CHECK_EQ(config.vfios[0].rom, VFIO_ROM_FILE);
+	CHECK_STR(config.vfios[0].rom_file, "/r");
+	CHECK_EQ(config.vfios[1].fd, 9);
+	CHECK_EQ(config.vfios[1].rom, VFIO_ROM_ON);
+	CHECK_EQ(config.iommufd, 8);
+	CHECK_EQ(machine_config_log_level(&config), LOG_DEBUG);
+	CHECK_EQ(machine_config_pci_devices(&config), 11);
+}
+
+static void ports(void)
+{
+	CHECK_EQ(configure("--kernel k --console stdio"), 0);
+	CHECK_EQ(config.serial.kind, PORT_NONE);
+	CHECK_EQ(configure("--kernel k --console ./file"), 0);
+	CHECK_EQ(config.console.kind, PORT_FILE);
+	CHECK(refused("--kernel k --console stdio --serial stdio",
+		      "--console stdio: --serial is on stdio too; give one of them another place"));
+	CHECK(refused("--kernel k --serial stdoi", "--serial: stdoi: unknown key, did you mean stdio?"));
+}
+
+static void memory_sizes(void)
+{
+	CHECK(refused("--kernel k --memory 0", "--memory 0: out of range; write a size from 1M to 1T"));
+	CHECK(refused("--kernel k --memory 2T", "--memory 2T: out of range; write a size from 1M to 1T"));
+	CHECK(refused("--kernel k --memory 1048577",
+		      "--memory 1048577: not a multiple of the page size 4K; write 1M or 1028K"));
+	CHECK(refused("--kernel k --memory 3M,hugepages=2M",
+		      "--memory 3M: not a multiple of the page size 2M; write 2M or 4M"));
+	CHECK(refused("--kernel k --memory 512M,hugepages=1G",
+		      "--memory 512M: not a multiple of the page size 1G; write 1G or 1G"));
+	CHECK_EQ(configure("--kernel k --memory 1T"), -EINVAL);
+	CHECK(strstr(err.text, "--memory 1T: more than this machine has; write less than "));
+}
+
+static void cpu_counts(void)
+{
+	CHECK(refused("--kernel k --cpus 0", "--cpus 0: out of range; write a number from 1 to 254"));
+	CHECK(refused("--kernel k --cpus 255", "--cpus 255: out of range; write a number from 1 to 254"));
+	CHECK(refused("--kernel k --cpu hots", "--cpu hots: unknown value, did you mean host?"));
+}
+
+static void names_and_ids(void)
+{
+	CHECK_EQ(configure("--kernel k --name a"), 0);
+	CHECK_EQ(configure("--kernel k --name ../x"), -EINVAL);
+	CHECK_EQ(configure("--kernel k --name .x"), -EINVAL);
+	CHECK_EQ(configure("--kernel k --name a/b"), -EINVAL);
+	CHECK_EQ(configure("--kernel k --name 123456789012345678901234567890123"), -EINVAL);
+	CHECK(strstr(err.text, "--name 123456789012345678901234567890123: not a name; write 1 to 32 letters"));
+	CHECK(refused("--kernel k --disk a,id=x --net passt,id=x",
+		      "--net id=x: another device has this id; choose a different one"));
+	CHECK(refused("--kernel k --disk a --disk b,id=disk0",
+		      "--disk id=disk0: another device has this id; choose a different one"));
+	CHECK_EQ(configure("--kernel k --disk a,id=a/b"), -EINVAL);
+}
+
+static void devices(void)
+{
+	char line[1024] = "--kernel k";
+
+	for (int i = 0; i < 29; i++)
+		strcat(line, " --disk a");
+	CHECK_EQ(configure(line), 0);
+	strcat(line, " --disk a");
+	CHECK(refused(line, "31 devices: more than the 30 that fit on the bus; leave out some --disk, --net or --vfio"));
+	CHECK(refused("--kernel k --net vhost=on", "--net vhost=on: does not say which kind; write "
+		      "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,id=NAME]"));
+	CHECK_EQ(configure("--kernel k --net passt,vhost=on"), -EINVAL);
+	CHECK_EQ(configure("--kernel k --net passt,queues=2"), -EINVAL);
+	CHECK_EQ(configure("--kernel k --net tap=1234567890123456"), -EINVAL);
+	CHECK_EQ(configure("--kernel k --disk a,serial=123456789012345678901"), -EINVAL);
+	CHECK(refused("--kernel k --vfio backend=auto", "--vfio: no device; write --vfio BDF or --vfio fd=N"));
+	CHECK(refused("--kernel k --vsock cid=2", "--vsock cid=2: out of range; write a number from 3 to 2147483647"));
+	CHECK(refused("--kernel k --vsock socket=/x", "--vsock socket=/x: cid is missing; write cid=N[,socket=PATH]"));
+}
+
+/* A descriptor that was handed in leaves with its device: as long as it is open, the host does not get the device. */
+static void devices_come_and_go(void)
+{
+	char line[100];
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	snprintf(line, sizeof(line), "--kernel k --vfio fd=%d,id=handed", fd);
+	CHECK_EQ(configure(line), 0);
+	CHECK_EQ(machine_config_add_vfio(&config, "0000:01:00.0", &err), 0);
+	CHECK_STR(config.vfios[1].id, "vfio0");
+	CHECK_EQ(machine_config_add_vfio(&config, "fd=0", &err), -EINVAL);
+	CHECK_STR(err.text, "--vfio fd=0: descriptors are handed in to mvmm run; name the device");
+	CHECK_EQ(config.vfio_count, 2);
+	machine_config_remove_vfio(&config, "handed");
+	CHECK_EQ(config.vfio_count, 1);
+	CHECK(fcntl(fd, F_GETFD) < 0 && errno == EBADF);
+	machine_config_remove_vfio(&config, "nobody");
+	CHECK_EQ(config.vfio_count, 1);
+}
+
+static void what_is_missing(void)
+{
+	CHECK(refused("", "--kernel is missing; write --kernel FILE"));
+	CHECK(refused("--kernel k --quiet --verbose", "--quiet: cannot be together with --verbose; leave one out"));
+	CHECK(refused("--memry 5", "--memry: unknown option, did you mean --memory?"));
+	CHECK_EQ(configure("--kernel k --quiet"), 0);
+	CHECK_EQ(machine_config_log_level(&config), LOG_ERROR);
+}
+
+TEST_MAIN(TEST(defaults), TEST(everything_at_once), TEST(ports), TEST(memory_sizes), TEST(cpu_counts),
+	  TEST(names_and_ids), TEST(devices), TEST(devices_come_and_go), TEST(what_is_missing))

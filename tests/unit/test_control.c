@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vmm/control: the protocol, and clients that misbehave. */
+#include "vmm/control_machine.h"
+#include "tests/unit/test.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static struct event_loop *loop;
+static struct control *control;
+static struct control_machine machine;
+static struct machine_config config;
+static struct sockaddr_un address;
+static socklen_t address_len;
+static struct control_call *waiting;
+static int paused, stopped, forced;
+static uint64_t ballooned;
+
+static int do_pause(void *opaque, struct err *err)
+{
+	paused++;
+	return 0;
+}
+
+static int do_resume(void *opaque, struct err *err)
+{
+	return err_set(err, -EBUSY, "not now");
+}
+
+static int do_stop(void *opaque, bool force, struct err *err)
+{
+	stopped++;
+	forced += force;
+	return 0;
+}
+
+static int do_info(void *opaque, json_t *info, struct err *err)
+{
+	json_object_set_new(info, "state", json_string("running"));
+	return 0;
+}
+
+static int do_balloon(void *opaque, uint64_t bytes, struct err *err)
+{
+	ballooned = bytes;
+	return 0;
+}
+
+static int do_add_device(void *opaque, const char *vfio, const char **id, struct err *err)
+{
+	*id = "vfio0";
+	return strcmp(vfio, "0000:01:00.0") == 0 ? 0 : err_set(err, -ENODEV, "no such device");
+}
+
+/* "slow" is not let go. */
+static int do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
+			    void (*done)(void *opaque, int code), void *done_opaque, struct err *err)
+{
+	if (strcmp(id, "none") == 0)
+		return err_set(err, -ENOENT, "no such device");
+	done(done_opaque, strcmp(id, "slow") == 0 && !force ? -ETIMEDOUT : 0);
+	return 0;
+}
+
+static const struct control_ops ops = {
+	.add_device = do_add_device,
+	.remove_device = do_remove_device,
+	.pause = do_pause,
+	.resume = do_resume,
+	.stop = do_stop,
+	.info = do_info,
+	.balloon = do_balloon,
+};
+
+/* A slow method, answered by the test itself, and one with a large answer. */
+static void call_slow(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	waiting = call;
+}
+
+static void call_large(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	char *text = malloc(MIB(1));
+
+	memset(text, 'x', MIB(1));
+	control_reply(call, json_pack("{s:s#}", "text", text, (int)MIB(1)));
+	free(text);
+}
+
+/* Writes into the descriptor that came along. */
+static void call_write(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	_cleanup_(fd_close) int fd = control_take_fd(call);
+	bool written = fd >= 0 && write(fd, "hello", 5) == 5;
+
+	control_reply(call, json_pack("{s:b}", "written", written));
+}
+
+static void call_nothing(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	control_reply(call, NULL);
+}
+
+static const struct control_method test_methods[] = {
+	{"Slow", call_slow}, {"Large", call_large}, {"Write", call_write}, {"Nothing", call_nothing},
+};
+static const struct control_interface test_interface = {"io.test", "interface io.test\n", test_methods, 4};
+
+/* The server on a socket with an abstract address. */
+static void serve(bool own)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	address.sun_family = AF_UNIX;
+	address_len = sizeof(sa_family_t);
+	CHECK_EQ(bind(fd, (struct sockaddr *)&address, address_len), 0);
+	address_len = sizeof(address);
+	CHECK_EQ(getsockname(fd, (struct sockaddr *)&address, &address_len), 0);
+	CHECK_EQ(listen(fd, 32), 0);
+	paused = stopped = forced = 0;
+	waiting = NULL;
+	CHECK_EQ(event_loop_create(&loop, NULL), 0);
+	if (own) {
+		CHECK_EQ(control_create(loop, &fd, &test_interface, NULL, NULL, &control, NULL), 0);
+	} else {
+		machine_config_init(&config);
+		config.name = strdup("m");
+		machine = (struct control_machine){.config = &config, .ops = &ops};
+		CHECK_EQ(control_machine_create(&machine, loop, &fd, NULL, &control, NULL), 0);
+	}
+	CHECK_EQ(event_loop_start(loop, "control", NULL), 0);
+}
+
+static void destroy(void *opaque)
+{
+	control_destroy(control);
+}
+
+static void end(void)
+{
+	event_loop_call(loop, destroy, NULL);
+	event_loop_destroy(loop);
+	machine_config_done(&config);
+}
+
+static int client(void)
+{
+	const struct timeval limit = {.tv_sec = 5};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	CHECK_EQ(connect(fd, (struct sockaddr *)&address, address_len), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return fd;
+}
+
+/* One message from the server, "" at the end, "?" when nothing came in time. */
+static const char *receive(int fd)
+{
+	static char text[4096];
+	size_t len = 0;
+	ssize_t n = 0;
+
+	while (len < sizeof(text) - 1 && (n = recv(fd, text + len, 1, 0)) == 1 && text[len])
+		len++;
+	text[len] = 0;
+	return n < 0 ? "?" : text;
+}
+
+static void put(int fd, const char *text)
+{
+	CHECK_EQ(send(fd, text, strlen(text) + 1, MSG_NOSIGNAL), (ssize_t)strlen(text) + 1);
+}
+
+#define ASK(fd, request, answer)                   \
+	do {                                       \
+		put(fd, request);                  \
+		CHECK_STR(receive(fd), answer);    \
+	} while (0)
+
+#define BAD_SIZE "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"size\"}}"
+
+static void calls_the_machine(void)
+{
+	int fd;
+
+	serve(false);
+	fd = client();
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Pause\"}", "{\"parameters\":{}}");
+	CHECK_EQ(paused, 1);
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":1048576}}", "{\"parameters\":{}}");
+	CHECK_EQ(ballooned, MIB(1));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":-1}}", BAD_SIZE);
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":\"1M\"}}", BAD_SIZE);
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":281474976710656}}",
+	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"the guest has no more than 536870912 bytes of "
+	    "memory\"}}");
+	CHECK_EQ(ballooned, MIB(1));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Resume\",\"parameters\":{}}",
+	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"not now\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Stop\",\"parameters\":{\"force\":1}}",
+	    "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"force\"}}");
+	CHECK_EQ(stopped, 0);
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Stop\",\"parameters\":{\"force\":true}}", "{\"parameters\":{}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Stop\"}", "{\"parameters\":{}}");
+	CHECK_EQ(stopped, 2);
+	CHECK_EQ(forced, 1);
+	put(fd, "{\"method\":\"io.mvmm.Machine.Info\"}");
+	CHECK(strstr(receive(fd), "\"state\":\"running\""));
+	close(fd);
+	end();
+}
+
+#define FAILED(text) "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"" text "\"}}"
+#define BAD(name) "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"" name "\"}}"
+#define ADD "{\"method\":\"io.mvmm.Machine.AddDevice\""
+#define REMOVE "{\"method\":\"io.mvmm.Machine.RemoveDevice\",\"parameters\":"
+
+static void devices_come_and_go(void)
+{
+	int fd;
+
+	serve(false);
+	fd = client();
+	ASK(fd, ADD "}", BAD("vfio"));
+	ASK(fd, ADD ",\"parameters\":{\"vfio\":1}}", BAD("vfio"));
+	ASK(fd, ADD ",\"parameters\":{\"vfio\":\"x\"}}", FAILED("no such device"));
+	ASK(fd, ADD ",\"parameters\":{\"vfio\":\"0000:01:00.0\"}}", "{\"parameters\":{\"id\":\"vfio0\"}}");
+	ASK(fd, REMOVE "{}}", BAD("id"));
+	ASK(fd, REMOVE "{\"id\":\"a\",\"timeout\":0}}", BAD("timeout"));
+	ASK(fd, REMOVE "{\"id\":\"a\",\"timeout\":86401}}", BAD("timeout"));
+	ASK(fd, REMOVE "{\"id\":\"none\"}}", FAILED("no such device"));
+	ASK(fd, REMOVE "{\"id\":\"slow\"}}",
+	    FAILED("the guest has not let it go; it stays. --force takes it out all the same"));
+	ASK(fd, REMOVE "{\"id\":\"slow\",\"force\":true}}", "{\"parameters\":{}}");
+	ASK(fd, REMOVE "{\"id\":\"a\",\"timeout\":5}}", "{\"parameters\":{}}");
+	close(fd);
+	end();
+}
+
+static void describes_itself(void)
+{
+	int fd;
+
+	serve(true);
+	fd = client();
+	put(fd, "{\"method\":\"org.varlink.service.GetInfo\"}");
+	CHECK(strstr(receive(fd), "\"interfaces\":[\"org.varlink.service\",\"io.test\"]"));
+	ASK(fd, "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"io.test\"}}",
+	    "{\"parameters\":{\"description\":\"interface io.test\\n\"}}");
+	ASK(fd, "{\"method\":\"org.varlink.service.GetInterfaceDescription\",\"parameters\":{\"interface\":\"x\"}}",
+	    "{\"error\":\"org.varlink.service.InterfaceNotFound\",\"parameters\":{\"interface\":\"x\"}}");
+	ASK(fd, "{\"method\":\"io.test.None\"}",
+	    "{\"error\":\"org.varlink.service.MethodNotFound\",\"parameters\":{\"method\":\"io.test.None\"}}");
+	ASK(fd, "{\"method\":\"io.tes.Slow\"}",
+	    "{\"error\":\"org.varlink.service.InterfaceNotFound\",\"parameters\":{\"interface\":\"io.tes.Slow\"}}");
+	ASK(fd, "{\"method\":\"Slow\"}",
+	    "{\"error\":\"org.varlink.service.InterfaceNotFound\",\"parameters\":{\"interface\":\"Slow\"}}");
+	close(fd);
+	end();
+}
+
+static void refuses_what_is_no_request(void)
+{
+	static const char *const bad[] = {"", "[]", "{}", "nonsense", "{\"method\":1}", "{\"method\":\"a.b\",\"parameters\":[]}",
+					  "{\"method\":\"a.b\",\"method\":\"a.b\"}"};
+
+	serve(true);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		int fd = client();
+
+		put(fd, bad[i]);
+		CHECK(strstr(receive(fd), "{\"error\":\"io.test.Failed\",\"parameters\":{\"text\":\"not a request: "));
+		CHECK_STR(receive(fd), "");
+		close(fd);
+	}
+	end();
+}
+
+static void requests_are_bounded(void)
+{
+	static char text[CONTROL_MAX_REQUEST];
+	int fd;
+
+	serve(true);
+	fd = client();
+	memset(text, ' ', sizeof(text));
+	CHECK_EQ(send(fd, text, sizeof(text), MSG_NOSIGNAL), sizeof(text));
+	CHECK_STR(receive(fd), "{\"error\":\"io.test.Failed\",\"parameters\":{\"text\":\"not a request: longer than 64 KiB\"}}");
+	CHECK_STR(receive(fd), "");
+	close(fd);
+	end();
+}
+
+static void requests_may_come_in_pieces_and_together(void)
+{
+	static const char one[] = "{\"method\":\"io.mvmm.Machine.Pause\"}";
+	char two[2 * sizeof(one)];
+	int fd;
+
+	serve(false);
+	fd = client();
+	for (size_t i = 0; i < sizeof(one); i++)
+		CHECK_EQ(send(fd, one + i, 1, MSG_NOSIGNAL), 1);
+	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	memcpy(two, one, sizeof(one));
+	memcpy(two + sizeof(one), one, sizeof(one));
+	CHECK_EQ(send(fd, two, sizeof(two), MSG_NOSIGNAL), sizeof(two));
+	CHECK_EQ(shutdown(fd, SHUT_WR), 0);
+	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	CHECK_STR(receive(fd), "");
+	CHECK_EQ(paused, 3);
+	close(fd);
+	end();
+}
+
+static void oneway_has_no_answer(void)
+{
+	int fd;
+
+	serve(false);
+	fd = client();
+	put(fd, "{\"method\":\"io.mvmm.Machine.Resume\",\"oneway\":true}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Pause\"}", "{\"parameters\":{}}");
+	close(fd);
+	end();
+}
+
+static void wait_for_slow(void)
+{
+	for (int i = 0; i < 5000 && !__atomic_load_n(&waiting, __ATOMIC_ACQUIRE); i++)
+		usleep(1000);
+	CHECK(waiting);
+}
+
+static void progress_now(void *opaque)
+{
+	control_progress(waiting, json_pack("{s:i}", "percent", 50));
+}
+
+static void finish_now(void *opaque)
+{
+	control_reply(waiting, json_pack("{s:i}", "percent", 100));
+	waiting = NULL;
+}
+
+static void slow_calls_tell_how_they_go(void)
+{
+	int fd, other;
+
+	serve(true);
+	fd = client();
+	put(fd, "{\"method\":\"io.test.Slow\",\"more\":true}");
+	put(fd, "{\"method\":\"io.test.None\"}");
+	wait_for_slow();
+	event_loop_call(loop, progress_now, NULL);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"percent\":50},\"continues\":true}");
+	other = client(); /* others do not wait for it */
+	put(other, "{\"method\":\"org.varlink.service.GetInfo\"}");
+	CHECK(strstr(receive(other), "mvmm"));
+	close(other);
+	event_loop_call(loop, finish_now, NULL);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"percent\":100}}");
+	CHECK(strstr(receive(fd), "MethodNotFound"));
+	put(fd, "{\"method\":\"io.test.Slow\"}");
+	wait_for_slow();
+	event_loop_call(loop, progress_now, NULL); /* not asked for */
+	event_loop_call(loop, finish_now, NULL);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"percent\":100}}");
+	close(fd);
+	end();
+}
+
+static void clients_may_leave_at_any_time(void)
+{
+	int fd;
+
+	serve(true);
+	fd = client();
+	put(fd, "{\"method\":\"io.test.Slow\",\"more\":true}");
+	wait_for_slow();
+	close(fd);
+	fd = client();
+	put(fd, "{\"method\":\"org.varlink.service.GetInfo\"}"); /* by its answer the other's end was seen */
+	CHECK(strstr(receive(fd), "mvmm"));
+	event_loop_call(loop, progress_now, NULL);
+	event_loop_call(loop, finish_now, NULL);
+	put(fd, "{\"method\":\"io.test.Slow\"}");
+	wait_for_slow();
+	end();
+	control_reply(waiting, NULL); /* after the server's end */
+	CHECK_STR(receive(fd), "");
+	close(fd);
+}
+
+static void who_does_not_read_only_stops_itself(void)
+{
+	int slow, fd;
+
+	serve(true);
+	slow = client();
+	for (int i = 0; i < 20; i++)
+		put(slow, "{\"method\":\"io.test.Large\"}");
+	fd = client();
+	put(fd, "{\"method\":\"org.varlink.service.GetInfo\"}");
+	CHECK(strstr(receive(fd), "mvmm"));
+	for (int i = 0; i < 20; i++) {
+		static char text[MIB(1) + 64];
+		size_t len = 0;
+		ssize_t n;
+
+		while (len < MIB(1) + 27 && (n = recv(slow, text, MIN(sizeof(text), MIB(1) + 27 - len), 0)) > 0)
+			len += (size_t)n;
+		CHECK_EQ(len, MIB(1) + 27); /* {"parameters":{"text":"..."}} and its zero byte */
+	}
+	close(slow);
+	close(fd);
+	end();
+}
+
+static void clients_are_bounded(void)
+{
+	int fds[CONTROL_MAX_CLIENTS], fd;
+
+	serve(true);
+	for (unsigned int i = 0; i < CONTROL_MAX_CLIENTS; i++) {
+		fds[i] = client();
+		put(fds[i], "{\"method\":\"org.varlink.service.GetInfo\"}");
+		CHECK(strstr(receive(fds[i]), "mvmm"));
+	}
+	fd = client();
+	CHECK_STR(receive(fd), "");
+	close(fd);
+	for (unsigned int i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		close(fds[i]);
+	end();
+}
+
+/* Sends a request with that many copies of a descriptor. */
+static void put_fds(int fd, const char *text, int passed, unsigned int count)
+{
+	char space[CMSG_SPACE(8 * sizeof(int))] __attribute__((aligned(8))) = {0};
+	struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text) + 1};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
+				 .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	*header = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+	for (unsigned int i = 0; i < count; i++)
+		memcpy(CMSG_DATA(header) + i * sizeof(int), &passed, sizeof(int));
+	CHECK_EQ(sendmsg(fd, &message, MSG_NOSIGNAL), (ssize_t)strlen(text) + 1);
+}
+
+/* Whether every copy but ours of the pipe's writing end is closed: then its reading end tells so. */
+static bool nobody_has(int pipe_fds[2])
+{
+	char byte;
+
+	close(pipe_fds[1]);
+	for (int i = 0; i < 5000; i++) {
+		if (read(pipe_fds[0], &byte, 1) == 0)
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+static void descriptors_come_along(void)
+{
+	int fd, pipes[2];
+	char text[8] = "";
+
+	serve(true);
+	fd = client();
+	CHECK_EQ(pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+	put_fds(fd, "{\"method\":\"io.test.Write\"}", pipes[1], 1);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"written\":true}}");
+	CHECK_EQ(read(pipes[0], text, 5), 5);
+	CHECK_STR(text, "hello");
+	ASK(fd, "{\"method\":\"io.test.Write\"}", "{\"parameters\":{\"written\":false}}");
+	/* those that nobody takes, or beyond what there is room for, or of a request that is none, are closed */
+	put_fds(fd, "{\"method\":\"io.test.Nothing\"}", pipes[1], 1);
+	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	put_fds(fd, "{\"method\":\"io.test.Nothing\"}", pipes[1], 8);
+	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	put_fds(fd, "nonsense", pipes[1], 2);
+	CHECK(strstr(receive(fd), "not a request"));
+	CHECK(nobody_has(pipes));
+	close(pipes[0]);
+	close(fd);
+	end();
+}
+
+TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(devices_come_and_go), TEST(describes_itself), TEST(refuses_what_is_no_request), TEST(requests_are_bounded),
+	  TEST(requests_may_come_in_pieces_and_together), TEST(oneway_has_no_answer), TEST(slow_calls_tell_how_they_go),
+	  TEST(clients_may_leave_at_any_time), TEST(who_does_not_read_only_stops_itself), TEST(clients_are_bounded))

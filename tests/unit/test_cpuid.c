@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm/cpuid_x86.c and cpuid_offer_x86.c: masks reach what is built on a feature, topology fits the number of CPUs, a CPU
+ * that travels arrives as it was or is refused. No KVM: made-up leaves.
+ */
+#include "tests/unit/test.h"
+#include "vmm/cpuid_offer_x86.c"
+#include "vmm/cpuid_x86.c"
+
+/* A model with every feature bit set. */
+static struct guest_cpu *everything(unsigned int cpus)
+{
+	static const uint32_t leaves[][2] = {{0, 0}, {1, 0}, {4, 0}, {4, 1}, {4, 3}, {7, 0}, {7, 1}, {0xd, 0}, {0xd, 1},
+					     {0xd, 2}, {0xd, 5}, {0x80000001, 0}, {0x80000008, 0}, {0x8000001e, 0}};
+	struct guest_cpu *model = cpuid_alloc(cpus);
+
+	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++)
+		*get(model, leaves[i][0], leaves[i][1], 0) = (struct kvm_cpuid_entry2){
+			.function = leaves[i][0], .index = leaves[i][1], .eax = ~0u, .ebx = ~0u, .ecx = ~0u, .edx = ~0u};
+	cpuid_find(model, 0, 0)->eax = 7;
+	cpuid_find(model, 4, 0)->eax = 1 | 1 << 5;
+	cpuid_find(model, 4, 1)->eax = 2 | 1 << 5;
+	cpuid_find(model, 4, 3)->eax = 3 | 3 << 5;
+	return model;
+}
+
+static bool has(const struct guest_cpu *model, const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(cpuid_features); i++)
+		if (strcmp(cpuid_features[i].name, name) == 0)
+			return *cpuid_reg(cpuid_find(model, cpuid_features[i].leaf, cpuid_features[i].index), cpuid_features[i].reg) >>
+				       cpuid_features[i].bit & 1;
+	return false;
+}
+
+static void masks_reach_what_is_built_on_a_feature(void)
+{
+	struct guest_cpu *model = everything(1);
+
+	CHECK(clear_named(model, "AVX"));
+	CHECK(!has(model, "avx") && !has(model, "fma") && !has(model, "avx2") && !has(model, "avx512f"));
+	CHECK(!has(model, "avx512vl") && !has(model, "avx512_bf16") && !has(model, "vaes"));
+	CHECK(has(model, "xsave") && has(model, "sse4_2") && has(model, "pku"));
+	CHECK(clear_named(model, "xsave"));
+	CHECK(!has(model, "pku") && !has(model, "xsaveopt") && !has(model, "amx_int8"));
+	CHECK(clear_named(model, "pni"));
+	CHECK(!has(model, "sse3") && !has(model, "sse4_2") && !has(model, "sha_ni"));
+	CHECK(!clear_named(model, "nonsense"));
+	guest_cpu_destroy(model);
+}
+
+static void extended_state_follows_its_users(void)
+{
+	struct guest_cpu *model = everything(1);
+
+	fit_xsave(model);
+	CHECK_EQ(cpuid_find(model, 0xd, 2)->eax, ~0u);
+	CHECK(clear_named(model, "avx"));
+	fit_xsave(model);
+	CHECK_EQ(cpuid_find(model, 0xd, 2)->eax, 0);
+	CHECK_EQ(cpuid_find(model, 0xd, 5)->ebx, 0);
+	CHECK_EQ(cpuid_find(model, 0xd, 0)->eax & 0xe4, 0);
+	CHECK_EQ(cpuid_find(model, 0xd, 0)->eax >> 9 & 1, 1);
+	CHECK(clear_named(model, "xsave"));
+	fit_xsave(model);
+	CHECK_EQ(cpuid_find(model, 0xd, 0)->eax, 0);
+	guest_cpu_destroy(model);
+}
+
+static void topology_fits_the_cpus(void)
+{
+	static const struct {
+		unsigned int cpus, bits;
+	} cases[] = {{1, 0}, {2, 1}, {3, 2}, {4, 2}, {64, 6}, {254, 8}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct guest_cpu *model = everything(cases[i].cpus);
+
+		set_topology(model);
+		CHECK_EQ(cpuid_find(model, 0, 0)->eax, 0xb);
+		CHECK_EQ(cpuid_find(model, 0xb, 0)->ebx, 1);
+		CHECK_EQ(cpuid_find(model, 0xb, 1)->ebx, cases[i].cpus);
+		CHECK_EQ(cpuid_find(model, 0xb, 1)->eax, cases[i].bits);
+		CHECK_EQ(cpuid_find(model, 0xb, 1)->ecx, 0x201);
+		CHECK_EQ(cpuid_find(model, 1, 0)->edx >> 28 & 1, cases[i].cpus > 1);
+		CHECK_EQ(cpuid_find(model, 0x80000008, 0)->ecx & 0xff, cases[i].cpus - 1);
+		/* The first levels are a core's own, the third is everybody's. */
+		CHECK_EQ(cpuid_find(model, 4, 0)->eax >> 14 & 0xfff, 0);
+		CHECK_EQ(cpuid_find(model, 4, 3)->eax >> 14 & 0xfff, (1u << cases[i].bits) - 1);
+		guest_cpu_destroy(model);
+	}
+}
+
+static void the_processor_has_its_name(void)
+{
+	struct guest_cpu *model = cpuid_alloc(1);
+	uint32_t regs[4] = {0};
+
+	set_brand(model);
+	CHECK(!cpuid_find(model, 0x80000003, 0));
+	get(model, 0x80000000, 0, 0)->eax = 0x80000008;
+	get(model, 0x80000003, 0, 0);
+	set_brand(model);
+	__get_cpuid(0x80000003, &regs[0], &regs[1], &regs[2], &regs[3]);
+	CHECK_EQ(cpuid_find(model, 0x80000003, 0)->ecx, regs[2]);
+	CHECK(cpuid_find(model, 0x80000002, 0) && cpuid_find(model, 0x80000004, 0));
+	guest_cpu_destroy(model);
+}
+
+/* ---- the CPU that travels ---- */
+
+static struct err err;
+
+/* A host of its own: every feature, addresses of 40 bits, and parts of the extended state that lie somewhere. */
+static struct guest_cpu *host(void)
+{
+	struct guest_cpu *model = everything(2);
+
+	model->phys_bits = 40;
+	cpuid_find(model, 0xd, 0)->eax = 7;
+	cpuid_find(model, 0xd, 0)->edx = 0;
+	*get(model, 0xa, 0, 0) = (struct kvm_cpuid_entry2){.function = 0xa, .eax = 0x300402};
+	return model;
+}
+
+static void a_cpu_arrives_as_it_was(void)
+{
+	struct guest_cpu *from = everything(2), *to = cpuid_alloc(2);
+	json_t *offered;
+
+	CHECK_EQ(guest_cpu_write(from, &offered, &err), 0);
+	CHECK_EQ(read_table(offered, to, &err), 0);
+	CHECK_EQ(to->cpuid->nent, from->cpuid->nent);
+	CHECK(memcmp(to->cpuid->entries, from->cpuid->entries, from->cpuid->nent * sizeof(from->cpuid->entries[0])) == 0);
+	json_decref(offered);
+	guest_cpu_destroy(from);
+	guest_cpu_destroy(to);
+}
+
+static bool unreadable(const char *text)
+{
+	struct guest_cpu *to = cpuid_alloc(2);
+	json_t *offered = json_loads(text, 0, NULL);
+	int code = read_table(offered, to, &err);
+
+	json_decref(offered);
+	guest_cpu_destroy(to);
+	return code == -EBADMSG;
+}
+
+static void nonsense_is_refused(void)
+{
+	static const char format[] = "{\"architecture\": \"x86-64\", \"cpuid\": %s}";
+	static const char *const tables[] = {
+		"[]", "{}", "3", "[3]", "[[0,0,0,0,0,0]]", "[[0,0,0,0,0,0,0,0]]", "[[0,0,0,0,0,0,-1]]",
+		"[[0,0,0,0,0,0,4294967296]]", "[[0,0,0,0,0,0,\"1\"]]", "[[0,0,2,0,0,0,0]]",
+		"[[1,0,0,0,0,0,0],[1,0,0,0,0,0,1]]",
+	};
+	static char text[CPUID_MAX_ENTRIES * 32];
+	size_t used = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		snprintf(text, sizeof(text), format, tables[i]);
+		CHECK(unreadable(text));
+	}
+	CHECK_EQ(read_table(NULL, NULL, &err), -ENOTSUP);
+	used = (size_t)snprintf(text, sizeof(text), "{\"architecture\": \"x86-64\", \"cpuid\": [[0,0,0,0,0,0,0]");
+	for (unsigned int i = 1; i <= CPUID_MAX_ENTRIES; i++)
+		used += (size_t)snprintf(text + used, sizeof(text) - used, ",[%u,0,0,0,0,0,0]", i);
+	snprintf(text + used, sizeof(text) - used, "]}");
+	CHECK(unreadable(text));
+}
+
+static void missing_features_are_named(void)
+{
+	struct guest_cpu *guest = host(), *here = host();
+
+	CHECK_EQ(check(guest, here, &err), 0);
+	cpuid_find(here, 1, 0)->ecx &= ~(1u << 27 | 1u << 31);
+	cpuid_find(here, 1, 0)->edx &= ~(1u << 28);
+	CHECK_EQ(check(guest, here, &err), 0);
+	cpuid_find(here, 7, 0)->ebx &= ~(1u << 16 | 1u << 13);
+	cpuid_find(here, 1, 0)->ecx &= ~(1u << 19);
+	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_STR(err.text, "this host's CPU, or its KVM, lacks what the guest has seen: sse4_1, "
+			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f");
+	cpuid_find(here, 7, 0)->ebx = cpuid_find(here, 7, 0)->ecx = cpuid_find(here, 7, 0)->edx = 0;
+	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK(strstr(err.text, " more"));
+	guest_cpu_destroy(guest);
+	guest_cpu_destroy(here);
+}
+
+static void promises_are_kept(void)
+{
+	struct guest_cpu *guest = host(), *here = host();
+
+	cpuid_find(here, 0xd, 2)->ebx = 64;
+	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK(strstr(err.text, "part 2"));
+	cpuid_find(here, 0xd, 2)->ebx = ~0u;
+	here->phys_bits = 39;
+	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK(strstr(err.text, "40 bits"));
+	here->phys_bits = 40;
+	cpuid_find(here, 0xa, 0)->eax = 0x300302;
+	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK(strstr(err.text, "counters"));
+	cpuid_find(here, 0xa, 0)->eax = 0x300502;
+	CHECK_EQ(check(guest, here, &err), 0);
+	memcpy(&cpuid_find(here, 0, 0)->ebx, "Genu", 4);
+	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK(strstr(err.text, "Genu"));
+	guest_cpu_destroy(guest);
+	guest_cpu_destroy(here);
+}
+
+TEST_MAIN(TEST(masks_reach_what_is_built_on_a_feature), TEST(extended_state_follows_its_users),
+	  TEST(topology_fits_the_cpus), TEST(the_processor_has_its_name), TEST(a_cpu_arrives_as_it_was),
+	  TEST(nonsense_is_refused), TEST(missing_features_are_named), TEST(promises_are_kept))

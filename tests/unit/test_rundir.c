@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* vmm/rundir: names are claimed once, given free, and taken over from the dead. */
+#include "vmm/rundir.h"
+#include "tests/unit/test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static struct err err;
+static char base[64];
+
+/* A runtime folder of the test's own. */
+static void begin(void)
+{
+	strcpy(base, "/tmp/test_rundir.XXXXXX");
+	CHECK(mkdtemp(base));
+	setenv("XDG_RUNTIME_DIR", base, 1);
+}
+
+/* Removes it; false when something was left in it. */
+static bool end(void)
+{
+	char path[80];
+
+	snprintf(path, sizeof(path), "%s/mvmm", base);
+	return (rmdir(path) == 0 || errno == ENOENT) && rmdir(base) == 0;
+}
+
+static void claims_and_releases(void)
+{
+	struct rundir *rundir;
+	struct stat st;
+	char path[200], text[20] = "";
+	int fd;
+
+	begin();
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	snprintf(path, sizeof(path), "%s/mvmm/a", base);
+	CHECK_STR(rundir_path(rundir), path);
+	CHECK_EQ(stat(path, &st), 0);
+	CHECK_EQ(st.st_mode & 07777, 0700);
+	strcat(path, "/pid");
+	fd = open(path, O_RDONLY);
+	CHECK(read(fd, text, sizeof(text)) > 0);
+	close(fd);
+	CHECK_EQ(atoi(text), getpid());
+	rundir_release(rundir);
+	rundir_release(NULL);
+	CHECK(end());
+}
+
+static void a_name_is_claimed_once(void)
+{
+	struct rundir *rundir, *other;
+	char sentence[160];
+
+	begin();
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_claim("a", &other, &err), -EADDRINUSE);
+	snprintf(sentence, sizeof(sentence), "--name a: in use by process %d; choose another name or stop that machine", getpid());
+	CHECK_STR(err.text, sentence);
+	CHECK_EQ(rundir_claim("b", &other, &err), 0);
+	rundir_release(other);
+	rundir_release(rundir);
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	rundir_release(rundir);
+	CHECK(end());
+}
+
+/* A process that claims the name, listens, and dies without a word. */
+static void crash(const char *name)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		struct rundir *rundir;
+		int fd;
+
+		if (rundir_claim(name, &rundir, NULL) || rundir_listen(rundir, &fd, NULL))
+			_exit(1);
+		kill(getpid(), SIGKILL);
+	}
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK(WIFSIGNALED(status));
+}
+
+static void takes_over_from_the_dead(void)
+{
+	struct rundir *rundir;
+	int fd, other;
+
+	begin();
+	crash("a");
+	CHECK_EQ(rundir_connect("a", &fd, &err), -ENOENT);
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+	CHECK_EQ(rundir_connect("a", &other, &err), 0);
+	close(other);
+	close(fd);
+	rundir_release(rundir);
+	CHECK(end());
+}
+
+static int count(void *opaque, const char *name, pid_t pid)
+{
+	if (pid != getpid())
+		return -EINVAL;
+	++*(int *)opaque;
+	return 0;
+}
+
+static void lists_the_living_and_buries_the_dead(void)
+{
+	struct rundir *a, *b;
+	int found = 0;
+
+	begin();
+	CHECK_EQ(rundir_each(count, &found, &err), 0);
+	CHECK_EQ(found, 0);
+	CHECK_EQ(rundir_claim("a", &a, &err), 0);
+	CHECK_EQ(rundir_claim("b", &b, &err), 0);
+	crash("c");
+	CHECK_EQ(rundir_each(count, &found, &err), 0);
+	CHECK_EQ(found, 2);
+	rundir_release(a);
+	rundir_release(b);
+	CHECK(end());
+}
+
+static void refuses_strange_places(void)
+{
+	struct rundir *rundir;
+	char path[120];
+	int fd;
+
+	begin();
+	CHECK_EQ(rundir_claim("../a", &rundir, &err), -EINVAL);
+	CHECK_EQ(rundir_claim("", &rundir, &err), -EINVAL);
+	CHECK_EQ(rundir_connect("a/b", &fd, &err), -EINVAL);
+	snprintf(path, sizeof(path), "%s/mvmm", base);
+	CHECK_EQ(symlink("/tmp", path), 0);
+	CHECK(rundir_claim("a", &rundir, &err) < 0);
+	unlink(path);
+	setenv("XDG_RUNTIME_DIR", "relative", 1);
+	CHECK_EQ(rundir_claim("a", &rundir, &err), -EINVAL);
+	setenv("XDG_RUNTIME_DIR", "/proc/nothing", 1);
+	CHECK(rundir_claim("a", &rundir, &err) < 0);
+	CHECK(strstr(err.text, "set XDG_RUNTIME_DIR to a folder of your own"));
+	CHECK(end());
+}
+
+static void long_paths_work(void)
+{
+	char path[300];
+	struct rundir *rundir;
+	int fd, other;
+
+	begin();
+	snprintf(path, sizeof(path), "%s/%0150d", base, 7);
+	CHECK_EQ(mkdir(path, 0700), 0);
+	setenv("XDG_RUNTIME_DIR", path, 1);
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+	CHECK_EQ(rundir_connect("a", &other, &err), 0);
+	close(other);
+	close(fd);
+	rundir_release(rundir);
+	strcat(path, "/mvmm");
+	CHECK_EQ(rmdir(path), 0);
+	*strrchr(path, '/') = 0;
+	CHECK_EQ(rmdir(path), 0);
+	CHECK(end());
+}
+
+/* Eight processes claim one name over and over; never do two have it. */
+static void holds_under_contention(void)
+{
+	char path[120];
+	int failed = 0, status;
+
+	begin();
+	snprintf(path, sizeof(path), "%s/one", base);
+	for (int i = 0; i < 8; i++) {
+		if (fork())
+			continue;
+		for (int round = 0; round < 100; round++) {
+			struct rundir *rundir;
+			int found = 0, code = rundir_claim("a", &rundir, NULL);
+
+			if (code && code != -EADDRINUSE)
+				_exit(2);
+			if (i == 0)
+				rundir_each(count, &found, NULL);
+			if (code)
+				continue;
+			if (mkdir(path, 0700) < 0)
+				_exit(3);
+			rmdir(path);
+			rundir_release(rundir);
+		}
+		_exit(0);
+	}
+	for (int i = 0; i < 8; i++) {
+		wait(&status);
+		if (status)
+			printf("# a process ended with %d\n", WEXITSTATUS(status));
+		failed += status != 0;
+	}
+	CHECK_EQ(failed, 0);
+	CHECK(end());
+}
+
+static void is_cheap(void)
+{
+	struct timespec from, to;
+	const int rounds = 500;
+	double us;
+
+	begin();
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	for (int i = 0; i < rounds; i++) {
+		struct rundir *rundir;
+		int fd;
+
+		CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+		CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+		close(fd);
+		rundir_release(rundir);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	us = ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / 1e3 / rounds;
+	printf("# claim, listen and release: %.0f us\n", us);
+	CHECK(us < 5000);
+	CHECK(end());
+}
+
+TEST_MAIN(TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
+	  TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
+	  TEST(holds_under_contention), TEST(is_cheap))

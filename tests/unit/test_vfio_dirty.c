@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vfio/tracker: every device by its best tracker, results joined, nothing lost. Most cases are faults that other
+ * programs have had: coverage as one flag of a container, mixed trackers of which one is never asked, ranges reported
+ * that were never started, bits lost at an unmap or with a device that leaves.
+ */
+#include "tests/unit/vfio_bench.h"
+#include "vfio/tracker.h"
+
+static struct vfio_bench b;
+static struct vfio_device *one, *two;
+
+/* Devices 0 and 1 on IOMMUs of their own, 2 shares that of 0. */
+static void setup(bool first, bool second, uint64_t granule)
+{
+	int iommu;
+
+	bench_init(&b);
+	iommu = fake_iommu(b.fake, first);
+	fake_device(b.fake, "0000:01:00.0", fake_group(b.fake), iommu);
+	fake_device(b.fake, "0000:02:00.0", fake_group(b.fake), fake_iommu(b.fake, second));
+	fake_device(b.fake, "0000:03:00.0", fake_group(b.fake), iommu);
+	bench_space(&b, granule, NULL);
+}
+
+static void dma(int device, uint64_t gpa, uint64_t size)
+{
+	CHECK(fake_dma(b.fake, &b.fake->devices[device], gpa, size));
+}
+
+static bool is_dirty(uint64_t gpa)
+{
+	return bitmap_test(bench_bitmap, gpa / 4096);
+}
+
+static void the_iommu_tracks(void)
+{
+	setup(true, true, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	dma(0, 0x1000, 1);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
+	dma(0, 0x5000, 0x3000);
+	dma(0, HIGH_GPA + MIB(1), 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 3);
+	CHECK(is_dirty(0x5000) && is_dirty(0x7000));
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
+	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), 1);
+	CHECK(is_dirty(MIB(1)));
+	/* A request that starts in the middle of a long. */
+	dma(0, 0x9000, 0x2000);
+	CHECK_EQ(bench_collect(&b, 0x9000, 0x1000), 1);
+	CHECK(is_dirty(0));
+	CHECK_EQ(bench_collect(&b, 0x3000, 0x10000), 1);
+	CHECK(is_dirty(0xa000 - 0x3000));
+	dirty_set_stop(&b.dirty);
+	CHECK(!b.fake->objects[vfio_device_hwpt_id(one) - 1].log.on);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+static void a_shared_page_table_is_asked_once(void)
+{
+	struct fake_object *hwpt;
+
+	setup(true, true, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:03:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	hwpt = &b.fake->objects[vfio_device_hwpt_id(one) - 1];
+	b.fake->counted = IOMMUFD_UAPI_SET_DIRTY;
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(b.fake->count, 1);
+	dma(0, 0x1000, 1);
+	dma(2, 0x2000, 1);
+	b.fake->counted = IOMMUFD_UAPI_GET_DIRTY;
+	b.fake->count = 0;
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 2);
+	CHECK_EQ(b.fake->count, 1);
+	/* The first one leaves: the log goes on for the other, and what the first wrote is not lost. */
+	dma(0, 0x3000, 1);
+	dma(2, 0x4000, 1);
+	vfio_device_close(one);
+	CHECK(hwpt->log.on);
+	dma(2, 0x5000, 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 3);
+	dirty_set_stop(&b.dirty);
+	CHECK(!hwpt->log.on);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* One tracks, the other does not: the second makes everything dirty, in every round, and it is said. */
+static void what_nobody_covers_is_dirty(void)
+{
+	setup(true, false, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: neither the device nor its IOMMU tells"), 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
+	CHECK_EQ(bench_collect(&b, 0x3000, 0x5000), 5);
+	CHECK(is_dirty(0) && is_dirty(0x4000));
+	CHECK_EQ(bench_collect(&b, 0x41000, 0x41000), 0x41);
+	/* When it leaves, what it may have written is still dirty, once. Coverage is a device's, not the container's. */
+	vfio_device_close(two);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
+	dma(0, 0x1000, 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* A has only its own log, B only its IOMMU: each is asked, neither is forgotten. */
+static void mixed_trackers_are_joined(void)
+{
+	setup(false, true, 0);
+	b.fake->devices[0].can_log = true;
+	b.fake->devices[0].log_page_size = 65536;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(one->coverage, VFIO_COVERAGE_DEVICE);
+	CHECK_EQ(two->coverage, VFIO_COVERAGE_HWPT);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(one->dma_log.page_size, 65536);
+	dma(0, 0x1000, 1);
+	dma(1, 0x2000, 1);
+	CHECK_EQ(guest_memory_write(b.memory, 0x3000, "x", 1), 0);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 3);
+	CHECK(is_dirty(0x1000) && is_dirty(0x2000) && is_dirty(0x3000));
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
+	dirty_set_stop(&b.dirty);
+	CHECK(!b.fake->devices[0].log.on);
+	vfio_device_close(one);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* A device's own log beats its IOMMU, which then need not be started, unless somebody else on it needs it. */
+static void the_best_tracker_is_started(void)
+{
+	struct vfio_device_options options = {.device = "0000:03:00.0", .backend = VFIO_WANT_IOMMUFD, .no_device_log = true};
+	struct fake_object *hwpt;
+
+	setup(true, true, 0);
+	b.fake->devices[0].can_log = b.fake->devices[2].can_log = true;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	hwpt = &b.fake->objects[vfio_device_hwpt_id(one) - 1];
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK(b.fake->devices[0].log.on && !hwpt->log.on);
+	/* Attached while tracking goes on: its log is started before it can write. */
+	CHECK_EQ(vfio_device_open(b.space, &options, &two, &b.err), 0);
+	CHECK_EQ(two->coverage, VFIO_COVERAGE_HWPT);
+	CHECK(hwpt->log.on && !b.fake->devices[2].log.on);
+	dma(2, 0x1000, 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* What is reported is what was started: two spans, the same objects. */
+static void the_log_is_asked_for_what_it_was_started_for(void)
+{
+	struct guest_region region = {.gpa = GIB(8), .size = MIB(4), .fd = -1};
+
+	setup(false, false, 0);
+	region.host = b.host;
+	b.fake->devices[0].can_log = true;
+	b.fake->devices[0].log_max_ranges = 2;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(b.fake->devices[0].log_range_count, 2);
+	CHECK_EQ(b.fake->devices[0].log_ranges[1].iova, HIGH_GPA);
+	CHECK_EQ(b.fake->devices[0].log_ranges[1].length, HIGH_SIZE);
+	/* Memory added now was never started: the device is not asked for it, all of it counts, and it is said once. */
+	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+	CHECK_EQ(bench_collect(&b, GIB(8), MIB(4)), MIB(4) / 4096);
+	CHECK_EQ(bench_collect(&b, GIB(8), MIB(4)), MIB(4) / 4096);
+	CHECK_EQ(bench_logged(&b, "memory added after its DMA log was started counts as dirty"), 1);
+	dma(0, HIGH_GPA, 1);
+	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), 1);
+	/* From the next start on it is covered. */
+	dirty_set_stop(&b.dirty);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(b.fake->devices[0].log_range_count, 2);
+	CHECK_EQ(bench_collect(&b, GIB(8), MIB(4)), 0);
+	dma(0, GIB(8) + 0x1000, 1);
+	CHECK_EQ(bench_collect(&b, GIB(8), MIB(4)), 1);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* A larger region takes the place of a logged one: what the log was not started for is not asked of it. */
+static void a_region_that_has_grown_is_asked_for_in_part(void)
+{
+	struct guest_region region = {.gpa = GIB(8), .size = MIB(4), .fd = -1};
+	const struct vfio_device *who;
+
+	setup(false, false, 0);
+	region.host = b.host;
+	b.fake->devices[0].can_log = true;
+	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(vfio_tracker_untold(b.space, &who), 0);
+	CHECK(!who);
+	guest_memory_remove(b.memory, GIB(8), NULL);
+	region.gpa = GIB(8) - MIB(1);
+	region.size = MIB(8);
+	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+	dma(0, GIB(8) + 0x1000, 1);
+	dma(0, GIB(8) + MIB(5), 1);
+	CHECK_EQ(bench_collect(&b, GIB(8) - MIB(1), MIB(8)), MIB(3) / 4096 + 1);
+	CHECK(is_dirty(MIB(1) + 0x1000) && is_dirty(MIB(6)) && is_dirty(MIB(5)) && !is_dirty(MIB(5) - 0x1000));
+	CHECK_EQ(vfio_tracker_untold(b.space, &who), MIB(3));
+	CHECK(who == one);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* While rounds follow it is not sent each time; what it may have written to memory that goes is known at once. */
+static void what_nobody_covers_waits_for_the_last_round(void)
+{
+	const struct vfio_device *who;
+
+	setup(true, false, MIB(8));
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(vfio_tracker_untold(b.space, &who), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(vfio_tracker_untold(b.space, &who), LOW_SIZE + HIGH_SIZE);
+	CHECK(who == two);
+	b.dirty.rounds_follow = true;
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	dma(0, 0x2000, 1);
+	dma(1, 0x3000, 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+	CHECK_EQ(vfio_space_release(b.space, MIB(8), MIB(8), &b.err), 0);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), MIB(8) / 4096);
+	CHECK(is_dirty(MIB(8)) && is_dirty(MIB(16) - 4096));
+	CHECK_EQ(vfio_tracker_untold(b.space, &who), LOW_SIZE + HIGH_SIZE - MIB(8));
+	b.dirty.rounds_follow = false;
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
+	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), HIGH_SIZE / 4096);
+	b.dirty.rounds_follow = true;
+	vfio_device_close(two);
+	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), HIGH_SIZE / 4096);
+	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), 0);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* Memory added while an IOMMU tracks is covered by it at once. */
+static void hot_added_memory_is_tracked_by_the_iommu(void)
+{
+	struct guest_region region = {.gpa = GIB(8), .size = MIB(4), .fd = -1};
+
+	setup(true, true, 0);
+	region.host = b.host;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+	CHECK_EQ(bench_collect(&b, GIB(8), MIB(4)), 0);
+	dma(0, GIB(8) + 0x3000, 1);
+	CHECK_EQ(bench_collect(&b, GIB(8), MIB(4)), 1);
+	CHECK_EQ(guest_memory_remove(b.memory, GIB(8), &b.err), 0);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+static void fail_once(unsigned long request, int code)
+{
+	b.fake->fail_request = request;
+	b.fake->fail_request_errno = code;
+	b.fake->fail_times = 1;
+}
+
+/* The second start fails: the first is undone, nobody else is touched, and the errno is the kernel's. */
+static void a_failed_start_undoes_what_was_started(void)
+{
+	setup(true, true, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	b.fake->counted = IOMMUFD_UAPI_SET_DIRTY;
+	b.fake->fail_after = 1;
+	fail_once(IOMMUFD_UAPI_SET_DIRTY, -ENOSPC);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), -ENOSPC);
+	CHECK_HAS(b.err.text, "start the dirty log of the IOMMU (hwpt)");
+	CHECK_EQ(b.fake->count, 3); /* on, refused, off again */
+	CHECK(!b.fake->objects[vfio_device_hwpt_id(one) - 1].log.on);
+	CHECK(!b.fake->objects[vfio_device_hwpt_id(two) - 1].log.on);
+	CHECK(!one->tracking && !two->tracking);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	dirty_set_stop(&b.dirty);
+	/* A device that takes fewer ranges than there are says so. */
+	vfio_device_close(two);
+	b.fake->devices[1].can_log = true;
+	b.fake->devices[1].log_max_ranges = 1;
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), -E2BIG);
+	CHECK_HAS(b.err.text, "0000:02:00.0: start the device's DMA log");
+	/* Stopping what never was started does nothing. */
+	b.fake->count = 0;
+	one->source.ops->stop(&one->source);
+	two->source.ops->stop(&two->source);
+	CHECK_EQ(b.fake->count, 0);
+	vfio_device_close(one);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* A log that cannot be read may have lost bits: collect fails, whichever of several it was. */
+static void a_failed_report_fails_the_collect(void)
+{
+	setup(true, true, 0);
+	b.fake->devices[1].can_log = true;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	fail_once(IOMMUFD_UAPI_GET_DIRTY, -EFAULT);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), -EFAULT);
+	CHECK_HAS(b.err.text, "0000:01:00.0: read the dirty log (hwpt) of 0x0-0x1ffffff");
+	fail_once(VFIO_DEVICE_FEATURE, -EIO);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), -EIO);
+	CHECK_HAS(b.err.text, "0000:02:00.0: read the dirty log (device log)");
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
+	/* The device leaves and its log cannot be read: all of it counts, and only as long as somebody has not collected. */
+	dma(0, 0x1000, 1);
+	fail_once(IOMMUFD_UAPI_GET_DIRTY, -EFAULT);
+	vfio_device_close(one);
+	CHECK_EQ(bench_logged(&b, "what it wrote to 0x0-0x1ffffff is not known (Bad address): all of it counts as dirty"), 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
+	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), 0);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* A query across a hole is answered with success and drops what follows: so nothing is asked across one. */
+static void holes_hide_nothing(void)
+{
+	setup(true, true, MIB(2));
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(vfio_space_release(b.space, MIB(4), MIB(2), &b.err), 0);
+	dma(0, MIB(2), 1);
+	dma(0, MIB(6), 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 2);
+	CHECK(is_dirty(MIB(2)) && is_dirty(MIB(6)));
+	CHECK_EQ(bench_collect(&b, MIB(4), MIB(2)), 0);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* The bits of a range that is unmapped while it is tracked go to guest memory's own log first. */
+static void an_unmap_loses_no_bits(void)
+{
+	setup(true, true, MIB(2));
+	b.fake->devices[1].can_log = true;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	dma(0, MIB(4) + 0x3000, 1);
+	dma(1, MIB(4) + 0x4000, 1);
+	b.fake->counted = IOMMUFD_UAPI_GET_DIRTY;
+	CHECK_EQ(vfio_space_release(b.space, MIB(4), MIB(2), &b.err), 0);
+	CHECK_EQ(b.fake->count, 1);
+	/* The IOMMU was asked not to clear: its unmap flushes anyway. */
+	CHECK_EQ(b.fake->objects[vfio_device_hwpt_id(one) - 1].log.count, 1);
+	CHECK_EQ(bench_collect(&b, MIB(4), MIB(2)), 2);
+	CHECK(is_dirty(0x3000) && is_dirty(0x4000));
+	/* A query that fails does not keep it from being unmapped; everything counts then. */
+	fail_once(IOMMUFD_UAPI_GET_DIRTY, -EFAULT);
+	CHECK_EQ(vfio_space_release(b.space, MIB(8), MIB(2), &b.err), 0);
+	CHECK(!fake_mapped(b.fake, &b.fake->devices[0], MIB(8), 4096));
+	CHECK_EQ(bench_collect(&b, MIB(8), MIB(2)), MIB(2) / 4096);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* Runs that begin anywhere in the bitmap. */
+static void bits_fall_where_they_belong(void)
+{
+	setup(true, true, KIB(64));
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(vfio_space_release(b.space, KIB(64), KIB(128), &b.err), 0);
+	for (uint64_t gpa = KIB(192); gpa < KIB(1024); gpa += KIB(28)) {
+		dma(0, gpa, 1);
+		CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+		CHECK(is_dirty(gpa));
+		dma(0, gpa, 1);
+		CHECK_EQ(bench_collect(&b, KIB(60), MIB(2)), 1);
+		CHECK(is_dirty(gpa - KIB(60)));
+	}
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+#define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+
+/* Type1 with a mediated device alone knows single pages, and refuses a query that cuts one of its maps. */
+static void type1_is_asked_for_whole_maps(void)
+{
+	bench_init(&b);
+	fake_mdev(b.fake, UUID, fake_group(b.fake));
+	b.fake->type1_dirty = true;
+	bench_space(&b, MIB(2), NULL);
+	CHECK_EQ(bench_open(&b, UUID, VFIO_WANT_LEGACY, &one), 0);
+	CHECK_EQ(one->coverage, VFIO_COVERAGE_TYPE1);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	dma(0, 0x1000, 1);
+	dma(0, 0x5000, 1);
+	dma(0, MIB(2) - 4096, 1);
+	/* Asked for a part of a map: the rest is told later, by the log of guest memory. */
+	CHECK_EQ(bench_collect(&b, 0x4000, 0x4000), 1);
+	CHECK(is_dirty(0x1000));
+	CHECK_EQ(bench_collect(&b, 0, MIB(4)), 2);
+	CHECK(is_dirty(0x1000) && is_dirty(MIB(2) - 4096));
+	CHECK_EQ(bench_collect(&b, 0, MIB(4)), 0);
+	/* What other sources have set stays set, though the kernel writes the whole bitmap here. */
+	dma(0, 0x7000, 1);
+	CHECK_EQ(one->source.ops->collect(&one->source, 0, MIB(2), bench_bitmap, &b.err), 0);
+	CHECK(is_dirty(0x7000));
+	dma(0, 0x8000, 1);
+	CHECK_EQ(one->source.ops->collect(&one->source, 0, MIB(2), bench_bitmap, &b.err), 0);
+	CHECK(is_dirty(0x7000) && is_dirty(0x8000));
+	dma(0, MIB(6), 1);
+	CHECK_EQ(vfio_space_release(b.space, MIB(6), MIB(2), &b.err), 0);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+	dirty_set_stop(&b.dirty);
+	CHECK(!b.fake->containers[0].log.on);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+static void type1_with_an_iommu_says_everything(void)
+{
+	setup(true, true, 0);
+	b.fake->type1_dirty = true;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
+	CHECK_EQ(bench_collect(&b, 0x3000, 0x1000), 1);
+	dirty_set_stop(&b.dirty);
+	/* A bitmap that the kernel does not take is not asked for. */
+	vfio_device_close(one);
+	b.fake->type1_max_bitmap = 512;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), -E2BIG);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+TEST_MAIN(TEST(the_iommu_tracks), TEST(a_shared_page_table_is_asked_once), TEST(what_nobody_covers_is_dirty),
+	  TEST(mixed_trackers_are_joined), TEST(the_best_tracker_is_started),
+	  TEST(the_log_is_asked_for_what_it_was_started_for), TEST(a_region_that_has_grown_is_asked_for_in_part),
+	  TEST(what_nobody_covers_waits_for_the_last_round), TEST(hot_added_memory_is_tracked_by_the_iommu),
+	  TEST(a_failed_start_undoes_what_was_started), TEST(a_failed_report_fails_the_collect), TEST(holes_hide_nothing),
+	  TEST(bits_fall_where_they_belong), TEST(an_unmap_loses_no_bits), TEST(type1_is_asked_for_whole_maps), TEST(type1_with_an_iommu_says_everything))

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See binding.h. */
+#include "vfio/binding.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#define PCI "/sys/bus/pci"
+#define VFIO_PCI "vfio-pci"
+#define MAX_FUNCTIONS 4096u
+
+/* Names of a directory, sorted. */
+struct names {
+	char (*list)[64];
+	size_t count, room;
+	int code;
+};
+
+static void add_name(void *opaque, const char *name)
+{
+	struct names *names = opaque;
+
+	if (names->code < 0 || names->count == MAX_FUNCTIONS)
+		return;
+	if (names->count == names->room) {
+		size_t room = names->room ? names->room * 2 : 32;
+		void *grown = realloc(names->list, room * sizeof(names->list[0]));
+
+		if (!grown) {
+			names->code = -ENOMEM;
+			return;
+		}
+		names->list = grown;
+		names->room = room;
+	}
+	snprintf(names->list[names->count++], sizeof(names->list[0]), "%.63s", name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(a, b);
+}
+
+/* The caller frees names->list. A directory that is not there is an empty one. */
+static int read_names(const struct vfio_sys *sys, const char *path, struct names *names)
+{
+	int ret = sys->ops->list(sys, path, add_name, names);
+
+	if (ret < 0 && ret != -ENOENT)
+		return ret;
+	if (names->code < 0)
+		return names->code;
+	if (names->count)
+		qsort(names->list, names->count, sizeof(names->list[0]), by_name);
+	return 0;
+}
+
+static unsigned long read_number(const struct vfio_sys *sys, const char *name, const char *file)
+{
+	char path[256], text[32];
+
+	snprintf(path, sizeof(path), PCI "/devices/%.64s/%s", name, file);
+	return sys->ops->read_file(sys, path, text, sizeof(text)) < 0 ? 0 : strtoul(text, NULL, 0);
+}
+
+/* ---- looking ---- */
+
+struct group_check {
+	const struct vfio_sys *sys;
+	bool shared;
+};
+
+/* vfio-pci and its relatives may share a group with each other, with driverless devices and with bridges. */
+static void check_member(void *opaque, const char *name)
+{
+	struct group_check *check = opaque;
+	struct vfio_host host;
+
+	if (vfio_host_find(check->sys, name, &host, NULL) == 0 && host.driver[0] && !strstr(host.driver, "vfio") &&
+	    read_number(check->sys, name, "class") >> 8 != 0x0604 && strcmp(host.driver, "pci-stub") != 0)
+		check->shared = true;
+}
+
+static enum vfio_fitness fitness_of(const struct vfio_sys *sys, const struct vfio_function *function)
+{
+	struct group_check check = {.sys = sys};
+	char path[64];
+	int fd;
+
+	if (function->class_code >> 16 == 0x06)
+		return VFIO_FIT_BRIDGE;
+	if (function->host.group < 0 || function->host.noiommu)
+		return VFIO_FIT_NO_IOMMU;
+	if (!strstr(function->host.driver, "vfio"))
+		return VFIO_FIT_BOUND_ELSE;
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices", function->host.group);
+	sys->ops->list(sys, path, check_member, &check);
+	if (check.shared)
+		return VFIO_FIT_SHARED;
+	snprintf(path, sizeof(path), "/dev/vfio/%d", function->host.group);
+	fd = sys->ops->open(sys, path, O_RDWR);
+	if (fd == -EBUSY)
+		return VFIO_FIT_IN_USE;
+	vfio_sys_close(sys, &fd);
+	return VFIO_FIT_READY;
+}
+
+int vfio_binding_each(const struct vfio_sys *sys, void (*fn)(void *opaque, const struct vfio_function *function),
+		      void *opaque, struct err *err)
+{
+	struct names names = {0};
+	int ret = read_names(sys, PCI "/devices", &names);
+
+	for (size_t i = 0; i < names.count && ret == 0; i++) {
+		const char *name = names.list[i];
+		struct vfio_function function = {0};
+		char path[256], target[256];
+
+		/* One that goes away meanwhile is left out. */
+		if (vfio_host_find(sys, name, &function.host, NULL) < 0)
+			continue;
+		function.vendor = (uint16_t)read_number(sys, name, "vendor");
+		function.device = (uint16_t)read_number(sys, name, "device");
+		function.class_code = (uint32_t)read_number(sys, name, "class");
+		function.vfs = (unsigned int)read_number(sys, name, "sriov_numvfs");
+		function.total_vfs = (unsigned int)read_number(sys, name, "sriov_totalvfs");
+		snprintf(path, sizeof(path), PCI "/devices/%.64s/physfn", name);
+		if (sys->ops->readlink(sys, path, target, sizeof(target)) == 0)
+			snprintf(function.parent, sizeof(function.parent), "%.63s",
+				 strrchr(target, '/') ? strrchr(target, '/') + 1 : target);
+		function.fitness = fitness_of(sys, &function);
+		fn(opaque, &function);
+	}
+	free(names.list);
+	return ret < 0 ? err_sys(err, ret, "read " PCI "/devices") : 0;
+}
+
+int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, const char *name), void *opaque,
+			   struct err *err)
+{
+	struct names names = {0};
+	int ret = read_names(sys, "/sys/bus/mdev/devices", &names);
+
+	for (size_t i = 0; i < names.count && ret == 0; i++)
+		fn(opaque, names.list[i]);
+	free(names.list);
+	return ret < 0 ? err_sys(err, ret, "read /sys/bus/mdev/devices") : 0;
+}
+
+/* ---- changing ---- */
+
+static int write_file(const struct vfio_sys *sys, const char *path, const char *text, struct err *err)
+{
+	int fd = sys->ops->open(sys, path, O_WRONLY);
+	ssize_t done;
+
+	if (fd == -EACCES || fd == -EPERM)
+		return err_set(err, fd, "no right to write %s: run it as root", path);
+	if (fd < 0)
+		return err_sys(err, fd, "%s", path);
+	done = sys->ops->pwrite(sys, fd, text, strlen(text), 0);
+	vfio_sys_close(sys, &fd);
+	return done < 0 ? err_sys(err, (int)done, "write '%s' to %s", text[0] == '\n' ? "" : text, path) : 0;
+}
+
+/* Sets (or with "" clears) the override, takes the function from its driver and lets the kernel choose one anew. */
+static int hand_over(const struct vfio_sys *sys, const struct vfio_host *host, const char *driver, struct err *err)
+{
+	char path[256];
+	int ret;
+
+	snprintf(path, sizeof(path), PCI "/devices/%s/driver_override", host->name);
+	ret = write_file(sys, path, driver[0] ? driver : "\n", err);
+	if (ret == 0 && host->driver[0]) {
+		snprintf(path, sizeof(path), PCI "/drivers/%s/unbind", host->driver);
+		ret = write_file(sys, path, host->name, err);
+	}
+	return ret < 0 ? ret : write_file(sys, PCI "/drivers_probe", host->name, err);
+}
+
+/* After a hand_over to VFIO that went only part of the way: what the function has lost it gets back. */
+static void give_back(const struct vfio_sys *sys, const char *name)
+{
+	struct vfio_host host;
+	char path[256];
+
+	if (vfio_host_find(sys, name, &host, NULL) < 0)
+		return;
+	if (strstr(host.driver, "vfio")) {
+		hand_over(sys, &host, "", NULL);
+		return;
+	}
+	snprintf(path, sizeof(path), PCI "/devices/%s/driver_override", host.name);
+	write_file(sys, path, "\n", NULL);
+	if (!host.driver[0])
+		write_file(sys, PCI "/drivers_probe", host.name, NULL);
+}
+
+/* These two return 1 when the function has changed hands, 0 when there was nothing to do. */
+static int bind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
+		    struct err *err)
+{
+	struct vfio_host host;
+	int ret = vfio_host_find(sys, name, &host, err);
+
+	if (ret < 0 || strstr(host.driver, "vfio"))
+		return ret;
+	if (read_number(sys, host.name, "class") >> 16 == 0x06)
+		return err_set(err, -EINVAL, "%s is a bridge, which cannot be passed through; name a device behind it", name);
+	ret = hand_over(sys, &host, VFIO_PCI, err);
+	if (ret == 0)
+		ret = vfio_host_find(sys, host.name, &host, err);
+	if (ret == 0 && strcmp(host.driver, VFIO_PCI) != 0)
+		ret = err_set(err, -ENODEV, "%s: vfio-pci does not take it; load it with 'modprobe vfio-pci'", host.name);
+	if (ret < 0) {
+		give_back(sys, name);
+		return ret;
+	}
+	told(opaque, host.name, VFIO_PCI);
+	return 1;
+}
+
+static int unbind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
+		      struct err *err)
+{
+	struct vfio_host host;
+	int ret = vfio_host_find(sys, name, &host, err);
+
+	if (ret < 0 || !strstr(host.driver, "vfio"))
+		return ret;
+	ret = hand_over(sys, &host, "", err);
+	if (ret == 0)
+		ret = vfio_host_find(sys, host.name, &host, err);
+	if (ret < 0)
+		return ret;
+	told(opaque, host.name, host.driver);
+	return 1;
+}
+
+typedef int one_fn(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
+		   struct err *err);
+
+/* Every member of the group but bridges; when one fails, those before it are put back by undo. */
+static int each_of_group(const struct vfio_sys *sys, const struct vfio_host *host, one_fn *one, one_fn *undo,
+			 vfio_binding_told_fn *told, void *opaque, struct err *err)
+{
+	struct names names = {0};
+	char path[64];
+	size_t i = 0;
+	int ret;
+
+	if (host->group < 0)
+		return err_set(err, -ENODEV, "%s is in no IOMMU group; leave --group out", host->name);
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices", host->group);
+	ret = read_names(sys, path, &names);
+	if (ret < 0)
+		err_sys(err, ret, "read %s", path);
+	for (; i < names.count && ret >= 0; i++) {
+		ret = read_number(sys, names.list[i], "class") >> 16 == 0x06 ? 0 :
+			      one(sys, names.list[i], told, opaque, err);
+		if (ret == 0)
+			names.list[i][0] = 0; /* nothing to undo */
+	}
+	if (ret < 0 && undo)
+		while (i-- > 1)
+			if (names.list[i - 1][0])
+				undo(sys, names.list[i - 1], told, opaque, NULL);
+	free(names.list);
+	return ret;
+}
+
+static int change(const struct vfio_sys *sys, const char *spec, bool group, one_fn *one, one_fn *undo,
+		  vfio_binding_told_fn *told, void *opaque, struct err *err)
+{
+	struct vfio_host host;
+	int ret = vfio_host_find(sys, spec, &host, err);
+
+	if (ret < 0)
+		return ret;
+	if (host.mdev)
+		return err_set(err, -EINVAL, "%s is a mediated device: it is VFIO's from the start", spec);
+	ret = group ? each_of_group(sys, &host, one, undo, told, opaque, err) : one(sys, host.name, told, opaque, err);
+	return MIN(ret, 0);
+}
+
+int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told, void *opaque,
+		      struct err *err)
+{
+	return change(sys, spec, group, bind_one, unbind_one, told, opaque, err);
+}
+
+int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
+			void *opaque, struct err *err)
+{
+	return change(sys, spec, group, unbind_one, NULL, told, opaque, err);
+}

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The iommufd backend: one IOAS a container, page tables (HWPT) chosen in user space.
+ *
+ * A device is opened by its own file, bound, its IOMMU asked what it is, and then attached: to the first HWPT of a
+ * container that takes it (EINVAL means "another IOMMU", anything else ends the attempt), else to a new HWPT, made with
+ * dirty tracking whenever the IOMMU can track, because it cannot be added later. A mediated device goes to the IOAS.
+ * Called by vfio/device.c and vfio/space.c through the table at the end.
+ */
+#include "vfio/container.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+struct vfio_hwpt {
+	uint32_t id;
+	bool dirty;           /* made with dirty tracking */
+	unsigned int devices; /* attached to it */
+	struct vfio_hwpt *next;
+};
+
+struct iommufd_container {
+	struct vfio_container base;
+	struct iommufd iommufd;
+	uint32_t ioas;
+	bool by_address;   /* the kernel has no IOMMU_IOAS_MAP_FILE */
+	bool mixed_told;
+	struct vfio_hwpt *hwpts;
+};
+
+static struct iommufd_container *of(struct vfio_container *container)
+{
+	return container_of(container, struct iommufd_container, base);
+}
+
+static struct iommufd iommufd_of(const struct vfio_device *device)
+{
+	return (struct iommufd){.sys = device->sys, .fd = device->space->iommufd};
+}
+
+/* ---- Containers ---- */
+
+static int read_ranges(struct iommufd_container *c)
+{
+	struct iommufd_uapi_range *ranges = NULL;
+	uint32_t count = 0;
+	int rc;
+
+	/* The first call tells how many there are; they may grow in between. */
+	while ((rc = iommufd_ioas_iova_ranges(&c->iommufd, c->ioas, ranges, &count)) == -EMSGSIZE) {
+		free(ranges);
+		ranges = calloc(count, sizeof(*ranges));
+		if (!ranges)
+			return -ENOMEM;
+	}
+	if (rc < 0)
+		free(ranges);
+	else
+		vfio_container_set_ranges(&c->base, ranges, count);
+	return rc;
+}
+
+static void container_destroy(struct iommufd_container *c)
+{
+	int rc = iommufd_destroy(&c->iommufd, c->ioas);
+
+	if (rc < 0)
+		log_warn(c->base.space->log, "vfio: destroy IOAS %u: %s", c->ioas, strerrordesc_np(-rc));
+	vfio_space_remove_container(c->base.space, &c->base);
+	free(c);
+}
+
+static int container_create(struct vfio_device *device, struct iommufd_container **ret, struct err *err)
+{
+	struct iommufd_container *c = calloc(1, sizeof(*c));
+	int rc;
+
+	if (!c)
+		return err_sys(err, -ENOMEM, "container");
+	c->base.ops = &vfio_container_iommufd;
+	c->base.space = device->space;
+	c->iommufd = iommufd_of(device);
+	rc = iommufd_ioas_alloc(&c->iommufd, &c->ioas);
+	if (rc < 0) {
+		free(c);
+		return err_sys(err, rc, "make an IOAS");
+	}
+	*ret = c;
+	return 0;
+}
+
+/* ---- Auto-domains ---- */
+
+static int attach_pt(const struct vfio_device *device, uint32_t pt)
+{
+	struct vfio_uapi_attach cmd = {.argsz = sizeof(cmd), .pt_id = pt};
+
+	return vfio_sys_ioctl(device->sys, device->fd, VFIO_UAPI_ATTACH, &cmd);
+}
+
+static int detach_pt(const struct vfio_device *device)
+{
+	struct vfio_uapi_detach cmd = {.argsz = sizeof(cmd)};
+
+	return vfio_sys_ioctl(device->sys, device->fd, VFIO_UAPI_DETACH, &cmd);
+}
+
+/* A page table for the device's IOMMU, dirty tracking asked for when it can. The kernel may refuse the combination. */
+static int hwpt_alloc(const struct iommufd_container *c, const struct vfio_device *device, struct vfio_hwpt *hwpt)
+{
+	bool dirty = host_iommu_tracks_dirty(device->iommu);
+	uint32_t flags = dirty ? IOMMUFD_UAPI_HWPT_DIRTY_TRACKING : 0;
+	int rc = iommufd_hwpt_alloc(&c->iommufd, device->devid, c->ioas, flags, &hwpt->id);
+
+	if (dirty && (rc == -EOPNOTSUPP || rc == -EINVAL)) {
+		dirty = false;
+		rc = iommufd_hwpt_alloc(&c->iommufd, device->devid, c->ioas, 0, &hwpt->id);
+		if (rc == 0)
+			log_warn(device->log, "vfio %s: the kernel refuses a page table with dirty tracking: without it",
+				 device->host.name);
+	}
+	hwpt->dirty = dirty;
+	return rc;
+}
+
+static int hwpt_destroy(const struct iommufd_container *c, struct vfio_hwpt *hwpt)
+{
+	int rc = iommufd_destroy(&c->iommufd, hwpt->id);
+
+	if (rc < 0)
+		log_warn(c->base.space->log, "vfio: destroy HWPT %u: %s", hwpt->id, strerrordesc_np(-rc));
+	free(hwpt);
+	return rc;
+}
+
+static int hwpt_create(struct iommufd_container *c, struct vfio_device *device, struct vfio_hwpt **ret)
+{
+	struct vfio_hwpt *hwpt = calloc(1, sizeof(*hwpt));
+	int rc;
+
+	if (!hwpt)
+		return -ENOMEM;
+	rc = hwpt_alloc(c, device, hwpt);
+	if (rc < 0) {
+		free(hwpt);
+		return rc;
+	}
+	rc = attach_pt(device, hwpt->id);
+	if (rc < 0) {
+		hwpt_destroy(c, hwpt);
+		return rc;
+	}
+	hwpt->next = c->hwpts;
+	c->hwpts = hwpt;
+	*ret = hwpt;
+	return 0;
+}
+
+/* One warning, with a name, for a container in which some page tables can track and others cannot. */
+static void warn_mixed(struct iommufd_container *c, const struct vfio_device *device)
+{
+	for (const struct vfio_hwpt *hwpt = c->hwpts; hwpt && !c->mixed_told; hwpt = hwpt->next) {
+		if (hwpt->dirty == device->hwpt->dirty)
+			continue;
+		c->mixed_told = true;
+		log_warn(device->log, "vfio %s: its IOMMU %s dirty pages, that of another device %s", device->host.name,
+			 device->hwpt->dirty ? "tracks" : "does not track", hwpt->dirty ? "does" : "does not");
+	}
+}
+
+/* Attaches the device within this container: 0, -EINVAL when it does not fit here, or another -errno. No text. */
+static int attach_auto(struct iommufd_container *c, struct vfio_device *device)
+{
+	struct vfio_hwpt *hwpt;
+	int rc = -EINVAL;
+
+	if (!device->iommu)
+		return attach_pt(device, c->ioas);
+	for (hwpt = c->hwpts; hwpt; hwpt = hwpt->next) {
+		rc = attach_pt(device, hwpt->id);
+		if (rc != -EINVAL)
+			break;
+	}
+	if (!hwpt)
+		rc = hwpt_create(c, device, &hwpt);
+	if (rc < 0)
+		return rc;
+	hwpt->devices++;
+	device->hwpt = hwpt;
+	warn_mixed(c, device);
+	return 0;
+}
+
+/* The device has been detached, or is about to be closed: the last one takes the HWPT with it. */
+static void leave_hwpt(struct iommufd_container *c, struct vfio_device *device)
+{
+	struct vfio_hwpt **link = &c->hwpts, *hwpt = device->hwpt;
+
+	device->hwpt = NULL;
+	if (!hwpt || --hwpt->devices)
+		return;
+	while (*link != hwpt)
+		link = &(*link)->next;
+	*link = hwpt->next;
+	hwpt_destroy(c, hwpt);
+}
+
+static void joined(struct iommufd_container *c, struct vfio_device *device)
+{
+	c->base.devices++;
+	device->container = &c->base;
+	device->ioas = c->ioas;
+}
+
+/* The hypervisor lets go of the file before it is closed, else closing it does not unbind. */
+static void close_device(struct vfio_device *device)
+{
+	if (device->fd >= 0)
+		vfio_space_untell_hypervisor(device->space, device->fd);
+	vfio_sys_close(device->sys, &device->fd);
+}
+
+/*
+ * Detaches first, then leaves the HWPT. When the detach fails, closing the device does it, so that the HWPT can go
+ * after that.
+ */
+static void leave_container(struct iommufd_container *c, struct vfio_device *device)
+{
+	int rc = detach_pt(device);
+
+	if (rc < 0) {
+		log_warn(device->log, "vfio %s: detach: %s", device->host.name, strerrordesc_np(-rc));
+		close_device(device);
+	}
+	leave_hwpt(c, device);
+}
+
+static int attach_failed(const struct vfio_device *device, int rc, struct err *err)
+{
+	if (rc == -EADDRINUSE)
+		return err_set(err, rc, "its IOMMU reserves addresses where guest memory is mapped already");
+	return err_sys(err, rc, "attach it to an address space");
+}
+
+/* An address space of its own, with all RAM in it. */
+static int attach_new(struct vfio_device *device, struct err *err)
+{
+	struct iommufd_container *c = NULL;
+	int rc = container_create(device, &c, err);
+
+	if (rc < 0)
+		return rc;
+	rc = attach_auto(c, device);
+	if (rc < 0) {
+		container_destroy(c);
+		return attach_failed(device, rc, err);
+	}
+	/* What may be mapped is known only now that the device is in. */
+	rc = read_ranges(c);
+	if (rc < 0)
+		err_sys(err, rc, "read the ranges that can be mapped");
+	else
+		rc = vfio_space_add_container(device->space, &c->base, err);
+	if (rc < 0) {
+		leave_container(c, device);
+		container_destroy(c);
+		return rc;
+	}
+	joined(c, device);
+	return 0;
+}
+
+static int attach_any(struct vfio_device *device, struct err *err)
+{
+	for (struct vfio_container *container = device->space->containers; container; container = container->next) {
+		struct iommufd_container *c = of(container);
+		int rc;
+
+		if (container->ops != &vfio_container_iommufd)
+			continue;
+		rc = attach_auto(c, device);
+		if (rc == -EINVAL)
+			continue;
+		if (rc < 0)
+			return attach_failed(device, rc, err);
+		rc = read_ranges(c);
+		if (rc < 0) {
+			leave_container(c, device);
+			return err_sys(err, rc, "read the ranges that can be mapped");
+		}
+		joined(c, device);
+		return 0;
+	}
+	return attach_new(device, err);
+}
+
+/* ---- Devices ---- */
+
+static int bind_failed(const struct vfio_device *device, int rc, bool token, struct err *err)
+{
+	switch (rc) {
+	case -EPERM:
+		if (device->host.group < 0)
+			break;
+		return vfio_host_not_viable(device->sys, &device->host, err);
+	case -EBUSY:
+		return err_set(err, rc, "it is in use through its group (/dev/vfio/%d) by another process; 'fuser -v /dev/vfio/%d' tells "
+			       "which", device->host.group, device->host.group);
+	case -EACCES:
+		return err_set(err, rc, token ? "the VF token is not the one that its physical function was given" :
+						"it needs the VF token of its physical function (vf-token=UUID)");
+	case -EINVAL:
+		return err_set(err, rc, token ? "bind: it takes no VF token, or another process has it open; 'fuser -v %s' tells which" :
+						"bind: another process has it open; 'fuser -v %s' tells which",
+			       device->host.cdev[0] ? device->host.cdev : "/dev/vfio/devices/*");
+	}
+	return err_sys(err, rc, "bind it to iommufd");
+}
+
+static int bind(struct vfio_device *device, const uint8_t *token, struct err *err)
+{
+	struct vfio_uapi_bind cmd = {
+		.argsz = token ? sizeof(cmd) : VFIO_UAPI_BIND_SIZE_OLD,
+		.flags = token ? VFIO_UAPI_BIND_TOKEN : 0,
+		.iommufd = device->space->iommufd,
+		.token = (uintptr_t)token,
+	};
+	int rc = vfio_sys_ioctl(device->sys, device->fd, VFIO_UAPI_BIND, &cmd);
+
+	if (rc < 0)
+		return bind_failed(device, rc, token, err);
+	device->devid = cmd.devid;
+	return 0;
+}
+
+/* The IOMMU is asked between bind and the first page table. A device that has none behind it is a mediated one. */
+static int realize_iommu(struct vfio_device *device, struct err *err)
+{
+	struct iommufd iommufd = iommufd_of(device);
+	struct host_iommu_source source = {.iommufd = &iommufd, .devid = device->devid};
+	int rc;
+
+	if (!device->iommu)
+		return 0;
+	rc = host_iommu_device_realize(device->iommu, &source);
+	if (rc == -ENOENT && !device->host.path[0]) {
+		host_iommu_device_destroy(take_ptr(device->iommu));
+		device->mdev = true;
+		return 0;
+	}
+	return rc < 0 ? err_sys(err, rc, "ask for its IOMMU") : 0;
+}
+
+static int iommufd_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+{
+	int rc;
+
+	if (device->fd < 0)
+		device->fd = device->sys->ops->open(device->sys, device->host.cdev, O_RDWR);
+	if (device->fd < 0)
+		return vfio_host_open_failed(&device->host, device->host.cdev, device->fd, err);
+	rc = vfio_space_tell_hypervisor(device->space, device->fd, err);
+	if (rc < 0) {
+		vfio_sys_close(device->sys, &device->fd);
+		return rc;
+	}
+	rc = bind(device, options->vf_token, err);
+	if (rc == 0)
+		rc = realize_iommu(device, err);
+	if (rc == 0)
+		rc = attach_any(device, err);
+	if (rc < 0)
+		close_device(device);
+	return rc;
+}
+
+static void iommufd_detach(struct vfio_device *device)
+{
+	struct iommufd_container *c = of(device->container);
+
+	leave_container(c, device);
+	device->container = NULL;
+	if (!--c->base.devices)
+		container_destroy(c);
+	close_device(device);
+}
+
+/* ---- Memory ---- */
+
+/* A map by file survives a change of process. Where the kernel or the file cannot, the address does. */
+static int iommufd_map(struct vfio_container *container, const struct vfio_dma *dma)
+{
+	struct iommufd_container *c = of(container);
+	int rc = -EINVAL;
+
+	if (dma->fd >= 0 && !c->by_address)
+		rc = iommufd_ioas_map_file(&c->iommufd, c->ioas, dma->iova, dma->size, dma->fd, dma->fd_offset);
+	if (rc == -ENOTTY)
+		c->by_address = true;
+	if (rc == -ENOTTY || rc == -EINVAL)
+		rc = iommufd_ioas_map(&c->iommufd, c->ioas, dma->iova, dma->size, dma->host);
+	return rc;
+}
+
+static int iommufd_unmap(struct vfio_container *container, uint64_t iova, uint64_t size)
+{
+	struct iommufd_container *c = of(container);
+
+	return iommufd_ioas_unmap(&c->iommufd, c->ioas, iova, size);
+}
+
+/* iommufd pins no BAR by its address; the device exports a dma-buf of it, where the kernel can. */
+static int iommufd_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
+{
+	struct vfio_uapi_dma_buf cmd = {
+		.region = bar->region,
+		.open_flags = O_RDWR | O_CLOEXEC,
+		.range_count = 1,
+		.offset = bar->offset,
+		.length = bar->size,
+	};
+	struct iommufd_container *c = of(container);
+	int fd = vfio_device_feature(bar->device, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_DMA_BUF, &cmd, sizeof(cmd));
+	int rc;
+
+	if (fd < 0)
+		return fd;
+	rc = iommufd_ioas_map_file(&c->iommufd, c->ioas, bar->gpa, bar->size, fd, 0);
+	vfio_sys_close(bar->device->sys, &fd);
+	return rc;
+}
+
+/* ---- Dirty pages ---- */
+
+static enum vfio_coverage iommufd_coverage(const struct vfio_device *device)
+{
+	return device->hwpt && device->hwpt->dirty ? VFIO_COVERAGE_HWPT : VFIO_COVERAGE_NONE;
+}
+
+static int iommufd_track(struct vfio_device *device, bool on)
+{
+	return iommufd_hwpt_set_dirty_tracking(&of(device->container)->iommufd, device->hwpt->id, on);
+}
+
+static int iommufd_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap, bool keep)
+{
+	return iommufd_hwpt_get_dirty_bitmap(&of(device->container)->iommufd, device->hwpt->id,
+					     keep ? IOMMUFD_UAPI_DIRTY_NO_CLEAR : 0, iova, size, GUEST_PAGE_SIZE, bitmap);
+}
+
+uint32_t vfio_device_hwpt_id(const struct vfio_device *device)
+{
+	return device->hwpt ? device->hwpt->id : 0;
+}
+
+const struct vfio_container_ops vfio_container_iommufd = {
+	.name = "iommufd",
+	.iommu = &host_iommu_iommufd,
+	.attach = iommufd_attach,
+	.detach = iommufd_detach,
+	.map = iommufd_map,
+	.unmap = iommufd_unmap,
+	.map_bar = iommufd_map_bar,
+	.coverage = iommufd_coverage,
+	.track = iommufd_track,
+	.collect = iommufd_collect,
+};

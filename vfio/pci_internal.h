@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What pci.c, pci_config.c, pci_irq.c and pci_state.c share; nobody else includes it. */
+#pragma once
+
+#include "vfio/irq.h"
+#include "vfio/pci.h"
+#include "vfio/region.h"
+
+/* How the device interrupts now. */
+enum vfio_mode { VFIO_MODE_NONE, VFIO_MODE_INTX, VFIO_MODE_MSI, VFIO_MODE_MSIX };
+
+#define VFIO_MAX_MSI 32u
+
+struct vfio_pci_irqs {
+	pthread_mutex_t lock; /* nests inside the bus's and msix's */
+	enum vfio_mode mode;
+	struct vfio_irq intx, msi, msix;
+	/* INTx */
+	int trigger_fd, resample_fd;
+	struct event_source *resample; /* watched when the device takes no unmask eventfd */
+	/* MSI */
+	unsigned int msi_cap; /* its offset in config space, or 0 */
+	unsigned int msi_count;
+	struct msi_vector *msi_vectors[VFIO_MAX_MSI];
+	/* MSI-X */
+	bool msix_on;              /* by the guest */
+	int *msix_fds;             /* the eventfd of each vector in use, -1 for the others */
+	unsigned int msix_enabled; /* vectors that the device was enabled with */
+	unsigned int msix_used;
+	bool complained;
+};
+
+/* A BAR, or the ROM. */
+struct vfio_pci_bar {
+	struct vfio_pci *pci;
+	unsigned int index;
+	struct vfio_region region;
+	struct vfio_bar pieces[VFIO_REGION_AREAS]; /* where its areas are in the guest */
+	unsigned int mapped;                       /* bit n: pieces[n] is */
+	uint8_t *rom;                              /* the ROM's bytes once read */
+};
+
+struct vfio_pci {
+	struct pci_function function;
+	struct vfio_device *device;
+	struct vfio_pci_machine machine;
+	char *id;
+	struct vfio_region config;
+	uint8_t emulated[PCI_CONFIG_SIZE]; /* bits that function.config answers for, not the device */
+	struct vfio_pci_bar bars[PCI_BARS];
+	struct msix *msix;
+	unsigned int msix_cap; /* or 0 */
+	struct msix_config msix_config;
+	struct vfio_pci_irqs irqs;
+	pthread_mutex_t map_lock; /* of the bars' mapped and fenced */
+	bool fenced;
+	const char *reset;
+	int error_fd, request_fd;
+	struct event_source *error, *request;
+};
+
+/* ---- pci.c ---- */
+
+/* Accesses to a BAR that are trapped; opaque is the struct vfio_pci_bar. */
+extern const struct bus_ops vfio_pci_bar_ops;
+
+/* ---- pci_config.c ---- */
+
+/* Fills in function.config and what is emulated from the device's own config space, BARs and capabilities. */
+int vfio_pci_config_init(struct vfio_pci *pci, struct err *err);
+void vfio_pci_config_read(struct pci_function *function, unsigned int offset, void *data, unsigned int len);
+void vfio_pci_config_write(struct pci_function *function, unsigned int offset, const void *data, unsigned int len);
+
+/* ---- pci_irq.c ---- */
+
+/* What the device has; after vfio_pci_config_init. */
+int vfio_pci_irq_init(struct vfio_pci *pci, struct err *err);
+/* All off, nothing left. */
+void vfio_pci_irq_done(struct vfio_pci *pci);
+/* The mode becomes what the guest's registers ask for: when the function has come onto the bus, or has been fenced. */
+void vfio_pci_irq_update(struct vfio_pci *pci);
+/* The guest wrote into the MSI capability. */
+void vfio_pci_msi_written(struct vfio_pci *pci);
+/* The mode is what the guest's registers ask for: what could not be entered is VFIO_MODE_NONE. */
+bool vfio_pci_irq_as_wanted(struct vfio_pci *pci);
+/* MSI vectors, bit n for vector n: kicked while the guest masks them; and those to kick. */
+uint32_t vfio_pci_msi_pending(struct vfio_pci *pci);
+void vfio_pci_msi_kick(struct vfio_pci *pci, uint32_t vectors);
+/* The line, unless the guest does without. */
+void vfio_pci_intx_kick(struct vfio_pci *pci);
+/* The MSI vectors that can deliver. */
+uint32_t vfio_pci_msi_live(struct vfio_pci *pci);
+extern const struct msix_ops vfio_pci_msix_ops;

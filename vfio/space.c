@@ -1,0 +1,540 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See space.h. */
+#include "vfio/container.h"
+
+#include "core/bitmap.h"
+#include "core/monotonic.h"
+#include "vfio/tracker.h"
+
+
+#define LARGEST_PIECE GIB(1) /* so that a long mapping can tell how far it is */
+
+static const struct guest_memory_listener_ops listener_ops;
+
+int vfio_space_create(const struct vfio_space_options *options, struct vfio_space **ret, struct err *err)
+{
+	struct vfio_space *space;
+	int rc;
+
+	if (options->granule && (!is_power_of_two(options->granule) || options->granule < GUEST_PAGE_SIZE))
+		return err_set(err, -EINVAL, "the granule is not a power of two of at least a page");
+	space = calloc(1, sizeof(*space));
+	if (!space)
+		return err_sys(err, -ENOMEM, "vfio");
+	space->sys = options->sys ?: vfio_sys_host();
+	space->log = options->log;
+	space->memory = options->memory;
+	space->dirty = options->dirty;
+	if (options->hypervisor)
+		space->hypervisor = *options->hypervisor;
+	space->lock = options->lock;
+	space->granule = options->granule;
+	space->piece = options->granule ?: LARGEST_PIECE;
+	space->iommufd = -1;
+	space->listener.ops = &listener_ops;
+	rc = guest_memory_listen(space->memory, &space->listener, err);
+	if (rc < 0) {
+		free(space);
+		return rc;
+	}
+	if (options->iommufd)
+		space->iommufd = take_fd(options->iommufd);
+	*ret = space;
+	return 0;
+}
+
+void vfio_space_destroy(struct vfio_space *space)
+{
+	if (!space)
+		return;
+	guest_memory_unlisten(space->memory, &space->listener);
+	vfio_sys_close(space->sys, &space->iommufd);
+	free(space);
+}
+
+int vfio_space_tell_hypervisor(struct vfio_space *space, int fd, struct err *err)
+{
+	return space->hypervisor.add ? space->hypervisor.add(space->hypervisor.opaque, fd, err) : 0;
+}
+
+void vfio_space_untell_hypervisor(struct vfio_space *space, int fd)
+{
+	if (space->hypervisor.remove)
+		space->hypervisor.remove(space->hypervisor.opaque, fd);
+}
+
+/* ---- Pieces ---- */
+
+static uint64_t region_end(const struct vfio_ram *ram)
+{
+	return ram->region.gpa + ram->region.size;
+}
+
+static uint64_t piece_of(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
+{
+	return (gpa - ram->region.gpa) / space->piece;
+}
+
+static uint64_t piece_start(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t piece)
+{
+	return ram->region.gpa + piece * space->piece;
+}
+
+/* The end of the piece that gpa is in. */
+static uint64_t piece_end(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
+{
+	return MIN(piece_start(space, ram, piece_of(space, ram, gpa) + 1), region_end(ram));
+}
+
+static bool is_released(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
+{
+	return ram->released && bitmap_test(ram->released, piece_of(space, ram, gpa));
+}
+
+bool vfio_space_next_run(const struct vfio_space *space, uint64_t *gpa, uint64_t end, uint64_t *size, bool whole)
+{
+	for (size_t i = 0; i < space->ram_count; i++) {
+		const struct vfio_ram *ram = &space->ram[i];
+		uint64_t from = MAX(*gpa, ram->region.gpa), limit = MIN(end, region_end(ram)), to;
+
+		while (from < limit && is_released(space, ram, from))
+			from = piece_end(space, ram, from);
+		if (from >= limit)
+			continue;
+		for (to = from; to < limit && !is_released(space, ram, to);)
+			to = piece_end(space, ram, to);
+		if (whole)
+			from = piece_start(space, ram, piece_of(space, ram, from));
+		else
+			to = MIN(to, limit);
+		*gpa = from;
+		*size = to - from;
+		return true;
+	}
+	return false;
+}
+
+/* ---- Mapping ---- */
+
+static int explain_map(const struct vfio_space *space, const struct vfio_container *container, const struct vfio_dma *dma,
+		       int rc, struct err *err)
+{
+	uint64_t limit = space->sys->ops->locked_limit(space->sys), need = guest_memory_size(space->memory) + dma->size;
+
+	if (rc == -ENOMEM && limit < need)
+		return err_set(err, rc, "devices need the guest's memory locked, and this process may lock %llu MiB: raise it "
+			       "with 'ulimit -l unlimited' (LimitMEMLOCK=infinity in a service), or run as root",
+			       (unsigned long long)(limit >> 20));
+	if (rc == -ENOSPC)
+		return err_set(err, rc, "the kernel's limit of DMA mappings is reached at guest address 0x%llx: raise it with "
+			       "'echo 1000000 > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit'",
+			       (unsigned long long)dma->iova);
+	return err_sys(err, rc, "map guest memory 0x%llx-0x%llx for devices (%s)", (unsigned long long)dma->iova,
+		       (unsigned long long)(dma->iova + dma->size - 1), container->ops->name);
+}
+
+/* A line a second beyond the first. */
+struct meter {
+	uint64_t begun_ns, said_ns;
+};
+
+static void meter_at(struct meter *meter, const struct log *log, uint64_t done, uint64_t total)
+{
+	uint64_t now = monotonic_ns();
+	double gib = (double)done / (double)GIB(1);
+
+	if (!meter->begun_ns)
+		meter->begun_ns = meter->said_ns = now;
+	if (now - meter->said_ns < 1000000000ull)
+		return;
+	meter->said_ns = now;
+	log_info(log, "map guest memory for devices: %.1f of %.1f GiB, %.1f GiB/s", gib, (double)total / (double)GIB(1),
+		 gib / ((double)(now - meter->begun_ns) / 1e9));
+}
+
+static void unmap_range(struct vfio_space *space, struct vfio_container *container, uint64_t gpa, uint64_t size)
+{
+	int rc;
+
+	if (!size || container->noiommu)
+		return;
+	rc = container->ops->unmap(container, gpa, size);
+	if (rc < 0 && rc != -ENOENT)
+		log_warn(space->log, "vfio: unmap guest memory 0x%llx-0x%llx (%s): %s", (unsigned long long)gpa,
+			 (unsigned long long)(gpa + size - 1), container->ops->name, strerrordesc_np(-rc));
+}
+
+/* Maps the pieces of [gpa, gpa + size) that are not released, all or none. The range is made of whole pieces. */
+static int map_range(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram, uint64_t gpa,
+		     uint64_t size, struct err *err)
+{
+	struct meter meter = {0};
+	uint64_t end = gpa + size, next;
+
+	if (container->noiommu)
+		return 0;
+	for (uint64_t at = gpa; at < end; at = next) {
+		uint64_t offset = at - ram->region.gpa;
+		struct vfio_dma dma = {.iova = at, .host = (char *)ram->region.host + offset, .fd = ram->region.fd,
+				       .fd_offset = ram->region.fd_offset + offset};
+		int rc;
+
+		meter_at(&meter, space->log, at - gpa, size);
+		next = piece_end(space, ram, at);
+		dma.size = next - at;
+		if (is_released(space, ram, at))
+			continue;
+		rc = container->ops->map(container, &dma);
+		if (rc < 0) {
+			unmap_range(space, container, gpa, at - gpa);
+			return explain_map(space, container, &dma, rc, err);
+		}
+	}
+	return 0;
+}
+
+/* Finds the first byte of the region that no range holds. Without any ranges the kernel will have to say no. */
+static int check_range(const struct vfio_container *container, const struct guest_region *region, struct err *err)
+{
+	uint64_t hole = region->gpa, last = region->gpa + region->size - 1, hole_last = last;
+
+	if (!container->range_count)
+		return 0;
+	for (size_t i = 0; i < container->range_count; i++) {
+		const struct iommufd_uapi_range *range = &container->ranges[i];
+
+		if (range->last < hole)
+			continue;
+		if (range->start > hole) {
+			hole_last = MIN(last, range->start - 1);
+			break;
+		}
+		if (range->last >= last)
+			return 0;
+		hole = range->last + 1;
+	}
+	return err_set(err, -EINVAL, "guest memory 0x%llx-0x%llx covers 0x%llx-0x%llx, which the host's IOMMU cannot map: use less "
+		       "--memory, or another machine for this device", (unsigned long long)region->gpa,
+		       (unsigned long long)last, (unsigned long long)hole, (unsigned long long)hole_last);
+}
+
+int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_container *container, struct err *err)
+{
+	for (size_t i = 0; !container->noiommu && i < space->ram_count; i++) {
+		int rc = check_range(container, &space->ram[i].region, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int populate_begin(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, struct err *err)
+{
+	return space->sys->ops->prefault_begin(space->sys, (char *)ram->region.host + (gpa - ram->region.gpa), size,
+					       "prefault guest memory for devices", space->log, &ram->coming, err);
+}
+
+static int populate_end(struct vfio_space *space, struct vfio_ram *ram, bool wait, struct err *err)
+{
+	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->coming), wait, err);
+}
+
+/* Pinning pages that are not there yet is slow, and one after the other: bring them in first, in parallel. */
+static int populate(struct vfio_space *space, struct vfio_ram *ram, struct err *err)
+{
+	uint64_t gpa = ram->region.gpa, size;
+	bool ahead = ram->coming;
+	int rc = ahead ? populate_end(space, ram, true, err) : 0;
+
+	for (; !ahead && !ram->populated && rc == 0; gpa += size) {
+		if (!vfio_space_next_run(space, &gpa, region_end(ram), &size, false))
+			break;
+		rc = populate_begin(space, ram, gpa, size, err);
+		if (rc == 0)
+			rc = populate_end(space, ram, true, err);
+	}
+	ram->populated = rc == 0;
+	return rc;
+}
+
+int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < space->ram_count && rc == 0; i++) {
+		struct vfio_ram *ram = &space->ram[i];
+
+		if (!ram->populated && !ram->released)
+			rc = populate_begin(space, ram, ram->region.gpa, ram->region.size, err);
+	}
+	return rc;
+}
+
+void vfio_space_populate_stop(struct vfio_space *space)
+{
+	for (size_t i = 0; i < space->ram_count; i++)
+		populate_end(space, &space->ram[i], false, NULL);
+}
+
+static int map_ram(struct vfio_space *space, struct vfio_container *container, struct vfio_ram *ram, struct err *err)
+{
+	int rc = container->noiommu ? 0 : populate(space, ram, err);
+
+	return rc < 0 ? rc : map_range(space, container, ram, ram->region.gpa, ram->region.size, err);
+}
+
+static void unmap_ram(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram)
+{
+	unmap_range(space, container, ram->region.gpa, ram->region.size);
+}
+
+/* ---- Guest memory ---- */
+
+static struct vfio_space *of(struct guest_memory_listener *listener)
+{
+	return container_of(listener, struct vfio_space, listener);
+}
+
+static void region_remove(struct guest_memory_listener *listener, const struct guest_region *region)
+{
+	struct vfio_space *space = of(listener);
+	size_t i = 0;
+
+	while (i < space->ram_count && space->ram[i].region.gpa != region->gpa)
+		i++;
+	if (i == space->ram_count)
+		return;
+	for (struct vfio_container *container = space->containers; container; container = container->next)
+		unmap_ram(space, container, &space->ram[i]);
+	free(space->ram[i].released);
+	space->ram_count--;
+	memmove(&space->ram[i], &space->ram[i + 1], (space->ram_count - i) * sizeof(space->ram[0]));
+}
+
+static int region_add(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
+{
+	struct vfio_space *space = of(listener);
+	struct vfio_container *container, *undo;
+	struct vfio_ram *ram;
+	size_t at;
+	int rc = 0;
+
+	if (space->ram_count == VFIO_MAX_RAM)
+		return err_set(err, -ENOSPC, "vfio: more than %d regions of guest memory", VFIO_MAX_RAM);
+	for (container = space->containers; container && rc == 0; container = container->next)
+		rc = container->noiommu ? 0 : check_range(container, region, err);
+	if (rc < 0)
+		return rc;
+	for (at = space->ram_count; at && space->ram[at - 1].region.gpa > region->gpa; at--)
+		space->ram[at] = space->ram[at - 1];
+	ram = &space->ram[at];
+	*ram = (struct vfio_ram){.region = *region};
+	space->ram_count++;
+	for (container = space->containers; container; container = container->next) {
+		rc = map_ram(space, container, ram, err);
+		if (rc == 0)
+			continue;
+		for (undo = space->containers; undo != container; undo = undo->next)
+			unmap_ram(space, undo, ram);
+		space->ram_count--;
+		memmove(ram, ram + 1, (space->ram_count - at) * sizeof(*ram));
+		return rc;
+	}
+	return 0;
+}
+
+static const struct guest_memory_listener_ops listener_ops = {.add = region_add, .remove = region_remove};
+
+/* ---- Containers ---- */
+
+void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count)
+{
+	free(container->ranges);
+	container->ranges = ranges;
+	container->range_count = count;
+}
+
+static int check_limit(const struct vfio_space *space, const struct vfio_container *container, struct err *err)
+{
+	uint64_t needed = 0;
+
+	for (size_t i = 0; i < space->ram_count; i++)
+		needed += (space->ram[i].region.size + space->piece - 1) / space->piece;
+	if (!container->map_limit || needed <= container->map_limit)
+		return 0;
+	return err_set(err, -ENOSPC, "guest memory takes %llu DMA mappings of %llu KiB and the kernel allows %llu: raise it with 'echo "
+		       "%llu > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit'", (unsigned long long)needed,
+		       (unsigned long long)(space->piece >> 10), (unsigned long long)container->map_limit,
+		       (unsigned long long)(needed + 1024));
+}
+
+static void map_bar(struct vfio_space *space, struct vfio_container *container, const struct vfio_bar *bar)
+{
+	int rc = container->noiommu ? 0 : container->ops->map_bar(container, bar);
+
+	if (rc < 0)
+		space->bar_refusal = rc;
+}
+
+int vfio_space_add_container(struct vfio_space *space, struct vfio_container *container, struct err *err)
+{
+	int rc = vfio_space_check_ranges(space, container, err);
+
+	if (rc == 0 && !container->noiommu)
+		rc = check_limit(space, container, err);
+	for (size_t i = 0; rc == 0 && i < space->ram_count; i++)
+		rc = map_ram(space, container, &space->ram[i], err);
+	if (rc < 0)
+		return rc;
+	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
+		map_bar(space, container, bar);
+	container->next = space->containers;
+	space->containers = container;
+	return 0;
+}
+
+void vfio_space_remove_container(struct vfio_space *space, struct vfio_container *container)
+{
+	struct vfio_container **link = &space->containers;
+
+	while (*link && *link != container)
+		link = &(*link)->next;
+	if (*link)
+		*link = container->next;
+	vfio_container_set_ranges(container, NULL, 0);
+}
+
+/* ---- BARs ---- */
+
+void vfio_space_note_bars(struct vfio_space *space)
+{
+	if (space->bar_told || !space->bar_refusal || !space->devices || !space->devices->next)
+		return;
+	space->bar_told = true;
+	log_warn(space->log, "vfio: devices cannot reach each other's memory (peer to peer): %s; everything else works",
+		 space->bar_refusal == -ENOTTY ? "this kernel gives no dma-buf of a BAR" :
+						 strerrordesc_np(-space->bar_refusal));
+}
+
+void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar)
+{
+	for (struct vfio_container *container = space->containers; container; container = container->next)
+		map_bar(space, container, bar);
+	bar->next = space->bars;
+	space->bars = bar;
+	vfio_space_note_bars(space);
+}
+
+void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)
+{
+	struct vfio_bar **link = &space->bars;
+
+	while (*link && *link != bar)
+		link = &(*link)->next;
+	if (!*link)
+		return;
+	*link = bar->next;
+	for (struct vfio_container *container = space->containers; container; container = container->next)
+		unmap_range(space, container, bar->gpa, bar->size);
+}
+
+/* ---- Releasing ---- */
+
+/* The region that holds all of the range, which is made of whole pieces of it; NULL with a reason otherwise. */
+static struct vfio_ram *whole_pieces(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
+{
+	for (size_t i = 0; size && i < space->ram_count; i++) {
+		struct vfio_ram *ram = &space->ram[i];
+
+		if (gpa < ram->region.gpa || gpa >= region_end(ram) || size > region_end(ram) - gpa)
+			continue;
+		if (space->granule && (gpa - ram->region.gpa) % space->granule == 0 &&
+		    (size % space->granule == 0 || gpa + size == region_end(ram)))
+			return ram;
+		err_set(err, -EBUSY, "guest memory 0x%llx-0x%llx stays: devices have it mapped in pieces of %llu KiB, and a part of one "
+			"cannot be given back", (unsigned long long)gpa, (unsigned long long)(gpa + size - 1),
+			(unsigned long long)(space->piece >> 10));
+		return NULL;
+	}
+	err_set(err, -EBUSY, "0x%llx is not guest memory", (unsigned long long)gpa);
+	return NULL;
+}
+
+static void mark(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, bool released)
+{
+	for (uint64_t at = gpa; at < gpa + size; at = piece_end(space, ram, at)) {
+		uint64_t piece = piece_of(space, ram, at);
+
+		if (released)
+			bitmap_set(ram->released, piece);
+		else
+			ram->released[piece / BITS_PER_LONG] &= ~(1ul << piece % BITS_PER_LONG);
+	}
+}
+
+/* Unmaps it everywhere or nowhere. */
+static int unmap_everywhere(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, struct err *err)
+{
+	struct vfio_container *container, *undo;
+	int rc = 0;
+
+	for (container = space->containers; container; container = container->next) {
+		rc = container->noiommu ? -EOPNOTSUPP : container->ops->unmap(container, gpa, size);
+		if (rc < 0)
+			break;
+	}
+	if (!container)
+		return 0;
+	for (undo = space->containers; undo != container; undo = undo->next)
+		if (map_range(space, undo, ram, gpa, size, NULL) < 0)
+			log_warn(space->log, "vfio: guest memory at 0x%llx could not be mapped again", (unsigned long long)gpa);
+	return err_sys(err, -EBUSY, "guest memory 0x%llx-0x%llx stays, unmapping it failed with %s", (unsigned long long)gpa,
+		       (unsigned long long)(gpa + size - 1), strerrorname_np(-rc));
+}
+
+int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
+{
+	struct vfio_ram *ram;
+	int rc;
+
+	if (!space->containers && !space->granule)
+		return 0;
+	ram = whole_pieces(space, gpa, size, err);
+	if (!ram)
+		return -EBUSY;
+	if (!ram->released)
+		ram->released = calloc(bitmap_longs(piece_of(space, ram, region_end(ram) - 1) + 1), sizeof(*ram->released));
+	if (!ram->released)
+		return err_sys(err, -EBUSY, "guest memory 0x%llx stays", (unsigned long long)gpa);
+	vfio_tracker_keep(space, gpa, size);
+	rc = unmap_everywhere(space, ram, gpa, size, err);
+	if (rc == 0)
+		mark(space, ram, gpa, size, true);
+	return rc;
+}
+
+int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
+{
+	struct vfio_container *container, *undo;
+	struct vfio_ram *ram;
+	int rc = 0;
+
+	if (!space->containers && !space->granule)
+		return 0;
+	ram = whole_pieces(space, gpa, size, err);
+	if (!ram)
+		return -EBUSY;
+	for (uint64_t at = gpa; at < gpa + size; at = piece_end(space, ram, at))
+		if (!is_released(space, ram, at))
+			return err_set(err, -EINVAL, "guest memory at 0x%llx is not released", (unsigned long long)at);
+	mark(space, ram, gpa, size, false);
+	for (container = space->containers; container && rc == 0; container = container->next) {
+		rc = map_range(space, container, ram, gpa, size, err);
+		for (undo = space->containers; rc < 0 && undo != container; undo = undo->next)
+			unmap_range(space, undo, gpa, size);
+	}
+	if (rc < 0)
+		mark(space, ram, gpa, size, true);
+	return rc;
+}

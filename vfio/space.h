@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's address space as devices see it: RAM and BARs, mapped into every container there is. One for a machine.
+ *
+ * It listens to guest memory: a region that appears is prefaulted and mapped before anybody may use it, and a region
+ * that one container refuses is unmapped from the others and refused. All calls come from one thread at a time, the
+ * one that changes guest memory and attaches devices, which holds the lock where there is one; dirty pages alone may be
+ * collected by another one.
+ */
+#pragma once
+
+#include "core/dirty.h"
+#include "core/guest_memory.h"
+#include "core/log.h"
+#include "iommu/vfio_sys.h"
+
+#include <pthread.h>
+
+struct vfio_container;
+struct vfio_device;
+struct vfio_space;
+
+/*
+ * Tells the hypervisor of a group's or a device's descriptor while it is in use (KVM_DEV_VFIO_FILE), before the device
+ * is opened or bound. All may be missing.
+ */
+struct vfio_hypervisor {
+	int (*add)(void *opaque, int fd, struct err *err);
+	void (*remove)(void *opaque, int fd);
+	void *opaque;
+};
+
+struct vfio_space_options {
+	const struct vfio_sys *sys; /* NULL: the kernel */
+	const struct log *log;
+	struct guest_memory *memory;
+	struct dirty_set *dirty; /* every device joins it with one source; NULL: nobody will ask */
+	const struct vfio_hypervisor *hypervisor; /* NULL: none */
+	pthread_mutex_t *lock; /* recursive; held while dirty pages are collected, from any thread. NULL: none is needed */
+	int *iommufd; /* an open /dev/iommu to use instead of opening one; taken over on success. NULL: none */
+	/* RAM is mapped in pieces of so many bytes (a power of two), and whole pieces can be released. 0: none can. */
+	uint64_t granule;
+};
+
+int vfio_space_create(const struct vfio_space_options *options, struct vfio_space **ret, struct err *err);
+/* All devices have been closed. NULL is fine. */
+void vfio_space_destroy(struct vfio_space *space);
+
+/*
+ * Unmaps guest RAM from all devices before it is given back to the host (balloon). What devices wrote there is kept as
+ * dirty in guest memory. -EBUSY with a reason when devices are there and the range is not made of whole pieces, or
+ * could not be unmapped: then it must not be given back.
+ */
+int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err);
+/* Maps a released range again, before the guest uses it. */
+int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err);
+
+/* A piece of a device's BAR at a place in the guest. The caller keeps it while it is mapped. */
+struct vfio_bar {
+	const struct vfio_device *device;
+	uint32_t region;
+	uint64_t offset; /* in the region */
+	uint64_t gpa;
+	uint64_t size;
+	void *host; /* where it is mapped in this process */
+	struct vfio_bar *next; /* the space's */
+};
+
+/* Lets the other devices reach it (peer to peer), as far as kernel and IOMMU allow: a refusal is one line in the log. */
+void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
+/* No effect when it is not mapped. */
+void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar);
+
+/* ---- For container backends, devices and the tracker. ---- */
+
+/* A region of RAM, and which of its pieces are released (a bit each; NULL: none ever was). */
+struct vfio_ram {
+	struct guest_region region;
+	unsigned long *released;
+	bool populated;
+	struct prefault *coming; /* being populated */
+};
+
+#define VFIO_MAX_RAM 64
+
+struct vfio_space {
+	const struct vfio_sys *sys;
+	const struct log *log;
+	struct guest_memory *memory;
+	struct dirty_set *dirty;
+	struct vfio_hypervisor hypervisor;
+	pthread_mutex_t *lock;
+	uint64_t granule;
+	uint64_t piece;  /* RAM is mapped in pieces of so many bytes, counted from the start of a region */
+	int iommufd;     /* /dev/iommu, or -1 */
+	struct guest_memory_listener listener;
+	struct vfio_ram ram[VFIO_MAX_RAM];
+	size_t ram_count;
+	struct vfio_container *containers;
+	struct vfio_device *devices;
+	struct vfio_group *groups; /* legacy */
+	struct vfio_bar *bars;
+	int bar_refusal; /* the last -errno of a BAR, until it is logged */
+	bool bar_told;
+};
+
+/* Opens the device file fd stands for to the hypervisor, and back. */
+int vfio_space_tell_hypervisor(struct vfio_space *space, int fd, struct err *err);
+void vfio_space_untell_hypervisor(struct vfio_space *space, int fd);
+
+/*
+ * Begins to bring in the RAM that was never mapped, while a device is being opened, which takes as long; whoever maps it
+ * waits for it. stop gives up what nobody has waited for: both within one vfio_device_open.
+ */
+int vfio_space_populate_ahead(struct vfio_space *space, struct err *err);
+void vfio_space_populate_stop(struct vfio_space *space);
+
+/*
+ * Maps all RAM (and BARs, best effort) into a new container whose ranges are known, and adds it to the list. On failure
+ * the caller destroys it, and what was mapped goes with it.
+ */
+int vfio_space_add_container(struct vfio_space *space, struct vfio_container *container, struct err *err);
+/* Takes it off the list and frees its ranges; the maps go with the backend's objects. Fine when it never joined. */
+void vfio_space_remove_container(struct vfio_space *space, struct vfio_container *container);
+
+/* -EINVAL when RAM lies where the container's IOMMUs let nothing be mapped. */
+int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_container *container, struct err *err);
+
+/*
+ * The first mapped run of RAM in [*gpa, end): *gpa and *size are set to it. whole: it is made larger on both sides until
+ * it cuts no map. False when there is none.
+ */
+bool vfio_space_next_run(const struct vfio_space *space, uint64_t *gpa, uint64_t end, uint64_t *size, bool whole);
+
+/* Says once that devices cannot reach each other, when there are two and a BAR was refused. */
+void vfio_space_note_bars(struct vfio_space *space);

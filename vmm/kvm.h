@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The VM in the kernel: /dev/kvm opened and found able, the VM, its memory slots and the addresses that kick
+ * eventfds. Follows Documentation/virt/kvm/api.rst and linux/kvm.h.
+ *
+ * Order matters for the start: memory slots before the irqchip (a slot added later waits for a grace period of 4 to
+ * 10 ms), then the irqchip, then the vCPUs.
+ */
+#pragma once
+
+#include "core/bus.h"
+#include "core/guest_memory.h"
+
+#include <linux/kvm.h>
+#include <pthread.h>
+
+#define KVM_SLOTS 512u
+
+struct kvm_slot {
+	uint64_t gpa, size; /* size 0: free */
+	void *host;
+	bool ram;            /* guest memory, which is logged while somebody tracks */
+	unsigned long *kept; /* kvm_dirty.c's: pages that were read from log or ring and not asked for yet */
+};
+
+/* What one vCPU has written, shared with the kernel. */
+struct kvm_ring {
+	struct kvm_dirty_gfn *entries;
+	uint32_t next;    /* the entry that is read next, not wrapped */
+	uint32_t full_at; /* next, when it was full the last time */
+};
+
+struct kvm {
+	int fd;           /* /dev/kvm */
+	int vm_fd;
+	size_t run_size;  /* bytes of a vCPU's shared page */
+	struct guest_memory_listener listener;
+	unsigned int ring_entries; /* of each vCPU, a power of two; 0: there is a log instead */
+	struct kvm_ring *rings;    /* as many as there are vCPUs, before any of them runs */
+	unsigned int ring_count;
+	pthread_mutex_t lock;
+	/* under lock */
+	struct kvm_slot slots[KVM_SLOTS];
+	bool tracking;   /* writes to guest memory are logged */
+	bool manual_log; /* reading the log does not clear it */
+	unsigned long *log; /* room for the log of the largest slot, while tracking */
+	size_t log_longs;
+	unsigned int ring_taken; /* entries that were read, whose pages are not protected again yet */
+	bool ring_lost;          /* pages may be unprotected that nobody knows of */
+	bool ring_overrun;       /* the kernel has written over entries: there is no telling any more */
+	struct dirty_source dirty;
+};
+
+/* Opens /dev/kvm; then the VM can be made. kvm_close undoes both, also when they failed half-way. */
+int kvm_open(struct kvm *kvm, struct err *err);
+int kvm_create_vm(struct kvm *kvm, struct err *err);
+void kvm_close(struct kvm *kvm);
+
+/* KVM_CHECK_EXTENSION: the extension's value, 0 when the kernel lacks it; for this VM, and for this host's KVM, which needs no
+ * VM. */
+int kvm_check(const struct kvm *kvm, int extension);
+int kvm_check_host(const struct kvm *kvm, int extension);
+
+/* Listens to memory: every region becomes a slot. */
+int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err);
+
+/* Maps host bytes that are not guest memory (a device's BAR) at gpa; all page multiples. Any thread. */
+int kvm_map(struct kvm *kvm, uint64_t gpa, uint64_t size, void *host, struct err *err);
+/* Ends the mapping that starts at gpa. */
+void kvm_unmap(struct kvm *kvm, uint64_t gpa);
+
+/*
+ * The dirty source of what vCPUs write, and the kernel for them (kvm_dirty.c). It reports ranges within one region. It asks
+ * KVM's log, or the rings if those were enabled. To be asked by threads that have no io_uring.
+ */
+struct dirty_source *kvm_dirty_source(struct kvm *kvm);
+
+/* Before the first vCPU: written pages go to rings (kvm_ring.c) instead of the log, once and for all. -ENOTSUP: there are none,
+ * and the log serves. */
+int kvm_ring_enable(struct kvm *kvm, struct err *err);
+/* A new vCPU's ring, if there are rings; kvm_close gives it back. */
+int kvm_ring_map(struct kvm *kvm, int vcpu_fd, struct err *err);
+/* On the vCPU's thread, after KVM_EXIT_DIRTY_RING_FULL. On failure the vCPU cannot go on. */
+int kvm_ring_full(struct kvm *kvm, unsigned int index);
+/* For kvm.c, and for kvm_dirty.c with the lock held: notes what the rings have in the slots' kept, and empties them. */
+void kvm_ring_unmap(struct kvm *kvm);
+int kvm_ring_harvest(struct kvm *kvm);
+
+/* For kvm.c and kvm_dirty.c, lock held: makes slot what s says, size bytes long (0: gone), logged if that is called for. */
+int kvm_set_slot(struct kvm *kvm, unsigned int slot, const struct kvm_slot *s, uint64_t size);
+/* Before a slot is logged: room for its log. What a slot keeps is freed with it. */
+int kvm_dirty_prepare(struct kvm *kvm, struct kvm_slot *slot);
+
+/* Eventfds on the buses go through KVM from now on. */
+int kvm_attach_buses(struct kvm *kvm, struct bus *mmio, struct bus *pio, struct err *err);
+
+/* The architecture's part of kvm_create_vm, before any slot (kvm_x86.c). */
+int kvm_arch_setup(struct kvm *kvm, struct err *err);

@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See acceptor.h. All callers are served by one poll(2): whoever has said HELLO in time becomes a channel in joined[], or
+ * is told why not.
+ */
+#include "vmm/migration/acceptor.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "core/monotonic.h"
+#include "vmm/migration/socket.h"
+#include "vmm/migration/tls.h"
+
+#define MAX_LISTENERS 8u
+#define MAX_JOINED 64u /* of a kind; not below WIRE_MAX_STREAMS and WIRE_MAX_DEVICES */
+#define BACKLOG 128
+
+struct caller {
+	int fd; /* -1: a free place, unless there is tls */
+	struct tls *tls; /* shaking hands while fd is -1 */
+	int64_t deadline;
+	uint8_t bytes[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
+	size_t have;
+	char name[96];
+};
+
+struct acceptor {
+	struct address from;
+	char text[sizeof(((struct address *)0)->text)];
+	const struct log *log;
+	int cancel_fd;
+	unsigned int silence_ms;
+	const char *tls, *tls_helper;
+	int listeners[MAX_LISTENERS];
+	size_t listener_count;
+	int door; /* see socket_pass, or -1 */
+	bool made_path;
+	struct caller callers[ACCEPTOR_MAX_WAITING];
+	bool has_session;
+	uint8_t session[WIRE_SESSION_SIZE];
+	struct channel *joined[WIRE_KINDS][MAX_JOINED];
+};
+
+/* ---- listening ---- */
+
+static int listen_on(struct acceptor *acceptor, int *fd, const struct sockaddr *address, socklen_t len, struct err *err)
+{
+	int one = 1;
+
+	if (address->sa_family != AF_UNIX)
+		setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (address->sa_family == AF_INET6)
+		setsockopt(*fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(*fd, address, len) < 0)
+		return errno == EADDRINUSE ? err_set(err, -EADDRINUSE, "somebody listens there already; choose another %s",
+						     address->sa_family == AF_UNIX ? "path" : "port") :
+					     err_sys(err, -errno, "bind");
+	if (address->sa_family == AF_UNIX) {
+		acceptor->made_path = true;
+		chmod(acceptor->from.path, 0600);
+	}
+	if (listen(*fd, BACKLOG) < 0)
+		return err_sys(err, -errno, "listen");
+	acceptor->listeners[acceptor->listener_count++] = take_fd(fd);
+	return 0;
+}
+
+/* Every address of the name; it does when one of them can be listened on. */
+static int listen_name(struct acceptor *acceptor, struct err *err)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+	const char *host = acceptor->from.host[0] ? acceptor->from.host : NULL;
+	struct addrinfo *list;
+	int code = getaddrinfo(host, acceptor->from.port, &hints, &list);
+
+	if (code)
+		return err_set(err, -ENOENT, "%s: %s", acceptor->from.host, gai_strerror(code));
+	for (const struct addrinfo *each = list; each && acceptor->listener_count < MAX_LISTENERS; each = each->ai_next) {
+		_cleanup_(fd_close) int fd = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		code = fd < 0 ? err_sys(err, -errno, "socket") : listen_on(acceptor, &fd, each->ai_addr, each->ai_addrlen, err);
+		if (code == -EADDRINUSE)
+			break;
+	}
+	freeaddrinfo(list);
+	return code == -EADDRINUSE || !acceptor->listener_count ? code : 0;
+}
+
+/* A socket that nobody listens on any more is in the way. */
+static void remove_stale(const struct sockaddr_un *address)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct stat st;
+
+	if (fd >= 0 && lstat(address->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+	    connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 && errno == ECONNREFUSED)
+		unlink(address->sun_path);
+}
+
+static int listen_path(struct acceptor *acceptor, struct err *err)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (fd < 0)
+		return err_sys(err, -errno, "socket");
+	memcpy(address.sun_path, acceptor->from.path, strlen(acceptor->from.path));
+	remove_stale(&address);
+	return listen_on(acceptor, &fd, (struct sockaddr *)&address, sizeof(address), err);
+}
+
+static int adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
+{
+	enum socket_use use;
+	int flags, code = socket_judge(fd, &use, err);
+
+	if (code)
+		return code;
+	if (use == SOCKET_TCP)
+		return err_set(err, -EINVAL, "a single TCP connection does not do, for a migration has several; hand over a "
+					     "listening socket, or a Unix one");
+	flags = fcntl(fd, F_GETFL);
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return err_sys(err, -errno, "fcntl");
+	if (use == SOCKET_DOOR)
+		acceptor->door = fd;
+	else
+		acceptor->listeners[acceptor->listener_count++] = fd;
+	return 0;
+}
+
+/* The port that is in use, where it was left to the kernel. */
+static void describe(struct acceptor *acceptor)
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	char port[8];
+
+	snprintf(acceptor->text, sizeof(acceptor->text), "%s", acceptor->from.text);
+	if (acceptor->from.kind != ADDRESS_TCP ||
+	    getsockname(acceptor->listeners[0], (struct sockaddr *)&address, &len) < 0 ||
+	    getnameinfo((struct sockaddr *)&address, len, NULL, 0, port, sizeof(port), NI_NUMERICSERV) != 0)
+		return;
+	snprintf(acceptor->text, sizeof(acceptor->text), strchr(acceptor->from.host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s",
+		 acceptor->from.host, port);
+}
+
+int acceptor_create(const struct acceptor_options *options, struct acceptor **ret, struct err *err)
+{
+	struct acceptor *acceptor = calloc(1, sizeof(*acceptor));
+	int code;
+
+	if (!acceptor)
+		return err_sys(err, -ENOMEM, "%s", options->from->text);
+	acceptor->from = *options->from;
+	acceptor->log = options->log;
+	acceptor->cancel_fd = options->cancel_fd;
+	acceptor->silence_ms = options->silence_ms;
+	acceptor->tls = options->tls;
+	acceptor->tls_helper = options->tls_helper;
+	acceptor->door = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
+		acceptor->callers[i].fd = -1;
+	if (acceptor->from.kind == ADDRESS_TCP)
+		code = listen_name(acceptor, err);
+	else if (acceptor->from.kind == ADDRESS_UNIX)
+		code = listen_path(acceptor, err);
+	else
+		code = adopt_fd(acceptor, acceptor->from.fd, err);
+	if (code) {
+		acceptor_destroy(acceptor);
+		return err_prefix(err, code, "%s", options->from->text);
+	}
+	describe(acceptor);
+	*ret = acceptor;
+	return 0;
+}
+
+const char *acceptor_text(const struct acceptor *acceptor)
+{
+	return acceptor->text;
+}
+
+static bool is_free(const struct caller *caller)
+{
+	return caller->fd < 0 && !caller->tls;
+}
+
+static void clear_caller(struct caller *caller)
+{
+	fd_close(&caller->fd);
+	tls_destroy(take_ptr(caller->tls));
+}
+
+static void forget_session(struct acceptor *acceptor)
+{
+	for (size_t kind = 0; kind < WIRE_KINDS; kind++) {
+		for (size_t i = 0; i < MAX_JOINED; i++) {
+			channel_destroy(acceptor->joined[kind][i]);
+			acceptor->joined[kind][i] = NULL;
+		}
+	}
+	acceptor->has_session = false;
+}
+
+void acceptor_destroy(struct acceptor *acceptor)
+{
+	if (!acceptor)
+		return;
+	forget_session(acceptor);
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
+		clear_caller(&acceptor->callers[i]);
+	for (size_t i = 0; i < acceptor->listener_count; i++)
+		fd_close(&acceptor->listeners[i]);
+	fd_close(&acceptor->door);
+	if (acceptor->made_path)
+		unlink(acceptor->from.path);
+	free(acceptor);
+}
+
+/* ---- callers ---- */
+
+static void name_caller(struct caller *caller, int fd)
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	char host[64], port[8];
+
+	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0 && address.ss_family != AF_UNIX &&
+	    getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+		snprintf(caller->name, sizeof(caller->name), "%s port %s", host, port);
+	else
+		snprintf(caller->name, sizeof(caller->name), "a process of this host");
+}
+
+/* Takes a new connection; where no place is free the one that has waited longest goes. */
+static void add_caller(struct acceptor *acceptor, int *fd)
+{
+	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET};
+	struct caller *place = &acceptor->callers[0];
+	struct err err;
+	int code;
+
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers) && !is_free(place); i++)
+		if (is_free(&acceptor->callers[i]) || acceptor->callers[i].deadline < place->deadline)
+			place = &acceptor->callers[i];
+	clear_caller(place);
+	*place = (struct caller){.fd = -1, .deadline = monotonic_ms() + ACCEPTOR_HELLO_MS};
+	name_caller(place, *fd);
+	code = socket_prepare(*fd, acceptor->silence_ms, &err);
+	if (!code && acceptor->tls)
+		code = tls_start(&tls, fd, &place->tls, &err);
+	if (code)
+		log_warn(acceptor->log, "%s: %s: %s", acceptor->text, place->name, err.text);
+	else if (!acceptor->tls)
+		place->fd = take_fd(fd);
+}
+
+static void drop_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
+{
+	log_warn(acceptor->log, "%s: %s was sent away: %s", acceptor->text, caller->name, why);
+	clear_caller(caller);
+}
+
+/* Tells it why. All that it sent was read, so that closing does not take the words back. */
+static void refuse_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
+{
+	const struct wire_frame frame = {.type = WIRE_REFUSED, .length = (uint32_t)MIN(strlen(why), WIRE_MAX_TEXT)};
+	uint8_t bytes[WIRE_HEADER_SIZE + WIRE_MAX_TEXT];
+
+	wire_put_header(bytes, &frame);
+	memcpy(bytes + WIRE_HEADER_SIZE, why, frame.length);
+	send(caller->fd, bytes, WIRE_HEADER_SIZE + frame.length, MSG_DONTWAIT | MSG_NOSIGNAL);
+	drop_caller(acceptor, caller, why);
+}
+
+/* Makes a channel of the caller and answers its HELLO with our own. */
+static int join(struct acceptor *acceptor, struct caller *caller, const struct wire_hello *hello, uint32_t version,
+		struct err *err)
+{
+	const struct channel_options options = {.side = WIRE_TARGET, .kind = hello->kind, .index = hello->index,
+						.count = hello->count, .cancel_fd = acceptor->cancel_fd,
+						.silence_ms = acceptor->silence_ms};
+	const struct wire_frame frame = wire_hello_frame();
+	struct wire_hello answer = *hello;
+	uint8_t bytes[WIRE_HELLO_SIZE];
+	struct channel *channel;
+	int code = channel_create(&options, &caller->fd, &channel, err);
+
+	if (code)
+		return code;
+	channel->tls = take_ptr(caller->tls);
+	answer.version = WIRE_VERSION;
+	answer.oldest = WIRE_OLDEST;
+	wire_put_hello(bytes, &answer);
+	code = channel_step(channel, WIRE_SOURCE, &frame, err);
+	code = code ?: channel_send(channel, WIRE_HELLO, WIRE_MAGIC, 0, bytes, sizeof(bytes), err);
+	if (code) {
+		channel_destroy(channel);
+		return code;
+	}
+	channel_agree(channel, version);
+	acceptor->joined[hello->kind][hello->index] = channel;
+	return 0;
+}
+
+/* A caller has said all of its HELLO. */
+static void hear_hello(struct acceptor *acceptor, struct caller *caller)
+{
+	const struct wire_hello mine = {.version = WIRE_VERSION, .oldest = WIRE_OLDEST};
+	struct wire_hello hello;
+	uint32_t version;
+	struct err err;
+
+	if (wire_get_hello(caller->bytes + WIRE_HEADER_SIZE, &hello, &err) || wire_agree(&mine, &hello, &version, &err)) {
+		refuse_caller(acceptor, caller, err.text);
+		return;
+	}
+	if (hello.kind == WIRE_CONTROL && !acceptor->has_session) {
+		acceptor->has_session = true;
+		memcpy(acceptor->session, hello.session, sizeof(hello.session));
+	} else if (hello.kind == WIRE_CONTROL) {
+		refuse_caller(acceptor, caller, "another machine is coming in here");
+		return;
+	}
+	if (!acceptor->has_session || memcmp(acceptor->session, hello.session, sizeof(hello.session)) != 0)
+		refuse_caller(acceptor, caller, "the channel is of no migration that comes in here");
+	else if (acceptor->joined[hello.kind][hello.index])
+		refuse_caller(acceptor, caller, "the channel is there already");
+	else if (join(acceptor, caller, &hello, version, &err))
+		log_warn(acceptor->log, "%s: %s: %s", acceptor->text, caller->name, err.text);
+}
+
+static void read_caller(struct acceptor *acceptor, struct caller *caller)
+{
+	struct wire_frame frame;
+	struct err err;
+	ssize_t n = recv(caller->fd, caller->bytes + caller->have, sizeof(caller->bytes) - caller->have, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		drop_caller(acceptor, caller, "it hung up");
+		return;
+	}
+	caller->have += (size_t)n;
+	if (caller->have < WIRE_HEADER_SIZE)
+		return;
+	wire_get_header(caller->bytes, &frame);
+	if (wire_check_first(&frame, &err))
+		drop_caller(acceptor, caller, err.text);
+	else if (caller->have == sizeof(caller->bytes))
+		hear_hello(acceptor, caller);
+}
+
+/* The handshake is over. */
+static void hear_tls(struct acceptor *acceptor, struct caller *caller)
+{
+	struct err err;
+
+	if (tls_finish(caller->tls, &caller->fd, &err))
+		drop_caller(acceptor, caller, err.text);
+}
+
+/* ---- serving ---- */
+
+static void accept_from(struct acceptor *acceptor, int listener)
+{
+	for (unsigned int i = 0; i < ACCEPTOR_MAX_WAITING; i++) {
+		_cleanup_(fd_close) int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd < 0)
+			return;
+		add_caller(acceptor, &fd);
+	}
+}
+
+static int take_from_door(struct acceptor *acceptor, struct err *err)
+{
+	_cleanup_(fd_close) int fd = -1;
+	int code = socket_take(acceptor->door, &fd, err);
+
+	if (code == -EAGAIN)
+		return 0;
+	if (code)
+		return err_prefix(err, code, "%s", acceptor->text);
+	add_caller(acceptor, &fd);
+	return 0;
+}
+
+/* What to wait for: the handshake's end, or HELLO. */
+static int caller_fd(const struct caller *caller)
+{
+	return caller->fd >= 0 ? caller->fd : caller->tls ? tls_report_fd(caller->tls) : -1;
+}
+
+/* The earliest of the deadlines, in ms from now. */
+static int time_left(const struct acceptor *acceptor, int64_t deadline)
+{
+	int64_t first = deadline < 0 ? INT64_MAX : deadline;
+
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
+		if (!is_free(&acceptor->callers[i]))
+			first = MIN(first, acceptor->callers[i].deadline);
+	return first == INT64_MAX ? -1 : socket_left(first);
+}
+
+enum { CANCEL, CONTROL, DOOR, CALLERS, LISTENERS = CALLERS + ACCEPTOR_MAX_WAITING, FDS = LISTENERS + MAX_LISTENERS };
+
+/* One turn: waits until something happens or the deadline (ms; -1: none) has come, and does what is to be done. */
+static int serve(struct acceptor *acceptor, struct channel *control, int64_t deadline, struct err *err)
+{
+	struct pollfd fds[FDS];
+
+	for (size_t i = 0; i < FDS; i++)
+		fds[i] = (struct pollfd){.fd = -1, .events = POLLIN};
+	fds[CANCEL].fd = acceptor->cancel_fd;
+	fds[CONTROL].fd = control ? control->fd : -1;
+	fds[DOOR].fd = acceptor->door;
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
+		fds[CALLERS + i].fd = caller_fd(&acceptor->callers[i]);
+	for (size_t i = 0; i < acceptor->listener_count; i++)
+		fds[LISTENERS + i].fd = acceptor->listeners[i];
+	if (poll(fds, FDS, time_left(acceptor, deadline)) < 0)
+		return errno == EINTR ? 0 : err_sys(err, -errno, "poll");
+	if (fds[CANCEL].revents)
+		return err_set(err, -ECANCELED, "cancelled");
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++) {
+		struct caller *caller = &acceptor->callers[i];
+
+		if (fds[CALLERS + i].revents && caller->fd >= 0)
+			read_caller(acceptor, caller);
+		else if (fds[CALLERS + i].revents && caller->tls)
+			hear_tls(acceptor, caller);
+		if (!is_free(caller) && caller->deadline <= monotonic_ms())
+			drop_caller(acceptor, caller, "it did not say HELLO in time");
+	}
+	for (size_t i = 0; i < acceptor->listener_count; i++)
+		if (fds[LISTENERS + i].revents)
+			accept_from(acceptor, acceptor->listeners[i]);
+	return fds[DOOR].revents ? take_from_door(acceptor, err) : 0;
+}
+
+int acceptor_control(struct acceptor *acceptor, int timeout_ms, struct channel **ret, struct err *err)
+{
+	int64_t deadline = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
+	struct channel **control = &acceptor->joined[WIRE_CONTROL][0];
+
+	forget_session(acceptor);
+	while (!*control) {
+		int code = serve(acceptor, NULL, deadline, err);
+
+		if (code)
+			return code;
+		acceptor->has_session = *control; /* one that broke off at once has begun none */
+		if (!*control && deadline >= 0 && monotonic_ms() >= deadline)
+			return err_set(err, -ETIMEDOUT, "%s: nobody came in %d s", acceptor->text, timeout_ms / 1000);
+	}
+	*ret = take_ptr(*control);
+	return 0;
+}
+
+static bool all_joined(struct channel *const *joined, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (!joined[i] || joined[i]->options.count != count)
+			return false;
+	return true;
+}
+
+int acceptor_join(struct acceptor *acceptor, struct channel *control, enum wire_kind kind, uint32_t count,
+		  struct channel **channels, struct err *err)
+{
+	int64_t deadline = monotonic_ms() + ACCEPTOR_JOIN_MS;
+	struct channel **joined = acceptor->joined[kind];
+
+	if (count > MAX_JOINED)
+		return err_set(err, -EPROTO, "%u %s channels", count, wire_kind_name(kind));
+	while (!all_joined(joined, count)) {
+		int code = channel_check(control, err);
+
+		if (code)
+			return code < 0 ? code : err_set(err, -EINTR, "interrupted");
+		code = serve(acceptor, control, deadline, err);
+		if (code)
+			return code;
+		if (!all_joined(joined, count) && monotonic_ms() >= deadline)
+			return err_set(err, -ETIMEDOUT, "%s: not all %u %s channels came in %d s", acceptor->text, count,
+				       wire_kind_name(kind), ACCEPTOR_JOIN_MS / 1000);
+	}
+	memcpy(channels, joined, count * sizeof(*channels));
+	memset(joined, 0, count * sizeof(*joined));
+	return 0;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See device_sender.h. */
+#include "vmm/migration/device_sender.h"
+
+#include "core/monotonic.h"
+#include "vmm/migration/device_workers.h"
+
+#define LOOK_MS 10  /* how often a running device is looked at */
+#define MEASURABLE KIB(256) /* what is less tells no rate, and takes no time */
+#define STALL_MS 30000 /* a stopped one that gives nothing for so long is taken to have failed */
+
+struct device_sender {
+	struct device_workers *workers;
+	uint64_t rate;
+};
+
+/* The target may have said ACK; anything else it says here is the end. */
+static int hear(struct device_worker *worker, struct err *err)
+{
+	struct wire_frame frame;
+	int code = channel_check(worker->channel, err);
+
+	if (code <= 0)
+		return code;
+	code = channel_expect(worker->channel, WIRE_ACK, &frame, err);
+	if (code == 0 && (!worker->asks || worker->acked))
+		return err_set(err, -EPROTO, "the target said ACK to nothing");
+	if (code == 0)
+		__atomic_store_n(&worker->acked, true, __ATOMIC_RELEASE);
+	return code;
+}
+
+/* There is nothing to be read for now: the initial data may be over, which the target is to say that it has loaded. */
+static int ask_for_ack(struct device_worker *worker, struct err *err)
+{
+	struct vfio_migration_pending pending;
+	int code = worker->asks ? 0 : vfio_migration_pending(worker->device, &pending, err);
+
+	if (code < 0 || worker->asks || pending.initial || !worker->position)
+		return code;
+	worker->asks = true;
+	return channel_send(worker->channel, WIRE_INITIAL, worker->position, 0, NULL, 0, err);
+}
+
+static bool is_stopped(struct device_worker *worker)
+{
+	bool stopped;
+
+	pthread_mutex_lock(&worker->all->lock);
+	stopped = worker->all->stopped;
+	pthread_mutex_unlock(&worker->all->lock);
+	return stopped;
+}
+
+/* Until there may be more. idle counts the ms that a stopped device has given nothing. */
+static int rest(struct device_worker *worker, unsigned int *idle, struct err *err)
+{
+	int code;
+
+	if (!device_workers_rest(worker->all, LOOK_MS))
+		return err_set(err, -ECANCELED, "the migration has been ended");
+	if (!is_stopped(worker)) {
+		code = hear(worker, err);
+		return code < 0 ? code : ask_for_ack(worker, err);
+	}
+	vfio_migration_wait(worker->device, LOOK_MS);
+	*idle += LOOK_MS;
+	return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s", STALL_MS / 1000);
+}
+
+static int send_data(struct device_worker *worker, const void *data, size_t len, struct err *err)
+{
+	int code = worker->all->limiter ? limiter_wait(worker->all->limiter, len, worker->all->failed_fd) : 0;
+
+	if (code < 0)
+		return err_sys(err, code, "device state");
+	code = channel_send(worker->channel, WIRE_DATA, worker->position, 0, data, len, err);
+	__atomic_store_n(&worker->position, worker->position + len, __ATOMIC_RELAXED);
+	worker->frames++;
+	return code;
+}
+
+static int send_device(struct device_worker *worker, struct err *err)
+{
+	size_t room = worker->all->limiter ? limiter_piece(worker->all->limiter, WIRE_MAX_DATA) : WIRE_MAX_DATA;
+	_cleanup_(free_ptr) uint8_t *buf = malloc(room);
+	unsigned int idle = 0;
+	int code = buf ? 0 : err_sys(err, -ENOMEM, "device state");
+
+	while (code == 0) {
+		uint64_t begin = monotonic_ns();
+		ssize_t n = vfio_migration_read(worker->device, buf, room, err);
+
+		if (n == 0)
+			return channel_send(worker->channel, WIRE_END, worker->position, worker->frames, NULL, 0, err);
+		if (n == -EAGAIN) {
+			code = rest(worker, &idle, err);
+			continue;
+		}
+		idle = 0;
+		code = n < 0 ? (int)n : send_data(worker, buf, (size_t)n, err);
+		__atomic_fetch_add(&worker->busy_ns, monotonic_ns() - begin, __ATOMIC_RELAXED);
+	}
+	return code;
+}
+
+int device_sender_create(const struct device_sender_options *options, struct device_sender **ret, struct err *err)
+{
+	struct device_sender *sender = calloc(1, sizeof(*sender));
+	int code;
+
+	if (!sender)
+		return err_sys(err, -ENOMEM, "device channels");
+	sender->rate = options->rate;
+	code = device_workers_create(options->devices, options->channels, options->count, options->limiter, "send-dev",
+				     send_device, &sender->workers, err);
+	if (code < 0) {
+		free(sender);
+		return code;
+	}
+	*ret = sender;
+	return 0;
+}
+
+void device_sender_destroy(struct device_sender *sender)
+{
+	if (!sender)
+		return;
+	device_workers_destroy(sender->workers);
+	free(sender);
+}
+
+int device_sender_fd(const struct device_sender *sender)
+{
+	return sender->workers->failed_fd;
+}
+
+/* What a device will take to give that much: as long as what it gave already, in proportion. */
+static void add_time(const struct device_sender *sender, const struct device_worker *worker, uint64_t bytes,
+		     struct device_sender_pending *all)
+{
+	uint64_t done = __atomic_load_n(&worker->position, __ATOMIC_RELAXED);
+	uint64_t ns = __atomic_load_n(&worker->busy_ns, __ATOMIC_RELAXED);
+	bool measured = done >= MEASURABLE && ns;
+	double rate = measured ? (double)done * 1e9 / (double)ns : (double)sender->rate;
+
+	all->stop_ns = MAX(all->stop_ns, (uint64_t)MIN((double)bytes * 1e9 / rate, 1e18));
+	all->assumed |= !measured && bytes >= MEASURABLE;
+}
+
+int device_sender_get_pending(struct device_sender *sender, struct device_sender_pending *ret, struct err *err)
+{
+	struct device_sender_pending all = {.known = true, .ready = true};
+
+	for (size_t i = 0; i < sender->workers->count; i++) {
+		struct device_worker *worker = &sender->workers->workers[i];
+		struct vfio_migration_pending pending;
+		int code = vfio_migration_pending(worker->device, &pending, err);
+
+		if (code < 0)
+			return code;
+		all.stop_bytes += pending.stop_copy;
+		add_time(sender, worker, pending.stop_copy, &all);
+		all.known &= pending.stop_known;
+		all.ready &= !vfio_migration_precopies(worker->device) ||
+			     (!pending.initial && __atomic_load_n(&worker->acked, __ATOMIC_ACQUIRE));
+	}
+	*ret = all;
+	return 0;
+}
+
+void device_sender_stopped(struct device_sender *sender)
+{
+	pthread_mutex_lock(&sender->workers->lock);
+	sender->workers->stopped = true;
+	pthread_cond_broadcast(&sender->workers->changed);
+	pthread_mutex_unlock(&sender->workers->lock);
+}
+
+int device_sender_wait(struct device_sender *sender, struct err *err)
+{
+	return device_workers_wait(sender->workers, err);
+}
+
+uint64_t device_sender_bytes(const struct device_sender *sender)
+{
+	return device_workers_bytes(sender->workers);
+}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See dialer.h. A host name is looked up once: all channels of a session go to the address that its first one reached. */
+#include "vmm/migration/dialer.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/random.h>
+#include <sys/un.h>
+
+#include "core/monotonic.h"
+#include "vmm/migration/socket.h"
+#include "vmm/migration/tls.h"
+
+struct dialer {
+	struct address to;
+	int cancel_fd;
+	unsigned int silence_ms;
+	const char *tls, *tls_helper;
+	uint8_t session[WIRE_SESSION_SIZE];
+	int door;  /* a Unix socket over which channels are handed, or -1 */
+	int first; /* a connected TCP socket for the first channel, or -1 */
+	struct sockaddr_storage reached;
+	socklen_t reached_len; /* 0: nobody yet */
+};
+
+/* ---- a descriptor as the address ---- */
+
+static int adopt_fd(struct dialer *dialer, int fd, struct err *err)
+{
+	enum socket_use use;
+	int code = socket_judge(fd, &use, err);
+
+	if (!code && use == SOCKET_LISTENS)
+		code = err_set(err, -EINVAL, "it listens; the sender's is a connected socket");
+	if (!code && use == SOCKET_TCP) {
+		dialer->reached_len = sizeof(dialer->reached);
+		if (getpeername(fd, (struct sockaddr *)&dialer->reached, &dialer->reached_len) < 0)
+			code = err_sys(err, -errno, "its peer");
+	}
+	if (!code && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		code = err_sys(err, -errno, "fcntl");
+	if (code)
+		return err_prefix(err, code, "%s", dialer->to.text);
+	*(use == SOCKET_TCP ? &dialer->first : &dialer->door) = fd;
+	return 0;
+}
+
+int dialer_create(const struct dialer_options *options, struct dialer **ret, struct err *err)
+{
+	struct dialer *dialer = calloc(1, sizeof(*dialer));
+	int code = 0;
+
+	if (!dialer)
+		return err_sys(err, -ENOMEM, "%s", options->to->text);
+	*dialer = (struct dialer){.to = *options->to, .cancel_fd = options->cancel_fd, .silence_ms = options->silence_ms,
+				  .tls = options->tls, .tls_helper = options->tls_helper, .door = -1, .first = -1};
+	if (getrandom(dialer->session, sizeof(dialer->session), 0) != sizeof(dialer->session))
+		code = err_sys(err, -EIO, "getrandom");
+	if (!code && dialer->to.kind == ADDRESS_FD)
+		code = adopt_fd(dialer, dialer->to.fd, err);
+	if (code) {
+		free(dialer);
+		return code;
+	}
+	*ret = dialer;
+	return 0;
+}
+
+void dialer_destroy(struct dialer *dialer)
+{
+	if (!dialer)
+		return;
+	fd_close(&dialer->door);
+	fd_close(&dialer->first);
+	free(dialer);
+}
+
+/* ---- connecting ---- */
+
+/* Connects within what is left until deadline; *ret is the socket, in blocking mode. */
+static int connect_to(struct dialer *dialer, const struct sockaddr *address, socklen_t len, int64_t deadline, int *ret,
+		      struct err *err)
+{
+	_cleanup_(fd_close) int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	socklen_t size = sizeof(int);
+	int code = 0, error = 0;
+
+	if (fd < 0)
+		return err_sys(err, -errno, "socket");
+	if (connect(fd, address, len) < 0) {
+		if (errno == EINPROGRESS)
+			code = socket_wait(fd, POLLOUT, dialer->cancel_fd, deadline, err);
+		else
+			error = errno;
+		if (!code && !error && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+			error = errno;
+	}
+	if (code == -ETIMEDOUT)
+		return err_set(err, code, "nobody answers there");
+	if (code)
+		return code;
+	if (error == ECONNREFUSED || error == ENOENT)
+		return err_set(err, -error, "nobody listens there; start `mvmm receive` first");
+	if (error)
+		return err_sys(err, -error, "connect");
+	code = socket_prepare(fd, dialer->silence_ms, err);
+	if (code)
+		return code;
+	memcpy(&dialer->reached, address, len);
+	dialer->reached_len = len;
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+static int connect_name(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+	struct addrinfo *list;
+	int code = getaddrinfo(dialer->to.host, dialer->to.port, &hints, &list);
+
+	if (code)
+		return err_set(err, -ENOENT, "%s: %s", dialer->to.host, gai_strerror(code));
+	for (const struct addrinfo *each = list; each; each = each->ai_next) {
+		code = connect_to(dialer, each->ai_addr, each->ai_addrlen, deadline, ret, err);
+		if (!code || code == -ECANCELED || code == -ETIMEDOUT)
+			break;
+	}
+	freeaddrinfo(list);
+	return code;
+}
+
+static int connect_path(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	memcpy(address.sun_path, dialer->to.path, strlen(dialer->to.path));
+	return connect_to(dialer, (struct sockaddr *)&address, sizeof(address), deadline, ret, err);
+}
+
+/* Makes a pair of sockets and hands one through the door. */
+static int pass_through(struct dialer *dialer, int *ret, struct err *err)
+{
+	_cleanup_(fd_close) int ours = -1;
+	_cleanup_(fd_close) int theirs = -1;
+	int pair[2], code;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(err, -errno, "socketpair");
+	ours = pair[0];
+	theirs = pair[1];
+	code = socket_pass(dialer->door, theirs, err);
+	if (!code)
+		*ret = take_fd(&ours);
+	return code;
+}
+
+static int open_connection(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+{
+	if (dialer->door >= 0)
+		return pass_through(dialer, ret, err);
+	if (dialer->first >= 0) {
+		*ret = take_fd(&dialer->first);
+		return socket_prepare(*ret, dialer->silence_ms, err);
+	}
+	if (dialer->reached_len) {
+		struct sockaddr_storage reached = dialer->reached;
+
+		return connect_to(dialer, (struct sockaddr *)&reached, dialer->reached_len, deadline, ret, err);
+	}
+	return dialer->to.kind == ADDRESS_UNIX ? connect_path(dialer, deadline, ret, err) :
+						 connect_name(dialer, deadline, ret, err);
+}
+
+/* Puts TLS on the connection: *fd becomes the socket to use. */
+static int encrypt(struct dialer *dialer, int64_t deadline, int *fd, struct tls **ret, struct err *err)
+{
+	const struct tls_options options = {.folder = dialer->tls, .helper = dialer->tls_helper, .side = WIRE_SOURCE,
+					    .host = dialer->to.host};
+	struct tls *tls;
+	int code = tls_start(&options, fd, &tls, err);
+
+	if (code)
+		return code;
+	code = socket_wait(tls_report_fd(tls), POLLIN, dialer->cancel_fd, deadline, err);
+	if (code == -ETIMEDOUT)
+		err_set(err, code, "--tls: the target does not answer");
+	code = code ?: tls_finish(tls, fd, err);
+	if (code)
+		tls_destroy(tls);
+	else
+		*ret = tls;
+	return code;
+}
+
+/* ---- greeting ---- */
+
+static int greet(struct dialer *dialer, struct channel *channel, struct err *err)
+{
+	struct wire_hello mine = {.version = WIRE_VERSION, .oldest = WIRE_OLDEST, .kind = channel->options.kind,
+				  .index = channel->options.index, .count = channel->options.count};
+	uint8_t bytes[WIRE_HELLO_SIZE];
+	struct wire_hello theirs;
+	struct wire_frame frame;
+	uint64_t begin = monotonic_ns();
+	uint32_t version = 0;
+	int code;
+
+	memcpy(mine.session, dialer->session, sizeof(mine.session));
+	wire_put_hello(bytes, &mine);
+	code = channel_send(channel, WIRE_HELLO, WIRE_MAGIC, 0, bytes, sizeof(bytes), err);
+	code = code ?: channel_receive(channel, &frame, err);
+	channel->round_trip = monotonic_ns() - begin;
+	if (!code && frame.type == WIRE_REFUSED)
+		return channel_words(channel, &frame, err);
+	code = code ?: channel_payload(channel, bytes, sizeof(bytes), err);
+	code = code ?: wire_get_hello(bytes, &theirs, err);
+	code = code ?: wire_agree(&mine, &theirs, &version, err);
+	if (!code && (memcmp(theirs.session, mine.session, sizeof(mine.session)) != 0 || theirs.kind != mine.kind ||
+		      theirs.index != mine.index || theirs.count != mine.count))
+		code = err_set(err, -EPROTO, "HELLO is answered by one of another session or channel");
+	if (!code)
+		channel_agree(channel, version);
+	return code;
+}
+
+int dialer_connect(struct dialer *dialer, enum wire_kind kind, uint32_t index, uint32_t count, struct channel **ret,
+		   struct err *err)
+{
+	const struct channel_options options = {.side = WIRE_SOURCE, .kind = kind, .index = index, .count = count,
+						.cancel_fd = dialer->cancel_fd, .silence_ms = dialer->silence_ms};
+	int64_t deadline = monotonic_ms() + DIALER_CONNECT_MS;
+	_cleanup_(fd_close) int fd = -1;
+	struct channel *channel = NULL;
+	struct tls *tls = NULL;
+	int code = open_connection(dialer, deadline, &fd, err);
+
+	if (!code && dialer->tls)
+		code = encrypt(dialer, deadline, &fd, &tls, err);
+	code = code ?: channel_create(&options, &fd, &channel, err);
+	if (!code) {
+		channel->tls = take_ptr(tls);
+		code = greet(dialer, channel, err);
+	}
+	if (code) {
+		channel_destroy(channel);
+		fd_close(&fd);
+		tls_destroy(tls);
+		return err_prefix(err, code, "%s", dialer->to.text);
+	}
+	*ret = channel;
+	return 0;
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See disk_receiver.h. */
+#include "vmm/migration/disk_receiver.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/eventfd.h>
+
+#include "core/irq.h"
+#include "core/thread.h"
+
+#define ZEROS KIB(256) /* written at once where the file cannot be told to make them */
+
+struct disk {
+	struct disk_target target;
+	unsigned int cannot; /* of zero_modes: so many have been found not to work */
+	bool changed;        /* since it was flushed */
+};
+
+struct disk_receiver {
+	struct disk disks[WIRE_MAX_DISKS];
+	size_t count;
+	struct disk *selected; /* NULL: none yet */
+	struct channel *channel;
+	uint64_t blocks, holes; /* bytes that came */
+	uint8_t *buf;           /* WIRE_MAX_BLOCKS bytes */
+	pthread_t thread;
+	bool running; /* the thread is to be joined */
+	int fail_fd;
+	int code; /* the thread's */
+	struct err err;
+};
+
+/* ---- files ---- */
+
+static int write_all(const struct disk *disk, uint64_t offset, const uint8_t *data, size_t size, struct err *err)
+{
+	while (size) {
+		ssize_t n = pwrite(disk->target.fd, data, size, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_sys(err, n ? -errno : -EIO, "disk %s: write at %llu", disk->target.id,
+				       (unsigned long long)offset);
+		offset += (uint64_t)n;
+		data += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_zeros(const struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
+{
+	int code = 0;
+
+	memset(buf, 0, ZEROS);
+	for (uint64_t n; !code && size; offset += n, size -= n) {
+		n = MIN(size, ZEROS);
+		code = write_all(disk, offset, buf, n, err);
+	}
+	return code;
+}
+
+/* As cheaply as the file can: a hole, else what its file system or device has for it, else zeros as they are. */
+static int make_zero(struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
+{
+	static const int zero_modes[] = {FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
+
+	for (; disk->cannot < ARRAY_SIZE(zero_modes); disk->cannot++) {
+		int mode = zero_modes[disk->cannot] | FALLOC_FL_KEEP_SIZE;
+
+		if (fallocate(disk->target.fd, mode, (off_t)offset, (off_t)size) == 0)
+			return 0;
+		if (errno == EINTR)
+			break; /* this time */
+	}
+	return write_zeros(disk, offset, size, buf, err);
+}
+
+static int flush(struct disk_receiver *receiver, struct err *err)
+{
+	for (size_t i = 0; i < receiver->count; i++) {
+		struct disk *disk = &receiver->disks[i];
+
+		if (disk->changed && fdatasync(disk->target.fd) < 0)
+			return err_sys(err, -errno, "disk %s: flush", disk->target.id);
+		disk->changed = false;
+	}
+	return 0;
+}
+
+/* ---- frames ---- */
+
+static int take_select(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+{
+	if (frame->a >= receiver->count)
+		return err_set(err, -EPROTO, "disk %llu of %zu", (unsigned long long)frame->a, receiver->count);
+	receiver->selected = &receiver->disks[frame->a];
+	return 0;
+}
+
+/* The disk that [offset, offset + size) is to be written to; the frame's numbers do not wrap. */
+static int check_place(struct disk_receiver *receiver, uint64_t offset, uint64_t size, struct err *err)
+{
+	struct disk *disk = receiver->selected;
+
+	if (!disk)
+		return err_set(err, -EPROTO, "it was not said which disk");
+	if (offset > disk->target.size || size > disk->target.size - offset)
+		return err_set(err, -EPROTO, "disk %s: %llu bytes at %llu, and it has %llu", disk->target.id,
+			       (unsigned long long)size, (unsigned long long)offset, (unsigned long long)disk->target.size);
+	disk->changed = true;
+	return 0;
+}
+
+static int take_blocks(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+{
+	int code = check_place(receiver, frame->a, frame->length, err);
+
+	code = code ?: channel_payload(receiver->channel, receiver->buf, frame->length, err);
+	code = code ?: write_all(receiver->selected, frame->a, receiver->buf, frame->length, err);
+	/* Begun now, it is not all left for the flush while the guest stands; a hint. */
+	if (!code)
+		sync_file_range(receiver->selected->target.fd, (off_t)frame->a, frame->length, SYNC_FILE_RANGE_WRITE);
+	receiver->blocks += frame->length;
+	return code;
+}
+
+static int take_hole(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+{
+	int code = check_place(receiver, frame->a, frame->b, err);
+
+	receiver->holes += frame->b;
+	return code ?: make_zero(receiver->selected, frame->a, frame->b, receiver->buf, err);
+}
+
+static int take_end(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+{
+	if (frame->a != receiver->blocks || frame->b != receiver->holes)
+		return err_set(err, -EPROTO, "%llu bytes and %llu of holes were sent, %llu and %llu came",
+			       (unsigned long long)frame->a, (unsigned long long)frame->b,
+			       (unsigned long long)receiver->blocks, (unsigned long long)receiver->holes);
+	return flush(receiver, err) ?: 1;
+}
+
+/* One frame: 1 when it was END, 0 when not, or what is wrong. */
+static int take_frame(struct disk_receiver *receiver, struct err *err)
+{
+	struct wire_frame frame;
+	int code = channel_receive(receiver->channel, &frame, err);
+
+	if (code)
+		return code;
+	switch (frame.type) {
+	case WIRE_SELECT:
+		return take_select(receiver, &frame, err);
+	case WIRE_BLOCKS:
+		return take_blocks(receiver, &frame, err);
+	case WIRE_HOLE:
+		return take_hole(receiver, &frame, err);
+	case WIRE_FLUSH:
+		return flush(receiver, err) ?: channel_send(receiver->channel, WIRE_FLUSHED, 0, 0, NULL, 0, err);
+	default:
+		return take_end(receiver, &frame, err);
+	}
+}
+
+static void *receive_disks(void *opaque)
+{
+	struct disk_receiver *receiver = opaque;
+	int code = 0;
+
+	while (!code)
+		code = take_frame(receiver, &receiver->err);
+	if (code < 0) {
+		receiver->code = code;
+		channel_break(receiver->channel);
+		eventfd_kick(receiver->fail_fd);
+	}
+	return NULL;
+}
+
+/* ---- the outside ---- */
+
+static int start(struct disk_receiver *receiver, struct err *err)
+{
+	int code;
+
+	receiver->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	receiver->buf = malloc(WIRE_MAX_BLOCKS);
+	if (receiver->fail_fd < 0 || !receiver->buf)
+		return err_sys(err, receiver->buf ? -errno : -ENOMEM, "receiving disks");
+	code = thread_start(&receiver->thread, receive_disks, receiver, "disks");
+	if (code)
+		return err_sys(err, code, "receiving disks");
+	receiver->running = true;
+	return 0;
+}
+
+int disk_receiver_create(const struct disk_target *disks, size_t count, struct channel **channel, struct disk_receiver **ret,
+			 struct err *err)
+{
+	struct disk_receiver *receiver = calloc(1, sizeof(*receiver));
+	int code;
+
+	if (!receiver)
+		return err_sys(err, -ENOMEM, "receiving disks");
+	receiver->fail_fd = -1;
+	receiver->count = count;
+	receiver->channel = *channel;
+	for (size_t i = 0; i < count; i++)
+		receiver->disks[i].target = disks[i];
+	code = start(receiver, err);
+	if (code) {
+		receiver->channel = NULL;
+		disk_receiver_destroy(receiver);
+		return code;
+	}
+	*channel = NULL;
+	*ret = receiver;
+	return 0;
+}
+
+void disk_receiver_destroy(struct disk_receiver *receiver)
+{
+	if (!receiver)
+		return;
+	if (receiver->running) {
+		channel_break(receiver->channel);
+		pthread_join(receiver->thread, NULL);
+	}
+	channel_destroy(receiver->channel);
+	fd_close(&receiver->fail_fd);
+	free(receiver->buf);
+	free(receiver);
+}
+
+int disk_receiver_fd(const struct disk_receiver *receiver)
+{
+	return receiver->fail_fd;
+}
+
+int disk_receiver_wait(struct disk_receiver *receiver, struct err *err)
+{
+	if (receiver->running)
+		pthread_join(receiver->thread, NULL);
+	receiver->running = false;
+	return receiver->code ? err_set(err, receiver->code, "%s", receiver->err.text) : 0;
+}

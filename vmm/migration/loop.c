@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See loop.h.
+ *
+ * A round is one collect and the sends that empty the list. How much was written while it ran is known by the next collect;
+ * only then can the prediction be made, and the list that it was made for is what the switch-over sends.
+ */
+#include "vmm/migration/loop.h"
+
+#include <stdio.h>
+
+#define SECOND 1000000000ull
+#define MILLISECOND 1000000ull
+#define SLICE (100 * MILLISECOND)      /* of sending, between two looks at the clock and at the user */
+#define SHORT_ROUND (10 * MILLISECOND) /* below this, rounds only cost the guest: time is let pass between them */
+#define MEASURABLE MIB(1)              /* what is less tells latencies, not a rate */
+#define PATIENCE 2                     /* rounds without progress that are one too many */
+#define LEAST_STEP 5u                  /* percent */
+#define MOST_STEP 20u
+
+struct loop {
+	const struct migration_loop_ops *ops;
+	void *opaque;
+	const struct migration_goal *goal;
+	struct migration_progress *told;
+	uint64_t start;
+	uint64_t rate; /* bytes a second, 0: not known yet */
+	uint64_t before; /* what the last round had to send */
+	uint64_t round_start;
+	uint64_t round_bytes, round_wire, round_time; /* of sending alone */
+	unsigned int stuck; /* rounds in a row that did not get smaller */
+	struct migration_costs costs;
+};
+
+/* a * b / c without overflow; what does not fit is UINT64_MAX, as is division by zero. */
+static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
+{
+	unsigned __int128 result = c ? (unsigned __int128)a * b / c : UINT64_MAX;
+
+	return result > UINT64_MAX ? UINT64_MAX : (uint64_t)result;
+}
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+	return a + b < a ? UINT64_MAX : a + b;
+}
+
+const char *migration_format_bytes(uint64_t bytes, char *buf)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1000 && unit + 1 < ARRAY_SIZE(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(buf, 24, value < 10 && unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+	return buf;
+}
+
+const char *migration_format_rate(uint64_t rate, char *buf)
+{
+	size_t len = strlen(migration_format_bytes(rate, buf));
+
+	memcpy(buf + len, "/s", sizeof("/s"));
+	return buf;
+}
+
+/* ---- what is known ---- */
+
+/* The downtime, with that much memory that was written. */
+static uint64_t downtime_with(const struct loop *loop, uint64_t memory)
+{
+	uint64_t bytes = add(add(memory, loop->costs.untold), loop->costs.device);
+	uint64_t sending = bytes ? scale(bytes, SECOND, loop->rate) : 0;
+
+	return add(MAX(sending, loop->costs.device_time), loop->costs.fixed);
+}
+
+static void predict(struct loop *loop)
+{
+	struct migration_progress *told = loop->told;
+	uint64_t unseen = scale(told->dirty_rate, loop->costs.unseen, SECOND);
+
+	told->device = loop->costs.device;
+	told->device_time = loop->costs.device_time;
+	told->device_assumed = loop->costs.device_assumed;
+	told->send_rate = loop->rate;
+	told->predicted = downtime_with(loop, add(told->left, unseen));
+	told->eta = loop->rate > told->dirty_rate ? scale(told->left, SECOND, loop->rate - told->dirty_rate) : 0;
+}
+
+/*
+ * The rate at which memory goes out. In the first round pages of zeros, which cost the wire nothing, would make it look
+ * better than it is for pages that a guest has just written; so there it is the wire's, where that says anything.
+ */
+static void measure_rate(struct loop *loop)
+{
+	uint64_t bytes = loop->told->round == 1 && loop->round_wire >= MEASURABLE ? loop->round_wire : loop->round_bytes;
+
+	if (loop->round_time && (bytes >= MEASURABLE || !loop->rate))
+		loop->rate = MAX(scale(bytes, SECOND, loop->round_time), 1u);
+}
+
+static int tell(struct loop *loop, struct err *err)
+{
+	loop->told->elapsed = loop->ops->now(loop->opaque) - loop->start;
+	predict(loop);
+	return loop->ops->progress(loop->opaque, loop->told, err);
+}
+
+/* ---- no progress ---- */
+
+static void say_why(struct loop *loop)
+{
+	struct migration_progress *told = loop->told;
+	uint64_t beside = downtime_with(loop, 0);
+	char dirty[24], sent[24];
+
+	if (!loop->costs.ready)
+		snprintf(told->reason, sizeof(told->reason), "a device is not ready to stop yet");
+	else if (beside >= loop->goal->downtime)
+		snprintf(told->reason, sizeof(told->reason), "stopping takes %.1f ms beside memory, and may take %.1f ms%s",
+			 (double)beside / 1e6, (double)loop->goal->downtime / 1e6,
+			 loop->costs.device_assumed ? "; how fast devices give their state is assumed, --device-rate says it" : "");
+	else
+		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
+			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
+}
+
+/* Slows the guest so far that it should write half of what can be sent; by steps, for it may take less. */
+static void throttle(struct loop *loop)
+{
+	struct migration_progress *told = loop->told;
+	uint64_t unhindered = scale(told->dirty_rate, 100, 100 - told->throttle);
+	uint64_t share = MIN(scale(loop->rate, 50, unhindered), 100u); /* of its time that it may run */
+	unsigned int wanted = 100 - (unsigned int)share;
+
+	wanted = MAX(wanted, told->throttle + LEAST_STEP);
+	wanted = MIN(wanted, told->throttle + MOST_STEP);
+	told->throttle = MIN(wanted, MIGRATION_MAX_THROTTLE);
+	loop->ops->throttle(loop->opaque, told->throttle);
+}
+
+/* Looks at what the last round has brought; the list is new. */
+static void judge(struct loop *loop)
+{
+	struct migration_progress *told = loop->told;
+	uint64_t beside = downtime_with(loop, 0);
+	bool smaller = told->left <= loop->before - loop->before / 5;
+
+	loop->stuck = smaller && loop->costs.ready && beside < loop->goal->downtime ? 0 : loop->stuck + 1;
+	told->reason[0] = 0;
+	if (loop->stuck < PATIENCE)
+		return;
+	say_why(loop);
+	/* Where memory is not what hinders, the guest is left alone. */
+	if (loop->costs.ready && beside < loop->goal->downtime && !smaller) {
+		throttle(loop);
+		loop->stuck = 0;
+	}
+}
+
+/* ---- rounds ---- */
+
+static int collect(struct loop *loop, struct err *err)
+{
+	struct migration_progress *told = loop->told;
+	/* The look is the last thing, for what is written after it is not seen before the guest stands. */
+	int code = loop->ops->costs(loop->opaque, &loop->costs, err) ?: loop->ops->collect(loop->opaque, &told->left, err);
+	uint64_t now = loop->ops->now(loop->opaque);
+
+	if (told->round)
+		told->dirty_rate = scale(told->left, SECOND, now - loop->round_start);
+	loop->round_start = now;
+	return code;
+}
+
+static bool time_is_up(struct loop *loop)
+{
+	return loop->goal->timeout && loop->ops->now(loop->opaque) - loop->start >= loop->goal->timeout;
+}
+
+/* Empties the list, or ends with -ETIME while something is still on it. */
+static int send(struct loop *loop, struct err *err)
+{
+	struct migration_progress *told = loop->told;
+	uint64_t first = told->sent;
+	int code = 0;
+
+	loop->round_bytes = loop->round_wire = loop->round_time = 0;
+	while (!code && told->left && !time_is_up(loop)) {
+		uint64_t begin = loop->ops->now(loop->opaque);
+		struct migration_sent sent = {0};
+
+		code = loop->ops->send(loop->opaque, SLICE, &sent, err);
+		if (code)
+			return code;
+		loop->round_time += loop->ops->now(loop->opaque) - begin;
+		loop->round_bytes += sent.bytes;
+		loop->round_wire += sent.wire;
+		told->sent = first + loop->round_wire;
+		told->left = sent.left;
+		measure_rate(loop);
+		code = tell(loop, err);
+	}
+	return code ?: told->left ? -ETIME : 0;
+}
+
+static int out_of_time(struct loop *loop, struct err *err)
+{
+	struct migration_progress *told = loop->told;
+	char dirty[24], sent[24];
+
+	/* What was written meanwhile will have to go out too, and belongs into the prediction. */
+	if (loop->goal->on_timeout == MIGRATION_STOP_AND_COPY)
+		return collect(loop, err) ?: tell(loop, err);
+	if (!told->reason[0] && told->round > 1 && loop->costs.ready)
+		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
+			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
+	return err_set(err, -ETIME, "not done within %llu s%s%s; the guest goes on",
+		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
+}
+
+static int rounds(struct loop *loop, struct err *err)
+{
+	struct migration_progress *told = loop->told;
+
+	for (;;) {
+		int code = collect(loop, err) ?: tell(loop, err);
+
+		if (code)
+			return code;
+		if (told->round && loop->costs.ready && told->predicted <= loop->goal->downtime)
+			return 0;
+		if (told->round > 1)
+			judge(loop);
+		loop->before = told->left;
+		told->round++;
+		code = send(loop, err);
+		if (code && code != -ETIME)
+			return code;
+		if (time_is_up(loop))
+			return out_of_time(loop, err);
+		if (loop->round_time < SHORT_ROUND && told->round > 1)
+			loop->ops->wait(loop->opaque, SHORT_ROUND);
+	}
+}
+
+int migration_loop_run(const struct migration_loop_ops *ops, void *opaque, const struct migration_goal *goal,
+		       struct migration_progress *last, struct err *err)
+{
+	struct loop loop = {.ops = ops, .opaque = opaque, .goal = goal, .told = last, .start = ops->now(opaque)};
+	int code;
+
+	*last = (struct migration_progress){0};
+	code = rounds(&loop, err);
+	if (code && last->throttle)
+		ops->throttle(opaque, 0);
+	return code;
+}

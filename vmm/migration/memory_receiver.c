@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See memory_receiver.h. A thread reads a payload and the header behind it by one call, the payload to where it belongs. It waits
+ * in recvmsg(2) and hears of the end of the others by its connection being broken.
+ *
+ * What was written here is kept as a bit a page: a page without one is zero as it was made, and stays untouched when it is
+ * sent as zero. Chunks do not change channels, so a page's bit is set and cleared by one thread.
+ */
+#include "vmm/migration/memory_receiver.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+
+#include "core/bitmap.h"
+#include "core/thread.h"
+#include "vmm/migration/compress.h"
+
+#define PAGE WIRE_PAGE
+#define TAIL KIB(64) /* of a payload, what is read along with the next header */
+
+struct lane {
+	struct memory_receiver *receiver;
+	struct channel *channel;
+	unsigned int index;
+	pthread_t thread;
+	uint8_t header[WIRE_HEADER_SIZE];
+	size_t header_have;
+	struct compressor *compressor; /* made when the first compressed frame comes */
+	uint8_t *packed;               /* WIRE_MAX_ZSTD bytes, likewise */
+	uint64_t pages, zero_pages;    /* atomic */
+	struct err err;
+};
+
+struct memory_receiver {
+	struct memory_receiver_options options;
+	unsigned long **written; /* of each region; bits are atomic */
+	size_t region_count;
+	struct lane *lanes;
+	unsigned int started;
+	int fail_fd; /* eventfd, readable once a channel has failed */
+	int done_fd; /* eventfd, readable once no thread is at work */
+	pthread_mutex_t lock;
+	/* under lock */
+	unsigned int running;
+	int code;
+	struct err err;
+};
+
+/* ---- reading ---- */
+
+/*
+ * Reads what is there or comes, into buf and then into the next header. *got is what went into buf. Between frames a
+ * channel may be silent; within one it may not.
+ */
+static int read_some(struct lane *lane, void *buf, size_t len, size_t *got)
+{
+	struct iovec iov[] = {{buf, len}, {lane->header + lane->header_have, WIRE_HEADER_SIZE - lane->header_have}};
+	struct msghdr message = {.msg_iov = len ? iov : iov + 1, .msg_iovlen = len ? 2 : 1};
+	ssize_t n;
+
+	do {
+		n = recvmsg(lane->channel->fd, &message, MSG_WAITALL);
+	} while (n < 0 && (errno == EINTR || (errno == EAGAIN && !len && !lane->header_have)));
+	*got = 0;
+	if (n <= 0)
+		return channel_lost(lane->channel, n < 0 ? errno : 0, &lane->err);
+	__atomic_fetch_add(&lane->channel->received, (uint64_t)n, __ATOMIC_RELAXED);
+	*got = MIN((size_t)n, len);
+	lane->header_have += (size_t)n - *got;
+	return 0;
+}
+
+/* All of a payload; ahead: with the header behind it, where the payload need not be looked at before that has come. */
+static int read_payload(struct lane *lane, void *buf, size_t len, bool ahead)
+{
+	size_t tail = ahead ? MIN(len, TAIL) : 0;
+	uint8_t *to = buf;
+	int code = 0;
+
+	for (size_t left = len - tail; left;) {
+		ssize_t n = recv(lane->channel->fd, to, left, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return channel_lost(lane->channel, n < 0 ? errno : 0, &lane->err);
+		__atomic_fetch_add(&lane->channel->received, (uint64_t)n, __ATOMIC_RELAXED);
+		to += n;
+		left -= (size_t)n;
+	}
+	for (size_t got; !code && tail; tail -= got, to += got)
+		code = read_some(lane, to, tail, &got);
+	return code;
+}
+
+static int read_header(struct lane *lane, struct wire_frame *frame)
+{
+	size_t none;
+	int code = 0;
+
+	while (!code && lane->header_have < WIRE_HEADER_SIZE)
+		code = read_some(lane, NULL, 0, &none);
+	if (code)
+		return code;
+	wire_get_header(lane->header, frame);
+	lane->header_have = 0;
+	return channel_step(lane->channel, WIRE_SOURCE, frame, &lane->err);
+}
+
+/* ---- frames ---- */
+
+/* The host's bytes of a frame's pages, whose place was not checked yet. *written and *first tell where their bits are. */
+static void *place(struct lane *lane, uint64_t gpa, uint64_t bytes, unsigned long **written, size_t *first)
+{
+	const struct memory_receiver *receiver = lane->receiver;
+	size_t count;
+	const struct guest_region *regions = guest_memory_regions(receiver->options.memory, &count);
+
+	if (gpa / WIRE_CHUNK % receiver->options.channel_count != lane->index) {
+		err_set(&lane->err, -EPROTO, "0x%llx does not come on this channel", (unsigned long long)gpa);
+		return NULL;
+	}
+	for (size_t i = 0; i < MIN(count, receiver->region_count); i++) {
+		if (gpa < regions[i].gpa || gpa - regions[i].gpa >= regions[i].size ||
+		    bytes > regions[i].size - (gpa - regions[i].gpa))
+			continue;
+		*written = receiver->written[i];
+		*first = (size_t)((gpa - regions[i].gpa) / PAGE);
+		return (uint8_t *)regions[i].host + (gpa - regions[i].gpa);
+	}
+	err_set(&lane->err, -EPROTO, "0x%llx, %llu bytes: no memory there", (unsigned long long)gpa, (unsigned long long)bytes);
+	return NULL;
+}
+
+static void set_written(unsigned long *written, size_t first, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!bitmap_test(written, first + i))
+			bitmap_set(written, first + i);
+}
+
+static int take_pages(struct lane *lane, const struct wire_frame *frame)
+{
+	unsigned long *written;
+	size_t first;
+	void *host = place(lane, frame->a, frame->length, &written, &first);
+
+	if (!host)
+		return -EPROTO;
+	set_written(written, first, frame->length / PAGE);
+	__atomic_fetch_add(&lane->pages, frame->length / PAGE, __ATOMIC_RELAXED);
+	return read_payload(lane, host, frame->length, true);
+}
+
+static int take_zeros(struct lane *lane, const struct wire_frame *frame)
+{
+	unsigned long *written;
+	size_t first, count = (size_t)(frame->b / PAGE);
+	uint8_t *host = place(lane, frame->a, frame->b, &written, &first);
+
+	if (!host)
+		return -EPROTO;
+	for (size_t i = 0; i < count; i++) {
+		if (!bitmap_test(written, first + i))
+			continue;
+		memset(host + i * PAGE, 0, PAGE);
+		__atomic_fetch_and(&written[(first + i) / BITS_PER_LONG], ~(1ul << ((first + i) % BITS_PER_LONG)),
+				   __ATOMIC_RELEASE);
+	}
+	__atomic_fetch_add(&lane->zero_pages, count, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int take_packed(struct lane *lane, const struct wire_frame *frame)
+{
+	unsigned long *written;
+	size_t first;
+	void *host = place(lane, frame->a, frame->b, &written, &first);
+	int code = host ? 0 : -EPROTO;
+
+	if (!code && !lane->compressor)
+		code = compressor_create(&lane->compressor, &lane->err);
+	if (!code && !lane->packed) {
+		lane->packed = malloc(WIRE_MAX_ZSTD);
+		code = lane->packed ? 0 : err_sys(&lane->err, -ENOMEM, "zstd");
+	}
+	code = code ?: read_payload(lane, lane->packed, frame->length, false);
+	if (code)
+		return code;
+	set_written(written, first, (size_t)(frame->b / PAGE));
+	__atomic_fetch_add(&lane->pages, frame->b / PAGE, __ATOMIC_RELAXED);
+	if (compressor_unpack(lane->compressor, lane->packed, frame->length, host, (size_t)frame->b))
+		return err_set(&lane->err, -EPROTO, "what is compressed for 0x%llx, %llu bytes, is not that",
+			       (unsigned long long)frame->a, (unsigned long long)frame->b);
+	return 0;
+}
+
+static int take_end(struct lane *lane, const struct wire_frame *frame)
+{
+	if (frame->a != lane->pages || frame->b != lane->zero_pages)
+		return err_set(&lane->err, -EPROTO, "%llu pages and %llu of zeros were sent, %llu and %llu came",
+			       (unsigned long long)frame->a, (unsigned long long)frame->b, (unsigned long long)lane->pages,
+			       (unsigned long long)lane->zero_pages);
+	return 1;
+}
+
+/* One frame: 1 when it was END, 0 when not, or what is wrong. */
+static int take_frame(struct lane *lane)
+{
+	struct wire_frame frame;
+	int code = read_header(lane, &frame);
+
+	if (code)
+		return code;
+	switch (frame.type) {
+	case WIRE_PAGES:
+		return take_pages(lane, &frame);
+	case WIRE_ZERO:
+		return take_zeros(lane, &frame);
+	case WIRE_ZSTD:
+		return take_packed(lane, &frame);
+	case WIRE_END:
+		return take_end(lane, &frame);
+	default: /* a newer version's */
+		return err_set(&lane->err, -EPROTO, "%s", wire_type_name(frame.type));
+	}
+}
+
+/* ---- lanes ---- */
+
+/* Ends all that is under way. Lock held. */
+static void fail(struct memory_receiver *receiver, int code, const struct err *err)
+{
+	if (receiver->code)
+		return;
+	receiver->code = code;
+	receiver->err = *err;
+	eventfd_write(receiver->fail_fd, 1);
+	for (unsigned int i = 0; i < receiver->options.channel_count; i++)
+		channel_break(receiver->options.channels[i]);
+}
+
+static void *run_lane(void *opaque)
+{
+	struct lane *lane = opaque;
+	struct memory_receiver *receiver = lane->receiver;
+	uint8_t byte;
+	int code = 0;
+
+	while (!code)
+		code = take_frame(lane);
+	compressor_destroy(lane->compressor);
+	free(lane->packed);
+	pthread_mutex_lock(&receiver->lock);
+	if (code < 0) {
+		err_prefix(&lane->err, code, "memory channel %u", lane->index);
+		fail(receiver, code, &lane->err);
+	}
+	if (--receiver->running == 0)
+		eventfd_write(receiver->done_fd, 1);
+	pthread_mutex_unlock(&receiver->lock);
+	/* The guest stands still now: the thread's own end, which takes the kernel a while, waits for that of the connection. */
+	if (code > 0)
+		recv(lane->channel->fd, &byte, 1, MSG_PEEK);
+	return NULL;
+}
+
+static int start_lane(struct lane *lane, struct err *err)
+{
+	unsigned int silence = lane->channel->options.silence_ms;
+	const struct timeval timeout = {.tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000};
+	int code;
+
+	if (setsockopt(lane->channel->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
+		return err_sys(err, -errno, "memory channel %u", lane->index);
+	code = thread_start(&lane->thread, run_lane, lane, "memory%u", lane->index);
+	return code ? err_sys(err, code, "memory channel %u: thread", lane->index) : 0;
+}
+
+static int start_lanes(struct memory_receiver *receiver, struct err *err)
+{
+	int code = 0;
+
+	receiver->running = receiver->options.channel_count;
+	for (unsigned int i = 0; !code && i < receiver->options.channel_count; i++) {
+		receiver->lanes[i] = (struct lane){.receiver = receiver, .channel = receiver->options.channels[i], .index = i};
+		code = start_lane(&receiver->lanes[i], err);
+		receiver->started += !code;
+	}
+	return code;
+}
+
+static int make_bitmaps(struct memory_receiver *receiver)
+{
+	size_t count;
+	const struct guest_region *regions = guest_memory_regions(receiver->options.memory, &count);
+
+	receiver->written = calloc(count ?: 1, sizeof(*receiver->written));
+	for (size_t i = 0; receiver->written && i < count; i++) {
+		receiver->written[i] = calloc(bitmap_longs(regions[i].size / PAGE), sizeof(unsigned long));
+		if (!receiver->written[i])
+			return -ENOMEM;
+		receiver->region_count++;
+	}
+	return receiver->written ? 0 : -ENOMEM;
+}
+
+/* ---- the outside ---- */
+
+int memory_receiver_create(const struct memory_receiver_options *options, struct memory_receiver **ret, struct err *err)
+{
+	struct memory_receiver *receiver = calloc(1, sizeof(*receiver));
+	int code;
+
+	if (!receiver)
+		return err_sys(err, -ENOMEM, "receiving memory");
+	receiver->options = *options;
+	pthread_mutex_init(&receiver->lock, NULL);
+	receiver->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	receiver->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	receiver->lanes = calloc(options->channel_count, sizeof(*receiver->lanes));
+	code = receiver->fail_fd < 0 || receiver->done_fd < 0 ? -errno : receiver->lanes ? 0 : -ENOMEM;
+	code = code ?: make_bitmaps(receiver);
+	if (code)
+		err_sys(err, code, "receiving memory");
+	code = code ?: start_lanes(receiver, err);
+	if (code) {
+		memory_receiver_destroy(receiver);
+		return code;
+	}
+	*ret = receiver;
+	return 0;
+}
+
+void memory_receiver_destroy(struct memory_receiver *receiver)
+{
+	if (!receiver)
+		return;
+	for (unsigned int i = 0; i < receiver->started; i++)
+		channel_break(receiver->lanes[i].channel);
+	for (unsigned int i = 0; i < receiver->started; i++)
+		pthread_join(receiver->lanes[i].thread, NULL);
+	for (size_t i = 0; i < receiver->region_count; i++)
+		free(receiver->written[i]);
+	free(receiver->written);
+	free(receiver->lanes);
+	fd_close(&receiver->fail_fd);
+	fd_close(&receiver->done_fd);
+	pthread_mutex_destroy(&receiver->lock);
+	free(receiver);
+}
+
+int memory_receiver_fd(const struct memory_receiver *receiver)
+{
+	return receiver->fail_fd;
+}
+
+int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct err *err)
+{
+	struct pollfd fds[] = {{.fd = receiver->done_fd, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
+
+	while (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno == EINTR)
+		;
+	if (!fds[0].revents && fds[1].revents) {
+		const struct err cancelled = {"cancelled"};
+
+		pthread_mutex_lock(&receiver->lock);
+		fail(receiver, -ECANCELED, &cancelled);
+		pthread_mutex_unlock(&receiver->lock);
+		fds[1].fd = -1;
+		while (poll(fds, 1, -1) < 0 && errno == EINTR)
+			;
+	}
+	return receiver->code ? err_set(err, receiver->code, "%s", receiver->err.text) : 0;
+}
+
+void memory_receiver_get_stats(struct memory_receiver *receiver, struct memory_receiver_stats *stats)
+{
+	*stats = (struct memory_receiver_stats){0};
+	for (unsigned int i = 0; i < receiver->options.channel_count; i++) {
+		stats->pages += __atomic_load_n(&receiver->lanes[i].pages, __ATOMIC_RELAXED);
+		stats->zero_pages += __atomic_load_n(&receiver->lanes[i].zero_pages, __ATOMIC_RELAXED);
+		stats->bytes += channel_received(receiver->options.channels[i]);
+	}
+}

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See memory_sender.h. Each channel has a lane: a thread that goes through the chunks which are its own (their number modulo
+ * that of the channels), takes their marks, tells pages of zeros from others and gathers runs of either into frames. The
+ * caller waits for all lanes, and hears of the first that failed.
+ */
+#include "vmm/migration/memory_sender.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+
+#include "core/bitmap.h"
+#include "core/monotonic.h"
+#include "core/thread.h"
+#include "vmm/migration/compress.h"
+#include "vmm/migration/send_queue.h"
+#include "vmm/migration/zero.h"
+
+#define PAGE WIRE_PAGE
+#define CHUNK_PAGES (WIRE_CHUNK / PAGE)
+#define CHUNK_LONGS (CHUNK_PAGES / BITS_PER_LONG)
+#define TICK_MS 100
+#define LOOK_FIRST 32u /* marked pages in a chunk, from which on asking which are absent is cheaper than reading them */
+
+struct lane {
+	struct memory_sender *sender;
+	struct channel *channel;
+	unsigned int index;
+	pthread_t thread;
+	struct send_queue *queue;
+	struct compressor *compressor; /* NULL: not wanted */
+	uint8_t *copy;                 /* WIRE_MAX_ZSTD bytes, what is compressed must not change meanwhile */
+	uint64_t cursor;               /* chunk where the next call begins */
+	uint64_t pages, zero_pages;    /* atomic */
+	bool zero_copied;              /* atomic */
+	int code;
+	struct err err;
+};
+
+struct memory_sender {
+	struct memory_sender_options options;
+	struct zero_map *zeros;
+	int stop_fd; /* eventfd: lanes stop */
+	int done_fd; /* eventfd: no lane is at work */
+	struct lane *lanes;
+	unsigned int started; /* threads */
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	/* under lock */
+	uint64_t call; /* number of the last one; a lane that has not done it is at work */
+	unsigned int running;
+	bool end;
+	int code; /* the first failure */
+	struct err err;
+	uint64_t busy_ns;
+	/* of the call under way, written before it begins */
+	const struct memory_marks *marks;
+	size_t mark_count;
+	uint64_t deadline, began;
+	bool here; /* the caller's thread does what lanes do */
+};
+
+/* ---- frames ---- */
+
+static size_t batch_limit(const struct lane *lane)
+{
+	const struct limiter *limiter = lane->sender->options.limiter;
+
+	return limiter ? limiter_piece(limiter, BATCH_BYTES) : BATCH_BYTES;
+}
+
+static int flush(struct lane *lane)
+{
+	struct memory_sender *sender = lane->sender;
+	size_t bytes = send_queue_batch(lane->queue)->bytes;
+	int code = 0;
+
+	if (sender->options.limiter && bytes)
+		code = limiter_wait(sender->options.limiter, bytes, sender->stop_fd);
+	if (code)
+		return err_set(&lane->err, code, "cancelled");
+	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err) : send_queue_flush(lane->queue, &lane->err);
+	if (lane->queue->zero_copied)
+		__atomic_store_n(&lane->zero_copied, true, __ATOMIC_RELAXED);
+	return code;
+}
+
+/* The batch for one more frame, of which `bytes` at least must fit. */
+static int room_for(struct lane *lane, size_t bytes, struct batch **ret)
+{
+	struct batch *batch = send_queue_batch(lane->queue);
+	int code = 0;
+
+	if (batch->frames == BATCH_FRAMES || (batch->frames && batch->bytes + bytes > batch_limit(lane)) ||
+	    (lane->compressor && BATCH_PACKED - batch->packed_used < WIRE_MAX_ZSTD))
+		code = flush(lane);
+	*ret = send_queue_batch(lane->queue);
+	return code;
+}
+
+static int add_zeros(struct lane *lane, uint64_t gpa, uint64_t bytes)
+{
+	const struct wire_frame frame = {.type = WIRE_ZERO, .a = gpa, .b = bytes};
+	struct batch *batch;
+	int code = room_for(lane, 0, &batch);
+
+	if (!code)
+		batch_add(batch, &frame, NULL);
+	__atomic_fetch_add(&lane->zero_pages, bytes / PAGE, __ATOMIC_RELAXED);
+	return code;
+}
+
+/* As one frame of zstd where that is smaller. */
+static bool add_packed(struct lane *lane, struct batch *batch, uint64_t gpa, const void *host, size_t bytes)
+{
+	struct wire_frame frame = {.type = WIRE_ZSTD, .a = gpa, .b = bytes};
+	uint8_t *to = batch->packed + batch->packed_used;
+
+	memcpy(lane->copy, host, bytes);
+	frame.length = (uint32_t)compressor_pack(lane->compressor, lane->copy, bytes, to, bytes - 1);
+	if (!frame.length)
+		return false;
+	batch_add(batch, &frame, to);
+	batch->packed_used += frame.length;
+	return true;
+}
+
+static int add_pages(struct lane *lane, uint64_t gpa, const uint8_t *host, uint64_t bytes)
+{
+	int code = 0;
+
+	while (!code && bytes) {
+		size_t most = lane->compressor ? WIRE_MAX_ZSTD : BATCH_BYTES;
+		struct wire_frame frame = {.type = WIRE_PAGES, .a = gpa};
+		struct batch *batch;
+		uint64_t n;
+
+		code = room_for(lane, PAGE, &batch);
+		n = batch_limit(lane) - MIN(batch->bytes, batch_limit(lane) - PAGE);
+		n = MIN(bytes, MIN(align_down(n, PAGE), most));
+		frame.length = (uint32_t)n;
+		if (!code && !(lane->compressor && add_packed(lane, batch, gpa, host, n)))
+			batch_add(batch, &frame, host);
+		__atomic_fetch_add(&lane->pages, n / PAGE, __ATOMIC_RELAXED);
+		gpa += n;
+		host += n;
+		bytes -= n;
+	}
+	return code;
+}
+
+/* ---- chunks ---- */
+
+/* Takes the marks of count pages from first on, clearing them; bit 0 of out is the first. False when there are none. */
+static bool take_marks(const struct memory_marks *marks, size_t first, size_t count, unsigned long *out)
+{
+	bool any = false;
+
+	memset(out, 0, CHUNK_LONGS * sizeof(*out));
+	for (size_t at = 0; at < count;) {
+		unsigned long *word = &marks->bitmap[(first + at) / BITS_PER_LONG];
+		size_t shift = (first + at) % BITS_PER_LONG, n = MIN(BITS_PER_LONG - shift, count - at);
+		unsigned long mask = (n == BITS_PER_LONG ? ~0ul : (1ul << n) - 1) << shift, set;
+
+		/* Chunks of two lanes may share a word. */
+		set = *word & mask ? __atomic_fetch_and(word, ~mask, __ATOMIC_ACQ_REL) & mask : 0;
+		set >>= shift;
+		if (set) {
+			any = true;
+			out[at / BITS_PER_LONG] |= set << (at % BITS_PER_LONG);
+			if (at % BITS_PER_LONG && n > BITS_PER_LONG - at % BITS_PER_LONG)
+				out[at / BITS_PER_LONG + 1] |= set >> (BITS_PER_LONG - at % BITS_PER_LONG);
+		}
+		at += n;
+	}
+	return any;
+}
+
+static unsigned int count_marks(const unsigned long *marks)
+{
+	unsigned int count = 0;
+
+	for (size_t i = 0; i < CHUNK_LONGS; i++)
+		count += (unsigned int)__builtin_popcountl(marks[i]);
+	return count;
+}
+
+/* Sends the marked ones of the pages at gpa, which lie in one chunk and in the region. */
+static int send_marked(struct lane *lane, const struct guest_region *region, uint64_t gpa, size_t count,
+		       const unsigned long *marks)
+{
+	const uint8_t *host = (uint8_t *)region->host + (gpa - region->gpa);
+	unsigned long absent[CHUNK_LONGS] = {0};
+	int code = 0;
+
+	if (count_marks(marks) >= LOOK_FIRST)
+		zero_map_absent(lane->sender->zeros, region, gpa - region->gpa, count, absent);
+	for (size_t at = 0, end; at < count && !code; at = end) {
+		bool zero;
+
+		end = at + 1;
+		if (!bitmap_test(marks, at))
+			continue;
+		zero = bitmap_test(absent, at) || zero_page(host + at * PAGE);
+		while (end < count && bitmap_test(marks, end) &&
+		       (bitmap_test(absent, end) || zero_page(host + end * PAGE)) == zero)
+			end++;
+		code = zero ? add_zeros(lane, gpa + at * PAGE, (end - at) * PAGE) :
+			      add_pages(lane, gpa + at * PAGE, host + at * PAGE, (end - at) * PAGE);
+	}
+	return code;
+}
+
+/* The part of the chunk that these marks have. */
+static int send_chunk(struct lane *lane, const struct memory_marks *marks, uint64_t chunk)
+{
+	uint64_t start = MAX(chunk * WIRE_CHUNK, marks->gpa);
+	uint64_t end = MIN(chunk * WIRE_CHUNK + (WIRE_CHUNK - 1), marks->gpa + (marks->size - 1));
+	size_t count = (size_t)((end - start) / PAGE + 1), regions;
+	const struct guest_region *region = guest_memory_regions(lane->sender->options.memory, &regions);
+	unsigned long taken[CHUNK_LONGS];
+
+	if (!take_marks(marks, (start - marks->gpa) / PAGE, count, taken))
+		return 0;
+	while (start - region->gpa >= region->size)
+		region++;
+	return send_marked(lane, region, start, count, taken);
+}
+
+/* Of the chunks from first to last, those that are the lane's. */
+static int send_chunks(struct lane *lane, const struct memory_marks *marks, uint64_t first, uint64_t last)
+{
+	const struct memory_sender *sender = lane->sender;
+	unsigned int lanes = sender->options.channel_count;
+	uint64_t chunk = first + (lane->index + lanes - first % lanes) % lanes;
+	int code = 0;
+
+	for (; !code && chunk <= last; chunk += lanes) {
+		if (sender->deadline && monotonic_ns() >= sender->deadline) {
+			lane->cursor = chunk;
+			return -EAGAIN;
+		}
+		code = send_chunk(lane, marks, chunk);
+	}
+	return code;
+}
+
+/* All marks, from the cursor on and then up to it; the last batch stays to be flushed. */
+static int gather(struct lane *lane)
+{
+	const struct memory_sender *sender = lane->sender;
+	uint64_t begin = lane->cursor;
+	int code = 0;
+
+	lane->cursor = 0;
+	for (int pass = 0; pass < (begin ? 2 : 1); pass++) {
+		for (size_t i = 0; !code && i < sender->mark_count; i++) {
+			const struct memory_marks *marks = &sender->marks[i];
+			uint64_t first = marks->gpa / WIRE_CHUNK, last = (marks->gpa + (marks->size - 1)) / WIRE_CHUNK;
+
+			if (pass == 0)
+				first = MAX(first, begin);
+			else
+				last = MIN(last, begin - 1);
+			if (marks->size && first <= last)
+				code = send_chunks(lane, marks, first, last);
+		}
+	}
+	return code == -EAGAIN ? 0 : code;
+}
+
+static int send_all(struct lane *lane)
+{
+	return gather(lane) ?: flush(lane) ?: send_queue_drain(lane->queue, &lane->err);
+}
+
+/* ---- lanes ---- */
+
+/* Ends all that is under way. Lock held. */
+static void fail(struct memory_sender *sender, int code, const struct err *err)
+{
+	if (sender->code)
+		return;
+	sender->code = code;
+	sender->err = *err;
+	eventfd_write(sender->stop_fd, 1);
+	for (unsigned int i = 0; i < sender->options.channel_count; i++)
+		channel_break(sender->options.channels[i]);
+}
+
+static int prepare(struct lane *lane)
+{
+	int code = send_queue_create(lane->channel, lane->sender->options.compress, &lane->queue, &lane->err);
+
+	if (code || !lane->sender->options.compress)
+		return code;
+	lane->copy = malloc(WIRE_MAX_ZSTD);
+	return lane->copy ? compressor_create(&lane->compressor, &lane->err) : err_sys(&lane->err, -ENOMEM, "zstd");
+}
+
+static void *run_lane(void *opaque)
+{
+	struct lane *lane = opaque;
+	struct memory_sender *sender = lane->sender;
+	uint64_t done = 0;
+	int code = prepare(lane);
+
+	for (;;) {
+		pthread_mutex_lock(&sender->lock);
+		if (code) {
+			err_prefix(&lane->err, 0, "memory channel %u", lane->index);
+			fail(sender, code, &lane->err);
+		}
+		if (--sender->running == 0)
+			eventfd_write(sender->done_fd, 1);
+		while (sender->call == done && !sender->end)
+			pthread_cond_wait(&sender->work, &sender->lock);
+		done = sender->call;
+		pthread_mutex_unlock(&sender->lock);
+		if (sender->end)
+			break;
+		code = send_all(lane);
+	}
+	compressor_destroy(lane->compressor);
+	free(lane->copy);
+	send_queue_destroy(lane->queue);
+	return NULL;
+}
+
+/* Waits until no lane is at work, looking after the rest of the world meanwhile. tick may be NULL. */
+static void wait_done(struct memory_sender *sender, int (*tick)(void *opaque, struct err *err))
+{
+	struct pollfd fds[] = {{.fd = sender->done_fd, .events = POLLIN}, {.fd = sender->options.cancel_fd, .events = POLLIN}};
+	eventfd_t count;
+
+	while (!fds[0].revents) {
+		struct err err = {"cancelled"};
+		int n = poll(fds, ARRAY_SIZE(fds), TICK_MS), code = 0;
+
+		if (n > 0 && fds[1].revents) {
+			code = -ECANCELED;
+			fds[1].fd = -1;
+		} else if (n == 0 && tick) {
+			code = tick(sender->options.opaque, &err);
+		}
+		if (code) {
+			pthread_mutex_lock(&sender->lock);
+			fail(sender, code, &err);
+			pthread_mutex_unlock(&sender->lock);
+		}
+	}
+	eventfd_read(sender->done_fd, &count);
+}
+
+/* ---- the outside ---- */
+
+static int start_lanes(struct memory_sender *sender, struct err *err)
+{
+	int code = 0;
+
+	sender->running = sender->options.channel_count;
+	for (unsigned int i = 0; !code && i < sender->options.channel_count; i++) {
+		struct lane *lane = &sender->lanes[i];
+
+		*lane = (struct lane){.sender = sender, .channel = sender->options.channels[i], .index = i};
+		code = thread_start(&lane->thread, run_lane, lane, "memory%u", i);
+		sender->started += !code;
+	}
+	if (code)
+		return err_sys(err, code, "thread");
+	wait_done(sender, NULL);
+	if (sender->code)
+		return err_set(err, sender->code, "%s", sender->err.text);
+	return 0;
+}
+
+int memory_sender_create(const struct memory_sender_options *options, struct memory_sender **ret, struct err *err)
+{
+	struct memory_sender *sender = calloc(1, sizeof(*sender));
+	int code;
+
+	if (!sender)
+		return err_sys(err, -ENOMEM, "sending memory");
+	sender->options = *options;
+	pthread_mutex_init(&sender->lock, NULL);
+	pthread_cond_init(&sender->work, NULL);
+	sender->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	sender->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	sender->lanes = calloc(options->channel_count, sizeof(*sender->lanes));
+	code = sender->stop_fd < 0 || sender->done_fd < 0 ? -errno : sender->lanes ? 0 : -ENOMEM;
+	if (code)
+		err_sys(err, code, "sending memory");
+	code = code ?: zero_map_create(options->memory, &sender->zeros, err);
+	code = code ?: start_lanes(sender, err);
+	if (code) {
+		memory_sender_destroy(sender);
+		return code;
+	}
+	*ret = sender;
+	return 0;
+}
+
+void memory_sender_destroy(struct memory_sender *sender)
+{
+	if (!sender)
+		return;
+	pthread_mutex_lock(&sender->lock);
+	sender->end = true;
+	pthread_cond_broadcast(&sender->work);
+	pthread_mutex_unlock(&sender->lock);
+	for (unsigned int i = 0; i < sender->started; i++)
+		pthread_join(sender->lanes[i].thread, NULL);
+	zero_map_destroy(sender->zeros);
+	fd_close(&sender->stop_fd);
+	fd_close(&sender->done_fd);
+	free(sender->lanes);
+	pthread_mutex_destroy(&sender->lock);
+	pthread_cond_destroy(&sender->work);
+	free(sender);
+}
+
+static bool in_one_region(const struct guest_memory *memory, const struct memory_marks *marks)
+{
+	return (marks->gpa | marks->size) % PAGE == 0 && (!marks->size || guest_memory_at(memory, marks->gpa, marks->size));
+}
+
+static int check_marks(const struct memory_sender *sender, const struct memory_marks *marks, size_t count, struct err *err)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!in_one_region(sender->options.memory, &marks[i]))
+			return err_set(err, -EINVAL, "0x%llx, %llu bytes: not in one region of memory",
+				       (unsigned long long)marks[i].gpa, (unsigned long long)marks[i].size);
+	return 0;
+}
+
+int memory_sender_send(struct memory_sender *sender, const struct memory_marks *marks, size_t count, uint64_t deadline_ns,
+		       struct err *err)
+{
+	int code = check_marks(sender, marks, count, err);
+
+	if (code)
+		return code;
+	pthread_mutex_lock(&sender->lock);
+	if (!sender->code) {
+		sender->marks = marks;
+		sender->mark_count = count;
+		sender->deadline = deadline_ns;
+		sender->running = sender->options.channel_count;
+		sender->began = monotonic_ns();
+		sender->call++;
+		pthread_cond_broadcast(&sender->work);
+		pthread_mutex_unlock(&sender->lock);
+		wait_done(sender, sender->options.tick);
+		pthread_mutex_lock(&sender->lock);
+		sender->busy_ns += monotonic_ns() - sender->began;
+		sender->began = 0;
+	}
+	pthread_mutex_unlock(&sender->lock);
+	return sender->code ? err_set(err, sender->code, "%s", sender->err.text) : 0;
+}
+
+/* One of the chunks that are the lane's; false where there is none. */
+static bool find_page(const struct lane *lane, uint64_t *gpa, const uint8_t **host)
+{
+	const struct memory_sender *sender = lane->sender;
+	unsigned int lanes = sender->options.channel_count;
+	size_t count;
+	const struct guest_region *regions = guest_memory_regions(sender->options.memory, &count);
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t first = align_up(regions[i].gpa, WIRE_CHUNK) / WIRE_CHUNK;
+		uint64_t chunk = first + (lane->index + lanes - first % lanes) % lanes;
+
+		*gpa = chunk * WIRE_CHUNK;
+		if (*gpa - regions[i].gpa >= regions[i].size)
+			continue;
+		*host = (const uint8_t *)regions[i].host + (*gpa - regions[i].gpa);
+		return true;
+	}
+	return false;
+}
+
+static int rehearse_lane(struct lane *lane)
+{
+	const uint8_t *host;
+	uint64_t gpa;
+	int code = find_page(lane, &gpa, &host) ? add_pages(lane, gpa, host, PAGE) : 0;
+
+	return code ?: flush(lane);
+}
+
+int memory_sender_rehearse(struct memory_sender *sender, struct err *err)
+{
+	int code = sender->code;
+
+	if (code)
+		return err_set(err, code, "%s", sender->err.text);
+	sender->here = true;
+	for (unsigned int i = 0; i < sender->options.channel_count && !code; i++) {
+		code = rehearse_lane(&sender->lanes[i]);
+		if (code)
+			err_set(err, code, "memory channel %u: %s", i, sender->lanes[i].err.text);
+	}
+	sender->here = false;
+	return code;
+}
+
+/* What is left on the lane's channel and END, by the caller's thread. */
+static int end_lane(struct lane *lane)
+{
+	struct wire_frame end = {.type = WIRE_END};
+	struct batch *batch;
+	int code = gather(lane) ?: room_for(lane, 0, &batch);
+
+	if (code)
+		return code;
+	end.a = lane->pages;
+	end.b = lane->zero_pages;
+	batch_add(batch, &end, NULL);
+	return channel_step(lane->channel, WIRE_SOURCE, &end, &lane->err) ?: flush(lane);
+}
+
+int memory_sender_end(struct memory_sender *sender, const struct memory_marks *marks, size_t count, struct err *err)
+{
+	int code = check_marks(sender, marks, count, err);
+
+	if (sender->code)
+		return err_set(err, sender->code, "%s", sender->err.text);
+	sender->marks = marks;
+	sender->mark_count = count;
+	sender->deadline = 0;
+	sender->here = true;
+	for (unsigned int i = 0; i < sender->options.channel_count && !code; i++) {
+		code = end_lane(&sender->lanes[i]);
+		if (code)
+			err_set(err, code, "memory channel %u: %s", i, sender->lanes[i].err.text);
+	}
+	return code;
+}
+
+void memory_sender_get_stats(struct memory_sender *sender, struct memory_sender_stats *stats)
+{
+	*stats = (struct memory_sender_stats){0};
+	for (unsigned int i = 0; i < sender->options.channel_count; i++) {
+		stats->pages += __atomic_load_n(&sender->lanes[i].pages, __ATOMIC_RELAXED);
+		stats->zero_pages += __atomic_load_n(&sender->lanes[i].zero_pages, __ATOMIC_RELAXED);
+		stats->zero_copy |= __atomic_load_n(&sender->lanes[i].zero_copied, __ATOMIC_RELAXED);
+		stats->bytes += channel_sent(sender->options.channels[i]);
+	}
+	pthread_mutex_lock(&sender->lock);
+	stats->busy_ns = sender->busy_ns + (sender->began ? monotonic_ns() - sender->began : 0);
+	pthread_mutex_unlock(&sender->lock);
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See page_list.h. A bitmap for each region, whose bits are counted whenever somebody asks how many there are. */
+#include "vmm/migration/page_list.h"
+
+#include "core/bitmap.h"
+
+#define PART MIB(64) /* collected at once in the first pass; a multiple of the bits of a long */
+
+struct piece {
+	uint64_t gpa, size, pages;
+	uint64_t part, seen; /* pages: the first pass is in [part, seen), and has collected up to there */
+	unsigned long *bits;
+};
+
+struct page_list {
+	struct dirty_set *dirty;
+	struct piece *pieces;
+	size_t count;
+	uint64_t total; /* bytes */
+	bool begun;     /* something was to be sent */
+	bool through;   /* the first pass is over */
+};
+
+void page_list_destroy(struct page_list *list)
+{
+	if (!list)
+		return;
+	for (size_t i = 0; i < list->count; i++)
+		free(list->pieces[i].bits);
+	free(list->pieces);
+	free(list);
+}
+
+static bool add_piece(struct page_list *list, const struct guest_region *region)
+{
+	struct piece *piece = &list->pieces[list->count];
+
+	*piece = (struct piece){
+		.gpa = region->gpa, .size = region->size, .pages = region->size / GUEST_PAGE_SIZE,
+	};
+	piece->bits = calloc(bitmap_longs(piece->pages), sizeof(*piece->bits));
+	if (!piece->bits)
+		return false;
+	for (uint64_t page = 0; page < piece->pages; page++)
+		piece->bits[page / BITS_PER_LONG] |= 1ul << page % BITS_PER_LONG;
+	list->count++;
+	list->total += piece->size;
+	return true;
+}
+
+int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, struct page_list **ret, struct err *err)
+{
+	struct page_list *list = calloc(1, sizeof(*list));
+	size_t count;
+	const struct guest_region *regions = guest_memory_regions(memory, &count);
+	bool good;
+
+	if (list)
+		list->pieces = calloc(MAX(count, 1u), sizeof(*list->pieces));
+	good = list && list->pieces;
+	for (size_t i = 0; good && i < count; i++)
+		good = add_piece(list, &regions[i]);
+	if (!good) {
+		page_list_destroy(list);
+		return err_sys(err, -ENOMEM, "the list of pages");
+	}
+	list->dirty = dirty;
+	*ret = list;
+	return 0;
+}
+
+uint64_t page_list_total(const struct page_list *list)
+{
+	return list->total;
+}
+
+/* Pages of [first, first + count) that are on the list; first is a multiple of the bits of a long. */
+static uint64_t count_bits(const struct piece *piece, uint64_t first, uint64_t count)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t i = first / BITS_PER_LONG; i < bitmap_longs(first + count); i++)
+		sum += (uint64_t)__builtin_popcountl(piece->bits[i]);
+	return sum;
+}
+
+uint64_t page_list_left(const struct page_list *list)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < list->count; i++)
+		pages += count_bits(&list->pieces[i], 0, list->pieces[i].pages);
+	return pages * GUEST_PAGE_SIZE;
+}
+
+static void set_bits(struct piece *piece, uint64_t first, uint64_t count)
+{
+	for (uint64_t page = first; page < first + count; page++)
+		piece->bits[page / BITS_PER_LONG] |= 1ul << page % BITS_PER_LONG;
+}
+
+/* Collects [first, first + count) of a piece; first is a multiple of the bits of a long. */
+static int collect_part(struct page_list *list, struct piece *piece, uint64_t first, uint64_t count, struct err *err)
+{
+	int code = dirty_set_collect(list->dirty, piece->gpa + first * GUEST_PAGE_SIZE, count * GUEST_PAGE_SIZE,
+				     &piece->bits[first / BITS_PER_LONG], err);
+
+	if (code)
+		set_bits(piece, first, count); /* bits may be lost */
+	return code;
+}
+
+int page_list_collect(struct page_list *list, struct err *err)
+{
+	int code = 0;
+
+	if (!list->begun)
+		return 0;
+	list->through = true;
+	for (size_t i = 0; !code && i < list->count; i++)
+		code = collect_part(list, &list->pieces[i], 0, list->pieces[i].pages, err);
+	return code;
+}
+
+/* Of a piece that the first pass is in: the part that it has come to, which is collected first; false when it is through. */
+static bool next_part(struct page_list *list, struct piece *piece, struct memory_marks *mark, int *code, struct err *err)
+{
+	*code = 0;
+	if (!count_bits(piece, piece->part, piece->seen - piece->part)) {
+		piece->part = piece->seen;
+		piece->seen += MIN(PART / GUEST_PAGE_SIZE, piece->pages - piece->seen);
+		if (piece->part == piece->seen)
+			return false;
+		*code = collect_part(list, piece, piece->part, piece->seen - piece->part, err);
+	}
+	*mark = (struct memory_marks){
+		.gpa = piece->gpa + piece->part * GUEST_PAGE_SIZE,
+		.size = (piece->seen - piece->part) * GUEST_PAGE_SIZE,
+		.bitmap = &piece->bits[piece->part / BITS_PER_LONG],
+	};
+	return true;
+}
+
+int page_list_marks(struct page_list *list, struct memory_marks marks[PAGE_LIST_MAX_MARKS], size_t *count, struct err *err)
+{
+	int code;
+
+	*count = 0;
+	list->begun = true;
+	for (size_t i = 0; !list->through && i < list->count; i++) {
+		if (!next_part(list, &list->pieces[i], &marks[0], &code, err))
+			continue;
+		*count = !code;
+		return code;
+	}
+	list->through = true;
+	for (size_t i = 0; i < list->count; i++) {
+		struct piece *piece = &list->pieces[i];
+
+		if (count_bits(piece, 0, piece->pages))
+			marks[(*count)++] = (struct memory_marks){piece->gpa, piece->size, piece->bits};
+	}
+	return 0;
+}

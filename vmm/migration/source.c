@@ -1,0 +1,677 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See source.h. The steps are a table; when one fails, those before it are undone in reverse order, so that every step needs to
+ * know only its own way back. Two of them are special: `commit`, after which nobody can cancel any more, and `go`, after which
+ * a failure is no longer ours to undo.
+ */
+#include "vmm/migration/source_internal.h"
+
+#include <stdio.h>
+#include <sys/eventfd.h>
+
+#include "core/irq.h"
+#include "core/monotonic.h"
+
+#define MAX_DEFAULT_STREAMS 4
+#define REHEARSALS 5
+#define REHEARSED_FOR 5000000000ull /* ns that a rehearsal tells how it will be */
+
+static void tell(struct migration_source *source, enum migration_state state)
+{
+	source->report->state = state;
+	source->report->disk_left = disk_sender_left(source->disks);
+	source->report->disk_sent = disk_sender_sent(source->disks);
+	source->config.tell(source->config.opaque, source->report);
+}
+
+/* The guest stands; one of the steps to where it runs again has been made. */
+static void step_done_at(struct migration_source *source, enum migration_step step, uint64_t time)
+{
+	source->report->steps[step] += time - source->step_at;
+	source->step_at = time;
+}
+
+static void step_done(struct migration_source *source, enum migration_step step)
+{
+	step_done_at(source, step, monotonic_ns());
+}
+
+/* ---- being cancelled ---- */
+
+int migration_source_cancel(struct migration_source *source, const char *reason, struct err *err)
+{
+	int code = 0;
+
+	pthread_mutex_lock(&source->lock);
+	if (source->committed)
+		code = err_set(err, -EBUSY, "too late to cancel: the guest is being handed over");
+	else if (!source->reason[0])
+		snprintf(source->reason, sizeof(source->reason), "%s", reason);
+	if (!code)
+		eventfd_kick(source->cancel_fd);
+	pthread_mutex_unlock(&source->lock);
+	return code;
+}
+
+static int check_cancelled(struct migration_source *source, struct err *err)
+{
+	int code = 0;
+
+	pthread_mutex_lock(&source->lock);
+	if (source->reason[0])
+		code = err_set(err, -ECANCELED, "%s", source->reason);
+	pthread_mutex_unlock(&source->lock);
+	return code;
+}
+
+/* ---- connecting ---- */
+
+static int connect_control(struct migration_source *source, struct err *err)
+{
+	const struct dialer_options options = {.to = &source->address, .cancel_fd = source->cancel_fd,
+					      .silence_ms = source->config.silence_ms,
+					      .tls = source->config.request->tls};
+	int code = dialer_create(&options, &source->dialer, err);
+
+	if (!code)
+		source->address.fd = -1;
+	code = code ?: dialer_connect(source->dialer, WIRE_CONTROL, 0, 1, &source->control, err);
+	return code ?: channel_keep_alive(source->control, err);
+}
+
+static void hang_up(struct migration_source *source)
+{
+	channel_destroy(take_ptr(source->control));
+	dialer_destroy(take_ptr(source->dialer));
+}
+
+/* ---- the offer ---- */
+
+static unsigned int default_streams(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < 1 ? 1 : (unsigned int)MIN(cpus, (long)MAX_DEFAULT_STREAMS);
+}
+
+static int make_offer(struct migration_source *source, struct err *err)
+{
+	const struct migration_request *request = source->config.request;
+	_cleanup_(free_ptr) char *machine = NULL;
+	_cleanup_(free_ptr) char *offer = NULL;
+	struct wire_frame frame;
+	int code = source_check_disks(source, err) ?: source->config.ops->begin(source->config.machine, &machine, err);
+
+	if (code)
+		return code;
+	source->streams = request->streams ?: default_streams();
+	if (asprintf(&offer, "{\"streams\":%u,\"machine\":%s}", source->streams, machine) < 0) {
+		offer = NULL;
+		code = err_sys(err, -ENOMEM, "the offer");
+	}
+	code = code ?: channel_send(source->control, WIRE_OFFER, 0, 0, offer, strlen(offer), err);
+	code = code ?: channel_expect(source->control, WIRE_READY, &frame, err);
+	if (!code) {
+		_cleanup_(free_ptr) char *ready = NULL;
+
+		code = channel_payload_all(source->control, &ready, err);
+	}
+	if (code)
+		source->config.ops->end(source->config.machine);
+	return code;
+}
+
+/* Unless a person is to decide: until then the machine stays as it is. */
+static void take_offer_back(struct migration_source *source, bool stays)
+{
+	if (source->outcome != MIGRATION_UNRESOLVED)
+		source->config.ops->end(source->config.machine);
+}
+
+/* What the target says while it is only to listen: why it gives up. */
+static int hear_target(struct migration_source *source, struct err *err)
+{
+	struct wire_frame frame;
+	int code = channel_check(source->control, err);
+
+	if (code <= 0)
+		return code;
+	code = channel_receive(source->control, &frame, err);
+	return code ?: channel_words(source->control, &frame, err);
+}
+
+/* ---- memory ---- */
+
+/* Sends what is on the list, until it is empty or the time has come (0: none). */
+static int send_list(struct migration_source *source, uint64_t deadline, struct err *err)
+{
+	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
+	size_t count;
+	int code;
+
+	do {
+		code = page_list_marks(source->pages, marks, &count, err);
+		if (!code && count)
+			code = memory_sender_send(source->sender, marks, count, deadline, err);
+	} while (!code && count && (!deadline || monotonic_ns() < deadline));
+	return code;
+}
+
+static uint64_t wire_bytes(const struct migration_source *source)
+{
+	struct memory_sender_stats stats;
+
+	memory_sender_get_stats(source->sender, &stats);
+	return stats.bytes + disk_sender_sent(source->disks);
+}
+
+static uint64_t left(const struct migration_source *source)
+{
+	return page_list_left(source->pages) + disk_sender_left(source->disks);
+}
+
+static void drop_channels(struct migration_source *source, bool stays)
+{
+	memory_sender_destroy(take_ptr(source->sender));
+	limiter_destroy(&source->limiter);
+	for (unsigned int i = 0; i < source->streams; i++)
+		channel_destroy(take_ptr(source->channels[i]));
+}
+
+/* While memory is being sent the target may say why it gives up, and the user may. */
+static int tick(void *opaque, struct err *err)
+{
+	struct migration_source *source = opaque;
+
+	return check_cancelled(source, err) ?: hear_target(source, err) ?: source_check_devices(source, err);
+}
+
+static int join_channels(struct migration_source *source, struct err *err)
+{
+	const struct migration_request *request = source->config.request;
+	const struct memory_sender_options options = {
+		.memory = source->config.ops->memory(source->config.machine),
+		.channels = source->channels,
+		.channel_count = source->streams,
+		.limiter = &source->limiter,
+		.compress = request->compress == MIGRATION_ZSTD,
+		.cancel_fd = source->cancel_fd,
+		.tick = tick,
+		.opaque = source,
+	};
+	int code = 0;
+
+	limiter_init(&source->limiter, request->bandwidth);
+	for (unsigned int i = 0; !code && i < source->streams; i++)
+		code = dialer_connect(source->dialer, WIRE_MEMORY, i, source->streams, &source->channels[i], err);
+	code = code ?: memory_sender_create(&options, &source->sender, err);
+	if (code)
+		drop_channels(source, true);
+	return code;
+}
+
+static int track(struct migration_source *source, struct err *err)
+{
+	const struct migration_machine_ops *ops = source->config.ops;
+	int code = ops->track(source->config.machine, err);
+
+	if (code)
+		return err_prefix(err, code, "tracking what the guest writes");
+	ops->dirty(source->config.machine)->rounds_follow = true;
+	code = page_list_create(ops->memory(source->config.machine), ops->dirty(source->config.machine), &source->pages, err);
+	if (code)
+		ops->untrack(source->config.machine);
+	return code;
+}
+
+static void untrack(struct migration_source *source, bool stays)
+{
+	page_list_destroy(take_ptr(source->pages));
+	source->config.ops->dirty(source->config.machine)->rounds_follow = false;
+	source->config.ops->untrack(source->config.machine);
+}
+
+/* ---- the loop's view of all this ---- */
+
+static uint64_t loop_now(void *opaque)
+{
+	return monotonic_ns();
+}
+
+static int loop_collect(void *opaque, uint64_t *bytes, struct err *err)
+{
+	struct migration_source *source = opaque;
+	/* What was sent is flushed now, so that little is while the guest stands. */
+	int code = source->report->progress.round ? disk_sender_flush(source->disks, err) : 0;
+	uint64_t begin = monotonic_ns();
+
+	disk_sender_collect(source->disks);
+	code = code ?: page_list_collect(source->pages, err);
+	source->report->expected[MIGRATION_STEP_COLLECT] = monotonic_ns() - begin;
+	*bytes = left(source);
+	return code;
+}
+
+static int loop_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
+{
+	struct migration_source *source = opaque;
+	uint64_t before = left(source), wire = wire_bytes(source), deadline = monotonic_ns() + time;
+	int code = disk_sender_send(source->disks, deadline, err); /* first: memory changes faster */
+
+	if (!code && monotonic_ns() < deadline)
+		code = send_list(source, deadline, err);
+	ret->left = left(source);
+	ret->bytes = before - ret->left;
+	ret->wire = wire_bytes(source) - wire;
+	return code;
+}
+
+/* As the last memory and the state will go; the target loads the state as far as that can be undone. steps: ns of each. */
+static int send_trial(struct migration_source *source, const struct state_buffer *state, uint64_t *steps, struct err *err)
+{
+	uint64_t begin = monotonic_ns(), sent;
+	struct wire_frame frame;
+	int code = memory_sender_rehearse(source->sender, err);
+
+	sent = monotonic_ns();
+	code = code ?: channel_send(source->control, WIRE_TRIAL, 0, 0, state->data, state->len, err);
+	code = code ?: channel_expect(source->control, WIRE_TRIED, &frame, err);
+	if (code)
+		return code;
+	steps[MIGRATION_STEP_MEMORY] = sent - begin;
+	steps[MIGRATION_STEP_LOAD] = monotonic_ns() - sent;
+	/* The way there and back, once more. */
+	steps[MIGRATION_STEP_START] += steps[MIGRATION_STEP_LOAD] - MIN(frame.a, steps[MIGRATION_STEP_LOAD]);
+	return 0;
+}
+
+/* What will be asked of the machine when it stops; the guest stands still for that moment and goes on. */
+static int rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
+{
+	const struct migration_machine_ops *ops = source->config.ops;
+	struct state_buffer state = {0};
+	uint64_t begin = monotonic_ns(), stopped_at, saved, resumed;
+	int code = ops->pause(source->config.machine, &stopped_at, &state, err);
+
+	saved = monotonic_ns();
+	if (!code)
+		ops->resume(source->config.machine);
+	resumed = monotonic_ns();
+	steps[MIGRATION_STEP_PAUSE] = stopped_at - begin;
+	steps[MIGRATION_STEP_SAVE] = saved - stopped_at;
+	steps[MIGRATION_STEP_START] = resumed - saved; /* which is done there then */
+	steps[MIGRATION_STEP_LOAD] = saved - begin;
+	if (!code && source->control->conversation.version >= WIRE_TRIALS_SINCE)
+		code = send_trial(source, &state, steps, err);
+	state_buffer_free(&state);
+	return code;
+}
+
+static uint64_t median(uint64_t *values, size_t count)
+{
+	for (size_t i = 1; i < count; i++)
+		for (size_t j = i; j && values[j - 1] > values[j]; j--) {
+			uint64_t larger = values[j - 1];
+
+			values[j - 1] = values[j];
+			values[j] = larger;
+		}
+	return values[count / 2];
+}
+
+/*
+ * All that is fixed of a downtime, done a few times, on both sides, while the guest runs: that is what it will take, and caches are
+ * warm when it counts. Some of the times meet what else the hosts do; the one in the middle tells.
+ */
+static int rehearse(struct migration_source *source, struct err *err)
+{
+	uint64_t times[REHEARSALS][MIGRATION_STEPS] = {0}, values[REHEARSALS];
+	int code = 0;
+
+	for (int i = 0; !code && i < REHEARSALS; i++)
+		code = rehearse_once(source, times[i], err);
+	for (int step = 0; !code && step < MIGRATION_STEPS; step++) {
+		for (int i = 0; i < REHEARSALS; i++)
+			values[i] = times[i][step];
+		if (step != MIGRATION_STEP_COLLECT)
+			source->report->expected[step] = median(values, REHEARSALS);
+	}
+	source->rehearsed = monotonic_ns();
+	return code;
+}
+
+static bool must_rehearse(const struct migration_source *source)
+{
+	return source->report->progress.round && (!source->rehearsed || monotonic_ns() - source->rehearsed > REHEARSED_FOR);
+}
+
+static int loop_costs(void *opaque, struct migration_costs *ret, struct err *err)
+{
+	struct migration_source *source = opaque;
+	const uint64_t *expected = source->report->expected;
+	/* The target flushes disks while memory is collected and sent here. */
+	uint64_t flush = disk_sender_flush_time(source->disks);
+	uint64_t before_load = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_MEMORY];
+	int code = must_rehearse(source) ? rehearse(source, err) : 0;
+
+	if (code)
+		return code;
+	*ret = (struct migration_costs){
+		.unseen = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_PAUSE],
+		.ready = true,
+	};
+	for (int step = 0; step < MIGRATION_STEPS; step++)
+		ret->fixed += expected[step];
+	ret->fixed += flush > before_load ? flush - before_load : 0;
+	return source->devices ? source_device_costs(source, ret, err) : 0;
+}
+
+static void loop_throttle(void *opaque, unsigned int percent)
+{
+	struct migration_source *source = opaque;
+
+	source->config.ops->throttle(source->config.machine, percent);
+}
+
+static void loop_wait(void *opaque, uint64_t time)
+{
+	const struct timespec span = {.tv_sec = (time_t)(time / 1000000000), .tv_nsec = (long)(time % 1000000000)};
+
+	nanosleep(&span, NULL);
+}
+
+static int loop_progress(void *opaque, const struct migration_progress *progress, struct err *err)
+{
+	struct migration_source *source = opaque;
+	int code = check_cancelled(source, err);
+
+	if (code)
+		return code;
+	channel_set_progress(source->control, progress->sent, progress->round);
+	tell(source, MIGRATION_MEMORY);
+	return hear_target(source, err) ?: source_check_devices(source, err);
+}
+
+static const struct migration_loop_ops loop_ops = {
+	.now = loop_now,
+	.collect = loop_collect,
+	.send = loop_send,
+	.costs = loop_costs,
+	.throttle = loop_throttle,
+	.wait = loop_wait,
+	.progress = loop_progress,
+};
+
+static int run_rounds(struct migration_source *source, struct err *err)
+{
+	return migration_loop_run(&loop_ops, source, &source->config.request->goal, &source->report->progress, err);
+}
+
+/* The loop has lifted it where it failed; where it did not, the guest is held back until it stands. */
+static void unthrottle(struct migration_source *source, bool stays)
+{
+	if (source->report->progress.throttle)
+		source->config.ops->throttle(source->config.machine, 0);
+}
+
+/* ---- the switch-over ---- */
+
+static void go_on(struct migration_source *source, bool stays)
+{
+	if (!stays)
+		return;
+	if (source->devices)
+		source->config.ops->run_devices(source->config.machine);
+	source->config.ops->resume(source->config.machine);
+}
+
+static int stop(struct migration_source *source, struct err *err)
+{
+	int code;
+
+	tell(source, MIGRATION_SWITCHING);
+	memset(source->report->steps, 0, sizeof(source->report->steps));
+	source->stop_at = source->step_at = monotonic_ns();
+	/* What host devices add to the state is known when they have stopped. */
+	code = source->config.ops->pause(source->config.machine, &source->stopped_at, source->devices ? NULL : &source->state, err);
+	if (code)
+		return code;
+	step_done_at(source, MIGRATION_STEP_PAUSE, source->stopped_at);
+	step_done(source, MIGRATION_STEP_SAVE);
+	code = source_stop_devices(source, err);
+	if (code)
+		go_on(source, true);
+	step_done(source, MIGRATION_STEP_DEVICES);
+	return code;
+}
+
+/* Nobody writes to memory any more: what is collected now is the rest. Devices are read meanwhile. */
+static int send_rest(struct migration_source *source, struct err *err)
+{
+	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
+	size_t count = 0;
+	int code;
+
+	source->config.ops->dirty(source->config.machine)->rounds_follow = false;
+	code = source_end_disks(source, err) ?: page_list_collect(source->pages, err);
+	step_done(source, MIGRATION_STEP_COLLECT);
+	if (!code && page_list_left(source->pages) > MEMORY_SENDER_LITTLE)
+		code = send_list(source, 0, err);
+	code = code ?: page_list_marks(source->pages, marks, &count, err);
+	code = code ?: memory_sender_end(source->sender, marks, count, err);
+	if (!code && source->devices)
+		code = device_sender_wait(source->device_sender, err);
+	step_done(source, MIGRATION_STEP_MEMORY);
+	return code;
+}
+
+static int send_state(struct migration_source *source, struct err *err)
+{
+	struct channel_frame frames[] = {{.type = WIRE_STOPPED}, {.type = WIRE_STATE}, {.type = WIRE_END}};
+	int code = source->state.len ? 0 : source->config.ops->save(source->config.machine, &source->state, err);
+
+	step_done(source, MIGRATION_STEP_SAVE);
+	if (code)
+		return err_prefix(err, code, "saving the machine's state");
+	frames[1].payload = source->state.data;
+	frames[1].len = source->state.len;
+	return channel_send_frames(source->control, frames, ARRAY_SIZE(frames), err);
+}
+
+static int await_loaded(struct migration_source *source, struct err *err)
+{
+	struct wire_frame frame;
+	int code = channel_expect(source->control, WIRE_LOADED, &frame, err);
+
+	if (code)
+		return code;
+	step_done(source, MIGRATION_STEP_LOAD);
+	source->report->target_load = MIN(frame.a, source->report->steps[MIGRATION_STEP_LOAD]);
+	return 0;
+}
+
+/* From here on nobody can cancel. */
+static int commit(struct migration_source *source, struct err *err)
+{
+	int code = 0;
+
+	pthread_mutex_lock(&source->lock);
+	if (source->reason[0])
+		code = err_set(err, -ECANCELED, "%s", source->reason);
+	else
+		source->committed = true;
+	pthread_mutex_unlock(&source->lock);
+	return code;
+}
+
+static int hand_over(struct migration_source *source, struct err *err)
+{
+	source->config.ops->unlock_disks(source->config.machine);
+	step_done(source, MIGRATION_STEP_UNLOCK);
+	return 0;
+}
+
+/* Where another process has a disk by now the guest must not go on here, whoever that is: it stands until a person has looked. */
+static void take_back(struct migration_source *source, bool stays)
+{
+	struct err err;
+
+	if (!stays || source->config.ops->lock_disks(source->config.machine, &err) == 0)
+		return;
+	source->outcome = MIGRATION_UNRESOLVED;
+	snprintf(source->why_not, sizeof(source->why_not), "%s", err.text);
+}
+
+/*
+ * A GO that could not be sent as a whole is one that the target does not get. One that was sent is answered, or the guest
+ * stands.
+ */
+static int go(struct migration_source *source, struct err *err)
+{
+	struct wire_frame frame;
+	uint64_t taken;
+	int code = channel_send(source->control, WIRE_GO, 0, 0, NULL, 0, err);
+
+	if (code)
+		return code;
+	code = channel_expect(source->control, WIRE_RUNNING, &frame, err);
+	if (code == -EREMOTEIO)
+		return code;
+	if (code) {
+		source->outcome = MIGRATION_UNRESOLVED;
+		return code;
+	}
+	step_done(source, MIGRATION_STEP_START);
+	taken = source->report->steps[MIGRATION_STEP_START];
+	source->outcome = MIGRATION_DONE;
+	source->report->target_start = MIN(frame.a, taken);
+	source->report->downtime = source->step_at - source->stop_at;
+	/* It ran after that much of the time that question and answer took; the rest was half under way there, half back. */
+	if (!source->report->paused)
+		source->report->stall = source->step_at - (taken - source->report->target_start) / 2 - source->stopped_at;
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static const struct step {
+	int (*run)(struct migration_source *source, struct err *err);
+	/* The way back, after a later step failed or in the end; stays: the guest runs here from now on. May be NULL. */
+	void (*undo)(struct migration_source *source, bool stays);
+	bool guest; /* the guest waits for that: undone before the target is talked to */
+} steps[] = {
+	{connect_control, NULL, false},
+	{make_offer, take_offer_back, false},
+	{join_channels, drop_channels, false},
+	{track, untrack, false},
+	{source_start_devices, source_drop_devices, false},
+	{source_start_disks, source_drop_disks, false},
+	{run_rounds, unthrottle, true},
+	{stop, go_on, true},
+	{send_rest, NULL, false},
+	{send_state, NULL, false},
+	{await_loaded, NULL, false},
+	{commit, NULL, false},
+	{hand_over, take_back, true},
+	{go, NULL, false},
+};
+
+static void undo(struct migration_source *source, size_t done, bool guest)
+{
+	while (done--)
+		if (steps[done].undo && steps[done].guest == guest)
+			steps[done].undo(source, source->outcome == MIGRATION_FAILED);
+}
+
+/* The peer's words say more than a connection that it closed, and ours are for it. */
+static void explain(struct migration_source *source, int code, struct err *err)
+{
+	int cancelled = check_cancelled(source, err);
+
+	if (!source->control || source->outcome == MIGRATION_UNRESOLVED)
+		return;
+	if (!cancelled && code == -ECONNRESET)
+		code = channel_last_words(source->control, code, err);
+	if (code != -EREMOTEIO && code != -ECONNRESET && code != -ETIMEDOUT) /* who is gone hears nothing */
+		channel_farewell(source->control, WIRE_ABORT, err->text);
+}
+
+static void conclude(struct migration_source *source, const struct err *err)
+{
+	struct migration_report *report = source->report;
+
+	report->state = source->outcome;
+	if (source->outcome == MIGRATION_FAILED)
+		snprintf(report->text, sizeof(report->text), "%s", err->text);
+	else if (source->outcome == MIGRATION_UNRESOLVED && source->why_not[0])
+		snprintf(report->text, sizeof(report->text),
+			 "%.200s; the guest stands here, for %.200s; mvmm migrate --resolve continue|end decides", err->text,
+			 source->why_not);
+	else if (source->outcome == MIGRATION_UNRESOLVED)
+		snprintf(report->text, sizeof(report->text),
+			 "the target was told to go on and its answer was lost (%.200s); the guest stands here. Look whether it runs "
+			 "at %.100s, then: mvmm migrate --resolve end if it does, --resolve continue if it does not",
+			 err->text, source->config.request->to);
+}
+
+void migration_source_run(struct migration_source *source, struct migration_report *report)
+{
+	struct err err = {""};
+	size_t done = 0;
+	int code = 0;
+
+	*report = (struct migration_report){.state = MIGRATION_CONNECTING, .paused = source->config.paused};
+	source->report = report;
+	source->outcome = MIGRATION_FAILED;
+	while (!code && done < ARRAY_SIZE(steps)) {
+		code = check_cancelled(source, &err) ?: steps[done].run(source, &err);
+		done += !code;
+	}
+	undo(source, done, true);
+	if (code)
+		explain(source, code, &err);
+	undo(source, done, false);
+	hang_up(source);
+	conclude(source, &err);
+}
+
+/* ---- making one ---- */
+
+int migration_source_create(const struct migration_source_config *config, int *fd, struct migration_source **ret,
+			    struct err *err)
+{
+	struct migration_source *source = calloc(1, sizeof(*source));
+	int code = 0;
+
+	if (!source)
+		return err_sys(err, -ENOMEM, "migration");
+	source->config = *config;
+	source->address.fd = -1;
+	pthread_mutex_init(&source->lock, NULL);
+	source->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (source->cancel_fd < 0)
+		code = err_sys(err, -errno, "migration");
+	else if (strcmp(config->request->to, "fd") == 0)
+		source->address = (struct address){.kind = ADDRESS_FD, .fd = take_fd(fd), .text = "the descriptor"};
+	else
+		code = address_parse(config->request->to, false, &source->address, err);
+	if (!code && source->address.kind == ADDRESS_FD && source->address.fd < 0)
+		code = err_set(err, -EINVAL, "a descriptor of another process means nothing here");
+	if (code) {
+		migration_source_destroy(source);
+		return code;
+	}
+	*ret = source;
+	return 0;
+}
+
+void migration_source_destroy(struct migration_source *source)
+{
+	if (!source)
+		return;
+	fd_close(&source->address.fd);
+	fd_close(&source->cancel_fd);
+	state_buffer_free(&source->state);
+	pthread_mutex_destroy(&source->lock);
+	free(source);
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See tls.h. The helper gets the connection as descriptor 3, one end of a socket pair as 4, and on 5 reports by one message: "k",
+ * the kernel does it; "p", talk to me by the pair; else an errno and a sentence.
+ */
+#include "vmm/migration/tls.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "core/process.h"
+
+#define HELPER "mvmm-tls"
+#define GRACE_MS 500 /* for a helper to send what is left */
+
+struct tls {
+	pid_t pid; /* 0: reaped, or never there */
+	int socket, pair, report;
+	bool moving; /* it has bytes of ours to send */
+};
+
+/* Beside this program where it was built; as it was installed, also where all of that has been moved since. */
+static void find_helper(char path[PATH_MAX])
+{
+	static const char *const places[] = {HELPER, MVMM_FROM_BIN "/" HELPER};
+	char self[PATH_MAX - 256];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	self[len > 0 ? len : 0] = 0;
+	*(strrchr(self, '/') ?: self) = 0;
+	for (size_t i = 0; *self && i < ARRAY_SIZE(places); i++) {
+		snprintf(path, PATH_MAX, "%s/%s", self, places[i]);
+		if (access(path, X_OK) == 0)
+			return;
+	}
+	snprintf(path, PATH_MAX, "%s", MVMM_LIBEXEC "/" HELPER);
+}
+
+static int start_helper(struct tls *tls, const struct tls_options *options, struct err *err)
+{
+	_cleanup_(fd_close) int their_end = -1;
+	_cleanup_(fd_close) int their_report = -1;
+	const char *const side = options->side == WIRE_SOURCE ? "source" : "target";
+	char path[PATH_MAX];
+	const char *const argv[] = {path, side, options->folder, options->host ?: "", NULL};
+	int pair[2], report[2], code;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(err, -errno, "--tls: socket");
+	tls->pair = pair[0];
+	their_end = pair[1];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0)
+		return err_sys(err, -errno, "--tls: socket");
+	tls->report = report[0];
+	their_report = report[1];
+	if (options->helper)
+		snprintf(path, sizeof(path), "%s", options->helper);
+	else
+		find_helper(path);
+	code = process_start(argv, (int[]){tls->socket, their_end, their_report}, 3, -1, &tls->pid);
+	return code ? err_sys(err, code, "--tls: start %s", path) : 0;
+}
+
+int tls_start(const struct tls_options *options, int *fd, struct tls **ret, struct err *err)
+{
+	struct tls *tls = calloc(1, sizeof(*tls));
+	int code;
+
+	if (!tls)
+		return err_sys(err, -ENOMEM, "--tls");
+	*tls = (struct tls){.socket = take_fd(fd), .pair = -1, .report = -1};
+	code = start_helper(tls, options, err);
+	if (code) {
+		tls_destroy(tls);
+		return code;
+	}
+	*ret = tls;
+	return 0;
+}
+
+int tls_report_fd(const struct tls *tls)
+{
+	return tls->report;
+}
+
+int tls_finish(struct tls *tls, int *fd, struct err *err)
+{
+	char report[512] = "";
+	ssize_t n = recv(tls->report, report, sizeof(report) - 1, 0);
+	char *words;
+	long code;
+
+	fd_close(&tls->report);
+	if (n == 1 && report[0] == 'k') {
+		*fd = take_fd(&tls->socket);
+		fd_close(&tls->pair);
+		return 0;
+	}
+	fd_close(&tls->socket);
+	if (n == 1 && report[0] == 'p') {
+		*fd = take_fd(&tls->pair);
+		tls->moving = true;
+		return 0;
+	}
+	code = strtol(report, &words, 10);
+	if (n <= 0 || *words != ' ' || code >= 0 || code < -4095)
+		return err_set(err, -ECONNRESET, "--tls: " HELPER " ended without a word");
+	return err_set(err, (int)code, "--tls: %s", words + 1);
+}
+
+void tls_destroy(struct tls *tls)
+{
+	_cleanup_(fd_close) int pid_fd = -1;
+
+	if (!tls)
+		return;
+	fd_close(&tls->socket);
+	fd_close(&tls->pair);
+	fd_close(&tls->report);
+	if (tls->pid > 0) {
+		struct pollfd ended = {.events = POLLIN};
+
+		ended.fd = pid_fd = (int)syscall(SYS_pidfd_open, tls->pid, 0);
+		if (!tls->moving || pid_fd < 0 || poll(&ended, 1, GRACE_MS) <= 0)
+			kill(tls->pid, SIGKILL);
+		waitpid(tls->pid, NULL, 0);
+	}
+	free(tls);
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mvmm-tls: makes a connection one of TLS 1.3 with certificates on both ends, for vmm/migration/tls.c, which tells about its
+ * descriptors.
+ *
+ *	mvmm-tls source|target FOLDER HOST
+ *
+ * FOLDER has ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem, the source also that
+ * it is for HOST (unless empty). Then each sends one byte and waits for the other's, so that both know of a refusal before
+ * anything else is said. Where the kernel has TLS for both directions the keys go there and this program ends; else it
+ * moves bytes, one thread a direction, until both have ended.
+ *
+ * Nothing is said at the end of TLS (close_notify): what it would prove, the migration's own END frames do.
+ */
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "vmm/migration/wire.h"
+
+enum { NET = 3, APP = 4, REPORT = 5 };
+
+/* Keys for AES-GCM are the kernel's too. */
+#define PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM"
+#define BUFFER KIB(256)
+#define OURS 'm'
+
+struct helper {
+	bool target;
+	const char *folder, *host;
+	gnutls_certificate_credentials_t credentials;
+	gnutls_session_t session;
+};
+
+static const char *peer(const struct helper *helper)
+{
+	return helper->target ? "source" : "target";
+}
+
+static int report(int code, const struct err *err)
+{
+	char text[480];
+	int len = snprintf(text, sizeof(text), "%d %s", code, err->text);
+
+	send(REPORT, text, (size_t)MIN(len, (int)sizeof(text) - 1), MSG_NOSIGNAL);
+	return 1;
+}
+
+/* ---- certificates ---- */
+
+static int load(struct helper *helper, struct err *err)
+{
+	char ca[4096], cert[4096], key[4096];
+	int code;
+
+	snprintf(ca, sizeof(ca), "%s/ca.pem", helper->folder);
+	snprintf(cert, sizeof(cert), "%s/cert.pem", helper->folder);
+	snprintf(key, sizeof(key), "%s/key.pem", helper->folder);
+	for (size_t i = 0; i < 3; i++) {
+		const char *file = i == 0 ? ca : i == 1 ? cert : key;
+
+		if (access(file, R_OK) < 0)
+			return err_sys(err, -errno, "%s", file);
+	}
+	if (gnutls_certificate_allocate_credentials(&helper->credentials) < 0)
+		return err_sys(err, -ENOMEM, "certificates");
+	code = gnutls_certificate_set_x509_trust_file(helper->credentials, ca, GNUTLS_X509_FMT_PEM);
+	if (code <= 0)
+		return err_set(err, -EINVAL, "%s: %s", ca, code ? gnutls_strerror(code) : "no certificate is in it");
+	code = gnutls_certificate_set_x509_key_file(helper->credentials, cert, key, GNUTLS_X509_FMT_PEM);
+	if (code == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
+		return err_set(err, -EINVAL, "%s is not the key of %s", key, cert);
+	return code < 0 ? err_set(err, -EINVAL, "%s and key.pem: %s", cert, gnutls_strerror(code)) : 0;
+}
+
+/* Which of the peer's certificate's faults it is; what is told to the peer is one of TLS's own words. */
+static int judge(struct helper *helper, struct err *err)
+{
+	static const struct {
+		unsigned int status;
+		gnutls_alert_description_t alert;
+		const char *words;
+	} faults[] = {
+		{GNUTLS_CERT_EXPIRED, GNUTLS_A_CERTIFICATE_EXPIRED, "has expired"},
+		{GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_CERTIFICATE_EXPIRED, "is not valid yet; look at both hosts' clocks"},
+		{GNUTLS_CERT_UNEXPECTED_OWNER, GNUTLS_A_BAD_CERTIFICATE, "is for another host"},
+		{GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, "is not signed by our ca.pem"},
+		{GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED, "was revoked"},
+		{~0u, GNUTLS_A_BAD_CERTIFICATE, "does not do"},
+	};
+	const char *host = !helper->target && helper->host[0] ? helper->host : NULL;
+	unsigned int status = 0;
+	gnutls_datum_t text = {0};
+	int code = gnutls_certificate_verify_peers3(helper->session, host, &status);
+
+	if (!code && !status)
+		return 0;
+	if (code)
+		status = ~0u;
+	for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+		if (!(faults[i].status & status))
+			continue;
+		if (faults[i].status == ~0u && !code)
+			gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
+		if (faults[i].status == GNUTLS_CERT_UNEXPECTED_OWNER)
+			err_set(err, -EACCES, "the %s's certificate %s than %s", peer(helper), faults[i].words, host);
+		else
+			err_set(err, -EACCES, "the %s's certificate %s%s%s", peer(helper), faults[i].words, text.data ? ": " : "",
+				text.data ? (char *)text.data : "");
+		gnutls_free(text.data);
+		gnutls_alert_send(helper->session, GNUTLS_AL_FATAL, faults[i].alert);
+		break;
+	}
+	return -EACCES;
+}
+
+/* ---- shaking hands ---- */
+
+/* What the peer had against us. */
+static const char *refusal(struct helper *helper)
+{
+	gnutls_alert_description_t alert = gnutls_alert_get(helper->session);
+
+	switch (alert) {
+	case GNUTLS_A_CERTIFICATE_EXPIRED:
+		return "our certificate has expired, or is not valid yet";
+	case GNUTLS_A_UNKNOWN_CA:
+		return "our certificate is not signed by its ca.pem";
+	case GNUTLS_A_CERTIFICATE_REQUIRED:
+		return "we showed no certificate";
+	case GNUTLS_A_BAD_CERTIFICATE:
+		return helper->target ? "our certificate is not for the host name that it was given" :
+					"our certificate does not do";
+	default:
+		return gnutls_alert_get_name(alert) ?: "it does not say why";
+	}
+}
+
+/* Where TLS's own words say too little, ours. */
+static int explain(struct helper *helper, int code, const char *when, struct err *err)
+{
+	switch (code) {
+	case GNUTLS_E_FATAL_ALERT_RECEIVED:
+		return err_set(err, -EACCES, "the %s refused us: %s", peer(helper), refusal(helper));
+	case GNUTLS_E_NO_CERTIFICATE_FOUND:
+	case GNUTLS_E_CERTIFICATE_REQUIRED:
+		return err_set(err, -EACCES, "the %s showed no certificate", peer(helper));
+	case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
+	case GNUTLS_E_UNEXPECTED_PACKET:
+	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
+		return err_set(err, -EPROTO, "the %s does not speak TLS 1.3; give --tls there too", peer(helper));
+	case GNUTLS_E_PREMATURE_TERMINATION:
+	case GNUTLS_E_PULL_ERROR:
+	case GNUTLS_E_PUSH_ERROR:
+		return err_set(err, -ECONNRESET, "the %s hung up %s; look there for the reason, or for a missing --tls",
+			       peer(helper), when);
+	default:
+		return err_set(err, -EPROTO, "%s: %s", when, gnutls_strerror(code));
+	}
+}
+
+/* One that says HELLO without TLS is told so in the words it understands. */
+static int refuse_plain(struct helper *helper, struct err *err)
+{
+	static const char words[] = "it takes TLS alone; give --tls here too";
+	const struct wire_frame frame = {.type = WIRE_REFUSED, .length = sizeof(words) - 1};
+	uint8_t bytes[WIRE_HEADER_SIZE + sizeof(words)], first[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
+
+	if (!helper->target || recv(NET, first, 1, MSG_PEEK) != 1 || first[0] != WIRE_HELLO)
+		return 0;
+	/* All of it is read, so that closing does not take our words back. */
+	recv(NET, first, sizeof(first), MSG_WAITALL);
+	wire_put_header(bytes, &frame);
+	memcpy(bytes + WIRE_HEADER_SIZE, words, sizeof(words) - 1);
+	send(NET, bytes, sizeof(bytes) - 1, MSG_NOSIGNAL);
+	return err_set(err, -EPROTO, "the source does not speak TLS; give --tls there too");
+}
+
+static int shake_hands(struct helper *helper, struct err *err)
+{
+	unsigned int flags = GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL;
+	int code = gnutls_init(&helper->session, flags | (helper->target ? GNUTLS_SERVER : GNUTLS_CLIENT));
+
+	code = code ?: gnutls_priority_set_direct(helper->session, PRIORITY, NULL);
+	code = code ?: gnutls_credentials_set(helper->session, GNUTLS_CRD_CERTIFICATE, helper->credentials);
+	if (code)
+		return err_set(err, -EIO, "GnuTLS: %s", gnutls_strerror(code));
+	if (helper->target) {
+		gnutls_certificate_server_set_request(helper->session, GNUTLS_CERT_REQUIRE);
+		/* No list of CAs: one that is not on it shows its certificate all the same, and is told what is wrong with it. */
+		gnutls_certificate_send_x509_rdn_sequence(helper->session, 1);
+	}
+	gnutls_transport_set_int(helper->session, NET);
+	do {
+		code = gnutls_handshake(helper->session);
+	} while (code < 0 && !gnutls_error_is_fatal(code));
+	return code ? explain(helper, code, "while shaking hands", err) : 0;
+}
+
+/* TLS 1.3 lets the source go on before the target has looked at its certificate: each says that it is content. */
+static int agree(struct helper *helper, struct err *err)
+{
+	char mine = OURS, theirs = 0;
+	ssize_t n = gnutls_record_send(helper->session, &mine, 1);
+
+	if (n != 1)
+		return explain(helper, (int)n, "before it had looked at our certificate", err);
+	do {
+		n = gnutls_record_recv(helper->session, &theirs, 1);
+	} while (n < 0 && !gnutls_error_is_fatal((int)n));
+	if (n == 0)
+		n = GNUTLS_E_PREMATURE_TERMINATION;
+	if (n < 0)
+		return explain(helper, (int)n, "before it was content with our certificate", err);
+	return theirs == OURS ? 0 : err_set(err, -EPROTO, "the %s is no mvmm", peer(helper));
+}
+
+/* ---- the kernel ---- */
+
+union keys {
+	struct tls_crypto_info info;
+	struct tls12_crypto_info_aes_gcm_128 aes128;
+	struct tls12_crypto_info_aes_gcm_256 aes256;
+};
+
+/* The state of one direction as the kernel wants it; its size, or 0 for a cipher that it is not told of. */
+static socklen_t get_keys(gnutls_session_t session, bool receive, union keys *keys)
+{
+	gnutls_datum_t mac, iv, key;
+	unsigned char number[8];
+
+	*keys = (union keys){0};
+	if (gnutls_record_get_state(session, receive, &mac, &iv, &key, number) < 0 || iv.size != 12)
+		return 0;
+	keys->info.version = TLS_1_3_VERSION;
+	if (gnutls_cipher_get(session) == GNUTLS_CIPHER_AES_128_GCM && key.size == sizeof(keys->aes128.key)) {
+		keys->info.cipher_type = TLS_CIPHER_AES_GCM_128;
+		memcpy(keys->aes128.key, key.data, key.size);
+		memcpy(keys->aes128.salt, iv.data, 4);
+		memcpy(keys->aes128.iv, iv.data + 4, 8);
+		memcpy(keys->aes128.rec_seq, number, 8);
+		return sizeof(keys->aes128);
+	}
+	if (gnutls_cipher_get(session) == GNUTLS_CIPHER_AES_256_GCM && key.size == sizeof(keys->aes256.key)) {
+		keys->info.cipher_type = TLS_CIPHER_AES_GCM_256;
+		memcpy(keys->aes256.key, key.data, key.size);
+		memcpy(keys->aes256.salt, iv.data, 4);
+		memcpy(keys->aes256.iv, iv.data + 4, 8);
+		memcpy(keys->aes256.rec_seq, number, 8);
+		return sizeof(keys->aes256);
+	}
+	return 0;
+}
+
+/*
+ * 1: the kernel has both directions. 0: it has none, and the connection is as it was: receiving is tried first, for a kernel
+ * that can receive can send. Negative: the connection is of no use any more.
+ */
+static int give_to_kernel(struct helper *helper, struct err *err)
+{
+	union keys receive, send;
+	socklen_t receive_len = get_keys(helper->session, true, &receive), send_len = get_keys(helper->session, false, &send);
+	int code = 0;
+
+	if (receive_len && send_len && !gnutls_record_check_pending(helper->session) &&
+	    setsockopt(NET, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0 &&
+	    setsockopt(NET, SOL_TLS, TLS_RX, &receive, receive_len) == 0)
+		code = setsockopt(NET, SOL_TLS, TLS_TX, &send, send_len) == 0 ? 1 : err_sys(err, -errno, "TLS in the kernel");
+	explicit_bzero(&receive, sizeof(receive));
+	explicit_bzero(&send, sizeof(send));
+	return code;
+}
+
+/* ---- moving bytes ---- */
+
+static bool write_all(int fd, const char *data, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		data += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+static bool send_record(gnutls_session_t session, const char *data, size_t len)
+{
+	while (len) {
+		ssize_t n = gnutls_record_send(session, data, len);
+
+		if (n < 0 && gnutls_error_is_fatal((int)n))
+			return false;
+		if (n > 0) {
+			data += n;
+			len -= (size_t)n;
+		}
+	}
+	return true;
+}
+
+/* What mvmm says goes to the network; its end too. */
+static void *move_out(void *opaque)
+{
+	struct helper *helper = opaque;
+	struct pollfd app = {.fd = APP};
+	static char buf[BUFFER];
+	ssize_t n;
+
+	while ((n = recv(APP, buf, sizeof(buf), 0)) > 0 || (n < 0 && errno == EINTR))
+		if (n > 0 && !send_record(helper->session, buf, (size_t)n))
+			break;
+	shutdown(NET, n > 0 ? SHUT_RDWR : SHUT_WR);
+	/* Closed altogether: what was written is still sent when we are gone. */
+	if (poll(&app, 1, 0) == 1 && app.revents & POLLHUP)
+		_exit(0);
+	return NULL;
+}
+
+/* And the other way. When mvmm does not listen any more there is no use in going on. */
+static void move_in(struct helper *helper)
+{
+	static char buf[BUFFER];
+
+	for (;;) {
+		ssize_t n = gnutls_record_recv(helper->session, buf, sizeof(buf));
+
+		if (n < 0 && !gnutls_error_is_fatal((int)n))
+			continue;
+		if (n <= 0)
+			break;
+		if (!write_all(APP, buf, (size_t)n))
+			_exit(0);
+	}
+	shutdown(APP, SHUT_WR);
+}
+
+static int move(struct helper *helper)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, move_out, helper))
+		return 1;
+	move_in(helper);
+	pthread_join(thread, NULL);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct helper helper = {0};
+	struct err err = {""};
+	int code;
+
+	if (argc != 4 || (strcmp(argv[1], "source") != 0 && strcmp(argv[1], "target") != 0)) {
+		fprintf(stderr, "mvmm-tls is started by mvmm\n");
+		return 2;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .host = argv[3]};
+	code = load(&helper, &err) ?: refuse_plain(&helper, &err) ?: shake_hands(&helper, &err);
+	code = code ?: judge(&helper, &err) ?: agree(&helper, &err) ?: give_to_kernel(&helper, &err);
+	if (code < 0)
+		return report(code, &err);
+	send(REPORT, code ? "k" : "p", 1, MSG_NOSIGNAL);
+	close(REPORT);
+	return code ? 0 : move(&helper);
+}
