@@ -21,7 +21,7 @@ run() {
 		size=$1
 		shift
 	fi
-	timeout -k 1 60 "$mvmm" run --kernel "$guests/guest_$guest" --memory "$size" "$@" >"$work/out" 2>"$work/err" </dev/null
+	timeout -k 1 $((60 * patience)) "$mvmm" run --kernel "$guests/guest_$guest" --memory "$size" "$@" >"$work/out" 2>"$work/err" </dev/null
 	status=$?
 }
 
@@ -48,7 +48,7 @@ run fault --on-reboot exit
 check 'a triple fault is a reset' test "$status" = 0
 check '... and said to be one' grep -q 'vCPU 0: .* triple fault' "$work/err"
 
-timeout -k 1 -s INT 3 "$mvmm" run --kernel "$guests/guest_reboot" --memory 32M >"$work/out" 2>"$work/err" </dev/null
+timeout -k 1 -s INT $((3 * patience)) "$mvmm" run --kernel "$guests/guest_reboot" --memory 32M >"$work/out" 2>"$work/err" </dev/null
 check 'a guest reboots again and again' test "$(grep -c up "$work/out")" -ge 3
 
 run panic
@@ -118,7 +118,7 @@ check 'SIGTERM presses the power button' grep -q pressed "$work/out"
 run hello --name button
 check 'the name is free again' test "$status" = 0
 
-printf 'hello.' | timeout 60 "$mvmm" run --kernel "$guests/guest_echo" --memory 32M >"$work/out" 2>"$work/err"
+printf 'hello.' | timeout $((60 * patience)) "$mvmm" run --kernel "$guests/guest_echo" --memory 32M >"$work/out" 2>"$work/err"
 check 'what is typed reaches the guest' grep -q 'HELLO\.' "$work/out"
 
 echo "1..$n"

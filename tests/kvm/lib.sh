@@ -7,6 +7,7 @@
 set -u
 # shellcheck disable=SC2034 # for who sources it
 mvmm=$1 guests=$2
+patience=${MVMM_PATIENCE:-1} # how many times as long as on a quick machine anything may take
 work=$(mktemp -d)
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
@@ -27,14 +28,14 @@ check()
 	fi
 }
 
-# until_true COMMAND...: for at most 20 seconds.
+# until_true COMMAND...: for at most 20 seconds of a quick machine.
 until_true()
 {
-	for _ in $(seq 200); do
-		"$@" && return 0
+	local end=$((SECONDS + 20 * patience))
+	until "$@"; do
+		[ "$SECONDS" -lt "$end" ] || return 1
 		sleep 0.1
 	done
-	return 1
 }
 
 if ! [ -w /dev/kvm ]; then

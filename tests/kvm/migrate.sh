@@ -47,7 +47,7 @@ receive() {
 migrate() {
 	local address=$1 code
 	shift
-	timeout -s KILL 60 "$mvmm" migrate m$hop --to "$address" "$@" >"$work/out" 2>"$work/err"
+	timeout -s KILL $((60 * patience)) "$mvmm" migrate m$hop --to "$address" "$@" >"$work/out" 2>"$work/err"
 	code=$?
 	[ $code = 0 ] || return 1
 	wait "${pids[hop]}" || return 1 # the source ends with 0
@@ -58,7 +58,7 @@ migrate() {
 # Ends the guest, which tells whether its memory was right all the time.
 end_well() {
 	local code
-	timeout -s KILL 60 "$mvmm" stop m$hop 2>"$work/err"
+	timeout -s KILL $((60 * patience)) "$mvmm" stop m$hop 2>"$work/err"
 	wait "${pids[hop]}"
 	code=$?
 	[ $code = 0 ] && says m$hop.log 'passes .*, wrong 00000000' && ! grep -q WRONG "$work"/m*.log
@@ -67,7 +67,7 @@ end_well() {
 there_and_back() {
 	local i
 	for i in $(seq "$1"); do
-		receive "$2" && migrate "${3:-$2}" --downtime 2s && until_true larger m$hop.log 0 || return 1
+		receive "$2" && migrate "${3:-$2}" --downtime $((2 * patience))s && until_true larger m$hop.log 0 || return 1
 	done
 }
 
@@ -106,29 +106,29 @@ check 'names and folders are free' test -z "$(ls -A "$XDG_RUNTIME_DIR/mvmm")"
 begin pattern --memory 128M --cpus 2 --cmdline pages=8192
 check 'two CPUs, four streams, four times' there_and_back 4 "unix:$work/sock"
 receive tcp:127.0.0.1:7152
-check 'compressed, one stream' migrate tcp:127.0.0.1:7152 --streams 1 --compress zstd --downtime 2s
+check 'compressed, one stream' migrate tcp:127.0.0.1:7152 --streams 1 --compress zstd --downtime $((2 * patience))s
 "$(dirname "$0")/../certificates" "$work/pki"
 # turned_away WORDS OPTION...: the target does not let the source in, which says why; the guest stays.
 turned_away() {
 	local words=$1
 	shift
-	! timeout -s KILL 60 "$mvmm" migrate m$hop --to tcp:127.0.0.1:7153 "$@" >"$work/out" 2>"$work/err" && grep -q "$words" "$work/err"
+	! timeout -s KILL $((60 * patience)) "$mvmm" migrate m$hop --to tcp:127.0.0.1:7153 "$@" >"$work/out" 2>"$work/err" && grep -q "$words" "$work/err"
 }
 receive tcp:127.0.0.1:7153 --tls "$work/pki/good"
 check 'an expired certificate is turned away' turned_away 'our certificate has expired' --tls "$work/pki/expired"
 check '... and the target says so' says "m$((hop + 1)).err" "the source's certificate has expired"
 check 'a certificate of another CA is turned away' turned_away 'is not signed by our ca.pem' --tls "$work/pki/stranger"
 check 'a source without TLS is turned away' turned_away 'it takes TLS alone'
-check 'the right one comes in, encrypted' migrate tcp:127.0.0.1:7153 --tls "$work/pki/other" --downtime 2s
+check 'the right one comes in, encrypted' migrate tcp:127.0.0.1:7153 --tls "$work/pki/other" --downtime $((2 * patience))s
 meson install -C "$guests/../.." --no-rebuild --quiet --destdir "$work/installed" >"$work/out" 2>"$work/err"
 built=$mvmm mvmm=$(find "$work/installed" -path '*/bin/mvmm')
 receive "unix:$work/sock" --tls "$work/pki/good"
-check 'the program as it is installed finds its helper' migrate "unix:$work/sock" --tls "$work/pki/other" --downtime 2s
+check 'the program as it is installed finds its helper' migrate "unix:$work/sock" --tls "$work/pki/other" --downtime $((2 * patience))s
 receive tcp:127.0.0.1:7153 --tls "$work/pki/good"
-check '... on either side' migrate tcp:127.0.0.1:7153 --tls "$work/pki/other" --downtime 2s
+check '... on either side' migrate tcp:127.0.0.1:7153 --tls "$work/pki/other" --downtime $((2 * patience))s
 mvmm=$built
 receive "unix:$work/sock"
-check 'the object has what the sentences tell' migrate "unix:$work/sock" --json --downtime 2s
+check 'the object has what the sentences tell' migrate "unix:$work/sock" --json --downtime $((2 * patience))s
 for member in '"state": "done"' '"downtime": 0\.' '"stall": 0\.' '"predicted": [0-9]' '"round": [1-9]' '"save": 0\.'; do
 	check "... $member" grep -q "$member" "$work/out"
 done
@@ -143,7 +143,7 @@ check 'nothing was lost on the way' end_well
 begin pattern --memory 64M --cmdline pages=8192
 receive "unix:$work/sock"
 check 'a guest that writes faster than the link is slowed down until it fits' \
-	migrate "unix:$work/sock" --bandwidth 40M --downtime 100ms --timeout 50s
+	migrate "unix:$work/sock" --bandwidth $((40 / patience))M --downtime $((100 * patience))ms --timeout $((50 * patience))s
 check '... and it is told' says err 'throttled [1-9][0-9]* %.*dirtying .* sending '
 check '... no longer than it takes' until_true grep -q '[.][.][.][.]' "$work/m$hop.log"
 check '... and nothing is lost' end_well
@@ -155,7 +155,7 @@ before=$(memory_sum "${pids[hop]}")
 receive "unix:$work/sock"
 check 'a guest that waits goes' migrate "unix:$work/sock"
 check 'its memory is the same, all of it' test "$before" = "$(memory_sum "${pids[hop]}")"
-mvmm_stop() { timeout -s KILL 60 "$mvmm" stop m$hop && wait "${pids[hop]}"; }
+mvmm_stop() { timeout -s KILL $((60 * patience)) "$mvmm" stop m$hop && wait "${pids[hop]}"; }
 check 'it hears its power button there' mvmm_stop
 
 # ---- migrations that do not take place; each leaves the guest where it is ----
@@ -232,7 +232,7 @@ room=60000 receive "unix:$work/sock"
 "$mvmm" migrate m$hop --to "unix:$work/sock" >"$work/out" 2>"$work/err" &
 command=$!
 check 'no address space for its memory there' stays 'memory 64M: .*Cannot allocate memory'
-timeout -s KILL 60 "$mvmm" migrate m$hop --to unix:/none/such >"$work/out" 2>"$work/err"
+timeout -s KILL $((60 * patience)) "$mvmm" migrate m$hop --to unix:/none/such >"$work/out" 2>"$work/err"
 check 'nobody there' grep -q '/none/such' "$work/err"
 receive "unix:$work/sock"
 check 'and then it goes' migrate "unix:$work/sock" --bandwidth 4M --timeout 1s --on-timeout stop-and-copy
@@ -262,7 +262,7 @@ check '... and it boots again here' until_true eval '[ "$(grep -c begins "$work/
 
 # along OPTION...: the machine goes on, with its disk, whose file is called d$hop.
 along() {
-	receive "unix:$work/sock" --disk "disk0=$work/d$((hop + 1))" && migrate "unix:$work/sock" --copy-disks --downtime 2s "$@"
+	receive "unix:$work/sock" --disk "disk0=$work/d$((hop + 1))" && migrate "unix:$work/sock" --copy-disks --downtime $((2 * patience))s "$@"
 }
 
 # The guest writes to the first 4 MiB alone.
@@ -270,7 +270,7 @@ rest_is_the_same() { cmp -i 4194304 "$work/original" "$work/d$hop"; }
 
 # refused WORDS: the target that was begun does not take the disk; the guest stays.
 refused() {
-	! timeout -s KILL 60 "$mvmm" migrate m$hop --to "unix:$work/sock" --copy-disks >"$work/out" 2>"$work/err" &&
+	! timeout -s KILL $((60 * patience)) "$mvmm" migrate m$hop --to "unix:$work/sock" --copy-disks >"$work/out" 2>"$work/err" &&
 		grep -q "$1" "$work/err" && ! wait "${pids[hop + 1]}" && grep -q "$1" "$work/m$((hop + 1)).err"
 }
 

@@ -22,7 +22,8 @@ import tempfile
 import threading
 import time
 
-PATIENCE = 60  # seconds for anything that must happen
+SLOW = int(os.environ.get("MVMM_PATIENCE", "1"))  # how many times as long as on a quick machine anything may take
+PATIENCE = 60 * SLOW  # seconds for anything that must happen
 STALLS = 6     # take ten seconds each, so they are few, and beside each other
 GO = (21).to_bytes(4, "little") + bytes(20)  # the frame after which the source is not to go on by itself
 AT_GO = {  # and what must come of it
@@ -216,7 +217,7 @@ class Chain:
             "target killed at GO": lambda forward: (target[1].kill(), forward()),
         }.get(kind)
         proxy = Proxy(front, back, limit, kind, at_go)
-        command = subprocess.Popen([self.test.mvmm, "migrate", source[0], "--to", f"unix:{front}", "--downtime", "2s",
+        command = subprocess.Popen([self.test.mvmm, "migrate", source[0], "--to", f"unix:{front}", "--downtime", f"{2 * SLOW}s",
                                     *self.test.tls(kind, "other")], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=open(self.path(target[0], "cli"), "wb"))
         begin = time.monotonic()

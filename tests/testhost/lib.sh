@@ -5,6 +5,7 @@
 
 tree=$(dirname "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")")
 mvmm=${MVMM:-$tree/build-release/vmm/mvmm}
+patience=${MVMM_PATIENCE:-1} # how many times as long as on a quick machine anything may take; see tests/run
 work=$(mktemp -d)
 trap 'rm -rf "$work"; jobs -rp | xargs -r kill 2>/dev/null' EXIT
 
@@ -40,7 +41,7 @@ guest()
 	local kernel initrd words="console=ttyS0 quiet reboot=t panic=-1 ${guest_args:-}"
 	kernel=$("$tree/tests/guest/kernel" "${guest_kernel:-debian}") || return
 	initrd=$("$tree/tests/guest/initramfs" "${guest_kernel:-debian}") || return
-	timeout -k 5 "${guest_timeout:-60}" "$mvmm" run --kernel "$kernel" --initrd "$initrd" \
+	timeout -k 5 "$((${guest_timeout:-60} * patience))" "$mvmm" run --kernel "$kernel" --initrd "$initrd" \
 		--cmdline "$words mvmm.net=${guest_net:-} mvmm.run=\"${1//[$'\n\t']/ }\"" "${@:2}" </dev/null |
 		sed -u 's/\r$//'
 	return "${PIPESTATUS[0]}"
@@ -52,15 +53,15 @@ move()
 {
 	"$mvmm" receive --from "unix:$work/$2.sock" --name "$2" --serial "file=$work/$2.log" "${@:3}" >"$work/$2.out" 2>&1 </dev/null &
 	until_true 20 test -S "$work/$2.sock"
-	timeout -k 5 120 "$mvmm" migrate "$1" --to "unix:$work/$2.sock" >"$work/migrate.out" 2>&1
+	timeout -k 5 $((120 * patience)) "$mvmm" migrate "$1" --to "unix:$work/$2.sock" --downtime $((300 * patience))ms >"$work/migrate.out" 2>&1
 	is "${what:?}: to $2" $? 0
 	tail -n 3 "$work/migrate.out" "$work/$2.out" | sed 's/^/    /'
 }
 
-# until_true SECONDS COMMAND...: tries it ten times a second, or as often as the host can
+# until_true SECONDS COMMAND...: tries it ten times a second, or as often as the host can; seconds of a quick machine
 until_true()
 {
-	local end=$((SECONDS + $1 + 1))
+	local end=$((SECONDS + $1 * patience + 1))
 	shift
 	until "$@" 2>/dev/null; do
 		[ "$SECONDS" -lt "$end" ] || return 1

@@ -185,7 +185,9 @@ else
 	skipped 'what a machine refuses' 'no right to /dev/kvm'
 fi
 
-if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
+if [ ! -e /dev/kvm ]; then
+	refuses 'no /dev/kvm' '/dev/kvm is not there: load the module' run --kernel kernel
+elif [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && ! setpriv --reuid 65534 --clear-groups test -w /dev/kvm; then
 	mkdir -m 700 "$work/nobody"
 	chmod 711 "$work"
 	chown 65534 "$work/nobody"

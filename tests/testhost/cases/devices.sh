@@ -64,7 +64,7 @@ exercise()
 	stty -F "$pty" raw -echo
 	until_true 40 grep -q ready "$work/out"
 	printf 'go\n' >&8
-	timeout 20 head -c 288894 <&8 | sha256sum >"$work/sum"
+	timeout $((20 * patience)) head -c 288894 <&8 | sha256sum >"$work/sum"
 	is "$name: the console shows all" "$(cat "$work/sum")" "$(seq 50000 | sha256sum)"
 	"$mvmm" pause devices
 	seq 20000 >&8 &

@@ -86,7 +86,7 @@ short_of()
 {
 	local target=$!
 	until_true 20 test -S "$work/t.sock"
-	timeout -k 5 60 "$mvmm" migrate h0 --to "unix:$work/t.sock" >"$work/migrate.out" 2>&1
+	timeout -k 5 $((60 * patience)) "$mvmm" migrate h0 --to "unix:$work/t.sock" --downtime $((300 * patience))ms >"$work/migrate.out" 2>&1
 	is "$1: it is refused" $? 1
 	has "$1: it is told why" "$work/migrate.out" "$2"
 	wait $target
@@ -150,7 +150,7 @@ lacks()
 	echo 200M >$group/memory.max
 	receives $group
 	until_true 20 test -S "$work/t.sock"
-	timeout -k 5 60 "$mvmm" migrate h0 --to "unix:$work/t.sock" --bandwidth 20M >"$work/migrate.out" 2>&1 &
+	timeout -k 5 $((60 * patience)) "$mvmm" migrate h0 --to "unix:$work/t.sock" --bandwidth 20M --downtime $((300 * patience))ms >"$work/migrate.out" 2>&1 &
 	until_true 30 at_least 20000000 $group/memory.current
 	echo 12M >$group/memory.max
 	wait $!
@@ -161,7 +161,7 @@ lacks()
 	echo max >$group/memory.max
 	receives $group
 	until_true 20 test -S "$work/t.sock"
-	timeout -k 5 60 "$mvmm" migrate h0 --to "unix:$work/t.sock" --downtime 5s >"$work/migrate.out" 2>&1
+	timeout -k 5 $((60 * patience)) "$mvmm" migrate h0 --to "unix:$work/t.sock" --downtime $((5 * patience))s >"$work/migrate.out" 2>&1
 	is 'where there is room it goes' $? 0
 	ends t 'where there is room'
 }

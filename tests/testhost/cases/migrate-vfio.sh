@@ -54,7 +54,7 @@ receive()
 # migrate [OPTION]...: m$((hop - 1)) goes to where it is waited for
 migrate()
 {
-	timeout -k 1 60 "$mvmm" migrate m$((hop - 1)) --to "unix:$work/way" "$@" >"$work/summary" 2>"$work/err" &&
+	timeout -k 1 $((60 * patience)) "$mvmm" migrate m$((hop - 1)) --to "unix:$work/way" "$@" >"$work/summary" 2>"$work/err" &&
 		wait $pid && pid=$next
 }
 
@@ -100,7 +100,7 @@ moves()
 # refused WHAT PATTERN: m$hop is not let go, and goes on
 refused()
 {
-	timeout -k 1 60 "$mvmm" migrate m$hop --to "unix:$work/way" >"$work/summary" 2>"$work/err"
+	timeout -k 1 $((60 * patience)) "$mvmm" migrate m$hop --to "unix:$work/way" >"$work/summary" 2>"$work/err"
 	has "$1 is refused" "$work/err" "$2"
 	look 1
 	is "$1: it works on" "$(right)" 1

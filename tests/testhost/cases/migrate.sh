@@ -53,7 +53,7 @@ hop()
 	"$mvmm" receive --from "unix:$work/sock" --name "$to" --serial "file=$work/$to.log" --net "net0=tap=tap$(($1 % 2))" "${place[@]}" \
 		</dev/null 2>"$work/$to.err" &
 	until_true 20 grep -q waiting "$work/$to.err" || return 1
-	timeout -s KILL 120 "$mvmm" migrate "$from" --to "unix:$work/sock" --downtime 1s "${copy[@]}" >"$work/$to.out" 2>&1 || return 1
+	timeout -s KILL $((120 * patience)) "$mvmm" migrate "$from" --to "unix:$work/sock" --downtime "${patience}s" "${copy[@]}" >"$work/$to.out" 2>&1 || return 1
 	sed -n "s/^/    $from to $to: /p" "$work/$to.out" | tail -n 2
 	before=$(ticks)
 	until_true 60 more_ticks "$before"

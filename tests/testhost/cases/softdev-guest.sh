@@ -16,7 +16,7 @@ dmesg -C
 # run BACKEND [OPTION]...
 run()
 {
-	timeout -k 1 60 "$mvmm" run --kernel "$kernel" --memory 64M --vfio "$sys/softdev.0,backend=$1" \
+	timeout -k 1 $((60 * patience)) "$mvmm" run --kernel "$kernel" --memory 64M --vfio "$sys/softdev.0,backend=$1" \
 		--vfio "$sys/softdev.2,backend=$1" "${@:2}" >"$work/out" 2>"$work/err"
 }
 

@@ -12,7 +12,7 @@ edu=$(function_of 1234:11e8)
 dmesg -C
 give "$edu"
 for backend in iommufd legacy; do
-	timeout -k 1 40 "$mvmm" run --kernel "$tree/build-release/tests/guests/guest_edu" --memory 64M \
+	timeout -k 1 $((40 * patience)) "$mvmm" run --kernel "$tree/build-release/tests/guests/guest_edu" --memory 64M \
 		--vfio "$edu,backend=$backend" </dev/null >"$work/out" 2>"$work/err"
 	for what in registers factorial dma line msi; do
 		has "$backend: $what" "$work/out" "^$what works"

@@ -19,7 +19,7 @@ a=$sys/softdev.0 b=$sys/softdev.1 c=$sys/softdev.2 d=$sys/softdev.3 plain=$sys/s
 # shellcheck disable=SC2154 # of lib.sh
 probe()
 {
-	timeout -k 1 100 "$probe" "${@:2}" >"$work/out" 2>"$work/log"
+	timeout -k 1 $((100 * patience)) "$probe" "${@:2}" >"$work/out" 2>"$work/log"
 	has "$1" "$work/out" '^right$' | tee "$work/result"
 	! grep -q '^not ok' "$work/result" || sed 's/^/    /' "$work/log"
 }
@@ -27,7 +27,7 @@ probe()
 # fails WHAT PATTERN ARGUMENT...: it says so
 fails()
 {
-	timeout -k 1 100 "$probe" "${@:3}" >"$work/out" 2>"$work/log"
+	timeout -k 1 $((100 * patience)) "$probe" "${@:3}" >"$work/out" 2>"$work/log"
 	has "$1" "$work/out" "$2"
 }
 

@@ -98,7 +98,7 @@ for backend in iommufd legacy; do
 	until_true 30 grep -q works "$work/out"
 	has "$backend: it works again" "$work/out" works
 	# The host wants its device back while the guest has it: the guest is asked, and the unbind waits for that.
-	timeout 40 "$mvmm" vfio unbind "$nvme" >"$work/unbind" 2>&1
+	timeout $((40 * patience)) "$mvmm" vfio unbind "$nvme" >"$work/unbind" 2>&1
 	is "$backend: the host gets back what the guest has" "$?" 0
 	has "$backend: the machine says so" "$work/err" 'host wants it back'
 	has "$backend: the machine goes on" <("$mvmm" info plug) running

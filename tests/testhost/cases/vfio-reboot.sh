@@ -38,7 +38,7 @@ lived()
 for backend in iommufd legacy; do
 	give "$edu"
 	lives "$backend"
-	timeout 40 "$mvmm" vfio unbind "$edu"
+	timeout $((40 * patience)) "$mvmm" vfio unbind "$edu"
 	is "$backend: the host gets its device at the guest's reboot" "$?" 0
 	lived "$backend: the host wants it"
 	has "$backend: which was said" "$work/err" 'vfio edu: the host wants it back'
@@ -46,7 +46,7 @@ done
 
 give "$edu"
 lives iommufd
-timeout 40 "$mvmm" vfio remove lives edu
+timeout $((40 * patience)) "$mvmm" vfio remove lives edu
 is 'removed by the reboot' "$?" 0
 lived 'the user wants it'
 
@@ -64,7 +64,7 @@ until_true 20 grep -q waiting "$work/out"
 is 'handed in: not to a machine that runs' "$?" 1
 has 'handed in: and says so' "$work/add" 'fd=3: descriptors are handed in to mvmm run'
 "$mvmm" vfio remove --force tiny edu
-timeout 20 "$mvmm" vfio unbind "$edu"
+timeout $((20 * patience)) "$mvmm" vfio unbind "$edu"
 is 'handed in: once removed it is the host'"'"'s again' "$?" 0
 has 'handed in: the machine goes on' <("$mvmm" info tiny) running
 "$mvmm" stop --force tiny
