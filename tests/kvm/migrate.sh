@@ -64,9 +64,10 @@ end_well() {
 	[ $code = 0 ] && says m$hop.log 'passes .*, wrong 00000000' && ! grep -q WRONG "$work"/m*.log
 }
 
+# there_and_back TIMES ADDRESS [ADDRESS-OF-THE-SOURCE]: fewer times on a slow machine
 there_and_back() {
 	local i
-	for i in $(seq "$1"); do
+	for i in $(seq $((($1 + patience - 1) / patience))); do
 		receive "$2" && migrate "${3:-$2}" --downtime $((2 * patience))s && until_true larger m$hop.log 0 || return 1
 	done
 }

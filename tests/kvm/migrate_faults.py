@@ -6,6 +6,8 @@ random points; some of them encrypted.
 Whatever happens, a guest is never alive on two sides. It is alive on exactly one, or it was killed with its process, or it stands
 on the source, which says so and how to resolve it; then both ways of resolving do what they say. Nobody else's process, folder
 or disk lock is left. TAP on stdout.  usage: migrate_faults.py MVMM GUEST-DIRECTORY [COUNT [SEED]]
+
+COUNT is 200 unless told, and fewer on a slow machine.
 """
 
 import collections
@@ -362,7 +364,7 @@ class Test:
 
 def main():
     mvmm, guests = map(os.path.abspath, sys.argv[1:3])
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 200
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else 200 // SLOW ** 2
     seed = int(sys.argv[4]) if len(sys.argv) > 4 else random.randrange(1 << 32)
     if not os.access("/dev/kvm", os.W_OK):
         print("1..0 # SKIP /dev/kvm is missing or may not be used")

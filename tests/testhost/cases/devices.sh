@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The small virtio devices under the guest's own drivers: entropy, console on a pty both ways, balloon with statistics,
 # free-page reporting and deflation when memory runs out; by MSI-X and by INTx, with old and new kernels, over a pause.
-# host: --cpus 2
 # prepare: for k in debian 6.12; do tests/guest/kernel $k && tests/guest/initramfs $k; done
 # timeout: 300
 

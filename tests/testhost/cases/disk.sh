@@ -3,7 +3,6 @@
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # virtio-blk under the guest's driver: fio with verification, serial number, discard and zeroes, read-only, and what
 # happens when the host's disk fails, is full, or is used by another.
-# host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools fio blkdiscard
 # timeout: 300
 

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Migrations of tiny guests that are struck at any moment, as the kvm suite has them: for build machines without KVM.
-# host: --cpus 2
 # only: [ ! -e /dev/kvm ]
 # timeout: 900
 

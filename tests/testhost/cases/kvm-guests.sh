@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The tiny guests of the kvm suite on the test host's hardware virtualization: what they do, what of a machine's state moves, and
 # what of bad input only a machine that has KVM finds out.
-# host: --cpus 2 --memory 7G
+# host: --memory 7G
 # timeout: 400
 
 # shellcheck source=tests/testhost/suite.sh

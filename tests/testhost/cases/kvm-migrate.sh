@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # How the tiny guests of the kvm suite move, and what keeps them from it: for build machines without KVM.
-# host: --cpus 2
 # only: [ ! -e /dev/kvm ]
 # timeout: 600
 

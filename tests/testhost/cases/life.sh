@@ -3,7 +3,6 @@
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # How Linux guests end and go on: reboot, reboot taken for the end, panic, a pause in between; on both kinds of kernel
 # image.
-# host: --cpus 2
 # prepare: for k in debian 7.2; do tests/guest/kernel $k && tests/guest/initramfs $k; done
 # timeout: 240
 

@@ -4,7 +4,7 @@
 # A Debian guest with every virtio device goes from process to process while it downloads: the connection goes on through
 # another tap of the same bridge, which hears of the move, by our own threads and by vhost-net; the disk keeps what it is
 # given, and memory, while the balloon is blown up and let go; entropy comes; vsock is reached at its new place.
-# host: --memory 6G --cpus 2
+# host: --memory 6G
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools socat
 # timeout: 600
 
@@ -14,7 +14,7 @@ export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 kernel=$("$tree/tests/guest/kernel" debian) initrd=$("$tree/tests/guest/initramfs" debian)
 tools=$("$tree/tests/guest/tools" socat)
-hops=3
+hops=$(turns 3)
 
 ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up
 for i in 0 1; do
@@ -80,7 +80,7 @@ travels()
 	truncate -s 16M "$work/disk"
 	"$mvmm" run --kernel "$kernel" --initrd "$initrd" --cpus 2 --memory 256M --disk "$tools,readonly=on" --disk "$work/disk" \
 		--net "tap=tap0,vhost=$2" --vsock "cid=5,socket=$work/h0.vsock" --balloon on --console pty --name h0 \
-		--serial "file=$work/h0.log" --cmdline "console=ttyS0 quiet reboot=t panic=-1 mvmm.net=10.99.0.2/24 \
+		--serial "file=$work/h0.log" --cmdline "$guest_words mvmm.net=10.99.0.2/24 \
 			mvmm.run=\"${work_of_guest//[$'\n\t']/ }\"" >"$work/h0.out" 2>&1 </dev/null &
 	until_true 60 works h0
 	is "$what: works" $? 0

@@ -14,7 +14,7 @@
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 kernel=$("$tree/tests/guest/kernel" 7.2) initrd=$("$tree/tests/guest/initramfs" 7.2)
-hops=4 lines=400
+hops=$(turns 4) lines=400
 ttys=(83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 83b8f4f2-509f-382f-3c1e-e6bfe0fa1002)
 for uuid in "${ttys[@]}"; do
 	echo "$uuid" >/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-2/create
@@ -43,7 +43,7 @@ for backend in iommufd legacy; do
 	: >"$work/h0.log"
 	"$mvmm" run --kernel "$kernel" --initrd "$initrd" --memory 256M --name h0 --serial "file=$work/h0.log" \
 		--vfio "${ttys[0]},id=tty,backend=$backend" \
-		--cmdline "console=ttyS0 quiet reboot=t panic=-1 mvmm.run=\"${work_of_guest//[$'\n\t']/ }\"" >"$work/h0.out" 2>&1 </dev/null &
+		--cmdline "$guest_words mvmm.run=\"${work_of_guest//[$'\n\t']/ }\"" >"$work/h0.out" 2>&1 </dev/null &
 	until_true 60 sends h0
 	is "$backend: sends" $? 0
 	for i in $(seq $hops); do

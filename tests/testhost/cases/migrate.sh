@@ -4,7 +4,6 @@
 # A Debian guest at work goes from process to process and back: it keeps checksums of its memory, fio verifies what it writes to
 # the disk, which every second time goes along to another file, and one TCP connection through a tap stays open all the
 # while. With one CPU and KVM's log of written pages, and with four and its rings.
-# host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools fio socat
 # timeout: 600
 
@@ -13,7 +12,7 @@
 tools=$("$tree/tests/guest/tools" fio socat)
 kernel=$("$tree/tests/guest/kernel" debian)
 initrd=$("$tree/tests/guest/initramfs" debian)
-hops=${MVMM_HOPS:-4}
+hops=${MVMM_HOPS:-$(turns 4)}
 
 # Two taps on one bridge: a guest that has moved to the other one is found again because it says where it is.
 ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up
@@ -75,7 +74,7 @@ travel()
 	truncate -s 32M "$work/disk"
 	numbers | tee "$work/sent" | socat -u - TCP-LISTEN:5000,reuseaddr &
 	"$mvmm" run --kernel "$kernel" --initrd "$initrd" --name m0 --memory 256M --disk "$work/disk" --disk "$tools,readonly=on" \
-		--net tap=tap0 --serial "file=$work/m0.log" "$@" --cmdline "console=ttyS0 quiet reboot=t panic=-1 \
+		--net tap=tap0 --serial "file=$work/m0.log" "$@" --cmdline "$guest_words \
 		mvmm.net=10.99.0.2/24 mvmm.run=\"${commands//[$'\n\t']/ }\"" </dev/null 2>"$work/m0.err" &
 	until_true 120 more_ticks 0 || {
 		stuck "$name: the guest is at work" 0

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # virtio-net between a guest and its host: a tap by our own threads and by vhost-net, several queues, passt without any
 # right, and what is said and left behind when it cannot be.
-# host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools iperf3 socat
 # timeout: 400
 

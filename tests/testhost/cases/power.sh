@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # SIGTERM is the power button: for a guest that listens, and for one that does not.
-# host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian
 # timeout: 200
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # What vhost-net writes into memory is told, on the real kernel and without a guest: while it runs, at rest, and after a
 # move to another vhost. vhost-vsock halts while it is tracked what is written, and runs again.
-# host: --cpus 2
 # timeout: 120
 
 # shellcheck source=tests/testhost/lib.sh

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # virtio-vsock, by a UNIX socket and by vhost-vsock: connections from both sides, ten megabytes each way compared by
 # checksum (each answered over the same, half-closed, connection), and what is said when it cannot be.
-# host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools socat
 # timeout: 300
 
