@@ -49,7 +49,7 @@ echo arrived; sleep 4; dmesg'
 works() { grep -q '^round' "$work/$1.log"; }
 
 # says PLACE: what the guest answers over vsock
-says() { printf 'CONNECT 6000\n' | timeout $((5 * patience)) socat -t $((5 * patience)) - "UNIX-CONNECT:$work/$1.vsock" | tail -n 1 | tr -d '\r'; }
+says() { printf 'CONNECT 6000\n' | timeout $((15 * patience)) socat -t $((15 * patience)) - "UNIX-CONNECT:$work/$1.vsock" | tail -n 1 | tr -d '\r'; }
 answers() { [ "$(says "$1")" = guest ]; }
 
 # blow NAME: its balloon is told other sizes until it has moved
