@@ -21,6 +21,15 @@ static inline void bitmap_set(unsigned long *map, size_t bit)
 	__atomic_fetch_or(&map[bit / BITS_PER_LONG], 1ul << (bit % BITS_PER_LONG), __ATOMIC_RELEASE);
 }
 
+static inline bool bitmap_is_blank(const unsigned long *map, size_t longs)
+{
+	unsigned long bits = 0;
+
+	for (size_t i = 0; i < longs; i++)
+		bits |= map[i];
+	return !bits;
+}
+
 /*
  * Moves bits [first, first + bits) of from to the beginning of to: they are ORed there and cleared here. Who sets one of
  * them meanwhile, in this process or in the kernel, sets it before or behind.

@@ -8,6 +8,8 @@
  */
 #include "vfio/container.h"
 
+#include "core/bitmap.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -475,8 +477,8 @@ static int legacy_track(struct vfio_device *device, bool on)
 }
 
 /*
- * The kernel writes the whole bitmap and does not OR, so it gets one of its own. keep has no counterpart here: what is
- * read stays known because it goes into guest memory's log.
+ * The kernel writes the whole bitmap and does not OR, so it gets one of its own, unless nobody has set a bit in the caller's.
+ * keep has no counterpart here: what is read stays known because it goes into guest memory's log.
  */
 static int legacy_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap, bool keep)
 {
@@ -491,18 +493,20 @@ static int legacy_collect(struct vfio_device *device, uint64_t iova, uint64_t si
 
 	if (words * 8 > c->max_bitmap)
 		return -E2BIG;
-	answer = calloc(words, 8);
-	if (!answer)
-		return -ENOMEM;
+	if (!bitmap_is_blank(bitmap, words)) {
+		answer = calloc(words, 8);
+		if (!answer)
+			return -ENOMEM;
+	}
 	cmd->argsz = sizeof(buf);
 	cmd->flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
 	*get = (struct vfio_iommu_type1_dirty_bitmap_get){
 		.iova = iova,
 		.size = size,
-		.bitmap = {.pgsize = GUEST_PAGE_SIZE, .size = words * 8, .data = (void *)answer},
+		.bitmap = {.pgsize = GUEST_PAGE_SIZE, .size = words * 8, .data = (void *)(answer ?: bitmap)},
 	};
 	rc = vfio_sys_ioctl(device->sys, c->fd, VFIO_IOMMU_DIRTY_PAGES, cmd);
-	for (uint64_t i = 0; rc >= 0 && i < words; i++)
+	for (uint64_t i = 0; answer && rc >= 0 && i < words; i++)
 		bitmap[i] |= answer[i];
 	return rc < 0 ? rc : 0;
 }
