@@ -5,6 +5,8 @@
 # host: --memory 7G
 # timeout: 400
 
-# shellcheck source=tests/testhost/suite.sh
-. "$(dirname "$(readlink -f "$0")")/../suite.sh"
-suite guests move cli
+# shellcheck source=tests/testhost/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../lib.sh"
+
+meson test -C "$tree/build-release" --no-rebuild --quiet --timeout-multiplier $((2 * patience)) guests move cli
+"$tree/tests/meson-results" kvm "$tree/build-release/meson-logs/testlog.json"
