@@ -27,9 +27,12 @@ static void survives_a_pause(void)
 	host_expect(fd, "after");
 	device->ops->quiesce(device);
 	close(fd);
-	close(waiting);
 	device->ops->resume(device);
 	guest_expect_closed(1234, port);
+	device->ops->quiesce(device);
+	close(waiting);
+	device->ops->resume(device);
+	guest_expect(VIRTIO_VSOCK_OP_RST, 44, 0);
 	tear_down();
 }
 
