@@ -54,10 +54,10 @@ packages_expand()
 # Backports move on, hence the wider patterns; 6.12 stays in Debian 13 for its life.
 LINUX_SOURCE=('linux-source-7\.2' 'linux-source-7\.[0-9]+' 'linux-source-6\.12')
 LINUX_SOURCE_SUITES=(trixie-backports trixie)
-# igb needs QEMU 8, joined hosts need reconnect-ms of 9.2; 10 is what is tried.
-QEMU_MAJOR=10
-# Only these come from backports, their libraries come from the machine's own release.
-QEMU_BACKPORTS=(qemu-system-x86 qemu-system-common qemu-system-data seabios)
+# Before 11 an emulated processor that leaves a guest may lose an interrupt (its list of what is pending is changed by two
+# threads at once), and a host that waits for its timer waits for ever.
+QEMU_MAJOR=11
+QEMU_SUITES=(trixie trixie-backports)
 
 # -- common to the scripts under tests/
 
@@ -217,16 +217,12 @@ packages_linux_source()
 	die "no kernel source: name one that exists in LINUX_SOURCE of tests/packages.sh"
 }
 
-# packages_qemu: the path of a QEMU new enough. Debian 13 installs its own; for Debian 12 that of
-# its backports is unpacked with the libraries it lacks, behind a wrapper.
+# packages_qemu: the path of a QEMU new enough: the machine's own, or that of QEMU_SUITES, unpacked behind a wrapper with
+# every library it needs, the C library too, so that the machine may be older.
 packages_qemu()
 {
-	local folder=$MVMM_CACHE/qemu program
+	local folder=$MVMM_CACHE/qemu-$QEMU_MAJOR program
 	program=$(command -v qemu-system-x86_64)
-	if [ -z "$program" ] && [ "$(packages_codename)" != bookworm ]; then
-		packages_add qemu-system-x86
-		program=$(command -v qemu-system-x86_64)
-	fi
 	if [ -n "$program" ] && packages_qemu_fits "$program"; then
 		echo "$program"
 		return
@@ -248,25 +244,32 @@ packages_qemu_fits()
 
 packages_qemu_unpack()
 {
-	local folder=$1 codename deb
-	codename=$(packages_codename)
-	say "taking QEMU from $codename-backports"
-	packages_state "$codename" "$codename-backports"
+	local folder=$1 suite=${QEMU_SUITES[-1]} log deb libraries=$1/usr/lib/x86_64-linux-gnu
+	say "taking QEMU from $suite"
+	packages_state "${QEMU_SUITES[@]}"
 	rm -rf "$folder" "$folder.new"
 	mkdir -p "$folder.new/archives/partial"
-	apt-get "${APT[@]}" -o "Dir::Cache::archives=$folder.new/archives" -o Debug::NoLocking=1 -qq -y \
-		--no-install-recommends --download-only install \
-		"${QEMU_BACKPORTS[@]/%//$codename-backports}" >&2 || die "could not download QEMU from $codename-backports"
+	# as on a machine where nothing is installed
+	: >"$folder.new/archives/status"
+	log=$(mktemp)
+	if ! apt-get "${APT[@]}" -o "Dir::Cache::archives=$folder.new/archives" -o Debug::NoLocking=1 \
+		-o "Dir::State::status=$folder.new/archives/status" -qq -y --no-install-recommends --download-only \
+		-t "$suite" install qemu-system-x86 >"$log" 2>&1; then
+		cat "$log" >&2
+		rm -f "$log"
+		die "could not download QEMU from $suite: see apt's message above"
+	fi
+	rm -f "$log"
 	for deb in "$folder.new"/archives/*.deb; do
 		dpkg-deb -x "$deb" "$folder.new" || die "could not unpack $deb"
 	done
 	rm -rf "$folder.new/archives"
 	cat >"$folder.new/qemu-system-x86_64" <<-END
 		#!/bin/sh
-		# QEMU unpacked, not installed: its libraries, modules and firmware are beside it.
-		export LD_LIBRARY_PATH=$folder/usr/lib/x86_64-linux-gnu:$folder/lib/x86_64-linux-gnu
-		export QEMU_MODULE_DIR=$folder/usr/lib/x86_64-linux-gnu/qemu
-		exec $folder/usr/bin/qemu-system-x86_64 -L $folder/usr/share/qemu -L $folder/usr/share/seabios \\
+		# QEMU unpacked, not installed: its libraries, their loader, modules and firmware are beside it.
+		export QEMU_MODULE_DIR=$libraries/qemu
+		exec $libraries/ld-linux-x86-64.so.2 --library-path $libraries --argv0 qemu-system-x86_64 \\
+			$folder/usr/bin/qemu-system-x86_64 -L $folder/usr/share/qemu -L $folder/usr/share/seabios \\
 			-L $folder/usr/lib/ipxe/qemu "\$@"
 	END
 	chmod +x "$folder.new/qemu-system-x86_64"

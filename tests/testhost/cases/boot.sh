@@ -6,7 +6,6 @@
 # host: --memory 8G --cpus 2
 # prepare: for k in 6.1 6.12 7.2 7.2-elf; do tests/guest/kernel $k && tests/guest/initramfs $k; done
 # timeout: 400
-# slowest: 1
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"

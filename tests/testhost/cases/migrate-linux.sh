@@ -7,7 +7,6 @@
 # host: --memory 8G --cpus 2
 # prepare: tests/guest/kernel 6.12 && tests/guest/initramfs 6.12
 # timeout: 900
-# slowest: 1
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"

@@ -7,7 +7,6 @@
 # host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools fio socat
 # timeout: 600
-# slowest: 1
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"

@@ -4,7 +4,6 @@
 # right, and what is said and left behind when it cannot be.
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools iperf3 socat
 # timeout: 400
-# slowest: 1
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"

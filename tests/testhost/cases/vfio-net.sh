@@ -4,7 +4,6 @@
 # virtual ones off, and two virtual functions at once. Packets go to the link's gateway and come back.
 # host: --device e1000e --device igb --memory 6G
 # timeout: 400
-# slowest: 1
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"

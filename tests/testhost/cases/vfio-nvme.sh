@@ -4,7 +4,6 @@
 # plugged in and out under load, taken back by the host, twenty times from start to end.
 # host: --device nvme --memory 8G
 # timeout: 600
-# slowest: 1
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
