@@ -40,6 +40,13 @@ has()
 	fi
 }
 
+# complaints FILE [MORE]: what a guest's kernel said there that it should not have; MORE is a pattern of further such words
+complaints()
+{
+	grep -aiE "BUG: |WARNING: CPU|Call Trace|soft lockup|\\bstall|\\bhung|unstable${2:+|$2}" "$1" |
+		grep -aviE 'command line: |stall warnings timeout set'
+}
+
 # guest COMMAND [OPTION...]: boots Debian's kernel, or $guest_kernel (see tests/guest/kernel), under mvmm with more
 # options of `mvmm run`, runs COMMAND, which has no double quotes in it, and powers off. $guest_net is mvmm.net of
 # tests/guest/init, $guest_args more for the kernel. Prints the console as it comes; the status is mvmm's.

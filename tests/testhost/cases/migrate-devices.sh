@@ -97,7 +97,7 @@ travels()
 	is "$what: its balloon was told other sizes on the way" $(($(wc -l <"$work/sizes") > hops)) 1
 	is "$what: nothing was bad" "$(grep -a ^BAD "$work/all")" ''
 	is "$what: its kernel has no complaint" \
-		"$(grep -aiE 'BUG:|WARNING: CPU|Call Trace|soft lockup|stall|hung|needs reset|virtio.*(error|fail)' "$work/all")" ''
+		"$(complaints "$work/all" 'needs reset|virtio.*(error|fail)')" ''
 	rm -f "$work"/h* "$work/disk" "$work/enough" "$work/given" "$work/sizes"
 }
 

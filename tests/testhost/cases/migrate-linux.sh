@@ -74,7 +74,7 @@ travels()
 	clock=$(grep -ao 'clock=[0-9]*' "$work/all" | cut -d= -f2)
 	is "$what: its clock is right" "$((clock - $(date +%s) < 5 && $(date +%s) - clock < 60))" 1
 	is "$what: its kernel has no complaint" \
-		"$(grep -aiE 'BUG:|WARNING: CPU|Call Trace|soft lockup|stall|unstable|hung' "$work/all")" ''
+		"$(complaints "$work/all")" ''
 	wait
 	rm -f "$work"/h* "$work/disk"
 }

@@ -29,7 +29,7 @@ commands='socat -u TCP:10.99.0.1:5000 OPEN:/tmp/numbers,creat & socat=$!; dd if=
 	echo ready; i=0; while kill -0 $socat 2>/dev/null; do cp /tmp/a /tmp/b; got=$(sha256sum </tmp/b | cut -c1-64);
 	[ $got = $want ] || echo memory is broken; rm /tmp/b; i=$((i + 1)); echo tick $i; done;
 	kill -0 $fio && echo fio goes on; kill -INT $fio; wait $fio; echo fio ended with $?; cat /tmp/fio | grep -i verify;
-	echo numbers $(sha256sum </tmp/numbers); dmesg | grep -v -e ommand.line -e TSCs.unsynchronized | grep -i -e stall -e BUG: -e I/O.error -e unstable; echo done'
+	echo numbers $(sha256sum </tmp/numbers); dmesg | grep -v -e ommand.line -e timeout.set -e TSCs.unsynchronized | grep -i -e stall -e BUG: -e I/O.error -e unstable; echo done'
 
 # numbers: to whoever connects, ten lines a second until the file "enough" is there
 numbers()
