@@ -6,9 +6,9 @@
 tree=$(dirname "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")")
 mvmm=${MVMM:-$tree/build-release/vmm/mvmm}
 patience=${MVMM_PATIENCE:-1} # how many times as long as on a quick machine anything may take; see tests/run
-# For the kernels of guests. Those of Debian would test their cryptography first, which takes a fourth of their boot.
-# That one of them stands for a while means nothing where the machine is slow.
-guest_words='console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests'
+# For the kernels of guests. Those of Debian would test their cryptography and prepare for being traced first, which takes up to
+# half of their boot. That one of them stands for a while means nothing where the machine is slow.
+guest_words='console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests initcall_blacklist=crypto_kdf108_init,init_kprobe_trace'
 [ "$patience" = 1 ] || guest_words+=" rcupdate.rcu_cpu_stall_timeout=$((40 * patience)) watchdog_thresh=$((20 * patience))"
 work=$(mktemp -d)
 trap 'rm -rf "$work"; jobs -rp | xargs -r kill 2>/dev/null' EXIT

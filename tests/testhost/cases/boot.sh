@@ -3,7 +3,7 @@
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # Kernels boot, see the processors and the memory they were given, and power off: Debian's cloud kernels and the test
 # host's own, as bzImage and by the PVH note; 1 and 4 vCPUs; 128 MiB and 5 GiB, which is on both sides of the hole.
-# host: --memory 8G --cpus 2
+# host: --memory 8G
 # prepare: for k in 6.1 6.12 7.2 7.2-elf; do tests/guest/kernel $k && tests/guest/initramfs $k; done
 # timeout: 400
 

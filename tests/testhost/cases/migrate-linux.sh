@@ -4,7 +4,7 @@
 # A Debian guest goes from process to process while it works, with 1 and with 4 vCPUs, with memory on both sides of the hole below
 # 4 GiB, and with huge pages: its memory keeps its checksum, its processors, timers and disk go on, its clocks show the time,
 # and its kernel finds nothing to complain of. Where there is no memory for it, it stays where it is.
-# host: --memory 8G --cpus 2
+# host: --memory 8G
 # prepare: tests/guest/kernel 6.12 && tests/guest/initramfs 6.12
 # timeout: 900
 

@@ -4,7 +4,6 @@
 # A Debian guest at work goes from process to process and back: it keeps checksums of its memory, fio verifies what it writes to
 # the disk, which every second time goes along to another file, and one TCP connection through a tap stays open all the
 # while. With one CPU and KVM's log of written pages, and with four and its rings.
-# host: --cpus 2
 # prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools fio socat
 # timeout: 600
 
