@@ -40,11 +40,12 @@ has()
 	fi
 }
 
-# complaints FILE [MORE]: what a guest's kernel said there that it should not have; MORE is a pattern of further such words
+# complaints FILE [MORE]: what a guest's kernel said there that it should not have; MORE is a pattern of further such words.
+# That TSCs are not in step is the emulated host's doing.
 complaints()
 {
 	grep -aiE "BUG: |WARNING: CPU|Call Trace|soft lockup|\\bstall|\\bhung|unstable${2:+|$2}" "$1" |
-		grep -aviE 'command line: |stall warnings timeout set'
+		grep -aviE 'command line: |stall warnings timeout set|TSCs unsynchronized'
 }
 
 # guest COMMAND [OPTION...]: boots Debian's kernel, or $guest_kernel (see tests/guest/kernel), under mvmm with more

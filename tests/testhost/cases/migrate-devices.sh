@@ -37,11 +37,11 @@ socat -U TCP-LISTEN:5000,fork,reuseaddr "EXEC:$work/give" 2>"$work/server" &
 # checksum N: that of N pieces
 checksum() { for ((i = 0; i < $1; i++)); do cat "$work/piece"; done | sha256sum | cut -c1-64; }
 
-work_of_guest='head -c 20000000 /dev/urandom >/dev/shm/keep; md5sum /dev/shm/keep >/tmp/sum; (while true; do
+work_of_guest='head -c 8000000 /dev/urandom >/dev/shm/keep; md5sum /dev/shm/keep >/tmp/sum; (while true; do
 	head -c 300000 /dev/urandom >/tmp/x; dd if=/tmp/x of=/dev/vdb bs=4k conv=fsync 2>/dev/null;
 	echo 1 >/proc/sys/vm/drop_caches; head -c 300000 /dev/vdb | cmp - /tmp/x || echo BAD disk; echo round; sleep 0.3;
 done) &
-socat VSOCK-LISTEN:6000,fork EXEC:hostname &
+socat -t 30 VSOCK-LISTEN:6000,fork EXEC:hostname &
 socat -u TCP:10.99.0.1:5000 - | sha256sum; [ $(head -c 5000 /dev/hwrng | wc -c) = 5000 ] || echo BAD entropy;
 md5sum -c /tmp/sum || echo BAD memory;
 echo arrived; sleep 4; dmesg'

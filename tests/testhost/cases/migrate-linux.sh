@@ -16,7 +16,7 @@ kernel=$("$tree/tests/guest/kernel" 6.12) initrd=$("$tree/tests/guest/initramfs"
 
 # What the guest does until the first bytes of its disk say that it is enough: memory that must not change, writes to the
 # disk that are read back past the page cache, every processor's timer, and the time.
-work_of_guest='head -c 24000000 /dev/urandom >/dev/shm/keep; sum=$(cat /dev/shm/* | md5sum); n=0; last=$(cut -d. -f1 /proc/uptime); end=;
+work_of_guest='head -c 8000000 /dev/urandom >/dev/shm/keep; sum=$(cat /dev/shm/* | md5sum); n=0; last=$(cut -d. -f1 /proc/uptime); end=;
 while [ x$end != xend ]; do
 	n=$((n + 1));
 	[ x$(cat /dev/shm/* | md5sum | cut -c1-32) = x$(echo $sum | cut -c1-32) ] || echo BAD memory;
@@ -32,8 +32,8 @@ echo clock=$(date +%s) source=$(cat /sys/devices/system/clocksource/clocksource0
 
 # Linux takes memory above 4 GiB first. While huge pages have all of that, what comes next lies below.
 on_both_sides='free() { grep -A1 zone.*$1 /proc/zoneinfo | grep free | tr -dc 0-9; }; echo 1100 >/proc/sys/vm/nr_hugepages;
-low=$(free DMA32); head -c 40000000 /dev/urandom >/dev/shm/low; low=$((low - $(free DMA32)));
-echo 0 >/proc/sys/vm/nr_hugepages; high=$(free Normal); head -c 10000000 /dev/urandom >/dev/shm/high;
+low=$(free DMA32); head -c 12000000 /dev/urandom >/dev/shm/low; low=$((low - $(free DMA32)));
+echo 0 >/proc/sys/vm/nr_hugepages; high=$(free Normal); head -c 8000000 /dev/urandom >/dev/shm/high;
 [ $low -gt 1000 ] && [ $((high - $(free Normal))) -gt 1000 ] && echo low and high;'
 
 works() { [ "$(grep -c '^round' "$work/$1.log")" -ge 3 ]; }

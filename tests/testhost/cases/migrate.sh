@@ -22,7 +22,7 @@ done
 
 # In the guest: while the host's numbers come, one load each on memory and disk. That TSCs are not in step is the emulated host's
 # doing, and found when the guest boots.
-commands='socat -u TCP:10.99.0.1:5000 OPEN:/tmp/numbers,creat & socat=$!; dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null;
+commands='socat -u TCP:10.99.0.1:5000 OPEN:/tmp/numbers,creat & socat=$!; dd if=/dev/urandom of=/tmp/a bs=1M count=12 2>/dev/null;
 	want=$(sha256sum </tmp/a | cut -c1-64); fio --name=v --filename=/dev/vda --ioengine=libaio --direct=1 --rw=randwrite --bs=4k --iodepth=8
 	--size=16M --verify=crc32c --verify_backlog=256 --verify_fatal=1 --loops=1000000 --output-format=terse >/tmp/fio 2>&1 & fio=$!;
 	echo ready; i=0; while kill -0 $socat 2>/dev/null; do cp /tmp/a /tmp/b; got=$(sha256sum </tmp/b | cut -c1-64);

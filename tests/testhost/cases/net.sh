@@ -17,7 +17,7 @@ head -c 10000000 /dev/urandom >"$work/data"
 sum=$(sha256sum <"$work/data")
 # Whoever connects to 5000 gets the data, and at 5001 the checksum of what he sends.
 socat -U TCP-LISTEN:5000,fork,reuseaddr OPEN:"$work/data" &
-socat TCP-LISTEN:5001,fork,reuseaddr EXEC:sha256sum &
+socat -t 30 TCP-LISTEN:5001,fork,reuseaddr EXEC:sha256sum &
 
 # transfers NAME ADDRESS OPTION...: ten megabytes each way compared by checksum, then as fast as it goes
 transfers()

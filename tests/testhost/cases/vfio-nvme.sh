@@ -44,7 +44,7 @@ for backend in iommufd legacy; do
 	cat "$work/err"
 	# More than the guest's memory, so that it reads into every page, also where its kernel's image lay.
 	for shared in off on; do
-		guest 'dd if=/dev/nvme0n1 bs=1M count=250 2>/dev/null | md5sum' --memory "160M,shared=$shared" \
+		guest 'dd if=/dev/nvme0n1 bs=1M count=150 2>/dev/null | md5sum' --memory "96M,shared=$shared" \
 			--vfio "$nvme,backend=$backend" >"$work/all-$shared" 2>&1
 	done
 	give_back "$nvme"
@@ -52,7 +52,7 @@ for backend in iommufd legacy; do
 	is "$backend: the host reads what the guest wrote" "$(host_reads)" "$backend-0 $backend-77777 $backend-131071 "
 	sum=$(dd if=/dev/nvme0n1 bs=1M count=32 2>/dev/null | md5sum | cut -d' ' -f1)
 	has "$backend: 5 GiB: DMA above the hole is right" "$work/out" "^$sum"
-	sum=$(dd if=/dev/nvme0n1 bs=1M count=250 2>/dev/null | md5sum | cut -d' ' -f1)
+	sum=$(dd if=/dev/nvme0n1 bs=1M count=150 2>/dev/null | md5sum | cut -d' ' -f1)
 	has "$backend: DMA is right all over private memory" "$work/all-off" "^$sum"
 	has "$backend: and all over shared memory" "$work/all-on" "^$sum"
 	is "$backend: nothing stays pinned" "$(pinned)" "$before"

@@ -13,7 +13,7 @@ sum=$(sha256sum <"$work/data")
 socket=$work/v
 
 # In the guest: the checksum of what comes to port 6000; then the host's checksum of a file of its own.
-commands="socat VSOCK-LISTEN:6000 EXEC:sha256sum & sleep 2; echo listening; wait; dd if=/dev/urandom of=/tmp/data bs=1M count=10;
+commands="socat -t 30 VSOCK-LISTEN:6000 EXEC:sha256sum & sleep 2; echo listening; wait; dd if=/dev/urandom of=/tmp/data bs=1M count=10;
 	sha256sum </tmp/data; socat -t 30 - VSOCK-CONNECT:2:5000 </tmp/data; echo done"
 
 # transfers NAME CONNECT OPTION...: CONNECT is the host's command that sends the data to port 6000 and prints the answer
@@ -32,12 +32,12 @@ transfers()
 	sed "s/^/    /" "$work/out" "$work/answer"
 }
 
-socat UNIX-LISTEN:"${socket}_5000" EXEC:sha256sum &
+socat -t 30 UNIX-LISTEN:"${socket}_5000" EXEC:sha256sum &
 transfers 'UNIX socket' "(printf 'CONNECT 6000\n'; cat $work/data) | socat -t 30 - UNIX-CONNECT:$socket" \
 	--vsock cid=5,socket="$socket"
 is 'the socket is gone' "$([ -e "$socket" ] || echo gone)" gone
 
-socat VSOCK-LISTEN:5000 EXEC:sha256sum &
+socat -t 30 VSOCK-LISTEN:5000 EXEC:sha256sum &
 transfers vhost-vsock "socat -t 30 - VSOCK-CONNECT:6:6000 <$work/data" --vsock cid=6
 
 # refused WHAT VSOCK TEXT
