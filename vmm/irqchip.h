@@ -22,6 +22,13 @@ void irqchip_line(struct irqchip *irqchip, uint32_t gsi, struct irq_line *line);
 /* Where message vectors come from. */
 struct msi_controller *irqchip_msi(struct irqchip *irqchip);
 
+/*
+ * From hold to release message vectors are not connected, but wait for it, and what kicks them stays in their eventfds. One
+ * table of routes then does for all of them. On failure of release some are not connected: the machine cannot be used.
+ */
+void irqchip_hold(struct irqchip *irqchip);
+int irqchip_release(struct irqchip *irqchip, struct err *err);
+
 /* Saved state of the controllers that vCPUs share, of a struct kvm *: loaded after the vCPUs and after every device has
  * raised the lines that it holds high (irqchip_state_x86.c). */
 struct state_table;

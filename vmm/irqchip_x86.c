@@ -4,6 +4,7 @@
  *
  * KVM knows interrupts by GSI: 0 to 23 are the IOAPIC's pins, the rest are messages. The routing table is replaced as a
  * whole whenever one of them changes, so we keep it here; a vector takes a GSI when it is first connected and keeps it.
+ * KVM waits for a grace period each time, so that a machine whose state is loaded has its vectors wait for one table.
  */
 #include "vmm/irqchip.h"
 
@@ -23,12 +24,15 @@ struct irqchip {
 	bool taken[MAX_GSI];         /* message GSIs that a vector has */
 	struct msi_message messages[MAX_GSI];
 	struct kvm_irq_routing *routing; /* room for MAX_GSI entries */
+	bool held;                   /* between irqchip_hold and irqchip_release */
+	struct vector *waiting;      /* to be connected then */
 };
 
 struct vector {
 	struct msi_vector base;
 	uint32_t gsi; /* 0: none yet */
 	bool connected;
+	struct vector *next; /* that waits */
 };
 
 static const struct msi_controller_ops msi_ops;
@@ -160,7 +164,7 @@ static uint32_t free_gsi(const struct irqchip *irqchip)
 	return gsi;
 }
 
-/* Routes the vector's GSI to message, taking a GSI if it has none. Lock held. */
+/* Routes the vector's GSI to message, taking a GSI if it has none; KVM hears of it now or at irqchip_release. Lock held. */
 static int route(struct irqchip *irqchip, struct vector *vector, const struct msi_message *message)
 {
 	uint32_t gsi = vector->gsi ?: free_gsi(irqchip);
@@ -174,7 +178,7 @@ static int route(struct irqchip *irqchip, struct vector *vector, const struct ms
 		return 0;
 	irqchip->messages[gsi] = *message;
 	irqchip->taken[gsi] = true;
-	ret = write_routing(irqchip);
+	ret = irqchip->held ? 0 : write_routing(irqchip);
 	if (ret < 0) {
 		irqchip->messages[gsi] = old;
 		irqchip->taken[gsi] = vector->gsi != 0;
@@ -182,6 +186,52 @@ static int route(struct irqchip *irqchip, struct vector *vector, const struct ms
 	}
 	vector->gsi = gsi;
 	return 0;
+}
+
+/* The link in the list of those that wait that leads to vector, or the last one. Lock held. */
+static struct vector **find_waiting(struct irqchip *irqchip, const struct vector *vector)
+{
+	struct vector **link = &irqchip->waiting;
+
+	while (*link && *link != vector)
+		link = &(*link)->next;
+	return link;
+}
+
+static int wire(struct irqchip *irqchip, struct vector *vector, struct err *err)
+{
+	int ret = irqfd(irqchip, vector->gsi, vector->base.fd, -1, 0);
+
+	if (ret < 0)
+		return err_sys(err, ret, "KVM_IRQFD for GSI %u", vector->gsi);
+	vector->connected = true;
+	return 0;
+}
+
+void irqchip_hold(struct irqchip *irqchip)
+{
+	pthread_mutex_lock(&irqchip->lock);
+	irqchip->held = true;
+	pthread_mutex_unlock(&irqchip->lock);
+}
+
+int irqchip_release(struct irqchip *irqchip, struct err *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&irqchip->lock);
+	irqchip->held = false;
+	ret = write_routing(irqchip);
+	if (ret < 0)
+		err_sys(err, ret, "routes of interrupt messages");
+	while (irqchip->waiting) {
+		struct vector *vector = irqchip->waiting;
+
+		irqchip->waiting = take_ptr(vector->next);
+		ret = ret ?: wire(irqchip, vector, err);
+	}
+	pthread_mutex_unlock(&irqchip->lock);
+	return ret;
 }
 
 static int msi_create(struct msi_controller *msi, struct msi_vector **ret, struct err *err)
@@ -203,11 +253,17 @@ static int msi_create(struct msi_controller *msi, struct msi_vector **ret, struc
 
 static void msi_disconnect(struct msi_controller *msi, struct msi_vector *base)
 {
-	struct vector *vector = container_of(base, struct vector, base);
+	struct irqchip *irqchip = of(msi);
+	struct vector *vector = container_of(base, struct vector, base), **waiting;
 
+	pthread_mutex_lock(&irqchip->lock);
+	waiting = find_waiting(irqchip, vector);
+	if (*waiting)
+		*waiting = take_ptr(vector->next);
 	if (vector->connected)
-		irqfd(of(msi), vector->gsi, base->fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
+		irqfd(irqchip, vector->gsi, base->fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
 	vector->connected = false;
+	pthread_mutex_unlock(&irqchip->lock);
 }
 
 static void msi_destroy(struct msi_controller *msi, struct msi_vector *base)
@@ -235,16 +291,14 @@ static int msi_connect(struct msi_controller *msi, struct msi_vector *base, cons
 
 	pthread_mutex_lock(&irqchip->lock);
 	ret = route(irqchip, vector, message);
+	if (ret < 0)
+		err_sys(err, ret, "route of an interrupt message");
+	else if (irqchip->held && !vector->connected)
+		*find_waiting(irqchip, vector) = vector;
+	else if (!vector->connected)
+		ret = wire(irqchip, vector, err);
 	pthread_mutex_unlock(&irqchip->lock);
-	if (ret < 0)
-		return err_sys(err, ret, "route of an interrupt message");
-	if (vector->connected)
-		return 0;
-	ret = irqfd(irqchip, vector->gsi, base->fd, -1, 0);
-	if (ret < 0)
-		return err_sys(err, ret, "KVM_IRQFD for GSI %u", vector->gsi);
-	vector->connected = true;
-	return 0;
+	return ret;
 }
 
 static const struct msi_controller_ops msi_ops = {

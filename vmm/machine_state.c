@@ -246,7 +246,8 @@ static int load(struct machine *machine, const void *data, size_t len, bool tria
 {
 	_cleanup_(free_ptr) struct part_list *parts = calloc(1, sizeof(*parts));
 	_cleanup_(free_ptr) struct section_list *sections = calloc(1, sizeof(*sections));
-	int ret;
+	struct err unheard;
+	int ret, released;
 
 	if (!parts || !sections)
 		return err_sys(err, -ENOMEM, "state");
@@ -256,7 +257,12 @@ static int load(struct machine *machine, const void *data, size_t len, bool tria
 	if (ret < 0)
 		return ret;
 	list_parts(machine, parts);
-	return load_parts(machine, parts, sections, trial, err);
+	if (trial)
+		return load_parts(machine, parts, sections, trial, err);
+	irqchip_hold(machine->irqchip);
+	ret = load_parts(machine, parts, sections, trial, err);
+	released = irqchip_release(machine->irqchip, ret < 0 ? &unheard : err);
+	return ret < 0 ? ret : released;
 }
 
 int machine_load(struct machine *machine, const void *data, size_t len, struct err *err)
