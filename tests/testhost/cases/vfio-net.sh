@@ -12,7 +12,8 @@
 guest_kernel=7.2
 card=$(function_of 8086:10d3)
 igb=$(function_of 8086:10c9)
-ping='ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up; sleep 2; ping -c 3 -W 2 10.0.2.2; cat /proc/interrupts'
+ping='ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up;
+	until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.2; done; ping -c 3 -W 5 10.0.2.2; cat /proc/interrupts'
 dmesg -C
 
 give "$card" "$igb"
