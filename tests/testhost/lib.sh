@@ -74,6 +74,24 @@ move()
 	tail -n 3 "$work/migrate.out" "$work/$2.out" | sed 's/^/    /'
 }
 
+# stands_still WHAT NAME: the machine of this name does not go on; the log gets what KVM does with it
+stands_still()
+{
+	not_ok "$1" "it does not go on"
+	{
+		"$mvmm" info "$2"
+		for _ in 1 2; do
+			(cd /sys/kernel/debug/kvm && grep . exits halt_exits irq_injections irq_window_exits)
+			sleep 1
+		done
+		echo 1 >/sys/kernel/tracing/events/kvm/enable
+		sleep 0.2
+		echo 0 >/sys/kernel/tracing/events/kvm/enable
+		tail -n 60 /sys/kernel/tracing/trace
+		tail -n 20 "$work/$2.log" "$work/$2.out" "$work/$2.err"
+	} 2>&1 | sed 's/^/    /'
+}
+
 # until_true SECONDS COMMAND...: tries it ten times a second, or as often as the host can; seconds of a quick machine
 until_true()
 {

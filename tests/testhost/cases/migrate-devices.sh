@@ -68,8 +68,11 @@ hop()
 	blow "$1" &
 	move "$1" "$2" --net "net0=tap=tap$3" --vsock "$work/$2.vsock"
 	touch "$work/moved"
-	until_true 30 works "$2"
-	is "$what: works there" $? 0
+	until_true 30 works "$2" || {
+		stands_still "$what: works there" "$2"
+		exit 1
+	}
+	ok "$what: works there"
 	is "$what: vsock answers there" "$(says "$2")" guest
 }
 

@@ -42,8 +42,11 @@ works() { [ "$(grep -c '^round' "$work/$1.log")" -ge 3 ]; }
 hop()
 {
 	move "$1" "$2"
-	until_true 30 works "$2"
-	is "$what: works there" $? 0
+	until_true 30 works "$2" || {
+		stands_still "$what: works there" "$2"
+		exit 1
+	}
+	ok "$what: works there"
 	sed 's/^/    /' "$work/$2.out"
 }
 

@@ -58,13 +58,6 @@ hop()
 	until_true 60 more_ticks "$before"
 }
 
-# stuck WHAT INDEX: with what the guest said last, and what mvmm did
-stuck()
-{
-	not_ok "$1" "it does not go on there"
-	tail -n 20 "$work/m$2.log" "$work/m$2.out" "$work/m$2.err" 2>/dev/null | sed 's/^/    /'
-}
-
 # travel NAME OPTION...
 travel()
 {
@@ -77,13 +70,13 @@ travel()
 		--net tap=tap0 --serial "file=$work/m0.log" "$@" --cmdline "$guest_words \
 		mvmm.net=10.99.0.2/24 mvmm.run=\"${commands//[$'\n\t']/ }\"" </dev/null 2>"$work/m0.err" &
 	until_true 120 more_ticks 0 || {
-		stuck "$name: the guest is at work" 0
+		stands_still "$name: the guest is at work" m0
 		return
 	}
 	ok "$name: the guest is at work"
 	for i in $(seq "$hops"); do
 		hop "$i" && ok "$name: move $i" && continue
-		stuck "$name: move $i" "$i"
+		stands_still "$name: move $i" "m$i"
 		return
 	done
 	last=m$hops
