@@ -24,7 +24,8 @@ struct msi_controller *irqchip_msi(struct irqchip *irqchip);
 
 /*
  * From hold to release message vectors are not connected, but wait for it, and what kicks them stays in their eventfds. One
- * table of routes then does for all of them. On failure of release some are not connected: the machine cannot be used.
+ * table of routes then does for all of them. Who gives up in between does not release, but destroys the vectors; so does who is
+ * told by release that some of them could not be connected.
  */
 void irqchip_hold(struct irqchip *irqchip);
 int irqchip_release(struct irqchip *irqchip, struct err *err);

@@ -246,8 +246,7 @@ static int load(struct machine *machine, const void *data, size_t len, bool tria
 {
 	_cleanup_(free_ptr) struct part_list *parts = calloc(1, sizeof(*parts));
 	_cleanup_(free_ptr) struct section_list *sections = calloc(1, sizeof(*sections));
-	struct err unheard;
-	int ret, released;
+	int ret;
 
 	if (!parts || !sections)
 		return err_sys(err, -ENOMEM, "state");
@@ -261,8 +260,7 @@ static int load(struct machine *machine, const void *data, size_t len, bool tria
 		return load_parts(machine, parts, sections, trial, err);
 	irqchip_hold(machine->irqchip);
 	ret = load_parts(machine, parts, sections, trial, err);
-	released = irqchip_release(machine->irqchip, ret < 0 ? &unheard : err);
-	return ret < 0 ? ret : released;
+	return ret < 0 ? ret : irqchip_release(machine->irqchip, err);
 }
 
 int machine_load(struct machine *machine, const void *data, size_t len, struct err *err)
