@@ -226,6 +226,7 @@ static void dirty_data_goes_out_meanwhile(void)
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	stop();
 	CHECK_EQ(device_sender_wait(sender, &b.err), 0);
+	CHECK_EQ(b.fake->waited_ms, 0);
 	CHECK_EQ(device_receiver_wait(receiver, &b.err), 0);
 	clock_gettime(CLOCK_MONOTONIC, &z);
 	printf("# from the stop until all was loaded: %ld us\n", (z.tv_sec - a.tv_sec) * 1000000 + (z.tv_nsec - a.tv_nsec) / 1000);

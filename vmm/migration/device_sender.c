@@ -52,20 +52,25 @@ static bool is_stopped(struct device_worker *worker)
 	return stopped;
 }
 
-/* Until there may be more. idle counts the ms that a stopped device has given nothing. */
-static int rest(struct device_worker *worker, unsigned int *idle, struct err *err)
+/*
+ * Until there may be more than the last read found, which was one of a stopped device or not. idle counts the ms that a stopped
+ * one has given nothing.
+ */
+static int rest(struct device_worker *worker, bool stopped, unsigned int *idle, struct err *err)
 {
 	int code;
 
 	if (!device_workers_rest(worker->all, LOOK_MS))
 		return err_set(err, -ECANCELED, "the migration has been ended");
-	if (!is_stopped(worker)) {
-		code = hear(worker, err);
-		return code < 0 ? code : ask_for_ack(worker, err);
+	if (stopped) {
+		vfio_migration_wait(worker->device, LOOK_MS);
+		*idle += LOOK_MS;
+		return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s", STALL_MS / 1000);
 	}
-	vfio_migration_wait(worker->device, LOOK_MS);
-	*idle += LOOK_MS;
-	return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s", STALL_MS / 1000);
+	if (is_stopped(worker)) /* by now: what it has to give then is there at once */
+		return 0;
+	code = hear(worker, err);
+	return code < 0 ? code : ask_for_ack(worker, err);
 }
 
 static int send_data(struct device_worker *worker, const void *data, size_t len, struct err *err)
@@ -88,13 +93,14 @@ static int send_device(struct device_worker *worker, struct err *err)
 	int code = buf ? 0 : err_sys(err, -ENOMEM, "device state");
 
 	while (code == 0) {
+		bool stopped = is_stopped(worker);
 		uint64_t begin = monotonic_ns();
 		ssize_t n = vfio_migration_read(worker->device, buf, room, err);
 
 		if (n == 0)
 			return channel_send(worker->channel, WIRE_END, worker->position, worker->frames, NULL, 0, err);
 		if (n == -EAGAIN) {
-			code = rest(worker, &idle, err);
+			code = rest(worker, stopped, &idle, err);
 			continue;
 		}
 		idle = 0;
