@@ -329,6 +329,13 @@ static bool map_file(void *ram, const struct boot_mapping *mapping)
 	return ram_map_file(ram, mapping);
 }
 
+/* All of memory is there before the guest starts. A file mapped over it would be copied then, page by page, and no huge page would
+ * ever lie there. */
+static bool is_populated(const struct machine_config *config)
+{
+	return config->vfio_count || config->memory.prefault;
+}
+
 static int load_guest(struct machine *machine, struct err *err)
 {
 	const struct machine_config *config = machine->config;
@@ -347,7 +354,7 @@ static int load_guest(struct machine *machine, struct err *err)
 		.rsdp = LAYOUT_ACPI,
 		.initrd = config->initrd,
 		.cmdline = config->cmdline,
-		.map = map_file,
+		.map = is_populated(config) ? NULL : map_file,
 		.opaque = machine->ram,
 	};
 	char line[256];
