@@ -450,6 +450,7 @@ static void compression_makes_less_of_what_repeats(void)
 
 static void a_deadline_ends_the_call_and_the_next_goes_on(void)
 {
+	struct memory_sender_stats stats;
 	unsigned int calls = 0;
 	size_t left;
 
@@ -468,6 +469,8 @@ static void a_deadline_ends_the_call_and_the_next_goes_on(void)
 		CHECK_EQ(send_marks((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 200000, NULL), 0);
 	}
 	CHECK(calls > 1);
+	memory_sender_get_stats(sender, &stats);
+	CHECK(stats.zero_ns > 0 && stats.zero_ns < stats.busy_ns); /* high memory is blank */
 	end_and_compare();
 	tear_down();
 }

@@ -28,6 +28,7 @@ struct loop {
 	uint64_t before; /* what the last round had to send */
 	uint64_t round_start;
 	uint64_t round_bytes, round_wire, round_time; /* of sending alone */
+	uint64_t round_content, round_looking;
 	unsigned int stuck; /* rounds in a row that did not get smaller */
 	struct migration_costs costs;
 };
@@ -92,15 +93,17 @@ static void predict(struct loop *loop)
 }
 
 /*
- * The rate at which memory goes out. In the first round pages of zeros, which cost the wire nothing, would make it look
- * better than it is for pages that a guest has just written; so there it is the wire's, where that says anything.
+ * The rate at which pages go out that a guest has just written: neither zeros nor the time that was spent on them say anything
+ * about it. Where there is next to nothing else they are what is known.
  */
 static void measure_rate(struct loop *loop)
 {
-	uint64_t bytes = loop->told->round == 1 && loop->round_wire >= MEASURABLE ? loop->round_wire : loop->round_bytes;
+	bool tells = loop->round_content >= MEASURABLE && loop->round_time > loop->round_looking;
+	uint64_t bytes = tells ? loop->round_content : loop->round_bytes;
+	uint64_t time = loop->round_time - (tells ? loop->round_looking : 0);
 
-	if (loop->round_time && (bytes >= MEASURABLE || !loop->rate))
-		loop->rate = MAX(scale(bytes, SECOND, loop->round_time), 1u);
+	if (time && (tells || !loop->rate))
+		loop->rate = MAX(scale(bytes, SECOND, time), 1u);
 }
 
 static int tell(struct loop *loop, struct err *err)
@@ -190,6 +193,7 @@ static int send(struct loop *loop, struct err *err)
 	int code = 0;
 
 	loop->round_bytes = loop->round_wire = loop->round_time = 0;
+	loop->round_content = loop->round_looking = 0;
 	while (!code && told->left && !time_is_up(loop)) {
 		uint64_t begin = loop->ops->now(loop->opaque);
 		struct migration_sent sent = {0};
@@ -200,6 +204,8 @@ static int send(struct loop *loop, struct err *err)
 		loop->round_time += loop->ops->now(loop->opaque) - begin;
 		loop->round_bytes += sent.bytes;
 		loop->round_wire += sent.wire;
+		loop->round_content += sent.content;
+		loop->round_looking += sent.looking;
 		told->sent = first + loop->round_wire;
 		told->left = sent.left;
 		measure_rate(loop);

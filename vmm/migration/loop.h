@@ -28,9 +28,11 @@ struct migration_goal {
 
 /* What send did. */
 struct migration_sent {
-	uint64_t bytes; /* of guest memory, now off the list */
-	uint64_t wire;  /* of them, and of devices, that crossed the wire: pages of zeros cost nothing there */
-	uint64_t left;  /* of guest memory, still on the list */
+	uint64_t bytes;   /* of guest memory, now off the list */
+	uint64_t content; /* of them, those that were not zeros, which cost nothing but the look */
+	uint64_t looking; /* ns of the time that went where there were only zeros */
+	uint64_t wire;    /* bytes that crossed the wire */
+	uint64_t left;    /* of guest memory, still on the list */
 };
 
 /* What a switch-over costs beside memory. */

@@ -33,6 +33,7 @@ struct lane {
 	uint8_t *copy;                 /* WIRE_MAX_ZSTD bytes, what is compressed must not change meanwhile */
 	uint64_t cursor;               /* chunk where the next call begins */
 	uint64_t pages, zero_pages;    /* atomic */
+	uint64_t zero_ns;              /* atomic; in chunks where there was nothing else */
 	bool zero_copied;              /* atomic */
 	int code;
 	struct err err;
@@ -234,14 +235,20 @@ static int send_chunks(struct lane *lane, const struct memory_marks *marks, uint
 	const struct memory_sender *sender = lane->sender;
 	unsigned int lanes = sender->options.channel_count;
 	uint64_t chunk = first + (lane->index + lanes - first % lanes) % lanes;
+	uint64_t now = sender->deadline ? monotonic_ns() : 0;
 	int code = 0;
 
 	for (; !code && chunk <= last; chunk += lanes) {
-		if (sender->deadline && monotonic_ns() >= sender->deadline) {
+		uint64_t begin = now, pages = lane->pages;
+
+		if (sender->deadline && now >= sender->deadline) {
 			lane->cursor = chunk;
 			return -EAGAIN;
 		}
 		code = send_chunk(lane, marks, chunk);
+		now = sender->deadline ? monotonic_ns() : 0;
+		if (lane->pages == pages)
+			__atomic_fetch_add(&lane->zero_ns, now - begin, __ATOMIC_RELAXED);
 	}
 	return code;
 }
@@ -545,6 +552,7 @@ void memory_sender_get_stats(struct memory_sender *sender, struct memory_sender_
 	for (unsigned int i = 0; i < sender->options.channel_count; i++) {
 		stats->pages += __atomic_load_n(&sender->lanes[i].pages, __ATOMIC_RELAXED);
 		stats->zero_pages += __atomic_load_n(&sender->lanes[i].zero_pages, __ATOMIC_RELAXED);
+		stats->zero_ns += __atomic_load_n(&sender->lanes[i].zero_ns, __ATOMIC_RELAXED) / sender->options.channel_count;
 		stats->zero_copy |= __atomic_load_n(&sender->lanes[i].zero_copied, __ATOMIC_RELAXED);
 		stats->bytes += channel_sent(sender->options.channels[i]);
 	}

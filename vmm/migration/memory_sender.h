@@ -37,6 +37,7 @@ struct memory_marks {
 struct memory_sender_stats {
 	uint64_t pages;      /* sent with their content */
 	uint64_t zero_pages; /* sent as being zero */
+	uint64_t zero_ns;    /* of busy_ns, where nothing but zeros was found, as far as calls had a deadline */
 	uint64_t bytes;      /* on the wire, headers included */
 	uint64_t busy_ns;    /* spent in memory_sender_send */
 	bool zero_copy;      /* at least one channel sends without a copy */

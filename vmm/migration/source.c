@@ -157,12 +157,15 @@ static int send_list(struct migration_source *source, uint64_t deadline, struct 
 	return code;
 }
 
-static uint64_t wire_bytes(const struct migration_source *source)
+/* So far, disks included: what is on them is content. */
+static struct migration_sent sent_so_far(const struct migration_source *source)
 {
+	uint64_t disks = disk_sender_sent(source->disks);
 	struct memory_sender_stats stats;
 
 	memory_sender_get_stats(source->sender, &stats);
-	return stats.bytes + disk_sender_sent(source->disks);
+	return (struct migration_sent){.content = stats.pages * WIRE_PAGE + disks, .looking = stats.zero_ns,
+				       .wire = stats.bytes + disks};
 }
 
 static uint64_t left(const struct migration_source *source)
@@ -255,14 +258,18 @@ static int loop_collect(void *opaque, uint64_t *bytes, struct err *err)
 static int loop_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
 {
 	struct migration_source *source = opaque;
-	uint64_t before = left(source), wire = wire_bytes(source), deadline = monotonic_ns() + time;
+	struct migration_sent before = sent_so_far(source), after;
+	uint64_t all = left(source), deadline = monotonic_ns() + time;
 	int code = disk_sender_send(source->disks, deadline, err); /* first: memory changes faster */
 
 	if (!code && monotonic_ns() < deadline)
 		code = send_list(source, deadline, err);
+	after = sent_so_far(source);
 	ret->left = left(source);
-	ret->bytes = before - ret->left;
-	ret->wire = wire_bytes(source) - wire;
+	ret->bytes = all - ret->left;
+	ret->content = after.content - before.content;
+	ret->looking = after.looking - before.looking;
+	ret->wire = after.wire - before.wire;
 	return code;
 }
 
