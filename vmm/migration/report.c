@@ -52,6 +52,7 @@ static bool add_downtime(json_t *object, const struct migration_report *report)
 	bool good = members && json_object_update(object, members) == 0;
 
 	json_decref(members);
+	good = good && (!report->zero_copy || json_object_set_new(object, "zero_copy", json_true()) == 0);
 	return good && (!report->paused || json_object_set_new(object, "paused", json_true()) == 0);
 }
 

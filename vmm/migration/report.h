@@ -35,6 +35,7 @@ struct migration_report {
 	uint64_t disk_left, disk_sent; /* bytes of disks, which are in progress.left and sent too */
 	uint64_t downtime; /* ns, from the order to stop until the target said that it runs; when it is done */
 	uint64_t stall;    /* ns that no vCPU ran, on either side; 0 where none ran before */
+	bool zero_copy;    /* the kernel read memory where it lies, on one stream at least */
 	bool paused;       /* none did: the machine was paused, and is so there */
 	uint64_t expected[MIGRATION_STEPS]; /* ns of each beside what memory and host devices send, as rehearsed in this run */
 	uint64_t steps[MIGRATION_STEPS]; /* ns each; their sum is the downtime */

@@ -535,6 +535,7 @@ static void take_back(struct migration_source *source, bool stays)
  */
 static int go(struct migration_source *source, struct err *err)
 {
+	struct memory_sender_stats stats;
 	struct wire_frame frame;
 	uint64_t taken;
 	int code = channel_send(source->control, WIRE_GO, 0, 0, NULL, 0, err);
@@ -556,6 +557,8 @@ static int go(struct migration_source *source, struct err *err)
 	/* It ran after that much of the time that question and answer took; the rest was half under way there, half back. */
 	if (!source->report->paused)
 		source->report->stall = source->step_at - (taken - source->report->target_start) / 2 - source->stopped_at;
+	memory_sender_get_stats(source->sender, &stats);
+	source->report->zero_copy = stats.zero_copy;
 	return 0;
 }
 
