@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Migrations that are struck: either process killed, the connection cut, stalled or changed, no memory left on the target, at
-random points; some of them encrypted.
+random points; some of them encrypted, some with the disk's content going along.
 
 Whatever happens, a guest is never alive on two sides. It is alive on exactly one, or it was killed with its process, or it stands
 on the source, which says so and how to resolve it; then both ways of resolving do what they say. Nobody else's process, folder
@@ -34,9 +34,9 @@ AT_GO = {  # and what must come of it
     "source killed at GO": "gone",
     "target killed at GO": "unresolved, goes on",
 }
-
-
-AT_ANY_TIME = ("source killed", "target killed", "cut", "target out of memory", "cut, TLS", "changed, TLS", "helper killed, TLS")
+AT_ANY_TIME = ("source killed", "target killed", "cut", "target out of memory", "cut, TLS", "changed, TLS", "helper killed, TLS",
+               "source killed, disk", "target killed, disk", "cut, disk", "target out of memory, disk")
+CONTENT = os.urandom(1 << 19) + bytes(1 << 19)  # of the guest's disk
 
 
 class Fault(Exception):
@@ -81,7 +81,7 @@ class Proxy(threading.Thread):
         other = self.peers[end]
         try:
             data = end.recv(min(65536, self.limit - self.passed))
-            if data == GO and self.at_go:
+            if data.endswith(GO) and self.at_go:  # a sign of life may have come with it
                 self.limit = self.passed
                 self.at_go(lambda: other.sendall(data))
                 return
@@ -154,7 +154,7 @@ class Chain:
         os.mkdir(self.folder)
         self.disk = os.path.join(self.folder, "disk")
         with open(self.disk, "wb") as file:
-            file.truncate(1 << 20)
+            file.write(CONTENT)
         self.hop = 0
         self.number = number
         self.machine = None
@@ -218,18 +218,19 @@ class Chain:
             "source killed at GO": lambda forward: (forward(), source[1].kill()),
             "target killed at GO": lambda forward: (target[1].kill(), forward()),
         }.get(kind)
+        options = self.test.tls(kind, "other") + (["--copy-disks"] if kind.endswith("disk") else [])
         proxy = Proxy(front, back, limit, kind, at_go)
         command = subprocess.Popen([self.test.mvmm, "migrate", source[0], "--to", f"unix:{front}", "--downtime", f"{2 * SLOW}s",
-                                    *self.test.tls(kind, "other")], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=open(self.path(target[0], "cli"), "wb"))
+                                    *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=open(self.path(target[0], "cli"), "wb"))
         begin = time.monotonic()
-        if kind in ("source killed", "target killed"):
+        if not at_go and "killed" in kind and not kind.startswith("helper"):
             time.sleep(delay)
-            (source if kind == "source killed" else target)[1].kill()
+            (source if kind.startswith("source") else target)[1].kill()
         elif kind == "helper killed, TLS":
             time.sleep(delay * 4)  # for the handshakes
             kill_helper(self.test.random.choice((source, target))[1].pid)
-        elif kind == "target out of memory":
+        elif kind.startswith("target out of memory"):
             time.sleep(delay)
             limit_memory(target[1], 1 << 20)
         try:
@@ -278,15 +279,27 @@ class Chain:
             raise Fault("it does not end when it is told to")
         return target, "unresolved, gone"
 
+    def take_copy(self, copy, outcome):
+        """Of the disk, where that went along: the guest has it now, or it is nobody's."""
+        if outcome == "gone":
+            with open(copy, "rb") as file:
+                if file.read() != CONTENT:
+                    raise Fault("its disk is wrong")
+            self.disk, copy = copy, self.disk
+        if os.path.exists(copy):
+            os.unlink(copy)
+
     def trial(self, kind):
         if not self.machine:
             self.begin()
         source, back = self.machine, os.path.join(self.folder, "back")
         until("the address is free", lambda: is_free(back))
-        target = self.spawn(["receive", "--from", f"unix:{back}", *self.test.tls(kind, "good")])
+        copy = self.path(f"disk{self.hop}", "copy") if kind.endswith("disk") else None
+        target = self.spawn(["receive", "--from", f"unix:{back}", *self.test.tls(kind, "good"),
+                             *(["--disk", f"disk0={copy}"] if copy else [])])
         try:
             until("the target listens", lambda: "waiting" in self.text(target[0], "err"))
-            total = self.test.passed or 1 << 20
+            total = (self.test.passed or 1 << 20) + (len(CONTENT) // 2 if copy else 0)
             near_end = self.test.random.random() < 0.5
             limit = 1 << 62
             if kind.startswith(("cut", "stall", "changed")):
@@ -302,6 +315,8 @@ class Chain:
             for machine in (source, target):
                 if machine is not self.machine:
                     machine[1].kill() if sys.exc_info()[0] else machine[1].wait(PATIENCE)
+        if copy:
+            self.take_copy(copy, outcome)
         if any("WRONG" in self.text(machine[0], "log") for machine in (source, target)):
             raise Fault("its memory is wrong")
         if outcome != AT_GO.get(kind, outcome):
