@@ -24,6 +24,7 @@ STREAMS = 4
 LOW = 64 << 20  # below it the guest has what it needs
 BLOCK = os.urandom(32 << 20)
 TIMEOUT = 300
+HOPS = 10  # of which so many downtimes are told
 NEAR = 0.3  # a prediction that is no further off is right
 
 
@@ -275,7 +276,7 @@ MACHINES = {'mvmm': Mvmm, 'q35': Qemu}
 
 def here(rounds, only):
     kinds = [name for name in ('mvmm', 'bare') if not only or name in only]
-    hops = downtimes(['mvmm'], 2 << 30, 10)['mvmm']
+    hops = downtimes(['mvmm'], 2 << 30, HOPS)['mvmm']
     return {
         'migrate_rate': throughput(kinds, 4 << 30, rounds),
         'migrate_downtime': {'mvmm': [hop['downtime'] * 1000 for hop in hops]},
@@ -287,12 +288,14 @@ def here(rounds, only):
 
 def host(rounds, only):
     kinds = [name for name in MACHINES if not only or name in only]
-    hops = downtimes(kinds, 2 << 30, rounds)
-    ttys = downtimes(kinds, 256 << 20, rounds * 2, make_mttys)
+    hops = downtimes(kinds, 2 << 30, HOPS)
+    ttys = downtimes(kinds, 256 << 20, HOPS, make_mttys)
     return {
         'migrate_rate_host': throughput(kinds, 1 << 30, rounds),
         'migrate_downtime_host': {name: [hop['downtime'] * 1000 for hop in hops[name]] for name in kinds},
         'migrate_downtime_mtty': {name: [hop['downtime'] * 1000 for hop in ttys[name]] for name in kinds},
+        **({'migrate_near_host': {'mvmm': [near(hops['mvmm'])]}, 'migrate_near_mtty': {'mvmm': [near(ttys['mvmm'])]}}
+           if 'mvmm' in kinds else {}),
         **collecting_in_host(rounds * 2),
     }
 
