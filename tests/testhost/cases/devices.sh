@@ -3,7 +3,7 @@
 # The small virtio devices under the guest's own drivers: entropy, console on a pty both ways, balloon with statistics,
 # free-page reporting and deflation when memory runs out; by MSI-X and by INTx, with old and new kernels, over a pause.
 # prepare: for k in debian 6.12; do tests/guest/kernel $k && tests/guest/initramfs $k; done
-# timeout: 300
+# timeout: 450
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
@@ -56,7 +56,7 @@ exercise()
 (
 	name=$1
 	shift
-	guest_timeout=100 guest "$script" --memory 256M --name devices --console pty --balloon on "$@" >"$work/out" 2>"$work/err" &
+	guest_timeout=200 guest "$script" --memory 256M --name devices --console pty --balloon on "$@" >"$work/out" 2>"$work/err" &
 	guest_pid=$!
 	until_true 20 grep -q /dev/pts "$work/err"
 	pty=$(grep -o '/dev/pts/[0-9]*' "$work/err")
@@ -83,7 +83,7 @@ exercise()
 	sleep 0.5
 	below "$name: the guest tells what it has left" "$(balloon free)" $((100 << 20))
 	printf 'go\n' >&8
-	until_true 30 grep -q filled "$work/out"
+	until_true 90 grep -q filled "$work/out"
 	has "$name: memory that runs out comes from the balloon" "$work/out" '^all is written'
 	below "$name: it has deflated" "$(balloon actual)" $((160 << 20))
 	"$mvmm" balloon devices --size 0

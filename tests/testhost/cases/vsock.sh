@@ -13,8 +13,15 @@ sum=$(sha256sum <"$work/data")
 socket=$work/v
 
 # In the guest: the checksum of what comes to port 6000; then the host's checksum of a file of its own.
-commands="socat -t 30 VSOCK-LISTEN:6000 EXEC:sha256sum & sleep 2; echo listening; wait; dd if=/dev/urandom of=/tmp/data bs=1M count=10;
+commands="socat -t 30 VSOCK-LISTEN:6000 EXEC:sha256sum & echo begun; wait; dd if=/dev/urandom of=/tmp/data bs=1M count=10;
 	sha256sum </tmp/data; socat -t 30 - VSOCK-CONNECT:2:5000 </tmp/data; echo done"
+
+# answered CONNECT: somebody has listened, and told what came
+answered()
+{
+	eval "$1" >"$work/answer" 2>&1
+	grep -qE '^[0-9a-f]{64}' "$work/answer"
+}
 
 # transfers NAME CONNECT OPTION...: CONNECT is the host's command that sends the data to port 6000 and prints the answer
 transfers()
@@ -22,7 +29,7 @@ transfers()
 	local name=$1 connect=$2 client
 	shift 2
 	: >"$work/out"
-	(until_true 40 grep -q listening "$work/out" && eval "$connect" >"$work/answer" 2>&1) &
+	(until_true 40 grep -q begun "$work/out" && until_true 20 answered "$connect") &
 	client=$!
 	guest "$commands" --memory 256M --disk "$tools,readonly=on" "$@" >"$work/out" 2>&1
 	is "$name: the guest powers off" $? 0
