@@ -186,6 +186,18 @@ static void nor_does_the_time_they_take_spoil_it(void)
 	CHECK(last.send_rate > 900000000 && last.send_rate < 1100000000);
 }
 
+/* So little is sent that a cap is not felt, but what devices send when they stop will feel it. */
+static void a_cap_that_was_not_felt_is_reckoned_with(void)
+{
+	struct migration_goal goal = make_world();
+
+	world.memory = world.working_set = KIB(256);
+	world.costs.device = KIB(256);
+	goal.bandwidth = MIB(1);
+	CHECK_EQ(run(&goal, NULL), 0);
+	CHECK_EQ(last.predicted, 255 * MS);
+}
+
 static void fast_writer_is_slowed_down_no_more_than_needed(void)
 {
 	struct migration_goal goal = make_world();
@@ -429,6 +441,7 @@ static void rates_read_well(void)
 
 TEST_MAIN(TEST(idle_guest_takes_one_round), TEST(no_memory_at_all_is_fine), TEST(busy_guest_converges_unhindered),
 	  TEST(zero_pages_do_not_flatter_the_rate), TEST(nor_does_the_time_they_take_spoil_it),
+	  TEST(a_cap_that_was_not_felt_is_reckoned_with),
 	  TEST(fast_writer_is_slowed_down_no_more_than_needed), TEST(burst_is_sat_out),
 	  TEST(time_out_cancels_and_says_why), TEST(time_out_may_mean_stop_and_copy),
 	  TEST(time_out_in_the_first_round_has_no_excuse), TEST(device_state_is_predicted),

@@ -94,7 +94,7 @@ static void predict(struct loop *loop)
 
 /*
  * The rate at which pages go out that a guest has just written: neither zeros nor the time that was spent on them say anything
- * about it. Where there is next to nothing else they are what is known.
+ * about it. Where there is next to nothing else they are what is known, with the cap that has not been felt yet.
  */
 static void measure_rate(struct loop *loop)
 {
@@ -102,8 +102,10 @@ static void measure_rate(struct loop *loop)
 	uint64_t bytes = tells ? loop->round_content : loop->round_bytes;
 	uint64_t time = loop->round_time - (tells ? loop->round_looking : 0);
 
-	if (time && (tells || !loop->rate))
+	if (tells)
 		loop->rate = MAX(scale(bytes, SECOND, time), 1u);
+	else if (time && !loop->rate)
+		loop->rate = MAX(MIN(scale(bytes, SECOND, time), loop->goal->bandwidth ?: UINT64_MAX), 1u);
 }
 
 static int tell(struct loop *loop, struct err *err)

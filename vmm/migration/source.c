@@ -411,7 +411,10 @@ static const struct migration_loop_ops loop_ops = {
 
 static int run_rounds(struct migration_source *source, struct err *err)
 {
-	return migration_loop_run(&loop_ops, source, &source->config.request->goal, &source->report->progress, err);
+	struct migration_goal goal = source->config.request->goal;
+
+	goal.bandwidth = source->config.request->bandwidth;
+	return migration_loop_run(&loop_ops, source, &goal, &source->report->progress, err);
 }
 
 /* The loop has lifted it where it failed; where it did not, the guest is held back until it stands. */

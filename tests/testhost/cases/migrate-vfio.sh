@@ -138,13 +138,13 @@ fails()
 }
 
 # A pass over their memory takes the slow ones longer than the move and the look at it: nothing covers up what was lost.
-slow="work slow" few=256K
+slow="work slow" few="--bandwidth 256K --downtime $((5 * patience))s" # of which the devices' state takes a second
 dmesg -C
 for backend in iommufd legacy; do
 	before=$(pinned)
-	moves "$backend, the device's own log" "$slow" 0 1 --bandwidth $few
+	moves "$backend, the device's own log" "$slow" 0 1 $few
 	knob dma_logging 0 0 1 4
-	moves "$backend, the IOMMU's log" "$slow" 0 1 --bandwidth $few
+	moves "$backend, the IOMMU's log" "$slow" 0 1 $few
 	moves "$backend, one of each at once" work "0 2 4" "1 3 5" --downtime 10s
 	is "$backend: what nobody can tell is said before" \
 		"$(grep -c 'nobody can tell what it writes, so 64 MiB' "$work/m$((hop - 1)).err")" "$([ $backend = iommufd ] && echo 1 || echo 0)"
@@ -157,7 +157,7 @@ knob lose_dirty 3 0
 begin "$slow" 0
 sleep 1
 receive 1
-migrate --bandwidth $few
+migrate $few
 look 1
 is "lost dirty bits are found out" "$? $(right)" "0 0"
 printf q >&"$keys"
