@@ -40,10 +40,11 @@ def wait_for(what, works):
 
 
 def has(path, text):
-    if not os.path.exists(path):
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            return text in file.read()
+    except OSError:  # it is not there yet, or grows at this moment, for which a shared folder has errors of its own
         return False
-    with open(path, encoding='utf-8', errors='replace') as file:
-        return text in file.read()
 
 
 class Qmp:
