@@ -98,14 +98,12 @@ static void predict(struct loop *loop)
  */
 static void measure_rate(struct loop *loop)
 {
-	bool tells = loop->round_content >= MEASURABLE && loop->round_time > loop->round_looking;
-	uint64_t bytes = tells ? loop->round_content : loop->round_bytes;
-	uint64_t time = loop->round_time - (tells ? loop->round_looking : 0);
+	uint64_t cap = loop->goal->bandwidth ?: UINT64_MAX;
 
-	if (tells)
-		loop->rate = MAX(scale(bytes, SECOND, time), 1u);
-	else if (time && !loop->rate)
-		loop->rate = MAX(MIN(scale(bytes, SECOND, time), loop->goal->bandwidth ?: UINT64_MAX), 1u);
+	if (loop->round_content >= MEASURABLE && loop->round_time > loop->round_looking)
+		loop->rate = MAX(scale(loop->round_content, SECOND, loop->round_time - loop->round_looking), 1u);
+	else if (loop->round_time && !loop->rate)
+		loop->rate = MAX(MIN(scale(loop->round_bytes, SECOND, loop->round_time), cap), 1u);
 }
 
 static int tell(struct loop *loop, struct err *err)
