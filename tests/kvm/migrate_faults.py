@@ -155,6 +155,7 @@ class Chain:
         self.disk = os.path.join(self.folder, "disk")
         with open(self.disk, "wb") as file:
             file.write(CONTENT)
+        self.copy = None  # of the disk, which the target is to have
         self.hop = 0
         self.number = number
         self.machine = None
@@ -268,38 +269,42 @@ class Chain:
     def resolve(self, source, target, target_works):
         if self.status(source) != "unresolved" or "--resolve" not in self.text(source[0], "err"):
             raise Fault(f"the guest stands on the source, which says {self.status(source)}")
-        go_on = self.call("migrate", source[0], "--resolve", "continue")
+        if target_works and self.copy:
+            go_on = None  # it has a disk of its own, so nothing but the person who resolves it keeps it from going on
+        else:
+            go_on = self.call("migrate", source[0], "--resolve", "continue")
         if not target_works:
             if go_on.returncode or not self.works(source):
                 raise Fault("it does not go on when it is told to")
             return source, "unresolved, goes on"
-        if not go_on.returncode or "the guest cannot go on here" not in go_on.stderr:
+        if go_on and (not go_on.returncode or "the guest cannot go on here" not in go_on.stderr):
             raise Fault("it goes on though the other side has its disk")
         if self.call("migrate", source[0], "--resolve", "end").returncode or source[1].wait(PATIENCE):
             raise Fault("it does not end when it is told to")
         return target, "unresolved, gone"
 
-    def take_copy(self, copy, outcome):
+    def take_copy(self, moved):
         """Of the disk, where that went along: the guest has it now, or it is nobody's."""
-        if outcome == "gone":
-            with open(copy, "rb") as file:
+        old = self.copy
+        if moved:
+            with open(self.copy, "rb") as file:
                 if file.read() != CONTENT:
                     raise Fault("its disk is wrong")
-            self.disk, copy = copy, self.disk
-        if os.path.exists(copy):
-            os.unlink(copy)
+            self.disk, old = self.copy, self.disk
+        if os.path.exists(old):
+            os.unlink(old)
 
     def trial(self, kind):
         if not self.machine:
             self.begin()
         source, back = self.machine, os.path.join(self.folder, "back")
         until("the address is free", lambda: is_free(back))
-        copy = self.path(f"disk{self.hop}", "copy") if kind.endswith("disk") else None
+        self.copy = self.path(f"disk{self.hop}", "copy") if kind.endswith("disk") else None
         target = self.spawn(["receive", "--from", f"unix:{back}", *self.test.tls(kind, "good"),
-                             *(["--disk", f"disk0={copy}"] if copy else [])])
+                             *(["--disk", f"disk0={self.copy}"] if self.copy else [])])
         try:
             until("the target listens", lambda: "waiting" in self.text(target[0], "err"))
-            total = (self.test.passed or 1 << 20) + (len(CONTENT) // 2 if copy else 0)
+            total = (self.test.passed or 1 << 20) + (len(CONTENT) // 2 if self.copy else 0)
             near_end = self.test.random.random() < 0.5
             limit = 1 << 62
             if kind.startswith(("cut", "stall", "changed")):
@@ -315,8 +320,8 @@ class Chain:
             for machine in (source, target):
                 if machine is not self.machine:
                     machine[1].kill() if sys.exc_info()[0] else machine[1].wait(PATIENCE)
-        if copy:
-            self.take_copy(copy, outcome)
+        if self.copy:
+            self.take_copy(self.machine is target)
         if any("WRONG" in self.text(machine[0], "log") for machine in (source, target)):
             raise Fault("its memory is wrong")
         if outcome != AT_GO.get(kind, outcome):
