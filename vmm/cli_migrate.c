@@ -48,7 +48,7 @@ static const struct option options[] = {
 	{"downtime", "TIME", "how long the guest may stand still, 300ms unless said otherwise", &downtime, 1,
 	 FIELD(request.goal.downtime)},
 	{"bandwidth", "RATE", "at most so many bytes a second, as in 100M; as fast as it goes unless said otherwise",
-	 &bandwidth, 1, FIELD(request.bandwidth)},
+	 &bandwidth, 1, FIELD(request.goal.bandwidth)},
 	{"device-rate", "RATE", "what a host device is taken to give a second that gives nothing before it stops; 100M unless said "
 				"otherwise", &device_rate, 1, FIELD(request.device_rate)},
 	{"streams", "N", "connections for memory; chosen unless said otherwise", &streams, 1, FIELD(request.streams)},

@@ -23,7 +23,7 @@ enum migration_on_timeout { MIGRATION_CANCEL, MIGRATION_STOP_AND_COPY };
 struct migration_goal {
 	uint64_t downtime;
 	uint64_t timeout; /* for all rounds together; 0: none */
-	uint64_t bandwidth; /* bytes a second that may be sent; 0: no cap */
+	uint64_t bandwidth; /* bytes a second on the wire; 0: as fast as it goes */
 	enum migration_on_timeout on_timeout;
 };
 

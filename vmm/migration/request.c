@@ -19,7 +19,7 @@ json_t *migration_request_to_json(const struct migration_request *request)
 {
 	return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:i, s:s, s:s, s:s*}", "to", request->to, "downtime",
 			 (double)request->goal.downtime / 1e9, "timeout", (double)request->goal.timeout / 1e9, "on_timeout",
-			 migration_timeout_words[request->goal.on_timeout], "bandwidth", (json_int_t)request->bandwidth,
+			 migration_timeout_words[request->goal.on_timeout], "bandwidth", (json_int_t)request->goal.bandwidth,
 			 "device_rate", (json_int_t)request->device_rate, "streams", (int)request->streams, "compress", migration_compress_words[request->compress], "copy_disks",
 			 migration_copy_words[request->copy_disks], "tls", request->tls);
 }
@@ -87,7 +87,7 @@ static const char *read_all(const json_t *from, struct migration_request *reques
 		return "downtime";
 	if (!read_seconds(json_object_get(from, "timeout"), &request->goal.timeout))
 		return "timeout";
-	if (!read_number(json_object_get(from, "bandwidth"), INT64_MAX, &request->bandwidth))
+	if (!read_number(json_object_get(from, "bandwidth"), INT64_MAX, &request->goal.bandwidth))
 		return "bandwidth";
 	if (!read_number(json_object_get(from, "device_rate"), INT64_MAX, &request->device_rate) || !request->device_rate)
 		return "device_rate";

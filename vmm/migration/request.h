@@ -20,7 +20,6 @@ enum migration_copy { MIGRATION_COPY_NONE, MIGRATION_COPY_WRITABLE, MIGRATION_CO
 
 struct migration_request {
 	char *to;           /* "tcp:HOST[:PORT]", "unix:PATH"; "fd" when the descriptor comes along */
-	uint64_t bandwidth; /* bytes a second on the wire; 0: as fast as it goes */
 	uint64_t device_rate; /* bytes a second that a host device is taken to give after it stopped, where it gave none before */
 	unsigned int streams; /* 0: chosen */
 	enum migration_compress compress;

@@ -204,7 +204,7 @@ static int join_channels(struct migration_source *source, struct err *err)
 	};
 	int code = 0;
 
-	limiter_init(&source->limiter, request->bandwidth);
+	limiter_init(&source->limiter, request->goal.bandwidth);
 	for (unsigned int i = 0; !code && i < source->streams; i++)
 		code = dialer_connect(source->dialer, WIRE_MEMORY, i, source->streams, &source->channels[i], err);
 	code = code ?: memory_sender_create(&options, &source->sender, err);
@@ -411,10 +411,7 @@ static const struct migration_loop_ops loop_ops = {
 
 static int run_rounds(struct migration_source *source, struct err *err)
 {
-	struct migration_goal goal = source->config.request->goal;
-
-	goal.bandwidth = source->config.request->bandwidth;
-	return migration_loop_run(&loop_ops, source, &goal, &source->report->progress, err);
+	return migration_loop_run(&loop_ops, source, &source->config.request->goal, &source->report->progress, err);
 }
 
 /* The loop has lifted it where it failed; where it did not, the guest is held back until it stands. */
