@@ -81,7 +81,7 @@ static int send_data(struct device_worker *worker, const void *data, size_t len,
 		return err_sys(err, code, "device state");
 	code = channel_send(worker->channel, WIRE_DATA, worker->position, 0, data, len, err);
 	__atomic_store_n(&worker->position, worker->position + len, __ATOMIC_RELAXED);
-	worker->frames++;
+	__atomic_store_n(&worker->frames, worker->frames + 1, __ATOMIC_RELAXED);
 	return code;
 }
 
@@ -141,16 +141,21 @@ int device_sender_fd(const struct device_sender *sender)
 	return sender->workers->failed_fd;
 }
 
-/* What a device will take to give that much: as long as what it gave already, in proportion. */
+/*
+ * What a device will take to give that much: as long as what it gave already, in proportion; but not less than it took for a
+ * read and a frame, of which the rest is one and END another.
+ */
 static void add_time(const struct device_sender *sender, const struct device_worker *worker, uint64_t bytes,
 		     struct device_sender_pending *all)
 {
 	uint64_t done = __atomic_load_n(&worker->position, __ATOMIC_RELAXED);
 	uint64_t ns = __atomic_load_n(&worker->busy_ns, __ATOMIC_RELAXED);
+	uint64_t frames = __atomic_load_n(&worker->frames, __ATOMIC_RELAXED);
 	bool measured = done >= MEASURABLE && ns;
 	double rate = measured ? (double)done * 1e9 / (double)ns : (double)sender->rate;
 
 	all->stop_ns = MAX(all->stop_ns, (uint64_t)MIN((double)bytes * 1e9 / rate, 1e18));
+	all->stop_ns = MAX(all->stop_ns, frames ? 2 * (ns / frames) : 0);
 	all->assumed |= !measured && bytes >= MEASURABLE;
 }
 
