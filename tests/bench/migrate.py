@@ -201,6 +201,15 @@ def bare(memory):
     return float(re.match('bare=([0-9.]+)', text)[1])
 
 
+def streaming(memory, rounds):
+    """GiB/s of a migration's sender and receiver alone, and of bare sockets, in turns, into memory that is there."""
+    text = subprocess.run([os.environ['STREAM'], str(memory >> 20), str(STREAMS), str(rounds)], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout
+    lines = [dict(word.split('=') for word in line.split()) for line in text.splitlines()]
+    say(f'migrate: streams {lines[-1]}')
+    return {'migrate_stream': {name: [float(line[name]) for line in lines] for name in ('mvmm', 'bare')}}
+
+
 def throughput(kinds, memory, rounds):
     """GiB/s of each machine, or of bare sockets, in turns."""
     results = {name: [] for name in kinds}
