@@ -40,12 +40,14 @@ has()
 	fi
 }
 
-# complaints FILE [MORE]: what a guest's kernel said there that it should not have; MORE is a pattern of further such words.
-# That TSCs are not in step is the emulated host's doing.
-complaints()
+# complaints FILE [MORE]: what a guest's kernel said there that it should not have; MORE is a pattern of further such words
+complaints() { "$tree/tests/guest/complaints" "${2:-}" "$1"; }
+
+# guest_file kernel|initramfs VERSION: where it is, as the script of this name in tests/guest says; asked once, for that takes seconds
+guest_file()
 {
-	grep -aiE "BUG: |WARNING: CPU|Call Trace|soft lockup|\\bstall|\\bhung|unstable${2:+|$2}" "$1" |
-		grep -aviE 'command line: |stall warnings timeout set|TSCs unsynchronized'
+	[ -s "$work/$1-$2" ] || "$tree/tests/guest/$1" "$2" >"$work/$1-$2" || return
+	cat "$work/$1-$2"
 }
 
 # guest COMMAND [OPTION...]: boots Debian's kernel, or $guest_kernel (see tests/guest/kernel), under mvmm with more
@@ -55,8 +57,8 @@ complaints()
 guest()
 {
 	local kernel initrd words="$guest_words ${guest_args:-}"
-	kernel=$("$tree/tests/guest/kernel" "${guest_kernel:-debian}") || return
-	initrd=$("$tree/tests/guest/initramfs" "${guest_kernel:-debian}") || return
+	kernel=$(guest_file kernel "${guest_kernel:-debian}") || return
+	initrd=$(guest_file initramfs "${guest_kernel:-debian}") || return
 	timeout -k 5 "$((${guest_timeout:-60} * patience))" "$mvmm" run --kernel "$kernel" --initrd "$initrd" \
 		--cpu host,-svm --cmdline "$words mvmm.net=${guest_net:-} mvmm.run=\"${1//[$'\n\t']/ }\"" "${@:2}" </dev/null |
 		sed -u 's/\r$//'

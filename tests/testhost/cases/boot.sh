@@ -14,7 +14,7 @@
 boots()
 {
 	local what="Linux $1, $2 vCPUs, $3"
-	guest_kernel=$1 guest 'echo uname=$(uname -r) cpus=$(nproc); grep MemTotal /proc/meminfo; dmesg' \
+	guest_kernel=$1 guest 'echo uname=$(uname -r) cpus=$(nproc); grep MemTotal /proc/meminfo; complaints' \
 		--cpus "$2" --memory "$3" >"$work/out" 2>&1
 	is "$what: powers off" $? 0
 	has "$what: is the kernel that was asked for" "$work/out" "^uname=${1%-elf}\."

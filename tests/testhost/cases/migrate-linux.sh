@@ -12,11 +12,11 @@
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-kernel=$("$tree/tests/guest/kernel" 6.12) initrd=$("$tree/tests/guest/initramfs" 6.12)
+kernel=$(guest_file kernel 6.12) initrd=$(guest_file initramfs 6.12)
 
 # What the guest does until the first bytes of its disk say that it is enough: memory that must not change, writes to the
 # disk that are read back past the page cache, every processor's timer, and the time.
-work_of_guest='head -c 8000000 /dev/urandom >/dev/shm/keep; sum=$(cat /dev/shm/* | md5sum); n=0; last=$(cut -d. -f1 /proc/uptime); end=;
+work_of_guest='head -c 4000000 /dev/urandom >/dev/shm/keep; sum=$(cat /dev/shm/* | md5sum); n=0; last=$(cut -d. -f1 /proc/uptime); end=;
 while [ x$end != xend ]; do
 	n=$((n + 1));
 	[ x$(cat /dev/shm/* | md5sum | cut -c1-32) = x$(echo $sum | cut -c1-32) ] || echo BAD memory;
@@ -28,13 +28,13 @@ while [ x$end != xend ]; do
 done;
 ticks() { c=$1; set -- $(grep LOC: /proc/interrupts); shift $c; echo $1; };
 for c in $(seq $(nproc)); do a=$(ticks $c); sleep 2; [ $(ticks $c) -gt $a ] || echo BAD timer $c; done;
-echo clock=$(date +%s) source=$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource) end; dmesg'
+echo clock=$(date +%s) source=$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource) end; complaints'
 
 # Linux takes memory above 4 GiB first. While huge pages have all of that, what comes next lies below.
-# (What a zone has free says little about 8 MB: processors keep pages for themselves. What it holds is counted.)
+# (What a zone has free says little about 6 MB: processors keep pages for themselves. What it holds is counted.)
 on_both_sides='held() { sed -n /zone.*$1/,/^Node/s/nr_zone_.*active_anon//p /proc/zoneinfo | { read -r a; read -r b; echo $((a + b)); }; };
-echo 1100 >/proc/sys/vm/nr_hugepages; low=$(held DMA32); head -c 12000000 /dev/urandom >/dev/shm/low;
-echo 0 >/proc/sys/vm/nr_hugepages; high=$(held Normal); head -c 8000000 /dev/urandom >/dev/shm/high;
+echo 1100 >/proc/sys/vm/nr_hugepages; low=$(held DMA32); head -c 6000000 /dev/urandom >/dev/shm/low;
+echo 0 >/proc/sys/vm/nr_hugepages; high=$(held Normal); head -c 6000000 /dev/urandom >/dev/shm/high;
 low=$(($(held DMA32) - low)); high=$(($(held Normal) - high));
 [ $low -gt 1000 ] && [ $high -gt 1000 ] && echo low and high;'
 

@@ -13,8 +13,9 @@
 . "$tree/tests/testhost/vfio.sh"
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-kernel=$("$tree/tests/guest/kernel" 7.2) initrd=$("$tree/tests/guest/initramfs" 7.2)
-hops=$(turns 4) lines=400
+kernel=$(guest_file kernel 7.2) initrd=$(guest_file initramfs 7.2)
+hops=$(turns 4)
+lines=$((80 * hops + 80))
 ttys=(83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 83b8f4f2-509f-382f-3c1e-e6bfe0fa1002)
 for uuid in "${ttys[@]}"; do
 	echo "$uuid" >/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-2/create

@@ -10,8 +10,8 @@
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 tools=$("$tree/tests/guest/tools" fio socat)
-kernel=$("$tree/tests/guest/kernel" debian)
-initrd=$("$tree/tests/guest/initramfs" debian)
+kernel=$(guest_file kernel debian)
+initrd=$(guest_file initramfs debian)
 hops=${MVMM_HOPS:-$(turns 4)}
 
 # Two taps on one bridge: a guest that has moved to the other one is found again because it says where it is.
@@ -20,15 +20,15 @@ for i in 0 1; do
 	ip tuntap add tap$i mode tap && ip link set tap$i master br0 && ip link set tap$i up
 done
 
-# In the guest: while the host's numbers come, one load each on memory and disk. That TSCs are not in step is the emulated host's
-# doing, and found when the guest boots.
-commands='socat -u TCP:10.99.0.1:5000 OPEN:/tmp/numbers,creat & socat=$!; dd if=/dev/urandom of=/tmp/a bs=1M count=12 2>/dev/null;
-	want=$(sha256sum </tmp/a | cut -c1-64); fio --name=v --filename=/dev/vda --ioengine=libaio --direct=1 --rw=randwrite --bs=4k --iodepth=8
-	--size=16M --verify=crc32c --verify_backlog=256 --verify_fatal=1 --loops=1000000 --output-format=terse >/tmp/fio 2>&1 & fio=$!;
+# In the guest: while the host's numbers come, one load each on memory and disk. (fio writes and verifies a file's worth again and
+# again: one that is interrupted amid its verification may never end where processors are slow.)
+commands='socat -u TCP:10.99.0.1:5000 OPEN:/tmp/numbers,creat & socat=$!; dd if=/dev/urandom of=/tmp/a bs=1M count=4 2>/dev/null;
+	want=$(sha256sum </tmp/a | cut -c1-64); (while [ ! -e /tmp/enough ]; do fio --name=v --filename=/dev/vda --ioengine=libaio --direct=1
+	--rw=randwrite --bs=4k --iodepth=8 --size=4M --verify=crc32c --verify_backlog=256 --verify_fatal=1 >/tmp/fio 2>&1 &&
+	echo fio has verified || { echo fio failed; cat /tmp/fio; break; }; done) & fio=$!;
 	echo ready; i=0; while kill -0 $socat 2>/dev/null; do cp /tmp/a /tmp/b; got=$(sha256sum </tmp/b | cut -c1-64);
 	[ $got = $want ] || echo memory is broken; rm /tmp/b; i=$((i + 1)); echo tick $i; done;
-	kill -0 $fio && echo fio goes on; kill -INT $fio; wait $fio; echo fio ended with $?; cat /tmp/fio | grep -i verify;
-	echo numbers $(sha256sum </tmp/numbers); dmesg | grep -v -e ommand.line -e timeout.set -e TSCs.unsynchronized | grep -i -e stall -e BUG: -e I/O.error -e unstable; echo done'
+	kill -0 $fio && echo fio goes on; touch /tmp/enough; wait $fio; echo numbers $(sha256sum </tmp/numbers); complaints I/O.error; echo done'
 
 # numbers: to whoever connects, ten lines a second until the file "enough" is there
 numbers()
@@ -86,7 +86,8 @@ travel()
 	has "$name: it comes to its end" "$work/console" '^done'
 	is "$name: its memory was right all the time" "$(grep -c '^memory is broken' "$work/console")" 0
 	has "$name: its disk too" "$work/console" '^fio goes on'
-	is "$name: ... nothing that fio wrote was lost" "$(grep -ciE 'verify:|verify failed' "$work/console")" 0
+	has "$name: ... what fio wrote was there" "$work/console" '^fio has verified'
+	is "$name: ... always" "$(grep -ciE 'verify:|fio failed' "$work/console")" 0
 	has "$name: the connection has carried every byte" "$work/console" "^numbers $(sha256sum <"$work/sent" | cut -d' ' -f1)"
 	is "$name: its kernel has not complained" "$(grep -ciE '^\[.*(stall|BUG:|I/O.error|unstable)' "$work/console")" 0
 	until_true 20 test -z "$("$mvmm" ps --json | tr -d '[] \n')"
