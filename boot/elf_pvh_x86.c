@@ -161,24 +161,15 @@ static bool elf_is(const uint8_t *head)
 	return memcmp(head, ELFMAG, SELFMAG) == 0;
 }
 
-/* Its whole pages are mapped when they are whole pages in the file too; what is around them is read. */
-static int place_segment(const struct boot_file *file, const struct segment *segment, const struct boot_config *config,
-			 struct guest_memory *memory, struct err *err)
+/*
+ * Read and not mapped (boot_map_to_guest): the kernel runs where its file lies and patches itself all over, so that each
+ * page would be copied in the end, one fault and 4 KiB at a time, and its text never lie in huge pages.
+ */
+static int place_segment(const struct boot_file *file, const struct segment *segment, struct guest_memory *memory,
+			 struct err *err)
 {
-	uint64_t start = align_up(segment->gpa, GUEST_PAGE_SIZE);
-	uint64_t end = align_down(segment->gpa + segment->file_size, GUEST_PAGE_SIZE);
-	uint64_t before = segment->file_size, after = segment->file_size;
-	int ret;
+	int ret = boot_read_to_guest(file->fd, segment->offset, memory, segment->gpa, segment->file_size, err);
 
-	if (start < end && boot_map_to_guest(config, file->fd, segment->offset + (start - segment->gpa), memory, start,
-					     end - start)) {
-		before = start - segment->gpa;
-		after = end - segment->gpa;
-	}
-	ret = boot_read_to_guest(file->fd, segment->offset, memory, segment->gpa, before, err);
-	if (ret == 0)
-		ret = boot_read_to_guest(file->fd, segment->offset + after, memory, segment->gpa + after,
-					 segment->file_size - after, err);
 	return ret < 0 ? err_prefix(err, ret, "--kernel %s", file->path) : 0;
 }
 
@@ -218,7 +209,7 @@ static int elf_load(const struct boot_file *file, const void *parsed, const stru
 
 	r = place_memory_map(file, memory, image->end, &map, &top, err);
 	for (size_t i = 0; i < image->count && r == 0; i++)
-		r = place_segment(file, &image->segments[i], config, memory, err);
+		r = place_segment(file, &image->segments[i], memory, err);
 	if (r == 0)
 		r = place_initrd(config, memory, image->end, top, &initrd, &initrd_size, err);
 	if (r == 0)
