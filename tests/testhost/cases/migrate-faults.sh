@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Migrations of tiny guests that are struck at any point, by hardware virtualization: see tests/kvm/migrate_faults.py.
+# timeout: 500
+
+# shellcheck source=tests/testhost/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../lib.sh"
+
+set -o pipefail
+python3 "$tree/tests/kvm/migrate_faults.py" "$mvmm" "$(dirname "$(dirname "$mvmm")")/tests/guests" "$(turns 200)" |
+	sed -uE 's/^(not ok|ok) [0-9]+ - /\1 /'
