@@ -8,13 +8,13 @@
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 
-# What the guest does: bytes from hwrng; numbers out by hvc0 and others in; then, each when it gets a word, fills all its memory
-# and 12 MB that the balloon has (in steps of 1 MiB, for each of which it first looks everywhere else), and powers off. The
+# What the guest does: bytes from hwrng; numbers out by hvc0 and others in; then, each when it gets a word, fills its free memory
+# and 4 MB that the balloon has (in steps of 1 MiB, for each of which it first looks everywhere else), and powers off. The
 # numbers go by a file, for seq writes each line by itself to a terminal.
 script='head -c 200000 /dev/hwrng | wc -c; cat /sys/class/misc/hw_random/rng_current;
 	exec 9<>/dev/hvc0; stty raw -echo <&9; echo ready; head -c 3 <&9 >/dev/null; seq 50000 >/tmp/n; cat /tmp/n >&9; head -c 108894 <&9 | sha256sum;
 	grep virtio /proc/interrupts; echo waiting;
-	head -c 3 <&9 >/dev/null; n=$(($(grep MemAvailable /proc/meminfo | tr -dc 0-9) * 1024 + 12000000));
+	head -c 3 <&9 >/dev/null; n=$(($(grep MemFree /proc/meminfo | tr -dc 0-9) * 1024 + 4000000));
 	head -c $n /dev/zero >/dev/shm/x; [ $(wc -c </dev/shm/x) = $n ] && echo all is written; rm /dev/shm/x; echo filled;
 	head -c 3 <&9 >/dev/null; dmesg | grep -i [o]ut.of.memory'
 
