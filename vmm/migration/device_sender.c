@@ -142,8 +142,8 @@ int device_sender_fd(const struct device_sender *sender)
 }
 
 /*
- * What a device will take to give that much: as long as what it gave already, in proportion; but not less than it took for a
- * read and a frame, of which the rest is one and END another.
+ * What a device will take to give that much: as long as what it gave already, in proportion. Where that was too little to have a
+ * rate, a read and a frame took most of the time, and the rest is one and END another.
  */
 static void add_time(const struct device_sender *sender, const struct device_worker *worker, uint64_t bytes,
 		     struct device_sender_pending *all)
@@ -155,7 +155,8 @@ static void add_time(const struct device_sender *sender, const struct device_wor
 	double rate = measured ? (double)done * 1e9 / (double)ns : (double)sender->rate;
 
 	all->stop_ns = MAX(all->stop_ns, (uint64_t)MIN((double)bytes * 1e9 / rate, 1e18));
-	all->stop_ns = MAX(all->stop_ns, frames ? 2 * (ns / frames) : 0);
+	if (!measured && frames)
+		all->stop_ns = MAX(all->stop_ns, 2 * (ns / frames));
 	all->assumed |= !measured && bytes >= MEASURABLE;
 }
 
