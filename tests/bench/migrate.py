@@ -9,7 +9,6 @@ the test host, beside QEMU with as many channels. As a program it runs inside th
 import json
 import mmap
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -194,18 +193,20 @@ class Qemu:
         self.process.wait()
 
 
+def lines_of(*command):
+    """What a program prints as NAME=VALUE words, a dictionary for each line."""
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [dict(word.split('=') for word in line.split()) for line in text.splitlines()]
+
+
 def bare(memory):
     """GiB/s of as many bytes by as many sockets, into memory as fresh as a target's."""
-    text = subprocess.run([os.environ['STREAM'], str(memory >> 20), str(STREAMS), '1', 'bare'], check=True,
-                          stdout=subprocess.PIPE, text=True).stdout
-    return float(re.match('bare=([0-9.]+)', text)[1])
+    return float(lines_of(os.environ['STREAM'], str(memory >> 20), str(STREAMS), '1', 'bare')[0]['bare'])
 
 
 def streaming(memory, rounds):
     """GiB/s of a migration's sender and receiver alone, and of bare sockets, in turns, into memory that is there."""
-    text = subprocess.run([os.environ['STREAM'], str(memory >> 20), str(STREAMS), str(rounds)], check=True,
-                          stdout=subprocess.PIPE, text=True).stdout
-    lines = [dict(word.split('=') for word in line.split()) for line in text.splitlines()]
+    lines = lines_of(os.environ['STREAM'], str(memory >> 20), str(STREAMS), str(rounds))
     say(f'migrate: streams {lines[-1]}')
     return {'migrate_stream': {name: [float(line[name]) for line in lines] for name in ('mvmm', 'bare')}}
 
@@ -245,8 +246,7 @@ def downtimes(kinds, memory, rounds, devices=list):
 
 def collecting(rounds, *words):
     """What it takes to ask which pages of 1 GiB were written, 1 % of them: of each name in the lines, its figures."""
-    text = subprocess.run([os.environ['COLLECT'], str(rounds), *words], check=True, stdout=subprocess.PIPE, text=True).stdout
-    lines = [dict(word.split('=') for word in line.split()) for line in text.splitlines()]
+    lines = lines_of(os.environ['COLLECT'], str(rounds), *words)
     say(f'migrate: collecting {" ".join(words)}: {lines[-1]}')
     return {name: {'mvmm': [float(line[name]) for line in lines]} for name in lines[0]}
 
