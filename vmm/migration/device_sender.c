@@ -6,7 +6,7 @@
 #include "vmm/migration/device_workers.h"
 
 #define LOOK_MS 10  /* how often a running device is looked at */
-#define MEASURABLE KIB(256) /* what is less tells no rate, and takes no time */
+#define MEASURABLE KIB(256) /* what is less tells latencies, not a rate */
 #define STALL_MS 30000 /* a stopped one that gives nothing for so long is taken to have failed */
 
 struct device_sender {
