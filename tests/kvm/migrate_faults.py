@@ -384,7 +384,7 @@ class Test:
 
 def main():
     mvmm, guests = map(os.path.abspath, sys.argv[1:3])
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 200 // SLOW ** 2
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else 200 // SLOW
     seed = int(sys.argv[4]) if len(sys.argv) > 4 else random.randrange(1 << 32)
     if not os.access("/dev/kvm", os.W_OK):
         print("1..0 # SKIP /dev/kvm is missing or may not be used")

@@ -43,7 +43,8 @@ has()
 # complaints FILE [MORE]: what a guest's kernel said there that it should not have; MORE is a pattern of further such words
 complaints() { "$tree/tests/guest/complaints" "${2:-}" "$1"; }
 
-# guest_file kernel|initramfs VERSION: where it is, as the script of this name in tests/guest says; asked once, for that takes seconds
+# guest_file kernel|initramfs VERSION: where it is, as the script of this name in tests/guest says; asked once, for that takes
+# seconds
 guest_file()
 {
 	[ -s "$work/$1-$2" ] || "$tree/tests/guest/$1" "$2" >"$work/$1-$2" || return

@@ -20,6 +20,7 @@ boots()
 	has "$what: is the kernel that was asked for" "$work/out" "^uname=${1%-elf}\."
 	has "$what: finds its processors" "$work/out" " cpus=$2\$"
 	is "$what: finds its memory" "$(($(awk '$1 == "MemTotal:" { print $2; exit }' "$work/out") / 1024 >= $4))" 1
+	has "$what: has been asked for complaints" "$work/out" '^@@ exit 0'
 	is "$what: has no complaint" "$(complaints "$work/out")" ''
 	grep -v '^ok' "$work/out" | tail -n 5 | sed 's/^/    /'
 }

@@ -31,7 +31,7 @@ host_reads()
 	echo "$got"
 }
 
-dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=150 oflag=direct 2>/dev/null
+dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=150 oflag=direct 2>/dev/null || not_ok "the disk has content"
 for backend in iommufd legacy; do
 	before=$(pinned)
 	give "$nvme"
