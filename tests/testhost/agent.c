@@ -99,7 +99,6 @@ static const struct mount_entry mounts[] = {
 	{ "cgroup2", "sys/fs/cgroup", "", MS_NOSUID | MS_NODEV | MS_NOEXEC },
 	{ "debugfs", "sys/kernel/debug", "", 0 },
 	{ "tracefs", "sys/kernel/tracing", "", 0 },
-	{ "bpf", "sys/fs/bpf", "", 0 },
 	{ "devtmpfs", "dev", "", MS_NOSUID },
 	{ "devpts", "dev/pts", "ptmxmode=0666,mode=0620,gid=5", MS_NOSUID | MS_NOEXEC },
 	{ "tmpfs", "dev/shm", "mode=1777", MS_NOSUID | MS_NODEV },
