@@ -23,7 +23,7 @@ packages_for()
 	build) echo meson ninja-build gcc libc6-dev pkg-config acpica-tools liburing-dev libjansson-dev libfdt-dev libzstd-dev libgnutls28-dev ;;
 	test) echo iproute2 openssl python3 ;;
 	fuzz) echo clang libclang-rt-dev llvm ;;
-	guest) echo busybox-static cpio kmod xz-utils e2fsprogs ;;
+	guest) echo busybox-static cpio kmod xz-utils lz4 zstd e2fsprogs ;;
 	# the kernel is built from source; the rest is what the cases in it use
 	testhost)
 		echo make gcc libc6-dev flex bison bc libelf-dev libssl-dev xz-utils kmod rsync

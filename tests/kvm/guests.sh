@@ -105,7 +105,7 @@ check 'an unknown feature is refused' test "$status" = 2
 
 "$mvmm" run --kernel "$guests/guest_button" --memory 32M --name button >"$work/out" 2>"$work/err" </dev/null &
 pid=$!
-until_true grep -q waiting "$work/out"
+until_true 20 grep -q waiting "$work/out"
 check 'ps lists the machine' grep -q button <("$mvmm" ps)
 check 'it can be paused' "$mvmm" pause button
 check 'info tells so' grep -qi paused <("$mvmm" info button)

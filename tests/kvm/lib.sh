@@ -7,7 +7,8 @@
 set -u
 # shellcheck disable=SC2034 # for who sources it
 mvmm=$1 guests=$2
-patience=${MVMM_PATIENCE:-1} # how many times as long as on a quick machine anything may take
+# shellcheck source=tests/wait.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../wait.sh"
 work=$(mktemp -d)
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
@@ -26,16 +27,6 @@ check()
 		echo "not ok $n - $name"
 		tail -n 20 "$work"/*.err "$work"/out "$work"/err 2>/dev/null | sed 's/^/# /'
 	fi
-}
-
-# until_true COMMAND...: for at most 20 seconds of a quick machine.
-until_true()
-{
-	local end=$((SECONDS + 20 * patience))
-	until "$@"; do
-		[ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.1
-	done
 }
 
 if ! [ -w /dev/kvm ]; then

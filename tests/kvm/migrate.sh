@@ -30,7 +30,7 @@ begin() {
 	hop=$((hop + 1))
 	"$mvmm" run --kernel "$guests/guest_$guest" --name m$hop --serial "file=$work/m$hop.log" "$@" </dev/null 2>"$work/m$hop.err" &
 	pids[hop]=$!
-	until_true says m$hop.log 'begins\|waiting\|up'
+	until_true 20 says m$hop.log 'begins\|waiting\|up'
 }
 
 # receive ADDRESS OPTION...: the next machine's process, which listens when this returns.
@@ -40,7 +40,7 @@ receive() {
 	(ulimit -v "${room:-unlimited}" &&
 		exec "$mvmm" receive --from "$address" --name m$next --serial "file=$work/m$next.log" "$@" </dev/null 2>"$work/m$next.err") &
 	pids[next]=$!
-	until_true says m$next.err waiting
+	until_true 20 says m$next.err waiting
 }
 
 # migrate ADDRESS OPTION...: to where the next one waits; true when the guest has gone there.
@@ -68,7 +68,7 @@ end_well() {
 there_and_back() {
 	local i
 	for i in $(seq $((($1 + patience - 1) / patience))); do
-		receive "$2" && migrate "${3:-$2}" --downtime $((2 * patience))s && until_true larger m$hop.log 0 || return 1
+		receive "$2" && migrate "${3:-$2}" --downtime $((2 * patience))s && until_true 20 larger m$hop.log 0 || return 1
 	done
 }
 
@@ -100,7 +100,7 @@ receive "unix:$work/sock"
 check '... and goes on from there' migrate "unix:$work/sock"
 check '... and has not run meanwhile' test ! -s "$work/m$hop.log"
 "$mvmm" resume m$hop
-check '... until it is resumed' until_true larger m$hop.log 0
+check '... until it is resumed' until_true 20 larger m$hop.log 0
 check 'nothing was lost on the way' end_well
 check 'names and folders are free' test -z "$(ls -A "$XDG_RUNTIME_DIR/mvmm")"
 
@@ -146,7 +146,7 @@ receive "unix:$work/sock"
 check 'a guest that writes faster than the link is slowed down until it fits' \
 	migrate "unix:$work/sock" --bandwidth $((40 / patience))M --downtime $((100 * patience))ms --timeout $((50 * patience))s
 check '... and it is told' says err 'throttled [1-9][0-9]* %.*dirtying .* sending '
-check '... no longer than it takes' until_true grep -q '[.][.][.][.]' "$work/m$hop.log"
+check '... no longer than it takes' until_true 20 grep -q '[.][.][.][.]' "$work/m$hop.log"
 check '... and nothing is lost' end_well
 
 # ---- whole memory: a guest that waits without writing ----
@@ -171,7 +171,7 @@ stays() {
 	grep -qE "$1" "$work/err" && grep -qE "$1" "$work/m$((hop + 1)).err" || return 1
 	[ -e "/proc/${pids[hop]}" ] || return 1
 	size=$(size_of m$hop.log)
-	until_true larger m$hop.log "$size"
+	until_true 20 larger m$hop.log "$size"
 }
 
 # slowly OPTION...: a migration that would take minutes, in the background, until memory is under way.
@@ -180,7 +180,7 @@ slowly() {
 	"$mvmm" migrate m$hop --to "unix:$work/sock" --bandwidth 64K "$@" >"$work/out" 2>"$work/err" &
 	command=$!
 	pids[99]=$command
-	until_true status memory
+	until_true 20 status memory
 }
 
 status() { "$mvmm" migrate m$hop --status 2>/dev/null | grep -q "^$1"; }
@@ -205,14 +205,14 @@ slowly
 kill -KILL $command
 wait $command 2>/dev/null
 "$mvmm" migrate m$hop --cancel
-check 'it goes on without its command, until it is cancelled' grep -q cancelled <(until_true status failed; "$mvmm" migrate m$hop --status)
+check 'it goes on without its command, until it is cancelled' grep -q cancelled <(until_true 20 status failed; "$mvmm" migrate m$hop --status)
 slowly --timeout 1s
 check 'a time-out says so' stays 'not done within 1 s'
 slowly
 kill -TERM "${pids[hop + 1]}"
 wait $command
 check 'a target that is ended says so' grep -q 'the target was ended' "$work/err"
-check '... and the guest goes on' until_true larger m$hop.log "$(size_of m$hop.log)"
+check '... and the guest goes on' until_true 20 larger m$hop.log "$(size_of m$hop.log)"
 wait "${pids[hop + 1]}"
 code=$?
 check '... and it ends as by any signal' test "$code" = 143
@@ -221,11 +221,11 @@ kill -KILL "${pids[hop + 1]}"
 wait $command
 code=$?
 check 'a target that dies' test "$code" = 1
-check '... and the guest goes on' until_true larger m$hop.log "$(size_of m$hop.log)"
+check '... and the guest goes on' until_true 20 larger m$hop.log "$(size_of m$hop.log)"
 next=$((hop + 1))
 "$mvmm" receive --from "unix:$work/sock" --name m$hop --serial none </dev/null 2>"$work/m$next.err" &
 pids[next]=$!
-until_true says m$next.err waiting
+until_true 20 says m$next.err waiting
 "$mvmm" migrate m$hop --to "unix:$work/sock" >"$work/out" 2>"$work/err" &
 command=$!
 check 'a name that is taken there' stays "a machine named m$hop runs there already"
@@ -256,7 +256,7 @@ for end in 'powered off' rebooted; do
 	wait "${pids[hop + 1]}"
 	check '... and the target is told' says m$((hop + 1)).err "the guest $end"
 done
-check '... and it boots again here' until_true eval '[ "$(grep -c begins "$work/m$hop.log")" = 2 ]'
+check '... and it boots again here' until_true 20 eval '[ "$(grep -c begins "$work/m$hop.log")" = 2 ]'
 "$mvmm" stop --force m$hop
 
 # ---- a disk that goes along, while its guest writes to it ----
@@ -303,7 +303,7 @@ receive "unix:$work/sock" --disk "disk0=$work/cancelled"
 "$mvmm" migrate m$hop --to "unix:$work/sock" --copy-disks --bandwidth 64K >"$work/out" 2>"$work/err" &
 command=$!
 pids[99]=$command
-until_true status memory
+until_true 20 status memory
 check 'a file is made' test "$(stat -c %s:%a "$work/cancelled")" = 50331648:600
 "$mvmm" migrate m$hop --cancel
 wait $command

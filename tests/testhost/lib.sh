@@ -5,7 +5,8 @@
 
 tree=$(dirname "$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")")
 mvmm=${MVMM:-$tree/build-release/vmm/mvmm}
-patience=${MVMM_PATIENCE:-1} # how many times as long as on a quick machine anything may take; see tests/run
+# shellcheck source=tests/wait.sh
+. "$tree/tests/wait.sh"
 # For the kernels of guests. Those of Debian would test their cryptography and prepare for being traced first, which takes up to
 # half of their boot. That one of them stands for a while means nothing where the machine is slow.
 guest_words='console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests initcall_blacklist=crypto_kdf108_init,init_kprobe_trace'
@@ -58,8 +59,8 @@ guest_file()
 guest()
 {
 	local kernel initrd words="$guest_words ${guest_args:-}"
-	kernel=$(guest_file kernel "${guest_kernel:-debian}") || return
-	initrd=$(guest_file initramfs "${guest_kernel:-debian}") || return
+	kernel=$(guest_file kernel "${guest_kernel:-debian-elf}") || return
+	initrd=$(guest_file initramfs "${guest_kernel:-debian-elf}") || return
 	timeout -k 5 "$((${guest_timeout:-60} * patience))" "$mvmm" run --kernel "$kernel" --initrd "$initrd" \
 		--cpu host,-svm --cmdline "$words mvmm.net=${guest_net:-} mvmm.run=\"${1//[$'\n\t']/ }\"" "${@:2}" </dev/null |
 		sed -u 's/\r$//'
@@ -93,15 +94,4 @@ stands_still()
 		tail -n 60 /sys/kernel/tracing/trace
 		tail -n 20 "$work/$2.log" "$work/$2.out" "$work/$2.err"
 	} 2>&1 | sed 's/^/    /'
-}
-
-# until_true SECONDS COMMAND...: tries it ten times a second, or as often as the host can; seconds of a quick machine
-until_true()
-{
-	local end=$((SECONDS + $1 * patience + 1))
-	shift
-	until "$@" 2>/dev/null; do
-		[ "$SECONDS" -lt "$end" ] || return 1
-		sleep 0.1
-	done
 }

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # virtio-blk under the guest's driver: fio with verification, serial number, discard and zeroes, read-only, and what
 # happens when the host's disk fails, is full, or is used by another.
-# prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools fio blkdiscard
+# prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/tools fio blkdiscard
 # timeout: 300
 
 # shellcheck source=tests/testhost/lib.sh

@@ -3,14 +3,14 @@
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # How Linux guests end and go on: reboot, reboot taken for the end, panic, a pause in between; on both kinds of kernel
 # image.
-# prepare: for k in debian 7.2; do tests/guest/kernel $k && tests/guest/initramfs $k; done
+# prepare: for k in debian 7.2-elf; do tests/guest/kernel $k && tests/guest/initramfs $k; done
 # timeout: 240
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 
 # The disk counts the lives: the guest reboots twice and powers off in its third.
-for kernel in debian 7.2; do
+for kernel in debian 7.2-elf; do
 	printf 0 >"$work/disk"
 	truncate -s 1M "$work/disk"
 	guest_timeout=90 guest_kernel=$kernel guest 'n=$(head -c 1 /dev/vda); echo life $n; [ $n = 2 ] ||

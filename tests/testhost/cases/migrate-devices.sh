@@ -5,14 +5,14 @@
 # another tap of the same bridge, which hears of the move, by our own threads and by vhost-net; the disk keeps what it is
 # given, and memory, while the balloon is blown up and let go; entropy comes; vsock is reached at its new place.
 # host: --memory 6G
-# prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools socat
+# prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/tools socat
 # timeout: 600
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-kernel=$(guest_file kernel debian) initrd=$(guest_file initramfs debian)
+kernel=$(guest_file kernel debian-elf) initrd=$(guest_file initramfs debian-elf)
 tools=$("$tree/tests/guest/tools" socat)
 hops=$(turns 3)
 
@@ -24,10 +24,11 @@ head -c 50000 /dev/urandom >"$work/piece"
 # Whoever connects gets the piece again and again, until it is enough.
 cat >"$work/give" <<END
 #!/bin/bash
+. "$tree/tests/wait.sh"
 for ((n = 0; 1; n++)); do
 	[ ! -e "$work/enough" ] || break
 	cat "$work/piece"
-	sleep 0.05
+	pause 0.2
 done
 echo \$n >"$work/given"
 END
@@ -35,9 +36,9 @@ chmod +x "$work/give"
 socat -U TCP-LISTEN:5000,fork,reuseaddr "EXEC:$work/give" 2>"$work/server" &
 
 # checksum N: that of N pieces
-checksum() { for ((i = 0; i < $1; i++)); do cat "$work/piece"; done | sha256sum | cut -c1-64; }
+checksum() { yes "$work/piece" | head -n "$1" | xargs cat | sha256sum | cut -c1-64; }
 
-work_of_guest='head -c 8000000 /dev/urandom >/dev/shm/keep; md5sum /dev/shm/keep >/tmp/sum; (while true; do
+work_of_guest='head -c 2000000 /dev/urandom >/dev/shm/keep; md5sum /dev/shm/keep >/tmp/sum; (while true; do
 	head -c 300000 /dev/urandom >/tmp/x; dd if=/tmp/x of=/dev/vdb bs=4k conv=fsync 2>/dev/null;
 	echo 1 >/proc/sys/vm/drop_caches; head -c 300000 /dev/vdb | cmp - /tmp/x || echo BAD disk; echo round; sleep 0.3;
 done) &
@@ -59,6 +60,7 @@ blow()
 	until [ -e "$work/moved" ]; do
 		size=$((80 - size))
 		"$mvmm" balloon "$1" --size ${size}M 2>/dev/null && echo told >>"$work/sizes"
+		pause 0.2
 	done
 }
 
@@ -76,12 +78,13 @@ hop()
 	is "$what: vsock answers there" "$(says "$2")" guest
 }
 
+# travels WHAT VHOST CPUS
 travels()
 {
 	what=$1
 	: >"$work/h0.log"
 	truncate -s 16M "$work/disk"
-	"$mvmm" run --kernel "$kernel" --initrd "$initrd" --cpus 2 --memory 256M --disk "$tools,readonly=on" --disk "$work/disk" \
+	"$mvmm" run --kernel "$kernel" --initrd "$initrd" --cpus "$3" --memory 256M --disk "$tools,readonly=on" --disk "$work/disk" \
 		--net "tap=tap0,vhost=$2" --vsock "cid=5,socket=$work/h0.vsock" --balloon on --console pty --name h0 \
 		--serial "file=$work/h0.log" --cmdline "$guest_words mvmm.net=10.99.0.2/24 \
 			mvmm.run=\"${work_of_guest//[$'\n\t']/ }\"" >"$work/h0.out" 2>&1 </dev/null &
@@ -104,6 +107,6 @@ travels()
 	rm -f "$work"/h* "$work/disk" "$work/enough" "$work/given" "$work/sizes"
 }
 
-travels 'by vhost-net' on
-travels 'by its own threads' off
+travels 'by vhost-net' on 2
+travels 'by its own threads' off 1
 cat "$work/server"

@@ -5,14 +5,14 @@
 # 4 GiB, and with huge pages: its memory keeps its checksum, its processors, timers and disk go on, its clocks show the time,
 # and its kernel finds nothing to complain of. Where there is no memory for it, it stays where it is.
 # host: --memory 8G
-# prepare: tests/guest/kernel 6.12 && tests/guest/initramfs 6.12
+# prepare: tests/guest/kernel 6.12-elf && tests/guest/initramfs 6.12-elf
 # timeout: 900
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-kernel=$(guest_file kernel 6.12) initrd=$(guest_file initramfs 6.12)
+kernel=$(guest_file kernel 6.12-elf) initrd=$(guest_file initramfs 6.12-elf)
 
 # What the guest does until the first bytes of its disk say that it is enough: memory that must not change, writes to the
 # disk that are read back past the page cache, every processor's timer, and the time.

@@ -4,7 +4,7 @@
 # A Debian guest moves with a mediated device on board, mtty, while it sends itself lines through the loop inside the
 # device: all come back, each once and in order, over several moves and by both backends.
 # host: --memory 2G --device mtty
-# prepare: tests/guest/kernel 7.2 && tests/guest/initramfs 7.2
+# prepare: tests/guest/kernel 7.2-elf && tests/guest/initramfs 7.2-elf
 # timeout: 400
 
 # shellcheck source=tests/testhost/lib.sh
@@ -13,7 +13,7 @@
 . "$tree/tests/testhost/vfio.sh"
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-kernel=$(guest_file kernel 7.2) initrd=$(guest_file initramfs 7.2)
+kernel=$(guest_file kernel 7.2-elf) initrd=$(guest_file initramfs 7.2-elf)
 hops=$(turns 4)
 lines=$((80 * hops + 80))
 ttys=(83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 83b8f4f2-509f-382f-3c1e-e6bfe0fa1002)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # virtio-net between a guest and its host: a tap by our own threads and by vhost-net, several queues, passt without any
 # right, and what is said and left behind when it cannot be.
-# prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools iperf3 socat
+# prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/tools iperf3 socat
 # timeout: 400
 
 # shellcheck source=tests/testhost/lib.sh
@@ -13,13 +13,13 @@ ip tuntap add tap0 mode tap && ip addr add 10.99.0.1/24 dev tap0 && ip link set 
 ip tuntap add tapm mode tap multi_queue && ip addr add 10.98.0.1/24 dev tapm && ip link set tapm up
 found=$(cat /sys/class/net/tap0/tun_flags)
 iperf3 -s >/dev/null &
-head -c 10000000 /dev/urandom >"$work/data"
+head -c 4000000 /dev/urandom >"$work/data"
 sum=$(sha256sum <"$work/data")
 # Whoever connects to 5000 gets the data, and at 5001 the checksum of what he sends.
 socat -U TCP-LISTEN:5000,fork,reuseaddr OPEN:"$work/data" &
 socat -t 30 TCP-LISTEN:5001,fork,reuseaddr EXEC:sha256sum &
 
-# transfers NAME ADDRESS OPTION...: ten megabytes each way compared by checksum, then as fast as it goes
+# transfers NAME ADDRESS OPTION...: four megabytes each way compared by checksum, then as fast as it goes
 transfers()
 {
 	local name=$1 host=$2

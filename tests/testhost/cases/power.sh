@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # SIGTERM is the power button: for a guest that listens, and for one that does not.
-# prepare: tests/guest/kernel debian && tests/guest/initramfs debian
+# prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf
 # timeout: 200
 
 # shellcheck source=tests/testhost/lib.sh

@@ -3,13 +3,14 @@
 # A mediated device, mtty: a 16550 with two ports and INTx, no IOMMU behind it, no reset, and no eventfd to unmask its
 # interrupt. Its ports are looped back inside, so what the guest sends it receives.
 # host: --device mtty
+# prepare: tests/guest/initramfs 7.2-elf
 # timeout: 200
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 # shellcheck source=tests/testhost/vfio.sh
 . "$tree/tests/testhost/vfio.sh"
-guest_kernel=7.2
+guest_kernel=7.2-elf
 uuid=83b8f4f2-509f-382f-3c1e-e6bfe0fa1001
 echo "$uuid" >/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-2/create
 has "the list knows it" <("$mvmm" vfio list) "$uuid.*mediated"

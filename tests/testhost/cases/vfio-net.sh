@@ -3,13 +3,14 @@
 # Network cards passed through, by both backends: e1000e with each kind of interrupt, igb's physical function with its
 # virtual ones off, and two virtual functions at once. Packets go to the link's gateway and come back.
 # host: --device e1000e --device igb --memory 6G
+# prepare: tests/guest/initramfs 7.2-elf
 # timeout: 400
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 # shellcheck source=tests/testhost/vfio.sh
 . "$tree/tests/testhost/vfio.sh"
-guest_kernel=7.2
+guest_kernel=7.2-elf
 card=$(function_of 8086:10d3)
 igb=$(function_of 8086:10c9)
 ping='ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up;

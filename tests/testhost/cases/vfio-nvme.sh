@@ -3,13 +3,14 @@
 # An NVMe disk passed through, by both backends: what the guest writes the host reads, RAM on both sides of the hole,
 # plugged in and out under load, taken back by the host, twenty times from start to end.
 # host: --device nvme --memory 8G
+# prepare: for k in 7.2 7.2-elf; do tests/guest/initramfs $k; done
 # timeout: 600
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 # shellcheck source=tests/testhost/vfio.sh
 . "$tree/tests/testhost/vfio.sh"
-guest_kernel=7.2 guest_timeout=150
+guest_kernel=7.2-elf guest_timeout=150
 nvme=$(function_of 1b36:0010)
 dmesg -C
 
@@ -31,7 +32,7 @@ host_reads()
 	echo "$got"
 }
 
-dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=150 oflag=direct 2>/dev/null || not_ok "the disk has content"
+dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=100 oflag=direct 2>/dev/null || not_ok "the disk has content"
 for backend in iommufd legacy; do
 	before=$(pinned)
 	give "$nvme"
@@ -43,9 +44,9 @@ for backend in iommufd legacy; do
 	guest 'dd if=/dev/nvme0n1 bs=1M count=32 2>/dev/null | crc32' --memory 5G \
 		--vfio "$nvme,backend=$backend" >"$work/out" 2>"$work/err"
 	cat "$work/err"
-	# More than the guest's memory, so that it reads into every page, also where its kernel's image lay.
+	# More than the guest's memory, so that it reads into every page, also where its kernel's bzImage lay.
 	for shared in off on; do
-		guest 'dd if=/dev/nvme0n1 bs=1M count=150 2>/dev/null | crc32' --memory "96M,shared=$shared" \
+		guest_kernel=7.2 guest 'dd if=/dev/nvme0n1 bs=1M count=100 2>/dev/null | crc32' --memory "64M,shared=$shared" \
 			--vfio "$nvme,backend=$backend" >"$work/all-$shared" 2>&1
 	done
 	give_back "$nvme"
@@ -53,7 +54,7 @@ for backend in iommufd legacy; do
 	is "$backend: the host reads what the guest wrote" "$(host_reads)" "$backend-0 $backend-77777 $backend-131071 "
 	sum=$(dd if=/dev/nvme0n1 bs=1M count=32 2>/dev/null | busybox crc32)
 	has "$backend: 5 GiB: DMA above the hole is right" "$work/out" "^$sum\$"
-	sum=$(dd if=/dev/nvme0n1 bs=1M count=150 2>/dev/null | busybox crc32)
+	sum=$(dd if=/dev/nvme0n1 bs=1M count=100 2>/dev/null | busybox crc32)
 	has "$backend: DMA is right all over private memory" "$work/all-off" "^$sum\$"
 	has "$backend: and all over shared memory" "$work/all-on" "^$sum\$"
 	is "$backend: nothing stays pinned" "$(pinned)" "$before"

@@ -4,7 +4,7 @@
 # A guest reboots that was asked for its device and has not let it go, by the host or by the user: the next life is
 # without it. And a device handed in by its descriptor: leaves for good, and ends with the guest's reboot.
 # host: --device edu --memory 2G
-# prepare: tests/guest/kernel 7.2 && tests/guest/initramfs 7.2
+# prepare: tests/guest/kernel 7.2-elf && tests/guest/initramfs 7.2-elf
 # timeout: 200
 
 # shellcheck source=tests/testhost/lib.sh
@@ -12,7 +12,7 @@
 # shellcheck source=tests/testhost/vfio.sh
 . "$tree/tests/testhost/vfio.sh"
 # a kernel that is deaf to what ACPI says of its slots
-guest_kernel=7.2 guest_args=acpiphp.disable=1
+guest_kernel=7.2-elf guest_args=acpiphp.disable=1
 edu=$(function_of 1234:11e8)
 dmesg -C
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # virtio-vsock, by a UNIX socket and by vhost-vsock: connections from both sides, ten megabytes each way compared by
 # checksum (each answered over the same, half-closed, connection), and what is said when it cannot be.
-# prepare: tests/guest/kernel debian && tests/guest/initramfs debian && tests/guest/tools socat
+# prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/tools socat
 # timeout: 300
 
 # shellcheck source=tests/testhost/lib.sh
