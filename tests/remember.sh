@@ -14,7 +14,7 @@ made_of_all()
 		echo "$top ${MVMM_HOPS:-}"
 		"$top/tests/testhost/build" --print-dir && packages_qemu &&
 			"$top/tests/guest/kernel" 6.1 && "$top/tests/guest/kernel" 6.12 || date +%N
-		cat "$top"/quickstart "$top"/tests/{certificates,*.sh}
+		cat "$top"/{quickstart,docs/mvmm.bash} "$top"/tests/{certificates,meson-results,*.sh,unit/cli.sh}
 		find "$top"/build-release/{vmm,tests/{guests,kvm,testhost}} "$top"/tests/{guest,kvm,testhost} -type f \
 			! -path '*/cases/*' ! -name '*-test' ! -path '*.p/*' -print0 | sort -z | xargs -0 cat
 	} | key

@@ -25,8 +25,9 @@ verifies()
 
 verifies 'one queue' ,serial=abc-123
 has 'the serial number is seen' "$work/out" '^serial=abc-123$'
-verifies 'four queues, direct' ,queues=4,direct=on --cpus 4
-has 'four queues are used' "$work/out" '^queues=4$'
+queues=$((patience > 1 ? 2 : 4)) # four processors on one slow one wait for each other more than they work
+verifies "$queues queues, direct" ",queues=$queues,direct=on" --cpus $queues
+has "$queues queues are used" "$work/out" "^queues=$queues\$"
 
 tr '\0' x </dev/zero | head -c 64M >"$work/disk"
 # busybox has an applet of that name, which knows no zeroes and comes before what PATH has
