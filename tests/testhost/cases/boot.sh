@@ -25,6 +25,7 @@ boots()
 	grep -v '^ok' "$work/out" | tail -n 5 | sed 's/^/    /'
 }
 
+guest_timeout=120 # four processors on one take long
 for kernel in 6.1 6.12 7.2 7.2-elf; do
 	boots "$kernel" 1 128M 80
 	boots "$kernel" 4 5G 4800
