@@ -7,10 +7,10 @@
 # shellcheck disable=SC2034 # for who sources it
 patience=${MVMM_PATIENCE:-1} # how many times as long as on a quick machine anything may take; see tests/run
 export LC_ALL=C              # a locale is a dozen files to open for each process
-exec {nothing}<> <(:)        # nobody writes there
+exec 90<> <(:)               # nobody writes there; a number that no test gives to what it hands on
 
 # pause SECONDS
-pause() { ! read -r -t "$1" -u "$nothing"; }
+pause() { ! read -r -t "$1" -u 90; }
 
 # until_true SECONDS COMMAND...: tries it ten times a second; both are meant for a quick machine
 until_true()
