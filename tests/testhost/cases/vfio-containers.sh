@@ -41,7 +41,7 @@ said() { grep -q -- "$1" "$2"; }
 # One of the kernel's warnings is for an allocation on the way out, which must not fail and now and then is told to.
 quiet()
 {
-	dmesg >"$out/dmesg" && ! grep -E 'Oops|BUG:|WARNING:|general protection|refcount_t' "$out/dmesg" |
+	dmesg >"$out/dmesg" && said 'the faults begin' "$out/dmesg" && ! grep -E 'Oops|BUG:|WARNING:|general protection|refcount_t' "$out/dmesg" |
 		grep -v 'WARNING: .* at __iommu_release_dma_ownership'
 }
 
@@ -84,6 +84,7 @@ for knob in failslab fail_page_alloc fail_usercopy fail_iommufd; do
 	[ ! -e /sys/kernel/debug/$knob ] || echo 0 >/sys/kernel/debug/$knob/verbose
 done
 dmesg -C
+echo 'the faults begin' >/dev/kmsg # whoever finds no complaint has found this
 # Enabling a PCI function runs the kernel's ACPI interpreter, which does not survive this: that call is for mtty alone.
 for backend in iommufd legacy; do
 	check "$backend: a fault in any call is a clean error and leaves nothing" \
