@@ -15,7 +15,7 @@ export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 kernel=$(guest_file kernel 7.2-elf) initrd=$(guest_file initramfs 7.2-elf)
 hops=$(turns 4)
-lines=$((80 * hops + 80))
+lines=$((45 * hops + 80))
 ttys=(83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 83b8f4f2-509f-382f-3c1e-e6bfe0fa1002)
 for uuid in "${ttys[@]}"; do
 	echo "$uuid" >/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-2/create
@@ -23,7 +23,7 @@ done
 
 work_of_guest='port=$(grep -l 4348 /sys/bus/pci/devices/*/vendor); t=/dev/$(basename $(find ${port%vendor} -name ttyS[0-9]* | tail -1));
 stty -F $t 115200 raw -echo; exec 3<>$t; cat <&3 >/dev/shm/got & n=0;
-while [ $n -lt '$lines' ]; do n=$((n + 1)); echo line$n >&3; echo sent $n; sleep 0.1; done; sleep 2;
+while [ $n -lt '$lines' ]; do n=$((n + 1)); echo line$n >&3; echo sent $n; sleep 0.05; done; sleep 1;
 seq '$lines' | sed s/^/line/ >/dev/shm/want; cmp /dev/shm/got /dev/shm/want && echo all came back;
 grep ttyS /proc/interrupts; dmesg | tail -n 5'
 

@@ -14,7 +14,7 @@ guest_kernel=7.2-elf
 card=$(function_of 8086:10d3)
 igb=$(function_of 8086:10c9)
 ping='ip address add 10.0.2.15/24 dev eth0; ip link set eth0 up;
-	until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.2; done; ping -c 3 -W 5 10.0.2.2; cat /proc/interrupts'
+	until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.2; done; ping -c 3 -i 0.2 -W 5 10.0.2.2; cat /proc/interrupts'
 dmesg -C
 
 give "$card" "$igb"
