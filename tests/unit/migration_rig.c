@@ -3,18 +3,17 @@
 #include "tests/unit/migration_rig.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 
 #include "core/bitmap.h"
 #include "core/irq.h"
 #include "tests/unit/fake_vfio.h"
+#include "tests/unit/migration_proxy.h"
 #include "vfio/device.h"
 
 #define LOW_SIZE MIB(5)
@@ -58,11 +57,7 @@ struct rig {
 	struct fake *disk; /* who has it */
 	int full_fd;       /* of /dev/full */
 	uint64_t stopped_sum;
-	/* the proxy */
-	char front[108], back[108];
-	int listener, end_fd;
-	pthread_t proxy;
-	uint64_t passed;
+	char front[108], back[108]; /* where the source connects to with a proxy, and where the target listens */
 };
 
 const char *rig_failure_text(enum rig_failure failure)
@@ -570,113 +565,6 @@ static const struct migration_arrival_ops arrival_ops = {
 	.start = do_start,
 };
 
-/* ---- the proxy: one poll loop, connections in pairs ---- */
-
-#define MAX_FDS 40
-
-struct wires {
-	struct pollfd fds[MAX_FDS]; /* 0: the end, 1: the listener, then pairs */
-	nfds_t count;
-};
-
-static void cut(struct wires *wires)
-{
-	for (nfds_t i = 2; i < wires->count; i++)
-		fd_close(&wires->fds[i].fd);
-	wires->count = 2;
-}
-
-static void connect_through(struct rig *rig, struct wires *wires)
-{
-	int front = accept4(rig->listener, NULL, NULL, SOCK_CLOEXEC), back = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-
-	memcpy(addr.sun_path, rig->back, sizeof(rig->back));
-	if (front < 0 || connect(back, (struct sockaddr *)&addr, sizeof(addr)) < 0 || wires->count + 2 > MAX_FDS) {
-		fd_close(&front);
-		fd_close(&back);
-		return;
-	}
-	wires->fds[wires->count++] = (struct pollfd){front, POLLIN, 0};
-	wires->fds[wires->count++] = (struct pollfd){back, POLLIN, 0};
-}
-
-/* Copies what is there from one end to the other; false when the limit is reached. */
-static bool pass(struct rig *rig, struct wires *wires, nfds_t i)
-{
-	char buf[65536];
-	nfds_t other = i & 1 ? i - 1 : i + 1;
-	uint64_t room = rig->options->cut_after - rig->passed;
-	ssize_t n = recv(wires->fds[i].fd, buf, MIN(sizeof(buf), room), MSG_DONTWAIT);
-
-	if (n < 0 && errno == EAGAIN)
-		return true;
-	if (n <= 0) {
-		wires->fds[i].events = 0; /* and what comes back still goes */
-		shutdown(wires->fds[other].fd, SHUT_WR);
-		if (n < 0 || wires->fds[other].events == 0) {
-			fd_close(&wires->fds[i].fd);
-			fd_close(&wires->fds[other].fd);
-		}
-		return true;
-	}
-	for (ssize_t sent = 0; sent < n;) {
-		ssize_t m = send(wires->fds[other].fd, buf + sent, (size_t)(n - sent), MSG_NOSIGNAL);
-
-		if (m <= 0)
-			break;
-		sent += m;
-	}
-	rig->passed += (uint64_t)n;
-	return rig->passed < rig->options->cut_after;
-}
-
-static void *proxy(void *opaque)
-{
-	struct rig *rig = opaque;
-	struct wires wires = {.fds = {{rig->end_fd, POLLIN, 0}, {rig->listener, POLLIN, 0}}, .count = 2};
-	bool flows = true;
-
-	while (poll(wires.fds, wires.count, -1) >= 0 && !wires.fds[0].revents) {
-		if (wires.fds[1].revents)
-			connect_through(rig, &wires);
-		for (nfds_t i = 2; i < wires.count && flows; i++)
-			if (wires.fds[i].fd >= 0 && wires.fds[i].revents)
-				flows = pass(rig, &wires, i);
-		if (!flows) {
-			if (!rig->options->stall)
-				cut(&wires);
-			wires.fds[1].fd = -1;
-			wires.count = rig->options->stall ? wires.count : 2;
-			poll(wires.fds, 1, -1);
-		}
-	}
-	cut(&wires);
-	return NULL;
-}
-
-static void proxy_open(struct rig *rig)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-
-	memcpy(addr.sun_path, rig->front, sizeof(rig->front));
-	unlink(rig->front);
-	rig->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	rig->end_fd = eventfd(0, EFD_CLOEXEC);
-	if (bind(rig->listener, (struct sockaddr *)&addr, sizeof(addr)) == 0 && listen(rig->listener, 16) == 0)
-		pthread_create(&rig->proxy, NULL, proxy, rig);
-}
-
-static void proxy_close(struct rig *rig)
-{
-	eventfd_kick(rig->end_fd);
-	pthread_join(rig->proxy, NULL);
-	rig->result->passed = rig->passed;
-	fd_close(&rig->listener);
-	fd_close(&rig->end_fd);
-	unlink(rig->front);
-}
-
 /* ---- both sides ---- */
 
 struct side {
@@ -774,6 +662,7 @@ static void migrate(struct rig *rig)
 void rig_run(const struct rig_options *options, struct rig_result *result)
 {
 	struct rig rig = {.options = options, .result = result, .full_fd = open("/dev/full", O_RDWR | O_CLOEXEC)};
+	struct proxy *proxy = NULL;
 
 	*result = (struct rig_result){.target = -1};
 	snprintf(rig.front, sizeof(rig.front), "/tmp/mvmm-rig-%d-front", getpid());
@@ -796,10 +685,9 @@ void rig_run(const struct rig_options *options, struct rig_result *result)
 	set_running(&rig.source, true);
 	usleep(2000);
 	if (options->cut_after)
-		proxy_open(&rig);
+		proxy = proxy_open(rig.front, rig.back, options->cut_after, options->stall);
 	migrate(&rig);
-	if (options->cut_after)
-		proxy_close(&rig);
+	result->passed = proxy_close(proxy);
 	result->source_runs = rig.source.running;
 	result->target_runs = rig.target.running;
 	result->disk_free = !rig.disk;
