@@ -147,8 +147,6 @@ int state_save(const struct state_table *table, void *object, struct state_buffe
 		return err_sys(err, -ENOMEM, "%s", table->name);
 	if (image)
 		ret = table->fill(object, image, err);
-	else if (table->before_save)
-		ret = table->before_save(object, err);
 	if (ret < 0)
 		return err_prefix(err, ret, "%s", table->name);
 	ret = save_record(table, image ?: object, out, err);

@@ -56,13 +56,11 @@ struct state_table {
 	size_t field_count;
 	/*
 	 * 0: the fields are the object's. Else those of an image of so many bytes, zeroed, that lives for the call: fill
-	 * takes it from the object, apply judges it and puts it into the object. Then the two hooks below are not called.
+	 * takes it from the object, apply judges it and puts it into the object. Then after_load is not called.
 	 */
 	size_t image;
 	int (*fill)(void *object, void *image, struct err *err);
 	int (*apply)(void *object, const void *image, uint32_t version, struct err *err);
-	/* Brings the object's fields up to date. May be NULL. */
-	int (*before_save)(void *object, struct err *err);
 	/* Checks what was loaded and puts it to work. version is the record's. May be NULL. */
 	int (*after_load)(void *object, uint32_t version, struct err *err);
 };
@@ -96,7 +94,7 @@ struct state_buffer {
 int state_buffer_add(struct state_buffer *buffer, const void *data, size_t len);
 void state_buffer_free(struct state_buffer *buffer);
 
-/* Appends object's record to out. -ENOMEM, or what before_save says; out is then as it was. */
+/* Appends object's record to out. -ENOMEM, or what fill says; out is then as it was. */
 int state_save(const struct state_table *table, void *object, struct state_buffer *out, struct err *err);
 
 /* Loads the record that is all of [data, data + len) into object. -EBADMSG for nonsense, or what after_load says. */
