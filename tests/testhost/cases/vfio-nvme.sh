@@ -61,18 +61,20 @@ for backend in iommufd legacy; do
 done
 kernel_is_quiet "the kernel has no complaint"
 
-# Descriptors handed in by somebody with more rights: whoever runs the machine may not open VFIO's files himself.
+# Descriptors handed in by somebody with more rights: whoever runs the machine may not open VFIO's files himself, and perhaps not
+# even enter the folder of this checkout.
 give "$nvme"
 chmod 666 /dev/kvm
 mkdir -m 700 "$work/nobody"
 chown 65534 "$work/nobody"
 chmod 755 "$work"
+cp "$mvmm" "$tree/build-release/tests/guests/guest_pci" "$work/"
 cdev=/dev/vfio/devices/$(ls "/sys/bus/pci/devices/$nvme/vfio-dev")
 (
 	ulimit -l unlimited
 	exec 10<>"$cdev" 11<>/dev/iommu
-	setpriv --reuid=65534 --regid=65534 --clear-groups env XDG_RUNTIME_DIR="$work/nobody" "$mvmm" run \
-		--kernel "$tree/build-release/tests/guests/guest_pci" --memory 64M --vfio fd=10 --iommufd fd=11
+	setpriv --reuid=65534 --regid=65534 --clear-groups env XDG_RUNTIME_DIR="$work/nobody" "$work/mvmm" run \
+		--kernel "$work/guest_pci" --memory 64M --vfio fd=10 --iommufd fd=11
 ) </dev/null >"$work/out" 2>"$work/err"
 has "descriptors handed in: the device is there without a right to open it" "$work/out" '1b36:0010'
 cat "$work/err"
