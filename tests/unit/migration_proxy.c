@@ -95,9 +95,17 @@ static void *run(void *opaque)
 	return NULL;
 }
 
+static void release(struct proxy *proxy)
+{
+	fd_close(&proxy->fds[0].fd);
+	fd_close(&proxy->fds[1].fd);
+	unlink(proxy->front.sun_path);
+	free(proxy);
+}
+
 struct proxy *proxy_open(const char *front, const char *back, uint64_t limit, bool stall)
 {
-	struct proxy *proxy = calloc(1, sizeof(*proxy));
+	struct proxy *proxy = malloc(sizeof(*proxy));
 
 	if (!proxy)
 		return NULL;
@@ -110,9 +118,7 @@ struct proxy *proxy_open(const char *front, const char *back, uint64_t limit, bo
 	if (bind(proxy->fds[1].fd, (struct sockaddr *)&proxy->front, sizeof(proxy->front)) == 0 && listen(proxy->fds[1].fd, 16) == 0 &&
 	    pthread_create(&proxy->thread, NULL, run, proxy) == 0)
 		return proxy;
-	fd_close(&proxy->fds[0].fd);
-	fd_close(&proxy->fds[1].fd);
-	free(proxy);
+	release(proxy);
 	return NULL;
 }
 
@@ -125,9 +131,6 @@ uint64_t proxy_close(struct proxy *proxy)
 	eventfd_kick(proxy->fds[0].fd);
 	pthread_join(proxy->thread, NULL);
 	passed = proxy->passed;
-	fd_close(&proxy->fds[0].fd);
-	fd_close(&proxy->fds[1].fd);
-	unlink(proxy->front.sun_path);
-	free(proxy);
+	release(proxy);
 	return passed;
 }
