@@ -24,7 +24,7 @@ static int64_t in_ns(const struct timespec *time)
 	return time->tv_sec * SECOND + time->tv_nsec;
 }
 
-static struct timespec timespec(int64_t ns)
+static struct timespec from_ns(int64_t ns)
 {
 	return (struct timespec){ .tv_sec = ns / SECOND, .tv_nsec = ns % SECOND };
 }
@@ -37,7 +37,7 @@ static struct timespec stretched(const struct timespec *time, int64_t from)
 	if (__builtin_mul_overflow(time->tv_sec, SECOND, &ns) || __builtin_add_overflow(ns, time->tv_nsec - from, &ns) ||
 	    __builtin_mul_overflow(ns, slow, &ns) || __builtin_add_overflow(ns, from, &ns))
 		ns = INT64_MAX;
-	return timespec(ns);
+	return from_ns(ns);
 }
 
 /* Other libraries begin before this one and read the clock, so whoever comes first begins. */
@@ -67,7 +67,7 @@ int clock_gettime(clockid_t clock, struct timespec *time)
 	begin_once();
 	int status = real_gettime(clock, time);
 	if (!status && clock == CLOCK_MONOTONIC)
-		*time = timespec(begun + (in_ns(time) - begun) / slow);
+		*time = from_ns(begun + (in_ns(time) - begun) / slow);
 	return status;
 }
 
