@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# For tests/run and tests/testhost/run-cases, which source it: a test of the test host takes minutes, so one that has passed is
-# not run again while everything that it is made of is as it was: the programs of build-release, the scripts, the test host with
-# its QEMU, the guests. With MVMM_AGAIN (tests/run --again) nothing is recalled.
+# For tests/testhost/run-cases, which sources it: a case takes minutes, so one that has passed is not run again while everything
+# that it is made of is as it was: the programs of build-release, the scripts, the test host with its QEMU, the guests. With
+# MVMM_AGAIN (tests/run --again) nothing is recalled.
 
-# made_of_all: a key of what all such tests have in common; takes a second, so tests/run hands it on as MVMM_MADE_OF
+# made_of_all: a key of what all such tests have in common; takes a second
 made_of_all()
 {
 	local top

@@ -45,7 +45,7 @@ done) &
 socat -t 30 VSOCK-LISTEN:6000,fork EXEC:hostname &
 socat -u TCP:10.99.0.1:5000 - | sha256sum; [ $(head -c 5000 /dev/hwrng | wc -c) = 5000 ] || echo BAD entropy;
 md5sum -c /tmp/sum || echo BAD memory;
-echo arrived; sleep 4; complaints needs.reset\|virtio.*error\|virtio.*fail'
+echo arrived; sleep 1; complaints needs.reset\|virtio.*error\|virtio.*fail'
 
 works() { grep -q '^round' "$work/$1.log"; }
 

@@ -8,5 +8,5 @@
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 
 set -o pipefail
-python3 "$tree/tests/kvm/migrate_faults.py" "$mvmm" "$(dirname "$(dirname "$mvmm")")/tests/guests" "$(turns 80)" |
+python3 "$tree/tests/kvm/migrate_faults.py" "$mvmm" "$(dirname "$(dirname "$mvmm")")/tests/guests" "$(turns 48)" |
 	sed -uE 's/^(not ok|ok) [0-9]+ - /\1 /'

@@ -24,10 +24,11 @@ while [ x$end != xend ]; do
 	echo number$n | dd of=/dev/vda bs=512 seek=$n conv=sync,notrunc,fsync 2>/dev/null;
 	echo 1 >/proc/sys/vm/drop_caches;
 	dd if=/dev/vda bs=512 skip=$n count=1 2>/dev/null | grep -aq number$n || echo BAD disk;
-	end=$(head -c 3 /dev/vda | tr -dc a-z); echo round $n; sleep 0.5;
+	end=$(head -c 3 /dev/vda | tr -dc a-z); echo round $n; sleep 0.2;
 done;
-ticks() { c=$1; set -- $(grep LOC: /proc/interrupts); shift $c; echo $1; };
-for c in $(seq $(nproc)); do a=$(ticks $c); sleep 2; [ $(ticks $c) -gt $a ] || echo BAD timer $c; done;
+ticks() { shift $(($1 + 1)); echo $1; };
+before=$(grep LOC: /proc/interrupts); sleep 2; after=$(grep LOC: /proc/interrupts);
+for c in $(seq $(nproc)); do [ $(ticks $c $after) -gt $(ticks $c $before) ] || echo BAD timer $c; done;
 echo clock=$(date +%s) source=$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource) end; complaints'
 
 # Linux takes memory above 4 GiB first. While huge pages have all of that, what comes next lies below, but for what is left between them.

@@ -15,7 +15,7 @@ export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 kernel=$(guest_file kernel 7.2-elf) initrd=$(guest_file initramfs 7.2-elf)
 hops=$(turns 4)
-lines=$((45 * hops + 80))
+lines=$((25 * hops + 30))
 ttys=(83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 83b8f4f2-509f-382f-3c1e-e6bfe0fa1002)
 for uuid in "${ttys[@]}"; do
 	echo "$uuid" >/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-2/create
@@ -27,7 +27,7 @@ while [ $n -lt '$lines' ]; do n=$((n + 1)); echo line$n >&3; echo sent $n; sleep
 seq '$lines' | sed s/^/line/ >/dev/shm/want; cmp /dev/shm/got /dev/shm/want && echo all came back;
 grep ttyS /proc/interrupts; dmesg | tail -n 5'
 
-sends() { [ "$(grep -c '^sent' "$work/$1.log")" -ge 20 ]; }
+sends() { [ "$(grep -c '^sent' "$work/$1.log")" -ge 8 ]; }
 
 # hop N: from h$((N - 1)) to h$N, and to the other device
 hop()

@@ -25,8 +25,8 @@ transfers()
 	local name=$1 host=$2
 	shift 2
 	guest_net=${host%.*}.2/24 guest "socat -u TCP:$host:5000 OPEN:/tmp/data,creat; sha256sum </tmp/data;
-		socat -t 30 - TCP:$host:5001 </tmp/data; iperf3 -c $host -t 2 -f m | grep receiver;
-		iperf3 -c $host -t 2 -f m -R | grep receiver; cat /sys/class/net/eth0/mtu" \
+		socat -t 30 - TCP:$host:5001 </tmp/data; iperf3 -c $host -t 1 -f m | grep receiver;
+		iperf3 -c $host -t 1 -f m -R | grep receiver; cat /sys/class/net/eth0/mtu" \
 		--memory 256M --disk "$tools,readonly=on" "$@" >"$work/out" 2>&1
 	is "$name: the guest powers off" $? 0
 	is "$name: both ways unharmed" "$(grep -c "^$sum" "$work/out")" 2
@@ -47,7 +47,7 @@ has 'a guest with two CPUs uses two queues' "$work/out" '^2$'
 ip route add default via 10.99.0.9 dev tap0
 socat -u TCP-LISTEN:5002 OPEN:"$work/back",creat &
 guest_net=dhcp guest "socat -u TCP:10.99.0.9:5000 OPEN:/tmp/data,creat; sha256sum </tmp/data;
-	socat -u OPEN:/tmp/data TCP:10.99.0.9:5002; sleep 3" --memory 256M --disk "$tools,readonly=on" --net passt >"$work/out" 2>&1
+	socat -t 20 - TCP:10.99.0.9:5002 </tmp/data" --memory 256M --disk "$tools,readonly=on" --net passt >"$work/out" 2>&1
 is 'passt: the guest powers off' $? 0
 has 'passt: unharmed into the guest' "$work/out" "^$sum"
 is 'passt: unharmed out of it' "$(sha256sum <"$work/back")" "$sum"
