@@ -70,21 +70,6 @@ die()
 	exit 1
 }
 
-# wait_for_processor: until fewer jobs of this shell than there are processors are at work
-wait_for_processor()
-{
-	while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
-		wait -n
-	done
-}
-
-# too_late NAME: the time of `tests/run --minutes` is over, which makes a skip of the test
-too_late()
-{
-	[ -n "${MVMM_UNTIL:-}" ] && [ "$(date +%s)" -ge "$MVMM_UNTIL" ] || return
-	echo "skip $1: this machine is too slow to begin it within the time given"
-}
-
 # as_root COMMAND...: directly when root, else by sudo.
 as_root()
 {
