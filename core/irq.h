@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Interrupts: a level line or a message, delivered by a call or by an eventfd wired into the hypervisor. This file is
- * the contract; vmm/irqchip_x86.c implements it with KVM, tests with a recorder.
+ * the contract; vmm/kvm/irqchip_x86.c implements it with KVM, tests with a recorder.
  */
 #pragma once
 

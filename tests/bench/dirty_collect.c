@@ -21,7 +21,7 @@
 #include "core/bitmap.h"
 #include "devices/virtio/vhost_kernel.h"
 #include "tests/testhost/softdev_drive.h"
-#include "vmm/kvm.h"
+#include "vmm/kvm/kvm.h"
 
 #define SIZE GIB(1)
 #define FIRST MIB(16)

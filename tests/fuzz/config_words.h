@@ -6,7 +6,7 @@
 #pragma once
 
 #include "tests/fuzz/fuzz.h"
-#include "vmm/config.h"
+#include "vmm/config/config.h"
 
 #include <stdio.h>
 

@@ -3,7 +3,7 @@
  * The control socket: an input is what one client sends before it is done. Always: the server answers what it must,
  * hangs up in the end, and still serves the next client.
  */
-#include "vmm/control_machine.h"
+#include "vmm/control/control_machine.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <poll.h>

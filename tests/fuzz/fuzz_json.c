@@ -4,7 +4,7 @@
  * limits, and all memory is given back.
  */
 #include "tests/fuzz/config_words.h"
-#include "vmm/config_json.h"
+#include "vmm/config/config_json.h"
 #include "tests/fuzz/fuzz.h"
 
 /* What is printed of a configuration reads as the same one. */

@@ -5,8 +5,8 @@
  * changed or one value of it is.
  */
 #include "tests/fuzz/config_words.h"
-#include "vmm/machine_internal.h"
-#include "vmm/machine_offer.h"
+#include "vmm/machine/machine_internal.h"
+#include "vmm/machine/machine_offer.h"
 #include "tests/fuzz/fuzz.h"
 
 static const char taken[] =

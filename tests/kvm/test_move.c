@@ -6,8 +6,8 @@
  */
 #include "tests/unit/test.h"
 #include "core/bitmap.h"
-#include "vmm/machine.h"
-#include "vmm/machine_offer.h"
+#include "vmm/machine/machine.h"
+#include "vmm/machine/machine_offer.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>

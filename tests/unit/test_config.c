@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/config: the options of `mvmm run`, their defaults and what is refused as a whole. */
-#include "vmm/config.h"
+#include "vmm/config/config.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/control: the protocol, and clients that misbehave. */
-#include "vmm/control_machine.h"
+#include "vmm/control/control_machine.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>

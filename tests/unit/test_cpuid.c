@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/cpuid_x86.c and cpuid_offer_x86.c: masks reach what is built on a feature, topology fits the number of CPUs, a CPU
+ * vmm/kvm/cpuid_x86.c and cpuid_offer_x86.c: masks reach what is built on a feature, topology fits the number of CPUs, a CPU
  * that travels arrives as it was or is refused. No KVM: made-up leaves.
  */
 #include "tests/unit/test.h"
-#include "vmm/cpuid_offer_x86.c"
-#include "vmm/cpuid_x86.c"
+#include "vmm/kvm/cpuid_offer_x86.c"
+#include "vmm/kvm/cpuid_x86.c"
 
 /* A model with every feature bit set. */
 static struct guest_cpu *everything(unsigned int cpus)

@@ -4,8 +4,8 @@
  * is left alone unless it was named and has the size; what has no room is refused before anything is sent.
  */
 #include "tests/unit/test.h"
-#include "vmm/disk_copies.h"
-#include "vmm/machine_offer.h"
+#include "vmm/session/disk_copies.h"
+#include "vmm/machine/machine_offer.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -6,13 +6,13 @@
  */
 #include "tests/unit/fake_pci.h"
 #include "tests/unit/vfio_bench.h"
-#include "vmm/host_devices_migration.h"
+#include "vmm/session/host_devices_migration.h"
 
 #define PLAIN VFIO_MIGRATION_STOP_COPY
 #define ALL (VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VFIO_UAPI_MIGRATION_PRE_COPY)
 #define COUNT 3
 
-/* What this module asks of vmm/host_devices.h. */
+/* What this module asks of vmm/machine/host_devices.h. */
 struct host_devices {
 	size_t count;
 	struct vfio_device *devices[COUNT];

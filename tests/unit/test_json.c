@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/config_json: the same options from a file, its strictness and its limits. */
-#include "vmm/config.h"
-#include "vmm/config_json.h"
+#include "vmm/config/config.h"
+#include "vmm/config/config_json.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>

@@ -6,7 +6,7 @@
  */
 #include "tests/unit/test.h"
 #include "core/bitmap.h"
-#include "vmm/kvm.h"
+#include "vmm/kvm/kvm.h"
 
 #include <stdarg.h>
 #include <signal.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/machine_offer and machine_override: what a peer offers is checked, and what differs on this host is put in place. */
 #include "tests/unit/test.h"
-#include "vmm/config_json.h"
-#include "vmm/machine_internal.h"
-#include "vmm/machine_offer.h"
+#include "vmm/config/config_json.h"
+#include "vmm/machine/machine_internal.h"
+#include "vmm/machine/machine_offer.h"
 
 #include <fcntl.h>
 

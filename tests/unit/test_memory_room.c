@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/memory_room: what a host and the control groups of a process can still give, from files of a made-up /proc and /sys. */
 #include "tests/unit/test.h"
-#include "vmm/memory_room.h"
+#include "vmm/machine/memory_room.h"
 
 #include "core/util.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/options and vmm/nearest: what is taken, what is refused, and in which words. */
-#include "vmm/nearest.h"
-#include "vmm/options.h"
+#include "vmm/config/nearest.h"
+#include "vmm/config/options.h"
 #include "tests/unit/test.h"
 
 enum flavour { PLAIN, SWEET, SOUR };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/rundir: names are claimed once, given free, and taken over from the dead. */
-#include "vmm/rundir.h"
+#include "vmm/control/rundir.h"
 #include "tests/unit/test.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/terminal: raw while it lasts, given back however the program ends, and the keys kept for the person. */
-#include "vmm/terminal.h"
+#include "vmm/session/terminal.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `mvmm doctor`: what this host has of what machines and their devices need, each ok or with the line that mends it. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+#include "vmm/cli/command.h"
+
+struct doctor_options {
+	bool help;
+};
+
+static const struct option_key flag = {"flag", OPTION_FLAG};
+static const struct option options[] = {
+	{"help", NULL, "show this", &flag, 1, .plain = true, .offset = offsetof(struct doctor_options, help)},
+};
+static const struct option_table table = {options, ARRAY_SIZE(options)};
+
+/* What a check found: a word or two, and when it is not well the line that mends it (NULL: well). */
+struct finding {
+	char text[128];
+	const char *remedy;
+	bool matters; /* without it mvmm run fails; else only some of it */
+};
+
+static void find_kvm(struct finding *f)
+{
+	_cleanup_(fd_close) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	f->matters = true;
+	if (fd >= 0 && ioctl(fd, KVM_GET_API_VERSION, 0) == KVM_API_VERSION) {
+		snprintf(f->text, sizeof(f->text), "/dev/kvm works");
+		return;
+	}
+	snprintf(f->text, sizeof(f->text), "/dev/kvm: %s", strerrordesc_np(errno));
+	f->remedy = errno == EACCES ? "usermod -aG kvm $USER   (and log in again)" :
+		    "modprobe kvm_intel || modprobe kvm_amd   (and enable virtualization in the firmware)";
+}
+
+static unsigned int count_entries(const char *path)
+{
+	DIR *dir = opendir(path);
+	unsigned int count = 0;
+
+	while (dir && readdir(dir))
+		count++;
+	if (dir)
+		closedir(dir);
+	return count > 2 ? count - 2 : 0;
+}
+
+static void find_iommu(struct finding *f)
+{
+	unsigned int groups = count_entries("/sys/kernel/iommu_groups");
+
+	snprintf(f->text, sizeof(f->text), "%u IOMMU groups", groups);
+	if (!groups)
+		f->remedy = "boot the host with intel_iommu=on (Intel), and enable the IOMMU in the firmware";
+}
+
+static void find_file(struct finding *f, const char *path, const char *load, const char *allow)
+{
+	if (access(path, R_OK | W_OK) == 0) {
+		snprintf(f->text, sizeof(f->text), "%s is there", path);
+		return;
+	}
+	snprintf(f->text, sizeof(f->text), "%s: %s", path, strerrordesc_np(errno));
+	f->remedy = errno == EACCES ? allow : load;
+}
+
+static void find_iommufd(struct finding *f)
+{
+	find_file(f, "/dev/iommu", "modprobe iommufd   (without it devices go through the legacy container)",
+		  "chown $USER /dev/iommu   (or run mvmm as root)");
+}
+
+static void find_container(struct finding *f)
+{
+	find_file(f, "/dev/vfio/vfio", "modprobe vfio_iommu_type1   (without it devices go through iommufd)",
+		  "chmod 0666 /dev/vfio/vfio");
+}
+
+static void find_vfio_pci(struct finding *f)
+{
+	bool there = access("/sys/bus/pci/drivers/vfio-pci", F_OK) == 0;
+
+	snprintf(f->text, sizeof(f->text), "driver vfio-pci is %sthere", there ? "" : "not ");
+	if (!there)
+		f->remedy = "modprobe vfio-pci";
+}
+
+static void find_memlock(struct finding *f)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || geteuid() == 0) {
+		snprintf(f->text, sizeof(f->text), "no limit on locked memory");
+		return;
+	}
+	snprintf(f->text, sizeof(f->text), "%llu MiB may be locked: a guest with a device needs its whole memory",
+		 (unsigned long long)limit.rlim_cur >> 20);
+	if (limit.rlim_cur < GIB(1))
+		f->remedy = "ulimit -l unlimited   (for good: memlock in /etc/security/limits.conf)";
+}
+
+static unsigned long long read_number(const char *path)
+{
+	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[32] = "";
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		return 0;
+	return strtoull(text, NULL, 10);
+}
+
+static void find_hugepages(struct finding *f)
+{
+	unsigned long long free_2m = read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+	unsigned long long free_1g = read_number("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages");
+
+	snprintf(f->text, sizeof(f->text), "%llu huge pages of 2M and %llu of 1G are free", free_2m, free_1g);
+	if (!free_2m && !free_1g)
+		f->remedy = "echo 512 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages   (only for --memory hugepages=2M)";
+}
+
+static void find_tun(struct finding *f)
+{
+	find_file(f, "/dev/net/tun", "modprobe tun   (only for --net tap=)", "run mvmm as root, or use --net passt");
+}
+
+static void find_vhost(struct finding *f)
+{
+	find_file(f, "/dev/vhost-net", "modprobe vhost_net   (only for --net vhost=on)", "chmod 0666 /dev/vhost-net");
+}
+
+static void find_vsock(struct finding *f)
+{
+	find_file(f, "/dev/vhost-vsock", "modprobe vhost_vsock   (or use --vsock cid=N,socket=PATH)",
+		  "chmod 0666 /dev/vhost-vsock");
+}
+
+static const struct {
+	const char *name;
+	void (*look)(struct finding *finding);
+} checks[] = {
+	{"KVM", find_kvm}, {"IOMMU", find_iommu}, {"iommufd", find_iommufd}, {"VFIO container", find_container},
+	{"VFIO driver", find_vfio_pci}, {"locked memory", find_memlock}, {"huge pages", find_hugepages},
+	{"tap", find_tun}, {"vhost-net", find_vhost}, {"vhost-vsock", find_vsock},
+};
+
+static int run(int argc, char *const *argv, struct err *err)
+{
+	struct doctor_options given = {0};
+	int code;
+
+	if (!command_parse(&command_doctor, &given, offsetof(struct doctor_options, help), argc, argv, NULL, 0, &code, err))
+		return code;
+	code = EXIT_OFF;
+	for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
+		struct finding finding = {0};
+
+		checks[i].look(&finding);
+		printf("%-15s %-3s  %s\n", checks[i].name, finding.remedy ? "--" : "ok", finding.text);
+		if (finding.remedy)
+			printf("%-20s %s\n", "", finding.remedy);
+		if (finding.remedy && finding.matters)
+			code = EXIT_FAILED;
+	}
+	return code;
+}
+
+const struct command command_doctor = {
+	.name = "doctor",
+	.operands = "",
+	.summary = "Tell what this host has for machines and their devices, and what would mend the rest",
+	.options = &table,
+	.run = run,
+};

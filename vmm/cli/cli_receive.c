@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `mvmm receive`: waits for a machine that `mvmm migrate` sends, and runs it. */
+#include "vmm/cli/command.h"
+#include "vmm/session/session.h"
+
+static const struct option_key flag = {"flag", OPTION_FLAG};
+static const struct option_key from = {"from", OPTION_STRING, .help = "ADDRESS"};
+static const struct option_key name = {"name", OPTION_STRING, .help = "NAME"};
+static const struct option_key folder = {"folder", OPTION_STRING, .help = "FILE"};
+static const struct option_key port = {"port", OPTION_STRING, .help = "stdio|pty|none|FILE"};
+static const struct option_key override = {"override", OPTION_STRING, .help = "ID=VALUE"};
+
+#define FIELD(member) .plain = true, .offset = offsetof(struct receive_options, member)
+#define LIST(array, counter)                                                      \
+	FIELD(array), .count_offset = offsetof(struct receive_options, counter), \
+	.item_size = sizeof(struct receive_override)
+
+static const struct option options[] = {
+	{"from", "tcp:[ADDR][:PORT]|unix:PATH|fd:N", "where to wait; port 7150 unless said otherwise", &from, 1, FIELD(from)},
+	{"name", "NAME", "how the machine is called here; as on the source unless said otherwise", &name, 1, FIELD(name)},
+	{"disk", "ID=PATH", "where this disk is on this host; may be repeated", &override, 1, LIST(disks, disk_count)},
+	{"net", "ID=tap=NAME|passt[=SOCKET]", "what this network card is connected to here; may be repeated", &override, 1,
+	 LIST(nets, net_count)},
+	{"vfio", "ID=BDF", "which device of this host takes this one's place; may be repeated", &override, 1,
+	 LIST(vfios, vfio_count)},
+	{"vsock", "SOCKET", "the UNIX socket of its vsock on this host", &folder, 1, FIELD(vsock)},
+	{"serial", "stdio|file=PATH|socket=PATH|pty|none", "the first serial port; stdio unless the console has it", &port, 1,
+	 FIELD(serial)},
+	{"console", "PATH|pty|stdio|none", "its virtio console, if it has one; pty unless said otherwise", &port, 1,
+	 FIELD(console)},
+	{"tls", "DIR", "encrypt, with the certificates in this folder", &folder, 1, FIELD(tls)},
+	{"verbose", NULL, "say more", &flag, 1, FIELD(verbose)},
+	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(quiet)},
+	{"help", NULL, "show this", &flag, 1, FIELD(help)},
+};
+
+static const struct option_table table = {options, ARRAY_SIZE(options)};
+
+static int run_with(struct receive_options *given, int argc, char *const *argv, struct err *err)
+{
+	int code;
+
+	if (!command_parse(&command_receive, given, offsetof(struct receive_options, help), argc, argv, NULL, 0, &code, err))
+		return code;
+	if (!given->from) {
+		err_set(err, -EINVAL, "--from is missing; write --from tcp: to wait on every address");
+		return EXIT_BAD_INPUT;
+	}
+	if (given->verbose && given->quiet) {
+		err_set(err, -EINVAL, "--quiet: cannot be together with --verbose; leave one out");
+		return EXIT_BAD_INPUT;
+	}
+	return session_receive(given, err);
+}
+
+static int run(int argc, char *const *argv, struct err *err)
+{
+	struct receive_options given;
+	int code;
+
+	options_init(&table, &given);
+	code = run_with(&given, argc, argv, err);
+	options_done(&table, &given);
+	return code;
+}
+
+const struct command command_receive = {
+	.name = "receive",
+	.operands = "",
+	.summary = "Wait for a machine from another host and run it",
+	.text = "The machine's configuration comes with it; only what differs on this host is named. IDs are those that mvmm info tells.\n",
+	.options = &table,
+	.run = run,
+};

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mvmm: looks the command up and runs it. Nothing else of the program ends the process or writes its last words. */
+#include <fcntl.h>
+#include <malloc.h>
+#include <stdio.h>
+
+#include "vmm/cli/command.h"
+#include "vmm/config/nearest.h"
+
+const struct command *const commands[] = {
+	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
+	&command_migrate, &command_receive, &command_vfio, &command_doctor, &command_help, NULL,
+};
+
+const struct command *command_find(const char *name, struct err *err)
+{
+	struct nearest near = nearest_begin(name, strlen(name));
+	char hint[OPTION_HINT];
+
+	for (size_t i = 0; commands[i]; i++) {
+		if (strcmp(commands[i]->name, name) == 0)
+			return commands[i];
+		nearest_offer(&near, commands[i]->name);
+	}
+	err_set(err, -EINVAL, "%.60s: unknown command%s", name,
+		near.best ? option_hint("", near.best, hint) : "; mvmm --help lists them");
+	return NULL;
+}
+
+/* One line on stderr, whatever was put into the sentence. */
+static void show(struct err *err)
+{
+	for (char *c = err->text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	fprintf(stderr, "mvmm: %s\n", err->text);
+}
+
+/* A closed stdin, stdout or stderr would be somebody's disk before long. */
+static bool standard_files_open(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return false;
+	return true;
+}
+
+static int dispatch(int argc, char **argv, struct err *err)
+{
+	const struct command *command;
+	const char *word = argc > 1 ? argv[1] : NULL;
+
+	if (!word) {
+		err_set(err, -EINVAL, "no command; write mvmm run --kernel FILE, or mvmm --help");
+		return EXIT_BAD_INPUT;
+	}
+	if (strcmp(word, "--version") == 0) {
+		puts("mvmm " MVMM_VERSION);
+		return EXIT_OFF;
+	}
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+		word = "help";
+	if (word[0] == '-') {
+		err_set(err, -EINVAL, "%.60s: options come after a command; write mvmm run %.60s, or mvmm --help", word, word);
+		return EXIT_BAD_INPUT;
+	}
+	command = command_find(word, err);
+	return command ? command->run(argc - 2, argv + 2, err) : EXIT_BAD_INPUT;
+}
+
+int main(int argc, char **argv)
+{
+	struct err err = {""};
+	int code;
+
+	/* calloc() clears what malloc fetched in advance, and so touches all of our large tables; what comes fresh from the kernel
+	 * is zero and costs nothing until it is used. */
+	mallopt(M_TOP_PAD, 0);
+	if (!standard_files_open())
+		return EXIT_FAILED;
+	code = dispatch(argc, argv, &err);
+	if (fflush(stdout) != 0 && !err.text[0]) {
+		err_sys(&err, -errno, "writing the output");
+		code = EXIT_FAILED;
+	}
+	if (err.text[0])
+		show(&err);
+	return code;
+}

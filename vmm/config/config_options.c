@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The options of `mvmm run`, in the order in which the help shows them. From here come the command line, the JSON file,
+ * the defaults, the help and the completion; the man page is checked against it by a test.
+ */
+#include "vmm/config/config.h"
+
+static const char *const hugepage_words[] = {"off", "2M", "1G", NULL};
+static const char *const toggle_words[] = {"auto", "off", "on", NULL};
+static const char *const model_words[] = {"host", NULL};
+static const char *const tracking_words[] = {"log", "ring", NULL};
+static const char *const reboot_words[] = {"reboot", "exit", NULL};
+static const char *const backend_words[] = {"auto", "iommufd", "legacy", "noiommu", NULL};
+static const char *const rom_words[] = {"on", "off", NULL};
+
+#define FIELD(member) .offset = offsetof(struct machine_config, member)
+#define KEYS(...)                                             \
+	.keys = (const struct option_key[]){__VA_ARGS__},     \
+	.key_count = ARRAY_SIZE(((const struct option_key[]){__VA_ARGS__}))
+/* An option whose whole text is one value. */
+#define PLAIN(...) .plain = true, .keys = &(const struct option_key){__VA_ARGS__}, .key_count = 1
+#define LIST(array, counter)                                               \
+	FIELD(array), .count_offset = offsetof(struct machine_config, counter), \
+	.item_size = sizeof(*((struct machine_config *)0)->array)
+
+#define KEY(type, member) .offset = offsetof(struct type, member)
+#define ID(type) {"id", OPTION_STRING, KEY(type, id), .help = "NAME"}
+
+/* Where a serial port or a console may lead to: kind is how, with a path or alone. */
+#define PORT_PATH(name, value_)                                                                                     \
+	{name, OPTION_CHOICE_TEXT, KEY(port_config, kind), .text_offset = offsetof(struct port_config, path), \
+	 .value = value_, .help = "FILE"}
+#define PORT_ALONE(name, value_) {name, OPTION_CHOICE, KEY(port_config, kind), .value = value_}
+
+static const struct option options[] = {
+	{"kernel", "FILE", "the kernel: a bzImage, or an ELF file with a PVH note", FIELD(kernel),
+	 PLAIN("kernel", OPTION_STRING, .help = "FILE")},
+	{"initrd", "FILE", "the initial ramdisk", FIELD(initrd), PLAIN("initrd", OPTION_STRING, .help = "FILE")},
+	{"cmdline", "TEXT", "the kernel's command line", FIELD(cmdline), PLAIN("cmdline", OPTION_STRING, .help = "TEXT")},
+	{"memory", "SIZE[,hugepages=off|2M|1G][,prefault=on|off][,shared=auto|on|off]",
+	 "how much memory, 512M unless said otherwise", FIELD(memory), .bare = true,
+	 KEYS({"size", OPTION_SIZE, KEY(memory_config, size), .value = MIB(512), .min = MACHINE_MIN_MEMORY,
+	       .max = MACHINE_MAX_MEMORY, .help = "SIZE"},
+	      {"hugepages", OPTION_WORD, KEY(memory_config, hugepages), .words = hugepage_words},
+	      {"prefault", OPTION_BOOL, KEY(memory_config, prefault)},
+	      {"shared", OPTION_WORD, KEY(memory_config, shared), .words = toggle_words})},
+	{"cpus", "N", "how many CPUs, 1 to 254; 1 unless said otherwise", FIELD(cpus),
+	 PLAIN("cpus", OPTION_UINT, .value = 1, .min = 1, .max = MACHINE_MAX_CPUS, .help = "N")},
+	{"cpu", "host[,-FEATURE]...", "what the CPUs can do: what the host's can, without the features named", FIELD(cpu),
+	 .bare = true,
+	 KEYS({"model", OPTION_WORD, KEY(cpu_config, model), .words = model_words},
+	      {"without", OPTION_NAMES, KEY(cpu_config, masked),
+	       .text_offset = offsetof(struct cpu_config, masked_count)})},
+	{"disk", "FILE[,readonly=on|off][,direct=on|off][,queues=N][,serial=TEXT][,id=NAME]",
+	 "a disk from a raw image or a block device; may be repeated", LIST(disks, disk_count), .bare = true,
+	 KEYS({"path", OPTION_STRING, KEY(disk_config, path), .help = "FILE", .required = true},
+	      {"readonly", OPTION_BOOL, KEY(disk_config, readonly)},
+	      {"direct", OPTION_BOOL, KEY(disk_config, direct)},
+	      {"queues", OPTION_UINT, KEY(disk_config, queues), .min = 1, .max = MACHINE_MAX_QUEUES_DISK, .help = "N"},
+	      {"serial", OPTION_STRING, KEY(disk_config, serial), .help = "TEXT"},
+	      ID(disk_config))},
+	{"net", "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,id=NAME]",
+	 "a network card on a tap interface or on passt (no root needed); may be repeated", LIST(nets, net_count),
+	 KEYS({"tap", OPTION_CHOICE_TEXT, KEY(net_config, kind), .text_offset = offsetof(struct net_config, target),
+	       .value = NET_TAP, .help = "NAME"},
+	      {"passt", OPTION_CHOICE_MAYBE, KEY(net_config, kind), .text_offset = offsetof(struct net_config, target),
+	       .value = NET_PASST, .help = "FILE"},
+	      {"mac", OPTION_MAC, KEY(net_config, mac), .help = "MAC"},
+	      {"queues", OPTION_UINT, KEY(net_config, queues), .min = 1, .max = MACHINE_MAX_QUEUES_NET, .help = "N"},
+	      {"vhost", OPTION_BOOL, KEY(net_config, vhost)},
+	      ID(net_config))},
+	{"vsock", "cid=N[,socket=PATH]", "sockets between host and guest, by the kernel's vhost-vsock or a UNIX socket",
+	 FIELD(vsock),
+	 KEYS({"cid", OPTION_UINT, KEY(vsock_config, cid), .min = 3, .max = INT32_MAX, .help = "N", .required = true},
+	      {"socket", OPTION_STRING, KEY(vsock_config, socket), .help = "FILE"})},
+	{"console", "PATH|pty|stdio|none", "a virtio console; none unless said otherwise", FIELD(console),
+	 .bare = true, .default_choice = PORT_NONE,
+	 KEYS(PORT_PATH("file", PORT_FILE), PORT_ALONE("pty", PORT_PTY), PORT_ALONE("stdio", PORT_STDIO),
+	      PORT_ALONE("none", PORT_NONE))},
+	{"serial", "stdio|file=PATH|socket=PATH|pty|none",
+	 "the first serial port; stdio unless said otherwise or the console has it", FIELD(serial), .bare = true,
+	 .default_choice = PORT_AUTO,
+	 KEYS(PORT_PATH("file", PORT_FILE), PORT_PATH("socket", PORT_SOCKET), PORT_ALONE("stdio", PORT_STDIO),
+	      PORT_ALONE("pty", PORT_PTY), PORT_ALONE("none", PORT_NONE))},
+	{"balloon", "on|off", "a balloon, by which the guest gives memory back", FIELD(balloon),
+	 PLAIN("balloon", OPTION_BOOL)},
+	{"vfio", "BDF|UUID|/sys/...[,backend=auto|iommufd|legacy|noiommu][,rom=on|off|FILE][,token=UUID][,fd=N][,id=NAME]",
+	 "a device of the host given to the guest; may be repeated", LIST(vfios, vfio_count), .bare = true,
+	 KEYS({"device", OPTION_STRING, KEY(vfio_config, device), .help = "BDF"},
+	      {"backend", OPTION_WORD, KEY(vfio_config, backend), .words = backend_words},
+	      {"rom", OPTION_WORD_OR_PATH, KEY(vfio_config, rom), .text_offset = offsetof(struct vfio_config, rom_file),
+	       .words = rom_words},
+	      {"token", OPTION_STRING, KEY(vfio_config, token), .help = "UUID"},
+	      {"fd", OPTION_FD, KEY(vfio_config, fd), .value = UINT32_MAX, .help = "N"},
+	      ID(vfio_config))},
+	{"iommufd", "fd=N", "an open /dev/iommu, handed in as descriptor N", FIELD(iommufd),
+	 KEYS({"fd", OPTION_FD, .value = UINT32_MAX, .help = "N", .required = true})},
+	{"dirty-tracking", "log|ring", "how KVM tells what the guest writes while it is migrated; log unless said otherwise",
+	 FIELD(dirty_tracking), PLAIN("dirty-tracking", OPTION_WORD, .words = tracking_words)},
+	{"on-reboot", "reboot|exit", "what a guest's reboot does; reboot unless said otherwise", FIELD(on_reboot),
+	 PLAIN("on-reboot", OPTION_WORD, .words = reboot_words)},
+	{"name", "NAME", "how other commands call the machine; vm-PID unless said otherwise", FIELD(name),
+	 PLAIN("name", OPTION_STRING, .help = "NAME")},
+	{"config", "FILE", "read options from a JSON file; those of the command line win", FIELD(file),
+	 .command_only = true, PLAIN("config", OPTION_STRING, .help = "FILE")},
+	{"verbose", NULL, "say more", FIELD(verbose), .command_only = true, PLAIN("verbose", OPTION_FLAG)},
+	{"quiet", NULL, "say nothing but errors", FIELD(quiet), .command_only = true, PLAIN("quiet", OPTION_FLAG)},
+	{"help", NULL, "show this", FIELD(help), .command_only = true, PLAIN("help", OPTION_FLAG)},
+};
+
+const struct option_table machine_options = {options, ARRAY_SIZE(options)};

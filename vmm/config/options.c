@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See options.h. Here: the tables' side, defaults, look-ups and values. The command line is in options_line.c. */
+#include "vmm/config/options.h"
+
+#include <limits.h>
+#include <stdio.h>
+
+#include "vmm/config/nearest.h"
+
+static void *field(void *item, size_t offset)
+{
+	return (char *)item + offset;
+}
+
+static bool is_choice(const struct option_key *key)
+{
+	return key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_TEXT || key->kind == OPTION_CHOICE_MAYBE;
+}
+
+/* Where the key keeps a text of its own, or NULL. */
+static char **text_field(const struct option_key *key, void *item)
+{
+	switch (key->kind) {
+	case OPTION_STRING:
+		return field(item, key->offset);
+	case OPTION_WORD_OR_PATH:
+	case OPTION_CHOICE_TEXT:
+	case OPTION_CHOICE_MAYBE:
+		return field(item, key->text_offset);
+	default:
+		return NULL;
+	}
+}
+
+/* ---- defaults and the end ---- */
+
+static void key_default(const struct option_key *key, void *item)
+{
+	void *value = field(item, key->offset);
+
+	switch (key->kind) {
+	case OPTION_FLAG:
+	case OPTION_BOOL:
+		*(bool *)value = key->value;
+		break;
+	case OPTION_WORD:
+	case OPTION_WORD_OR_PATH:
+	case OPTION_UINT:
+	case OPTION_FD:
+		*(unsigned int *)value = (unsigned int)key->value;
+		break;
+	case OPTION_SIZE:
+	case OPTION_TIME:
+		*(uint64_t *)value = key->value;
+		break;
+	case OPTION_MAC:
+		memset(value, 0, 6);
+		break;
+	case OPTION_NAMES:
+		*(char ***)value = NULL;
+		*(size_t *)field(item, key->text_offset) = 0;
+		break;
+	case OPTION_STRING:
+	case OPTION_CHOICE: /* an option's structure says which choice is its default by its own defaults */
+	case OPTION_CHOICE_TEXT:
+	case OPTION_CHOICE_MAYBE:
+		break;
+	}
+	if (text_field(key, item))
+		*text_field(key, item) = NULL;
+}
+
+static void item_defaults(const struct option *option, void *item)
+{
+	bool choice = false;
+
+	for (size_t i = 0; i < option->key_count; i++) {
+		key_default(&option->keys[i], item);
+		if (is_choice(&option->keys[i]) && !choice)
+			*(int *)field(item, option->keys[i].offset) = (int)option->default_choice;
+		choice |= is_choice(&option->keys[i]);
+	}
+}
+
+static void item_done(const struct option *option, void *item)
+{
+	for (size_t i = 0; i < option->key_count; i++) {
+		const struct option_key *key = &option->keys[i];
+		char **text = text_field(key, item);
+
+		if (text) {
+			free(*text);
+			*text = NULL;
+		}
+		if (key->kind == OPTION_NAMES) {
+			char **names = *(char ***)field(item, key->offset);
+
+			for (size_t n = 0; n < *(size_t *)field(item, key->text_offset); n++)
+				free(names[n]);
+			free(names);
+		}
+	}
+	item_defaults(option, item);
+}
+
+void options_init(const struct option_table *table, void *target)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		const struct option *option = &table->options[i];
+
+		if (option->item_size) {
+			*(void **)field(target, option->offset) = NULL;
+			*(size_t *)field(target, option->count_offset) = 0;
+		} else {
+			item_defaults(option, field(target, option->offset));
+		}
+	}
+}
+
+void options_done(const struct option_table *table, void *target)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		const struct option *option = &table->options[i];
+
+		if (option->item_size) {
+			char *items = *(char **)field(target, option->offset);
+			size_t *count = field(target, option->count_offset);
+
+			for (size_t n = 0; n < *count; n++)
+				item_done(option, items + n * option->item_size);
+			free(items);
+			*(void **)field(target, option->offset) = NULL;
+			*count = 0;
+		} else {
+			item_done(option, field(target, option->offset));
+		}
+	}
+}
+
+/* ---- look-ups ---- */
+
+const char *option_hint(const char *dashes, const char *nearest, char *buf)
+{
+	buf[0] = 0;
+	if (nearest)
+		snprintf(buf, OPTION_HINT, ", did you mean %s%s?", dashes, nearest);
+	return buf;
+}
+
+static bool same(const char *name, const char *typed, size_t len)
+{
+	return strlen(name) == len && memcmp(name, typed, len) == 0;
+}
+
+const struct option *option_lookup(const struct option_table *table, const char *name, size_t len, const char **nearest)
+{
+	struct nearest near = nearest_begin(name, len);
+
+	for (size_t i = 0; i < table->count; i++) {
+		if (same(table->options[i].name, name, len))
+			return &table->options[i];
+		nearest_offer(&near, table->options[i].name);
+	}
+	*nearest = near.best;
+	return NULL;
+}
+
+const struct option_key *option_key_lookup(const struct option *option, const char *name, size_t len,
+					   const char **nearest)
+{
+	struct nearest near = nearest_begin(name, len);
+
+	for (size_t i = 0; i < option->key_count; i++) {
+		if (same(option->keys[i].name, name, len))
+			return &option->keys[i];
+		nearest_offer(&near, option->keys[i].name);
+	}
+	*nearest = near.best;
+	return NULL;
+}
+
+/* ---- values ---- */
+
+static int word_index(const char *const *words, const char *text, const char *or_else, struct err *err)
+{
+	struct nearest near = nearest_begin(text, strlen(text));
+	char list[160] = "", hint[OPTION_HINT];
+	size_t used = 0;
+
+	for (int i = 0; words[i]; i++) {
+		if (strcmp(words[i], text) == 0)
+			return i;
+		nearest_offer(&near, words[i]);
+		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
+		used = MIN(used, sizeof(list) - 1);
+	}
+	if (near.best)
+		return err_set(err, -EINVAL, "unknown value%s", option_hint("", near.best, hint));
+	return err_set(err, -EINVAL, "unknown value; write one of %s%s", list, or_else);
+}
+
+static int parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+{
+	char *end;
+	uint64_t value;
+
+	if (*text < '0' || *text > '9')
+		return err_set(err, -EINVAL, "not a number; write one from %llu to %llu", (unsigned long long)min,
+			       (unsigned long long)max);
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (*end)
+		return err_set(err, -EINVAL, "not a number; write one from %llu to %llu", (unsigned long long)min,
+			       (unsigned long long)max);
+	if (errno || value < min || value > max)
+		return err_set(err, -EINVAL, "out of range; write a number from %llu to %llu", (unsigned long long)min,
+			       (unsigned long long)max);
+	*ret = value;
+	return 0;
+}
+
+static int parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+{
+	static const char units[] = "KMGT";
+	const char *unit;
+	char low[24], high[24], *end;
+	unsigned int shift = 0;
+	uint64_t value;
+
+	if (*text < '0' || *text > '9')
+		return err_set(err, -EINVAL, "not a size; write a number followed by K, M, G or T");
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (*end) {
+		unit = strchr(units, *end);
+		if (!unit || end[1])
+			return err_set(err, -EINVAL, "not a size; write a number followed by K, M, G or T");
+		shift = 10 * (unsigned int)(unit - units + 1);
+	}
+	if (errno || value > UINT64_MAX >> shift || value << shift < min || value << shift > max)
+		return err_set(err, -EINVAL, "out of range; write a size from %s to %s", option_format_size(min, low),
+			       option_format_size(max, high));
+	*ret = value << shift;
+	return 0;
+}
+
+static const struct time_unit {
+	const char *name;
+	uint64_t ns;
+} time_units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {"m", 60000000000}, {"h", 3600000000000}};
+
+/* As one would write it: by the largest unit that it is a multiple of. */
+static const char *format_time(uint64_t ns, char *buf)
+{
+	size_t unit = ARRAY_SIZE(time_units) - 1;
+
+	while (unit && ns % time_units[unit].ns)
+		unit--;
+	snprintf(buf, 24, "%llu%s", (unsigned long long)(ns / time_units[unit].ns), time_units[unit].name);
+	return buf;
+}
+
+static int parse_time(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+{
+	const struct time_unit *unit = NULL;
+	char low[24], high[24], *end = NULL;
+	uint64_t value = 0;
+
+	errno = 0;
+	if (*text >= '0' && *text <= '9')
+		value = strtoull(text, &end, 10);
+	for (size_t i = 0; end && i < ARRAY_SIZE(time_units); i++)
+		if (strcmp(end, time_units[i].name) == 0)
+			unit = &time_units[i];
+	if (!unit)
+		return err_set(err, -EINVAL, "not a time; write a number followed by us, ms, s, m or h");
+	if (errno || value > UINT64_MAX / unit->ns || value * unit->ns < min || value * unit->ns > max)
+		return err_set(err, -EINVAL, "out of range; write a time from %s to %s", format_time(min, low),
+			       format_time(max, high));
+	*ret = value * unit->ns;
+	return 0;
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int parse_mac(const char *text, uint8_t *ret, struct err *err)
+{
+	uint8_t mac[6], any = 0;
+
+	for (size_t i = 0; i < sizeof(mac); i++, text += 3) {
+		int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+
+		if (low < 0 || text[2] != (i + 1 < sizeof(mac) ? ':' : '\0'))
+			return err_set(err, -EINVAL, "not a MAC address; write six bytes like 52:54:00:12:34:56");
+		mac[i] = (uint8_t)(high << 4 | low);
+		any |= mac[i];
+	}
+	if (!any || mac[0] & 1)
+		return err_set(err, -EINVAL, "not the address of one station; its first byte must be even and not all zero");
+	memcpy(ret, mac, sizeof(mac));
+	return 0;
+}
+
+static int set_text(char **where, const char *text, struct err *err)
+{
+	char *copy;
+
+	if (!*text)
+		return err_set(err, -EINVAL, "empty; write a value or leave the option out");
+	copy = strdup(text);
+	if (!copy)
+		return err_sys(err, -ENOMEM, "a copy of the value");
+	free(*where);
+	*where = copy;
+	return 0;
+}
+
+static int add_name(const struct option_key *key, void *item, const char *text, struct err *err)
+{
+	char ***names = field(item, key->offset), **more;
+	size_t *count = field(item, key->text_offset);
+	char *name = NULL;
+	int code;
+
+	if (*count >= OPTION_MAX_ITEMS)
+		return err_set(err, -EINVAL, "more than %u of them", OPTION_MAX_ITEMS);
+	more = realloc(*names, (*count + 1) * sizeof(*more));
+	if (!more)
+		return err_sys(err, -ENOMEM, "a list of names");
+	*names = more;
+	code = set_text(&name, text, err);
+	if (code)
+		return code;
+	more[(*count)++] = name;
+	return 0;
+}
+
+static int store(const struct option_key *key, void *item, const char *text, struct err *err)
+{
+	static const char *const on_off[] = {"off", "on", NULL};
+	void *value = field(item, key->offset);
+	uint64_t number = 0;
+	int code;
+
+	switch (key->kind) {
+	case OPTION_FLAG:
+		*(bool *)value = true;
+		return 0;
+	case OPTION_BOOL:
+		code = word_index(on_off, text, "", err);
+		if (code >= 0)
+			*(bool *)value = code;
+		return MIN(code, 0);
+	case OPTION_WORD_OR_PATH:
+		if (strchr(text, '/')) {
+			for (code = 0; key->words[code]; code++)
+				;
+			*(int *)value = code;
+			return set_text(text_field(key, item), text, err);
+		}
+		__attribute__((fallthrough));
+	case OPTION_WORD:
+		code = word_index(key->words, text,
+				  key->kind == OPTION_WORD ? "" : ", or a path with a slash in it", err);
+		if (code >= 0)
+			*(int *)value = code;
+		return MIN(code, 0);
+	case OPTION_UINT:
+	case OPTION_FD:
+		code = parse_uint(text, key->min, MIN(key->max ?: INT_MAX, INT_MAX), &number, err);
+		if (!code)
+			*(unsigned int *)value = (unsigned int)number;
+		return code;
+	case OPTION_SIZE:
+		return parse_size(text, key->min, key->max, value, err);
+	case OPTION_TIME:
+		return parse_time(text, key->min, key->max, value, err);
+	case OPTION_MAC:
+		return parse_mac(text, value, err);
+	case OPTION_STRING:
+		return set_text(value, text, err);
+	case OPTION_NAMES:
+		return add_name(key, item, text, err);
+	case OPTION_CHOICE:
+	case OPTION_CHOICE_TEXT:
+	case OPTION_CHOICE_MAYBE:
+		*(int *)value = (int)key->value;
+		return text ? set_text(text_field(key, item), text, err) : 0;
+	}
+	return -EINVAL;
+}
+
+/* ---- one option ---- */
+
+void *option_begin(const struct option_table *table, const struct option *option, void *target, option_set *given,
+		   struct err *err)
+{
+	option_set bit = 1ull << (option - table->options);
+	void **array;
+	size_t *count;
+	char *items;
+
+	if (!option->item_size) {
+		void *item = field(target, option->offset);
+
+		if (*given & bit) {
+			err_set(err, -EINVAL, "given twice; leave one out");
+			return NULL;
+		}
+		*given |= bit;
+		item_done(option, item);
+		return item;
+	}
+	array = field(target, option->offset);
+	count = field(target, option->count_offset);
+	if (*count >= OPTION_MAX_ITEMS) {
+		err_set(err, -EINVAL, "given more than %u times", OPTION_MAX_ITEMS);
+		return NULL;
+	}
+	items = reallocarray(*array, *count + 1, option->item_size);
+	if (!items) {
+		err_sys(err, -ENOMEM, "one more of them");
+		return NULL;
+	}
+	*array = items;
+	*given |= bit;
+	items += (*count)++ * option->item_size;
+	memset(items, 0, option->item_size);
+	item_defaults(option, items);
+	return items;
+}
+
+int option_key_set(const struct option *option, const struct option_key *key, void *item, const char *text,
+		   option_set *keys, struct err *err)
+{
+	option_set bit = 1ull << (key - option->keys);
+	bool takes_text = key->kind != OPTION_FLAG && key->kind != OPTION_CHOICE;
+
+	if (*keys & bit && key->kind != OPTION_NAMES)
+		return err_set(err, -EINVAL, "given twice; leave one out");
+	for (size_t i = 0; is_choice(key) && i < option->key_count; i++)
+		if (is_choice(&option->keys[i]) && *keys >> i & 1)
+			return err_set(err, -EINVAL, "cannot be together with %s; leave one out", option->keys[i].name);
+	if (text && !takes_text)
+		return err_set(err, -EINVAL, "takes no value; write %s alone", key->name);
+	if (!text && takes_text && key->kind != OPTION_CHOICE_MAYBE)
+		return err_set(err, -EINVAL, "needs a value; write %s=%s", key->name, key->help ?: "on");
+	*keys |= bit;
+	return store(key, item, text, err);
+}
+
+int option_end(const struct option *option, option_set keys, struct err *err)
+{
+	bool choice = false, chosen = false;
+
+	for (size_t i = 0; i < option->key_count; i++) {
+		const struct option_key *key = &option->keys[i];
+		bool is_given = keys >> i & 1;
+
+		if (key->required && !is_given)
+			return err_set(err, -EINVAL, "%s is missing; write %s", key->name, option->value);
+		choice |= is_choice(key);
+		chosen |= is_choice(key) && is_given;
+	}
+	if (choice && !chosen)
+		return err_set(err, -EINVAL, "does not say which kind; write %s", option->value);
+	return 0;
+}

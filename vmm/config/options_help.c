@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See options.h. Here: what is printed from the tables. */
+#include "vmm/config/options.h"
+
+#include <stdio.h>
+
+const char *option_format_size(uint64_t bytes, char *buf)
+{
+	static const char units[] = "KMGT";
+	int unit = -1;
+
+	while (bytes && !(bytes & 1023) && unit < 3) {
+		bytes >>= 10;
+		unit++;
+	}
+	snprintf(buf, 24, unit < 0 ? "%llu" : "%llu%c", (unsigned long long)bytes, unit < 0 ? 0 : units[unit]);
+	return buf;
+}
+
+void options_print_help(const struct option_table *table)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		const struct option *option = &table->options[i];
+
+		printf("  --%s%s%s\n        %s\n", option->name, option->value ? " " : "", option->value ?: "", option->help);
+	}
+}
+
+static void print_words(const struct option_key *key)
+{
+	switch (key->kind) {
+	case OPTION_BOOL:
+		fputs("on|off", stdout);
+		break;
+	case OPTION_WORD:
+	case OPTION_WORD_OR_PATH:
+		for (size_t i = 0; key->words[i]; i++)
+			printf("%s%s", i ? "|" : "", key->words[i]);
+		if (key->kind == OPTION_WORD_OR_PATH)
+			fputs("|FILE", stdout);
+		break;
+	default:
+		fputs(key->help ?: "", stdout);
+		break;
+	}
+}
+
+void options_print_words(const struct option_table *table)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		const struct option *option = &table->options[i];
+
+		printf("--%s", option->name);
+		for (size_t k = 0; k < option->key_count; k++) {
+			const struct option_key *key = &option->keys[k];
+
+			if (key->kind == OPTION_FLAG || key->kind == OPTION_NAMES)
+				continue;
+			if (option->plain || (k == 0 && option->bare)) {
+				putchar(' ');
+				print_words(key);
+			}
+			if (option->plain)
+				continue;
+			if (key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_MAYBE)
+				printf(" %s", key->name);
+			if (key->kind != OPTION_CHOICE) {
+				printf(" %s=", key->name);
+				print_words(key);
+			}
+		}
+		putchar('\n');
+	}
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See options.h. Here: the command line, cut into options, parts and keys. */
+#include "vmm/config/options.h"
+
+#include <stdio.h>
+
+/* The length of "key" when text begins with "key=", else 0. */
+static size_t key_length(const char *text)
+{
+	size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+	return text[len] == '=' ? len : 0;
+}
+
+static int unknown_key(const struct option *option, const char *part, size_t len, const char *nearest, struct err *err)
+{
+	char hint[OPTION_HINT];
+
+	return err_set(err, -EINVAL, "--%s: %.*s: unknown key%s%s%s", option->name, (int)MIN(len, 60u), part,
+		       option_hint("", nearest, hint), nearest ? "" : "; write ", nearest ? "" : option->value);
+}
+
+/* One part between commas: key=value, a key alone, or the first part's bare value. */
+static int parse_part(const struct option *option, void *item, char *part, bool first, option_set *keys,
+		      struct err *err)
+{
+	size_t len = key_length(part);
+	const char *nearest = NULL, *text = len ? part + len + 1 : NULL;
+	const struct option_key *key = option_key_lookup(option, part, len ?: strlen(part), &nearest);
+	int code;
+
+	if (!key && part[0] == '-') {
+		for (size_t i = 0; i < option->key_count; i++)
+			if (option->keys[i].kind == OPTION_NAMES)
+				key = &option->keys[i];
+		text = part + 1;
+	}
+	/* Beside keys that stand alone ("pty"), only what looks like a path is a bare value. */
+	if (!key && !len && first && option->bare &&
+	    (option->keys[0].kind != OPTION_CHOICE_TEXT || strchr(part, '/'))) {
+		key = &option->keys[0];
+		text = part;
+	}
+	if (!key)
+		return unknown_key(option, part, len ?: strlen(part), nearest, err);
+	code = option_key_set(option, key, item, text, keys, err);
+	return code ? err_prefix(err, code, "--%s %.100s", option->name, part) : 0;
+}
+
+/* Cuts the next part off *rest at a comma; a doubled comma stands for one of the value's own. NULL at the end. */
+static char *next_part(char **rest)
+{
+	char *part = *rest, *to = part, *from = part;
+
+	if (!part)
+		return NULL;
+	while (*from && (*from != ',' || from[1] == ',')) {
+		from += *from == ',';
+		*to++ = *from++;
+	}
+	*rest = *from ? from + 1 : NULL;
+	*to = 0;
+	return part;
+}
+
+static int parse_value(const struct option *option, void *item, const char *text, struct err *err)
+{
+	_cleanup_(free_ptr) char *copy = NULL;
+	option_set keys = 0;
+	char *rest, *part;
+	int code = 0;
+
+	if (option->plain) {
+		code = option_key_set(option, &option->keys[0], item, text, &keys, err);
+		return !code ? 0 : text ? err_prefix(err, code, "--%s %.100s", option->name, text) :
+		       err_prefix(err, code, "--%s", option->name);
+	}
+	copy = strdup(text);
+	if (!copy)
+		return err_sys(err, -ENOMEM, "--%s", option->name);
+	rest = copy;
+	for (bool first = true; !code && (part = next_part(&rest)); first = false)
+		code = parse_part(option, item, part, first, &keys, err);
+	if (code)
+		return code;
+	code = option_end(option, keys, err);
+	return code ? err_prefix(err, code, "--%s %.100s", option->name, text) : 0;
+}
+
+/* argv[*at] begins with two dashes. Moves *at past what it took. */
+static int parse_option(const struct option_table *table, void *target, option_set *given, int argc, char *const *argv,
+			int *at, struct err *err)
+{
+	const char *name = argv[*at] + 2, *nearest, *text = NULL;
+	size_t len = strcspn(name, "=");
+	const struct option *option = option_lookup(table, name, len, &nearest);
+	char hint[OPTION_HINT];
+	void *item;
+
+	if (!option)
+		return err_set(err, -EINVAL, "--%.*s: unknown option%s", (int)MIN(len, 60u), name,
+			       option_hint("--", nearest, hint));
+	++*at;
+	if (name[len])
+		text = name + len + 1;
+	else if (option->keys[0].kind != OPTION_FLAG) {
+		if (*at >= argc || strncmp(argv[*at], "--", 2) == 0)
+			return err_set(err, -EINVAL, "--%s: needs a value; write --%s%s%s", option->name, option->name,
+				       *at >= argc ? " " : "=", *at >= argc ? option->value : "VALUE if it begins with dashes");
+		text = argv[(*at)++];
+	}
+	item = option_begin(table, option, target, given, err);
+	return item ? parse_value(option, item, text, err) : err_prefix(err, -EINVAL, "--%s", option->name);
+}
+
+int options_parse(const struct option_table *table, void *target, int argc, char *const *argv, const char **operands,
+		  size_t max_operands, struct err *err)
+{
+	option_set given = 0;
+	size_t found = 0;
+	bool ended = false;
+	int at = 0, code;
+
+	for (size_t i = 0; i < max_operands; i++)
+		operands[i] = NULL;
+	while (at < argc) {
+		const char *word = argv[at];
+
+		if (!ended && strcmp(word, "--") == 0) {
+			ended = true;
+			at++;
+		} else if (!ended && strncmp(word, "--", 2) == 0) {
+			code = parse_option(table, target, &given, argc, argv, &at, err);
+			if (code)
+				return code;
+		} else if (!ended && word[0] == '-' && word[1]) {
+			return err_set(err, -EINVAL, "%.60s: unknown option; options begin with two dashes", word);
+		} else if (found == max_operands) {
+			return err_set(err, -EINVAL, "%.100s: unexpected; %s", word,
+				       max_operands ? "one name is enough" : "options begin with two dashes");
+		} else {
+			operands[found++] = word;
+			at++;
+		}
+	}
+	return 0;
+}
+
+const char *options_find(int argc, char *const *argv, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (strncmp(argv[i], "--", 2) != 0 || strncmp(argv[i] + 2, name, len) != 0)
+			continue;
+		if (argv[i][2 + len] == '=')
+			return argv[i] + 2 + len + 1;
+		if (argv[i][2 + len] == 0 && i + 1 < argc)
+			return argv[i + 1];
+	}
+	return NULL;
+}

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See control.h.
+ *
+ * A client has one call under way at a time; what it sends meanwhile waits in its socket. Nothing is read from a
+ * client whose answers have not all been taken.
+ */
+#include "vmm/control/control.h"
+
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#define OUT_PROGRESS KIB(64) /* with more than this waiting, progress is dropped */
+
+struct client {
+	struct control *control;
+	int fd;
+	struct event_source *source;
+	char *in;
+	size_t in_len;
+	char *out;
+	size_t out_len, out_done;
+	int passed;   /* a descriptor that came with the request, or -1 */
+	bool eof;     /* nothing more is read; it ends when everything is answered */
+	bool working; /* client_work is on the stack */
+	struct control_call *call;
+	struct client *next;
+};
+
+struct control_call {
+	struct client *client; /* NULL: it has left */
+	bool more, oneway;
+};
+
+struct control {
+	struct event_loop *loop;
+	int fd;
+	struct event_source *source;
+	const struct control_interface *interface;
+	void *opaque;
+	const struct log *log;
+	struct client *clients;
+	unsigned int client_count;
+};
+
+static bool client_work(struct client *client);
+
+static void client_drop(struct client *client)
+{
+	struct control *control = client->control;
+	struct client **link = &control->clients;
+
+	while (*link != client)
+		link = &(*link)->next;
+	*link = client->next;
+	control->client_count--;
+	if (client->call)
+		client->call->client = NULL;
+	event_source_remove(client->source);
+	close(client->fd);
+	fd_close(&client->passed);
+	free(client->in);
+	free(client->out);
+	free(client);
+}
+
+/* ---- sending ---- */
+
+/* Puts a message behind what waits already; it takes the reference. False when there is no memory. */
+static bool client_queue(struct client *client, json_t *message)
+{
+	char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(9)), *grown;
+	size_t len;
+
+	json_decref(message);
+	if (!text)
+		return false;
+	len = strlen(text) + 1; /* with its zero byte */
+	grown = realloc(client->out, client->out_len + len);
+	if (grown) {
+		memcpy(grown + client->out_len, text, len);
+		client->out = grown;
+		client->out_len += len;
+	}
+	free(text);
+	return grown;
+}
+
+/* Sends what the socket takes. False when the client is gone. */
+static bool client_flush(struct client *client)
+{
+	while (client->out_done < client->out_len) {
+		ssize_t n = send(client->fd, client->out + client->out_done, client->out_len - client->out_done,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		client->out_done += (size_t)n;
+	}
+	free(client->out);
+	client->out = NULL;
+	client->out_len = client->out_done = 0;
+	return true;
+}
+
+static json_t *error_message(const char *interface, const char *name, const char *key, const char *text)
+{
+	json_t *value = json_string(text) ?: json_string("?");
+
+	return json_pack("{s:s++, s:{s:o}}", "error", interface, ".", name, "parameters", key, value);
+}
+
+/* A request that cannot be answered within the protocol: says why and hangs up. */
+static void client_refuse(struct client *client, const char *why)
+{
+	client->eof = true;
+	client->in_len = 0;
+	client_queue(client, error_message(client->control->interface->name, "Failed", "text", why));
+}
+
+/* ---- calls ---- */
+
+static void call_end(struct control_call *call, json_t *message)
+{
+	struct client *client = call->client;
+
+	if (client) {
+		client->call = NULL;
+		if (!call->oneway && !client_queue(client, json_incref(message)))
+			client->eof = true;
+	}
+	json_decref(message);
+	free(call);
+	if (client)
+		client_work(client);
+}
+
+void control_reply(struct control_call *call, json_t *parameters)
+{
+	call_end(call, json_pack("{s:o}", "parameters", parameters ?: json_object()));
+}
+
+void control_progress(struct control_call *call, json_t *parameters)
+{
+	struct client *client = call->client;
+
+	if (!client || !call->more || call->oneway || client->out_len - client->out_done > OUT_PROGRESS) {
+		json_decref(parameters);
+		return;
+	}
+	client_queue(client, json_pack("{s:o, s:b}", "parameters", parameters, "continues", 1));
+	client_work(client);
+}
+
+void control_fail(struct control_call *call, const struct err *err)
+{
+	const char *interface = call->client ? call->client->control->interface->name : "";
+
+	call_end(call, error_message(interface, "Failed", "text", err->text));
+}
+
+void control_bad_parameter(struct control_call *call, const char *parameter)
+{
+	call_end(call, error_message("org.varlink.service", "InvalidParameter", "parameter", parameter));
+}
+
+/* The interface that every Varlink server has. */
+static void call_service(struct control *control, struct control_call *call, const char *method,
+			 const json_t *parameters)
+{
+	const char *wanted;
+
+	if (strcmp(method, "GetInfo") == 0) {
+		control_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "mvmm", "product", "mvmm", "version",
+					      MVMM_VERSION, "url", "", "interfaces", "org.varlink.service",
+					      control->interface->name));
+	} else if (strcmp(method, "GetInterfaceDescription") == 0) {
+		wanted = json_string_value(json_object_get(parameters, "interface"));
+		if (!wanted)
+			control_bad_parameter(call, "interface");
+		else if (strcmp(wanted, control->interface->name) == 0)
+			control_reply(call, json_pack("{s:s}", "description", control->interface->description));
+		else
+			call_end(call, error_message("org.varlink.service", "InterfaceNotFound", "interface", wanted));
+	} else {
+		call_end(call, error_message("org.varlink.service", "MethodNotFound", "method", method));
+	}
+}
+
+static void call_method(struct control *control, struct control_call *call, const char *method,
+			const json_t *parameters)
+{
+	const char *dot = strrchr(method, '.');
+	const struct control_interface *interface = control->interface;
+	size_t len = dot ? (size_t)(dot - method) : 0;
+
+	if (len == strlen("org.varlink.service") && strncmp(method, "org.varlink.service", len) == 0) {
+		call_service(control, call, dot + 1, parameters);
+		return;
+	}
+	if (len != strlen(interface->name) || strncmp(method, interface->name, len) != 0) {
+		call_end(call, error_message("org.varlink.service", "InterfaceNotFound", "interface", method));
+		return;
+	}
+	for (size_t i = 0; i < interface->method_count; i++) {
+		if (strcmp(interface->methods[i].name, dot + 1) == 0) {
+			interface->methods[i].fn(control->opaque, call, parameters);
+			return;
+		}
+	}
+	call_end(call, error_message("org.varlink.service", "MethodNotFound", "method", method));
+}
+
+int control_take_fd(struct control_call *call)
+{
+	return call->client ? take_fd(&call->client->passed) : -1;
+}
+
+/* A request that was cut off the input. */
+static void client_request(struct client *client, json_t *root, const json_error_t *error)
+{
+	json_t *parameters = json_object_get(root, "parameters"), *none = NULL;
+	const char *method = json_string_value(json_object_get(root, "method"));
+	struct control_call *call = NULL;
+	char why[sizeof(error->text) + 40];
+
+	if (!root || !method || (parameters && !json_is_object(parameters))) {
+		snprintf(why, sizeof(why), "not a request: %s",
+			 !root ? error->text : !method ? "no method" : "parameters are no object");
+		client_refuse(client, why);
+		return;
+	}
+	call = calloc(1, sizeof(*call));
+	if (!parameters)
+		parameters = none = json_object();
+	if (!call || !parameters) {
+		free(call);
+		client_refuse(client, "out of memory");
+		return;
+	}
+	call->client = client;
+	call->more = json_is_true(json_object_get(root, "more"));
+	call->oneway = json_is_true(json_object_get(root, "oneway"));
+	client->call = call;
+	call_method(client->control, call, method, parameters);
+	json_decref(none);
+	fd_close(&client->passed);
+}
+
+/* ---- clients ---- */
+
+static bool client_has_request(const struct client *client)
+{
+	return client->in_len && memchr(client->in, 0, client->in_len);
+}
+
+/* Works off the input as far as it is whole and its answers are taken. False when the client is gone. */
+static bool client_requests(struct client *client)
+{
+	while (client_flush(client)) {
+		json_error_t error;
+		json_t *root;
+		size_t len;
+
+		if (client->call || client->out_len)
+			return true;
+		if (!client_has_request(client)) {
+			if (client->in_len < CONTROL_MAX_REQUEST)
+				return true;
+			client_refuse(client, "not a request: longer than 64 KiB");
+			continue;
+		}
+		root = json_loads(client->in, JSON_REJECT_DUPLICATES, &error);
+		len = strlen(client->in) + 1;
+		client->in_len -= len;
+		memmove(client->in, client->in + len, client->in_len);
+		client_request(client, root, &error);
+		json_decref(root);
+	}
+	return false;
+}
+
+/* Does what can be done now and waits for the rest. False when the client was dropped. */
+static bool client_work(struct client *client)
+{
+	uint32_t events = 0;
+	bool alive;
+
+	if (client->working)
+		return true;
+	client->working = true;
+	alive = client_requests(client);
+	client->working = false;
+	if (!alive || (client->eof && !client->call && !client->out_len && !client_has_request(client))) {
+		client_drop(client);
+		return false;
+	}
+	if (client->out_len)
+		events |= EPOLLOUT;
+	else if (!client->eof && !client->call)
+		events |= EPOLLIN;
+	event_source_set(client->source, events);
+	return true;
+}
+
+/* The descriptor of a message, in place of the one before; all beyond the first are closed. */
+static void client_take_passed(struct client *client, struct msghdr *message)
+{
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= header->cmsg_len; i++) {
+			fd_close(&client->passed);
+			memcpy(&client->passed, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+		}
+	}
+}
+
+static ssize_t client_receive(struct client *client, void *to, size_t room)
+{
+	char control[CMSG_SPACE(4 * sizeof(int))] __attribute__((aligned(8)));
+	struct iovec iov = {.iov_base = to, .iov_len = room};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n >= 0)
+		client_take_passed(client, &message);
+	return n;
+}
+
+static void client_read(struct client *client)
+{
+	ssize_t n;
+
+	if (!client->in)
+		client->in = malloc(CONTROL_MAX_REQUEST);
+	if (!client->in) {
+		client->eof = true;
+		return;
+	}
+	n = client_receive(client, client->in + client->in_len, CONTROL_MAX_REQUEST - client->in_len);
+	if (n > 0)
+		client->in_len += (size_t)n;
+	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		client->eof = true;
+}
+
+static void client_event(void *opaque, uint32_t events)
+{
+	struct client *client = opaque;
+
+	if (events & EPOLLIN && !client->eof && client->in_len < CONTROL_MAX_REQUEST)
+		client_read(client);
+	/* Who hung up while its call is under way does not wait for the answer. */
+	if (client_work(client) && events & (EPOLLHUP | EPOLLERR) && (client->call || client->eof))
+		client_drop(client);
+}
+
+static bool peer_may(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+}
+
+static void accept_event(void *opaque, uint32_t events)
+{
+	struct control *control = opaque;
+	_cleanup_(fd_close) int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct client *client;
+	struct err err;
+
+	if (fd < 0)
+		return;
+	if (!peer_may(fd)) {
+		log_warn(control->log, "control socket: a client of another user was refused");
+		return;
+	}
+	if (control->client_count == CONTROL_MAX_CLIENTS) {
+		log_warn(control->log, "control socket: a client beyond %u was refused", CONTROL_MAX_CLIENTS);
+		return;
+	}
+	client = calloc(1, sizeof(*client));
+	if (!client)
+		return;
+	client->control = control;
+	client->passed = -1;
+	if (event_loop_watch(control->loop, fd, EPOLLIN, client_event, client, &client->source, &err)) {
+		log_warn(control->log, "control socket: %s", err.text);
+		free(client);
+		return;
+	}
+	client->fd = take_fd(&fd);
+	client->next = control->clients;
+	control->clients = client;
+	control->client_count++;
+}
+
+int control_create(struct event_loop *loop, int *listen_fd, const struct control_interface *interface, void *opaque,
+		   const struct log *log, struct control **ret, struct err *err)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	int code;
+
+	if (!control)
+		return err_sys(err, -ENOMEM, "control socket");
+	*control = (struct control){.loop = loop, .interface = interface, .opaque = opaque, .log = log};
+	code = event_loop_watch(loop, *listen_fd, EPOLLIN, accept_event, control, &control->source, err);
+	if (code) {
+		free(control);
+		return err_prefix(err, code, "control socket");
+	}
+	control->fd = take_fd(listen_fd);
+	*ret = control;
+	return 0;
+}
+
+void control_destroy(struct control *control)
+{
+	if (!control)
+		return;
+	while (control->clients)
+		client_drop(control->clients);
+	event_source_remove(control->source);
+	fd_close(&control->fd);
+	free(control);
+}

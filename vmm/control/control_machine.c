@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See control_machine.h. The description below is the interface's definition; docs/control.md explains it. */
+#include "vmm/control/control_machine.h"
+
+#include "core/monotonic.h"
+
+
+static const char description[] =
+	"# A running machine\n"
+	"interface io.mvmm.Machine\n"
+	"\n"
+	"# kind: disk, net, vsock, console, ...; further members depend on it\n"
+	"type Device (id: string, kind: string)\n"
+	"\n"
+	"# memory is in bytes, uptime in seconds since the machine was made\n"
+	"method Info() -> (name: string, pid: int, state: string, cpus: int, memory: int, uptime: float, devices: []Device)\n"
+	"\n"
+	"# Stops the guest's CPUs and devices until Resume; fine when it is paused already\n"
+	"method Pause() -> ()\n"
+	"method Resume() -> ()\n"
+	"\n"
+	"# Presses the power button, or with force ends the machine now; the connection closes when it is gone\n"
+	"method Stop(force: ?bool) -> ()\n"
+	"\n"
+	"# Asks the guest to give that many bytes of its memory back, at most all of it; 0 lets it have all again.\n"
+	"# Info's balloon tells how far it got\n"
+	"method SetBalloon(size: int) -> ()\n"
+	"\n"
+	"# Plugs a device of the host in: vfio is written as for mvmm run --vfio. Answers with its id when it is there\n"
+	"method AddDevice(vfio: string) -> (id: string)\n"
+	"\n"
+	"# Asks the guest to let a passed-through device go (timeout: seconds, 30), or with force takes it out at once\n"
+	"method RemoveDevice(id: string, force: ?bool, timeout: ?int) -> ()\n"
+	"\n"
+	"# state: connecting, memory, switching, done, failed, unresolved, none. Sizes are bytes, rates bytes a second, times seconds.\n"
+	"# predicted is the downtime, were it now; downtime and stall (what the guest itself missed) are told in the end, and\n"
+	"# what the steps of it took, of two of them also what the target itself took, and what was expected of them beside memory;\n"
+	"# and whether the kernel read memory where it lies, instead of from a copy, on one stream at least\n"
+	"type Migration (state: string, round: ?int, sent: ?int, left: ?int, device: ?int, dirty_rate: ?int, send_rate: ?int,\n"
+	"  device_assumed: ?bool, throttle: ?int, predicted: ?float, eta: ?float, elapsed: ?float, reason: ?string,\n"
+	"  disk_left: ?int, disk_sent: ?int, downtime: ?float, stall: ?float, paused: ?bool, zero_copy: ?bool,\n"
+	"  steps: ?[string]float, expected: ?[string]float, target_load: ?float, target_start: ?float,\n"
+	"  to: ?string, text: ?string)\n"
+	"\n"
+	"# Moves the machine to where mvmm receive waits: tcp:HOST[:PORT], unix:PATH, or fd with the descriptor of a socket that comes\n"
+	"# along. Answers when it has gone, and with more tells how it goes. on_timeout: cancel or stop-and-copy; compress: none or zstd;\n"
+	"# copy_disks: none, writable or all\n"
+	"method Migrate(to: string, downtime: ?float, timeout: ?float, on_timeout: ?string, bandwidth: ?int, device_rate: ?int,\n"
+	"  streams: ?int, compress: ?string, copy_disks: ?string, tls: ?string) -> (migration: Migration)\n"
+	"\n"
+	"# How the migration goes, or how the last one ended\n"
+	"method MigrationStatus() -> (migration: Migration)\n"
+	"method MigrationCancel() -> ()\n"
+	"\n"
+	"# When the state is unresolved: the guest goes on here, or the machine ends here because it runs there\n"
+	"method MigrationResolve(continue: bool) -> ()\n"
+	"\n"
+	"error Failed (text: string)\n";
+
+static void finish(struct control_call *call, int code, const struct err *err)
+{
+	if (code)
+		control_fail(call, err);
+	else
+		control_reply(call, NULL);
+}
+
+static void call_pause(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	struct err err;
+
+	finish(call, machine->ops->pause(machine->machine, &err), &err);
+}
+
+static void call_resume(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	struct err err;
+
+	finish(call, machine->ops->resume(machine->machine, &err), &err);
+}
+
+static void call_stop(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	const json_t *force = json_object_get(parameters, "force");
+	struct err err;
+
+	if (force && !json_is_boolean(force) && !json_is_null(force))
+		control_bad_parameter(call, "force");
+	else
+		finish(call, machine->ops->stop(machine->machine, json_is_true(force), &err), &err);
+}
+
+static void call_info(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	const struct machine_config *config = machine->config;
+	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f}", "name", config->name, "pid", (int)getpid(), "cpus",
+				 (int)config->cpus, "memory", (json_int_t)config->memory.size, "uptime",
+				 (double)((monotonic_ns() - machine->started_ns) / 1000000) / 1e3);
+	struct err err;
+	int code = info ? machine->ops->info(machine->machine, info, &err) : err_sys(&err, -ENOMEM, "info");
+
+	if (code) {
+		json_decref(info);
+		control_fail(call, &err);
+	} else {
+		control_reply(call, info);
+	}
+}
+
+static void call_set_balloon(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	const json_t *size = json_object_get(parameters, "size");
+	json_int_t bytes = json_integer_value(size);
+	struct err err;
+
+	if (!json_is_integer(size) || bytes < 0)
+		control_bad_parameter(call, "size");
+	else if ((uint64_t)bytes > machine->config->memory.size)
+		finish(call, err_set(&err, -ERANGE, "the guest has no more than %llu bytes of memory",
+				     (unsigned long long)machine->config->memory.size), &err);
+	else
+		finish(call, machine->ops->balloon(machine->machine, (uint64_t)bytes, &err), &err);
+}
+
+static void call_add_device(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	const char *text = json_string_value(json_object_get(parameters, "vfio"));
+	const char *id;
+	struct err err;
+
+	if (!text)
+		control_bad_parameter(call, "vfio");
+	else if (machine->ops->add_device(machine->machine, text, &id, &err))
+		control_fail(call, &err);
+	else
+		control_reply(call, json_pack("{s:s}", "id", id));
+}
+
+/* The guest has let the device go, or has not. */
+static void removed(void *opaque, int code)
+{
+	struct err err;
+
+	if (code == -ETIMEDOUT)
+		err_set(&err, code, "the guest has not let it go; it stays. --force takes it out all the same");
+	else
+		err_sys(&err, code, "the device stays");
+	finish(opaque, code, &err);
+}
+
+static void call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	const char *id = json_string_value(json_object_get(parameters, "id"));
+	const json_t *timeout = json_object_get(parameters, "timeout");
+	long long seconds = timeout ? (long long)json_integer_value(timeout) : 30;
+	struct err err;
+	int code;
+
+	if (!id || seconds < 1 || seconds > 86400) {
+		control_bad_parameter(call, id ? "timeout" : "id");
+		return;
+	}
+	code = machine->ops->remove_device(machine->machine, id, json_is_true(json_object_get(parameters, "force")),
+					   (unsigned int)seconds * 1000, removed, call, &err);
+	if (code)
+		control_fail(call, &err);
+}
+
+/* ---- migration ---- */
+
+static void call_migrate(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	_cleanup_(fd_close) int fd = control_take_fd(call);
+	struct migration_request request;
+	const char *bad = migration_request_from_json(parameters, &request);
+	struct err err;
+
+	if (bad || (strcmp(request.to, "fd") == 0) != (fd >= 0)) {
+		control_bad_parameter(call, bad ?: "to");
+		if (!bad)
+			migration_request_done(&request);
+		return;
+	}
+	if (machine->ops->migrate(machine->machine, &request, &fd, call, &err))
+		control_fail(call, &err);
+}
+
+static void call_migration_status(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+
+	control_reply(call, json_pack("{s:o*}", "migration", machine->ops->migration_status(machine->machine)));
+}
+
+static void call_migration_cancel(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	struct err err;
+
+	finish(call, machine->ops->migration_cancel(machine->machine, &err), &err);
+}
+
+static void call_migration_resolve(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	struct control_machine *machine = opaque;
+	const json_t *go_on = json_object_get(parameters, "continue");
+	struct err err;
+
+	if (json_is_boolean(go_on))
+		finish(call, machine->ops->migration_resolve(machine->machine, json_is_true(go_on), &err), &err);
+	else
+		control_bad_parameter(call, "continue");
+}
+
+static const struct control_method methods[] = {
+	{"AddDevice", call_add_device},
+	{"Info", call_info},
+	{"Migrate", call_migrate},
+	{"MigrationCancel", call_migration_cancel},
+	{"MigrationResolve", call_migration_resolve},
+	{"MigrationStatus", call_migration_status},
+	{"Pause", call_pause},
+	{"RemoveDevice", call_remove_device},
+	{"Resume", call_resume},
+	{"SetBalloon", call_set_balloon},
+	{"Stop", call_stop},
+};
+
+static const struct control_interface interface = {"io.mvmm.Machine", description, methods, ARRAY_SIZE(methods)};
+
+int control_machine_create(struct control_machine *machine, struct event_loop *loop, int *listen_fd,
+			   const struct log *log, struct control **ret, struct err *err)
+{
+	machine->started_ns = monotonic_ns();
+	return control_create(loop, listen_fd, &interface, machine, log, ret, err);
+}

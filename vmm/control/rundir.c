@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See rundir.h.
+ *
+ * The claim is an open-file-description lock on "pid" (fcntl(2), F_OFD_SETLK). Between opening the file and locking it
+ * its owner may have removed it; a claim counts only when the locked file still has a name, else it starts over.
+ */
+#include "vmm/control/rundir.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "vmm/config/config.h"
+
+#define CLAIM_TRIES 50 /* a millisecond apart */
+
+struct rundir {
+	char *path;
+	char name[MACHINE_MAX_NAME + 1];
+	int base_fd, dir_fd, pid_fd;
+};
+
+static void rundir_free(struct rundir *rundir)
+{
+	fd_close(&rundir->base_fd);
+	fd_close(&rundir->dir_fd);
+	fd_close(&rundir->pid_fd);
+	free(rundir->path);
+	free(rundir);
+}
+
+/* Where machines have their folders, into path (PATH_MAX). */
+static int base_path(char *path, struct err *err)
+{
+	const char *base = getenv("XDG_RUNTIME_DIR");
+
+	if (!base || !*base)
+		base = "/run";
+	else if (*base != '/')
+		return err_set(err, -EINVAL, "XDG_RUNTIME_DIR=%.100s: not an absolute path; set it to one", base);
+	if (snprintf(path, PATH_MAX, "%s/mvmm", base) >= PATH_MAX)
+		return err_set(err, -EINVAL, "XDG_RUNTIME_DIR: too long; set it to a shorter path");
+	return 0;
+}
+
+static int open_base(const char *path, bool make, int *ret, struct err *err)
+{
+	_cleanup_(fd_close) int fd = -1;
+	struct stat st;
+
+	if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
+		return err_sys(err, -errno, "the runtime folder %s cannot be made; set XDG_RUNTIME_DIR to a folder of your own",
+			       path);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return err_sys(err, -errno, "the runtime folder %s", path);
+	if (fstat(fd, &st) < 0 || (st.st_uid != geteuid() && st.st_uid != 0))
+		return err_set(err, -EPERM, "the runtime folder %s belongs to another user; set XDG_RUNTIME_DIR to a folder of your own",
+			       path);
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+/* Removes every file in the folder, "pid" last: whoever has it is the owner. */
+static void empty_folder(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)))
+		if (strcmp(entry->d_name, "pid") != 0 && entry->d_type != DT_DIR)
+			unlinkat(dir_fd, entry->d_name, 0);
+	if (dir)
+		closedir(dir);
+}
+
+static pid_t read_pid(int fd)
+{
+	char text[24] = "";
+
+	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
+}
+
+/* Opens and locks the folder's pid file: 0, -EAGAIN when somebody has it (*pid says who), other errnos. */
+static int lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
+{
+	_cleanup_(fd_close) int fd = openat(dir_fd, "pid", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0600);
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct stat st;
+
+	if (fd < 0)
+		return -errno;
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+		*pid = read_pid(fd);
+		return errno == EACCES ? -EAGAIN : -errno;
+	}
+	if (fstat(fd, &st) < 0 || st.st_nlink == 0)
+		return -ENOENT;
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+static int try_claim(struct rundir *rundir, pid_t *pid)
+{
+	bool stale = mkdirat(rundir->base_fd, rundir->name, 0700) < 0;
+	char text[24];
+	int code, len;
+
+	if (stale && errno != EEXIST)
+		return -errno;
+	fd_close(&rundir->dir_fd);
+	rundir->dir_fd = openat(rundir->base_fd, rundir->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (rundir->dir_fd < 0)
+		return -errno;
+	code = lock_pid(rundir->dir_fd, O_CREAT, &rundir->pid_fd, pid);
+	if (code)
+		return code;
+	if (stale) {
+		empty_folder(rundir->dir_fd);
+		if (ftruncate(rundir->pid_fd, 0) < 0)
+			return -errno;
+	}
+	len = snprintf(text, sizeof(text), "%d\n", getpid());
+	return pwrite(rundir->pid_fd, text, (size_t)len, 0) == len ? 0 : -EIO;
+}
+
+/*
+ * -ENOENT: the last owner was just leaving. -EAGAIN without a live process: somebody is just clearing away, or has not
+ * written its number yet. Both pass.
+ */
+static int claim(struct rundir *rundir, pid_t *pid)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	int code = -ENOENT;
+
+	for (int tries = 0; tries < CLAIM_TRIES && (code == -ENOENT || code == -EAGAIN); tries++) {
+		if (tries)
+			nanosleep(&moment, NULL);
+		*pid = 0;
+		code = try_claim(rundir, pid);
+		if (code == -EAGAIN && *pid > 0 && (kill(*pid, 0) == 0 || errno != ESRCH))
+			break;
+	}
+	return code;
+}
+
+int rundir_claim(const char *name, struct rundir **ret, struct err *err)
+{
+	struct rundir *rundir = calloc(1, sizeof(*rundir));
+	char path[PATH_MAX];
+	pid_t pid = 0;
+	int code;
+
+	if (!rundir)
+		return err_sys(err, -ENOMEM, "--name %s", name);
+	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = -1;
+	snprintf(rundir->name, sizeof(rundir->name), "%s", name);
+	code = machine_name_check(name, err) ?: base_path(path, err) ?: open_base(path, true, &rundir->base_fd, err);
+	if (!code && asprintf(&rundir->path, "%s/%s", path, name) < 0) {
+		rundir->path = NULL;
+		code = err_sys(err, -ENOMEM, "--name %s", name);
+	}
+	if (!code) {
+		code = claim(rundir, &pid);
+		if (code == -EAGAIN)
+			code = err_set(err, -EADDRINUSE, "--name %s: in use by process %d; choose another name or stop that machine",
+				       name, pid);
+		else if (code)
+			code = err_sys(err, code, "--name %s: the folder %s", name, rundir->path);
+	}
+	if (code) {
+		rundir_free(rundir);
+		return code;
+	}
+	*ret = rundir;
+	return 0;
+}
+
+void rundir_release(struct rundir *rundir)
+{
+	if (!rundir)
+		return;
+	empty_folder(rundir->dir_fd);
+	unlinkat(rundir->dir_fd, "pid", 0);
+	unlinkat(rundir->base_fd, rundir->name, AT_REMOVEDIR);
+	rundir_free(rundir);
+}
+
+const char *rundir_path(const struct rundir *rundir)
+{
+	return rundir->path;
+}
+
+/* The address of a socket in a folder: its path, or by way of the open folder where that is too long for an address. */
+static socklen_t socket_address(const char *path, int dir_fd, struct sockaddr_un *address)
+{
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	if (snprintf(address->sun_path, sizeof(address->sun_path), "%s/control.sock", path) >=
+	    (int)sizeof(address->sun_path))
+		snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/control.sock", dir_fd);
+	return sizeof(*address);
+}
+
+int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un address;
+	socklen_t len = socket_address(rundir->path, rundir->dir_fd, &address);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, 16) < 0)
+		return err_sys(err, -errno, "control socket in %s", rundir->path);
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+/* ---- for those who talk to machines ---- */
+
+int rundir_connect(const char *name, int *ret_fd, struct err *err)
+{
+	_cleanup_(fd_close) int dir_fd = -1;
+	_cleanup_(fd_close) int fd = -1;
+	char base[PATH_MAX], path[PATH_MAX + MACHINE_MAX_NAME + 2];
+	struct sockaddr_un address;
+	socklen_t len;
+	int code = machine_name_check(name, err) ?: base_path(base, err);
+
+	if (code)
+		return err_prefix(err, code, "%.60s", name);
+	snprintf(path, sizeof(path), "%s/%s", base, name);
+	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	len = socket_address(path, dir_fd, &address);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_sys(err, -errno, "%s: socket", name);
+	if (dir_fd >= 0 && connect(fd, (struct sockaddr *)&address, len) == 0) {
+		*ret_fd = take_fd(&fd);
+		return 0;
+	}
+	if (errno == EACCES || errno == EPERM)
+		return err_sys(err, -errno, "%s: %s", name, path);
+	return err_set(err, -ENOENT, "%s: no machine of this name runs; mvmm ps lists those that do", name);
+}
+
+/* Whether the machine lives; the folder of a dead one is removed. */
+static bool is_live(int base_fd, const char *name, pid_t *pid)
+{
+	_cleanup_(fd_close) int dir_fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_(fd_close) int pid_fd = -1;
+	int code;
+
+	if (dir_fd < 0)
+		return false;
+	code = lock_pid(dir_fd, 0, &pid_fd, pid);
+	if (code == -EAGAIN)
+		return *pid > 0;
+	if (!code) {
+		empty_folder(dir_fd);
+		unlinkat(dir_fd, "pid", 0);
+	}
+	unlinkat(base_fd, name, AT_REMOVEDIR); /* fails where somebody has just come */
+	return false;
+}
+
+int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaque, struct err *err)
+{
+	char path[PATH_MAX];
+	struct dirent *entry;
+	int base_fd, code = base_path(path, err);
+	pid_t pid = 0;
+	DIR *dir;
+
+	if (code)
+		return code;
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	code = open_base(path, false, &base_fd, err);
+	if (code)
+		return code;
+	dir = fdopendir(base_fd);
+	if (!dir) {
+		close(base_fd);
+		return err_sys(err, -ENOMEM, "%s", path);
+	}
+	while (!code && (entry = readdir(dir)))
+		if (!machine_name_check(entry->d_name, NULL) && is_live(base_fd, entry->d_name, &pid))
+			code = fn(opaque, entry->d_name, pid);
+	closedir(dir);
+	return code;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See clock.h. kvmclock is KVM_GET_CLOCK and KVM_SET_CLOCK; a vCPU's time stamp counter is the host's, scaled where the two run
+ * at different rates, plus an offset that KVM tells and takes (Documentation/virt/kvm/devices/vcpu.rst,
+ * KVM_VCPU_TSC_OFFSET). All counters are moved by one and the same time, so that those in step stay in step. A kernel without
+ * that offset has the counters written instead, which it brings into step by itself.
+ */
+#include "vmm/kvm/clock.h"
+
+#include <sys/ioctl.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#define MSR_TSC 0x10u
+#define MAX_CPUS 254u
+
+/* A guest that was away for longer than this is not told how long: the hosts' clocks differ, or it is a joke. */
+#define MAX_AWAY_NS 60000000000ull
+
+struct clock_image {
+	uint64_t kvmclock; /* ns */
+	uint64_t realtime; /* ns since 1970, UTC; by the host's clock */
+	uint32_t tsc_khz;
+	uint32_t tsc_len;       /* bytes */
+	uint64_t tsc[MAX_CPUS]; /* each vCPU's at that moment */
+};
+
+struct clock {
+	struct kvm *kvm;
+	struct vcpu_set *vcpus;
+	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
+	bool held;
+	struct clock_image now; /* while held */
+};
+
+/* kvmclock and, at the same moment, the host's counter and clock. */
+struct moment {
+	uint64_t kvmclock, realtime, tsc;
+};
+
+static struct kvm_device_attr offset_attr(int64_t *offset)
+{
+	return (struct kvm_device_attr){
+		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset,
+	};
+}
+
+int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, struct clock **ret, struct err *err)
+{
+	struct clock *clock = calloc(1, sizeof(*clock));
+
+	if (!clock)
+		return err_sys(err, -ENOMEM, "clock");
+	clock->kvm = kvm;
+	clock->vcpus = vcpus;
+	*ret = clock;
+	return 0;
+}
+
+void clock_destroy(struct clock *clock)
+{
+	free(clock);
+}
+
+static uint64_t wall_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Where KVM does not tell the three together they are read one after the other. */
+static int look(const struct clock *clock, struct moment *ret, struct err *err)
+{
+	struct kvm_clock_data data = {0};
+
+	if (ioctl(clock->kvm->vm_fd, KVM_GET_CLOCK, &data) < 0)
+		return err_sys(err, -errno, "KVM_GET_CLOCK");
+	ret->kvmclock = data.clock;
+	ret->tsc = data.flags & KVM_CLOCK_HOST_TSC ? data.host_tsc : __rdtsc();
+	ret->realtime = data.flags & KVM_CLOCK_REALTIME ? data.realtime : wall_clock();
+	return 0;
+}
+
+/* The host's counter at the guest's rate. */
+static uint64_t scaled(const struct clock *clock, uint64_t host_tsc)
+{
+	unsigned int khz = vcpu_set_tsc_khz(clock->vcpus), host = vcpu_set_host_tsc_khz(clock->vcpus);
+
+	return khz == host ? host_tsc : (uint64_t)((unsigned __int128)host_tsc * khz / host);
+}
+
+/* ---- one vCPU's counter ---- */
+
+static int read_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t *ret,
+		    struct err *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msr = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+	int fd = vcpu_set_fd(clock->vcpus, index);
+	int64_t offset;
+	struct kvm_device_attr attr = offset_attr(&offset);
+
+	if (clock->by_offset) {
+		if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
+			return err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index);
+		*ret = scaled(clock, moment->tsc) + (uint64_t)offset;
+		return 0;
+	}
+	if (ioctl(fd, KVM_GET_MSRS, &msr) != 1)
+		return err_sys(err, -errno, "vCPU %u: TSC", index);
+	*ret = msr.entry.data;
+	return 0;
+}
+
+static int write_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t value,
+		     struct err *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msr = {.head.nmsrs = 1, .entry = {.index = MSR_TSC, .data = value}};
+	int fd = vcpu_set_fd(clock->vcpus, index);
+	int64_t offset = (int64_t)(value - scaled(clock, moment->tsc));
+	struct kvm_device_attr attr = offset_attr(&offset);
+
+	if (clock->by_offset)
+		return ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index) : 0;
+	return ioctl(fd, KVM_SET_MSRS, &msr) != 1 ? err_sys(err, -errno, "vCPU %u: TSC", index) : 0;
+}
+
+/* ---- hold ---- */
+
+static void find_offset_attr(struct clock *clock)
+{
+	int64_t offset;
+	struct kvm_device_attr attr = offset_attr(&offset);
+
+	clock->by_offset = ioctl(vcpu_set_fd(clock->vcpus, 0), KVM_HAS_DEVICE_ATTR, &attr) == 0;
+}
+
+int clock_hold(struct clock *clock, struct err *err)
+{
+	unsigned int count = vcpu_set_count(clock->vcpus);
+	struct clock_image now = {.tsc_khz = vcpu_set_tsc_khz(clock->vcpus), .tsc_len = count * (uint32_t)sizeof(now.tsc[0])};
+	struct moment moment;
+	int code;
+
+	if (clock->held)
+		return 0;
+	find_offset_attr(clock);
+	code = look(clock, &moment, err);
+	for (unsigned int i = 0; i < count && code == 0; i++)
+		code = read_tsc(clock, i, &moment, &now.tsc[i], err);
+	if (code < 0)
+		return code;
+	now.kvmclock = moment.kvmclock;
+	now.realtime = moment.realtime;
+	clock->now = now;
+	clock->held = true;
+	return 0;
+}
+
+void clock_release(struct clock *clock)
+{
+	clock->held = false;
+}
+
+/* ---- save and load ---- */
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct clock *clock = object;
+
+	if (!clock->held)
+		return err_set(err, -EBUSY, "the machine is not paused");
+	*(struct clock_image *)into = clock->now;
+	return 0;
+}
+
+/* How long the guest was away, in ns, by the two hosts' clocks; 0 where those cannot be right. */
+static uint64_t away(const struct clock_image *image)
+{
+	uint64_t now = wall_clock();
+
+	return now > image->realtime && now - image->realtime <= MAX_AWAY_NS ? now - image->realtime : 0;
+}
+
+static int set_kvmclock(const struct clock *clock, const struct clock_image *image, struct err *err)
+{
+	struct kvm_clock_data data = {.clock = image->kvmclock};
+	uint64_t gone = away(image);
+
+	if (gone && kvm_check(clock->kvm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) {
+		data.flags = KVM_CLOCK_REALTIME;
+		data.realtime = image->realtime;
+	} else {
+		data.clock += gone;
+	}
+	return ioctl(clock->kvm->vm_fd, KVM_SET_CLOCK, &data) < 0 ? err_sys(err, -errno, "KVM_SET_CLOCK") : 0;
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct clock *clock = object;
+	const struct clock_image *image = from;
+	unsigned int count = vcpu_set_count(clock->vcpus);
+	struct moment moment;
+	uint64_t passed;
+	int code;
+
+	if (image->tsc_len != count * sizeof(image->tsc[0]))
+		return err_set(err, -EBADMSG, "%u bytes of counters for %u vCPUs", image->tsc_len, count);
+	if (image->tsc_khz != vcpu_set_tsc_khz(clock->vcpus))
+		return err_set(err, -EBADMSG, "the guest's TSC runs at %u kHz, %u kHz were offered", image->tsc_khz,
+			       vcpu_set_tsc_khz(clock->vcpus));
+	/* Nothing below 2^63 ns, 292 years, is out of the question. */
+	if (image->kvmclock >> 63 || image->realtime >> 63)
+		return err_set(err, -EBADMSG, "a time that cannot be");
+	find_offset_attr(clock);
+	code = set_kvmclock(clock, image, err);
+	code = code ?: look(clock, &moment, err);
+	if (code < 0)
+		return code;
+	passed = moment.kvmclock > image->kvmclock ? moment.kvmclock - image->kvmclock : 0;
+	passed = (uint64_t)((unsigned __int128)passed * image->tsc_khz / 1000000);
+	for (unsigned int i = 0; i < count && code == 0; i++)
+		code = write_tsc(clock, i, &moment, image->tsc[i] + passed, err);
+	clock->now = *image;
+	clock->held = code == 0;
+	return code;
+}
+
+static const struct state_field fields[] = {
+	STATE_UINT(struct clock_image, kvmclock, 1),
+	STATE_UINT(struct clock_image, realtime, 1),
+	STATE_UINT(struct clock_image, tsc_khz, 1),
+	STATE_SOME_BYTES(struct clock_image, tsc, 1, tsc_len),
+};
+
+static const struct state_table clock_state = {
+	.name = "clock-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct clock_image), .fill = fill,
+	.apply = apply,
+};
+
+int clock_save(struct clock *clock, struct state_buffer *out, struct err *err)
+{
+	return state_save(&clock_state, clock, out, err);
+}
+
+int clock_load(struct clock *clock, const void *data, size_t len, struct err *err)
+{
+	return state_load(&clock_state, clock, data, len, err);
+}

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CPU that the guest sees: what KVM supports of the host's, with the machine's topology (one socket, a core a
+ * vCPU) and without the features that were masked. A feature that goes takes with it those that are built on it, also
+ * in other leaves. Follows the Intel SDM volume 2 (CPUID), the AMD APM volume 3 appendix E, and the KVM leaves of
+ * Documentation/virt/kvm/x86/cpuid.rst.
+ */
+#include "vmm/kvm/cpuid_x86.h"
+#include "vmm/config/nearest.h"
+#include "vmm/config/options.h"
+
+#include <cpuid.h>
+#include <stdio.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+
+const struct cpuid_feature cpuid_features[] = {
+	{"sse3", 1, 0, ECX, 0}, {"pni", 1, 0, ECX, 0}, {"pclmulqdq", 1, 0, ECX, 1}, {"vmx", 1, 0, ECX, 5},
+	{"ssse3", 1, 0, ECX, 9, "sse3"}, {"fma", 1, 0, ECX, 12, "avx"}, {"cx16", 1, 0, ECX, 13},
+	{"pcid", 1, 0, ECX, 17}, {"sse4_1", 1, 0, ECX, 19, "ssse3"}, {"sse4_2", 1, 0, ECX, 20, "sse4_1"},
+	{"x2apic", 1, 0, ECX, 21}, {"movbe", 1, 0, ECX, 22}, {"popcnt", 1, 0, ECX, 23},
+	{"tsc_deadline_timer", 1, 0, ECX, 24}, {"aes", 1, 0, ECX, 25}, {"xsave", 1, 0, ECX, 26},
+	{"avx", 1, 0, ECX, 28, "xsave"}, {"f16c", 1, 0, ECX, 29, "avx"}, {"rdrand", 1, 0, ECX, 30},
+	{"fsgsbase", 7, 0, EBX, 0}, {"tsc_adjust", 7, 0, EBX, 1}, {"bmi1", 7, 0, EBX, 3}, {"avx2", 7, 0, EBX, 5, "avx"},
+	{"smep", 7, 0, EBX, 7}, {"bmi2", 7, 0, EBX, 8}, {"erms", 7, 0, EBX, 9}, {"invpcid", 7, 0, EBX, 10, "pcid"},
+	{"rtm", 7, 0, EBX, 11}, {"hle", 7, 0, EBX, 4, "rtm"}, {"mpx", 7, 0, EBX, 14, "xsave"},
+	{"avx512f", 7, 0, EBX, 16, "avx2"}, {"avx512dq", 7, 0, EBX, 17, "avx512f"}, {"rdseed", 7, 0, EBX, 18},
+	{"adx", 7, 0, EBX, 19}, {"smap", 7, 0, EBX, 20}, {"avx512ifma", 7, 0, EBX, 21, "avx512f"},
+	{"clflushopt", 7, 0, EBX, 23}, {"clwb", 7, 0, EBX, 24}, {"avx512pf", 7, 0, EBX, 26, "avx512f"},
+	{"avx512er", 7, 0, EBX, 27, "avx512f"}, {"avx512cd", 7, 0, EBX, 28, "avx512f"}, {"sha_ni", 7, 0, EBX, 29, "sse3"},
+	{"avx512bw", 7, 0, EBX, 30, "avx512f"}, {"avx512vl", 7, 0, EBX, 31, "avx512f"},
+	{"avx512vbmi", 7, 0, ECX, 1, "avx512bw"}, {"umip", 7, 0, ECX, 2}, {"pku", 7, 0, ECX, 3, "xsave"},
+	{"avx512_vbmi2", 7, 0, ECX, 6, "avx512bw"}, {"gfni", 7, 0, ECX, 8, "sse3"}, {"vaes", 7, 0, ECX, 9, "avx"},
+	{"vpclmulqdq", 7, 0, ECX, 10, "avx"}, {"avx512_vnni", 7, 0, ECX, 11, "avx512f"},
+	{"avx512_bitalg", 7, 0, ECX, 12, "avx512bw"}, {"avx512_vpopcntdq", 7, 0, ECX, 14, "avx512f"},
+	{"la57", 7, 0, ECX, 16}, {"rdpid", 7, 0, ECX, 22}, {"avx512_4vnniw", 7, 0, EDX, 2, "avx512f"},
+	{"avx512_4fmaps", 7, 0, EDX, 3, "avx512f"}, {"fsrm", 7, 0, EDX, 4},
+	{"avx512_vp2intersect", 7, 0, EDX, 8, "avx512f"}, {"serialize", 7, 0, EDX, 14},
+	{"amx_tile", 7, 0, EDX, 24, "xsave"}, {"amx_bf16", 7, 0, EDX, 22, "amx_tile"},
+	{"avx512_fp16", 7, 0, EDX, 23, "avx512bw"}, {"amx_int8", 7, 0, EDX, 25, "amx_tile"},
+	{"spec_ctrl", 7, 0, EDX, 26}, {"stibp", 7, 0, EDX, 27}, {"arch_capabilities", 7, 0, EDX, 29},
+	{"ssbd", 7, 0, EDX, 31}, {"avx_vnni", 7, 1, EAX, 4, "avx2"}, {"avx512_bf16", 7, 1, EAX, 5, "avx512f"},
+	{"avx_ifma", 7, 1, EAX, 23, "avx2"}, {"xsaveopt", 0xd, 1, EAX, 0, "xsave"}, {"xsavec", 0xd, 1, EAX, 1, "xsave"},
+	{"xgetbv1", 0xd, 1, EAX, 2, "xsave"}, {"xsaves", 0xd, 1, EAX, 3, "xsave"},
+	{"svm", 0x80000001, 0, ECX, 2}, {"abm", 0x80000001, 0, ECX, 5}, {"sse4a", 0x80000001, 0, ECX, 6, "sse3"},
+	{"3dnowprefetch", 0x80000001, 0, ECX, 8}, {"xop", 0x80000001, 0, ECX, 11, "avx"},
+	{"fma4", 0x80000001, 0, ECX, 16, "avx"}, {"tbm", 0x80000001, 0, ECX, 21}, {"nx", 0x80000001, 0, EDX, 20},
+	{"pdpe1gb", 0x80000001, 0, EDX, 26}, {"rdtscp", 0x80000001, 0, EDX, 27},
+	{"constant_tsc", 0x80000007, 0, EDX, 8}, {"clzero", 0x80000008, 0, EBX, 0}, {"ibpb", 0x80000008, 0, EBX, 12},
+	{"kvmclock", 0x40000001, 0, EAX, 3}, {"kvm_pv_eoi", 0x40000001, 0, EAX, 6},
+	{"kvm_steal_time", 0x40000001, 0, EAX, 5}, {"kvm_async_pf", 0x40000001, 0, EAX, 4},
+	{"kvm_pv_unhalt", 0x40000001, 0, EAX, 7}, {"kvm_pv_tlb_flush", 0x40000001, 0, EAX, 9},
+	{"kvm_pv_ipi", 0x40000001, 0, EAX, 11}, {"kvm_poll_control", 0x40000001, 0, EAX, 12},
+	{"kvm_pv_sched_yield", 0x40000001, 0, EAX, 13}, {"kvm_async_pf_int", 0x40000001, 0, EAX, 14},
+};
+const size_t cpuid_feature_count = ARRAY_SIZE(cpuid_features);
+
+struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t function, uint32_t index)
+{
+	for (uint32_t i = 0; i < model->cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *entry = &model->cpuid->entries[i];
+
+		if (entry->function == function && entry->index == index)
+			return entry;
+	}
+	return NULL;
+}
+
+/* The entry of a leaf, added with zeroes when KVM has none; NULL when the table is full. */
+static struct kvm_cpuid_entry2 *get(struct guest_cpu *model, uint32_t function, uint32_t index, uint32_t flags)
+{
+	struct kvm_cpuid_entry2 *entry = cpuid_find(model, function, index);
+
+	if (entry || model->cpuid->nent == CPUID_MAX_ENTRIES)
+		return entry;
+	entry = &model->cpuid->entries[model->cpuid->nent++];
+	*entry = (struct kvm_cpuid_entry2){.function = function, .index = index, .flags = flags};
+	return entry;
+}
+
+uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *entry, enum cpuid_reg reg)
+{
+	uint32_t *const regs[] = {&entry->eax, &entry->ebx, &entry->ecx, &entry->edx};
+
+	return regs[reg];
+}
+
+static void clear_feature(struct guest_cpu *model, const struct cpuid_feature *feature)
+{
+	struct kvm_cpuid_entry2 *entry = cpuid_find(model, feature->leaf, feature->index);
+
+	if (entry)
+		*cpuid_reg(entry, feature->reg) &= ~(1u << feature->bit);
+}
+
+/* Clears every feature of that name and all that are built on it. */
+static bool clear_named(struct guest_cpu *model, const char *name)
+{
+	bool known = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cpuid_features); i++) {
+		if (strcasecmp(cpuid_features[i].name, name) != 0)
+			continue;
+		known = true;
+		clear_feature(model, &cpuid_features[i]);
+		for (size_t j = 0; j < ARRAY_SIZE(cpuid_features); j++)
+			if (cpuid_features[j].needs && strcasecmp(cpuid_features[j].needs, name) == 0)
+				clear_named(model, cpuid_features[j].name);
+	}
+	/* Two names for one bit. */
+	if (strcasecmp(name, "pni") == 0)
+		clear_named(model, "sse3");
+	return known;
+}
+
+static int unknown_feature(const char *name, struct err *err)
+{
+	struct nearest near = nearest_begin(name, strlen(name));
+	char hint[OPTION_HINT];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cpuid_features); i++)
+		nearest_offer(&near, cpuid_features[i].name);
+	return err_set(err, -EINVAL, "--cpu host,-%.60s: unknown feature%s", name,
+		       near.best ? option_hint("-", near.best, hint) : "; names are those of /proc/cpuinfo");
+}
+
+/* The parts of the extended state that nothing uses any more leave leaf 0xd, or the guest would size for them. */
+static void fit_xsave(struct guest_cpu *model)
+{
+	static const struct {
+		uint8_t component;
+		uint32_t leaf;
+		enum cpuid_reg reg;
+		uint8_t bit;
+	} users[] = {
+		{2, 1, ECX, 28}, {3, 7, EBX, 14}, {4, 7, EBX, 14}, {5, 7, EBX, 16}, {6, 7, EBX, 16}, {7, 7, EBX, 16},
+		{9, 7, ECX, 3}, {17, 7, EDX, 24}, {18, 7, EDX, 24},
+	};
+	struct kvm_cpuid_entry2 *main_leaf = cpuid_find(model, 0xd, 0), *basic = cpuid_find(model, 1, 0);
+
+	if (!main_leaf || !basic)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
+		struct kvm_cpuid_entry2 *user = cpuid_find(model, users[i].leaf, 0);
+		struct kvm_cpuid_entry2 *part = cpuid_find(model, 0xd, users[i].component);
+
+		if (user && *cpuid_reg(user, users[i].reg) >> users[i].bit & 1)
+			continue;
+		main_leaf->eax &= ~(1u << users[i].component);
+		if (part)
+			part->eax = part->ebx = part->ecx = part->edx = 0;
+	}
+	if (!(basic->ecx >> 26 & 1))
+		main_leaf->eax = main_leaf->ebx = main_leaf->ecx = main_leaf->edx = 0;
+}
+
+static unsigned int bits_for(unsigned int count)
+{
+	unsigned int bits = 0;
+
+	while (1u << bits < count)
+		bits++;
+	return bits;
+}
+
+/* Leaves 0xb and 0x1f: one thread a core, all cores in one package. */
+static void set_topology_leaf(struct guest_cpu *model, uint32_t leaf)
+{
+	const uint32_t flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+	struct kvm_cpuid_entry2 *thread = get(model, leaf, 0, flags);
+	struct kvm_cpuid_entry2 *core = get(model, leaf, 1, flags), *end = get(model, leaf, 2, flags);
+
+	if (!thread || !core || !end)
+		return;
+	thread->eax = 0;
+	thread->ebx = 1;
+	thread->ecx = 1 << 8;
+	core->eax = bits_for(model->cpus);
+	core->ebx = model->cpus;
+	core->ecx = 1 | 2 << 8;
+	end->eax = end->ebx = 0;
+	end->ecx = 2;
+}
+
+/* The caches of leaf 4 (Intel) and 0x8000001d (AMD): the first levels a core's own, the last one shared by all. */
+static void set_cache_sharing(struct guest_cpu *model, uint32_t leaf)
+{
+	for (uint32_t index = 0; index < 8; index++) {
+		struct kvm_cpuid_entry2 *entry = cpuid_find(model, leaf, index);
+		uint32_t level, sharing, cores = 0;
+
+		if (!entry || !(entry->eax & 0x1f))
+			continue;
+		level = entry->eax >> 5 & 7;
+		sharing = level >= 3 ? (1u << bits_for(model->cpus)) - 1 : 0;
+		if (leaf == 4)
+			cores = MIN((1u << bits_for(model->cpus)) - 1, 63u) << 26;
+		entry->eax = (entry->eax & 0x3fff) | sharing << 14 | cores;
+	}
+}
+
+static void set_topology(struct guest_cpu *model)
+{
+	struct kvm_cpuid_entry2 *basic = cpuid_find(model, 1, 0), *sizes = cpuid_find(model, 0x80000008, 0);
+	struct kvm_cpuid_entry2 *top = cpuid_find(model, 0, 0), *units = cpuid_find(model, 0x8000001e, 0);
+
+	if (basic) {
+		basic->ebx = (basic->ebx & 0xff00) | MIN(1u << bits_for(model->cpus), 255u) << 16;
+		basic->edx = model->cpus > 1 ? basic->edx | 1u << 28 : basic->edx & ~(1u << 28);
+		basic->ecx |= 1u << 31;
+	}
+	if (sizes)
+		sizes->ecx = model->cpus > 1 ? (bits_for(model->cpus) << 12) | (model->cpus - 1) : 0;
+	if (units)
+		units->ebx = units->ecx = 0;
+	set_cache_sharing(model, 4);
+	set_cache_sharing(model, 0x8000001d);
+	set_topology_leaf(model, 0xb);
+	if (top && top->eax < 0xb)
+		top->eax = 0xb;
+	if (top && top->eax >= 0x1f)
+		set_topology_leaf(model, 0x1f);
+}
+
+/* KVM lists the leaves of the processor's name and leaves them empty. Asking for one costs 4 us inside another machine. */
+static void set_brand(struct guest_cpu *model)
+{
+	const struct kvm_cpuid_entry2 *extended = cpuid_find(model, 0x80000000, 0);
+
+	if (!extended || extended->eax < 0x80000004)
+		return;
+	for (uint32_t leaf = 0x80000002; leaf <= 0x80000004; leaf++) {
+		struct kvm_cpuid_entry2 *entry = get(model, leaf, 0, 0);
+
+		if (entry && !(entry->eax | entry->ebx | entry->ecx | entry->edx))
+			__cpuid(leaf, entry->eax, entry->ebx, entry->ecx, entry->edx);
+	}
+}
+
+/* What KVM does for every guest but does not list. */
+static void add_kvm_features(struct kvm *kvm, struct guest_cpu *model)
+{
+	struct kvm_cpuid_entry2 *basic = cpuid_find(model, 1, 0);
+
+	if (basic && kvm_check_host(kvm, KVM_CAP_TSC_DEADLINE_TIMER))
+		basic->ecx |= 1u << 24;
+	if (basic)
+		basic->ecx |= 1u << 21; /* x2APIC: the in-kernel local APIC has it */
+}
+
+static int fetch(struct kvm *kvm, struct guest_cpu *model, struct err *err)
+{
+	model->cpuid->nent = CPUID_MAX_ENTRIES;
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, model->cpuid) < 0)
+		return err_sys(err, -errno, "KVM_GET_SUPPORTED_CPUID");
+	return 0;
+}
+
+struct guest_cpu *cpuid_alloc(unsigned int cpus)
+{
+	struct guest_cpu *model = calloc(1, sizeof(*model));
+
+	if (!model)
+		return NULL;
+	model->cpus = cpus;
+	model->cpuid = calloc(1, sizeof(*model->cpuid) + CPUID_MAX_ENTRIES * sizeof(model->cpuid->entries[0]));
+	if (!model->cpuid)
+		free(take_ptr(model));
+	return model;
+}
+
+int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
+		     struct guest_cpu **ret, struct err *err)
+{
+	struct guest_cpu *model = cpuid_alloc(cpus);
+	struct kvm_cpuid_entry2 *sizes;
+	int code;
+
+	if (!model)
+		return err_sys(err, -ENOMEM, "CPU model");
+	code = fetch(kvm, model, err);
+	if (code < 0) {
+		guest_cpu_destroy(model);
+		return code;
+	}
+	add_kvm_features(kvm, model);
+	for (size_t i = 0; i < masked_count; i++)
+		if (!clear_named(model, masked[i])) {
+			guest_cpu_destroy(model);
+			return unknown_feature(masked[i], err);
+		}
+	fit_xsave(model);
+	set_topology(model);
+	set_brand(model);
+	sizes = cpuid_find(model, 0x80000008, 0);
+	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
+	*ret = model;
+	return 0;
+}
+
+void guest_cpu_destroy(struct guest_cpu *model)
+{
+	if (!model)
+		return;
+	free(model->cpuid);
+	free(model);
+}
+
+uint32_t guest_cpu_apic_id(const struct guest_cpu *model, unsigned int index)
+{
+	return index;
+}
+
+unsigned int guest_cpu_phys_bits(const struct guest_cpu *model)
+{
+	return model->phys_bits;
+}
+
+bool guest_cpu_stable_tsc(const struct guest_cpu *model)
+{
+	const struct kvm_cpuid_entry2 *power = cpuid_find(model, 0x80000007, 0);
+
+	return power && power->edx >> 8 & 1;
+}
+
+int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, struct err *err)
+{
+	uint32_t id = guest_cpu_apic_id(model, index);
+
+	for (uint32_t i = 0; i < model->cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *entry = &model->cpuid->entries[i];
+
+		if (entry->function == 1)
+			entry->ebx = (entry->ebx & 0x00ffffff) | id << 24;
+		else if (entry->function == 0xb || entry->function == 0x1f)
+			entry->edx = id;
+		else if (entry->function == 0x8000001e) {
+			entry->eax = id;
+			entry->ebx = id & 0xff;
+		}
+	}
+	return ioctl(vcpu_fd, KVM_SET_CPUID2, model->cpuid) < 0 ? err_sys(err, -errno, "KVM_SET_CPUID2") : 0;
+}

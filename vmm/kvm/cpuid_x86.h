@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What cpuid_x86.c, which makes the CPU that a guest sees, and cpuid_offer_x86.c, which carries it to another host, share;
+ * nobody else includes it.
+ */
+#pragma once
+
+#include "vmm/kvm/vcpu.h"
+
+#define CPUID_MAX_ENTRIES 256u
+
+enum cpuid_reg { EAX, EBX, ECX, EDX };
+
+struct guest_cpu {
+	unsigned int cpus;
+	unsigned int phys_bits;
+	struct kvm_cpuid2 *cpuid; /* room for CPUID_MAX_ENTRIES */
+};
+
+struct cpuid_feature {
+	const char *name;
+	uint32_t leaf, index;
+	enum cpuid_reg reg;
+	uint8_t bit;
+	const char *needs; /* the feature it is built on */
+};
+
+/* Names are those of /proc/cpuinfo. What needs something comes behind it. */
+extern const struct cpuid_feature cpuid_features[];
+extern const size_t cpuid_feature_count;
+
+/* An empty table, or NULL. */
+struct guest_cpu *cpuid_alloc(unsigned int cpus);
+/* NULL when there is no such entry. */
+struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t function, uint32_t index);
+/* A register of an entry. */
+uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *entry, enum cpuid_reg reg);

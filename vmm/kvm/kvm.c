@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See kvm.h. */
+#include "vmm/kvm/kvm.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+static int open_device(struct err *err)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOENT)
+		return err_set(err, -errno, "/dev/kvm is not there: load the module kvm_intel or kvm_amd, and enable "
+					    "virtualization in the firmware");
+	if (errno == EACCES || errno == EPERM)
+		return err_set(err, -errno, "no right to /dev/kvm: add the user to the group that owns it (usermod -aG kvm "
+					    "USER) and log in again");
+	return err_sys(err, -errno, "/dev/kvm");
+}
+
+int kvm_open(struct kvm *kvm, struct err *err)
+{
+	int version;
+
+	memset(kvm, 0, sizeof(*kvm));
+	kvm->fd = kvm->vm_fd = -1;
+	pthread_mutex_init(&kvm->lock, NULL);
+	kvm->fd = open_device(err);
+	if (kvm->fd < 0)
+		return kvm->fd;
+	version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
+	if (version != KVM_API_VERSION)
+		return err_set(err, -ENOTSUP, "/dev/kvm speaks version %d, not %d", version, KVM_API_VERSION);
+	return 0;
+}
+
+int kvm_create_vm(struct kvm *kvm, struct err *err)
+{
+	int run_size;
+
+	do { /* it may be interrupted while it waits for memory */
+		kvm->vm_fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
+	} while (kvm->vm_fd < 0 && errno == EINTR);
+	if (kvm->vm_fd < 0)
+		return err_sys(err, -errno, "KVM_CREATE_VM");
+	run_size = ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (run_size < (int)sizeof(struct kvm_run))
+		return err_set(err, -ENOTSUP, "KVM_GET_VCPU_MMAP_SIZE gives %d", run_size);
+	kvm->run_size = (size_t)run_size;
+	return kvm_arch_setup(kvm, err);
+}
+
+void kvm_close(struct kvm *kvm)
+{
+	kvm_ring_unmap(kvm);
+	fd_close(&kvm->vm_fd);
+	fd_close(&kvm->fd);
+}
+
+int kvm_check(const struct kvm *kvm, int extension)
+{
+	int value = ioctl(kvm->vm_fd, KVM_CHECK_EXTENSION, extension);
+
+	return MAX(value, 0);
+}
+
+int kvm_check_host(const struct kvm *kvm, int extension)
+{
+	int value = ioctl(kvm->fd, KVM_CHECK_EXTENSION, extension);
+
+	return MAX(value, 0);
+}
+
+int kvm_set_slot(struct kvm *kvm, unsigned int slot, const struct kvm_slot *s, uint64_t size)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.flags = size && s->ram && kvm->tracking ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+		.guest_phys_addr = s->gpa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)s->host,
+	};
+
+	return ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? -errno : 0;
+}
+
+static int add_slot(struct kvm *kvm, struct kvm_slot *s, struct err *err)
+{
+	unsigned int slot = 0;
+	int ret = 0;
+
+	pthread_mutex_lock(&kvm->lock);
+	while (slot < KVM_SLOTS && kvm->slots[slot].size)
+		slot++;
+	if (slot == KVM_SLOTS)
+		ret = -ENOSPC;
+	else if (s->ram && kvm->tracking)
+		ret = kvm_dirty_prepare(kvm, s);
+	if (ret == 0)
+		ret = kvm_set_slot(kvm, slot, s, s->size);
+	if (ret == 0)
+		kvm->slots[slot] = *s;
+	else
+		free(s->kept);
+	pthread_mutex_unlock(&kvm->lock);
+	return ret < 0 ? err_sys(err, ret, "memory slot at 0x%llx, %llu bytes", (unsigned long long)s->gpa,
+				 (unsigned long long)s->size) : 0;
+}
+
+int kvm_map(struct kvm *kvm, uint64_t gpa, uint64_t size, void *host, struct err *err)
+{
+	struct kvm_slot s = {.gpa = gpa, .size = size, .host = host};
+
+	return add_slot(kvm, &s, err);
+}
+
+void kvm_unmap(struct kvm *kvm, uint64_t gpa)
+{
+	pthread_mutex_lock(&kvm->lock);
+	for (unsigned int slot = 0; slot < KVM_SLOTS; slot++) {
+		struct kvm_slot *s = &kvm->slots[slot];
+
+		if (!s->size || s->gpa != gpa)
+			continue;
+		kvm_set_slot(kvm, slot, s, 0);
+		free(s->kept);
+		*s = (struct kvm_slot){0};
+		break;
+	}
+	pthread_mutex_unlock(&kvm->lock);
+}
+
+/* ---- guest memory: each region is a slot ---- */
+
+static int add_region(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
+{
+	struct kvm_slot s = {.gpa = region->gpa, .size = region->size, .host = region->host, .ram = true};
+
+	return add_slot(container_of(listener, struct kvm, listener), &s, err);
+}
+
+static void remove_region(struct guest_memory_listener *listener, const struct guest_region *region)
+{
+	kvm_unmap(container_of(listener, struct kvm, listener), region->gpa);
+}
+
+int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err)
+{
+	static const struct guest_memory_listener_ops ops = {.add = add_region, .remove = remove_region};
+
+	kvm->listener.ops = &ops;
+	return guest_memory_listen(memory, &kvm->listener, err);
+}
+
+/* ---- eventfds ---- */
+
+static int ioeventfd(struct kvm *kvm, uint64_t addr, unsigned int len, int fd, uint32_t flags)
+{
+	struct kvm_ioeventfd arg = {.addr = addr, .len = len, .fd = fd, .flags = flags};
+
+	return ioctl(kvm->vm_fd, KVM_IOEVENTFD, &arg) < 0 ? -errno : 0;
+}
+
+static int attach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
+{
+	return ioeventfd(opaque, addr, len, fd, 0);
+}
+
+static void detach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
+{
+	ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_DEASSIGN);
+}
+
+static int attach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
+{
+	return ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO);
+}
+
+static void detach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
+{
+	ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
+}
+
+int kvm_attach_buses(struct kvm *kvm, struct bus *mmio, struct bus *pio, struct err *err)
+{
+	static const struct bus_eventfd_ops mmio_ops = {.attach = attach_mmio, .detach = detach_mmio};
+	static const struct bus_eventfd_ops pio_ops = {.attach = attach_pio, .detach = detach_pio};
+	int ret = bus_set_eventfd_ops(mmio, &mmio_ops, kvm, err);
+
+	return ret < 0 ? ret : bus_set_eventfd_ops(pio, &pio_ops, kvm, err);
+}

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * KVM's log of written pages as a dirty source (Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG,
+ * KVM_CLEAR_DIRTY_LOG, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), or its rings (kvm_ring.c), which are there instead of a log. Guest
+ * memory is logged, BARs of host devices are not.
+ *
+ * The log of a slot can only be read as a whole. Where KVM lets us clear it ourselves we clear exactly the pages that
+ * are reported, and what was not asked for stays in KVM. Where reading clears it, what was not asked for is kept here
+ * until it is. Either way a page that was written is reported once it is asked for, however the ranges lie.
+ */
+#include "vmm/kvm/kvm.h"
+
+#include "core/bitmap.h"
+
+#include <sys/ioctl.h>
+
+static struct kvm *of(struct dirty_source *source)
+{
+	return container_of(source, struct kvm, dirty);
+}
+
+static size_t pages_of(const struct kvm_slot *slot)
+{
+	return slot->size / GUEST_PAGE_SIZE;
+}
+
+/* ---- start and stop ---- */
+
+/* From the next start on the log is ours to clear. Asked for once: it cannot be undone. Pages that count as written without
+ * being protected would never get into a ring. */
+static void enable_manual(struct kvm *kvm)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
+
+	if (kvm->manual_log || kvm->ring_entries)
+		return;
+	cap.args[0] = (uint64_t)kvm_check(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) &
+		      (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET);
+	kvm->manual_log = cap.args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE &&
+			  ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
+}
+
+int kvm_dirty_prepare(struct kvm *kvm, struct kvm_slot *slot)
+{
+	size_t longs = bitmap_longs(pages_of(slot));
+
+	if (!kvm->ring_entries && longs > kvm->log_longs) {
+		unsigned long *log = reallocarray(kvm->log, longs, sizeof(*log));
+
+		if (!log)
+			return -ENOMEM;
+		kvm->log = log;
+		kvm->log_longs = longs;
+	}
+	if (!kvm->manual_log)
+		slot->kept = calloc(longs, sizeof(*slot->kept));
+	return kvm->manual_log || slot->kept ? 0 : -ENOMEM;
+}
+
+static void end_tracking(struct kvm *kvm)
+{
+	kvm->tracking = false;
+	for (unsigned int i = 0; i < KVM_SLOTS; i++) {
+		struct kvm_slot *slot = &kvm->slots[i];
+
+		if (!slot->size || !slot->ram)
+			continue;
+		kvm_set_slot(kvm, i, slot, slot->size);
+		free(slot->kept);
+		slot->kept = NULL;
+	}
+	free(kvm->log);
+	kvm->log = NULL;
+	kvm->log_longs = 0;
+	kvm_ring_harvest(kvm); /* what is in there shall not count as written another time */
+}
+
+static int begin_tracking(struct kvm *kvm)
+{
+	int ret = 0;
+
+	kvm->tracking = true;
+	kvm->ring_lost = false;
+	for (unsigned int i = 0; i < KVM_SLOTS && ret == 0; i++) {
+		struct kvm_slot *slot = &kvm->slots[i];
+
+		if (!slot->size || !slot->ram)
+			continue;
+		ret = kvm_dirty_prepare(kvm, slot);
+		if (ret == 0)
+			ret = kvm_set_slot(kvm, i, slot, slot->size);
+	}
+	if (ret < 0)
+		end_tracking(kvm);
+	return ret;
+}
+
+static int dirty_start(struct dirty_source *source, struct err *err)
+{
+	struct kvm *kvm = of(source);
+	int ret;
+
+	pthread_mutex_lock(&kvm->lock);
+	enable_manual(kvm);
+	ret = kvm->tracking ? 0 : begin_tracking(kvm);
+	pthread_mutex_unlock(&kvm->lock);
+	return ret < 0 ? err_sys(err, ret, "log of written pages") : 0;
+}
+
+static void dirty_stop(struct dirty_source *source)
+{
+	struct kvm *kvm = of(source);
+
+	pthread_mutex_lock(&kvm->lock);
+	if (kvm->tracking)
+		end_tracking(kvm);
+	pthread_mutex_unlock(&kvm->lock);
+}
+
+/* ---- collect ---- */
+
+/* Pages [first, end) of a slot: the words that hold them, and which bits of the two outer words are theirs. */
+struct span {
+	size_t first, word, last;
+	unsigned long head, tail;
+};
+
+static struct span span_of(size_t first, size_t count)
+{
+	size_t end = first + count;
+
+	return (struct span){
+		.first = first,
+		.word = first / BITS_PER_LONG,
+		.last = (end - 1) / BITS_PER_LONG,
+		.head = ~0ul << first % BITS_PER_LONG,
+		.tail = ~0ul >> (BITS_PER_LONG - 1 - (end - 1) % BITS_PER_LONG),
+	};
+}
+
+static unsigned long mask_of(const struct span *span, size_t word)
+{
+	unsigned long mask = ~0ul;
+
+	if (word == span->word)
+		mask &= span->head;
+	if (word == span->last)
+		mask &= span->tail;
+	return mask;
+}
+
+/* ORs count words into others. Most are zero, and eight at a time are passed over faster than they are written. */
+static void or_words(unsigned long *to, const unsigned long *from, size_t count)
+{
+	size_t i = 0;
+
+	for (; i + 8 <= count; i += 8) {
+		const unsigned long *w = from + i;
+
+		if (!(w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7]))
+			continue;
+		for (size_t n = 0; n < 8; n++)
+			to[i + n] |= w[n];
+	}
+	for (; i < count; i++)
+		to[i] |= from[i];
+}
+
+/* ORs the span's words of log, which have no bit outside the span, into bitmap, whose bit 0 is the span's first page. */
+static void report(const struct span *span, const unsigned long *log, unsigned long *bitmap)
+{
+	size_t shift = span->first % BITS_PER_LONG, count = span->last - span->word + 1;
+
+	log += span->word;
+	if (!shift) {
+		or_words(bitmap, log, count);
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (log[i] >> shift)
+			bitmap[i] |= log[i] >> shift;
+		if (i && log[i] << (BITS_PER_LONG - shift))
+			bitmap[i - 1] |= log[i] << (BITS_PER_LONG - shift);
+	}
+}
+
+/* Clears in KVM what is set in the span's words of log. The first page of a call is a multiple of 64, as is the number of
+ * pages unless they reach the slot's end. */
+static int clear_log(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *log)
+{
+	struct kvm_clear_dirty_log clear = {.slot = index};
+	size_t word = span->word, last = span->last, pages = pages_of(&kvm->slots[index]);
+
+	while (word < last && !log[word])
+		word++;
+	while (last > word && !log[last])
+		last--;
+	if (!log[word])
+		return 0;
+	clear.first_page = word * BITS_PER_LONG;
+	clear.num_pages = (uint32_t)(MIN((last + 1) * BITS_PER_LONG, pages) - clear.first_page);
+	clear.dirty_bitmap = log + word;
+	return ioctl(kvm->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0 ? -errno : 0;
+}
+
+/* Reading has cleared the log: what was not asked for is put away, and what was put away and is asked for comes out. */
+static void sort_out(const struct kvm_slot *slot, const struct span *span, unsigned long *log)
+{
+	for (size_t word = 0; word < bitmap_longs(pages_of(slot)); word++) {
+		unsigned long all = log[word] | slot->kept[word];
+		unsigned long mask = word < span->word || word > span->last ? 0 : mask_of(span, word);
+
+		log[word] = all & mask;
+		slot->kept[word] = all & ~mask;
+	}
+}
+
+static int collect_slot(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *bitmap)
+{
+	const struct kvm_slot *slot = &kvm->slots[index];
+	struct kvm_dirty_log arg = {.slot = index, .dirty_bitmap = kvm->log};
+	unsigned long *log = kvm->log;
+
+	if (ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &arg) < 0)
+		return -errno;
+	if (!kvm->manual_log) {
+		sort_out(slot, span, log);
+		report(span, log, bitmap);
+		return 0;
+	}
+	log[span->word] &= mask_of(span, span->word);
+	log[span->last] &= mask_of(span, span->last);
+	report(span, log, bitmap);
+	return clear_log(kvm, index, span, log);
+}
+
+/* Protects all pages as at the start, and takes them for written, since it is not known which ones were. */
+static int protect_again(struct kvm *kvm)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < KVM_SLOTS && ret == 0; i++) {
+		struct kvm_slot *slot = &kvm->slots[i];
+
+		if (!slot->size || !slot->ram)
+			continue;
+		kvm->tracking = false;
+		ret = kvm_set_slot(kvm, i, slot, slot->size);
+		kvm->tracking = true;
+		ret = ret ?: kvm_set_slot(kvm, i, slot, slot->size);
+		memset(slot->kept, 0xff, bitmap_longs(pages_of(slot)) * sizeof(*slot->kept));
+	}
+	kvm->ring_lost = ret < 0;
+	return ret;
+}
+
+static int collect_rings(struct kvm *kvm, unsigned int index, const struct span *span, size_t count, unsigned long *bitmap)
+{
+	int ret = kvm_ring_harvest(kvm);
+
+	if (ret == 0 && kvm->ring_lost)
+		ret = protect_again(kvm);
+	if (ret == 0)
+		bitmap_take(kvm->slots[index].kept, span->first, count, bitmap);
+	return ret;
+}
+
+/* The slot of guest memory that holds all of the range, or KVM_SLOTS. */
+static unsigned int find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size)
+{
+	unsigned int i = 0;
+
+	for (; i < KVM_SLOTS; i++) {
+		const struct kvm_slot *slot = &kvm->slots[i];
+
+		if (slot->ram && slot->size && gpa >= slot->gpa && gpa - slot->gpa < slot->size &&
+		    size <= slot->size - (gpa - slot->gpa))
+			break;
+	}
+	return i;
+}
+
+static int dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+			 struct err *err)
+{
+	struct kvm *kvm = of(source);
+	unsigned int index;
+	struct span span;
+	bool overrun;
+	int ret = -EINVAL;
+
+	if (!size)
+		return 0;
+	pthread_mutex_lock(&kvm->lock);
+	index = find_slot(kvm, gpa, size);
+	if (kvm->tracking && index < KVM_SLOTS) {
+		span = span_of((gpa - kvm->slots[index].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE);
+		ret = kvm->ring_entries ? collect_rings(kvm, index, &span, size / GUEST_PAGE_SIZE, bitmap) :
+					  collect_slot(kvm, index, &span, bitmap);
+	}
+	overrun = kvm->ring_overrun;
+	pthread_mutex_unlock(&kvm->lock);
+	if (overrun)
+		return err_set(err, -EOVERFLOW, "this host's KVM has lost entries of a ring of written pages, which it let "
+						"overflow; --dirty-tracking log does not need it");
+	return ret < 0 ? err_sys(err, ret, "written pages of 0x%llx, %llu bytes", (unsigned long long)gpa,
+				 (unsigned long long)size) : 0;
+}
+
+static const struct dirty_source_ops dirty_ops = {
+	.start = dirty_start,
+	.stop = dirty_stop,
+	.collect = dirty_collect,
+};
+
+struct dirty_source *kvm_dirty_source(struct kvm *kvm)
+{
+	kvm->dirty.name = "KVM";
+	kvm->dirty.ops = &dirty_ops;
+	return &kvm->dirty;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See kvm.h. On Intel without unrestricted guest mode KVM needs four pages of its own, inside the hole below 4 GiB. */
+#include "vmm/kvm/kvm.h"
+
+#include "boot/layout_x86.h"
+
+#include <sys/ioctl.h>
+
+int kvm_arch_setup(struct kvm *kvm, struct err *err)
+{
+	uint64_t identity = LAYOUT_KVM_IDENTITY;
+
+	if (ioctl(kvm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0)
+		return err_sys(err, -errno, "KVM_SET_IDENTITY_MAP_ADDR");
+	if (ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
+		return err_sys(err, -errno, "KVM_SET_TSS_ADDR");
+	return 0;
+}

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See vcpu.h.
+ *
+ * A vCPU is brought out of KVM_RUN by a signal, whose handler does nothing; kvm_run.immediate_exit closes the gap
+ * between looking at the request and entering the kernel. The signal is the only thing here that belongs to the whole
+ * process: its empty handler is installed when the first set is made.
+ */
+#include "vmm/kvm/vcpu.h"
+
+#include "core/thread.h"
+
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define KICK_SIGNAL (SIGRTMIN + 1)
+
+struct vcpu {
+	struct vcpu_set *set;
+	unsigned int index;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool has_thread;
+	bool entered; /* KVM_RUN was called */
+	unsigned int practised; /* as far as it has come with the set's practices */
+};
+
+struct vcpu_set {
+	struct vcpu_config config;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* under lock */
+	unsigned int pauses;  /* how many want the vCPUs out */
+	unsigned int outside; /* vCPUs that wait in park() */
+	unsigned int threads;
+	unsigned int practices;
+	bool stop;
+	/* read without the lock: pauses or stop is set */
+	bool attention;
+	struct vcpu *vcpus;
+	unsigned int tsc_khz, host_tsc_khz;
+	struct vcpu_arch *arch; /* made when state is first saved or loaded */
+};
+
+/* What a vCPU does after an exit. */
+enum step { STEP_ON, STEP_PARK };
+
+static void on_kick(int sig)
+{
+	(void)sig;
+}
+
+static enum step exit_io(struct vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+	struct bus *pio = vcpu->set->config.pio;
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+
+	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+		if (run->io.direction == KVM_EXIT_IO_OUT)
+			bus_write(pio, run->io.port, data, run->io.size);
+		else
+			bus_read(pio, run->io.port, data, run->io.size);
+	}
+	return STEP_ON;
+}
+
+static enum step exit_mmio(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	struct bus *mmio = vcpu->set->config.mmio;
+
+	if (run->mmio.is_write)
+		bus_write(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+	else
+		bus_read(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+	return STEP_ON;
+}
+
+static enum step tell(struct vcpu *vcpu, enum vcpu_event event)
+{
+	vcpu->set->config.event(vcpu->set->config.opaque, event);
+	return STEP_PARK;
+}
+
+static enum step exit_shutdown(struct vcpu *vcpu)
+{
+	log_info(vcpu->set->config.log, "vCPU %u: the guest reset the machine by a triple fault", vcpu->index);
+	return tell(vcpu, VCPU_SHUTDOWN);
+}
+
+static enum step exit_event(struct vcpu *vcpu)
+{
+	return tell(vcpu, VCPU_SHUTDOWN);
+}
+
+static enum step exit_entry(struct vcpu *vcpu)
+{
+	log_error(vcpu->set->config.log, "vCPU %u cannot enter the guest: hardware reason 0x%llx", vcpu->index,
+		  (unsigned long long)vcpu->run->fail_entry.hardware_entry_failure_reason);
+	return tell(vcpu, VCPU_FAILED);
+}
+
+static enum step exit_internal(struct vcpu *vcpu)
+{
+	log_error(vcpu->set->config.log, "vCPU %u: KVM internal error, suberror %u%s", vcpu->index,
+		  vcpu->run->internal.suberror,
+		  vcpu->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION ?
+			  " (an instruction that it cannot emulate)" : "");
+	return tell(vcpu, VCPU_FAILED);
+}
+
+static enum step exit_ring_full(struct vcpu *vcpu)
+{
+	int ret = kvm_ring_full(vcpu->set->config.kvm, vcpu->index);
+
+	if (ret == 0)
+		return STEP_ON;
+	log_error(vcpu->set->config.log, "vCPU %u: KVM_RESET_DIRTY_RINGS: %s", vcpu->index, strerrordesc_np(-ret));
+	return tell(vcpu, VCPU_FAILED);
+}
+
+static enum step exit_nothing(struct vcpu *vcpu)
+{
+	return STEP_ON;
+}
+
+typedef enum step exit_fn(struct vcpu *vcpu);
+static exit_fn *const exits[] = {
+	[KVM_EXIT_IO] = exit_io,
+	[KVM_EXIT_MMIO] = exit_mmio,
+	[KVM_EXIT_IRQ_WINDOW_OPEN] = exit_nothing,
+	[KVM_EXIT_SHUTDOWN] = exit_shutdown,
+	[KVM_EXIT_FAIL_ENTRY] = exit_entry,
+	[KVM_EXIT_INTR] = exit_nothing,
+	[KVM_EXIT_INTERNAL_ERROR] = exit_internal,
+	[KVM_EXIT_SYSTEM_EVENT] = exit_event,
+	[KVM_EXIT_DIRTY_RING_FULL] = exit_ring_full,
+};
+
+static enum step handle_exit(struct vcpu *vcpu)
+{
+	uint32_t reason = vcpu->run->exit_reason;
+
+	if (reason < ARRAY_SIZE(exits) && exits[reason])
+		return exits[reason](vcpu);
+	log_error(vcpu->set->config.log, "vCPU %u left the guest for reason %u, which is not known", vcpu->index, reason);
+	return tell(vcpu, VCPU_FAILED);
+}
+
+/* Goes to KVM, but not into the guest, when that was asked for: see vcpu_set_practise. Lock held; dropped meanwhile. */
+static void practise(struct vcpu *vcpu)
+{
+	struct vcpu_set *set = vcpu->set;
+
+	if (vcpu->practised == set->practices || vcpu->entered)
+		return;
+	vcpu->practised = set->practices;
+	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&set->lock);
+	ioctl(vcpu->fd, KVM_RUN, 0);
+	pthread_mutex_lock(&set->lock);
+}
+
+/* Waits outside the guest while somebody wants that; for good when held. False when the thread shall end. */
+static bool park(struct vcpu *vcpu, bool held)
+{
+	struct vcpu_set *set = vcpu->set;
+	bool stop;
+
+	pthread_mutex_lock(&set->lock);
+	set->outside++;
+	pthread_cond_broadcast(&set->changed);
+	while (!set->stop && (set->pauses || held)) {
+		pthread_cond_wait(&set->changed, &set->lock);
+		practise(vcpu);
+	}
+	set->outside--;
+	stop = set->stop;
+	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&set->lock);
+	return !stop;
+}
+
+/* An exit that KVM left half done (a read whose result it has not taken) is finished before the vCPU rests. An instruction may
+ * leave the guest more than once: each of its exits is answered, until KVM has none and only says that it was interrupted. */
+static enum step complete_exit(struct vcpu *vcpu)
+{
+	enum step step = STEP_ON;
+
+	do
+		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
+	while (ioctl(vcpu->fd, KVM_RUN, 0) == 0 && (step = handle_exit(vcpu)) == STEP_ON);
+	return step;
+}
+
+static void *run_vcpu(void *opaque)
+{
+	struct vcpu *vcpu = opaque;
+	struct vcpu_set *set = vcpu->set;
+	enum step step = STEP_ON;
+	bool alive = true;
+
+	while (alive) {
+		bool wanted = __atomic_load_n(&set->attention, __ATOMIC_ACQUIRE);
+
+		if (step == STEP_ON && wanted && vcpu->entered)
+			step = complete_exit(vcpu);
+		if (step == STEP_PARK || wanted) {
+			alive = park(vcpu, step == STEP_PARK);
+			continue;
+		}
+		vcpu->entered = true;
+		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
+			step = handle_exit(vcpu);
+		} else if (errno != EINTR && errno != EAGAIN) {
+			log_error(set->config.log, "vCPU %u: KVM_RUN: %s", vcpu->index, strerrordesc_np(errno));
+			step = tell(vcpu, VCPU_FAILED);
+		}
+	}
+	return NULL;
+}
+
+static int create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const struct boot_entry *entry, struct err *err)
+{
+	struct kvm *kvm = vcpu->set->config.kvm;
+	void *run;
+	int ret;
+
+	vcpu->fd = ioctl(kvm->vm_fd, KVM_CREATE_VCPU, (unsigned long)guest_cpu_apic_id(model, vcpu->index));
+	if (vcpu->fd < 0)
+		return err_sys(err, -errno, "KVM_CREATE_VCPU");
+	run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (run == MAP_FAILED)
+		return err_sys(err, -errno, "shared page of the vCPU");
+	vcpu->run = run;
+	ret = kvm_ring_map(kvm, vcpu->fd, err);
+	if (ret == 0)
+		ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, err);
+	vcpu->set->tsc_khz = vcpu->set->config.tsc_khz;
+	if (ret == 0)
+		ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc_khz,
+					&vcpu->set->host_tsc_khz, err);
+	return ret < 0 ? ret : vcpu_arch_reset(kvm, vcpu->fd, entry, err);
+}
+
+int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *model, const struct boot_entry *entry,
+		    struct vcpu_set **ret, struct err *err)
+{
+	struct sigaction action = {.sa_handler = on_kick};
+	struct vcpu_set *set = calloc(1, sizeof(*set));
+
+	if (set)
+		set->vcpus = calloc(config->count, sizeof(*set->vcpus));
+	if (!set || !set->vcpus) {
+		free(set);
+		return err_sys(err, -ENOMEM, "vCPUs");
+	}
+	sigaction(KICK_SIGNAL, &action, NULL);
+	set->config = *config;
+	pthread_mutex_init(&set->lock, NULL);
+	pthread_cond_init(&set->changed, NULL);
+	for (unsigned int i = 0; i < config->count; i++)
+		set->vcpus[i] = (struct vcpu){.set = set, .index = i, .fd = -1};
+	for (unsigned int i = 0; i < config->count; i++) {
+		int code = create_vcpu(&set->vcpus[i], model, i ? NULL : entry, err);
+
+		if (code < 0) {
+			vcpu_set_destroy(set);
+			return err_prefix(err, code, "vCPU %u", i);
+		}
+	}
+	*ret = set;
+	return 0;
+}
+
+/* Brings the vCPUs that are in the guest out of it. Lock held. */
+static void kick_all(struct vcpu_set *set)
+{
+	__atomic_store_n(&set->attention, true, __ATOMIC_RELEASE);
+	for (unsigned int i = 0; i < set->config.count; i++) {
+		struct vcpu *vcpu = &set->vcpus[i];
+
+		if (!vcpu->has_thread)
+			continue;
+		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
+		pthread_kill(vcpu->thread, KICK_SIGNAL);
+	}
+}
+
+void vcpu_set_destroy(struct vcpu_set *set)
+{
+	if (!set)
+		return;
+	pthread_mutex_lock(&set->lock);
+	set->stop = true;
+	kick_all(set);
+	pthread_cond_broadcast(&set->changed);
+	pthread_mutex_unlock(&set->lock);
+	for (unsigned int i = 0; i < set->config.count; i++)
+		if (set->vcpus[i].has_thread)
+			pthread_join(set->vcpus[i].thread, NULL);
+	for (unsigned int i = 0; i < set->config.count; i++) {
+		if (set->vcpus[i].run)
+			munmap(set->vcpus[i].run, set->config.kvm->run_size);
+		fd_close(&set->vcpus[i].fd);
+	}
+	pthread_cond_destroy(&set->changed);
+	pthread_mutex_destroy(&set->lock);
+	vcpu_arch_destroy(set->arch);
+	free(set->vcpus);
+	free(set);
+}
+
+static int start_thread(struct vcpu *vcpu)
+{
+	char name[16];
+	sigset_t blocked, old;
+	int ret;
+
+	/* The thread takes the kick signal alone, from its first instruction on. */
+	thread_signals(&blocked);
+	sigdelset(&blocked, KICK_SIGNAL);
+	pthread_sigmask(SIG_SETMASK, &blocked, &old);
+	ret = pthread_create(&vcpu->thread, NULL, run_vcpu, vcpu);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (ret)
+		return -ret;
+	vcpu->has_thread = true;
+	snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
+	pthread_setname_np(vcpu->thread, name);
+	return 0;
+}
+
+int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&set->lock);
+	set->pauses += paused;
+	set->attention |= paused;
+	for (unsigned int i = 0; i < set->config.count && ret == 0; i++) {
+		ret = start_thread(&set->vcpus[i]);
+		set->threads += ret == 0;
+	}
+	pthread_mutex_unlock(&set->lock);
+	return ret < 0 ? err_sys(err, ret, "vCPU thread") : 0;
+}
+
+void vcpu_set_pause(struct vcpu_set *set)
+{
+	pthread_mutex_lock(&set->lock);
+	set->pauses++;
+	kick_all(set);
+	while (set->outside < set->threads)
+		pthread_cond_wait(&set->changed, &set->lock);
+	pthread_mutex_unlock(&set->lock);
+}
+
+void vcpu_set_resume(struct vcpu_set *set)
+{
+	pthread_mutex_lock(&set->lock);
+	set->pauses--;
+	__atomic_store_n(&set->attention, set->pauses > 0 || set->stop, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&set->changed);
+	pthread_mutex_unlock(&set->lock);
+}
+
+void vcpu_set_practise(struct vcpu_set *set)
+{
+	pthread_mutex_lock(&set->lock);
+	set->practices++;
+	pthread_cond_broadcast(&set->changed);
+	pthread_mutex_unlock(&set->lock);
+}
+
+/* ---- for those who save and load ---- */
+
+/* EINVAL: its kernel does not listen. */
+void vcpu_set_tell_paused(struct vcpu_set *set)
+{
+	for (unsigned int i = 0; i < set->config.count; i++)
+		ioctl(set->vcpus[i].fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
+unsigned int vcpu_set_count(const struct vcpu_set *set)
+{
+	return set->config.count;
+}
+
+int vcpu_set_fd(const struct vcpu_set *set, unsigned int index)
+{
+	return set->vcpus[index].fd;
+}
+
+unsigned int vcpu_set_tsc_khz(const struct vcpu_set *set)
+{
+	return set->tsc_khz;
+}
+
+unsigned int vcpu_set_host_tsc_khz(const struct vcpu_set *set)
+{
+	return set->host_tsc_khz;
+}
+
+static int need_arch(struct vcpu_set *set, struct err *err)
+{
+	return set->arch ? 0 : vcpu_arch_create(set->config.kvm, &set->arch, err);
+}
+
+int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer *out, struct err *err)
+{
+	int ret = need_arch(set, err);
+
+	if (ret == 0)
+		ret = vcpu_arch_save(set->arch, set->vcpus[index].fd, out, err);
+	return ret < 0 ? err_prefix(err, ret, "vCPU %u", index) : 0;
+}
+
+int vcpu_set_load(struct vcpu_set *set, unsigned int index, bool trial, const void *data, size_t len, struct err *err)
+{
+	int ret = need_arch(set, err);
+
+	if (ret == 0)
+		ret = vcpu_arch_load(set->arch, set->vcpus[index].fd, trial, data, len, err);
+	return ret < 0 ? err_prefix(err, ret, "vCPU %u", index) : 0;
+}

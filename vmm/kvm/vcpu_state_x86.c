@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All that a vCPU is, saved and loaded (Documentation/virt/kvm/api.rst; the structures are those of linux/kvm.h). What
+ * depends on time, kvmclock and TSC, is in clock_x86.c and is loaded before.
+ *
+ * The order of loading is KVM's: the processor's mode before what it makes legal, the local APIC after the register
+ * that says which kind it is, its timer's deadline after that, events last. Asking for the multiprocessing state comes
+ * first when saving: KVM then takes in what another vCPU has sent, which changes registers.
+ *
+ * Which MSRs there are KVM says. Those that a load brings and this KVM does not have must be zero, as they are in a
+ * processor without them.
+ */
+#include "vmm/kvm/vcpu.h"
+
+#include "core/state.h"
+
+#include <sys/ioctl.h>
+
+#define MAX_MSRS 1024u
+#define MSRS_A_CALL 128u /* KVM takes less than 256 */
+#define MAX_XSAVE 16384u
+#define MAX_NESTED 16384u
+
+#define MSR_TSC 0x10u
+#define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_FEATURE_CONTROL 0x3au
+#define MSR_HYPERV_FIRST 0x40000000u /* which no guest is shown */
+#define MSR_HYPERV_LAST 0x400000ffu
+
+#define LAPIC_TASK_PRIORITY 0x80u
+#define LAPIC_PRIORITY 0xa0u
+#define LAPIC_IN_SERVICE 0x100u
+
+struct vcpu_image {
+	uint32_t mp_state;
+	struct kvm_regs regs;
+	struct kvm_sregs2 sregs;
+	uint64_t xcr0;
+	struct kvm_debugregs debugregs;
+	struct kvm_vcpu_events events;
+	struct kvm_lapic_state lapic;
+	uint64_t tsc_deadline;
+	uint32_t xsave_len, nested_len, msrs_len; /* bytes */
+	uint8_t xsave[MAX_XSAVE];
+	uint8_t nested[MAX_NESTED] __attribute__((aligned(8)));
+	struct kvm_msr_entry msrs[MAX_MSRS];
+};
+
+/* What this KVM can tell of a vCPU. */
+struct vcpu_arch {
+	struct kvm *kvm;
+	uint32_t xsave_size;
+	bool sregs2, xcrs, nested;
+	uint32_t msr_count;
+	uint32_t msrs[MAX_MSRS]; /* those that it lists and that can be read, as far as that is known */
+};
+
+struct vcpu_subject {
+	struct vcpu_arch *arch;
+	int fd;
+	bool trial;
+};
+
+/* ---- which MSRs there are ---- */
+
+static void add_msr(struct vcpu_arch *arch, uint32_t index)
+{
+	if (index == MSR_TSC || index == MSR_TSC_DEADLINE || (index >= MSR_HYPERV_FIRST && index <= MSR_HYPERV_LAST) ||
+	    arch->msr_count == MAX_MSRS)
+		return;
+	for (uint32_t i = 0; i < arch->msr_count; i++)
+		if (arch->msrs[i] == index)
+			return;
+	arch->msrs[arch->msr_count++] = index;
+}
+
+/* Older kernels have the memory types and do not list them. */
+static void add_memory_types(struct vcpu_arch *arch)
+{
+	static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff};
+
+	for (uint32_t msr = 0x200; msr < 0x210; msr++)
+		add_msr(arch, msr);
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		add_msr(arch, fixed[i]);
+}
+
+static int list_msrs(struct vcpu_arch *arch, struct err *err)
+{
+	_cleanup_(free_ptr) struct kvm_msr_list *list = calloc(1, sizeof(*list) + MAX_MSRS * sizeof(list->indices[0]));
+
+	if (!list)
+		return err_sys(err, -ENOMEM, "list of MSRs");
+	list->nmsrs = MAX_MSRS;
+	if (ioctl(arch->kvm->fd, KVM_GET_MSR_INDEX_LIST, list) < 0)
+		return err_sys(err, -errno, "KVM_GET_MSR_INDEX_LIST");
+	for (uint32_t i = 0; i < list->nmsrs; i++)
+		add_msr(arch, list->indices[i]);
+	add_memory_types(arch);
+	return 0;
+}
+
+int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err)
+{
+	struct vcpu_arch *arch = calloc(1, sizeof(*arch));
+	int xsave = kvm_check(kvm, KVM_CAP_XSAVE2), code;
+
+	if (!arch)
+		return err_sys(err, -ENOMEM, "vCPU state");
+	arch->kvm = kvm;
+	arch->sregs2 = kvm_check(kvm, KVM_CAP_SREGS2);
+	arch->xcrs = kvm_check(kvm, KVM_CAP_XCRS);
+	arch->nested = kvm_check(kvm, KVM_CAP_NESTED_STATE);
+	arch->xsave_size = (uint32_t)MAX(xsave, (int)sizeof(struct kvm_xsave));
+	code = arch->xsave_size > MAX_XSAVE ?
+	       err_set(err, -ENOTSUP, "the extended state has %u bytes, this program knows %u", arch->xsave_size, MAX_XSAVE) :
+	       list_msrs(arch, err);
+	if (code < 0) {
+		free(arch);
+		return code;
+	}
+	*ret = arch;
+	return 0;
+}
+
+void vcpu_arch_destroy(struct vcpu_arch *arch)
+{
+	free(arch);
+}
+
+/* ---- one call each ---- */
+
+static int call(int fd, unsigned long request, void *arg, const char *name, struct err *err)
+{
+	return ioctl(fd, request, arg) < 0 ? err_sys(err, -errno, "%s", name) : 0;
+}
+
+#define CALL(request, arg) call(fd, request, arg, #request, err)
+
+/* As many of the entries as KVM takes at once and in order; *done is how many. */
+static int call_msrs(int fd, unsigned long request, struct kvm_msr_entry *entries, uint32_t count, uint32_t *done)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[MSRS_A_CALL];
+	} arg = {.head.nmsrs = MIN(count, MSRS_A_CALL)};
+	int ret;
+
+	memcpy(arg.entries, entries, arg.head.nmsrs * sizeof(*entries));
+	ret = ioctl(fd, request, &arg);
+	if (ret < 0)
+		return -errno;
+	memcpy(entries, arg.entries, (size_t)ret * sizeof(*entries));
+	*done = (uint32_t)ret;
+	return 0;
+}
+
+/* ---- save ---- */
+
+static int get_sregs(const struct vcpu_arch *arch, int fd, struct kvm_sregs2 *ret, struct err *err)
+{
+	struct kvm_sregs sregs;
+	int code;
+
+	if (arch->sregs2)
+		return CALL(KVM_GET_SREGS2, ret);
+	code = CALL(KVM_GET_SREGS, &sregs);
+	/* Both begin alike; the interrupt that the older one ends with is among the events. */
+	if (code == 0)
+		memcpy(ret, &sregs, offsetof(struct kvm_sregs, interrupt_bitmap));
+	return code;
+}
+
+static int get_xcr0(const struct vcpu_arch *arch, int fd, uint64_t *ret, struct err *err)
+{
+	struct kvm_xcrs xcrs = {0};
+	int code = arch->xcrs ? CALL(KVM_GET_XCRS, &xcrs) : 0;
+
+	for (uint32_t i = 0; i < xcrs.nr_xcrs && code == 0; i++)
+		if (xcrs.xcrs[i].xcr == 0)
+			*ret = xcrs.xcrs[i].value;
+	return code;
+}
+
+static int get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+{
+	image->xsave_len = arch->xsave_size;
+	if (arch->xsave_size > sizeof(struct kvm_xsave))
+		return CALL(KVM_GET_XSAVE2, image->xsave);
+	return CALL(KVM_GET_XSAVE, image->xsave);
+}
+
+/* Whether there is more than what every vCPU has. */
+static bool has_guests(const struct kvm_nested_state *state)
+{
+	if (state->size > sizeof(*state))
+		return true;
+	if (state->format == KVM_STATE_NESTED_FORMAT_SVM)
+		return state->flags != KVM_STATE_NESTED_GIF_SET;
+	return state->flags || state->hdr.vmx.vmxon_pa != UINT64_MAX;
+}
+
+static int get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+{
+	struct kvm_nested_state *state = (struct kvm_nested_state *)image->nested;
+	int code;
+
+	if (!arch->nested)
+		return 0;
+	state->size = MAX_NESTED;
+	code = CALL(KVM_GET_NESTED_STATE, state);
+	if (code == 0 && has_guests(state))
+		image->nested_len = MIN(state->size, MAX_NESTED);
+	return code;
+}
+
+/* KVM brings the processor's priority up to date when somebody reads it, and when it is loaded (Intel SDM volume 3, "Task and
+ * Processor Priorities"). What is saved is what it would be then. */
+static void settle_priority(struct kvm_lapic_state *lapic)
+{
+	uint8_t *regs = (uint8_t *)lapic->regs;
+	uint32_t task = get_le32(regs + LAPIC_TASK_PRIORITY) & 0xff, vector = 0;
+
+	for (unsigned int i = 0; i < 8; i++) {
+		uint32_t in_service = get_le32(regs + LAPIC_IN_SERVICE + 16 * i);
+
+		if (in_service)
+			vector = 32 * i + 31 - (uint32_t)__builtin_clz(in_service);
+	}
+	put_le32(regs + LAPIC_PRIORITY, (task & 0xf0) >= (vector & 0xf0) ? task : vector & 0xf0);
+}
+
+/* An MSR that is listed and cannot be read leaves the list. */
+static int get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+{
+	uint32_t at = 0, done;
+
+	for (uint32_t i = 0; i < arch->msr_count; i++)
+		image->msrs[i].index = arch->msrs[i];
+	while (at < arch->msr_count) {
+		uint32_t asked = MIN(arch->msr_count - at, MSRS_A_CALL);
+		int code = call_msrs(fd, KVM_GET_MSRS, image->msrs + at, asked, &done);
+
+		if (code < 0)
+			return err_sys(err, code, "KVM_GET_MSRS");
+		at += done;
+		if (done == asked)
+			continue;
+		arch->msr_count--;
+		memmove(&arch->msrs[at], &arch->msrs[at + 1], (arch->msr_count - at) * sizeof(arch->msrs[0]));
+		memmove(&image->msrs[at], &image->msrs[at + 1], (arch->msr_count - at) * sizeof(image->msrs[0]));
+	}
+	image->msrs_len = arch->msr_count * (uint32_t)sizeof(image->msrs[0]);
+	return 0;
+}
+
+static int fill(void *object, void *into, struct err *err)
+{
+	struct vcpu_subject *vcpu = object;
+	struct vcpu_image *image = into;
+	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE};
+	struct kvm_mp_state mp_state;
+	int fd = vcpu->fd, code = CALL(KVM_GET_MP_STATE, &mp_state);
+	uint32_t done;
+
+	image->mp_state = mp_state.mp_state;
+	code = code ?: CALL(KVM_GET_VCPU_EVENTS, &image->events);
+	code = code ?: CALL(KVM_GET_REGS, &image->regs);
+	code = code ?: get_sregs(vcpu->arch, fd, &image->sregs, err);
+	code = code ?: get_xsave(vcpu->arch, fd, image, err);
+	code = code ?: get_xcr0(vcpu->arch, fd, &image->xcr0, err);
+	code = code ?: get_nested(vcpu->arch, fd, image, err);
+	code = code ?: get_msrs(vcpu->arch, fd, image, err);
+	code = code ?: CALL(KVM_GET_LAPIC, &image->lapic);
+	settle_priority(&image->lapic);
+	code = code ?: CALL(KVM_GET_DEBUGREGS, &image->debugregs);
+	if (code == 0 && call_msrs(fd, KVM_GET_MSRS, &deadline, 1, &done) == 0 && done)
+		image->tsc_deadline = deadline.data;
+	return code;
+}
+
+/* ---- load ---- */
+
+static int set_sregs(const struct vcpu_arch *arch, int fd, const struct kvm_sregs2 *from, struct err *err)
+{
+	struct kvm_sregs2 sregs2 = *from;
+	struct kvm_sregs sregs = {0};
+
+	if (arch->sregs2)
+		return CALL(KVM_SET_SREGS2, &sregs2);
+	memcpy(&sregs, from, offsetof(struct kvm_sregs, interrupt_bitmap));
+	return CALL(KVM_SET_SREGS, &sregs);
+}
+
+static int set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t value, struct err *err)
+{
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = value};
+
+	/* A processor without it has none. */
+	return arch->xcrs && value ? CALL(KVM_SET_XCRS, &xcrs) : 0;
+}
+
+/* KVM reads as much as its own state has, which may be more than was saved. */
+static int set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+{
+	_cleanup_(free_ptr) uint8_t *area = NULL;
+
+	if (image->xsave_len < sizeof(struct kvm_xsave) || image->xsave_len > arch->xsave_size)
+		return err_set(err, -EBADMSG, "the extended state has %u bytes, this host's %u", image->xsave_len,
+			       arch->xsave_size);
+	area = calloc(1, arch->xsave_size);
+	if (!area)
+		return err_sys(err, -ENOMEM, "extended state");
+	memcpy(area, image->xsave, image->xsave_len);
+	return CALL(KVM_SET_XSAVE, area);
+}
+
+static int set_nested(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+{
+	_cleanup_(free_ptr) struct kvm_nested_state *state = NULL;
+
+	if (!image->nested_len)
+		return 0;
+	if (!arch->nested)
+		return err_set(err, -ENOTSUP, "the guest runs guests of its own, and this host's KVM cannot take them over");
+	if (image->nested_len < sizeof(*state))
+		return err_set(err, -EBADMSG, "the state of its guests is cut off");
+	state = malloc(image->nested_len);
+	if (!state)
+		return err_sys(err, -ENOMEM, "state of its guests");
+	memcpy(state, image->nested, image->nested_len);
+	if (state->size != image->nested_len)
+		return err_set(err, -EBADMSG, "the state of its guests has another size");
+	return CALL(KVM_SET_NESTED_STATE, state);
+}
+
+static bool known_msr(const struct vcpu_arch *arch, uint32_t index)
+{
+	for (uint32_t i = 0; i < arch->msr_count; i++)
+		if (arch->msrs[i] == index)
+			return true;
+	return false;
+}
+
+/* The image's MSRs, checked: those that this KVM has, each once. *count is how many. */
+static int check_msrs(const struct vcpu_arch *arch, const struct vcpu_image *image, struct kvm_msr_entry *ret,
+		      uint32_t *count, struct err *err)
+{
+	uint32_t given = image->msrs_len / (uint32_t)sizeof(image->msrs[0]);
+
+	if (image->msrs_len % sizeof(image->msrs[0]))
+		return err_set(err, -EBADMSG, "the MSRs are cut off");
+	*count = 0;
+	for (uint32_t i = 0; i < given; i++) {
+		const struct kvm_msr_entry *msr = &image->msrs[i];
+
+		if (known_msr(arch, msr->index))
+			ret[(*count)++] = (struct kvm_msr_entry){.index = msr->index, .data = msr->data};
+		else if (msr->data)
+			return err_set(err, -ENOTSUP, "this host's KVM has no MSR 0x%x, which is 0x%llx", msr->index,
+				       (unsigned long long)msr->data);
+		for (uint32_t j = 0; j < i; j++)
+			if (image->msrs[j].index == msr->index)
+				return err_set(err, -EBADMSG, "MSR 0x%x twice", msr->index);
+	}
+	return 0;
+}
+
+/* One that cannot be set is no harm while it is zero. */
+static int write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
+{
+	uint32_t at = 0, done;
+
+	while (at < count) {
+		uint32_t asked = MIN(count - at, MSRS_A_CALL);
+		int code = call_msrs(fd, KVM_SET_MSRS, msrs + at, asked, &done);
+
+		if (code < 0)
+			return err_sys(err, code, "KVM_SET_MSRS");
+		at += done;
+		if (done == asked)
+			continue;
+		if (msrs[at].data)
+			return err_set(err, -ENOTSUP, "this host's KVM does not take 0x%llx for MSR 0x%x",
+				       (unsigned long long)msrs[at].data, msrs[at].index);
+		at++;
+	}
+	return 0;
+}
+
+/* What permits virtualisation comes before the state of its guests, which comes before all others. */
+static int set_feature_control(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (msrs[i].index == MSR_FEATURE_CONTROL)
+			return write_msrs(fd, &msrs[i], 1, err);
+	return 0;
+}
+
+static int set_modes(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+{
+	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX_MSRS, sizeof(*msrs));
+	struct kvm_regs regs = image->regs;
+	uint32_t count = 0;
+	int code = msrs ? check_msrs(arch, image, msrs, &count, err) : err_sys(err, -ENOMEM, "MSRs");
+
+	code = code ?: set_feature_control(fd, msrs, count, err);
+	code = code ?: set_sregs(arch, fd, &image->sregs, err);
+	code = code ?: set_nested(arch, fd, image, err);
+	code = code ?: CALL(KVM_SET_REGS, &regs);
+	code = code ?: set_xsave(arch, fd, image, err);
+	code = code ?: set_xcr0(arch, fd, image->xcr0, err);
+	return code ?: write_msrs(fd, msrs, count, err);
+}
+
+static int apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct vcpu_subject *vcpu = object;
+	const struct vcpu_image *image = from;
+	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE, .data = image->tsc_deadline};
+	struct kvm_lapic_state lapic = image->lapic;
+	struct kvm_debugregs debugregs = image->debugregs;
+	struct kvm_vcpu_events events = image->events;
+	struct kvm_mp_state mp_state = {.mp_state = image->mp_state};
+	int fd = vcpu->fd, code;
+
+	/* Guests of its own would still be there if the state that counts had none. */
+	if (vcpu->trial && image->nested_len)
+		return 0;
+	code = set_modes(vcpu->arch, fd, image, err);
+
+	code = code ?: CALL(KVM_SET_LAPIC, &lapic);
+	if (code == 0) /* zero too: it ends one that a trial has set */
+		code = write_msrs(fd, &deadline, 1, err);
+	code = code ?: CALL(KVM_SET_DEBUGREGS, &debugregs);
+	code = code ?: CALL(KVM_SET_MP_STATE, &mp_state);
+	return code ?: CALL(KVM_SET_VCPU_EVENTS, &events);
+}
+
+static const struct state_field fields[] = {
+	STATE_UINT(struct vcpu_image, mp_state, 1),
+	STATE_BYTES(struct vcpu_image, regs, 1),
+	STATE_BYTES(struct vcpu_image, sregs, 1),
+	STATE_UINT(struct vcpu_image, xcr0, 1),
+	STATE_BYTES(struct vcpu_image, debugregs, 1),
+	STATE_BYTES(struct vcpu_image, events, 1),
+	STATE_BYTES(struct vcpu_image, lapic, 1),
+	STATE_UINT(struct vcpu_image, tsc_deadline, 1),
+	STATE_SOME_BYTES(struct vcpu_image, xsave, 1, xsave_len),
+	STATE_SOME_BYTES(struct vcpu_image, nested, 1, nested_len),
+	STATE_SOME_BYTES(struct vcpu_image, msrs, 1, msrs_len),
+};
+
+static const struct state_table vcpu_state = {
+	.name = "vcpu-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct vcpu_image),
+	.fill = fill, .apply = apply,
+};
+
+int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, struct state_buffer *out, struct err *err)
+{
+	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd};
+
+	return state_save(&vcpu_state, &vcpu, out, err);
+}
+
+int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, bool trial, const void *data, size_t len, struct err *err)
+{
+	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd, .trial = trial};
+
+	return state_load(&vcpu_state, &vcpu, data, len, err);
+}

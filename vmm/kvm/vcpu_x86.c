@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The registers with which a vCPU begins (Intel SDM volume 3, "Processor Management and Initialization"; Linux
+ * Documentation/arch/x86/boot.rst, "64-bit boot protocol"; the PVH start info ABI). Only the first vCPU enters the
+ * kernel; the others wait for the INIT and SIPI that it sends.
+ */
+#include "vmm/kvm/vcpu.h"
+
+#include "boot/layout_x86.h"
+
+#include <sys/ioctl.h>
+
+#define CR0_PE (1ull << 0)
+#define CR0_ET (1ull << 4)
+#define CR0_NE (1ull << 5)
+#define CR0_PG (1ull << 31)
+#define CR4_PAE (1ull << 5)
+#define EFER_LME (1ull << 8)
+#define EFER_LMA (1ull << 10)
+
+#define MSR_IA32_MISC_ENABLE 0x1a0u
+#define MISC_ENABLE_FAST_STRING 1ull
+#define MSR_MTRR_DEF_TYPE 0x2ffu
+#define MTRR_ENABLE_WRITE_BACK 0x806ull
+
+static int set_msrs(int vcpu_fd, struct err *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[2];
+	} msrs = {
+		.head.nmsrs = 2,
+		.entries = {
+			{.index = MSR_IA32_MISC_ENABLE, .data = MISC_ENABLE_FAST_STRING},
+			{.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLE_WRITE_BACK},
+		},
+	};
+	int set = ioctl(vcpu_fd, KVM_SET_MSRS, &msrs);
+
+	if (set < 0)
+		return err_sys(err, -errno, "KVM_SET_MSRS");
+	return set == 2 ? 0 : err_set(err, -ENOTSUP, "KVM refuses MSR 0x%x", msrs.entries[set].index);
+}
+
+/* A flat segment over 4 GiB: code (type 11) or data (3); wide is 64-bit code. */
+static struct kvm_segment flat(uint16_t selector, uint8_t type, bool wide)
+{
+	return (struct kvm_segment){
+		.base = 0, .limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
+		.s = 1, .g = 1, .l = wide, .db = !wide,
+	};
+}
+
+static int set_sregs(int vcpu_fd, const struct boot_entry *entry, struct err *err)
+{
+	bool wide = entry->protocol == BOOT_LINUX64;
+	struct kvm_sregs sregs;
+
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
+		return err_sys(err, -errno, "KVM_GET_SREGS");
+	sregs.cs = flat(0x10, 11, wide);
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = flat(0x18, 3, false);
+	sregs.tr = (struct kvm_segment){.selector = 0x20, .limit = 0x67, .type = 11, .present = 1};
+	sregs.gdt = (struct kvm_dtable){.base = entry->gdt, .limit = 5 * 8 - 1};
+	sregs.idt = (struct kvm_dtable){0};
+	sregs.cr0 = CR0_PE | CR0_ET | CR0_NE;
+	sregs.cr4 = 0;
+	sregs.efer = 0;
+	if (wide) {
+		sregs.cr3 = entry->page_tables;
+		sregs.cr4 = CR4_PAE;
+		sregs.cr0 |= CR0_PG;
+		sregs.efer = EFER_LME | EFER_LMA;
+	}
+	return ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) < 0 ? err_sys(err, -errno, "KVM_SET_SREGS") : 0;
+}
+
+static int set_regs(int vcpu_fd, const struct boot_entry *entry, struct err *err)
+{
+	struct kvm_regs regs = {.rflags = 2, .rip = entry->entry};
+
+	if (entry->protocol == BOOT_LINUX64)
+		regs.rsi = entry->params;
+	else
+		regs.rbx = entry->params;
+	return ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0 ? err_sys(err, -errno, "KVM_SET_REGS") : 0;
+}
+
+int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry, struct err *err)
+{
+	int ret = set_msrs(vcpu_fd, err);
+
+	if (ret < 0 || !entry)
+		return ret;
+	ret = set_sregs(vcpu_fd, entry, err);
+	return ret < 0 ? ret : set_regs(vcpu_fd, entry, err);
+}
+
+/* Within 250 parts in a million KVM takes two rates for one. */
+static bool same_rate(unsigned int a, unsigned int b, unsigned int ppm)
+{
+	uint64_t difference = a > b ? a - b : b - a;
+
+	return difference * 1000000 <= (uint64_t)ppm * b;
+}
+
+/*
+ * Without scaling, a guest that reads the time from kvmclock lives with a counter that is a little off: its kernel learns the
+ * rate from there, and timers are late or early by as much. What counts for its offset is then the host's counter as it is.
+ */
+int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
+		      struct err *err)
+{
+	int rate = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+	unsigned int host = (unsigned int)rate;
+
+	if (rate <= 0)
+		return rate < 0 ? err_sys(err, -errno, "KVM_GET_TSC_KHZ") : err_set(err, -ENOTSUP, "KVM does not know its TSC");
+	*khz = *khz ?: host;
+	*host_khz = *khz;
+	if (same_rate(*khz, host, 250))
+		return 0;
+	if (kvm_check(kvm, KVM_CAP_TSC_CONTROL) && ioctl(vcpu_fd, KVM_SET_TSC_KHZ, (unsigned long)*khz) == 0) {
+		*host_khz = host;
+		return 0;
+	}
+	if (!same_rate(*khz, host, stable ? 250 : 10000))
+		return err_set(err, -ENOTSUP, "the guest's time stamp counter runs at %u kHz, this host's at %u kHz, and this "
+					      "processor or its KVM cannot scale it", *khz, host);
+	return 0;
+}

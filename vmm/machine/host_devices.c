@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See host_devices.h. */
+#include "vmm/machine/host_devices.h"
+
+#include "vmm/machine/machine_offer.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+
+/* One device. id is its own; config's strings are copied as far as they are needed again. */
+struct slot {
+	struct host_devices *devices;
+	char *id;
+	struct vfio_pci *pci;
+	bool wanted;      /* the host has asked for it, which was said */
+	bool ejected;     /* the guest has let it go; written on a vCPU's thread */
+	/* while it is asked to leave */
+	struct event_source *timer;
+	host_devices_done_fn *done;
+	void *opaque;
+	struct slot *next;
+};
+
+struct host_devices {
+	struct host_devices_machine machine;
+	struct vfio_space *space; /* made with the first device */
+	pthread_mutex_t space_lock;
+	int kvm_device; /* KVM_DEV_VFIO, or -1 */
+	int iommufd;    /* handed in, kept for the space; -1 */
+	struct event_source *eject;
+	int eject_fd;
+	struct slot *slots;
+	const char *held; /* why devices neither come nor go, or NULL */
+	bool balloon_told;
+};
+
+/* ---- what vfio/ needs of the hypervisor ---- */
+
+static int kvm_tell(struct host_devices *devices, uint64_t attribute, int fd)
+{
+	int32_t value = fd;
+	struct kvm_device_attr attr = {
+		.group = KVM_DEV_VFIO_GROUP, .attr = attribute, .addr = (uintptr_t)&value,
+	};
+
+	return ioctl(devices->kvm_device, KVM_SET_DEVICE_ATTR, &attr) < 0 ? -errno : 0;
+}
+
+static int kvm_add(void *opaque, int fd, struct err *err)
+{
+	struct host_devices *devices = opaque;
+	struct kvm_create_device create = {.type = KVM_DEV_TYPE_VFIO};
+	int ret;
+
+	if (devices->kvm_device < 0) {
+		if (ioctl(devices->machine.kvm->vm_fd, KVM_CREATE_DEVICE, &create) < 0)
+			return err_sys(err, -errno, "KVM_CREATE_DEVICE for VFIO");
+		devices->kvm_device = (int)create.fd;
+	}
+	ret = kvm_tell(devices, KVM_DEV_VFIO_GROUP_ADD, fd);
+	return ret < 0 ? err_sys(err, ret, "KVM_DEV_VFIO_FILE_ADD") : 0;
+}
+
+static void kvm_remove(void *opaque, int fd)
+{
+	kvm_tell(opaque, KVM_DEV_VFIO_GROUP_DEL, fd);
+}
+
+static int map(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
+{
+	struct host_devices *devices = opaque;
+
+	return kvm_map(devices->machine.kvm, gpa, size, host, err);
+}
+
+static void unmap(void *opaque, uint64_t gpa)
+{
+	struct host_devices *devices = opaque;
+
+	kvm_unmap(devices->machine.kvm, gpa);
+}
+
+/* ---- taking one out ---- */
+
+static void pause_vcpus(struct host_devices *devices, void (*change)(struct vcpu_set *set))
+{
+	if (*devices->machine.vcpus)
+		change(*devices->machine.vcpus);
+}
+
+static void unlink_slot(struct host_devices *devices, struct slot *slot)
+{
+	struct slot **link = &devices->slots;
+
+	while (*link != slot)
+		link = &(*link)->next;
+	*link = slot->next;
+}
+
+/* Takes a device out of the list and off the bus, both of which vCPUs look at. */
+static void drop(struct slot *slot, int code)
+{
+	struct host_devices *devices = slot->devices;
+
+	pause_vcpus(devices, vcpu_set_pause);
+	unlink_slot(devices, slot);
+	vfio_pci_destroy(slot->pci);
+	pause_vcpus(devices, vcpu_set_resume);
+	event_source_remove(slot->timer);
+	if (code == 0 && devices->machine.gone)
+		devices->machine.gone(devices->machine.opaque, slot->id);
+	if (slot->done)
+		slot->done(slot->opaque, code);
+	free(slot->id);
+	free(slot);
+}
+
+/* Takes out what the guest has let go, unless that must wait. */
+static void on_eject(void *opaque, uint32_t events)
+{
+	struct host_devices *devices = opaque;
+	struct slot *slot = devices->held ? NULL : devices->slots;
+
+	eventfd_drain(devices->eject_fd);
+	while (slot) {
+		struct slot *next = slot->next;
+
+		if (__atomic_load_n(&slot->ejected, __ATOMIC_ACQUIRE)) {
+			log_info(devices->machine.log, "vfio %s: the guest has let it go", slot->id);
+			drop(slot, 0);
+		}
+		slot = next;
+	}
+}
+
+static unsigned int device_number(const struct slot *slot)
+{
+	struct vfio_pci_info info;
+
+	vfio_pci_get_info(slot->pci, &info);
+	return info.devfn >> 3;
+}
+
+/* On a vCPU's thread. Slots leave the list while no vCPU runs, and join it at its head. */
+static void ejected(void *opaque, unsigned int device)
+{
+	struct host_devices *devices = opaque;
+
+	for (struct slot *slot = devices->slots; slot; slot = slot->next)
+		if (device_number(slot) == device)
+			__atomic_store_n(&slot->ejected, true, __ATOMIC_RELEASE);
+	eventfd_kick(devices->eject_fd);
+}
+
+static void on_timeout(void *opaque, uint32_t events)
+{
+	struct slot *slot = opaque;
+	host_devices_done_fn *done = slot->done;
+
+	event_source_remove(take_ptr(slot->timer));
+	slot->done = NULL;
+	done(slot->opaque, -ETIMEDOUT);
+}
+
+static struct slot *find(const struct host_devices *devices, const char *id)
+{
+	struct slot *slot = devices->slots;
+
+	while (slot && strcmp(slot->id, id) != 0)
+		slot = slot->next;
+	return slot;
+}
+
+int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
+			host_devices_done_fn *done, void *opaque, struct err *err)
+{
+	struct slot *slot = find(devices, id);
+	int ret;
+
+	if (!slot)
+		return err_set(err, -ENOENT, "%s: no passed-through device of that id; mvmm info lists them", id);
+	if (devices->held)
+		return err_set(err, -EBUSY, "%s: %s", id, devices->held);
+	if (slot->done && !force)
+		return err_set(err, -EBUSY, "%s: the guest is being asked already", id);
+	if (force) {
+		drop(slot, 0);
+		done(opaque, 0);
+		return 0;
+	}
+	ret = event_loop_timer(devices->machine.loop, on_timeout, slot, &slot->timer, err);
+	if (ret < 0)
+		return ret;
+	slot->done = done;
+	slot->opaque = opaque;
+	event_timer_set(slot->timer, (uint64_t)timeout_ms * 1000000, 0);
+	power_pci_remove(devices->machine.power, device_number(slot));
+	return 0;
+}
+
+/* ---- what devices say by themselves ---- */
+
+static struct slot *slot_of(struct host_devices *devices, const struct vfio_pci *pci)
+{
+	struct slot *slot = devices->slots;
+
+	while (slot && slot->pci != pci)
+		slot = slot->next;
+	return slot;
+}
+
+/* It has said so itself, and the guest goes on without it. */
+static void on_failed(void *opaque, struct vfio_pci *pci)
+{
+}
+
+static void on_wanted(void *opaque, struct vfio_pci *pci)
+{
+	struct host_devices *devices = opaque;
+	struct slot *slot = slot_of(devices, pci);
+
+	if (!slot || slot->wanted)
+		return;
+	slot->wanted = true;
+	log_info(devices->machine.log, "vfio %s: the host wants it back; asking the guest to let it go", slot->id);
+	power_pci_remove(devices->machine.power, device_number(slot));
+}
+
+/* ---- putting one in ---- */
+
+static int open_device(struct host_devices *devices, const struct vfio_config *config, struct vfio_device **ret,
+		       struct err *err)
+{
+	static const enum vfio_want wants[] = {
+		[VFIO_BACKEND_AUTO] = VFIO_WANT_AUTO, [VFIO_BACKEND_IOMMUFD] = VFIO_WANT_IOMMUFD,
+		[VFIO_BACKEND_LEGACY] = VFIO_WANT_LEGACY, [VFIO_BACKEND_NOIOMMU] = VFIO_WANT_NOIOMMU,
+	};
+	_cleanup_(fd_close) int fd = -1;
+	struct vfio_device_options options = {.device = config->device, .backend = wants[config->backend]};
+	uint8_t token[16];
+	int code;
+
+	if (config->token) {
+		if (vfio_uuid_parse(config->token, token) < 0)
+			return err_set(err, -EINVAL, "--vfio %s,token=%.60s: not a UUID", config->id, config->token);
+		options.vf_token = token;
+	}
+	/* The configuration keeps its descriptor, for the next machine. */
+	if (config->fd >= 0) {
+		fd = fcntl(config->fd, F_DUPFD_CLOEXEC, 3);
+		if (fd < 0)
+			return err_sys(err, -errno, "--vfio fd=%d", config->fd);
+		options.fd = &fd;
+	}
+	pthread_mutex_lock(&devices->space_lock);
+	code = vfio_device_open(devices->space, &options, ret, err);
+	pthread_mutex_unlock(&devices->space_lock);
+	return code;
+}
+
+/* The highest slot that is free: emulated devices, which stay, fill the bus from below. -1 for none. */
+static int free_devfn(const struct host_devices *devices)
+{
+	for (unsigned int device = PCI_DEVICES; device-- > 0;)
+		if (devices->machine.slots & 1u << device && !pci_bus_function(devices->machine.pci, PCI_DEVFN(device, 0)))
+			return PCI_DEVFN(device, 0);
+	return -1;
+}
+
+static int devfn_for(const struct host_devices *devices, const char *id, struct err *err)
+{
+	int devfn = devices->machine.incoming ? machine_offer_devfn(devices->machine.incoming, id, err) : free_devfn(devices);
+
+	if (devfn == -1)
+		return err_set(err, -ENOSPC, "--vfio %s: no slot of the PCI bus is free; remove another device", id);
+	return devfn;
+}
+
+static int add(struct host_devices *devices, const struct vfio_config *config, struct slot **ret, struct err *err)
+{
+	int devfn = devfn_for(devices, config->id, err);
+	static const struct vfio_map_ops map_ops = {.map = map, .unmap = unmap};
+	static const struct vfio_pci_events events = {.failed = on_failed, .wanted = on_wanted};
+	const struct vfio_pci_machine machine = {
+		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,
+		.log = devices->machine.log, .map = &map_ops, .map_opaque = devices, .events = &events,
+		.events_opaque = devices, .space_lock = &devices->space_lock,
+	};
+	const struct vfio_pci_options options = {
+		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
+		.rom_file = config->rom == VFIO_ROM_FILE ? config->rom_file : NULL, .devfn = devfn,
+	};
+	struct slot *slot = calloc(1, sizeof(*slot));
+	struct vfio_device *device = NULL;
+	int code = -ENOMEM;
+
+	if (slot)
+		slot->id = strdup(config->id);
+	if (devfn < 0) {
+		code = devfn;
+	} else if (!slot || !slot->id) {
+		err_sys(err, code, "--vfio %s", config->id);
+	} else {
+		code = open_device(devices, config, &device, err);
+		if (code == 0)
+			code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
+	}
+	if (code < 0) {
+		pthread_mutex_lock(&devices->space_lock);
+		vfio_device_close(device);
+		pthread_mutex_unlock(&devices->space_lock);
+		if (slot)
+			free(slot->id);
+		free(slot);
+		return code;
+	}
+	slot->devices = devices;
+	slot->next = devices->slots;
+	devices->slots = slot;
+	*ret = slot;
+	return 0;
+}
+
+/* The space is made when the first device needs it: a machine without one pays nothing. */
+static int need_space(struct host_devices *devices, struct err *err)
+{
+	const struct vfio_hypervisor hypervisor = {.add = kvm_add, .remove = kvm_remove, .opaque = devices};
+	_cleanup_(fd_close) int fd = devices->iommufd < 0 ? -1 : fcntl(devices->iommufd, F_DUPFD_CLOEXEC, 3);
+	struct vfio_space_options options = {
+		.log = devices->machine.log, .memory = devices->machine.memory, .dirty = devices->machine.dirty,
+		.hypervisor = &hypervisor, .lock = &devices->space_lock,
+	};
+
+	if (devices->space)
+		return 0;
+	if (devices->iommufd >= 0) {
+		if (fd < 0)
+			return err_sys(err, -errno, "--iommufd fd=%d", devices->iommufd);
+		options.iommufd = &fd;
+	}
+	return vfio_space_create(&options, &devices->space, err);
+}
+
+int host_devices_add(struct host_devices *devices, const struct vfio_config *config, struct err *err)
+{
+	struct slot *slot;
+	int code;
+
+	if (find(devices, config->id))
+		return err_set(err, -EEXIST, "%s: a device of that id is there; use another id=", config->id);
+	if (devices->held)
+		return err_set(err, -EBUSY, "%s: %s", config->id, devices->held);
+	code = need_space(devices, err);
+	if (code == 0)
+		code = add(devices, config, &slot, err);
+	if (code < 0)
+		return code;
+	vfio_pci_reset(slot->pci);
+	power_pci_added(devices->machine.power, device_number(slot));
+	return 0;
+}
+
+/* ---- its life ---- */
+
+static int start(struct host_devices *devices, const struct machine_config *config, struct err *err)
+{
+	struct slot *slot;
+	int code;
+
+	devices->eject_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (devices->eject_fd < 0)
+		return err_sys(err, -errno, "eventfd");
+	code = event_loop_watch(devices->machine.loop, devices->eject_fd, EPOLLIN, on_eject, devices, &devices->eject, err);
+	if (code == 0 && config->vfio_count)
+		code = need_space(devices, err);
+	for (size_t i = 0; i < config->vfio_count && code == 0; i++)
+		code = add(devices, &config->vfios[i], &slot, err);
+	if (code < 0)
+		return code;
+	devices->machine.incoming = NULL;
+	for (slot = devices->slots; slot; slot = slot->next)
+		vfio_pci_reset(slot->pci);
+	power_set_ejected(devices->machine.power, ejected, devices);
+	return 0;
+}
+
+/* Dirty sources take it by themselves, and are stopped with a device that is taken out under it. */
+static void init_recursive(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
+int host_devices_create(const struct machine_config *config, const struct host_devices_machine *machine,
+			struct host_devices **ret, struct err *err)
+{
+	struct host_devices *devices = calloc(1, sizeof(*devices));
+	int code;
+
+	if (!devices)
+		return err_sys(err, -ENOMEM, "host devices");
+	devices->machine = *machine;
+	devices->kvm_device = devices->eject_fd = -1;
+	devices->iommufd = config->iommufd;
+	init_recursive(&devices->space_lock);
+	code = start(devices, config, err);
+	if (code < 0) {
+		host_devices_destroy(devices);
+		return code;
+	}
+	*ret = devices;
+	return 0;
+}
+
+void host_devices_destroy(struct host_devices *devices)
+{
+	if (!devices)
+		return;
+	/* What was asked to leave has left with the machine, and the next one is without it. */
+	while (devices->slots)
+		drop(devices->slots, devices->slots->wanted || devices->slots->done ? 0 : -ECANCELED);
+	vfio_space_destroy(devices->space);
+	fd_close(&devices->kvm_device);
+	event_source_remove(devices->eject);
+	fd_close(&devices->eject_fd);
+	pthread_mutex_destroy(&devices->space_lock);
+	free(devices);
+}
+
+struct vfio_pci *host_devices_pci(const struct host_devices *devices, size_t index)
+{
+	const struct slot *slot = devices->slots;
+
+	while (index--)
+		slot = slot->next;
+	return slot->pci;
+}
+
+size_t host_devices_count(const struct host_devices *devices)
+{
+	size_t count = 0;
+
+	for (const struct slot *slot = devices->slots; slot; slot = slot->next)
+		count++;
+	return count;
+}
+
+static const struct slot *at(const struct host_devices *devices, size_t index)
+{
+	const struct slot *slot = devices->slots;
+
+	while (index--)
+		slot = slot->next;
+	return slot;
+}
+
+void host_devices_info(const struct host_devices *devices, size_t index, struct vfio_pci_info *info)
+{
+	vfio_pci_get_info(at(devices, index)->pci, info);
+}
+
+void host_devices_hold(struct host_devices *devices, const char *why)
+{
+	devices->held = why;
+	if (!why)
+		eventfd_kick(devices->eject_fd);
+}
+
+void host_devices_cut_off(struct host_devices *devices, size_t index)
+{
+	vfio_pci_cut_off(at(devices, index)->pci);
+}
+
+int host_devices_release(void *opaque, uint64_t gpa, uint64_t len)
+{
+	struct host_devices *devices = opaque;
+	struct err err;
+	int code;
+
+	pthread_mutex_lock(&devices->space_lock);
+	code = devices->space ? vfio_space_release(devices->space, gpa, len, &err) : 0;
+	pthread_mutex_unlock(&devices->space_lock);
+	if (code < 0 && !devices->balloon_told) {
+		log_info(devices->machine.log, "balloon: pages stay with the guest: %s", err.text);
+		devices->balloon_told = true;
+	}
+	return code;
+}

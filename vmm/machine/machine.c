@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See machine.h. machine_create reads as the list of what a machine is made of, in the order that is fastest: memory
+ * slots before the interrupt controllers, those before the vCPUs, and nothing that can wait before the guest runs.
+ */
+#include "vmm/machine/machine_internal.h"
+
+#include "boot/acpi.h"
+#include "boot/layout_x86.h"
+#include "core/thread.h"
+#include "vmm/machine/machine_offer.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+/* ---- how it ends ---- */
+
+/* The first reason wins. Any thread. */
+static void end(struct machine *machine, enum machine_end reason)
+{
+	enum machine_end running = MACHINE_RUNNING;
+
+	__atomic_compare_exchange_n(&machine->end, &running, reason, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	event_loop_stop(machine->host.loop);
+}
+
+static void on_power(void *opaque, enum power_event event)
+{
+	end(opaque, event == POWER_OFF ? MACHINE_OFF : MACHINE_REBOOT);
+}
+
+static void on_panic(void *opaque, bool loaded)
+{
+	struct machine *machine = opaque;
+
+	/* A guest with a crash kernel loaded goes on in that. */
+	if (!loaded)
+		end(machine, MACHINE_PANIC);
+}
+
+static void on_vcpu(void *opaque, enum vcpu_event event)
+{
+	end(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
+}
+
+enum machine_end machine_end(const struct machine *machine)
+{
+	return __atomic_load_n(&machine->end, __ATOMIC_ACQUIRE);
+}
+
+void machine_stop(struct machine *machine)
+{
+	end(machine, MACHINE_STOPPED);
+}
+
+/* ---- its parts ---- */
+
+/* Nothing needs a descriptor by itself; devices of the host do better with the huge pages that private memory gets on
+ * every host, and shared memory on few. */
+static bool wants_shared(const struct machine_config *config)
+{
+	return config->memory.shared == TOGGLE_ON;
+}
+
+static int create_memory(struct machine *machine, struct err *err)
+{
+	const struct machine_config *config = machine->config;
+	int ret;
+
+	machine->memory = guest_memory_create();
+	machine->mmio = bus_create();
+	machine->pio = bus_create();
+	if (!machine->memory || !machine->mmio || !machine->pio)
+		return err_sys(err, -ENOMEM, "machine");
+	ret = ram_create(&config->memory, wants_shared(config), machine->memory, machine->host.log, &machine->ram, err);
+	if (ret == 0 && machine->host.incoming)
+		ret = machine_offer_check_memory(machine->host.incoming, machine->memory, err);
+	if (ret == 0)
+		ret = kvm_add_memory(&machine->kvm, machine->memory, err);
+	/* Sources join at the head. What leaves the set reports to guest memory, which is therefore asked last. */
+	if (ret == 0)
+		ret = dirty_set_add(&machine->dirty, guest_memory_dirty_source(machine->memory), err);
+	return ret < 0 ? ret : dirty_set_add(&machine->dirty, kvm_dirty_source(&machine->kvm), err);
+}
+
+static int intx_create(void *opaque, unsigned int root_pin, struct irq_line **ret, struct err *err)
+{
+	struct machine *machine = opaque;
+	struct irq_line *line = malloc(sizeof(*line));
+
+	if (!line)
+		return err_sys(err, -ENOMEM, "interrupt line");
+	irqchip_line(machine->irqchip, LAYOUT_GSI_PCI + root_pin, line);
+	*ret = line;
+	return 0;
+}
+
+static void intx_destroy(void *opaque, struct irq_line *line)
+{
+	free(line);
+}
+
+/* The 64-bit window lies above RAM, aligned to its size, and ends with what the CPU can address. */
+static struct pci_windows windows_of(const struct machine *machine)
+{
+	unsigned int bits = MIN(guest_cpu_phys_bits(machine->guest_cpu), 46u);
+	uint64_t limit = 1ull << bits, start = align_up(ram_end(machine->ram), GIB(1));
+	uint64_t size = limit > start ? MIN(limit - start, GIB(4096)) : 0;
+
+	return (struct pci_windows){
+		.ecam = LAYOUT_ECAM,
+		.mem32 = LAYOUT_PCI_MEM32,
+		.mem32_size = LAYOUT_PCI_MEM32_SIZE,
+		.mem64 = start,
+		.mem64_size = align_down(size, GIB(1)),
+		.io = LAYOUT_PCI_IO,
+		.io_size = LAYOUT_PCI_IO_SIZE,
+	};
+}
+
+static int create_pci(struct machine *machine, struct err *err)
+{
+	static const struct pci_intx_ops intx = {.create = intx_create, .destroy = intx_destroy};
+	const struct pci_bus_config config = {
+		.windows = windows_of(machine),
+		.mmio = machine->mmio,
+		.pio = machine->pio,
+		.intx = &intx,
+		.intx_opaque = machine,
+		.log = machine->host.log,
+	};
+
+	return pci_bus_create(&config, &machine->pci, err);
+}
+
+static int create_platform(struct machine *machine, struct err *err)
+{
+	const struct power_config power = {
+		.pio = machine->pio,
+		.port = LAYOUT_POWER,
+		.irq = &machine->power_irq,
+		.event = on_power,
+		.opaque = machine,
+	};
+	int ret;
+
+	irqchip_line(machine->irqchip, LAYOUT_GSI_COM1, &machine->serial_irq);
+	irqchip_line(machine->irqchip, LAYOUT_GSI_RTC, &machine->rtc_irq);
+	irqchip_line(machine->irqchip, LAYOUT_GSI_GED, &machine->power_irq);
+	ret = serial_create(machine->pio, LAYOUT_COM1, &machine->serial_irq, machine->host.serial_in,
+			    machine->host.serial_out, machine->host.loop, machine->host.log, &machine->serial, err);
+	if (ret == 0)
+		ret = rtc_create(machine->pio, &machine->rtc_irq, machine->host.loop, &machine->rtc, err);
+	if (ret == 0)
+		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, on_panic, machine, &machine->pvpanic, err);
+	return ret < 0 ? ret : power_create(&power, &machine->power, err);
+}
+
+/* ---- virtio devices: each is made and put on the PCI bus, in the order of the configuration ---- */
+
+static int plug(struct machine *machine, struct virtio_device *device, struct err *err)
+{
+	const struct machine_offer *incoming = machine->host.incoming;
+	int devfn = incoming ? machine_offer_devfn(incoming, device->id, err) : -1, ret;
+
+	if (incoming && devfn < 0) {
+		device->ops->destroy(device);
+		return devfn;
+	}
+	if (machine->virtio_count == MAX_VIRTIO) {
+		device->ops->destroy(device);
+		return err_set(err, -ENOSPC, "more than %u devices", MAX_VIRTIO);
+	}
+	ret = virtio_pci_create(device, machine->pci, machine->mmio, irqchip_msi(machine->irqchip), machine->host.loop, devfn,
+				&machine->virtio[machine->virtio_count], err);
+	if (ret < 0) {
+		device->ops->destroy(device);
+		return ret;
+	}
+	machine->virtio_count++;
+	return 0;
+}
+
+static int create_disk(struct machine *machine, const struct disk_config *disk, struct err *err)
+{
+	const struct virtio_blk_options options = {
+		.id = disk->id,
+		.path = disk->path,
+		.readonly = disk->readonly,
+		.direct = disk->direct,
+		.serial = disk->serial,
+		.unlocked = machine->host.incoming && !machine_offer_copies(machine->host.incoming, disk->id),
+		.queues = disk->queues,
+	};
+	struct virtio_device *device;
+	int ret = virtio_blk_create(&options, machine->memory, machine->host.log, &device, err);
+
+	return ret < 0 ? ret : plug(machine, device, err);
+}
+
+static int create_net(struct machine *machine, const struct net_config *net, struct err *err)
+{
+	struct virtio_net_options options = {
+		.id = net->id,
+		.tap = net->kind == NET_TAP ? net->target : NULL,
+		.tap_fd = -1,
+		.passt = net->kind == NET_PASST,
+		.socket = net->kind == NET_PASST ? net->target : NULL,
+		.queues = net->queues,
+		.vhost = net->vhost,
+		.dirty = &machine->dirty,
+		.machine = machine->config->name,
+	};
+	struct virtio_device *device;
+	int ret;
+
+	memcpy(options.mac, net->mac, sizeof(options.mac));
+	ret = virtio_net_create(&options, machine->memory, machine->host.log, &device, err);
+	return ret < 0 ? ret : plug(machine, device, err);
+}
+
+static int create_vsock(struct machine *machine, struct err *err)
+{
+	const struct virtio_vsock_options options = {
+		.id = "vsock",
+		.cid = machine->config->vsock.cid,
+		.socket = machine->config->vsock.socket,
+		.dirty = &machine->dirty,
+	};
+	struct virtio_device *device;
+	int ret = virtio_vsock_create(&options, machine->memory, machine->host.loop, machine->host.log, &device, err);
+
+	return ret < 0 ? ret : plug(machine, device, err);
+}
+
+static int create_console(struct machine *machine, struct err *err)
+{
+	bool reads = machine->host.console_in >= 0;
+	_cleanup_(fd_close) int in_fd = reads ? fcntl(machine->host.console_in, F_DUPFD_CLOEXEC, 3) : -1;
+	_cleanup_(fd_close) int out_fd = fcntl(machine->host.console_out, F_DUPFD_CLOEXEC, 3);
+	struct virtio_device *device;
+	int ret;
+
+	if ((reads && in_fd < 0) || out_fd < 0)
+		return err_sys(err, -errno, "--console");
+	ret = virtio_console_create("console", &in_fd, &out_fd, machine->memory, machine->host.loop, machine->host.log,
+				    &device, err);
+	return ret < 0 ? ret : plug(machine, device, err);
+}
+
+static int create_rng(struct machine *machine, struct err *err)
+{
+	struct virtio_device *device;
+	int ret = virtio_rng_create("rng", machine->memory, machine->host.loop, machine->host.log, &device, err);
+
+	return ret < 0 ? ret : plug(machine, device, err);
+}
+
+static int create_balloon(struct machine *machine, struct err *err)
+{
+	struct virtio_device *device;
+	int ret = virtio_balloon_create("balloon", machine->memory, machine->host.loop, machine->host.log, &device, err);
+
+	if (ret == 0)
+		ret = plug(machine, device, err);
+	if (ret == 0)
+		machine->balloon = device;
+	return ret;
+}
+
+static int create_virtio(struct machine *machine, struct err *err)
+{
+	const struct machine_config *config = machine->config;
+	int ret = 0;
+
+	for (size_t i = 0; i < config->disk_count && ret == 0; i++)
+		ret = create_disk(machine, &config->disks[i], err);
+	for (size_t i = 0; i < config->net_count && ret == 0; i++)
+		ret = create_net(machine, &config->nets[i], err);
+	if (ret == 0 && config->vsock.cid)
+		ret = create_vsock(machine, err);
+	if (ret == 0 && machine->host.console_out >= 0)
+		ret = create_console(machine, err);
+	if (ret == 0)
+		ret = create_rng(machine, err);
+	if (ret == 0 && config->balloon)
+		ret = create_balloon(machine, err);
+	return ret;
+}
+
+/* The PCI devices that can come and go: the highest ones, as many as there are host devices and eight more. Each costs
+ * the guest an object and a line at boot. */
+static uint32_t hotplug_slots(const struct machine_config *config)
+{
+	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
+}
+
+/* After the balloon, which asks before it gives back what a device may be writing to. */
+static int create_host_devices(struct machine *machine, struct err *err)
+{
+	const struct host_devices_machine around = {
+		.kvm = &machine->kvm, .memory = machine->memory, .dirty = &machine->dirty, .pci = machine->pci,
+		.slots = machine->hotplug, .incoming = machine->host.incoming, .msi = irqchip_msi(machine->irqchip), .power = machine->power,
+		.vcpus = &machine->vcpus, .loop = machine->host.loop, .log = machine->host.log,
+		.gone = machine->host.device_gone, .opaque = machine->host.opaque,
+	};
+	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);
+
+	if (ret == 0 && machine->balloon)
+		virtio_balloon_set_release(machine->balloon, host_devices_release, machine->host_devices);
+	return ret;
+}
+
+/* ---- kernel, tables, vCPUs ---- */
+
+/* The line for a guest whose user gave none: what there is to talk through, and what spares it useless work (the
+ * self-tests of its cryptography are 40 to 70 % of what Debian's kernels compute until /init). */
+static void default_cmdline(const struct machine *machine, char *line, size_t size)
+{
+	const struct machine_config *config = machine->config;
+	const char *console = config->serial.kind == PORT_NONE && machine->host.console_out >= 0 ? "hvc0" : "ttyS0";
+
+	snprintf(line, size, "console=%s reboot=acpi panic=1 cryptomgr.notests%s", console,
+		 !config->initrd && config->disk_count ? " root=/dev/vda rw" : "");
+}
+
+static bool map_file(void *ram, const struct boot_mapping *mapping)
+{
+	return ram_map_file(ram, mapping);
+}
+
+/* All of memory is there before the guest starts. A file mapped over it would be copied then, page by page, and no huge page would
+ * ever lie there. */
+static bool is_populated(const struct machine_config *config)
+{
+	return config->vfio_count || config->memory.prefault;
+}
+
+static int load_guest(struct machine *machine, struct err *err)
+{
+	const struct machine_config *config = machine->config;
+	const struct pci_windows windows = windows_of(machine);
+	uint32_t apic_ids[MACHINE_MAX_CPUS];
+	struct acpi_config acpi = {
+		.cpus = config->cpus,
+		.apic_ids = apic_ids,
+		.pci_mem64 = windows.mem64,
+		.pci_mem64_size = windows.mem64_size,
+		.serial = true,
+		.hotplug = machine->hotplug,
+	};
+	struct boot_config boot = {
+		.image = machine->image,
+		.rsdp = LAYOUT_ACPI,
+		.initrd = config->initrd,
+		.cmdline = config->cmdline,
+		.map = is_populated(config) ? NULL : map_file,
+		.opaque = machine->ram,
+	};
+	char line[256];
+	int ret;
+
+	if (machine->host.incoming)
+		return 0;
+	for (unsigned int i = 0; i < config->cpus; i++)
+		apic_ids[i] = guest_cpu_apic_id(machine->guest_cpu, i);
+	if (!boot.cmdline) {
+		default_cmdline(machine, line, sizeof(line));
+		boot.cmdline = line;
+	}
+	/* Once a file is mapped over the first 2 MiB, no huge page is looked for and zeroed to hold these few tables. */
+	ret = boot_load(&boot, machine->memory, &machine->entry, err);
+	return ret < 0 ? ret : acpi_build(&acpi, machine->memory, err);
+}
+
+static int create_vcpus(struct machine *machine, struct err *err)
+{
+	const struct vcpu_config config = {
+		.kvm = &machine->kvm,
+		.count = machine->config->cpus,
+		.mmio = machine->mmio,
+		.pio = machine->pio,
+		.log = machine->host.log,
+		.event = on_vcpu,
+		.opaque = machine,
+		.tsc_khz = machine->host.incoming ? machine->host.incoming->tsc_khz : 0,
+	};
+	const struct boot_entry *entry = machine->host.incoming ? NULL : &machine->entry;
+	int ret = vcpu_set_create(&config, machine->guest_cpu, entry, &machine->vcpus, err);
+
+	return ret < 0 ? ret : clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
+}
+
+static int check_cpus(const struct machine *machine, struct err *err)
+{
+	int most = kvm_check(&machine->kvm, KVM_CAP_MAX_VCPUS);
+
+	if (most && machine->config->cpus > (unsigned int)most)
+		return err_set(err, -EINVAL, "--cpus %u: this host's KVM gives a machine at most %d", machine->config->cpus,
+			       most);
+	return 0;
+}
+
+/* ---- the whole ---- */
+
+typedef int part_fn(struct machine *machine, struct err *err);
+
+static int open_kvm(struct machine *machine, struct err *err)
+{
+	return kvm_open(&machine->kvm, err);
+}
+
+/* A guest also comes from a host that has rings to one that has none. */
+static int enable_rings(struct machine *machine, struct err *err)
+{
+	struct err why;
+	int ret = kvm_ring_enable(&machine->kvm, &why);
+
+	if (ret < 0 && ret != -ENOTSUP)
+		return err_set(err, ret, "%s", why.text);
+	if (ret < 0)
+		log_warn(machine->host.log, "--dirty-tracking ring: %s; its log serves", why.text);
+	return 0;
+}
+
+static int create_vm(struct machine *machine, struct err *err)
+{
+	int ret = kvm_create_vm(&machine->kvm, err);
+
+	if (ret == 0 && machine->config->dirty_tracking == DIRTY_TRACKING_RING)
+		ret = enable_rings(machine, err);
+	return ret < 0 ? ret : check_cpus(machine, err);
+}
+
+static int create_irqchip(struct machine *machine, struct err *err)
+{
+	return irqchip_create(&machine->kvm, &machine->irqchip, err);
+}
+
+/*
+ * What KVM can do it asks the processor, a hundred times; where this host is a machine itself, each answer costs an exit to the
+ * host below. So the CPU is made on a thread, while the VM is made and its memory waits for the kernel.
+ */
+struct cpu_job {
+	pthread_t thread;
+	struct machine *machine;
+	struct err err;
+	int code;
+};
+
+static void *make_guest_cpu(void *opaque)
+{
+	struct cpu_job *job = opaque;
+	struct machine *machine = job->machine;
+	const struct machine_config *config = machine->config;
+
+	if (machine->host.incoming)
+		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu, &machine->guest_cpu,
+					    &job->err);
+	else
+		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
+					     &machine->guest_cpu, &job->err);
+	return NULL;
+}
+
+static int begin_guest_cpu(struct machine *machine, struct err *err)
+{
+	struct cpu_job *job = calloc(1, sizeof(*job));
+	int ret;
+
+	if (!job)
+		return err_sys(err, -ENOMEM, "CPU model");
+	job->machine = machine;
+	ret = thread_start(&job->thread, make_guest_cpu, job, "cpu model");
+	if (ret < 0) {
+		free(job);
+		return err_sys(err, ret, "CPU model");
+	}
+	machine->cpu_job = job;
+	return 0;
+}
+
+static int finish_guest_cpu(struct machine *machine, struct err *err)
+{
+	_cleanup_(free_ptr) struct cpu_job *job = take_ptr(machine->cpu_job);
+
+	if (!job)
+		return 0;
+	pthread_join(job->thread, NULL);
+	if (job->code < 0 && err)
+		*err = job->err;
+	return job->code;
+}
+
+/* A guest that comes runs its kernel already, and wants the file for a reboot alone. */
+static int open_image(struct machine *machine, struct err *err)
+{
+	struct err why;
+
+	if (!machine->host.incoming)
+		return boot_image_open(machine->config->kernel, &machine->image, err);
+	if (boot_image_open(machine->config->kernel, &machine->image, &why) < 0)
+		log_warn(machine->host.log, "%s; a reboot will end the machine", why.text);
+	return 0;
+}
+
+static int attach_buses(struct machine *machine, struct err *err)
+{
+	return kvm_attach_buses(&machine->kvm, machine->mmio, machine->pio, err);
+}
+
+/* What a guest that comes will need has its threads before it stands still for it. */
+static int await_state(struct machine *machine, struct err *err)
+{
+	if (!machine->host.incoming)
+		return 0;
+	machine_hold(machine);
+	return vcpu_set_start(machine->vcpus, true, err);
+}
+
+/* The guest is loaded before a host device may have pinned its RAM: loading maps files over it. */
+static part_fn *const parts[] = {
+	open_image, open_kvm, begin_guest_cpu, create_vm, create_memory, create_irqchip, create_platform, finish_guest_cpu, create_pci,
+	create_virtio, load_guest, create_host_devices, attach_buses, create_vcpus, await_state,
+};
+
+int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
+		   struct err *err)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	if (!machine)
+		return err_sys(err, -ENOMEM, "machine");
+	machine->config = config;
+	machine->host = *host;
+	machine->hotplug = host->incoming ? host->incoming->hotplug : hotplug_slots(config);
+	machine->kvm.fd = machine->kvm.vm_fd = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		int code = parts[i](machine, err);
+
+		if (code < 0) {
+			machine_destroy(machine);
+			return code;
+		}
+	}
+	machine->host.incoming = NULL;
+	*ret = machine;
+	return 0;
+}
+
+void machine_destroy(struct machine *machine)
+{
+	if (!machine)
+		return;
+	finish_guest_cpu(machine, NULL);
+	clock_destroy(machine->clock);
+	vcpu_set_destroy(take_ptr(machine->vcpus));
+	dirty_set_stop(&machine->dirty);
+	if (machine->balloon)
+		virtio_balloon_set_release(machine->balloon, NULL, NULL);
+	host_devices_destroy(machine->host_devices);
+	while (machine->virtio_count)
+		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
+	power_destroy(machine->power);
+	pvpanic_destroy(machine->pvpanic);
+	rtc_destroy(machine->rtc);
+	serial_destroy(machine->serial);
+	pci_bus_destroy(machine->pci);
+	guest_cpu_destroy(machine->guest_cpu);
+	irqchip_destroy(machine->irqchip);
+	if (machine->ram)
+		guest_memory_unlisten(machine->memory, &machine->kvm.listener);
+	ram_destroy(machine->ram);
+	guest_memory_destroy(machine->memory);
+	bus_destroy(machine->mmio);
+	bus_destroy(machine->pio);
+	kvm_close(&machine->kvm);
+	boot_image_close(machine->image);
+	free(machine);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See machine.h: a machine that has been made is started, paused, and asked for its parts. */
+#include "vmm/machine/machine_internal.h"
+
+/* ---- start and pause ---- */
+
+void machine_hold(struct machine *machine)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		virtio_pci_quiesce(machine->virtio[i]);
+	machine->paused = true;
+}
+
+static void let_go(struct machine *machine)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		virtio_pci_resume(machine->virtio[i]);
+	clock_release(machine->clock);
+	vcpu_set_tell_paused(machine->vcpus);
+	machine->paused = false;
+}
+
+/* An interrupt that was on its way on the other host comes once more rather than not at all. */
+static void kick_host_devices(struct machine *machine)
+{
+	for (size_t i = 0; i < host_devices_count(machine->host_devices); i++)
+		vfio_pci_kick(host_devices_pci(machine->host_devices, i));
+}
+
+/* Its connections lead to the other host, and there is nobody any more. */
+static void reset_vsock(struct machine *machine)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_VSOCK)
+			virtio_vsock_transport_reset(virtio_pci_device(machine->virtio[i]));
+}
+
+int machine_start(struct machine *machine, struct err *err)
+{
+	if (!machine->loaded) {
+		machine->started = true;
+		return vcpu_set_start(machine->vcpus, false, err);
+	}
+	machine_start_paused(machine);
+	machine_resume(machine);
+	return 0;
+}
+
+void machine_start_paused(struct machine *machine)
+{
+	kick_host_devices(machine);
+	reset_vsock(machine);
+	machine->started = true;
+	machine->loaded = false;
+}
+
+void machine_power_button(struct machine *machine)
+{
+	power_button(machine->power);
+}
+
+void machine_pause(struct machine *machine)
+{
+	struct err err;
+
+	if (machine->paused && !machine->started)
+		return;
+	if (!machine->paused)
+		vcpu_set_pause(machine->vcpus);
+	clock_release(machine->clock); /* time goes on in a pause */
+	if (clock_hold(machine->clock, &err))
+		log_warn(machine->host.log, "%s; this machine's state cannot be saved", err.text);
+	if (!machine->paused)
+		machine_hold(machine);
+}
+
+void machine_resume(struct machine *machine)
+{
+	if (!machine->paused || !machine->started)
+		return;
+	let_go(machine);
+	vcpu_set_resume(machine->vcpus);
+}
+
+bool machine_paused(const struct machine *machine)
+{
+	return machine->paused;
+}
+
+void machine_serial_fds(struct machine *machine, int in_fd, int out_fd)
+{
+	serial_set_fds(machine->serial, in_fd, out_fd);
+}
+
+/* ---- disks: whoever runs the guest has their locks ---- */
+
+static void unlock_disks(struct machine *machine, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
+			virtio_blk_unlock(virtio_pci_device(machine->virtio[i]));
+}
+
+void machine_unlock_disks(struct machine *machine)
+{
+	unlock_disks(machine, machine->virtio_count);
+}
+
+int machine_lock_disks(struct machine *machine, struct err *err)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++) {
+		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		int ret = device->type == VIRTIO_ID_BLOCK ? virtio_blk_lock(device, err) : 0;
+
+		if (ret < 0) {
+			unlock_disks(machine, i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+size_t machine_virtio_count(const struct machine *machine)
+{
+	return machine->virtio_count;
+}
+
+struct virtio_device *machine_virtio(const struct machine *machine, size_t index, uint8_t *devfn)
+{
+	*devfn = virtio_pci_devfn(machine->virtio[index]);
+	return virtio_pci_device(machine->virtio[index]);
+}
+
+struct guest_memory *machine_memory(const struct machine *machine)
+{
+	return machine->memory;
+}
+
+struct dirty_set *machine_dirty(struct machine *machine)
+{
+	return &machine->dirty;
+}
+
+bool machine_has_ring(const struct machine *machine)
+{
+	return machine->kvm.ring_entries > 0;
+}
+
+struct vcpu_set *machine_vcpus(const struct machine *machine)
+{
+	return machine->vcpus;
+}
+
+struct virtio_device *machine_balloon(const struct machine *machine)
+{
+	return machine->balloon;
+}
+
+struct host_devices *machine_host_devices(struct machine *machine)
+{
+	return machine->host_devices;
+}

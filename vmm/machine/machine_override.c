@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See machine_offer.h: what differs on the target's host, put into the configuration that was offered. What is written
+ * for a device is read by the table of options as it would be for a machine of one's own; the guest has seen the rest of
+ * it, which stays.
+ */
+#include "vmm/machine/machine_offer.h"
+
+#include <stdio.h>
+
+/* ---- the devices by id ---- */
+
+/* A kind of device in the configuration: where its items are and where their id is. */
+struct kind {
+	const char *option;
+	size_t array, count, size, id;
+	/* Takes over from the one that was written for this host. */
+	void (*take)(void *item, void *written);
+};
+
+static void swap_text(char **a, char **b)
+{
+	char *text = *a;
+
+	*a = *b;
+	*b = text;
+}
+
+static void take_disk(void *item, void *written)
+{
+	struct disk_config *disk = item, *from = written;
+
+	swap_text(&disk->path, &from->path);
+	disk->direct |= from->direct;
+}
+
+static void take_net(void *item, void *written)
+{
+	struct net_config *net = item, *from = written;
+
+	net->kind = from->kind;
+	net->vhost = from->vhost;
+	swap_text(&net->target, &from->target);
+}
+
+static void take_vfio(void *item, void *written)
+{
+	struct vfio_config *vfio = item, *from = written;
+
+	swap_text(&vfio->device, &from->device);
+	swap_text(&vfio->rom_file, &from->rom_file);
+	swap_text(&vfio->token, &from->token);
+	vfio->backend = from->backend;
+	vfio->fd = from->fd;
+	vfio->rom = from->rom;
+}
+
+#define KIND(name, type, array_, count_)                                                                             \
+	{.option = #name, .array = offsetof(struct machine_config, array_),                                          \
+	 .count = offsetof(struct machine_config, count_), .size = sizeof(struct type), .id = offsetof(struct type, id), \
+	 .take = take_##name}
+
+static const struct kind kinds[] = {
+	KIND(disk, disk_config, disks, disk_count),
+	KIND(net, net_config, nets, net_count),
+	KIND(vfio, vfio_config, vfios, vfio_count),
+};
+
+static char *items_of(const struct kind *kind, struct machine_config *config, size_t *count)
+{
+	*count = *(size_t *)((char *)config + kind->count);
+	return *(char **)((char *)config + kind->array);
+}
+
+static const char *id_of(const struct kind *kind, const char *item)
+{
+	return *(char *const *)(item + kind->id);
+}
+
+static int unknown_id(const struct kind *kind, struct machine_config *config, const char *id, size_t len,
+		      struct err *err)
+{
+	char list[300] = "";
+	size_t count, used = 0;
+	char *items = items_of(kind, config, &count);
+
+	for (size_t i = 0; i < count && used < sizeof(list); i++)
+		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "",
+					 id_of(kind, items + i * kind->size) ?: "?");
+	return err_set(err, -EINVAL, "--%s %.*s: the machine that comes has no %s of this id; %s%s", kind->option,
+		       (int)MIN(len, 60u), id, kind->option, count ? "it has " : "it has none", list);
+}
+
+static int override_device(const struct kind *kind, struct machine_config *config, const char *text, struct err *err)
+{
+	size_t len = strcspn(text, "="), count;
+	char *items = items_of(kind, config, &count), *item = NULL;
+	struct machine_config written;
+	char option[16];
+	char *words[] = {option, (char *)text + len + 1};
+	int code;
+
+	if (!text[len] || !len)
+		return err_set(err, -EINVAL, "--%s %.100s: does not say which; write ID=VALUE", kind->option, text);
+	for (size_t i = 0; i < count && !item; i++) {
+		const char *id = id_of(kind, items + i * kind->size);
+
+		if (id && strlen(id) == len && memcmp(id, text, len) == 0)
+			item = items + i * kind->size;
+	}
+	if (!item)
+		return unknown_id(kind, config, text, len, err);
+	snprintf(option, sizeof(option), "--%s", kind->option);
+	machine_config_init(&written);
+	code = options_parse(&machine_options, &written, ARRAY_SIZE(words), words, NULL, 0, err);
+	if (code == 0)
+		kind->take(item, items_of(kind, &written, &count));
+	machine_config_done(&written);
+	return code;
+}
+
+/* ---- the rest ---- */
+
+static int override_vsock(struct machine_config *config, const char *text, struct err *err)
+{
+	char *socket;
+
+	if (!config->vsock.cid || !*text)
+		return err_set(err, -EINVAL, "--vsock %.100s: %s", text,
+			       *text ? "the machine that comes has no vsock" : "empty; write the path of a socket");
+	socket = strdup(text);
+	if (!socket)
+		return err_sys(err, -ENOMEM, "--vsock");
+	free(config->vsock.socket);
+	config->vsock.socket = socket;
+	return 0;
+}
+
+int machine_override(struct machine_config *config, const char *option, const char *text, struct err *err)
+{
+	static const char *const whole[] = {"name", "serial", "console"};
+	char dashed[16];
+	char *words[] = {dashed, (char *)text};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (strcmp(kinds[i].option, option) == 0)
+			return override_device(&kinds[i], config, text, err);
+	if (strcmp(option, "vsock") == 0)
+		return override_vsock(config, text, err);
+	for (size_t i = 0; i < ARRAY_SIZE(whole); i++) {
+		if (strcmp(whole[i], option) != 0)
+			continue;
+		snprintf(dashed, sizeof(dashed), "--%s", option);
+		return options_parse(&machine_options, config, ARRAY_SIZE(words), words, NULL, 0, err);
+	}
+	return err_set(err, -EINVAL, "--%.60s: cannot differ from the machine that comes", option);
+}

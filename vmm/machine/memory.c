@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See memory.h. */
+#include "vmm/machine/memory.h"
+
+#include "boot/layout_x86.h"
+#include "core/prefault.h"
+
+#include <linux/memfd.h>
+#include <linux/mman.h>
+#include <sys/mman.h>
+
+struct ram {
+	struct guest_memory *memory;
+	char *host;        /* the guest's bytes, size of them */
+	void *reservation; /* what to unmap: host lies in it, aligned */
+	size_t reserved;
+	uint64_t size;
+	uint64_t low; /* bytes below the hole */
+	int fd;       /* memfd, or -1 */
+	bool mappable;
+};
+
+static uint64_t page_size(enum hugepages hugepages)
+{
+	return hugepages == HUGEPAGES_1G ? GIB(1) : hugepages == HUGEPAGES_2M ? MIB(2) : GUEST_PAGE_SIZE;
+}
+
+static int no_memory(const struct memory_config *config, int code, struct err *err)
+{
+	if (config->hugepages != HUGEPAGES_NONE && (code == -ENOMEM || code == -ENOSPC))
+		return err_set(err, code, "--memory %lluM,hugepages=%s: not enough huge pages are reserved; write their number "
+					  "to /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
+			       (unsigned long long)(config->size >> 20),
+			       config->hugepages == HUGEPAGES_1G ? "1G" : "2M",
+			       (unsigned long long)(page_size(config->hugepages) >> 10));
+	if (config->hugepages != HUGEPAGES_NONE && (code == -ENODEV || code == -EINVAL))
+		return err_set(err, code, "--memory %lluM,hugepages=%s: this host has no huge pages of that size; leave hugepages "
+					  "out or write another one",
+			       (unsigned long long)(config->size >> 20), config->hugepages == HUGEPAGES_1G ? "1G" : "2M");
+	return err_sys(err, code, "--memory %lluM", (unsigned long long)(config->size >> 20));
+}
+
+/* A memfd of the size; huge pages are counted now, so that a lack of them is an error and not a SIGBUS. */
+static int make_memfd(const struct memory_config *config, struct ram *ram, struct err *err)
+{
+	unsigned int flags = MFD_CLOEXEC;
+
+	if (config->hugepages == HUGEPAGES_2M)
+		flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+	else if (config->hugepages == HUGEPAGES_1G)
+		flags |= MFD_HUGETLB | MFD_HUGE_1GB;
+	ram->fd = memfd_create("mvmm-ram", flags);
+	if (ram->fd < 0)
+		return no_memory(config, -errno, err);
+	if (ftruncate(ram->fd, (off_t)config->size) < 0)
+		return no_memory(config, -errno, err);
+	return 0;
+}
+
+/* Reserves address space with the alignment that lets huge pages stand behind it. */
+static int reserve(struct ram *ram, uint64_t align, struct err *err)
+{
+	ram->reserved = ram->size + align;
+	ram->reservation = mmap(NULL, ram->reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ram->reservation == MAP_FAILED) {
+		ram->reservation = NULL;
+		return err_sys(err, -errno, "--memory %lluM: address space", (unsigned long long)(ram->size >> 20));
+	}
+	ram->host = (char *)(uintptr_t)align_up((uintptr_t)ram->reservation, align);
+	return 0;
+}
+
+static int back(const struct memory_config *config, bool shared, struct ram *ram, struct err *err)
+{
+	int flags = MAP_FIXED | (shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+	int ret = shared ? make_memfd(config, ram, err) : 0;
+
+	if (ret < 0)
+		return ret;
+	if (config->hugepages == HUGEPAGES_NONE)
+		flags |= MAP_NORESERVE;
+	else if (!shared)
+		flags |= MAP_HUGETLB | (config->hugepages == HUGEPAGES_1G ? MAP_HUGE_1GB : MAP_HUGE_2MB);
+	if (mmap(ram->host, ram->size, PROT_READ | PROT_WRITE, flags, ram->fd, 0) == MAP_FAILED)
+		return no_memory(config, -errno, err);
+	if (config->hugepages == HUGEPAGES_NONE)
+		madvise(ram->host, ram->size, MADV_HUGEPAGE);
+	madvise(ram->host, ram->size, MADV_DONTDUMP);
+	ram->mappable = !shared && config->hugepages == HUGEPAGES_NONE;
+	return 0;
+}
+
+static int add_regions(struct ram *ram, struct err *err)
+{
+	struct guest_region low = {.gpa = 0, .size = ram->low, .host = ram->host, .fd = ram->fd};
+	struct guest_region high = {
+		.gpa = LAYOUT_4G, .size = ram->size - ram->low, .host = ram->host + ram->low, .fd = ram->fd,
+		.fd_offset = ram->low,
+	};
+	int ret = guest_memory_add(ram->memory, &low, err);
+
+	if (ret < 0 || !high.size)
+		return ret;
+	ret = guest_memory_add(ram->memory, &high, err);
+	if (ret < 0)
+		guest_memory_remove(ram->memory, low.gpa, NULL);
+	return ret;
+}
+
+int ram_create(const struct memory_config *config, bool shared, struct guest_memory *memory, const struct log *log,
+	       struct ram **ret, struct err *err)
+{
+	struct ram *ram = calloc(1, sizeof(*ram));
+	int code;
+
+	if (!ram)
+		return err_sys(err, -ENOMEM, "memory");
+	*ram = (struct ram){.size = config->size, .low = MIN(config->size, LAYOUT_HOLE), .fd = -1};
+	code = reserve(ram, MAX(page_size(config->hugepages), MIB(2)), err);
+	if (code == 0)
+		code = back(config, shared, ram, err);
+	if (code == 0 && config->prefault)
+		code = prefault(ram->host, ram->size, "--memory prefault=on", log, err);
+	if (code == 0) {
+		ram->memory = memory;
+		code = add_regions(ram, err);
+	}
+	if (code < 0) {
+		ram->memory = NULL;
+		ram_destroy(ram);
+		return code;
+	}
+	*ret = ram;
+	return 0;
+}
+
+void ram_destroy(struct ram *ram)
+{
+	if (!ram)
+		return;
+	if (ram->memory) {
+		guest_memory_remove(ram->memory, 0, NULL);
+		if (ram->size > ram->low)
+			guest_memory_remove(ram->memory, LAYOUT_4G, NULL);
+	}
+	if (ram->reservation)
+		munmap(ram->reservation, ram->reserved);
+	fd_close(&ram->fd);
+	free(ram);
+}
+
+bool ram_map_file(void *opaque, const struct boot_mapping *mapping)
+{
+	struct ram *ram = opaque;
+
+	/* Whoever maps the descriptor of shared RAM, an IOMMU for one, would not see the file. */
+	if (!ram->mappable || range_wraps(mapping->gpa, mapping->size) || mapping->gpa + mapping->size > ram->low)
+		return false;
+	return mmap(ram->host + mapping->gpa, mapping->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, mapping->fd,
+		    (off_t)mapping->offset) != MAP_FAILED;
+}
+
+uint64_t ram_end(const struct ram *ram)
+{
+	return LAYOUT_4G + (ram->size - ram->low);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See memory_room.h. */
+#include "vmm/machine/memory_room.h"
+
+#include "core/err.h"
+
+#include <limits.h>
+#include <stdio.h>
+
+struct place {
+	const char *root, *folder;
+};
+
+/*
+ * The number behind key, at the beginning of a line of a file, times unit; key "": the file has nothing but the number. False
+ * where there is none, as in "max".
+ */
+static bool number(struct place place, const char *name, const char *key, uint64_t unit, uint64_t *ret)
+{
+	char path[PATH_MAX], line[256];
+	bool found = false;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s%s/%s", place.root, place.folder, name);
+	file = fopen(path, "re");
+	while (file && !found && fgets(line, sizeof(line), file)) {
+		size_t len = strlen(key);
+		char *end;
+
+		if (strncmp(line, key, len) != 0)
+			continue;
+		*ret = strtoull(line + len, &end, 10) * unit;
+		found = end != line + len;
+	}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static uint64_t sum(struct place place, const char *name, const char *const keys[2], uint64_t unit)
+{
+	uint64_t total = 0, value;
+
+	for (int i = 0; i < 2; i++)
+		total += number(place, name, keys[i], unit, &value) ? value : 0;
+	return total;
+}
+
+/* The group's folder below that of all groups: "" for the outermost. False outside of version 2. */
+static bool own_group(const char *root, char group[PATH_MAX])
+{
+	char path[PATH_MAX], line[PATH_MAX];
+	bool found = false;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
+	file = fopen(path, "re");
+	while (file && !found && fgets(line, sizeof(line), file))
+		found = strncmp(line, "0::/", 4) == 0;
+	if (file)
+		fclose(file);
+	if (found)
+		snprintf(group, PATH_MAX, "/%.*s", (int)strcspn(line + 4, "\n"), line + 4);
+	return found;
+}
+
+static uint64_t room_in_group(const char *root, const char *group)
+{
+	static const char *const caches[] = {"active_file ", "inactive_file "};
+	char folder[PATH_MAX + 16];
+	struct place place = {root, folder};
+	uint64_t most, now, room;
+
+	snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", group);
+	if (!number(place, "memory.max", "", 1, &most) || !number(place, "memory.current", "", 1, &now))
+		return UINT64_MAX;
+	room = most - MIN(most, now) + sum(place, "memory.stat", caches, 1);
+	if (number(place, "memory.swap.max", "", 1, &most) && number(place, "memory.swap.current", "", 1, &now))
+		room += most - MIN(most, now);
+	return room;
+}
+
+uint64_t memory_room(const char *root)
+{
+	static const char *const keys[] = {"MemAvailable:", "SwapFree:"};
+	uint64_t room = sum((struct place){root, "/proc"}, "meminfo", keys, 1024) ?: UINT64_MAX;
+	char group[PATH_MAX];
+
+	if (!own_group(root, group))
+		return room;
+	for (;;) {
+		uint64_t here = room_in_group(root, group);
+
+		room = MIN(room, here);
+		if (!*group)
+			return room;
+		*strrchr(group, '/') = 0;
+	}
+}
+
+uint64_t memory_used(const char *root)
+{
+	static const char *const keys[] = {"VmRSS:", "VmSwap:"};
+
+	return sum((struct place){root, "/proc/self"}, "status", keys, 1024);
+}

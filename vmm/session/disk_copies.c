@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See disk_copies.h. */
+#include "vmm/session/disk_copies.h"
+
+#include "vmm/machine/machine_internal.h"
+#include "vmm/machine/machine_offer.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+/* ---- the source ---- */
+
+bool disk_copies_wanted(struct virtio_device *device, enum migration_copy which)
+{
+	struct virtio_blk_image image;
+
+	if (device->type != VIRTIO_ID_BLOCK || which == MIGRATION_COPY_NONE)
+		return false;
+	virtio_blk_image(device, &image);
+	return !image.readonly || which == MIGRATION_COPY_ALL;
+}
+
+uint64_t disk_copies_allocated(struct virtio_device *disk)
+{
+	struct virtio_blk_image image;
+	struct stat stat;
+
+	virtio_blk_image(disk, &image);
+	return fstat(image.fd, &stat) == 0 && S_ISREG(stat.st_mode) ? MIN((uint64_t)stat.st_blocks * 512, image.size) :
+								     image.size;
+}
+
+static void collect(void *opaque, unsigned long *bitmap)
+{
+	virtio_blk_collect(opaque, bitmap);
+}
+
+size_t disk_copies_of(const struct machine *machine, enum migration_copy which, struct disk_copy ret[WIRE_MAX_DISKS])
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < machine->virtio_count && count < WIRE_MAX_DISKS; i++) {
+		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_blk_image image;
+
+		if (!disk_copies_wanted(device, which))
+			continue;
+		virtio_blk_image(device, &image);
+		ret[count] = (struct disk_copy){
+			.fd = image.fd, .size = image.size, .uncached = image.direct, .collect = collect, .opaque = device,
+		};
+		snprintf(ret[count++].id, sizeof(ret[0].id), "%s", device->id);
+	}
+	return count;
+}
+
+int disk_copies_track(const struct machine *machine, enum migration_copy which, struct err *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; !code && i < machine->virtio_count; i++)
+		if (disk_copies_wanted(virtio_pci_device(machine->virtio[i]), which))
+			code = virtio_blk_track(virtio_pci_device(machine->virtio[i]), err);
+	if (code)
+		disk_copies_untrack(machine, which);
+	return code;
+}
+
+void disk_copies_untrack(const struct machine *machine, enum migration_copy which)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		if (disk_copies_wanted(virtio_pci_device(machine->virtio[i]), which))
+			virtio_blk_untrack(virtio_pci_device(machine->virtio[i]));
+}
+
+/* ---- the target ---- */
+
+struct disk_arrivals {
+	struct disk_target targets[WIRE_MAX_DISKS];
+	struct place {
+		const char *path; /* the configuration's */
+		bool made;
+		dev_t dev;
+		uint64_t needs; /* bytes of its file system; 0 for a device */
+	} places[WIRE_MAX_DISKS];
+	size_t count;
+};
+
+static const char *path_of(const struct machine_config *config, const char *id)
+{
+	for (size_t i = 0; i < config->disk_count; i++)
+		if (config->disks[i].id && strcmp(config->disks[i].id, id) == 0)
+			return config->disks[i].path;
+	return NULL;
+}
+
+static bool is_named(const char *id, const struct receive_override *named, size_t count)
+{
+	size_t len = strlen(id);
+
+	for (size_t i = 0; i < count; i++)
+		if (strncmp(named[i].text, id, len) == 0 && named[i].text[len] == '=')
+			return true;
+	return false;
+}
+
+/* That there is a file of this name shall be as safe as what is in it. */
+static int sync_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	_cleanup_(free_ptr) char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	_cleanup_(fd_close) int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	return fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? 0 : -errno;
+}
+
+static int make_file(struct disk_target *target, struct place *place, struct err *err)
+{
+	int code = 0;
+
+	place->made = true;
+	if (ftruncate(target->fd, (off_t)target->size) < 0)
+		return err_sys(err, -errno, "cannot be given %llu bytes", (unsigned long long)target->size);
+	if (fsync(target->fd) < 0)
+		code = -errno;
+	code = code ?: sync_folder(place->path);
+	return code ? err_sys(err, code, "cannot be made safe") : 0;
+}
+
+/* Looked at before it is opened: to open a pipe or a terminal can wait or do harm. */
+static int open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
+{
+	uint64_t size;
+	struct stat st;
+
+	if (!named)
+		return err_set(err, -EEXIST, "is there already; mvmm receive --disk %s=PATH overwrites one of the same size, or names "
+			       "another place", target->id);
+	if (stat(place->path, &st) < 0)
+		return err_sys(err, -errno, "cannot be looked at");
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_set(err, -EINVAL, "is neither a file nor a block device");
+	target->fd = open(place->path, O_RDWR | O_CLOEXEC);
+	if (target->fd < 0)
+		return err_sys(err, -errno, "cannot be opened");
+	size = (uint64_t)st.st_size;
+	if (S_ISBLK(st.st_mode) && ioctl(target->fd, BLKGETSIZE64, &size) < 0)
+		return err_sys(err, -errno, "does not tell its size");
+	if (size / WIRE_SECTOR != target->size / WIRE_SECTOR)
+		return err_set(err, -EINVAL, "has %llu bytes, and the disk that comes has %llu", (unsigned long long)size,
+			       (unsigned long long)target->size);
+	return 0;
+}
+
+static int open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named, struct err *err)
+{
+	struct stat st;
+	int code;
+
+	target->fd = open(place->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (target->fd >= 0)
+		code = make_file(target, place, err);
+	else
+		code = errno == EEXIST ? open_there(target, place, named, err) : err_sys(err, -errno, "cannot be made");
+	if (!code && fstat(target->fd, &st) < 0)
+		code = err_sys(err, -errno, "cannot be looked at");
+	if (code)
+		return err_prefix(err, code, "disk %s: %.300s", target->id, place->path);
+	place->dev = st.st_dev;
+	allocated = MIN(allocated, target->size);
+	if (S_ISREG(st.st_mode) && allocated > (uint64_t)st.st_blocks * 512)
+		place->needs = allocated - (uint64_t)st.st_blocks * 512;
+	return 0;
+}
+
+/* Each with those before it that share its file system. */
+static int check_room(const struct disk_arrivals *arrivals, struct err *err)
+{
+	for (size_t i = 0; i < arrivals->count; i++) {
+		uint64_t needs = 0, has;
+		struct statvfs fs;
+		char a[24], b[24];
+
+		for (size_t k = 0; k <= i; k++)
+			needs += arrivals->places[k].dev == arrivals->places[i].dev ? arrivals->places[k].needs : 0;
+		if (!arrivals->places[i].needs || fstatvfs(arrivals->targets[i].fd, &fs) < 0)
+			continue;
+		has = (uint64_t)fs.f_bavail * fs.f_frsize;
+		if (needs > has)
+			return err_set(err, -ENOSPC, "disk %s: %.300s: needs %s, and there is room for %s", arrivals->targets[i].id,
+				       arrivals->places[i].path, migration_format_bytes(needs, a), migration_format_bytes(has, b));
+	}
+	return 0;
+}
+
+static int open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer, const struct machine_config *config,
+		    const struct receive_override *named, size_t named_count, struct err *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; !code && i < offer->device_count && arrivals->count < WIRE_MAX_DISKS; i++) {
+		const struct offered_device *device = &offer->devices[i];
+		struct disk_target *target = &arrivals->targets[arrivals->count];
+		struct place *place = &arrivals->places[arrivals->count];
+
+		if (!device->copied)
+			continue;
+		*target = (struct disk_target){.fd = -1, .size = device->size};
+		snprintf(target->id, sizeof(target->id), "%.63s", device->id);
+		*place = (struct place){.path = path_of(config, device->id)};
+		arrivals->count++;
+		code = place->path ? open_target(target, place, device->allocated, is_named(device->id, named, named_count), err) :
+				     err_set(err, -EBADMSG, "disk %s is copied, and is not in the configuration", device->id);
+	}
+	return code ?: check_room(arrivals, err);
+}
+
+int disk_arrivals_create(const struct machine_offer *offer, const struct machine_config *config,
+			 const struct receive_override *named, size_t named_count, struct disk_arrivals **ret, struct err *err)
+{
+	struct disk_arrivals *arrivals = calloc(1, sizeof(*arrivals));
+	int code;
+
+	if (!arrivals)
+		return err_sys(err, -ENOMEM, "disks");
+	code = open_all(arrivals, offer, config, named, named_count, err);
+	if (code) {
+		disk_arrivals_destroy(arrivals);
+		return code;
+	}
+	*ret = arrivals;
+	return 0;
+}
+
+size_t disk_arrivals_get(const struct disk_arrivals *arrivals, const struct disk_target **ret)
+{
+	*ret = arrivals->targets;
+	return arrivals->count;
+}
+
+void disk_arrivals_keep(struct disk_arrivals *arrivals)
+{
+	for (size_t i = 0; i < arrivals->count; i++)
+		arrivals->places[i].made = false;
+}
+
+/* Only what is still the file that was made. */
+static void remove_file(const struct disk_target *target, const struct place *place)
+{
+	struct stat ours, there;
+
+	if (fstat(target->fd, &ours) == 0 && lstat(place->path, &there) == 0 && ours.st_dev == there.st_dev &&
+	    ours.st_ino == there.st_ino)
+		unlink(place->path);
+}
+
+void disk_arrivals_destroy(struct disk_arrivals *arrivals)
+{
+	if (!arrivals)
+		return;
+	for (size_t i = 0; i < arrivals->count; i++) {
+		if (arrivals->places[i].made)
+			remove_file(&arrivals->targets[i], &arrivals->places[i]);
+		fd_close(&arrivals->targets[i].fd);
+	}
+	free(arrivals);
+}

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See outgoing.h. */
+#include "vmm/session/outgoing.h"
+
+#include "core/monotonic.h"
+#include "core/thread.h"
+#include "vmm/session/disk_copies.h"
+#include "vmm/session/host_devices_migration.h"
+#include "vmm/machine/machine_offer.h"
+#include "vmm/migration/source.h"
+#include "vmm/session/throttle.h"
+
+struct outgoing {
+	struct outgoing_host host;
+	struct migration_request request;
+	struct control_call *call;
+	struct migration_source *source;
+	struct throttle *throttle;
+	struct host_devices_migration *devices; /* from begin to end, and while it is unresolved; or NULL */
+	struct disk_copy disks[WIRE_MAX_DISKS]; /* that go along, from begin to end */
+	size_t disk_count;
+	struct migration_report report; /* as told last */
+	pthread_t thread;
+	bool running; /* the thread has not told its end yet */
+	bool paused;  /* by its user: it is not resumed here, and arrives so */
+};
+
+/* ---- from the migration's thread to the loop's ---- */
+
+static int on_loop(void *opaque, int (*fn)(void *opaque, void *argument, struct err *err), void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	return event_loop_ask(outgoing->host.loop, fn, outgoing, argument, err);
+}
+
+static struct machine *machine_of(void *opaque)
+{
+	struct outgoing *outgoing = opaque;
+
+	return outgoing->host.machine;
+}
+
+/* ---- what the source asks of the machine ---- */
+
+static int check_alive(struct outgoing *outgoing, struct err *err)
+{
+	static const char *const ends[] = {
+		[MACHINE_OFF] = "the guest powered off",      [MACHINE_REBOOT] = "the guest rebooted",
+		[MACHINE_PANIC] = "the guest's kernel panicked", [MACHINE_STOPPED] = "the machine was ended",
+		[MACHINE_FAILED] = "the machine failed",
+	};
+	enum machine_end end = machine_end(outgoing->host.machine);
+
+	return end == MACHINE_RUNNING ? 0 : err_set(err, -ESHUTDOWN, "%s", ends[end]);
+}
+
+/* What will be sent while the guest stands is said before anything is. */
+static void announce_untold(struct outgoing *outgoing)
+{
+	const char *id;
+	uint64_t bytes = host_devices_migration_untold(outgoing->devices, &id);
+
+	if (bytes)
+		log_warn(outgoing->host.log, "vfio %s: nobody can tell what it writes, so %llu MiB of memory go over while the guest "
+			 "stands still", id, (unsigned long long)(bytes >> 20));
+}
+
+static int do_offer(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+	struct host_devices *devices = machine_host_devices(outgoing->host.machine);
+	int code = check_alive(outgoing, err) ?:
+		   host_devices_migration_begin(devices, outgoing->host.name, &outgoing->devices, err);
+
+	if (code)
+		return code;
+	announce_untold(outgoing);
+	outgoing->disk_count = disk_copies_of(outgoing->host.machine, outgoing->request.copy_disks, outgoing->disks);
+	code = machine_offer(outgoing->host.machine, outgoing->request.copy_disks, argument, err);
+	if (code)
+		host_devices_migration_end(take_ptr(outgoing->devices));
+	return code;
+}
+
+static int begin(void *opaque, char **offer, struct err *err)
+{
+	return on_loop(opaque, do_offer, offer, err);
+}
+
+/* Hot plug is refused as long as the migration is active, which its last report ends. */
+static int do_end(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	host_devices_migration_end(take_ptr(outgoing->devices));
+	return 0;
+}
+
+static void end(void *opaque)
+{
+	on_loop(opaque, do_end, NULL, NULL);
+}
+
+static struct guest_memory *memory(void *opaque)
+{
+	return machine_memory(machine_of(opaque));
+}
+
+static struct dirty_set *dirty(void *opaque)
+{
+	return machine_dirty(machine_of(opaque));
+}
+
+/* On the loop's thread, which alone changes where memory lies. */
+static int do_track(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+	struct machine *machine = outgoing->host.machine;
+	int code = dirty_set_start(machine_dirty(machine), err);
+
+	if (code)
+		return code;
+	code = disk_copies_track(machine, outgoing->request.copy_disks, err);
+	if (code)
+		dirty_set_stop(machine_dirty(machine));
+	return code;
+}
+
+static int track(void *opaque, struct err *err)
+{
+	return on_loop(opaque, do_track, NULL, err);
+}
+
+static int do_untrack(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	dirty_set_stop(machine_dirty(outgoing->host.machine));
+	disk_copies_untrack(outgoing->host.machine, outgoing->request.copy_disks);
+	return 0;
+}
+
+static void untrack(void *opaque)
+{
+	on_loop(opaque, do_untrack, NULL, NULL);
+}
+
+static int do_throttle(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	throttle_set(outgoing->throttle, *(unsigned int *)argument);
+	return 0;
+}
+
+static void throttle(void *opaque, unsigned int percent)
+{
+	on_loop(opaque, do_throttle, &percent, NULL);
+}
+
+static int do_resume(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	if (!outgoing->paused)
+		machine_resume(outgoing->host.machine);
+	return 0;
+}
+
+struct pause {
+	uint64_t *stopped_at;
+	struct state_buffer *state;
+};
+
+/* Once the vCPUs stand the guest cannot end itself any more: what it did before is seen here. */
+static int do_pause(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+	const struct pause *pause = argument;
+	int code;
+
+	machine_pause(outgoing->host.machine);
+	*pause->stopped_at = monotonic_ns();
+	code = check_alive(outgoing, err);
+	if (!code && pause->state)
+		code = machine_save(outgoing->host.machine, pause->state, err);
+	if (code)
+		do_resume(outgoing, NULL, NULL);
+	return code;
+}
+
+static int pause_machine(void *opaque, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
+{
+	struct pause pause = {stopped_at, state};
+
+	return on_loop(opaque, do_pause, &pause, err);
+}
+
+static void resume_machine(void *opaque)
+{
+	on_loop(opaque, do_resume, NULL, NULL);
+}
+
+static int do_save(void *opaque, void *argument, struct err *err)
+{
+	return machine_save(machine_of(opaque), argument, err);
+}
+
+static int save(void *opaque, struct state_buffer *out, struct err *err)
+{
+	return on_loop(opaque, do_save, out, err);
+}
+
+/* ---- its host devices; held by the migration, so that any thread may ask ---- */
+
+static size_t devices(void *opaque, struct vfio_migration *const **ret)
+{
+	struct outgoing *outgoing = opaque;
+
+	return host_devices_migration_group(outgoing->devices, ret);
+}
+
+static int start_devices(void *opaque, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	return host_devices_migration_start(outgoing->devices, err);
+}
+
+static int stop_devices(void *opaque, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	return host_devices_migration_stop(outgoing->devices, err);
+}
+
+/* One that does not run again is cut off, and the guest goes on without it. */
+static int do_run_devices(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+	struct err why;
+
+	if (host_devices_migration_run(outgoing->devices, &why))
+		log_error(outgoing->host.log, "%s", why.text);
+	return 0;
+}
+
+static void run_devices(void *opaque)
+{
+	on_loop(opaque, do_run_devices, NULL, NULL);
+}
+
+static uint64_t untold(void *opaque)
+{
+	struct outgoing *outgoing = opaque;
+	const char *id;
+
+	return host_devices_migration_untold(outgoing->devices, &id);
+}
+
+/* ---- its disks ---- */
+
+static size_t disks(void *opaque, const struct disk_copy **ret)
+{
+	struct outgoing *outgoing = opaque;
+
+	*ret = outgoing->disks;
+	return outgoing->disk_count;
+}
+
+/* Of a machine that stands and keeps its shape nobody else touches them: the loop need not be woken for it. */
+static void unlock_disks(void *opaque)
+{
+	struct outgoing *outgoing = opaque;
+
+	machine_unlock_disks(outgoing->host.machine);
+}
+
+static int do_lock(void *opaque, void *argument, struct err *err)
+{
+	return machine_lock_disks(machine_of(opaque), err);
+}
+
+static int lock_disks(void *opaque, struct err *err)
+{
+	return on_loop(opaque, do_lock, NULL, err);
+}
+
+static const struct migration_machine_ops machine_ops = {
+	.begin = begin,
+	.end = end,
+	.memory = memory,
+	.dirty = dirty,
+	.track = track,
+	.untrack = untrack,
+	.throttle = throttle,
+	.pause = pause_machine,
+	.resume = resume_machine,
+	.save = save,
+	.devices = devices,
+	.start_devices = start_devices,
+	.stop_devices = stop_devices,
+	.run_devices = run_devices,
+	.untold = untold,
+	.disks = disks,
+	.unlock_disks = unlock_disks,
+	.lock_disks = lock_disks,
+};
+
+/* ---- what it tells ---- */
+
+static json_t *answer_of(const struct migration_report *report)
+{
+	return json_pack("{s:o*}", "migration", migration_report_json(report));
+}
+
+static int do_tell(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+
+	outgoing->report = *(const struct migration_report *)argument;
+	if (outgoing->call)
+		control_progress(outgoing->call, answer_of(&outgoing->report));
+	return 0;
+}
+
+static void tell(void *opaque, const struct migration_report *report)
+{
+	on_loop(opaque, do_tell, (void *)report, NULL);
+}
+
+static void answer(struct outgoing *outgoing)
+{
+	struct control_call *call = take_ptr(outgoing->call);
+	struct err err;
+
+	if (!call)
+		return;
+	if (outgoing->report.state == MIGRATION_DONE) {
+		control_reply(call, answer_of(&outgoing->report));
+		return;
+	}
+	err_set(&err, -EIO, "%s", outgoing->report.text);
+	control_fail(call, &err);
+}
+
+static int do_finish(void *opaque, void *argument, struct err *err)
+{
+	struct outgoing *outgoing = opaque;
+	const struct log *log = outgoing->host.log;
+
+	outgoing->report = *(const struct migration_report *)argument;
+	outgoing->running = false;
+	answer(outgoing);
+	if (outgoing->report.state == MIGRATION_DONE) {
+		log_info(log, "%s at %s now", outgoing->paused ? "waits" : "runs", outgoing->request.to);
+		outgoing->host.gone(outgoing->host.opaque);
+	} else if (outgoing->report.state == MIGRATION_UNRESOLVED) {
+		log_error(log, "%s", outgoing->report.text);
+	} else {
+		log_warn(log, "not migrated: %s", outgoing->report.text);
+	}
+	return 0;
+}
+
+static void *thread_main(void *opaque)
+{
+	struct outgoing *outgoing = opaque;
+	struct migration_report report;
+
+	migration_source_run(outgoing->source, &report);
+	on_loop(outgoing, do_finish, &report, NULL);
+	return NULL;
+}
+
+/* ---- its life ---- */
+
+static int start_thread(struct outgoing *outgoing, struct err *err)
+{
+	int code = thread_start(&outgoing->thread, thread_main, outgoing, "migration");
+
+	if (code)
+		return err_sys(err, code, "the migration's thread");
+	outgoing->running = true;
+	return 0;
+}
+
+static void outgoing_free(struct outgoing *outgoing)
+{
+	host_devices_migration_end(outgoing->devices);
+	migration_source_destroy(outgoing->source);
+	throttle_destroy(outgoing->throttle);
+	migration_request_done(&outgoing->request);
+	free(outgoing);
+}
+
+int outgoing_create(const struct outgoing_host *host, struct migration_request *request, int *fd, struct control_call *call,
+		    struct outgoing **ret, struct err *err)
+{
+	struct outgoing *outgoing = calloc(1, sizeof(*outgoing));
+	struct migration_source_config config = {.ops = &machine_ops, .tell = tell, .log = host->log};
+	int code;
+
+	if (!outgoing)
+		return err_sys(err, -ENOMEM, "migration");
+	outgoing->host = *host;
+	outgoing->request = *request;
+	outgoing->report.state = MIGRATION_CONNECTING;
+	outgoing->paused = config.paused = machine_paused(host->machine);
+	config.request = &outgoing->request;
+	config.machine = config.opaque = outgoing;
+	code = throttle_create(host->loop, machine_vcpus(host->machine), &outgoing->throttle, err);
+	code = code ?: migration_source_create(&config, fd, &outgoing->source, err);
+	code = code ?: start_thread(outgoing, err);
+	if (code) {
+		outgoing->request = (struct migration_request){0}; /* still the caller's */
+		outgoing_free(outgoing);
+		return code;
+	}
+	*request = (struct migration_request){0};
+	outgoing->call = call;
+	*ret = outgoing;
+	return 0;
+}
+
+void outgoing_destroy(struct outgoing *outgoing, const char *reason)
+{
+	if (!outgoing)
+		return;
+	if (outgoing->running)
+		migration_source_cancel(outgoing->source, reason, NULL);
+	/* What the thread still asks of the loop it does itself, for the loop does not run. */
+	pthread_join(outgoing->thread, NULL);
+	outgoing_free(outgoing);
+}
+
+int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *err)
+{
+	if (!outgoing || !outgoing->running)
+		return err_set(err, -ENOENT, "no migration is under way");
+	return migration_source_cancel(outgoing->source, reason, err);
+}
+
+bool outgoing_active(const struct outgoing *outgoing)
+{
+	return outgoing && (outgoing->running || outgoing->report.state == MIGRATION_UNRESOLVED);
+}
+
+const struct migration_report *outgoing_report(const struct outgoing *outgoing)
+{
+	static const struct migration_report none = {.state = MIGRATION_NONE};
+
+	return outgoing ? &outgoing->report : &none;
+}
+
+int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err)
+{
+	int code = 0;
+
+	if (!outgoing || outgoing->running || outgoing->report.state != MIGRATION_UNRESOLVED)
+		return err_set(err, -EINVAL, "there is nothing to resolve");
+	if (!go_on) {
+		outgoing->report.state = MIGRATION_DONE;
+		outgoing->host.gone(outgoing->host.opaque);
+		return 0;
+	}
+	code = machine_lock_disks(outgoing->host.machine, err);
+	if (code)
+		return err_prefix(err, code, "the guest cannot go on here");
+	do_run_devices(outgoing, NULL, NULL);
+	do_resume(outgoing, NULL, NULL);
+	host_devices_migration_end(take_ptr(outgoing->devices));
+	outgoing->report.state = MIGRATION_FAILED;
+	log_info(outgoing->host.log, "the guest goes on here, as asked");
+	return 0;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See ports.h. */
+#include "vmm/session/ports.h"
+
+#include "vmm/session/terminal.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+
+struct port {
+	const struct log *log;
+	const char *option;
+	int in_fd, out_fd;
+	struct terminal *terminal; /* has the descriptors, where they are the terminal's */
+	int slave_fd;  /* of a pseudo terminal: held open for the serial port, to which a client's leaving would be an end */
+	/* a socket */
+	struct event_loop *loop;
+	int listen_fd;
+	struct event_source *listener;
+	char *path; /* removed in the end: a socket's, and a file's that was not there before, until port_keep */
+	struct port_events events;
+};
+
+static int open_stdio(struct port *port, const struct port_config *config, struct err *err)
+{
+	int ret = terminal_open(port->loop, port->events.leave, port->events.opaque, &port->terminal, err);
+
+	if (ret < 0)
+		return ret;
+	port->in_fd = terminal_in(port->terminal);
+	port->out_fd = terminal_out(port->terminal);
+	return 0;
+}
+
+static int open_pty(struct port *port, const struct port_config *config, struct err *err)
+{
+	_cleanup_(fd_close) int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	struct termios raw;
+	char path[64];
+
+	if (fd < 0 || grantpt(fd) < 0 || unlockpt(fd) < 0 || ptsname_r(fd, path, sizeof(path)) != 0)
+		return err_sys(err, -errno, "%s pty", port->option);
+	port->slave_fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (port->slave_fd < 0)
+		return err_sys(err, -errno, "%s pty: %s", port->option, path);
+	if (tcgetattr(port->slave_fd, &raw) == 0) {
+		cfmakeraw(&raw);
+		tcsetattr(port->slave_fd, TCSANOW, &raw);
+	}
+	/* The virtio console must see that nobody is there: what it shows then would fill the pty, and stop the guest. */
+	if (!port->events.changed)
+		fd_close(&port->slave_fd);
+	log_info(port->log, "%s is %s", port->option, path);
+	port->in_fd = port->out_fd = take_fd(&fd);
+	return 0;
+}
+
+/* A device is read as well. */
+static int open_file(struct port *port, const struct port_config *config, struct err *err)
+{
+	struct stat st;
+	bool device = stat(config->path, &st) == 0 && S_ISCHR(st.st_mode);
+	int fd = device ? open(config->path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK) :
+			  open(config->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+
+	if (fd >= 0 && !device)
+		port->path = strdup(config->path);
+	else if (fd < 0 && errno == EEXIST)
+		fd = open(config->path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(err, -errno, "%s %s", port->option, config->path);
+	port->out_fd = fd;
+	port->in_fd = device ? fd : -1;
+	return 0;
+}
+
+/* ---- a socket: one client at a time, the next one waits in the backlog ---- */
+
+static void drop_client(struct port *port)
+{
+	port->events.changed(port->events.opaque, -1, -1);
+	fd_close(&port->in_fd);
+	port->out_fd = -1;
+}
+
+static bool client_gone(const struct port *port)
+{
+	char byte;
+
+	return recv(port->in_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static void on_connect(void *opaque, uint32_t events)
+{
+	struct port *port = opaque;
+	int fd = accept4(port->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (port->in_fd >= 0 && !client_gone(port)) {
+		fd_close(&fd);
+		return;
+	}
+	if (port->in_fd >= 0)
+		drop_client(port);
+	port->in_fd = port->out_fd = fd;
+	port->events.changed(port->events.opaque, fd, fd);
+}
+
+/* A socket file that nobody listens on any more is taken over. */
+static bool stale(const struct sockaddr_un *addr)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 && errno == ECONNREFUSED;
+}
+
+static int bind_socket(int fd, const struct sockaddr_un *addr)
+{
+	if (bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
+		return 0;
+	if (errno != EADDRINUSE || !stale(addr))
+		return -errno;
+	unlink(addr->sun_path);
+	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
+}
+
+static int open_socket(struct port *port, const struct port_config *config, struct err *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int ret;
+
+	if (strlen(config->path) >= sizeof(addr.sun_path))
+		return err_set(err, -ENAMETOOLONG, "%s socket=%s: the path of a socket has at most %zu characters",
+			       port->option, config->path, sizeof(addr.sun_path) - 1);
+	memcpy(addr.sun_path, config->path, strlen(config->path));
+	port->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (port->listen_fd < 0)
+		return err_sys(err, -errno, "%s socket=%s", port->option, config->path);
+	ret = bind_socket(port->listen_fd, &addr);
+	if (ret < 0)
+		return err_sys(err, ret, "%s socket=%s", port->option, config->path);
+	port->path = strdup(config->path);
+	if (!port->path || listen(port->listen_fd, 1) < 0)
+		return err_sys(err, port->path ? -errno : -ENOMEM, "%s socket=%s", port->option, config->path);
+	return event_loop_watch(port->loop, port->listen_fd, EPOLLIN, on_connect, port, &port->listener, err);
+}
+
+static int open_none(struct port *port, const struct port_config *config, struct err *err)
+{
+	return 0;
+}
+
+int port_open(const struct port_config *config, const char *option, struct event_loop *loop, const struct log *log,
+	      const struct port_events *events, struct port **ret, struct err *err)
+{
+	static int (*const openers[])(struct port *port, const struct port_config *config, struct err *err) = {
+		[PORT_NONE] = open_none, [PORT_STDIO] = open_stdio, [PORT_PTY] = open_pty,
+		[PORT_FILE] = open_file, [PORT_SOCKET] = open_socket,
+	};
+	struct port *port = malloc(sizeof(*port));
+	int code;
+
+	if (!port)
+		return err_sys(err, -ENOMEM, "%s", option);
+	*port = (struct port){
+		.log = log, .option = option, .in_fd = -1, .out_fd = -1, .slave_fd = -1, .listen_fd = -1, .loop = loop,
+		.events = *events,
+	};
+	code = openers[config->kind](port, config, err);
+	if (code < 0) {
+		port_close(port);
+		return code;
+	}
+	*ret = port;
+	return 0;
+}
+
+void port_close(struct port *port)
+{
+	if (!port)
+		return;
+	event_source_remove(port->listener);
+	if (port->path)
+		unlink(port->path);
+	free(port->path);
+	fd_close(&port->listen_fd);
+	fd_close(&port->slave_fd);
+	if (port->terminal) {
+		terminal_close(port->terminal);
+	} else {
+		if (port->in_fd != port->out_fd)
+			fd_close(&port->in_fd);
+		fd_close(&port->out_fd);
+	}
+	free(port);
+}
+
+void port_keep(struct port *port)
+{
+	struct stat st;
+
+	if (port->listen_fd >= 0 || fstat(port->out_fd, &st) < 0 || !S_ISREG(st.st_mode) || port->terminal)
+		return;
+	free(take_ptr(port->path));
+	if (ftruncate(port->out_fd, 0) < 0)
+		log_warn(port->log, "%s: the file keeps what was in it: %s", port->option, strerrordesc_np(errno));
+}
+
+int port_in(const struct port *port)
+{
+	return port->in_fd;
+}
+
+int port_out(const struct port *port)
+{
+	return port->out_fd;
+}

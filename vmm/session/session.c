@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See session.h. */
+#include "vmm/session/session_internal.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+
+#include "vmm/cli/command.h"
+
+/* ---- what may end it ---- */
+
+/* Whether there is a guest to press it for. One that is being migrated may stand still for a moment. */
+static bool may_press(const struct session *session)
+{
+	if (!session->machine || session->arriving)
+		return false;
+	return !machine_paused(session->machine) ||
+	       (outgoing_active(session->outgoing) && outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
+}
+
+void session_press_button(struct session *session)
+{
+	outgoing_cancel(session->outgoing, "its power button was pressed", NULL);
+	machine_power_button(session->machine);
+}
+
+/* SIGTERM presses the power button, the second one ends the machine as the others do at once. */
+static void on_signal(void *opaque, uint32_t events)
+{
+	struct session *session = opaque;
+	struct signalfd_siginfo info;
+
+	if (read(session->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGTERM && !session->button_pressed && may_press(session)) {
+		session->button_pressed = true;
+		log_info(&session->log, "pressing the power button; another SIGTERM ends the machine");
+		session_press_button(session);
+		return;
+	}
+	session->signal = (int)info.ssi_signo;
+	if (session->machine)
+		machine_stop(session->machine);
+	else
+		event_loop_stop(session->loop);
+}
+
+int session_catch_signals(struct session *session, struct err *err)
+{
+	sigset_t set;
+	int code;
+
+	signal(SIGPIPE, SIG_IGN); /* whoever reads our output may leave */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (session->signal_fd < 0)
+		return err_sys(err, -errno, "signals");
+	code = event_loop_watch(session->loop, session->signal_fd, EPOLLIN, on_signal, session, &session->signals, err);
+	return code ? err_prefix(err, code, "signals") : 0;
+}
+
+static void on_leave(void *opaque)
+{
+	struct session *session = opaque;
+
+	if (session->machine)
+		machine_stop(session->machine);
+	else
+		event_loop_stop(session->loop);
+}
+
+/* ---- ports ---- */
+
+static void serial_changed(void *opaque, int in_fd, int out_fd)
+{
+	struct session *session = opaque;
+
+	if (session->machine)
+		machine_serial_fds(session->machine, in_fd, out_fd);
+}
+
+int session_open_ports(struct session *session, struct err *err)
+{
+	const struct machine_config *config = session->config;
+	const struct port_events serial = {.changed = serial_changed, .leave = on_leave, .opaque = session};
+	const struct port_events console = {.leave = on_leave, .opaque = session};
+	int code = port_open(&config->serial, "--serial", session->loop, &session->log, &serial, &session->serial, err);
+
+	return code ?: port_open(&config->console, "--console", session->loop, &session->log, &console, &session->console,
+				 err);
+}
+
+void session_keep_ports(struct session *session)
+{
+	port_keep(session->serial);
+	port_keep(session->console);
+}
+
+/* ---- the machine ---- */
+
+static void device_gone(void *opaque, const char *id)
+{
+	struct session *session = opaque;
+
+	machine_config_remove_vfio(session->config, id);
+}
+
+int session_make_machine(struct session *session, struct err *err)
+{
+	const struct machine_host host = {
+		.loop = session->loop,
+		.log = &session->log,
+		.serial_in = port_in(session->serial),
+		.serial_out = port_out(session->serial),
+		.console_in = port_in(session->console),
+		.console_out = port_out(session->console),
+		.device_gone = device_gone,
+		.opaque = session,
+		.incoming = session->arriving ? session->offer : NULL,
+	};
+
+	return machine_create(session->config, &host, &session->machine, err);
+}
+
+static int end_code(struct session *session)
+{
+	if (session->gone)
+		return EXIT_OFF;
+	switch (machine_end(session->machine)) {
+	case MACHINE_PANIC:
+		log_error(&session->log, "the guest's kernel panicked");
+		return EXIT_PANIC;
+	case MACHINE_STOPPED:
+		return session->signal ? EXIT_SIGNAL + session->signal : EXIT_OFF;
+	case MACHINE_FAILED:
+		return EXIT_FAILED;
+	default:
+		return EXIT_OFF;
+	}
+}
+
+/* The kernel binds an open device once, so one that was handed in has served. */
+static int check_reboot(const struct machine_config *config, struct err *err)
+{
+	for (size_t i = 0; i < config->vfio_count; i++)
+		if (config->vfios[i].fd >= 0)
+			return err_set(err, -EBUSY, "--vfio fd=%d: a descriptor that was handed in can be bound only once; start "
+						    "again with a new one", config->vfios[i].fd);
+	return 0;
+}
+
+/* Runs the machine that was started, and those that its reboots make. */
+int session_live(struct session *session, struct err *err)
+{
+	static const char *const reasons[] = {
+		[MACHINE_OFF] = "the guest powered off",         [MACHINE_REBOOT] = "the guest rebooted",
+		[MACHINE_PANIC] = "the guest's kernel panicked", [MACHINE_STOPPED] = "the machine was ended",
+		[MACHINE_FAILED] = "the machine failed",
+	};
+
+	for (;;) {
+		while (machine_end(session->machine) == MACHINE_RUNNING)
+			event_loop_run(session->loop);
+		/* What is on its way still cannot go without its machine; that may yet find that it has arrived. */
+		outgoing_destroy(take_ptr(session->outgoing), reasons[machine_end(session->machine)]);
+		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT || session->config->on_reboot != ON_REBOOT_REBOOT)
+			return end_code(session);
+		machine_destroy(take_ptr(session->machine));
+		session->button_pressed = false;
+		if (check_reboot(session->config, err) || session_make_machine(session, err) ||
+		    machine_start(session->machine, err)) {
+			err_prefix(err, 0, "reboot");
+			return EXIT_FAILED;
+		}
+		err->text[0] = 0; /* what was tried first and did not matter */
+	}
+}
+
+/* The socket is there before the guest runs, and connections end after the name is free: `mvmm stop` waits for that. */
+static int begin(struct session *session, struct err *err)
+{
+	int code = event_loop_create(&session->loop, err);
+
+	code = code ?: rundir_claim(session->config->name, &session->rundir, err);
+	code = code ?: session_catch_signals(session, err);
+	code = code ?: session_open_ports(session, err);
+	code = code ?: session_open_control(session, err);
+	code = code ?: session_make_machine(session, err);
+	if (code)
+		return code;
+	session_keep_ports(session);
+	return machine_start(session->machine, err);
+}
+
+void session_end(struct session *session)
+{
+	outgoing_destroy(session->outgoing, "the machine was ended");
+	machine_destroy(session->machine);
+	port_close(session->console);
+	port_close(session->serial);
+	rundir_release(session->rundir);
+	control_destroy(session->control);
+	event_source_remove(session->signals);
+	fd_close(&session->signal_fd);
+	event_loop_destroy(session->loop);
+	machine_offer_destroy(session->offer);
+}
+
+int session_run(struct machine_config *config, struct err *err)
+{
+	struct session session = {
+		.config = config,
+		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(config), .prefix = "mvmm: "},
+		.signal_fd = -1,
+	};
+	int code = EXIT_BAD_INPUT;
+
+	if (!begin(&session, err)) {
+		err->text[0] = 0; /* what was tried first and did not matter */
+		code = session_live(&session, err);
+	}
+	session_end(&session);
+	return code;
+}

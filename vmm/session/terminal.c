@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See terminal.h.
+ *
+ * Keys come from stdin on the loop's thread and go to the guest's port through a pipe; what the guest does not take is
+ * dropped once the pipe is full, so that Ctrl-A x is always heard. Signal handlers need the terminal's modes wherever
+ * the program is, hence this file's one global.
+ */
+#include "vmm/session/terminal.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <termios.h>
+
+#define ESCAPE 0x01 /* Ctrl-A */
+
+struct terminal {
+	struct event_source *source;
+	void (*leave)(void *opaque);
+	void *opaque;
+	int pipe_in;      /* where keys go */
+	int in_fd;        /* the guest's end, or stdin itself */
+	int out_fd;       /* stdout, or a description of our own of the same terminal */
+	bool in_escape;   /* Ctrl-A was the last key */
+	struct sigaction old_actions[NSIG];
+};
+
+static struct {
+	volatile sig_atomic_t raw_wanted;
+	struct termios found, raw;
+} modes;
+
+/* The signals that end the program on the spot. */
+static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGQUIT, SIGXCPU, SIGXFSZ};
+
+/* In the background the terminal is somebody else's, and touching it would stop us. */
+static bool in_foreground(void)
+{
+	return tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+static void apply(const struct termios *mode)
+{
+	int saved = errno;
+
+	if (modes.raw_wanted && in_foreground())
+		tcsetattr(STDIN_FILENO, TCSANOW, mode);
+	errno = saved;
+}
+
+static void on_deadly(int signal)
+{
+	apply(&modes.found);
+	raise(signal); /* SA_RESETHAND: this time it is deadly */
+}
+
+static void on_stop(int signal)
+{
+	apply(&modes.found);
+	raise(SIGSTOP);
+}
+
+static void on_continue(int signal)
+{
+	apply(&modes.raw);
+}
+
+static void catch(struct terminal *terminal, int signal, void (*handler)(int signal), int flags)
+{
+	struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+
+	sigfillset(&action.sa_mask);
+	sigaction(signal, &action, &terminal->old_actions[signal]);
+}
+
+static void catch_signals(struct terminal *terminal)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
+		catch(terminal, deadly[i], on_deadly, SA_RESETHAND | SA_NODEFER);
+	catch(terminal, SIGTSTP, on_stop, SA_RESTART);
+	catch(terminal, SIGCONT, on_continue, SA_RESTART);
+}
+
+static void release_signals(struct terminal *terminal)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
+		sigaction(deadly[i], &terminal->old_actions[deadly[i]], NULL);
+	sigaction(SIGTSTP, &terminal->old_actions[SIGTSTP], NULL);
+	sigaction(SIGCONT, &terminal->old_actions[SIGCONT], NULL);
+}
+
+/* ---- keys ---- */
+
+static void show_keys(void)
+{
+	static const char text[] = "\nCtrl-A x: end the machine   Ctrl-A h: this   Ctrl-A Ctrl-A: a Ctrl-A for the guest\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
+		/* Nobody to show them to. */
+	}
+}
+
+/* Takes a key. Returns how many bytes of out (2) are for the guest; *leave is set for Ctrl-A x. */
+static size_t take_key(struct terminal *terminal, char key, char *out, bool *leave)
+{
+	size_t len = 0;
+
+	if (!terminal->in_escape) {
+		terminal->in_escape = key == ESCAPE;
+		out[0] = key;
+		return key != ESCAPE;
+	}
+	terminal->in_escape = false;
+	switch (key) {
+	case 'x':
+		*leave = true;
+		return 0;
+	case 'h':
+		show_keys();
+		return 0;
+	case ESCAPE:
+		break;
+	default:
+		out[len++] = ESCAPE;
+		break;
+	}
+	out[len++] = key;
+	return len;
+}
+
+static void on_keys(void *opaque, uint32_t events)
+{
+	struct terminal *terminal = opaque;
+	char keys[256], out[2 * sizeof(keys)];
+	bool leave = false;
+	size_t len = 0;
+	ssize_t n = read(STDIN_FILENO, keys, sizeof(keys));
+
+	if (n <= 0 && (events & (EPOLLHUP | EPOLLERR) || (n < 0 && errno != EAGAIN && errno != EINTR))) {
+		event_source_remove(take_ptr(terminal->source));
+		leave = true;
+	}
+	for (ssize_t i = 0; i < n && !leave; i++)
+		len += take_key(terminal, keys[i], out + len, &leave);
+	if (len && write(terminal->pipe_in, out, len) < 0) {
+		/* The guest has 64 KiB of keys before it; these are lost. */
+	}
+	if (leave)
+		terminal->leave(terminal->opaque);
+}
+
+/* ---- opening and closing ---- */
+
+/*
+ * A description of our own of the terminal or pipe that stdout is, for O_NONBLOCK would else be set for everybody who
+ * shares it. Where there is none to be had, stdout itself.
+ */
+static int open_out(void)
+{
+	struct stat st;
+	int fd = -1;
+
+	if (fstat(STDOUT_FILENO, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
+		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd < 0 ? STDOUT_FILENO : fd;
+}
+
+static int open_keys(struct terminal *terminal, struct event_loop *loop, struct err *err)
+{
+	int ends[2], code;
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_sys(err, -errno, "terminal");
+	terminal->in_fd = ends[0];
+	terminal->pipe_in = ends[1];
+	code = event_loop_watch(loop, STDIN_FILENO, EPOLLIN, on_keys, terminal, &terminal->source, err);
+	if (code)
+		return err_prefix(err, code, "terminal");
+	modes.raw = modes.found;
+	cfmakeraw(&modes.raw);
+	modes.raw.c_oflag |= OPOST; /* a log line begins at the left */
+	modes.raw.c_cc[VMIN] = 0;   /* a read never waits */
+	modes.raw.c_cc[VTIME] = 0;
+	modes.raw_wanted = 1;
+	catch_signals(terminal);
+	apply(&modes.raw);
+	return 0;
+}
+
+int terminal_open(struct event_loop *loop, void (*leave)(void *opaque), void *opaque, struct terminal **ret,
+		  struct err *err)
+{
+	struct terminal *terminal = calloc(1, sizeof(*terminal));
+	int code = 0;
+
+	if (!terminal)
+		return err_sys(err, -ENOMEM, "terminal");
+	terminal->leave = leave;
+	terminal->opaque = opaque;
+	terminal->pipe_in = -1;
+	terminal->in_fd = STDIN_FILENO;
+	if (tcgetattr(STDIN_FILENO, &modes.found) == 0) {
+		terminal->in_fd = -1;
+		if (in_foreground())
+			code = open_keys(terminal, loop, err);
+	}
+	terminal->out_fd = open_out();
+	if (code) {
+		terminal_close(terminal);
+		return code;
+	}
+	*ret = terminal;
+	return 0;
+}
+
+void terminal_close(struct terminal *terminal)
+{
+	if (!terminal)
+		return;
+	if (modes.raw_wanted) {
+		apply(&modes.found);
+		modes.raw_wanted = 0;
+		release_signals(terminal);
+	}
+	event_source_remove(terminal->source);
+	fd_close(&terminal->pipe_in);
+	if (terminal->in_fd != STDIN_FILENO)
+		fd_close(&terminal->in_fd);
+	if (terminal->out_fd != STDOUT_FILENO)
+		fd_close(&terminal->out_fd);
+	free(terminal);
+}
+
+int terminal_in(const struct terminal *terminal)
+{
+	return terminal->in_fd;
+}
+
+int terminal_out(const struct terminal *terminal)
+{
+	return terminal->out_fd;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See throttle.h. The vCPUs' pauses nest, so a machine may be paused and resumed meanwhile. */
+#include "vmm/session/throttle.h"
+
+#define PERIOD 10000000u /* ns */
+
+struct throttle {
+	struct vcpu_set *vcpus;
+	struct event_source *timer;
+	unsigned int percent;
+	bool held;
+};
+
+static void let_go(struct throttle *throttle)
+{
+	if (throttle->held)
+		vcpu_set_resume(throttle->vcpus);
+	throttle->held = false;
+}
+
+/* One timer, which is set anew each time: held for a part, let go for the rest. */
+static void on_timer(void *opaque, uint32_t expirations)
+{
+	struct throttle *throttle = opaque;
+	uint64_t held = PERIOD / 100 * throttle->percent;
+
+	if (throttle->held) {
+		let_go(throttle);
+		event_timer_set(throttle->timer, PERIOD - held, 0);
+	} else {
+		vcpu_set_pause(throttle->vcpus);
+		throttle->held = true;
+		event_timer_set(throttle->timer, held, 0);
+	}
+}
+
+int throttle_create(struct event_loop *loop, struct vcpu_set *vcpus, struct throttle **ret, struct err *err)
+{
+	struct throttle *throttle = calloc(1, sizeof(*throttle));
+	int code;
+
+	if (!throttle)
+		return err_sys(err, -ENOMEM, "throttle");
+	throttle->vcpus = vcpus;
+	code = event_loop_timer(loop, on_timer, throttle, &throttle->timer, err);
+	if (code) {
+		free(throttle);
+		return err_prefix(err, code, "throttle");
+	}
+	*ret = throttle;
+	return 0;
+}
+
+void throttle_destroy(struct throttle *throttle)
+{
+	if (!throttle)
+		return;
+	throttle_set(throttle, 0);
+	event_source_remove(throttle->timer);
+	free(throttle);
+}
+
+void throttle_set(struct throttle *throttle, unsigned int percent)
+{
+	bool begins = percent && !throttle->percent;
+
+	throttle->percent = MIN(percent, 99u);
+	if (!percent) {
+		event_timer_set(throttle->timer, 0, 0);
+		let_go(throttle);
+	} else if (begins) {
+		event_timer_set(throttle->timer, 1, 0);
+	}
+}
