@@ -118,7 +118,7 @@ struct builder {
 };
 
 /* The next len bytes, zeroed. When they do not fit, the builder is full and scratches at its start. */
-static void *take(struct builder *builder, size_t len)
+static void *acpi_take(struct builder *builder, size_t len)
 {
 	void *p = builder->base;
 
@@ -131,7 +131,7 @@ static void *take(struct builder *builder, size_t len)
 	return memset(p, 0, len);
 }
 
-static uint8_t checksum(const void *data, size_t len)
+static uint8_t acpi_checksum(const void *data, size_t len)
 {
 	const uint8_t *p = data;
 	uint8_t sum = 0;
@@ -141,18 +141,18 @@ static uint8_t checksum(const void *data, size_t len)
 	return (uint8_t)-sum;
 }
 
-static uint64_t guest_address(const struct builder *builder, const void *p)
+static uint64_t acpi_guest_address(const struct builder *builder, const void *p)
 {
 	return LAYOUT_ACPI + (uint64_t)((const uint8_t *)p - builder->base);
 }
 
 /* Starts a table of len bytes at the next multiple of 16. */
-static void *start_table(struct builder *builder, const char *signature, uint8_t revision, size_t len)
+static void *acpi_start_table(struct builder *builder, const char *signature, uint8_t revision, size_t len)
 {
 	struct header *header;
 
-	take(builder, align_up(builder->used, 16) - builder->used);
-	header = take(builder, len);
+	acpi_take(builder, align_up(builder->used, 16) - builder->used);
+	header = acpi_take(builder, len);
 	*header = (struct header){.revision = revision, .oem_revision = 1, .creator_revision = 1};
 	memcpy(header->signature, signature, 4);
 	memcpy(header->oem_id, "MVMM  ", 6);
@@ -162,34 +162,34 @@ static void *start_table(struct builder *builder, const char *signature, uint8_t
 }
 
 /* The table ends here. Returns its guest address. */
-static uint64_t end_table(struct builder *builder, void *table)
+static uint64_t acpi_end_table(struct builder *builder, void *table)
 {
 	struct header *header = table;
 
 	header->length = (uint32_t)(builder->base + builder->used - (uint8_t *)table);
-	header->checksum = checksum(header, builder->full ? 0 : header->length);
-	return guest_address(builder, table);
+	header->checksum = acpi_checksum(header, builder->full ? 0 : header->length);
+	return acpi_guest_address(builder, table);
 }
 
-static uint64_t add_dsdt(struct builder *builder)
+static uint64_t acpi_add_dsdt(struct builder *builder)
 {
 	void *table;
 
-	take(builder, align_up(builder->used, 16) - builder->used);
-	table = take(builder, sizeof(dsdt_x86_aml_code));
+	acpi_take(builder, align_up(builder->used, 16) - builder->used);
+	table = acpi_take(builder, sizeof(dsdt_x86_aml_code));
 	if (!builder->full)
 		memcpy(table, dsdt_x86_aml_code, sizeof(dsdt_x86_aml_code));
-	return guest_address(builder, table);
+	return acpi_guest_address(builder, table);
 }
 
-static struct address power_register(unsigned int offset)
+static struct address acpi_power_register(unsigned int offset)
 {
 	return (struct address){SPACE_IO, 8, 0, ACCESS_BYTE, LAYOUT_POWER + offset};
 }
 
-static uint64_t add_fadt(struct builder *builder, uint64_t dsdt)
+static uint64_t acpi_add_fadt(struct builder *builder, uint64_t dsdt)
 {
-	struct fadt *fadt = start_table(builder, "FACP", 6, sizeof(*fadt));
+	struct fadt *fadt = acpi_start_table(builder, "FACP", 6, sizeof(*fadt));
 
 	fadt->minor = 4;
 	fadt->dsdt = (uint32_t)dsdt;
@@ -197,65 +197,65 @@ static uint64_t add_fadt(struct builder *builder, uint64_t dsdt)
 	fadt->sci_interrupt = LAYOUT_GSI_GED; /* unused; named so that nobody configures GSI 0 for it */
 	fadt->boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM;
 	fadt->flags = FADT_WBINVD | FADT_POWER_BUTTON | FADT_SLEEP_BUTTON | FADT_RESET | FADT_HW_REDUCED;
-	fadt->reset = power_register(LAYOUT_POWER_RESET);
+	fadt->reset = acpi_power_register(LAYOUT_POWER_RESET);
 	fadt->reset_value = 1;
-	fadt->sleep_control = power_register(LAYOUT_POWER_SLEEP_CONTROL);
-	fadt->sleep_status = power_register(LAYOUT_POWER_SLEEP_STATUS);
+	fadt->sleep_control = acpi_power_register(LAYOUT_POWER_SLEEP_CONTROL);
+	fadt->sleep_status = acpi_power_register(LAYOUT_POWER_SLEEP_STATUS);
 	memcpy(fadt->hypervisor, "MVMM\0\0\0", 8);
-	return end_table(builder, fadt);
+	return acpi_end_table(builder, fadt);
 }
 
-static uint64_t add_madt(struct builder *builder, const struct acpi_config *config)
+static uint64_t acpi_add_madt(struct builder *builder, const struct acpi_config *config)
 {
-	struct madt *madt = start_table(builder, "APIC", 5, sizeof(*madt));
+	struct madt *madt = acpi_start_table(builder, "APIC", 5, sizeof(*madt));
 	struct madt_ioapic *ioapic;
 	struct madt_override *ged;
 
 	madt->local_apic = LAYOUT_LAPIC;
 	for (unsigned int i = 0; i < config->cpus; i++) {
 		if (config->apic_ids[i] < X2APIC_ID_MIN) {
-			struct madt_local_apic *cpu = take(builder, sizeof(*cpu));
+			struct madt_local_apic *cpu = acpi_take(builder, sizeof(*cpu));
 
 			*cpu = (struct madt_local_apic){MADT_LOCAL_APIC, sizeof(*cpu), (uint8_t)i,
 							(uint8_t)config->apic_ids[i], MADT_ENABLED};
 		} else {
-			struct madt_local_x2apic *cpu = take(builder, sizeof(*cpu));
+			struct madt_local_x2apic *cpu = acpi_take(builder, sizeof(*cpu));
 
 			*cpu = (struct madt_local_x2apic){MADT_LOCAL_X2APIC, sizeof(*cpu), 0, config->apic_ids[i],
 							  MADT_ENABLED, i};
 		}
 	}
-	ioapic = take(builder, sizeof(*ioapic));
+	ioapic = acpi_take(builder, sizeof(*ioapic));
 	*ioapic = (struct madt_ioapic){MADT_IOAPIC, sizeof(*ioapic), 0, 0, LAYOUT_IOAPIC, 0};
-	ged = take(builder, sizeof(*ged));
+	ged = acpi_take(builder, sizeof(*ged));
 	*ged = (struct madt_override){MADT_OVERRIDE, sizeof(*ged), 0, LAYOUT_GSI_GED, LAYOUT_GSI_GED, MADT_LEVEL_HIGH};
-	return end_table(builder, madt);
+	return acpi_end_table(builder, madt);
 }
 
-static uint64_t add_mcfg(struct builder *builder)
+static uint64_t acpi_add_mcfg(struct builder *builder)
 {
-	struct mcfg *mcfg = start_table(builder, "MCFG", 1, sizeof(*mcfg));
+	struct mcfg *mcfg = acpi_start_table(builder, "MCFG", 1, sizeof(*mcfg));
 
 	mcfg->base = LAYOUT_ECAM;
 	mcfg->last_bus = (uint8_t)(LAYOUT_ECAM_SIZE / MIB(1) - 1);
-	return end_table(builder, mcfg);
+	return acpi_end_table(builder, mcfg);
 }
 
-static uint64_t add_xsdt(struct builder *builder, const uint64_t *tables, size_t count)
+static uint64_t acpi_add_xsdt(struct builder *builder, const uint64_t *tables, size_t count)
 {
-	struct header *xsdt = start_table(builder, "XSDT", 1, sizeof(*xsdt));
+	struct header *xsdt = acpi_start_table(builder, "XSDT", 1, sizeof(*xsdt));
 
-	memcpy(take(builder, count * sizeof(*tables)), tables, count * sizeof(*tables));
-	return end_table(builder, xsdt);
+	memcpy(acpi_take(builder, count * sizeof(*tables)), tables, count * sizeof(*tables));
+	return acpi_end_table(builder, xsdt);
 }
 
-static void fill_rsdp(struct rsdp *rsdp, uint64_t xsdt)
+static void acpi_fill_rsdp(struct rsdp *rsdp, uint64_t xsdt)
 {
 	*rsdp = (struct rsdp){.revision = 2, .length = sizeof(*rsdp), .xsdt = xsdt};
 	memcpy(rsdp->signature, "RSD PTR ", 8);
 	memcpy(rsdp->oem_id, "MVMM  ", 6);
-	rsdp->checksum = checksum(rsdp, offsetof(struct rsdp, length));
-	rsdp->extended_checksum = checksum(rsdp, sizeof(*rsdp));
+	rsdp->checksum = acpi_checksum(rsdp, offsetof(struct rsdp, length));
+	rsdp->extended_checksum = acpi_checksum(rsdp, sizeof(*rsdp));
 }
 
 int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err)
@@ -267,15 +267,15 @@ int acpi_build(const struct acpi_config *config, struct guest_memory *memory, st
 
 	if (!builder.base)
 		return err_set(err, -ENOSPC, "no guest memory for the ACPI tables at 0x%llx", LAYOUT_ACPI);
-	rsdp = take(&builder, sizeof(*rsdp));
-	tables[0] = add_fadt(&builder, add_dsdt(&builder));
-	tables[1] = add_madt(&builder, config);
-	tables[2] = add_mcfg(&builder);
-	xsdt = add_xsdt(&builder, tables, ARRAY_SIZE(tables));
+	rsdp = acpi_take(&builder, sizeof(*rsdp));
+	tables[0] = acpi_add_fadt(&builder, acpi_add_dsdt(&builder));
+	tables[1] = acpi_add_madt(&builder, config);
+	tables[2] = acpi_add_mcfg(&builder);
+	xsdt = acpi_add_xsdt(&builder, tables, ARRAY_SIZE(tables));
 	if (builder.full)
 		return err_set(err, -ENOSPC, "the ACPI tables of %u CPUs do not fit into %llu KiB", config->cpus,
 			       LAYOUT_ACPI_SIZE >> 10);
-	fill_rsdp(rsdp, xsdt);
+	acpi_fill_rsdp(rsdp, xsdt);
 	memcpy(builder.base + (LAYOUT_ACPI_RECORD - LAYOUT_ACPI), &record, sizeof(record));
 	guest_memory_dirty(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE);
 	return 0;

@@ -28,7 +28,7 @@ struct bzimage {
 };
 
 /* The header's place, length and version. */
-static int check_header(const struct boot_file *file, struct setup_header *setup, struct err *err)
+static int bzimage_check_header(const struct boot_file *file, struct setup_header *setup, struct err *err)
 {
 	const size_t start = offsetof(struct boot_params, hdr);
 	const size_t end = 0x202u + file->head[0x201];
@@ -48,7 +48,7 @@ static int check_header(const struct boot_file *file, struct setup_header *setup
 }
 
 /* Where the kernel's bytes are and where they go. */
-static int check_placement(const struct boot_file *file, struct bzimage *image, struct err *err)
+static int bzimage_check_placement(const struct boot_file *file, struct bzimage *image, struct err *err)
 {
 	const struct setup_header *setup = &image->setup;
 
@@ -82,13 +82,13 @@ static bool bzimage_is(const uint8_t *head)
 static int bzimage_parse(const struct boot_file *file, void *parsed, struct err *err)
 {
 	struct bzimage *image = parsed;
-	int r = check_header(file, &image->setup, err);
+	int r = bzimage_check_header(file, &image->setup, err);
 
-	return r < 0 ? r : check_placement(file, image, err);
+	return r < 0 ? r : bzimage_check_placement(file, image, err);
 }
 
-static int place_kernel(const struct boot_file *file, const struct bzimage *image, const struct boot_config *config,
-			struct guest_memory *memory, struct err *err)
+static int bzimage_place_kernel(const struct boot_file *file, const struct bzimage *image,
+				const struct boot_config *config, struct guest_memory *memory, struct err *err)
 {
 	const uint64_t skew = image->offset % GUEST_PAGE_SIZE;
 	int ret;
@@ -100,7 +100,7 @@ static int place_kernel(const struct boot_file *file, const struct bzimage *imag
 	return ret < 0 ? err_prefix(err, ret, "--kernel %s", file->path) : 0;
 }
 
-static void fill_e820(struct boot_params *params, const struct place_map *map)
+static void bzimage_fill_e820(struct boot_params *params, const struct place_map *map)
 {
 	for (size_t i = 0; i < map->count; i++) {
 		params->e820_table[i].addr = map->ranges[i].start;
@@ -122,7 +122,7 @@ static int bzimage_load(const struct boot_file *file, const void *parsed, const 
 	bottom = MAX(image->load + image->size, image->runtime_start + image->setup.init_size);
 	r = place_memory_map(file, memory, bottom, &map, &top, err);
 	if (r == 0)
-		r = place_kernel(file, image, config, memory, err);
+		r = bzimage_place_kernel(file, image, config, memory, err);
 	if (r == 0)
 		r = place_initrd(config, memory, bottom, MIN(top, image->setup.initrd_addr_max + 1ull), &initrd,
 				 &initrd_size, err);
@@ -137,7 +137,7 @@ static int bzimage_load(const struct boot_file *file, const void *parsed, const 
 	params.hdr.setup_data = 0;
 	params.hdr.ramdisk_image = (uint32_t)initrd;
 	params.hdr.ramdisk_size = (uint32_t)initrd_size;
-	fill_e820(&params, &map);
+	bzimage_fill_e820(&params, &map);
 	r = place_write(memory, LAYOUT_BOOT_PARAMS, &params, sizeof(params), err);
 	if (r == 0)
 		r = place_gdt(memory, true, err);

@@ -50,7 +50,7 @@ struct elf_image {
 };
 
 /* The machine's kind. 0 when it is ours. */
-static int check_ident(const Elf64_Ehdr *ehdr, struct err *err)
+static int elf_pvh_check_ident(const Elf64_Ehdr *ehdr, struct err *err)
 {
 	if (ehdr->e_ident[EI_CLASS] != ELFCLASS64 || ehdr->e_ident[EI_DATA] != ELFDATA2LSB ||
 	    ehdr->e_machine != EM_X86_64)
@@ -64,7 +64,8 @@ static int check_ident(const Elf64_Ehdr *ehdr, struct err *err)
 	return 0;
 }
 
-static int add_segment(struct elf_image *image, const struct boot_file *file, const Elf64_Phdr *phdr, struct err *err)
+static int elf_pvh_add_segment(struct elf_image *image, const struct boot_file *file, const Elf64_Phdr *phdr,
+			       struct err *err)
 {
 	if (!phdr->p_memsz)
 		return 0;
@@ -88,7 +89,8 @@ static int add_segment(struct elf_image *image, const struct boot_file *file, co
 }
 
 /* Looks for the entry among the notes of one PT_NOTE. */
-static int read_notes(struct elf_image *image, const struct boot_file *file, const Elf64_Phdr *phdr, struct err *err)
+static int elf_pvh_read_notes(struct elf_image *image, const struct boot_file *file, const Elf64_Phdr *phdr,
+			      struct err *err)
 {
 	const uint64_t align = phdr->p_align == 8 ? 8 : 4;
 	_cleanup_(free_ptr) uint8_t *notes = NULL;
@@ -117,7 +119,7 @@ static int read_notes(struct elf_image *image, const struct boot_file *file, con
 	return ret;
 }
 
-static int check_entry(const struct elf_image *image, struct err *err)
+static int elf_pvh_check_entry(const struct elf_image *image, struct err *err)
 {
 	if (!image->entry)
 		return err_set(err, -ENOEXEC, "no PVH entry: the kernel was built without CONFIG_PVH; use a bzImage");
@@ -131,7 +133,7 @@ static int check_entry(const struct elf_image *image, struct err *err)
 		       (unsigned long long)image->entry);
 }
 
-static int elf_parse(const struct boot_file *file, void *parsed, struct err *err)
+static int elf_pvh_parse(const struct boot_file *file, void *parsed, struct err *err)
 {
 	struct elf_image *image = parsed;
 	Elf64_Phdr phdrs[SEGMENTS_MAX];
@@ -141,7 +143,7 @@ static int elf_parse(const struct boot_file *file, void *parsed, struct err *err
 	if (file->size < sizeof(ehdr))
 		return err_set(err, -ENOEXEC, "truncated: the file ends within the ELF header");
 	memcpy(&ehdr, file->head, sizeof(ehdr));
-	ret = check_ident(&ehdr, err);
+	ret = elf_pvh_check_ident(&ehdr, err);
 	if (ret < 0)
 		return ret;
 	if (ehdr.e_phoff > file->size)
@@ -149,14 +151,14 @@ static int elf_parse(const struct boot_file *file, void *parsed, struct err *err
 	ret = boot_read(file->fd, ehdr.e_phoff, phdrs, ehdr.e_phnum * sizeof(phdrs[0]), err);
 	for (unsigned int i = 0; i < ehdr.e_phnum && ret == 0; i++) {
 		if (phdrs[i].p_type == PT_LOAD)
-			ret = add_segment(image, file, &phdrs[i], err);
+			ret = elf_pvh_add_segment(image, file, &phdrs[i], err);
 		else if (phdrs[i].p_type == PT_NOTE && phdrs[i].p_offset <= file->size)
-			ret = read_notes(image, file, &phdrs[i], err);
+			ret = elf_pvh_read_notes(image, file, &phdrs[i], err);
 	}
-	return ret < 0 ? ret : check_entry(image, err);
+	return ret < 0 ? ret : elf_pvh_check_entry(image, err);
 }
 
-static bool elf_is(const uint8_t *head)
+static bool elf_pvh_is(const uint8_t *head)
 {
 	return memcmp(head, ELFMAG, SELFMAG) == 0;
 }
@@ -165,16 +167,16 @@ static bool elf_is(const uint8_t *head)
  * Read and not mapped (boot_map_to_guest): the kernel runs where its file lies and patches itself all over, so that each
  * page would be copied in the end, one fault and 4 KiB at a time, and its text never lie in huge pages.
  */
-static int place_segment(const struct boot_file *file, const struct segment *segment, struct guest_memory *memory,
-			 struct err *err)
+static int elf_pvh_place_segment(const struct boot_file *file, const struct segment *segment,
+				 struct guest_memory *memory, struct err *err)
 {
 	int ret = boot_read_to_guest(file->fd, segment->offset, memory, segment->gpa, segment->file_size, err);
 
 	return ret < 0 ? err_prefix(err, ret, "--kernel %s", file->path) : 0;
 }
 
-static int write_start_info(struct guest_memory *memory, const struct place_map *map, uint64_t rsdp, uint64_t initrd,
-			    uint64_t initrd_size, struct err *err)
+static int elf_pvh_write_start_info(struct guest_memory *memory, const struct place_map *map, uint64_t rsdp,
+				    uint64_t initrd, uint64_t initrd_size, struct err *err)
 {
 	struct start_block block = {
 		.info = {
@@ -199,8 +201,8 @@ static int write_start_info(struct guest_memory *memory, const struct place_map 
 	return place_write(memory, LAYOUT_BOOT_PARAMS, &block, sizeof(block), err);
 }
 
-static int elf_load(const struct boot_file *file, const void *parsed, const struct boot_config *config,
-		    struct guest_memory *memory, struct boot_entry *ret, struct err *err)
+static int elf_pvh_load(const struct boot_file *file, const void *parsed, const struct boot_config *config,
+			struct guest_memory *memory, struct boot_entry *ret, struct err *err)
 {
 	const struct elf_image *image = parsed;
 	uint64_t initrd, initrd_size, top;
@@ -209,13 +211,13 @@ static int elf_load(const struct boot_file *file, const void *parsed, const stru
 
 	r = place_memory_map(file, memory, image->end, &map, &top, err);
 	for (size_t i = 0; i < image->count && r == 0; i++)
-		r = place_segment(file, &image->segments[i], memory, err);
+		r = elf_pvh_place_segment(file, &image->segments[i], memory, err);
 	if (r == 0)
 		r = place_initrd(config, memory, image->end, top, &initrd, &initrd_size, err);
 	if (r == 0)
 		r = place_cmdline(memory, config->cmdline, LAYOUT_CMDLINE_SIZE - 1, err);
 	if (r == 0)
-		r = write_start_info(memory, &map, config->rsdp, initrd, initrd_size, err);
+		r = elf_pvh_write_start_info(memory, &map, config->rsdp, initrd, initrd_size, err);
 	if (r == 0)
 		r = place_gdt(memory, false, err);
 	if (r < 0)
@@ -231,7 +233,7 @@ static int elf_load(const struct boot_file *file, const void *parsed, const stru
 
 const struct boot_format boot_elf_pvh = {
 	.parsed_size = sizeof(struct elf_image),
-	.is = elf_is,
-	.parse = elf_parse,
-	.load = elf_load,
+	.is = elf_pvh_is,
+	.parse = elf_pvh_parse,
+	.load = elf_pvh_load,
 };

@@ -21,7 +21,7 @@ static const struct place_range windows[] = {
 	{LAYOUT_4G, UINT64_MAX - LAYOUT_4G, PLACE_RAM},
 };
 
-static int map_add(struct place_map *map, struct place_range range)
+static int place_map_add(struct place_map *map, struct place_range range)
 {
 	struct place_range *last = map->count ? &map->ranges[map->count - 1] : NULL;
 
@@ -35,14 +35,14 @@ static int map_add(struct place_map *map, struct place_range range)
 	return 0;
 }
 
-static int compare_ranges(const void *a, const void *b)
+static int place_compare_ranges(const void *a, const void *b)
 {
 	const struct place_range *x = a, *y = b;
 
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-static int map_memory(const struct guest_memory *memory, struct place_map *ret, struct err *err)
+static int place_map_memory(const struct guest_memory *memory, struct place_map *ret, struct err *err)
 {
 	struct place_map map = {.count = 0};
 	const struct guest_region *regions;
@@ -56,14 +56,14 @@ static int map_memory(const struct guest_memory *memory, struct place_map *ret, 
 			uint64_t end = MIN(regions[i].gpa + regions[i].size, windows[w].start + windows[w].size);
 
 			if (start < end && r == 0)
-				r = map_add(&map, (struct place_range){start, end - start, PLACE_RAM});
+				r = place_map_add(&map, (struct place_range){start, end - start, PLACE_RAM});
 		}
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(reserved) && r == 0; i++)
-		r = map_add(&map, reserved[i]);
+		r = place_map_add(&map, reserved[i]);
 	if (r < 0)
 		return err_set(err, r, "guest memory is in more than %u pieces", PLACE_RANGES_MAX);
-	qsort(map.ranges, map.count, sizeof(map.ranges[0]), compare_ranges);
+	qsort(map.ranges, map.count, sizeof(map.ranges[0]), place_compare_ranges);
 	if (!guest_memory_at(memory, 0, LOW_RAM_MIN))
 		return err_set(err, -ENOSPC, "--memory: a guest needs at least %llu MiB", LOW_RAM_MIN >> 20);
 	*ret = map;
@@ -71,7 +71,7 @@ static int map_memory(const struct guest_memory *memory, struct place_map *ret, 
 }
 
 /* The first address above LAYOUT_HIGH that is not RAM. */
-static uint64_t low_end(const struct place_map *map)
+static uint64_t place_low_end(const struct place_map *map)
 {
 	for (size_t i = 0; i < map->count; i++)
 		if (map->ranges[i].start == LAYOUT_HIGH && map->ranges[i].type == PLACE_RAM)
@@ -84,11 +84,11 @@ int place_memory_map(const struct boot_file *file, const struct guest_memory *me
 {
 	struct place_map map;
 	uint64_t top;
-	int r = map_memory(memory, &map, err);
+	int r = place_map_memory(memory, &map, err);
 
 	if (r < 0)
 		return r;
-	top = low_end(&map);
+	top = place_low_end(&map);
 	if (end > top)
 		return err_set(err, -ENOSPC, "--kernel %s: it needs %llu MiB to start; give more --memory", file->path,
 			       (unsigned long long)(align_up(end, MIB(1)) >> 20));

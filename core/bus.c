@@ -63,21 +63,21 @@ void bus_destroy(struct bus *bus)
 	free(bus);
 }
 
-static void begin_change(struct bus *bus)
+static void bus_begin_change(struct bus *bus)
 {
 	pthread_mutex_lock(&bus->lock);
 	__atomic_store_n(&bus->seq, bus->seq + 1, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 }
 
-static void end_change(struct bus *bus)
+static void bus_end_change(struct bus *bus)
 {
 	__atomic_store_n(&bus->seq, bus->seq + 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&bus->lock);
 }
 
 /* Index of the first range that ends behind addr. */
-static size_t lower_bound(const struct bus *bus, uint64_t addr)
+static size_t bus_lower_bound(const struct bus *bus, uint64_t addr)
 {
 	size_t low = 0, high = MIN(bus->count, (size_t)MAX_RANGES);
 
@@ -100,8 +100,8 @@ int bus_add(struct bus *bus, uint64_t base, uint64_t size, const struct bus_ops 
 
 	if (!size || range_wraps(base, size))
 		return err_set(err, -EINVAL, "%s: an empty or wrapping range at 0x%llx", name, (unsigned long long)base);
-	begin_change(bus);
-	at = lower_bound(bus, base);
+	bus_begin_change(bus);
+	at = bus_lower_bound(bus, base);
 	if (at < bus->count && ranges_overlap(base, size, bus->ranges[at].base, bus->ranges[at].size))
 		ret = err_set(err, -EEXIST, "%s at 0x%llx: %s is there", name, (unsigned long long)base,
 			      bus->ranges[at].name);
@@ -112,7 +112,7 @@ int bus_add(struct bus *bus, uint64_t base, uint64_t size, const struct bus_ops 
 		bus->ranges[at] = (struct range){base, size, ops, opaque, name};
 		bus->count++;
 	}
-	end_change(bus);
+	bus_end_change(bus);
 	return ret;
 }
 
@@ -120,17 +120,17 @@ void bus_remove(struct bus *bus, uint64_t base)
 {
 	size_t at;
 
-	begin_change(bus);
-	at = lower_bound(bus, base);
+	bus_begin_change(bus);
+	at = bus_lower_bound(bus, base);
 	if (at < bus->count && bus->ranges[at].base == base) {
 		bus->count--;
 		memmove(&bus->ranges[at], &bus->ranges[at + 1], (bus->count - at) * sizeof(bus->ranges[0]));
 	}
-	end_change(bus);
+	bus_end_change(bus);
 }
 
 /* Copies out the range that holds all of the access. */
-static bool find(struct bus *bus, uint64_t addr, unsigned int len, struct range *ret)
+static bool bus_find(struct bus *bus, uint64_t addr, unsigned int len, struct range *ret)
 {
 	unsigned int seq;
 	bool found;
@@ -139,7 +139,7 @@ static bool find(struct bus *bus, uint64_t addr, unsigned int len, struct range 
 	do {
 		while ((seq = __atomic_load_n(&bus->seq, __ATOMIC_ACQUIRE)) & 1) {
 		}
-		at = lower_bound(bus, addr);
+		at = bus_lower_bound(bus, addr);
 		found = at < bus->count && at < MAX_RANGES;
 		if (found)
 			*ret = bus->ranges[at];
@@ -152,7 +152,7 @@ bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int len)
 {
 	struct range range;
 
-	if (find(bus, addr, len, &range)) {
+	if (bus_find(bus, addr, len, &range)) {
 		range.ops->read(range.opaque, addr - range.base, data, len);
 		return true;
 	}
@@ -161,7 +161,7 @@ bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int len)
 }
 
 /* Kicks the eventfds at addr that the hypervisor does not. */
-static bool kick(struct bus *bus, uint64_t addr, unsigned int len)
+static bool bus_kick(struct bus *bus, uint64_t addr, unsigned int len)
 {
 	bool kicked = false;
 
@@ -181,9 +181,9 @@ bool bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned int le
 {
 	struct range range;
 
-	if (kick(bus, addr, len))
+	if (bus_kick(bus, addr, len))
 		return true;
-	if (!find(bus, addr, len, &range))
+	if (!bus_find(bus, addr, len, &range))
 		return false;
 	range.ops->write(range.opaque, addr - range.base, data, len);
 	return true;

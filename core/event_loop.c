@@ -72,7 +72,7 @@ int event_loop_create(struct event_loop **ret, struct err *err)
 	return 0;
 }
 
-static void free_source(struct event_source *source)
+static void event_loop_free_source(struct event_source *source)
 {
 	if (source->timer)
 		fd_close(&source->fd);
@@ -80,7 +80,7 @@ static void free_source(struct event_source *source)
 }
 
 /* Frees the dead. Lock held, on the loop's thread between callbacks. */
-static void bury(struct event_loop *loop)
+static void event_loop_bury(struct event_loop *loop)
 {
 	struct event_source **link = &loop->sources;
 
@@ -92,7 +92,7 @@ static void bury(struct event_loop *loop)
 			continue;
 		}
 		*link = source->next;
-		free_source(source);
+		event_loop_free_source(source);
 	}
 	loop->buried = false;
 }
@@ -107,7 +107,7 @@ void event_loop_destroy(struct event_loop *loop)
 	}
 	for (struct event_source *source = loop->sources, *next; source; source = next) {
 		next = source->next;
-		free_source(source);
+		event_loop_free_source(source);
 	}
 	fd_close(&loop->epoll_fd);
 	fd_close(&loop->wake_fd);
@@ -117,7 +117,7 @@ void event_loop_destroy(struct event_loop *loop)
 }
 
 /* Runs what other threads asked for. Lock held; dropped around each call. */
-static void run_calls(struct event_loop *loop)
+static void event_loop_run_calls(struct event_loop *loop)
 {
 	while (loop->calls) {
 		struct call *call = loop->calls;
@@ -131,7 +131,7 @@ static void run_calls(struct event_loop *loop)
 	}
 }
 
-static void dispatch(struct event_source *source, uint32_t events)
+static void event_loop_dispatch(struct event_source *source, uint32_t events)
 {
 	uint64_t expirations;
 
@@ -164,16 +164,16 @@ void event_loop_run(struct event_loop *loop)
 		count = epoll_wait(loop->epoll_fd, events, BATCH, -1);
 		for (int i = 0; i < count; i++) {
 			if (events[i].data.ptr)
-				dispatch(events[i].data.ptr, events[i].events);
+				event_loop_dispatch(events[i].data.ptr, events[i].events);
 			else
 				eventfd_drain(loop->wake_fd);
 		}
 		pthread_mutex_lock(&loop->lock);
-		run_calls(loop);
+		event_loop_run_calls(loop);
 		if (loop->buried)
-			bury(loop);
+			event_loop_bury(loop);
 	}
-	run_calls(loop);
+	event_loop_run_calls(loop);
 	__atomic_store_n(&loop->stop, false, __ATOMIC_RELEASE);
 	loop->running = false;
 	pthread_mutex_unlock(&loop->lock);
@@ -188,7 +188,7 @@ void event_loop_stop(struct event_loop *loop)
 	errno = saved;
 }
 
-static void *thread_main(void *opaque)
+static void *event_loop_thread_main(void *opaque)
 {
 	event_loop_run(opaque);
 	return NULL;
@@ -196,7 +196,7 @@ static void *thread_main(void *opaque)
 
 int event_loop_start(struct event_loop *loop, const char *name, struct err *err)
 {
-	int code = thread_start(&loop->thread, thread_main, loop, "%s", name);
+	int code = thread_start(&loop->thread, event_loop_thread_main, loop, "%s", name);
 
 	if (code)
 		return err_sys(err, code, "thread %s", name);
@@ -236,7 +236,7 @@ struct question {
 	int answer;
 };
 
-static void answer(void *opaque)
+static void event_loop_answer(void *opaque)
 {
 	struct question *q = opaque;
 
@@ -248,12 +248,12 @@ int event_loop_ask(struct event_loop *loop, int (*fn)(void *opaque, void *argume
 {
 	struct question question = {fn, opaque, argument, err, 0};
 
-	event_loop_call(loop, answer, &question);
+	event_loop_call(loop, event_loop_answer, &question);
 	return question.answer;
 }
 
-static int add_source(struct event_loop *loop, int fd, uint32_t events, bool timer, event_fn *fn, void *opaque,
-		      struct event_source **ret, struct err *err)
+static int event_loop_add_source(struct event_loop *loop, int fd, uint32_t events, bool timer, event_fn *fn,
+				 void *opaque, struct event_source **ret, struct err *err)
 {
 	struct event_source *source = calloc(1, sizeof(*source));
 	struct epoll_event event = {.events = events, .data.ptr = source};
@@ -280,7 +280,7 @@ static int add_source(struct event_loop *loop, int fd, uint32_t events, bool tim
 int event_loop_watch(struct event_loop *loop, int fd, uint32_t events, event_fn *fn, void *opaque,
 		     struct event_source **ret, struct err *err)
 {
-	return add_source(loop, fd, events, false, fn, opaque, ret, err);
+	return event_loop_add_source(loop, fd, events, false, fn, opaque, ret, err);
 }
 
 int event_loop_timer(struct event_loop *loop, event_fn *fn, void *opaque, struct event_source **ret, struct err *err)
@@ -290,7 +290,7 @@ int event_loop_timer(struct event_loop *loop, event_fn *fn, void *opaque, struct
 
 	if (fd < 0)
 		return err_sys(err, -errno, "timer");
-	code = add_source(loop, fd, EPOLLIN, true, fn, opaque, ret, err);
+	code = event_loop_add_source(loop, fd, EPOLLIN, true, fn, opaque, ret, err);
 	if (code == 0)
 		take_fd(&fd);
 	return code;
@@ -307,7 +307,8 @@ void event_timer_set(struct event_source *timer, uint64_t first_ns, uint64_t int
 {
 	struct itimerspec when = {
 		.it_value = {.tv_sec = (time_t)(first_ns / 1000000000), .tv_nsec = (long)(first_ns % 1000000000)},
-		.it_interval = {.tv_sec = (time_t)(interval_ns / 1000000000), .tv_nsec = (long)(interval_ns % 1000000000)},
+		.it_interval = {.tv_sec = (time_t)(interval_ns / 1000000000),
+				.tv_nsec = (long)(interval_ns % 1000000000)},
 	};
 
 	timerfd_settime(timer->fd, 0, &when, NULL);
@@ -326,6 +327,6 @@ void event_source_remove(struct event_source *source)
 	if (loop->running)
 		loop->buried = true;
 	else
-		bury(loop);
+		event_loop_bury(loop);
 	pthread_mutex_unlock(&loop->lock);
 }

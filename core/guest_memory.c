@@ -28,7 +28,7 @@ struct guest_memory {
 
 static const struct dirty_source_ops own_writes_ops;
 
-static const struct table *current(const struct guest_memory *memory)
+static const struct table *guest_memory_current(const struct guest_memory *memory)
 {
 	return __atomic_load_n(&memory->table, __ATOMIC_ACQUIRE);
 }
@@ -61,8 +61,8 @@ void guest_memory_destroy(struct guest_memory *memory)
 	free(memory);
 }
 
-/* A copy of the table to change; publish() puts it in place. */
-static struct table *copy_table(const struct guest_memory *memory)
+/* A copy of the table to change; guest_memory_publish() puts it in place. */
+static struct table *guest_memory_copy_table(const struct guest_memory *memory)
 {
 	struct table *table = malloc(sizeof(*table));
 
@@ -73,22 +73,22 @@ static struct table *copy_table(const struct guest_memory *memory)
 	return table;
 }
 
-static void publish(struct guest_memory *memory, struct table *table)
+static void guest_memory_publish(struct guest_memory *memory, struct table *table)
 {
 	__atomic_store_n(&memory->table, table, __ATOMIC_RELEASE);
 }
 
-static unsigned long *alloc_written(const struct guest_region *region)
+static unsigned long *guest_memory_alloc_written(const struct guest_region *region)
 {
 	return calloc(bitmap_longs(region->size / GUEST_PAGE_SIZE), sizeof(unsigned long));
 }
 
-static int check_region(const struct table *table, const struct guest_region *region, struct err *err)
+static int guest_memory_check_region(const struct table *table, const struct guest_region *region, struct err *err)
 {
 	if (!region->size || (region->gpa | region->size | region->fd_offset) % GUEST_PAGE_SIZE ||
 	    range_wraps(region->gpa, region->size))
-		return err_set(err, -EINVAL, "memory at 0x%llx, %llu bytes: not whole pages", (unsigned long long)region->gpa,
-			       (unsigned long long)region->size);
+		return err_set(err, -EINVAL, "memory at 0x%llx, %llu bytes: not whole pages",
+			       (unsigned long long)region->gpa, (unsigned long long)region->size);
 	for (size_t i = 0; i < table->count; i++)
 		if (ranges_overlap(region->gpa, region->size, table->regions[i].gpa, table->regions[i].size))
 			return err_set(err, -EINVAL, "memory at 0x%llx overlaps memory at 0x%llx",
@@ -99,12 +99,12 @@ static int check_region(const struct table *table, const struct guest_region *re
 }
 
 /* Tells the listeners in front of stop, latest first, that the region goes. stop NULL: all of them. */
-static void tell_removal(struct guest_memory_listener *listener, const struct guest_memory_listener *stop,
-			 const struct guest_region *region)
+static void guest_memory_tell_removal(struct guest_memory_listener *listener, const struct guest_memory_listener *stop,
+				      const struct guest_region *region)
 {
 	if (!listener || listener == stop)
 		return;
-	tell_removal(listener->next, stop, region);
+	guest_memory_tell_removal(listener->next, stop, region);
 	listener->ops->remove(listener, region);
 }
 
@@ -113,14 +113,14 @@ int guest_memory_add(struct guest_memory *memory, const struct guest_region *reg
 	struct guest_memory_listener *listener;
 	_cleanup_(free_ptr) struct table *table = NULL;
 	unsigned long *written = NULL;
-	int ret = check_region(memory->table, region, err);
+	int ret = guest_memory_check_region(memory->table, region, err);
 	size_t at;
 
 	if (ret < 0)
 		return ret;
-	table = copy_table(memory);
+	table = guest_memory_copy_table(memory);
 	if (memory->tracking)
-		written = alloc_written(region);
+		written = guest_memory_alloc_written(region);
 	if (!table || (memory->tracking && !written)) {
 		free(written);
 		return err_sys(err, -ENOMEM, "memory at 0x%llx", (unsigned long long)region->gpa);
@@ -128,7 +128,7 @@ int guest_memory_add(struct guest_memory *memory, const struct guest_region *reg
 	for (listener = memory->listeners; listener; listener = listener->next) {
 		ret = listener->ops->add(listener, region, err);
 		if (ret < 0) {
-			tell_removal(memory->listeners, listener, region);
+			guest_memory_tell_removal(memory->listeners, listener, region);
 			free(written);
 			return ret;
 		}
@@ -140,7 +140,7 @@ int guest_memory_add(struct guest_memory *memory, const struct guest_region *reg
 	table->regions[at] = *region;
 	table->written[at] = written;
 	table->count++;
-	publish(memory, take_ptr(table));
+	guest_memory_publish(memory, take_ptr(table));
 	return 0;
 }
 
@@ -154,7 +154,7 @@ int guest_memory_remove(struct guest_memory *memory, uint64_t gpa, struct err *e
 		at++;
 	if (at == memory->table->count)
 		return err_set(err, -ENOENT, "no memory at 0x%llx", (unsigned long long)gpa);
-	table = copy_table(memory);
+	table = guest_memory_copy_table(memory);
 	if (!table)
 		return err_sys(err, -ENOMEM, "memory at 0x%llx", (unsigned long long)gpa);
 	region = table->regions[at];
@@ -162,8 +162,8 @@ int guest_memory_remove(struct guest_memory *memory, uint64_t gpa, struct err *e
 	table->count--;
 	memmove(&table->regions[at], &table->regions[at + 1], (table->count - at) * sizeof(table->regions[0]));
 	memmove(&table->written[at], &table->written[at + 1], (table->count - at) * sizeof(table->written[0]));
-	tell_removal(memory->listeners, NULL, &region);
-	publish(memory, table);
+	guest_memory_tell_removal(memory->listeners, NULL, &region);
+	guest_memory_publish(memory, table);
 	return 0;
 }
 
@@ -203,7 +203,7 @@ void guest_memory_unlisten(struct guest_memory *memory, struct guest_memory_list
 
 const struct guest_region *guest_memory_regions(const struct guest_memory *memory, size_t *count)
 {
-	const struct table *table = current(memory);
+	const struct table *table = guest_memory_current(memory);
 
 	*count = table->count;
 	return table->regions;
@@ -211,7 +211,7 @@ const struct guest_region *guest_memory_regions(const struct guest_memory *memor
 
 uint64_t guest_memory_size(const struct guest_memory *memory)
 {
-	const struct table *table = current(memory);
+	const struct table *table = guest_memory_current(memory);
 	uint64_t size = 0;
 
 	for (size_t i = 0; i < table->count; i++)
@@ -220,7 +220,7 @@ uint64_t guest_memory_size(const struct guest_memory *memory)
 }
 
 /* Index of the region that holds all of [gpa, gpa + len), or -1. Machines have two or three regions. */
-static ssize_t find(const struct table *table, uint64_t gpa, uint64_t len)
+static ssize_t guest_memory_find(const struct table *table, uint64_t gpa, uint64_t len)
 {
 	for (size_t i = 0; i < table->count; i++) {
 		const struct guest_region *region = &table->regions[i];
@@ -233,15 +233,15 @@ static ssize_t find(const struct table *table, uint64_t gpa, uint64_t len)
 
 void *guest_memory_at(const struct guest_memory *memory, uint64_t gpa, uint64_t len)
 {
-	const struct table *table = current(memory);
-	ssize_t at = find(table, gpa, len);
+	const struct table *table = guest_memory_current(memory);
+	ssize_t at = guest_memory_find(table, gpa, len);
 
 	return at < 0 ? NULL : (char *)table->regions[at].host + (gpa - table->regions[at].gpa);
 }
 
 const struct guest_region *guest_memory_region_of(const struct guest_memory *memory, const void *host)
 {
-	const struct table *table = current(memory);
+	const struct table *table = guest_memory_current(memory);
 
 	for (size_t i = 0; i < table->count; i++)
 		if ((uintptr_t)host - (uintptr_t)table->regions[i].host < table->regions[i].size)
@@ -269,8 +269,8 @@ void guest_memory_dirty(struct guest_memory *memory, uint64_t gpa, uint64_t len)
 	/* Pairs with start(): a writer that misses the flag wrote before tracking began. */
 	if (!__atomic_load_n(&memory->tracking, __ATOMIC_SEQ_CST))
 		return;
-	table = current(memory);
-	at = find(table, gpa, len);
+	table = guest_memory_current(memory);
+	at = guest_memory_find(table, gpa, len);
 	if (at < 0)
 		return;
 	written = __atomic_load_n(&table->written[at], __ATOMIC_ACQUIRE);
@@ -281,19 +281,19 @@ void guest_memory_dirty(struct guest_memory *memory, uint64_t gpa, uint64_t len)
 		bitmap_set(written, page);
 }
 
-static struct guest_memory *of(struct dirty_source *source)
+static struct guest_memory *guest_memory_of(struct dirty_source *source)
 {
 	return container_of(source, struct guest_memory, own_writes);
 }
 
 /* The bitmaps stay until the memory is destroyed: a late writer may still hold one. */
-static int own_writes_start(struct dirty_source *source, struct err *err)
+static int guest_memory_own_writes_start(struct dirty_source *source, struct err *err)
 {
-	struct guest_memory *memory = of(source);
+	struct guest_memory *memory = guest_memory_of(source);
 	struct table *table = memory->table;
 
 	for (size_t i = 0; i < table->count; i++) {
-		unsigned long *written = table->written[i] ?: alloc_written(&table->regions[i]);
+		unsigned long *written = table->written[i] ?: guest_memory_alloc_written(&table->regions[i]);
 
 		if (!written)
 			return err_sys(err, -ENOMEM, "bitmap of the memory at 0x%llx",
@@ -305,28 +305,29 @@ static int own_writes_start(struct dirty_source *source, struct err *err)
 	return 0;
 }
 
-static void own_writes_stop(struct dirty_source *source)
+static void guest_memory_own_writes_stop(struct dirty_source *source)
 {
-	__atomic_store_n(&of(source)->tracking, false, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&guest_memory_of(source)->tracking, false, __ATOMIC_SEQ_CST);
 }
 
-static int own_writes_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
-			      struct err *err)
+static int guest_memory_own_writes_collect(struct dirty_source *source, uint64_t gpa, uint64_t size,
+					   unsigned long *bitmap, struct err *err)
 {
-	const struct table *table = current(of(source));
-	ssize_t at = find(table, gpa, size);
+	const struct table *table = guest_memory_current(guest_memory_of(source));
+	ssize_t at = guest_memory_find(table, gpa, size);
 
 	if (at < 0 || !table->written[at])
-		return err_set(err, -EINVAL, "0x%llx, %llu bytes: not one region that is tracked", (unsigned long long)gpa,
-			       (unsigned long long)size);
-	bitmap_take(table->written[at], (gpa - table->regions[at].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE, bitmap);
+		return err_set(err, -EINVAL, "0x%llx, %llu bytes: not one region that is tracked",
+			       (unsigned long long)gpa, (unsigned long long)size);
+	bitmap_take(table->written[at], (gpa - table->regions[at].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE,
+		    bitmap);
 	return 0;
 }
 
 static const struct dirty_source_ops own_writes_ops = {
-	.start = own_writes_start,
-	.stop = own_writes_stop,
-	.collect = own_writes_collect,
+	.start = guest_memory_own_writes_start,
+	.stop = guest_memory_own_writes_stop,
+	.collect = guest_memory_own_writes_collect,
 };
 
 struct dirty_source *guest_memory_dirty_source(struct guest_memory *memory)

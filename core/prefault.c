@@ -34,7 +34,7 @@ struct prefault {
 };
 
 /* Kernels before 5.14 lack MADV_POPULATE_WRITE: write each page's own value back to it. */
-static int populate(char *host, uint64_t size)
+static int prefault_populate(char *host, uint64_t size)
 {
 	if (madvise(host, size, MADV_POPULATE_WRITE) == 0)
 		return 0;
@@ -59,7 +59,7 @@ bool prefault_seems_done(void *host, uint64_t size)
 	return there & 1;
 }
 
-static void *work(void *opaque)
+static void *prefault_work(void *opaque)
 {
 	struct prefault *job = opaque;
 
@@ -70,7 +70,7 @@ static void *work(void *opaque)
 
 		job->next += len;
 		pthread_mutex_unlock(&job->lock);
-		ret = populate(job->host + at, len);
+		ret = prefault_populate(job->host + at, len);
 		pthread_mutex_lock(&job->lock);
 		job->done += len;
 		if (ret < 0 && !job->error)
@@ -82,7 +82,7 @@ static void *work(void *opaque)
 	return NULL;
 }
 
-static unsigned int thread_count(uint64_t size)
+static unsigned int prefault_thread_count(uint64_t size)
 {
 	uint64_t chunks = (size + CHUNK - 1) / CHUNK;
 	cpu_set_t cpus;
@@ -92,7 +92,7 @@ static unsigned int thread_count(uint64_t size)
 }
 
 /* Waits for the workers, with a line each second. Lock held. */
-static void wait_done(struct prefault *job)
+static void prefault_wait_done(struct prefault *job)
 {
 	struct timespec tick = job->begun;
 	unsigned int seconds = 0;
@@ -108,7 +108,7 @@ static void wait_done(struct prefault *job)
 	}
 }
 
-static void job_destroy(struct prefault *job)
+static void prefault_job_destroy(struct prefault *job)
 {
 	for (unsigned int i = 0; i < job->threads; i++)
 		pthread_join(job->ids[i], NULL);
@@ -118,15 +118,15 @@ static void job_destroy(struct prefault *job)
 }
 
 /* All of them wait for the lock until the last one is there: what they do keeps a new thread's stack from being mapped. */
-static void start_threads(struct prefault *job)
+static void prefault_start_threads(struct prefault *job)
 {
-	unsigned int wanted = thread_count(job->size);
+	unsigned int wanted = prefault_thread_count(job->size);
 	sigset_t all, old;
 
 	thread_signals(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pthread_mutex_lock(&job->lock);
-	while (job->threads < wanted && pthread_create(&job->ids[job->threads], NULL, work, job) == 0)
+	while (job->threads < wanted && pthread_create(&job->ids[job->threads], NULL, prefault_work, job) == 0)
 		job->threads++;
 	job->running = job->threads;
 	pthread_mutex_unlock(&job->lock);
@@ -147,9 +147,9 @@ int prefault_begin(void *host, uint64_t size, const char *what, const struct log
 	clock_gettime(CLOCK_MONOTONIC, &job->begun);
 	pthread_mutex_init(&job->lock, NULL);
 	thread_cond_init(&job->progress);
-	start_threads(job);
+	prefault_start_threads(job);
 	if (!job->threads && size) {
-		job_destroy(job);
+		prefault_job_destroy(job);
 		return err_set(err, -EAGAIN, "%s: no thread can be started", what);
 	}
 	*ret = job;
@@ -164,10 +164,10 @@ int prefault_end(struct prefault *job, bool wait, struct err *err)
 		return 0;
 	pthread_mutex_lock(&job->lock);
 	job->given_up = !wait;
-	wait_done(job);
+	prefault_wait_done(job);
 	pthread_mutex_unlock(&job->lock);
 	ret = job->error ? err_sys(err, job->error, "%s: %.1f GiB", job->what, (double)job->size / (double)GIB(1)) : 0;
-	job_destroy(job);
+	prefault_job_destroy(job);
 	return ret;
 }
 

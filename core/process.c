@@ -14,7 +14,7 @@
 extern char **environ;
 
 /* What the child gets as its descriptors 0, 1 and 2, and from 3 on. */
-static int hand_over(posix_spawn_file_actions_t *actions, const int *fds, size_t count, int words_fd)
+static int process_hand_over(posix_spawn_file_actions_t *actions, const int *fds, size_t count, int words_fd)
 {
 	int code = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
 
@@ -26,7 +26,7 @@ static int hand_over(posix_spawn_file_actions_t *actions, const int *fds, size_t
 	return code;
 }
 
-static int spawn(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid)
+static int process_spawn(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -38,7 +38,7 @@ static int spawn(const char *const argv[], const int *fds, size_t count, int wor
 	sigemptyset(&none);
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
-	code = hand_over(&actions, fds, count, words_fd);
+	code = process_hand_over(&actions, fds, count, words_fd);
 	code = code ?: posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv, environ);
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
@@ -54,7 +54,7 @@ int process_start(const char *const argv[], const int *fds, size_t count, int wo
 		moved[n] = fcntl(n < count ? fds[n] : words_fd, F_DUPFD_CLOEXEC, ABOVE);
 		code = moved[n] < 0 ? -errno : 0;
 	}
-	code = code ?: spawn(argv, moved, count, words_fd < 0 ? -1 : moved[count], pid);
+	code = code ?: process_spawn(argv, moved, count, words_fd < 0 ? -1 : moved[count], pid);
 	while (n)
 		close(moved[--n]);
 	return code;

@@ -42,7 +42,7 @@ void state_buffer_free(struct state_buffer *buffer)
 
 /* ---- saving ---- */
 
-static int add_name(struct state_buffer *out, const char *name)
+static int state_add_name(struct state_buffer *out, const char *name)
 {
 	uint8_t len = (uint8_t)strlen(name);
 	int ret = state_buffer_add(out, &len, 1);
@@ -50,7 +50,7 @@ static int add_name(struct state_buffer *out, const char *name)
 	return ret < 0 ? ret : state_buffer_add(out, name, len);
 }
 
-static int add_u32(struct state_buffer *out, uint32_t value)
+static int state_add_u32(struct state_buffer *out, uint32_t value)
 {
 	uint8_t bytes[4];
 
@@ -59,12 +59,12 @@ static int add_u32(struct state_buffer *out, uint32_t value)
 }
 
 /* Writes the length of all that came behind at, into the four bytes before it. */
-static void close_length(struct state_buffer *out, size_t at)
+static void state_close_length(struct state_buffer *out, size_t at)
 {
 	put_le32(out->data + at - 4, (uint32_t)(out->len - at));
 }
 
-static int add_uint(struct state_buffer *out, const void *value, size_t size)
+static int state_add_uint(struct state_buffer *out, const void *value, size_t size)
 {
 	uint64_t wide = size == 1 ? *(const uint8_t *)value : size == 2 ? *(const uint16_t *)value :
 			size == 4 ? *(const uint32_t *)value : *(const uint64_t *)value;
@@ -75,7 +75,7 @@ static int add_uint(struct state_buffer *out, const void *value, size_t size)
 }
 
 /* How many elements, or bytes, of the field's array are there. */
-static size_t in_use(const struct state_field *field, const void *object, size_t all)
+static size_t state_in_use(const struct state_field *field, const void *object, size_t all)
 {
 	uint32_t count;
 
@@ -85,30 +85,30 @@ static size_t in_use(const struct state_field *field, const void *object, size_t
 	return MIN(count, all);
 }
 
-static int save_field(const struct state_field *field, void *object, struct state_buffer *out, struct err *err)
+static int state_save_field(const struct state_field *field, void *object, struct state_buffer *out, struct err *err)
 {
 	char *at = (char *)object + field->offset;
 	uint8_t kind = (uint8_t)field->kind;
-	size_t body, count = in_use(field, object, field->count);
-	int ret = add_name(out, field->name);
+	size_t body, count = state_in_use(field, object, field->count);
+	int ret = state_add_name(out, field->name);
 
 	if (ret == 0)
 		ret = state_buffer_add(out, &kind, 1);
 	if (ret == 0)
-		ret = add_u32(out, 0);
+		ret = state_add_u32(out, 0);
 	body = out->len;
 	if (ret < 0)
 		return ret;
 	switch (field->kind) {
 	case STATE_KIND_UINT:
-		ret = add_uint(out, at, field->size);
+		ret = state_add_uint(out, at, field->size);
 		break;
 	case STATE_KIND_BOOL:
 		kind = *(bool *)at;
 		ret = state_buffer_add(out, &kind, 1);
 		break;
 	case STATE_KIND_BYTES:
-		ret = state_buffer_add(out, at, in_use(field, object, field->size));
+		ret = state_buffer_add(out, at, state_in_use(field, object, field->size));
 		break;
 	case STATE_KIND_TABLE:
 		for (size_t i = 0; i < count && ret == 0; i++)
@@ -116,24 +116,24 @@ static int save_field(const struct state_field *field, void *object, struct stat
 		break;
 	}
 	if (ret == 0)
-		close_length(out, body);
+		state_close_length(out, body);
 	return ret;
 }
 
-static int save_record(const struct state_table *table, void *from, struct state_buffer *out, struct err *err)
+static int state_save_record(const struct state_table *table, void *from, struct state_buffer *out, struct err *err)
 {
 	size_t body;
-	int ret = add_name(out, table->name);
+	int ret = state_add_name(out, table->name);
 
 	if (ret == 0)
-		ret = add_u32(out, table->version);
+		ret = state_add_u32(out, table->version);
 	if (ret == 0)
-		ret = add_u32(out, 0);
+		ret = state_add_u32(out, 0);
 	body = out->len;
 	for (size_t i = 0; i < table->field_count && ret == 0; i++)
-		ret = save_field(&table->fields[i], from, out, err);
+		ret = state_save_field(&table->fields[i], from, out, err);
 	if (ret == 0)
-		close_length(out, body);
+		state_close_length(out, body);
 	return ret;
 }
 
@@ -149,7 +149,7 @@ int state_save(const struct state_table *table, void *object, struct state_buffe
 		ret = table->fill(object, image, err);
 	if (ret < 0)
 		return err_prefix(err, ret, "%s", table->name);
-	ret = save_record(table, image ?: object, out, err);
+	ret = state_save_record(table, image ?: object, out, err);
 	if (ret < 0) {
 		out->len = start;
 		return ret == -ENOMEM ? err_sys(err, ret, "%s", table->name) : ret;
@@ -159,7 +159,7 @@ int state_save(const struct state_table *table, void *object, struct state_buffe
 
 /* ---- loading ---- */
 
-static bool take(struct reader *in, size_t len, const uint8_t **ret)
+static bool state_take(struct reader *in, size_t len, const uint8_t **ret)
 {
 	if (len > in->len)
 		return false;
@@ -169,22 +169,22 @@ static bool take(struct reader *in, size_t len, const uint8_t **ret)
 	return true;
 }
 
-static bool take_u32(struct reader *in, uint32_t *ret)
+static bool state_take_u32(struct reader *in, uint32_t *ret)
 {
 	const uint8_t *bytes;
 
-	if (!take(in, 4, &bytes))
+	if (!state_take(in, 4, &bytes))
 		return false;
 	*ret = get_le32(bytes);
 	return true;
 }
 
 /* A name as a string: 1 to 255 printable characters. */
-static bool take_name(struct reader *in, char name[256])
+static bool state_take_name(struct reader *in, char name[256])
 {
 	const uint8_t *len, *text;
 
-	if (!take(in, 1, &len) || !*len || !take(in, *len, &text))
+	if (!state_take(in, 1, &len) || !*len || !state_take(in, *len, &text))
 		return false;
 	for (uint8_t i = 0; i < *len; i++)
 		if (text[i] <= ' ' || text[i] > '~')
@@ -194,29 +194,31 @@ static bool take_name(struct reader *in, char name[256])
 	return true;
 }
 
-static bool take_head(struct reader *in, char name[256], uint32_t *version, struct reader *fields)
+static bool state_take_head(struct reader *in, char name[256], uint32_t *version, struct reader *fields)
 {
 	uint32_t len;
 
-	if (!take_name(in, name) || !take_u32(in, version) || !take_u32(in, &len) || !take(in, len, &fields->data))
+	if (!state_take_name(in, name) || !state_take_u32(in, version) || !state_take_u32(in, &len) ||
+	    !state_take(in, len, &fields->data))
 		return false;
 	fields->len = len;
 	return true;
 }
 
-static bool take_field(struct reader *in, char name[256], uint8_t *kind, struct reader *body)
+static bool state_take_field(struct reader *in, char name[256], uint8_t *kind, struct reader *body)
 {
 	const uint8_t *byte;
 	uint32_t len;
 
-	if (!take_name(in, name) || !take(in, 1, &byte) || !take_u32(in, &len) || !take(in, len, &body->data))
+	if (!state_take_name(in, name) || !state_take(in, 1, &byte) || !state_take_u32(in, &len) ||
+	    !state_take(in, len, &body->data))
 		return false;
 	*kind = *byte;
 	body->len = len;
 	return true;
 }
 
-static void store_uint(void *to, size_t size, const uint8_t *bytes)
+static void state_store_uint(void *to, size_t size, const uint8_t *bytes)
 {
 	if (size == 1)
 		*(uint8_t *)to = bytes[0];
@@ -228,10 +230,10 @@ static void store_uint(void *to, size_t size, const uint8_t *bytes)
 		*(uint64_t *)to = get_le64(bytes);
 }
 
-static int load_record(const struct state_table *table, void *object, struct reader *in, unsigned int depth,
-		       struct err *err);
+static int state_load_record(const struct state_table *table, void *object, struct reader *in, unsigned int depth,
+			     struct err *err);
 
-static void set_in_use(const struct state_field *field, void *object, size_t count)
+static void state_set_in_use(const struct state_field *field, void *object, size_t count)
 {
 	uint32_t value = (uint32_t)count;
 
@@ -239,28 +241,28 @@ static void set_in_use(const struct state_field *field, void *object, size_t cou
 		memcpy((char *)object + field->some_at, &value, sizeof(value));
 }
 
-static int load_elements(const struct state_field *field, void *object, struct reader *body, unsigned int depth,
-			 struct err *err)
+static int state_load_elements(const struct state_field *field, void *object, struct reader *body, unsigned int depth,
+			       struct err *err)
 {
 	char *at = (char *)object + field->offset;
 	size_t i;
 	int ret = 0;
 
 	for (i = 0; i < field->count && ret == 0 && (body->len || !field->some); i++)
-		ret = load_record(field->table, at + i * field->size, body, depth + 1, err);
+		ret = state_load_record(field->table, at + i * field->size, body, depth + 1, err);
 	if (ret == 0 && body->len)
 		ret = err_set(err, -EBADMSG, "more than %zu elements", field->count);
-	set_in_use(field, object, i);
+	state_set_in_use(field, object, i);
 	return ret;
 }
 
-static int load_field(const struct state_field *field, void *object, struct reader *body, unsigned int depth,
-		      struct err *err)
+static int state_load_field(const struct state_field *field, void *object, struct reader *body, unsigned int depth,
+			    struct err *err)
 {
 	char *at = (char *)object + field->offset;
 
 	if (field->kind == STATE_KIND_TABLE)
-		return load_elements(field, object, body, depth, err);
+		return state_load_elements(field, object, body, depth, err);
 	if (field->some && body->len > field->size)
 		return err_set(err, -EBADMSG, "%zu bytes, more than %zu", body->len, field->size);
 	if (!field->some && body->len != field->size)
@@ -269,16 +271,16 @@ static int load_field(const struct state_field *field, void *object, struct read
 		return err_set(err, -EBADMSG, "neither true nor false");
 	if (field->kind == STATE_KIND_BYTES) {
 		memcpy(at, body->data, body->len);
-		set_in_use(field, object, body->len);
+		state_set_in_use(field, object, body->len);
 	}
 	if (field->kind == STATE_KIND_BOOL)
 		*(bool *)at = body->data[0];
 	if (field->kind == STATE_KIND_UINT)
-		store_uint(at, field->size, body->data);
+		state_store_uint(at, field->size, body->data);
 	return 0;
 }
 
-static size_t find_field(const struct state_table *table, const char *name)
+static size_t state_find_field(const struct state_table *table, const char *name)
 {
 	size_t i = 0;
 
@@ -288,8 +290,8 @@ static size_t find_field(const struct state_table *table, const char *name)
 }
 
 /* Loads the fields of a record; each at most once, and all that its version has. */
-static int load_fields(const struct state_table *table, uint32_t version, void *object, struct reader *in,
-		       unsigned int depth, struct err *err)
+static int state_load_fields(const struct state_table *table, uint32_t version, void *object, struct reader *in,
+			     unsigned int depth, struct err *err)
 {
 	uint64_t seen = 0;
 	char name[256];
@@ -300,9 +302,9 @@ static int load_fields(const struct state_table *table, uint32_t version, void *
 		size_t i;
 		int ret;
 
-		if (!take_field(in, name, &kind, &body))
+		if (!state_take_field(in, name, &kind, &body))
 			return err_set(err, -EBADMSG, "a field is cut off");
-		i = find_field(table, name);
+		i = state_find_field(table, name);
 		if (i == table->field_count)
 			return err_set(err, -EBADMSG, "unknown field %s", name);
 		if (seen >> i & 1)
@@ -310,7 +312,7 @@ static int load_fields(const struct state_table *table, uint32_t version, void *
 		if (kind != table->fields[i].kind)
 			return err_set(err, -EBADMSG, "%s is of another kind", name);
 		seen |= 1ull << i;
-		ret = load_field(&table->fields[i], object, &body, depth, err);
+		ret = state_load_field(&table->fields[i], object, &body, depth, err);
 		if (ret < 0)
 			return err_prefix(err, ret, "%s", name);
 	}
@@ -321,15 +323,15 @@ static int load_fields(const struct state_table *table, uint32_t version, void *
 }
 
 /* The fields into the object, or into an image and from there into the object. */
-static int load_into(const struct state_table *table, uint32_t version, void *object, struct reader *fields,
-		     unsigned int depth, struct err *err)
+static int state_load_into(const struct state_table *table, uint32_t version, void *object, struct reader *fields,
+			   unsigned int depth, struct err *err)
 {
 	_cleanup_(free_ptr) void *image = table->image ? calloc(1, table->image) : NULL;
 	int ret;
 
 	if (table->image && !image)
 		return err_sys(err, -ENOMEM, "its image");
-	ret = load_fields(table, version, image ?: object, fields, depth, err);
+	ret = state_load_fields(table, version, image ?: object, fields, depth, err);
 	if (ret == 0 && image)
 		return table->apply(object, image, version, err);
 	if (ret == 0 && table->after_load)
@@ -337,8 +339,8 @@ static int load_into(const struct state_table *table, uint32_t version, void *ob
 	return ret;
 }
 
-static int load_record(const struct state_table *table, void *object, struct reader *in, unsigned int depth,
-		       struct err *err)
+static int state_load_record(const struct state_table *table, void *object, struct reader *in, unsigned int depth,
+			     struct err *err)
 {
 	struct reader fields;
 	uint32_t version;
@@ -347,14 +349,14 @@ static int load_record(const struct state_table *table, void *object, struct rea
 
 	if (depth > MAX_DEPTH || table->field_count > MAX_FIELDS)
 		return err_set(err, -EBADMSG, "%s: too deep", table->name);
-	if (!take_head(in, name, &version, &fields))
+	if (!state_take_head(in, name, &version, &fields))
 		return err_set(err, -EBADMSG, "%s: cut off", table->name);
 	if (strcmp(name, table->name) != 0)
 		return err_set(err, -EBADMSG, "%s where %s is expected", name, table->name);
 	if (version < table->oldest || version > table->version)
-		return err_set(err, -EBADMSG, "%s: version %u, this program knows %u to %u", name, version, table->oldest,
-			       table->version);
-	ret = load_into(table, version, object, &fields, depth, err);
+		return err_set(err, -EBADMSG, "%s: version %u, this program knows %u to %u", name, version,
+			       table->oldest, table->version);
+	ret = state_load_into(table, version, object, &fields, depth, err);
 	return ret < 0 ? err_prefix(err, ret, "%s", name) : 0;
 }
 
@@ -362,7 +364,7 @@ int state_load_first(const struct state_table *table, void *object, const uint8_
 		     struct err *err)
 {
 	struct reader in = {*data, *len};
-	int ret = load_record(table, object, &in, 0, err);
+	int ret = state_load_record(table, object, &in, 0, err);
 
 	if (ret < 0)
 		return ret;
@@ -385,23 +387,23 @@ int state_load(const struct state_table *table, void *object, const void *data, 
 
 typedef void walk_fn(void *opaque, unsigned int depth, const char *name, const void *data, size_t len);
 
-static int walk_record(struct reader *in, unsigned int depth, walk_fn *fn, void *opaque, struct err *err)
+static int state_walk_record(struct reader *in, unsigned int depth, walk_fn *fn, void *opaque, struct err *err)
 {
 	struct reader fields, body;
 	uint32_t version;
 	char name[256];
 	uint8_t kind;
 
-	if (depth > MAX_DEPTH || !take_head(in, name, &version, &fields))
+	if (depth > MAX_DEPTH || !state_take_head(in, name, &version, &fields))
 		return err_set(err, -EBADMSG, "a record is cut off or too deep");
 	fn(opaque, depth, name, NULL, 0);
 	while (fields.len) {
-		if (!take_field(&fields, name, &kind, &body))
+		if (!state_take_field(&fields, name, &kind, &body))
 			return err_set(err, -EBADMSG, "a field is cut off");
 		if (kind != STATE_KIND_TABLE)
 			fn(opaque, depth + 1, name, body.data, body.len);
 		while (kind == STATE_KIND_TABLE && body.len) {
-			int ret = walk_record(&body, depth + 1, fn, opaque, err);
+			int ret = state_walk_record(&body, depth + 1, fn, opaque, err);
 
 			if (ret < 0)
 				return ret;
@@ -415,7 +417,7 @@ int state_walk(const void *data, size_t len, walk_fn *fn, void *opaque, struct e
 	struct reader in = {data, len};
 
 	while (in.len) {
-		int ret = walk_record(&in, 0, fn, opaque, err);
+		int ret = state_walk_record(&in, 0, fn, opaque, err);
 
 		if (ret < 0)
 			return ret;

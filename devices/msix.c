@@ -2,7 +2,7 @@
 /*
  * See msix.h.
  *
- * A vector is live when MSI-X is on, the function is not masked and its own mask bit is clear. update_vector() makes
+ * A vector is live when MSI-X is on, the function is not masked and its own mask bit is clear. msix_update_vector() makes
  * the interrupt controller agree with that, and is all that ever connects or disconnects. No kick is read here: while
  * a vector is not connected its eventfd holds them, and poll(2) on it gives the pending bit.
  */
@@ -34,18 +34,18 @@ struct msix {
 	struct vector vectors[];
 };
 
-static uint8_t *entry(const struct msix *msix, unsigned int index)
+static uint8_t *msix_entry(const struct msix *msix, unsigned int index)
 {
 	return msix->table + index * MSIX_TABLE_ENTRY;
 }
 
-static bool live(const struct msix *msix, unsigned int index)
+static bool msix_live(const struct msix *msix, unsigned int index)
 {
 	return msix->on && !msix->masked &&
-	       !(entry(msix, index)[PCI_MSIX_ENTRY_VECTOR_CTRL] & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+	       !(msix_entry(msix, index)[PCI_MSIX_ENTRY_VECTOR_CTRL] & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
-static void complain(struct msix *msix, unsigned int index, const struct err *err)
+static void msix_complain(struct msix *msix, unsigned int index, const struct err *err)
 {
 	if (!msix->complained)
 		log_warn(msix->config.log, "%s: MSI-X vector %u: %s", msix->function->name, index, err->text);
@@ -53,7 +53,7 @@ static void complain(struct msix *msix, unsigned int index, const struct err *er
 }
 
 /* Lock held. */
-static int need_vector(struct msix *msix, unsigned int index)
+static int msix_need_vector(struct msix *msix, unsigned int index)
 {
 	struct msi_controller *msi = msix->config.msi;
 	struct err err = {"no vector"};
@@ -63,26 +63,26 @@ static int need_vector(struct msix *msix, unsigned int index)
 		return 0;
 	ret = msi->ops->create(msi, &msix->vectors[index].irq, &err);
 	if (ret < 0)
-		complain(msix, index, &err);
+		msix_complain(msix, index, &err);
 	return ret;
 }
 
 /* Makes the vector's connection what it should be; moved: its message has changed. Lock held. */
-static void update_vector(struct msix *msix, unsigned int index, bool moved)
+static void msix_update_vector(struct msix *msix, unsigned int index, bool moved)
 {
 	struct msi_controller *msi = msix->config.msi;
 	struct vector *vector = &msix->vectors[index];
-	const uint8_t *e = entry(msix, index);
+	const uint8_t *e = msix_entry(msix, index);
 	struct msi_message message = {get_le64(e), get_le32(e + PCI_MSIX_ENTRY_DATA)};
 	struct err err = {"not connected"};
 
-	if (!live(msix, index)) {
+	if (!msix_live(msix, index)) {
 		if (vector->connected)
 			msi->ops->disconnect(msi, vector->irq);
 		vector->connected = false;
 		return;
 	}
-	if ((vector->connected && !moved) || need_vector(msix, index) < 0)
+	if ((vector->connected && !moved) || msix_need_vector(msix, index) < 0)
 		return;
 	if (!vector->used && msix->config.ops && msix->config.ops->used &&
 	    msix->config.ops->used(msix->config.opaque, index, vector->irq->fd))
@@ -95,11 +95,11 @@ static void update_vector(struct msix *msix, unsigned int index, bool moved)
 	if (vector->connected)
 		msi->ops->disconnect(msi, vector->irq);
 	vector->connected = false;
-	complain(msix, index, &err);
+	msix_complain(msix, index, &err);
 }
 
 /* The control word becomes on and masked. Lock held. */
-static void set_control(struct msix *msix, bool on, bool masked)
+static void msix_set_control(struct msix *msix, bool on, bool masked)
 {
 	const struct msix_ops *ops = msix->config.ops;
 	bool was_on = msix->on;
@@ -111,7 +111,7 @@ static void set_control(struct msix *msix, bool on, bool masked)
 	if (on && !was_on && ops && ops->enabled)
 		ops->enabled(msix->config.opaque, true);
 	for (unsigned int i = 0; i < msix->config.vectors; i++) {
-		update_vector(msix, i, false);
+		msix_update_vector(msix, i, false);
 		if (!on)
 			msix->vectors[i].used = false;
 	}
@@ -125,15 +125,15 @@ void msix_config_written(struct msix *msix)
 
 	pthread_mutex_lock(&msix->lock);
 	control = get_le16(msix->function->config + msix->cap + PCI_MSIX_FLAGS);
-	set_control(msix, control & PCI_MSIX_FLAGS_ENABLE, control & PCI_MSIX_FLAGS_MASKALL);
+	msix_set_control(msix, control & PCI_MSIX_FLAGS_ENABLE, control & PCI_MSIX_FLAGS_MASKALL);
 	pthread_mutex_unlock(&msix->lock);
 }
 
-static void mask_table(struct msix *msix)
+static void msix_mask_table(struct msix *msix)
 {
 	memset(msix->table, 0, msix_table_size(msix));
 	for (unsigned int i = 0; i < msix->config.vectors; i++)
-		entry(msix, i)[PCI_MSIX_ENTRY_VECTOR_CTRL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
+		msix_entry(msix, i)[PCI_MSIX_ENTRY_VECTOR_CTRL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
 }
 
 void msix_reset(struct msix *msix)
@@ -142,8 +142,8 @@ void msix_reset(struct msix *msix)
 
 	pthread_mutex_lock(&msix->lock);
 	put_le16(control, get_le16(control) & (uint16_t)~CONTROL_WRITABLE);
-	set_control(msix, false, false);
-	mask_table(msix);
+	msix_set_control(msix, false, false);
+	msix_mask_table(msix);
 	for (unsigned int i = 0; i < msix->config.vectors; i++)
 		if (msix->vectors[i].irq)
 			eventfd_drain(msix->vectors[i].irq->fd);
@@ -182,17 +182,17 @@ void msix_table_write(struct msix *msix, uint64_t offset, const void *data, unsi
 	if ((len != 4 && len != 8) || offset % len || offset >= msix_table_size(msix))
 		return;
 	pthread_mutex_lock(&msix->lock);
-	e = entry(msix, index);
+	e = msix_entry(msix, index);
 	memcpy(before, e, sizeof(before));
 	memcpy(msix->table + offset, data, len);
 	put_le32(e + PCI_MSIX_ENTRY_VECTOR_CTRL,
 		 get_le32(e + PCI_MSIX_ENTRY_VECTOR_CTRL) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
-	update_vector(msix, index, memcmp(before, e, PCI_MSIX_ENTRY_VECTOR_CTRL) != 0);
+	msix_update_vector(msix, index, memcmp(before, e, PCI_MSIX_ENTRY_VECTOR_CTRL) != 0);
 	pthread_mutex_unlock(&msix->lock);
 }
 
 /* The pending bits of the 64 vectors from first on. Lock held. */
-static uint64_t pending_word(const struct msix *msix, unsigned int first)
+static uint64_t msix_pending_word(const struct msix *msix, unsigned int first)
 {
 	struct pollfd fds[PBA_WORD];
 	unsigned int count = 0;
@@ -222,7 +222,7 @@ void msix_pba_read(struct msix *msix, uint64_t offset, void *data, unsigned int 
 	for (uint64_t at = offset & ~7ull; at < size && at < offset + len; at += 8) {
 		uint8_t word[8];
 
-		put_le64(word, pending_word(msix, (unsigned int)at * 8));
+		put_le64(word, msix_pending_word(msix, (unsigned int)at * 8));
 		for (unsigned int i = 0; i < 8; i++)
 			if (at + i >= offset && at + i < offset + len)
 				out[at + i - offset] = word[i];
@@ -239,9 +239,9 @@ int msix_vector_fd(struct msix *msix, unsigned int index)
 	if (index >= msix->config.vectors)
 		return -EINVAL;
 	pthread_mutex_lock(&msix->lock);
-	ret = need_vector(msix, index);
+	ret = msix_need_vector(msix, index);
 	if (ret == 0) {
-		update_vector(msix, index, false);
+		msix_update_vector(msix, index, false);
 		ret = msix->vectors[index].irq->fd;
 	}
 	pthread_mutex_unlock(&msix->lock);
@@ -263,7 +263,7 @@ struct image {
 	uint8_t used[BITMAP_BYTES], pending[BITMAP_BYTES]; /* a bit for each vector, in words of 8 bytes */
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int msix_fill(void *object, void *into, struct err *err)
 {
 	struct msix *msix = object;
 	struct image *image = into;
@@ -275,27 +275,29 @@ static int fill(void *object, void *into, struct err *err)
 	for (unsigned int i = 0; i < msix->config.vectors; i++)
 		image->used[i / 8] |= (uint8_t)(msix->vectors[i].used << i % 8);
 	for (unsigned int i = 0; i < msix->config.vectors; i += PBA_WORD)
-		put_le64(image->pending + i / 8, pending_word(msix, i));
+		put_le64(image->pending + i / 8, msix_pending_word(msix, i));
 	pthread_mutex_unlock(&msix->lock);
 	return 0;
 }
 
-static bool bit(const uint8_t *bits, unsigned int index)
+static bool msix_bit(const uint8_t *bits, unsigned int index)
 {
 	return bits[index / 8] >> index % 8 & 1;
 }
 
-static int check(const struct msix *msix, const struct image *image, bool on, struct err *err)
+static int msix_check(const struct msix *msix, const struct image *image, bool on, struct err *err)
 {
 	if (image->table_len != msix_table_size(msix) || image->bits_len != msix_pba_size(msix) ||
 	    image->pending_len != image->bits_len)
-		return err_set(err, -EBADMSG, "%u vectors, not %u", image->table_len / MSIX_TABLE_ENTRY, msix->config.vectors);
+		return err_set(err, -EBADMSG, "%u vectors, not %u", image->table_len / MSIX_TABLE_ENTRY,
+			       msix->config.vectors);
 	for (unsigned int i = 0; i < image->bits_len * 8; i++) {
-		if (i >= msix->config.vectors && (bit(image->used, i) || bit(image->pending, i)))
+		if (i >= msix->config.vectors && (msix_bit(image->used, i) || msix_bit(image->pending, i)))
 			return err_set(err, -EBADMSG, "there is no vector %u", i);
-		if (bit(image->used, i) && !on)
+		if (msix_bit(image->used, i) && !on)
 			return err_set(err, -EBADMSG, "vector %u is in use while MSI-X is off", i);
-		if (i < msix->config.vectors && get_le32(image->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
+		if (i < msix->config.vectors &&
+		    get_le32(image->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
 						~PCI_MSIX_ENTRY_CTRL_MASKBIT)
 			return err_set(err, -EBADMSG, "vector %u has bits that it cannot have", i);
 	}
@@ -303,24 +305,24 @@ static int check(const struct msix *msix, const struct image *image, bool on, st
 }
 
 /* Brings a vector to where it was: known to the owner, connected if it is live, kicked if something waits in it. */
-static int load_vector(struct msix *msix, unsigned int index, bool used, bool pending, struct err *err)
+static int msix_load_vector(struct msix *msix, unsigned int index, bool used, bool pending, struct err *err)
 {
 	struct vector *vector = &msix->vectors[index];
 	const struct msix_ops *ops = msix->config.ops;
 
-	if ((used || pending) && need_vector(msix, index) < 0)
+	if ((used || pending) && msix_need_vector(msix, index) < 0)
 		return err_set(err, -EMFILE, "vector %u cannot be had", index);
 	if (used && !vector->used && ops && ops->used && ops->used(msix->config.opaque, index, vector->irq->fd))
 		return err_set(err, -EIO, "vector %u cannot be used", index);
 	vector->used |= used;
-	if (used && live(msix, index) && !vector->connected)
+	if (used && msix_live(msix, index) && !vector->connected)
 		return err_set(err, -EIO, "vector %u cannot be connected", index);
 	if (pending)
 		eventfd_kick(vector->irq->fd);
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int msix_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct msix *msix = object;
 	const struct image *image = from;
@@ -329,13 +331,13 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	int ret;
 
 	pthread_mutex_lock(&msix->lock);
-	ret = msix->on ? err_set(err, -EBUSY, "it is in use") : check(msix, image, on, err);
+	ret = msix->on ? err_set(err, -EBUSY, "it is in use") : msix_check(msix, image, on, err);
 	if (ret == 0) {
 		memcpy(msix->table, image->table, image->table_len);
-		set_control(msix, on, control & PCI_MSIX_FLAGS_MASKALL);
+		msix_set_control(msix, on, control & PCI_MSIX_FLAGS_MASKALL);
 	}
 	for (unsigned int i = 0; i < msix->config.vectors && ret == 0; i++)
-		ret = load_vector(msix, i, bit(image->used, i), bit(image->pending, i), err);
+		ret = msix_load_vector(msix, i, msix_bit(image->used, i), msix_bit(image->pending, i), err);
 	pthread_mutex_unlock(&msix->lock);
 	return ret;
 }
@@ -347,8 +349,8 @@ static const struct state_field fields[] = {
 };
 
 const struct state_table msix_state = {
-	.name = "msix", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "msix", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image),
+	.fill = msix_fill, .apply = msix_apply,
 };
 
 void msix_kick(struct msix *msix)
@@ -362,8 +364,8 @@ void msix_kick(struct msix *msix)
 
 /* ---- its life ---- */
 
-static int check_config(const struct pci_function *function, unsigned int cap, const struct msix_config *c,
-			struct err *err)
+static int msix_check_config(const struct pci_function *function, unsigned int cap, const struct msix_config *c,
+			     struct err *err)
 {
 	uint64_t table = (uint64_t)c->vectors * MSIX_TABLE_ENTRY, pba = align_up(c->vectors, PBA_WORD) / 8;
 
@@ -383,7 +385,7 @@ int msix_adopt(struct pci_function *function, unsigned int cap, const struct msi
 	uint8_t *at = function->config + cap, *wmask = function->wmask + cap;
 	pthread_mutexattr_t recursive;
 	struct msix *msix;
-	int code = check_config(function, cap, config, err);
+	int code = msix_check_config(function, cap, config, err);
 
 	if (code < 0)
 		return code;
@@ -397,7 +399,7 @@ int msix_adopt(struct pci_function *function, unsigned int cap, const struct msi
 	msix->function = function;
 	msix->cap = cap;
 	msix->config = *config;
-	mask_table(msix);
+	msix_mask_table(msix);
 	put_le16(at + PCI_MSIX_FLAGS, (uint16_t)(config->vectors - 1));
 	put_le32(at + PCI_MSIX_TABLE, config->table_offset | config->table_bar);
 	put_le32(at + PCI_MSIX_PBA, config->pba_offset | config->pba_bar);
@@ -413,7 +415,7 @@ int msix_adopt(struct pci_function *function, unsigned int cap, const struct msi
 
 int msix_create(struct pci_function *function, const struct msix_config *config, struct msix **ret, struct err *err)
 {
-	int cap, code = check_config(function, PCI_STD_HEADER_SIZEOF, config, err);
+	int cap, code = msix_check_config(function, PCI_STD_HEADER_SIZEOF, config, err);
 
 	if (code < 0)
 		return code;

@@ -79,7 +79,7 @@ bool pci_bus_master_enabled(const struct pci_function *function)
 
 /* ---- config accesses ---- */
 
-static bool touches(unsigned int offset, unsigned int len, unsigned int reg, unsigned int reg_len)
+static bool pci_touches(unsigned int offset, unsigned int len, unsigned int reg, unsigned int reg_len)
 {
 	return offset < reg + reg_len && reg < offset + len;
 }
@@ -91,12 +91,12 @@ void pci_config_read(struct pci_function *function, unsigned int offset, void *d
 		return;
 	}
 	memcpy(data, function->config + offset, len);
-	if (touches(offset, len, PCI_STATUS, 1) && __atomic_load_n(&function->intx_level, __ATOMIC_ACQUIRE))
+	if (pci_touches(offset, len, PCI_STATUS, 1) && __atomic_load_n(&function->intx_level, __ATOMIC_ACQUIRE))
 		((uint8_t *)data)[PCI_STATUS - offset] |= PCI_STATUS_INTERRUPT;
 }
 
 /* Makes the line what level and the disable bit say. INTx lock held. */
-static void drive_intx(struct pci_function *function)
+static void pci_drive_intx(struct pci_function *function)
 {
 	bool level = function->intx_level && !(pci_command(function) & PCI_COMMAND_INTX_DISABLE);
 
@@ -114,18 +114,18 @@ void pci_set_intx(struct pci_function *function, bool level)
 		return;
 	pthread_mutex_lock(&bus->intx_lock);
 	__atomic_store_n(&function->intx_level, level, __ATOMIC_RELEASE);
-	drive_intx(function);
+	pci_drive_intx(function);
 	pthread_mutex_unlock(&bus->intx_lock);
 }
 
 /* The command register was old and has been written. */
-static void command_written(struct pci_function *function, uint16_t old)
+static void pci_command_written(struct pci_function *function, uint16_t old)
 {
 	uint16_t changed = old ^ pci_command(function);
 
 	if (changed & PCI_COMMAND_INTX_DISABLE) {
 		pthread_mutex_lock(&function->bus->intx_lock);
-		drive_intx(function);
+		pci_drive_intx(function);
 		pthread_mutex_unlock(&function->bus->intx_lock);
 	}
 	if (changed & PCI_COMMAND_MASTER && function->ops && function->ops->bus_master)
@@ -145,10 +145,10 @@ void pci_config_write(struct pci_function *function, unsigned int offset, const 
 		function->config[offset + i] = (uint8_t)((function->config[offset + i] & ~mask) | (in[i] & mask));
 	}
 	if (function->bus) {
-		if (touches(offset, len, PCI_COMMAND, 2))
-			command_written(function, old);
-		if (touches(offset, len, PCI_COMMAND, 2) || touches(offset, len, PCI_BASE_ADDRESS_0, 24) ||
-		    touches(offset, len, PCI_ROM_ADDRESS, 4))
+		if (pci_touches(offset, len, PCI_COMMAND, 2))
+			pci_command_written(function, old);
+		if (pci_touches(offset, len, PCI_COMMAND, 2) || pci_touches(offset, len, PCI_BASE_ADDRESS_0, 24) ||
+		    pci_touches(offset, len, PCI_ROM_ADDRESS, 4))
 			if (pci_bar_update(function))
 				pci_bar_retry(function->bus);
 	}
@@ -157,12 +157,12 @@ void pci_config_write(struct pci_function *function, unsigned int offset, const 
 }
 
 /* The function that answers at devfn: without function 0 the device is not there. */
-static struct pci_function *visible(const struct pci_bus *bus, unsigned int devfn)
+static struct pci_function *pci_visible(const struct pci_bus *bus, unsigned int devfn)
 {
 	return bus->functions[devfn & ~7u] ? bus->functions[devfn] : NULL;
 }
 
-static bool multi_function(const struct pci_bus *bus, unsigned int devfn)
+static bool pci_multi_function(const struct pci_bus *bus, unsigned int devfn)
 {
 	for (unsigned int i = devfn + 1; i < devfn + 8; i++)
 		if (bus->functions[i])
@@ -171,10 +171,10 @@ static bool multi_function(const struct pci_bus *bus, unsigned int devfn)
 }
 
 /* One naturally aligned access of 1, 2 or 4 bytes. Lock held. */
-static void read_piece(struct pci_bus *bus, uint64_t addr, uint8_t *data, unsigned int len)
+static void pci_read_piece(struct pci_bus *bus, uint64_t addr, uint8_t *data, unsigned int len)
 {
 	unsigned int devfn = (unsigned int)(addr / PCI_CONFIG_SIZE), offset = addr % PCI_CONFIG_SIZE;
-	struct pci_function *function = visible(bus, devfn);
+	struct pci_function *function = pci_visible(bus, devfn);
 
 	if (!function) {
 		memset(data, 0xff, len);
@@ -184,15 +184,15 @@ static void read_piece(struct pci_bus *bus, uint64_t addr, uint8_t *data, unsign
 		function->ops->config_read(function, offset, data, len);
 	else
 		pci_config_read(function, offset, data, len);
-	if (!(devfn & 7) && touches(offset, len, PCI_HEADER_TYPE, 1)) {
+	if (!(devfn & 7) && pci_touches(offset, len, PCI_HEADER_TYPE, 1)) {
 		data[PCI_HEADER_TYPE - offset] &= PCI_HEADER_TYPE_MASK;
-		data[PCI_HEADER_TYPE - offset] |= multi_function(bus, devfn) ? MULTI_FUNCTION : 0;
+		data[PCI_HEADER_TYPE - offset] |= pci_multi_function(bus, devfn) ? MULTI_FUNCTION : 0;
 	}
 }
 
-static void write_piece(struct pci_bus *bus, uint64_t addr, const uint8_t *data, unsigned int len)
+static void pci_write_piece(struct pci_bus *bus, uint64_t addr, const uint8_t *data, unsigned int len)
 {
-	struct pci_function *function = visible(bus, (unsigned int)(addr / PCI_CONFIG_SIZE));
+	struct pci_function *function = pci_visible(bus, (unsigned int)(addr / PCI_CONFIG_SIZE));
 	unsigned int offset = addr % PCI_CONFIG_SIZE;
 
 	if (!function)
@@ -204,7 +204,7 @@ static void write_piece(struct pci_bus *bus, uint64_t addr, const uint8_t *data,
 }
 
 /* How much of an access at addr is naturally aligned: 1, 2 or 4. */
-static unsigned int piece_len(uint64_t addr, unsigned int len)
+static unsigned int pci_piece_len(uint64_t addr, unsigned int len)
 {
 	unsigned int piece = addr & 1 ? 1 : addr & 2 ? 2 : 4;
 
@@ -213,33 +213,33 @@ static unsigned int piece_len(uint64_t addr, unsigned int len)
 	return piece;
 }
 
-static void ecam_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+static void pci_ecam_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
 	struct pci_bus *bus = opaque;
 
 	pthread_mutex_lock(&bus->lock);
 	for (unsigned int done = 0, piece; done < len; done += piece) {
-		piece = piece_len(offset + done, len - done);
-		read_piece(bus, offset + done, (uint8_t *)data + done, piece);
+		piece = pci_piece_len(offset + done, len - done);
+		pci_read_piece(bus, offset + done, (uint8_t *)data + done, piece);
 	}
 	pthread_mutex_unlock(&bus->lock);
 }
 
-static void ecam_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+static void pci_ecam_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
 {
 	struct pci_bus *bus = opaque;
 
 	pthread_mutex_lock(&bus->lock);
 	for (unsigned int done = 0, piece; done < len; done += piece) {
-		piece = piece_len(offset + done, len - done);
-		write_piece(bus, offset + done, (const uint8_t *)data + done, piece);
+		piece = pci_piece_len(offset + done, len - done);
+		pci_write_piece(bus, offset + done, (const uint8_t *)data + done, piece);
 	}
 	pthread_mutex_unlock(&bus->lock);
 }
 
 /* ---- the bus ---- */
 
-static const struct bus_ops ecam_ops = {ecam_read, ecam_write};
+static const struct bus_ops ecam_ops = {pci_ecam_read, pci_ecam_write};
 
 int pci_bus_create(const struct pci_bus_config *config, struct pci_bus **ret, struct err *err)
 {
@@ -278,7 +278,7 @@ void pci_bus_destroy(struct pci_bus *bus)
 	free(bus);
 }
 
-static int find_slot(const struct pci_bus *bus, int devfn, const char *name, struct err *err)
+static int pci_find_slot(const struct pci_bus *bus, int devfn, const char *name, struct err *err)
 {
 	if (devfn >= (int)PCI_FUNCTIONS)
 		return err_set(err, -EINVAL, "%s: there is no PCI slot %02x.%d", name, devfn / 8u, devfn % 8);
@@ -288,12 +288,12 @@ static int find_slot(const struct pci_bus *bus, int devfn, const char *name, str
 	if (devfn >= 0)
 		return devfn;
 	for (unsigned int i = 0; i < PCI_FUNCTIONS; i += 8)
-		if (!bus->functions[i] && !multi_function(bus, i))
+		if (!bus->functions[i] && !pci_multi_function(bus, i))
 			return (int)i;
 	return err_set(err, -ENOSPC, "%s: all %u PCI slots are taken", name, PCI_DEVICES);
 }
 
-static int join_bus(struct pci_bus *bus, struct pci_function *function, struct err *err)
+static int pci_join_bus(struct pci_bus *bus, struct pci_function *function, struct err *err)
 {
 	uint8_t pin = function->config[PCI_INTERRUPT_PIN];
 	int ret = 0;
@@ -314,14 +314,14 @@ int pci_bus_add(struct pci_bus *bus, struct pci_function *function, int devfn, s
 	int ret;
 
 	pthread_mutex_lock(&bus->lock);
-	ret = find_slot(bus, devfn, function->name, err);
+	ret = pci_find_slot(bus, devfn, function->name, err);
 	if (ret >= 0) {
 		function->bus = bus;
 		function->devfn = (uint8_t)ret;
 		function->complained = function->intx_level = function->intx_driven = false;
 		put_le16(function->config + PCI_COMMAND, 0);
 		bus->functions[function->devfn] = function;
-		ret = join_bus(bus, function, err);
+		ret = pci_join_bus(bus, function, err);
 		if (ret < 0) {
 			bus->functions[function->devfn] = NULL;
 			function->bus = NULL;
@@ -332,16 +332,16 @@ int pci_bus_add(struct pci_bus *bus, struct pci_function *function, int devfn, s
 }
 
 /* Command register to zero with all that follows: BARs unmapped, no bus master, line low. Lock held. */
-static void quiet(struct pci_function *function)
+static void pci_quiet(struct pci_function *function)
 {
 	uint16_t old = pci_command(function);
 
 	pthread_mutex_lock(&function->bus->intx_lock);
 	__atomic_store_n(&function->intx_level, false, __ATOMIC_RELEASE);
 	put_le16(function->config + PCI_COMMAND, 0);
-	drive_intx(function);
+	pci_drive_intx(function);
 	pthread_mutex_unlock(&function->bus->intx_lock);
-	command_written(function, old);
+	pci_command_written(function, old);
 	pci_bar_update(function);
 }
 
@@ -352,7 +352,7 @@ void pci_bus_remove(struct pci_function *function)
 	if (!bus)
 		return;
 	pthread_mutex_lock(&bus->lock);
-	quiet(function);
+	pci_quiet(function);
 	bus->functions[function->devfn] = NULL;
 	if (function->intx)
 		bus->config.intx->destroy(bus->config.intx_opaque, function->intx);
@@ -380,7 +380,7 @@ void pci_bus_reset(struct pci_bus *bus)
 
 		if (!function)
 			continue;
-		quiet(function);
+		pci_quiet(function);
 		for (unsigned int i = 0; i < PCI_BARS; i++)
 			if (function->bars[i].kind != PCI_BAR_NONE)
 				pci_bar_write(function, i, function->bars[i].home);

@@ -10,7 +10,7 @@
 
 /* ---- registers and decoding ---- */
 
-static unsigned int bar_register(unsigned int bar)
+static unsigned int pci_bar_register(unsigned int bar)
 {
 	return bar == PCI_ROM_BAR ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + 4 * bar;
 }
@@ -26,7 +26,7 @@ int pci_set_bar(struct pci_function *function, unsigned int bar, enum pci_bar_ki
 		[PCI_BAR_MEM32] = {16, GIB(2), 0},
 		[PCI_BAR_MEM64] = {16, 1ull << 62, PCI_BASE_ADDRESS_MEM_TYPE_64},
 	};
-	unsigned int reg = bar_register(bar);
+	unsigned int reg = pci_bar_register(bar);
 	uint64_t min, mask = ~(size - 1);
 	uint8_t flags;
 
@@ -49,9 +49,9 @@ int pci_set_bar(struct pci_function *function, unsigned int bar, enum pci_bar_ki
 }
 
 /* The address that the guest has written; the flag bits lie below the size. */
-static uint64_t bar_written(const struct pci_function *function, unsigned int bar)
+static uint64_t pci_bar_written(const struct pci_function *function, unsigned int bar)
 {
-	const uint8_t *reg = function->config + bar_register(bar);
+	const uint8_t *reg = function->config + pci_bar_register(bar);
 	uint64_t addr = get_le32(reg);
 
 	if (function->bars[bar].kind == PCI_BAR_MEM64)
@@ -61,7 +61,7 @@ static uint64_t bar_written(const struct pci_function *function, unsigned int ba
 
 void pci_bar_write(struct pci_function *function, unsigned int bar, uint64_t addr)
 {
-	uint8_t *reg = function->config + bar_register(bar);
+	uint8_t *reg = function->config + pci_bar_register(bar);
 	uint32_t flags = bar == PCI_ROM_BAR ? 0 : reg[0] & (function->bars[bar].kind == PCI_BAR_IO ? 0x3 : 0xf);
 
 	put_le32(reg, (uint32_t)addr | flags);
@@ -69,25 +69,26 @@ void pci_bar_write(struct pci_function *function, unsigned int bar, uint64_t add
 		put_le32(reg + 4, (uint32_t)(addr >> 32));
 }
 
-static bool same_space(const struct pci_bar *a, const struct pci_bar *b)
+static bool pci_bar_same_space(const struct pci_bar *a, const struct pci_bar *b)
 {
 	return b->kind != PCI_BAR_NONE && (a->kind == PCI_BAR_IO) == (b->kind == PCI_BAR_IO);
 }
 
-static bool inside(uint64_t addr, uint64_t size, uint64_t base, uint64_t window)
+static bool pci_bar_inside(uint64_t addr, uint64_t size, uint64_t base, uint64_t window)
 {
 	return addr >= base && size <= window && addr - base <= window - size;
 }
 
-static bool in_windows(const struct pci_windows *w, const struct pci_bar *bar, uint64_t addr)
+static bool pci_bar_in_windows(const struct pci_windows *w, const struct pci_bar *bar, uint64_t addr)
 {
 	if (bar->kind == PCI_BAR_IO)
-		return inside(addr, bar->size, w->io, w->io_size);
-	return inside(addr, bar->size, w->mem32, w->mem32_size) || inside(addr, bar->size, w->mem64, w->mem64_size);
+		return pci_bar_inside(addr, bar->size, w->io, w->io_size);
+	return pci_bar_inside(addr, bar->size, w->mem32, w->mem32_size) ||
+	pci_bar_inside(addr, bar->size, w->mem64, w->mem64_size);
 }
 
 /* Where the BAR should be decoded by its register and the enable bits. */
-static uint64_t bar_wanted(const struct pci_function *function, unsigned int bar)
+static uint64_t pci_bar_wanted(const struct pci_function *function, unsigned int bar)
 {
 	uint16_t enable = function->bars[bar].kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
 
@@ -95,11 +96,11 @@ static uint64_t bar_wanted(const struct pci_function *function, unsigned int bar
 		return PCI_UNMAPPED;
 	if (bar == PCI_ROM_BAR && !(function->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
 		return PCI_UNMAPPED;
-	return bar_written(function, bar);
+	return pci_bar_written(function, bar);
 }
 
 /* Another decoded BAR lies in [addr, addr + bar->size). */
-static bool in_the_way(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
+static bool pci_bar_in_the_way(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
 {
 	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
 		const struct pci_function *function = bus->functions[devfn];
@@ -107,7 +108,7 @@ static bool in_the_way(const struct pci_bus *bus, const struct pci_bar *bar, uin
 		for (unsigned int i = 0; function && i < PCI_BARS; i++) {
 			const struct pci_bar *other = &function->bars[i];
 
-			if (same_space(bar, other) && other->addr != PCI_UNMAPPED &&
+			if (pci_bar_same_space(bar, other) && other->addr != PCI_UNMAPPED &&
 			    ranges_overlap(addr, bar->size, other->addr, other->size))
 				return true;
 		}
@@ -115,33 +116,33 @@ static bool in_the_way(const struct pci_bus *bus, const struct pci_bar *bar, uin
 	return false;
 }
 
-static struct bus *bar_bus(const struct pci_bus *bus, const struct pci_bar *bar)
+static struct bus *pci_bar_bus(const struct pci_bus *bus, const struct pci_bar *bar)
 {
 	return bar->kind == PCI_BAR_IO ? bus->config.pio : bus->config.mmio;
 }
 
-static void bar_unmap(struct pci_function *function, unsigned int index)
+static void pci_bar_unmap(struct pci_function *function, unsigned int index)
 {
 	struct pci_bar *bar = &function->bars[index];
 	uint64_t old = bar->addr;
 
 	if (bar->ops)
-		bus_remove(bar_bus(function->bus, bar), old);
+		bus_remove(pci_bar_bus(function->bus, bar), old);
 	bar->addr = PCI_UNMAPPED;
 	if (function->ops && function->ops->bar_moved)
 		function->ops->bar_moved(function, index, old);
 }
 
-static int bar_decode(struct pci_function *function, unsigned int index, uint64_t addr, struct err *err)
+static int pci_bar_decode(struct pci_function *function, unsigned int index, uint64_t addr, struct err *err)
 {
 	struct pci_bus *bus = function->bus;
 	struct pci_bar *bar = &function->bars[index];
 	int ret = 0;
 
-	if (!in_windows(&bus->config.windows, bar, addr) || in_the_way(bus, bar, addr))
+	if (!pci_bar_in_windows(&bus->config.windows, bar, addr) || pci_bar_in_the_way(bus, bar, addr))
 		return err_set(err, -EINVAL, "outside of the windows or in the way of another BAR");
 	if (bar->ops)
-		ret = bus_add(bar_bus(bus, bar), addr, bar->size, bar->ops, bar->opaque, function->name, err);
+		ret = bus_add(pci_bar_bus(bus, bar), addr, bar->size, bar->ops, bar->opaque, function->name, err);
 	if (ret < 0)
 		return ret;
 	bar->addr = addr;
@@ -150,12 +151,12 @@ static int bar_decode(struct pci_function *function, unsigned int index, uint64_
 	return 0;
 }
 
-static void bar_map(struct pci_function *function, unsigned int index, uint64_t addr)
+static void pci_bar_map(struct pci_function *function, unsigned int index, uint64_t addr)
 {
 	struct pci_bus *bus = function->bus;
 	struct err err;
 
-	if (bar_decode(function, index, addr, &err) == 0)
+	if (pci_bar_decode(function, index, addr, &err) == 0)
 		return;
 	bus->blocked = true;
 	if (!function->complained)
@@ -169,35 +170,35 @@ bool pci_bar_update(struct pci_function *function)
 	bool room = false;
 
 	for (unsigned int i = 0; i < PCI_BARS; i++)
-		if (function->bars[i].addr != PCI_UNMAPPED && function->bars[i].addr != bar_wanted(function, i)) {
-			bar_unmap(function, i);
+		if (function->bars[i].addr != PCI_UNMAPPED && function->bars[i].addr != pci_bar_wanted(function, i)) {
+			pci_bar_unmap(function, i);
 			room = true;
 		}
 	for (unsigned int i = 0; i < PCI_BARS; i++) {
-		uint64_t wanted = bar_wanted(function, i);
+		uint64_t wanted = pci_bar_wanted(function, i);
 
 		if (function->bars[i].addr == PCI_UNMAPPED && wanted != PCI_UNMAPPED)
-			bar_map(function, i, wanted);
+			pci_bar_map(function, i, wanted);
 	}
 	return room;
 }
 
 /* A home is where pci_bar_place could have put the BAR. */
-static bool home_fits(const struct pci_function *function, unsigned int index, uint64_t home)
+static bool pci_bar_home_fits(const struct pci_function *function, unsigned int index, uint64_t home)
 {
 	const struct pci_bar *bar = &function->bars[index];
 
 	if (bar->kind == PCI_BAR_NONE)
 		return home == PCI_UNMAPPED;
-	return home % bar->size == 0 && in_windows(&function->bus->config.windows, bar, home);
+	return home % bar->size == 0 && pci_bar_in_windows(&function->bus->config.windows, bar, home);
 }
 
 int pci_bar_load(struct pci_function *function, unsigned int index, uint64_t home, uint64_t addr, struct err *err)
 {
-	uint64_t wanted = bar_wanted(function, index);
+	uint64_t wanted = pci_bar_wanted(function, index);
 	int ret;
 
-	if (!home_fits(function, index, home))
+	if (!pci_bar_home_fits(function, index, home))
 		return err_set(err, -EBADMSG, "BAR %u has its home at 0x%llx, where it cannot be", index,
 			       (unsigned long long)home);
 	if (addr != PCI_UNMAPPED && addr != wanted)
@@ -207,7 +208,7 @@ int pci_bar_load(struct pci_function *function, unsigned int index, uint64_t hom
 	function->bus->blocked |= addr != wanted;
 	if (addr == PCI_UNMAPPED)
 		return 0;
-	ret = bar_decode(function, index, addr, err);
+	ret = pci_bar_decode(function, index, addr, err);
 	return ret < 0 ? err_prefix(err, ret, "BAR %u at 0x%llx", index, (unsigned long long)addr) : 0;
 }
 
@@ -224,13 +225,13 @@ void pci_bar_retry(struct pci_bus *bus)
 /* ---- placing ---- */
 
 /* Bytes that a BAR keeps to itself: whole pages, so that each can be mapped. */
-static uint64_t bar_extent(const struct pci_bar *bar)
+static uint64_t pci_bar_extent(const struct pci_bar *bar)
 {
 	return bar->kind == PCI_BAR_IO ? bar->size : MAX(bar->size, PAGE);
 }
 
 /* The end of a BAR, at home or where its guest has put it, that overlaps [addr, addr + extent); 0 for none. */
-static uint64_t taken_until(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
+static uint64_t pci_bar_taken_until(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
 {
 	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
 		const struct pci_function *function = bus->functions[devfn];
@@ -239,15 +240,15 @@ static uint64_t taken_until(const struct pci_bus *bus, const struct pci_bar *bar
 			const struct pci_bar *other = &function->bars[i];
 			uint64_t at[2] = {other->home, PCI_UNMAPPED};
 
-			if (other == bar || !same_space(bar, other) || other->home == PCI_UNMAPPED)
+			if (other == bar || !pci_bar_same_space(bar, other) || other->home == PCI_UNMAPPED)
 				continue;
-			at[1] = bar_written(function, i);
+			at[1] = pci_bar_written(function, i);
 			for (unsigned int k = 0; k < ARRAY_SIZE(at); k++) {
 				/* A sub-page BAR moved by the guest may begin anywhere in its page. */
 				uint64_t start = other->kind == PCI_BAR_IO ? at[k] : align_down(at[k], PAGE);
 
-				if (ranges_overlap(addr, bar_extent(bar), start, bar_extent(other)))
-					return start + (bar_extent(other) - 1);
+				if (ranges_overlap(addr, pci_bar_extent(bar), start, pci_bar_extent(other)))
+					return start + (pci_bar_extent(other) - 1);
 			}
 		}
 	}
@@ -255,15 +256,15 @@ static uint64_t taken_until(const struct pci_bus *bus, const struct pci_bar *bar
 }
 
 /* First fit in a window; the BARs of all functions are the only record of what is taken. */
-static uint64_t find_place(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t base, uint64_t window)
+static uint64_t pci_bar_find_place(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t base, uint64_t window)
 {
-	uint64_t align = bar_extent(bar), extent = align, addr, last;
+	uint64_t align = pci_bar_extent(bar), extent = align, addr, last;
 
 	if (!window || base > UINT64_MAX - (align - 1))
 		return PCI_UNMAPPED;
 	addr = align_up(base, align);
-	while (inside(addr, extent, base, window)) {
-		last = taken_until(bus, bar, addr);
+	while (pci_bar_inside(addr, extent, base, window)) {
+		last = pci_bar_taken_until(bus, bar, addr);
 		if (!last)
 			return addr;
 		if (last > UINT64_MAX - align)
@@ -283,13 +284,13 @@ int pci_bar_place(struct pci_function *function, unsigned int index, struct err 
 	uint64_t addr = PCI_UNMAPPED;
 
 	if (bar->kind == PCI_BAR_IO)
-		addr = find_place(function->bus, bar, io.base, io.size);
+		addr = pci_bar_find_place(function->bus, bar, io.base, io.size);
 	if (bar->kind == PCI_BAR_MEM64 && bar->prefetch)
-		addr = find_place(function->bus, bar, high.base, high.size);
+		addr = pci_bar_find_place(function->bus, bar, high.base, high.size);
 	if (bar->kind != PCI_BAR_IO && addr == PCI_UNMAPPED)
-		addr = find_place(function->bus, bar, low.base, low.size);
+		addr = pci_bar_find_place(function->bus, bar, low.base, low.size);
 	if (bar->kind == PCI_BAR_MEM64 && !bar->prefetch && addr == PCI_UNMAPPED)
-		addr = find_place(function->bus, bar, high.base, high.size);
+		addr = pci_bar_find_place(function->bus, bar, high.base, high.size);
 	if (addr == PCI_UNMAPPED)
 		return err_set(err, -ENOSPC, "%s: no room for BAR %u of %llu KiB", function->name, index,
 			       (unsigned long long)(bar->size + 1023) / 1024);

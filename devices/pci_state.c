@@ -16,12 +16,12 @@ struct function_image {
 	struct bar_image bars[PCI_BARS];
 };
 
-static uint8_t ours(const struct pci_function *function, unsigned int at)
+static uint8_t pci_state_ours(const struct pci_function *function, unsigned int at)
 {
 	return function->ours ? function->ours[at] : 0xff;
 }
 
-static int fill_function(void *object, void *into, struct err *err)
+static int pci_state_fill_function(void *object, void *into, struct err *err)
 {
 	struct pci_function *function = object;
 	struct function_image *image = into;
@@ -29,35 +29,39 @@ static int fill_function(void *object, void *into, struct err *err)
 	pthread_mutex_lock(&function->bus->lock);
 	image->devfn = function->devfn;
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
-		image->config[i] = function->config[i] & ours(function, i);
+		image->config[i] = function->config[i] & pci_state_ours(function, i);
 		if (image->config[i])
 			image->config_len = i + 1;
 	}
 	for (unsigned int i = 0; i < PCI_BARS; i++)
-		image->bars[i] = (struct bar_image){function->bars[i].size, function->bars[i].home, function->bars[i].addr};
+		image->bars[i] = (struct bar_image){function->bars[i].size, function->bars[i].home,
+						    function->bars[i].addr};
 	pthread_mutex_unlock(&function->bus->lock);
 	return 0;
 }
 
 /* Takes over what the guest may write; the rest says which device it is. */
-static int load_config(struct pci_function *function, const uint8_t *config, struct err *err)
+static int pci_state_load_config(struct pci_function *function, const uint8_t *config, struct err *err)
 {
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
-		uint8_t writable = function->wmask[i] & ours(function, i), fixed = ours(function, i) & (uint8_t)~writable;
+		uint8_t writable = function->wmask[i] & pci_state_ours(function, i),
+		fixed = pci_state_ours(function, i) & (uint8_t)~writable;
 
 		if ((config[i] ^ function->config[i]) & fixed)
-			return err_set(err, -EBADMSG, "another device, or another make of it: config space has 0x%02x at 0x%x, "
+			return err_set(err, -EBADMSG,
+				       "another device, or another make of it: config space has 0x%02x at 0x%x, "
 				       "not 0x%02x", function->config[i] & fixed, i, config[i] & fixed);
 	}
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
-		uint8_t writable = function->wmask[i] & ours(function, i);
+		uint8_t writable = function->wmask[i] & pci_state_ours(function, i);
 
 		function->config[i] = (uint8_t)((function->config[i] & ~writable) | (config[i] & writable));
 	}
 	return 0;
 }
 
-static int load_bar(struct pci_function *function, unsigned int index, const struct bar_image *image, struct err *err)
+static int pci_state_load_bar(struct pci_function *function, unsigned int index, const struct bar_image *image,
+			      struct err *err)
 {
 	if (image->size != function->bars[index].size)
 		return err_set(err, -EBADMSG, "BAR %u had %llu bytes, and has %llu here", index,
@@ -65,7 +69,7 @@ static int load_bar(struct pci_function *function, unsigned int index, const str
 	return pci_bar_load(function, index, image->home, image->addr, err);
 }
 
-static int apply_function(void *object, const void *from, uint32_t version, struct err *err)
+static int pci_state_apply_function(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct pci_function *function = object;
 	const struct function_image *image = from;
@@ -75,9 +79,10 @@ static int apply_function(void *object, const void *from, uint32_t version, stru
 		return err_set(err, -EBADMSG, "it was in PCI slot %02x.%d, and is in %02x.%d here", image->devfn >> 3,
 			       image->devfn & 7, function->devfn >> 3, function->devfn & 7);
 	pthread_mutex_lock(&function->bus->lock);
-	ret = pci_command(function) ? err_set(err, -EBUSY, "it is in use") : load_config(function, image->config, err);
+	ret = pci_command(function) ? err_set(err, -EBUSY, "it is in use")
+	: pci_state_load_config(function, image->config, err);
 	for (unsigned int i = 0; i < PCI_BARS && ret == 0; i++)
-		ret = load_bar(function, i, &image->bars[i], err);
+		ret = pci_state_load_bar(function, i, &image->bars[i], err);
 	pthread_mutex_unlock(&function->bus->lock);
 	return ret;
 }
@@ -97,19 +102,19 @@ static const struct state_field function_fields[] = {
 
 const struct state_table pci_function_state = {
 	.name = "pci-function", .version = 1, .oldest = 1, STATE_FIELDS(function_fields),
-	.image = sizeof(struct function_image), .fill = fill_function, .apply = apply_function,
+	.image = sizeof(struct function_image), .fill = pci_state_fill_function, .apply = pci_state_apply_function,
 };
 
 /* ---- the bus ---- */
 
-static int fill_windows(void *object, void *into, struct err *err)
+static int pci_state_fill_windows(void *object, void *into, struct err *err)
 {
 	*(struct pci_windows *)into = ((struct pci_bus *)object)->config.windows;
 	return 0;
 }
 
 /* The guest was told of the windows when it booted; a device that is added must find its place inside them. */
-static int apply_windows(void *object, const void *from, uint32_t version, struct err *err)
+static int pci_state_apply_windows(void *object, const void *from, uint32_t version, struct err *err)
 {
 	const struct pci_windows *here = &((struct pci_bus *)object)->config.windows, *there = from;
 
@@ -131,7 +136,7 @@ static const struct state_field windows_fields[] = {
 };
 static const struct state_table windows_state = {
 	.name = "pci-windows", .version = 1, .oldest = 1, STATE_FIELDS(windows_fields),
-	.image = sizeof(struct pci_windows), .fill = fill_windows, .apply = apply_windows,
+	.image = sizeof(struct pci_windows), .fill = pci_state_fill_windows, .apply = pci_state_apply_windows,
 };
 
 static const struct state_field bus_fields[] = {

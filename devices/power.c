@@ -29,7 +29,7 @@ struct power {
 };
 
 /* Lock held. */
-static void update_line(struct power *power)
+static void power_update_line(struct power *power)
 {
 	bool level = power->registers[EVENTS] != 0;
 
@@ -53,11 +53,11 @@ static void power_read(void *opaque, uint64_t offset, void *data, unsigned int l
 		((uint8_t *)data)[i] = (uint8_t)(power->registers[at / 4] >> at % 4 * 8);
 		power->registers[at / 4] &= ~(0xffu << at % 4 * 8);
 	}
-	update_line(power);
+	power_update_line(power);
 	pthread_mutex_unlock(&power->lock);
 }
 
-static void eject(struct power *power, uint32_t devices)
+static void power_eject(struct power *power, uint32_t devices)
 {
 	void (*ejected)(void *opaque, unsigned int device);
 	void *opaque;
@@ -88,7 +88,7 @@ static void power_write(void *opaque, uint64_t offset, const void *data, unsigne
 			devices |= (uint32_t)in[i] << (at - POWER_PCI_DOWN) * 8;
 	}
 	if (devices)
-		eject(power, devices);
+		power_eject(power, devices);
 }
 
 static const struct bus_ops power_ops = {power_read, power_write};
@@ -121,30 +121,30 @@ void power_destroy(struct power *power)
 	free(power);
 }
 
-static void raise_event(struct power *power, uint32_t event, unsigned int reg, uint32_t bits)
+static void power_raise_event(struct power *power, uint32_t event, unsigned int reg, uint32_t bits)
 {
 	pthread_mutex_lock(&power->lock);
 	power->registers[reg] |= bits;
 	power->registers[EVENTS] |= event;
-	update_line(power);
+	power_update_line(power);
 	pthread_mutex_unlock(&power->lock);
 }
 
 void power_button(struct power *power)
 {
-	raise_event(power, EVENT_BUTTON, EVENTS, 0);
+	power_raise_event(power, EVENT_BUTTON, EVENTS, 0);
 }
 
 void power_pci_added(struct power *power, unsigned int device)
 {
 	if (device < 32)
-		raise_event(power, EVENT_PCI, PCI_UP, 1u << device);
+		power_raise_event(power, EVENT_PCI, PCI_UP, 1u << device);
 }
 
 void power_pci_remove(struct power *power, unsigned int device)
 {
 	if (device < 32)
-		raise_event(power, EVENT_PCI, PCI_DOWN, 1u << device);
+		power_raise_event(power, EVENT_PCI, PCI_DOWN, 1u << device);
 }
 
 void power_set_ejected(struct power *power, void (*ejected)(void *opaque, unsigned int device), void *opaque)
@@ -161,7 +161,7 @@ struct image {
 	uint32_t events, pci_up, pci_down;
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int power_fill(void *object, void *into, struct err *err)
 {
 	struct power *power = object;
 	struct image *image = into;
@@ -172,7 +172,7 @@ static int fill(void *object, void *into, struct err *err)
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int power_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct power *power = object;
 	const struct image *image = from;
@@ -183,7 +183,7 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	power->registers[EVENTS] = image->events;
 	power->registers[PCI_UP] = image->pci_up;
 	power->registers[PCI_DOWN] = image->pci_down;
-	update_line(power);
+	power_update_line(power);
 	pthread_mutex_unlock(&power->lock);
 	return 0;
 }
@@ -196,5 +196,5 @@ static const struct state_field state_fields[] = {
 
 const struct state_table power_state = {
 	.name = "power", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
-	.fill = fill, .apply = apply,
+	.fill = power_fill, .apply = power_apply,
 };

@@ -47,13 +47,13 @@ struct rtc {
 	bool line_high;
 };
 
-static uint8_t bcd(int value)
+static uint8_t rtc_bcd(int value)
 {
 	value = (value % 100 + 100) % 100;
 	return (uint8_t)(value / 10 << 4 | value % 10);
 }
 
-static int from_bcd(uint8_t value)
+static int rtc_from_bcd(uint8_t value)
 {
 	return (value >> 4) * 10 + (value & 15);
 }
@@ -61,7 +61,7 @@ static int from_bcd(uint8_t value)
 /* ---- the time ---- */
 
 /* Not time(2), which is late to change by up to a tick of the host. */
-static int64_t guest_now(const struct rtc *rtc)
+static int64_t rtc_guest_now(const struct rtc *rtc)
 {
 	struct timespec now;
 
@@ -69,9 +69,9 @@ static int64_t guest_now(const struct rtc *rtc)
 	return (int64_t)now.tv_sec + rtc->apart;
 }
 
-static void fields(const struct rtc *rtc, struct tm *tm)
+static void rtc_fields(const struct rtc *rtc, struct tm *tm)
 {
-	time_t now = (time_t)guest_now(rtc);
+	time_t now = (time_t)rtc_guest_now(rtc);
 
 	if (rtc->ram[REG_B] & B_SET)
 		*tm = rtc->set;
@@ -80,47 +80,47 @@ static void fields(const struct rtc *rtc, struct tm *tm)
 }
 
 /* Lock held, as below. A time beyond all calendars, which takes the guest many nonsensical writes, is not set. */
-static void set_time(struct rtc *rtc, struct tm *tm)
+static void rtc_set_time(struct rtc *rtc, struct tm *tm)
 {
-	int64_t apart = rtc->apart + (int64_t)timegm(tm) - guest_now(rtc);
+	int64_t apart = rtc->apart + (int64_t)timegm(tm) - rtc_guest_now(rtc);
 
 	if (apart < -APART_MAX || apart > APART_MAX)
 		return;
 	rtc->apart = apart;
-	rtc->seen = guest_now(rtc);
+	rtc->seen = rtc_guest_now(rtc);
 }
 
-static uint8_t read_time(const struct rtc *rtc, unsigned int reg)
+static uint8_t rtc_read_time(const struct rtc *rtc, unsigned int reg)
 {
 	struct tm tm;
 
-	fields(rtc, &tm);
+	rtc_fields(rtc, &tm);
 	switch (reg) {
 	case SECONDS:
-		return bcd(tm.tm_sec);
+		return rtc_bcd(tm.tm_sec);
 	case MINUTES:
-		return bcd(tm.tm_min);
+		return rtc_bcd(tm.tm_min);
 	case HOURS:
-		return bcd(tm.tm_hour);
+		return rtc_bcd(tm.tm_hour);
 	case WEEKDAY:
-		return bcd(tm.tm_wday + 1);
+		return rtc_bcd(tm.tm_wday + 1);
 	case MONTHDAY:
-		return bcd(tm.tm_mday);
+		return rtc_bcd(tm.tm_mday);
 	case MONTH:
-		return bcd(tm.tm_mon + 1);
+		return rtc_bcd(tm.tm_mon + 1);
 	case YEAR:
-		return bcd(tm.tm_year);
+		return rtc_bcd(tm.tm_year);
 	default: /* century */
-		return bcd((tm.tm_year + 1900) / 100);
+		return rtc_bcd((tm.tm_year + 1900) / 100);
 	}
 }
 
-static void write_time(struct rtc *rtc, unsigned int reg, int value)
+static void rtc_write_time(struct rtc *rtc, unsigned int reg, int value)
 {
 	struct tm tm;
 	int year;
 
-	fields(rtc, &tm);
+	rtc_fields(rtc, &tm);
 	year = tm.tm_year + 1900;
 	switch (reg) {
 	case SECONDS:
@@ -151,12 +151,12 @@ static void write_time(struct rtc *rtc, unsigned int reg, int value)
 	if (rtc->ram[REG_B] & B_SET)
 		rtc->set = tm;
 	else
-		set_time(rtc, &tm);
+		rtc_set_time(rtc, &tm);
 }
 
 /* ---- flags and interrupts ---- */
 
-static void update_line(struct rtc *rtc)
+static void rtc_update_line(struct rtc *rtc)
 {
 	bool level = rtc->ram[REG_C] & rtc->ram[REG_B] & (C_ALARM | C_UPDATE);
 
@@ -166,7 +166,7 @@ static void update_line(struct rtc *rtc)
 	rtc->line_high = level;
 }
 
-static bool alarm_at(const struct rtc *rtc, int64_t second)
+static bool rtc_alarm_at(const struct rtc *rtc, int64_t second)
 {
 	static const struct {
 		uint8_t reg;
@@ -176,31 +176,31 @@ static bool alarm_at(const struct rtc *rtc, int64_t second)
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		uint8_t want = rtc->ram[parts[i].reg];
 
-		if (want < ANY && want != bcd((int)(second / parts[i].unit % parts[i].units)))
+		if (want < ANY && want != rtc_bcd((int)(second / parts[i].unit % parts[i].units)))
 			return false;
 	}
 	return true;
 }
 
 /* Raises the flags for what has happened since the last look. */
-static void catch_up(struct rtc *rtc)
+static void rtc_catch_up(struct rtc *rtc)
 {
-	int64_t now = guest_now(rtc);
+	int64_t now = rtc_guest_now(rtc);
 
 	if (rtc->ram[REG_B] & B_SET || now == rtc->seen)
 		return;
 	rtc->ram[REG_C] |= C_UPDATE;
 	for (int64_t s = MAX(rtc->seen + 1, now - DAY + 1); s <= now; s++)
-		if (alarm_at(rtc, s)) {
+		if (rtc_alarm_at(rtc, s)) {
 			rtc->ram[REG_C] |= C_ALARM;
 			break;
 		}
 	rtc->seen = now;
-	update_line(rtc);
+	rtc_update_line(rtc);
 }
 
 /* While an interrupt is wanted, looks again at the next full second. */
-static void arm(struct rtc *rtc)
+static void rtc_arm(struct rtc *rtc)
 {
 	bool wanted = rtc->ram[REG_B] & (B_ALARM | B_UPDATE) && !(rtc->ram[REG_B] & B_SET);
 	struct timespec now;
@@ -209,63 +209,63 @@ static void arm(struct rtc *rtc)
 	event_timer_set(rtc->timer, wanted ? SECOND - (uint64_t)now.tv_nsec + 1000 : 0, 0);
 }
 
-static void second_passed(void *opaque, uint32_t events)
+static void rtc_second_passed(void *opaque, uint32_t events)
 {
 	struct rtc *rtc = opaque;
 
 	pthread_mutex_lock(&rtc->lock);
-	catch_up(rtc);
-	arm(rtc);
+	rtc_catch_up(rtc);
+	rtc_arm(rtc);
 	pthread_mutex_unlock(&rtc->lock);
 }
 
 /* ---- registers; lock held ---- */
 
-static bool is_time(unsigned int reg)
+static bool rtc_is_time(unsigned int reg)
 {
 	return reg == SECONDS || reg == MINUTES || reg == HOURS || (reg >= WEEKDAY && reg <= YEAR) ||
 	       reg == RTC_CENTURY;
 }
 
-static void write_b(struct rtc *rtc, uint8_t value)
+static void rtc_write_b(struct rtc *rtc, uint8_t value)
 {
 	uint8_t old = rtc->ram[REG_B];
 
-	catch_up(rtc);
+	rtc_catch_up(rtc);
 	if (value & ~old & B_SET)
-		fields(rtc, &rtc->set);
+		rtc_fields(rtc, &rtc->set);
 	rtc->ram[REG_B] = (value & B_WRITABLE) | B_24_HOURS;
 	if (old & ~value & B_SET)
-		set_time(rtc, &rtc->set);
-	update_line(rtc);
-	arm(rtc);
+		rtc_set_time(rtc, &rtc->set);
+	rtc_update_line(rtc);
+	rtc_arm(rtc);
 }
 
-static uint8_t read_register(struct rtc *rtc, unsigned int reg)
+static uint8_t rtc_read_register(struct rtc *rtc, unsigned int reg)
 {
 	uint8_t value;
 
-	if (is_time(reg))
-		return read_time(rtc, reg);
+	if (rtc_is_time(reg))
+		return rtc_read_time(rtc, reg);
 	if (reg == REG_D)
 		return D_VALID;
 	if (reg != REG_C)
 		return rtc->ram[reg];
-	catch_up(rtc);
+	rtc_catch_up(rtc);
 	value = rtc->ram[REG_C];
 	rtc->ram[REG_C] = 0;
-	update_line(rtc);
+	rtc_update_line(rtc);
 	return value;
 }
 
-static void write_register(struct rtc *rtc, unsigned int reg, uint8_t value)
+static void rtc_write_register(struct rtc *rtc, unsigned int reg, uint8_t value)
 {
-	if (is_time(reg))
-		write_time(rtc, reg, from_bcd(value));
+	if (rtc_is_time(reg))
+		rtc_write_time(rtc, reg, rtc_from_bcd(value));
 	else if (reg == REG_A)
 		rtc->ram[reg] = value & 0x7f;
 	else if (reg == REG_B)
-		write_b(rtc, value);
+		rtc_write_b(rtc, value);
 	else if (reg != REG_C && reg != REG_D)
 		rtc->ram[reg] = value;
 }
@@ -277,7 +277,7 @@ static void rtc_read(void *opaque, uint64_t offset, void *data, unsigned int len
 	memset(data, 0xff, len); /* the index cannot be read */
 	pthread_mutex_lock(&rtc->lock);
 	if (offset + len == PORTS)
-		((uint8_t *)data)[len - 1] = read_register(rtc, rtc->index);
+		((uint8_t *)data)[len - 1] = rtc_read_register(rtc, rtc->index);
 	pthread_mutex_unlock(&rtc->lock);
 }
 
@@ -290,7 +290,7 @@ static void rtc_write(void *opaque, uint64_t offset, const void *data, unsigned 
 	if (offset == 0)
 		rtc->index = in[0] & 0x7f; /* the top bit masks NMIs, of which there are none */
 	if (offset + len == PORTS)
-		write_register(rtc, rtc->index, in[len - 1]);
+		rtc_write_register(rtc, rtc->index, in[len - 1]);
 	pthread_mutex_unlock(&rtc->lock);
 }
 
@@ -298,7 +298,7 @@ static void rtc_write(void *opaque, uint64_t offset, const void *data, unsigned 
 
 static const struct bus_ops rtc_ops = {rtc_read, rtc_write};
 
-static void free_rtc(struct rtc *rtc)
+static void rtc_free_rtc(struct rtc *rtc)
 {
 	event_source_remove(rtc->timer);
 	pthread_mutex_destroy(&rtc->lock);
@@ -316,13 +316,13 @@ int rtc_create(struct bus *pio, struct irq_line *irq, struct event_loop *loop, s
 	rtc->irq = irq;
 	rtc->ram[REG_A] = A_POWER_ON;
 	rtc->ram[REG_B] = B_24_HOURS;
-	rtc->seen = guest_now(rtc);
+	rtc->seen = rtc_guest_now(rtc);
 	pthread_mutex_init(&rtc->lock, NULL);
-	code = event_loop_timer(loop, second_passed, rtc, &rtc->timer, err);
+	code = event_loop_timer(loop, rtc_second_passed, rtc, &rtc->timer, err);
 	if (code == 0)
 		code = bus_add(pio, RTC_PORT, PORTS, &rtc_ops, rtc, "rtc", err);
 	if (code < 0) {
-		free_rtc(rtc);
+		rtc_free_rtc(rtc);
 		return code;
 	}
 	*ret = rtc;
@@ -334,7 +334,7 @@ void rtc_destroy(struct rtc *rtc)
 	if (!rtc)
 		return;
 	bus_remove(rtc->pio, RTC_PORT);
-	free_rtc(rtc);
+	rtc_free_rtc(rtc);
 }
 
 /* ---- saved state ---- */
@@ -346,7 +346,7 @@ struct image {
 	uint32_t set_sec, set_min, set_hour, set_mday, set_mon, set_year, set_wday;
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int rtc_fill(void *object, void *into, struct err *err)
 {
 	struct rtc *rtc = object;
 	struct image *image = into;
@@ -369,24 +369,24 @@ static int fill(void *object, void *into, struct err *err)
 	return 0;
 }
 
-static bool between(int64_t value, int64_t least, int64_t most)
+static bool rtc_between(int64_t value, int64_t least, int64_t most)
 {
 	return value >= least && value <= most;
 }
 
 /* A field of a time that is being set is what two BCD digits can say, nonsensical ones included, less one. */
-static int check(const struct image *image, const struct tm *set, struct err *err)
+static int rtc_check(const struct image *image, const struct tm *set, struct err *err)
 {
 	const int small[] = {set->tm_sec, set->tm_min, set->tm_hour, set->tm_mday, set->tm_mon, set->tm_wday};
 	const uint8_t *ram = image->ram;
 
 	for (size_t i = 0; i < ARRAY_SIZE(small); i++)
-		if (!between(small[i], -1, 165))
+		if (!rtc_between(small[i], -1, 165))
 			return err_set(err, -EBADMSG, "the time that is being set is none");
-	if (!between(set->tm_year, -40000, 40000))
+	if (!rtc_between(set->tm_year, -40000, 40000))
 		return err_set(err, -EBADMSG, "the year that is being set is none");
-	if (!between((int64_t)image->apart, -APART_MAX, APART_MAX) ||
-	    !between((int64_t)image->seen, -2 * APART_MAX, 2 * APART_MAX))
+	if (!rtc_between((int64_t)image->apart, -APART_MAX, APART_MAX) ||
+	    !rtc_between((int64_t)image->seen, -2 * APART_MAX, 2 * APART_MAX))
 		return err_set(err, -EBADMSG, "its time is beyond all calendars");
 	if (image->index > 0x7f || ram[REG_A] & 0x80 || (ram[REG_B] & ~B_WRITABLE) != B_24_HOURS ||
 	    ram[REG_C] & ~(C_IRQ | C_ALARM | C_UPDATE))
@@ -394,7 +394,7 @@ static int check(const struct image *image, const struct tm *set, struct err *er
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int rtc_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct rtc *rtc = object;
 	const struct image *image = from;
@@ -403,7 +403,7 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 		.tm_mday = (int)image->set_mday, .tm_mon = (int)image->set_mon, .tm_year = (int)image->set_year,
 		.tm_wday = (int)image->set_wday,
 	};
-	int ret = check(image, &set, err);
+	int ret = rtc_check(image, &set, err);
 
 	if (ret < 0)
 		return ret;
@@ -413,8 +413,8 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	rtc->apart = (int64_t)image->apart;
 	rtc->seen = (int64_t)image->seen;
 	rtc->set = set;
-	update_line(rtc);
-	arm(rtc);
+	rtc_update_line(rtc);
+	rtc_arm(rtc);
 	pthread_mutex_unlock(&rtc->lock);
 	return 0;
 }
@@ -434,6 +434,6 @@ static const struct state_field state_fields[] = {
 };
 
 const struct state_table rtc_state = {
-	.name = "rtc", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "rtc", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = rtc_fill,
+	.apply = rtc_apply,
 };

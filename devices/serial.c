@@ -33,7 +33,7 @@
 
 /* ---- rings ---- */
 
-static bool ring_put(struct ring *ring, uint8_t byte)
+static bool serial_ring_put(struct ring *ring, uint8_t byte)
 {
 	if (ring->count == ring->size)
 		return false;
@@ -41,39 +41,39 @@ static bool ring_put(struct ring *ring, uint8_t byte)
 	return true;
 }
 
-static void ring_drop(struct ring *ring, uint32_t count)
+static void serial_ring_drop(struct ring *ring, uint32_t count)
 {
 	ring->head = (ring->head + count) % ring->size;
 	ring->count -= count;
 }
 
 /* Bytes that lie in one piece at the front. */
-static uint32_t ring_front(const struct ring *ring)
+static uint32_t serial_ring_front(const struct ring *ring)
 {
 	return MIN(ring->count, ring->size - ring->head);
 }
 
 /* ---- interrupts; lock held ---- */
 
-static bool fifo_on(const struct serial *serial)
+static bool serial_fifo_on(const struct serial *serial)
 {
 	return serial->fcr & UART_FCR_ENABLE_FIFO;
 }
 
-static struct ring *receiver(struct serial *serial)
+static struct ring *serial_receiver(struct serial *serial)
 {
 	return serial->mcr & UART_MCR_LOOP ? &serial->looped : &serial->in;
 }
 
 /* Bytes in the receive FIFO, or in the one register that stands in for it. */
-static uint32_t received(struct serial *serial)
+static uint32_t serial_received(struct serial *serial)
 {
 	if (serial->held && !(serial->mcr & UART_MCR_LOOP))
 		return 0;
-	return MIN(receiver(serial)->count, fifo_on(serial) ? FIFO : 1);
+	return MIN(serial_receiver(serial)->count, serial_fifo_on(serial) ? FIFO : 1);
 }
 
-static uint8_t modem_lines(const struct serial *serial)
+static uint8_t serial_modem_lines(const struct serial *serial)
 {
 	uint8_t mcr = serial->mcr;
 
@@ -84,15 +84,15 @@ static uint8_t modem_lines(const struct serial *serial)
 }
 
 /* The most urgent interrupt as IIR shows it. Bytes below the trigger level count as timed out at once. */
-static uint8_t pending(struct serial *serial)
+static uint8_t serial_pending(struct serial *serial)
 {
 	static const uint8_t triggers[] = {1, 4, 8, 14};
-	uint32_t count = received(serial);
+	uint32_t count = serial_received(serial);
 
 	if (serial->ier & UART_IER_RLSI && serial->errors)
 		return UART_IIR_RLSI;
 	if (serial->ier & UART_IER_RDI && count)
-		return fifo_on(serial) && count < triggers[serial->fcr >> 6] ? IIR_TIMEOUT : UART_IIR_RDI;
+		return serial_fifo_on(serial) && count < triggers[serial->fcr >> 6] ? IIR_TIMEOUT : UART_IIR_RDI;
 	if (serial->ier & UART_IER_THRI && serial->thre)
 		return UART_IIR_THRI;
 	if (serial->ier & UART_IER_MSI && serial->deltas)
@@ -102,7 +102,7 @@ static uint8_t pending(struct serial *serial)
 
 void serial_update_line(struct serial *serial)
 {
-	bool level = pending(serial) != UART_IIR_NO_INT;
+	bool level = serial_pending(serial) != UART_IIR_NO_INT;
 
 	if (level != serial->line_high)
 		irq_line_set(serial->irq, level);
@@ -112,29 +112,29 @@ void serial_update_line(struct serial *serial)
 /* ---- output ---- */
 
 /* Lock held. */
-static void arm_output(struct serial *serial, uint64_t delay)
+static void serial_arm_output(struct serial *serial, uint64_t delay)
 {
 	serial->out_armed = true;
 	event_timer_set(serial->out_timer, delay, 0);
 }
 
-static void put_output(struct serial *serial, uint8_t byte)
+static void serial_put_output(struct serial *serial, uint8_t byte)
 {
 	if (serial->out_fd < 0)
 		return;
-	if (!ring_put(&serial->out, byte)) {
+	if (!serial_ring_put(&serial->out, byte)) {
 		if (!serial->out_lossy)
 			log_warn(serial->log, "serial: nobody takes the output, some is lost");
 		serial->out_lossy = true;
 		return;
 	}
 	if (!serial->out_armed)
-		arm_output(serial, OUT_DELAY);
+		serial_arm_output(serial, OUT_DELAY);
 	else if (serial->out.count == OUT_EAGER && serial->out_delay == OUT_DELAY)
-		arm_output(serial, 1);
+		serial_arm_output(serial, 1);
 }
 
-static ssize_t write_some(struct serial *serial, const void *data, size_t len)
+static ssize_t serial_write_some(struct serial *serial, const void *data, size_t len)
 {
 	struct pollfd ready = {.fd = serial->out_fd, .events = POLLOUT};
 	ssize_t n;
@@ -153,7 +153,7 @@ static ssize_t write_some(struct serial *serial, const void *data, size_t len)
 }
 
 /* Writes until there is no more (true) or the descriptor takes no more (false). */
-static bool write_output(struct serial *serial)
+static bool serial_write_output(struct serial *serial)
 {
 	for (;;) {
 		uint32_t head, len;
@@ -161,11 +161,11 @@ static bool write_output(struct serial *serial)
 
 		pthread_mutex_lock(&serial->lock);
 		head = serial->out.head;
-		len = ring_front(&serial->out);
+		len = serial_ring_front(&serial->out);
 		pthread_mutex_unlock(&serial->lock);
 		if (!len || serial->out_fd < 0)
 			return true;
-		n = write_some(serial, serial->out_data + head, len);
+		n = serial_write_some(serial, serial->out_data + head, len);
 		if (n == -EAGAIN)
 			return false;
 		if (n == -EINTR)
@@ -176,29 +176,29 @@ static bool write_output(struct serial *serial)
 			serial->out_fd = -1;
 			n = serial->out.count;
 		}
-		ring_drop(&serial->out, (uint32_t)n);
+		serial_ring_drop(&serial->out, (uint32_t)n);
 		serial->out_delay = OUT_DELAY;
 		pthread_mutex_unlock(&serial->lock);
 	}
 }
 
-static void output_due(void *opaque, uint32_t events)
+static void serial_output_due(void *opaque, uint32_t events)
 {
 	struct serial *serial = opaque;
-	bool done = write_output(serial);
+	bool done = serial_write_output(serial);
 
 	pthread_mutex_lock(&serial->lock);
 	serial->out_armed = false;
 	if (!done)
 		serial->out_delay = MIN(serial->out_delay * 2, OUT_DELAY_MAX);
 	if (serial->out.count)
-		arm_output(serial, serial->out_delay);
+		serial_arm_output(serial, serial->out_delay);
 	pthread_mutex_unlock(&serial->lock);
 }
 
 void serial_flush(struct serial *serial)
 {
-	for (int waited = 0; !write_output(serial) && waited < FLUSH_MS; waited += 10) {
+	for (int waited = 0; !serial_write_output(serial) && waited < FLUSH_MS; waited += 10) {
 		struct pollfd ready = {.fd = serial->out_fd, .events = POLLOUT};
 
 		poll(&ready, 1, 10);
@@ -212,13 +212,13 @@ void serial_feed(struct serial *serial, const void *data, size_t len)
 	const uint8_t *bytes = data;
 
 	pthread_mutex_lock(&serial->lock);
-	for (size_t i = 0; i < len && ring_put(&serial->in, bytes[i]); i++) {
+	for (size_t i = 0; i < len && serial_ring_put(&serial->in, bytes[i]); i++) {
 	}
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
 
-static void input_ready(void *opaque, uint32_t events)
+static void serial_input_ready(void *opaque, uint32_t events)
 {
 	struct serial *serial = opaque;
 	uint8_t buf[IN_SIZE];
@@ -240,7 +240,7 @@ static void input_ready(void *opaque, uint32_t events)
 		serial_set_fds(serial, -1, serial->out_fd);
 }
 
-static void input_due(void *opaque, uint32_t events)
+static void serial_input_due(void *opaque, uint32_t events)
 {
 	struct serial *serial = opaque;
 
@@ -249,11 +249,11 @@ static void input_due(void *opaque, uint32_t events)
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 	if (serial->in_plain)
-		input_ready(serial, EPOLLIN);
+		serial_input_ready(serial, EPOLLIN);
 }
 
 /* The guest has taken half of what there was: there is room for more. Lock held. */
-static void resume_input(struct serial *serial)
+static void serial_resume_input(struct serial *serial)
 {
 	if (!serial->in_paused || serial->in.count > IN_SIZE / 2)
 		return;
@@ -265,7 +265,7 @@ static void resume_input(struct serial *serial)
 }
 
 /* Watches in_fd; a file that cannot be watched is read whenever there is room. */
-static void set_input(struct serial *serial, int in_fd)
+static void serial_set_input(struct serial *serial, int in_fd)
 {
 	struct event_source *source;
 	bool plain = false;
@@ -279,7 +279,7 @@ static void set_input(struct serial *serial, int in_fd)
 	source = NULL;
 	if (in_fd >= 0) {
 		struct err err;
-		int ret = event_loop_watch(serial->loop, in_fd, EPOLLIN, input_ready, serial, &source, &err);
+		int ret = event_loop_watch(serial->loop, in_fd, EPOLLIN, serial_input_ready, serial, &source, &err);
 
 		plain = ret == -EPERM;
 		if (ret < 0 && !plain)
@@ -289,11 +289,11 @@ static void set_input(struct serial *serial, int in_fd)
 	serial->in_fd = in_fd;
 	serial->in_source = source;
 	serial->in_plain = serial->in_paused = plain;
-	resume_input(serial);
+	serial_resume_input(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
 
-static void set_output(struct serial *serial, int out_fd)
+static void serial_set_output(struct serial *serial, int out_fd)
 {
 	struct stat st = {0};
 
@@ -307,64 +307,64 @@ static void set_output(struct serial *serial, int out_fd)
 	serial->out_delay = OUT_DELAY;
 	serial->out_lossy = false;
 	if (out_fd < 0)
-		ring_drop(&serial->out, serial->out.count);
+		serial_ring_drop(&serial->out, serial->out.count);
 	pthread_mutex_unlock(&serial->lock);
 }
 
 void serial_set_fds(struct serial *serial, int in_fd, int out_fd)
 {
 	if (in_fd != serial->in_fd)
-		set_input(serial, in_fd);
+		serial_set_input(serial, in_fd);
 	if (out_fd != serial->out_fd)
-		set_output(serial, out_fd);
+		serial_set_output(serial, out_fd);
 }
 
 /* ---- registers; lock held ---- */
 
-static uint8_t read_byte(struct serial *serial)
+static uint8_t serial_read_byte(struct serial *serial)
 {
-	struct ring *ring = receiver(serial);
+	struct ring *ring = serial_receiver(serial);
 	uint8_t byte;
 
-	if (!received(serial))
+	if (!serial_received(serial))
 		return 0;
 	byte = ring->data[ring->head];
-	ring_drop(ring, 1);
-	resume_input(serial);
+	serial_ring_drop(ring, 1);
+	serial_resume_input(serial);
 	return byte;
 }
 
-static uint8_t read_iir(struct serial *serial)
+static uint8_t serial_read_iir(struct serial *serial)
 {
-	uint8_t iir = pending(serial);
+	uint8_t iir = serial_pending(serial);
 
 	if (iir == UART_IIR_THRI)
 		serial->thre = false;
-	return iir | (fifo_on(serial) ? 0xc0 : 0);
+	return iir | (serial_fifo_on(serial) ? 0xc0 : 0);
 }
 
-static uint8_t read_register(struct serial *serial, unsigned int reg)
+static uint8_t serial_read_register(struct serial *serial, unsigned int reg)
 {
 	bool dlab = serial->lcr & UART_LCR_DLAB;
 	uint8_t value;
 
 	switch (reg) {
 	case UART_RX:
-		return dlab ? serial->dll : read_byte(serial);
+		return dlab ? serial->dll : serial_read_byte(serial);
 	case UART_IER:
 		return dlab ? serial->dlm : serial->ier;
 	case UART_IIR:
-		return read_iir(serial);
+		return serial_read_iir(serial);
 	case UART_LCR:
 		return serial->lcr;
 	case UART_MCR:
 		return serial->mcr;
 	case UART_LSR:
-		value = UART_LSR_THRE | UART_LSR_TEMT | serial->errors | (received(serial) ? UART_LSR_DR : 0);
+		value = UART_LSR_THRE | UART_LSR_TEMT | serial->errors | (serial_received(serial) ? UART_LSR_DR : 0);
 		serial->errors = 0;
 		return value;
 	case UART_MSR:
-		value = modem_lines(serial) | serial->deltas;
+		value = serial_modem_lines(serial) | serial->deltas;
 		serial->deltas = 0;
 		return value;
 	default:
@@ -372,21 +372,21 @@ static uint8_t read_register(struct serial *serial, unsigned int reg)
 	}
 }
 
-static void write_byte(struct serial *serial, uint8_t byte)
+static void serial_write_byte(struct serial *serial, uint8_t byte)
 {
 	serial->thre = true;
 	if (!(serial->mcr & UART_MCR_LOOP)) {
-		put_output(serial, byte);
-	} else if (serial->looped.count >= (fifo_on(serial) ? FIFO : 1)) {
+		serial_put_output(serial, byte);
+	} else if (serial->looped.count >= (serial_fifo_on(serial) ? FIFO : 1)) {
 		serial->errors |= UART_LSR_OE;
-		if (!fifo_on(serial))
+		if (!serial_fifo_on(serial))
 			serial->looped_data[serial->looped.head] = byte;
 	} else {
-		ring_put(&serial->looped, byte);
+		serial_ring_put(&serial->looped, byte);
 	}
 }
 
-static void write_ier(struct serial *serial, uint8_t value)
+static void serial_write_ier(struct serial *serial, uint8_t value)
 {
 	value &= UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI;
 	if (value & ~serial->ier & UART_IER_THRI)
@@ -400,30 +400,30 @@ void serial_hold(struct serial *serial)
 	event_timer_set(serial->in_timer, HOLD, 0);
 }
 
-static void write_fcr(struct serial *serial, uint8_t value)
+static void serial_write_fcr(struct serial *serial, uint8_t value)
 {
 	if ((value ^ serial->fcr) & UART_FCR_ENABLE_FIFO || value & UART_FCR_CLEAR_RCVR) {
-		ring_drop(&serial->looped, serial->looped.count);
+		serial_ring_drop(&serial->looped, serial->looped.count);
 		serial_hold(serial);
 	}
 	serial->fcr = value & UART_FCR_ENABLE_FIFO ? value & (UART_FCR_ENABLE_FIFO | UART_FCR_TRIGGER_MASK) : 0;
 }
 
-static void write_mcr(struct serial *serial, uint8_t value)
+static void serial_write_mcr(struct serial *serial, uint8_t value)
 {
-	uint8_t before = modem_lines(serial), changed;
+	uint8_t before = serial_modem_lines(serial), changed;
 
 	if (serial->mcr & ~value & UART_MCR_LOOP)
-		ring_drop(&serial->looped, serial->looped.count);
+		serial_ring_drop(&serial->looped, serial->looped.count);
 	serial->mcr = value & (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR);
-	changed = before ^ modem_lines(serial);
+	changed = before ^ serial_modem_lines(serial);
 	/* Each delta lies four bits below its line; the ring indicator's counts its end only. */
 	if (changed & UART_MSR_RI && !(before & UART_MSR_RI))
 		changed &= (uint8_t)~UART_MSR_RI;
 	serial->deltas |= changed >> 4;
 }
 
-static void write_register(struct serial *serial, unsigned int reg, uint8_t value)
+static void serial_write_register(struct serial *serial, unsigned int reg, uint8_t value)
 {
 	bool dlab = serial->lcr & UART_LCR_DLAB;
 
@@ -432,22 +432,22 @@ static void write_register(struct serial *serial, unsigned int reg, uint8_t valu
 		if (dlab)
 			serial->dll = value;
 		else
-			write_byte(serial, value);
+			serial_write_byte(serial, value);
 		break;
 	case UART_IER:
 		if (dlab)
 			serial->dlm = value;
 		else
-			write_ier(serial, value);
+			serial_write_ier(serial, value);
 		break;
 	case UART_FCR:
-		write_fcr(serial, value);
+		serial_write_fcr(serial, value);
 		break;
 	case UART_LCR:
 		serial->lcr = value;
 		break;
 	case UART_MCR:
-		write_mcr(serial, value);
+		serial_write_mcr(serial, value);
 		break;
 	case UART_SCR:
 		serial->scr = value;
@@ -463,7 +463,7 @@ static void serial_read(void *opaque, uint64_t offset, void *data, unsigned int 
 
 	pthread_mutex_lock(&serial->lock);
 	for (unsigned int i = 0; i < len; i++)
-		((uint8_t *)data)[i] = read_register(serial, (unsigned int)offset + i);
+		((uint8_t *)data)[i] = serial_read_register(serial, (unsigned int)offset + i);
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
@@ -474,7 +474,7 @@ static void serial_write(void *opaque, uint64_t offset, const void *data, unsign
 
 	pthread_mutex_lock(&serial->lock);
 	for (unsigned int i = 0; i < len; i++)
-		write_register(serial, (unsigned int)offset + i, ((const uint8_t *)data)[i]);
+		serial_write_register(serial, (unsigned int)offset + i, ((const uint8_t *)data)[i]);
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
@@ -490,12 +490,12 @@ void serial_reset(struct serial *serial)
 	serial->dll = 12; /* 9600 baud */
 	serial->errors = serial->deltas = 0;
 	serial->thre = false;
-	ring_drop(&serial->looped, serial->looped.count);
+	serial_ring_drop(&serial->looped, serial->looped.count);
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
 
-static void free_serial(struct serial *serial)
+static void serial_free_serial(struct serial *serial)
 {
 	event_source_remove(serial->out_timer);
 	event_source_remove(serial->in_timer);
@@ -522,13 +522,13 @@ int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_f
 	serial->out = (struct ring){.data = serial->out_data, .size = OUT_SIZE};
 	pthread_mutex_init(&serial->lock, NULL);
 	serial_reset(serial);
-	code = event_loop_timer(loop, output_due, serial, &serial->out_timer, err);
+	code = event_loop_timer(loop, serial_output_due, serial, &serial->out_timer, err);
 	if (code == 0)
-		code = event_loop_timer(loop, input_due, serial, &serial->in_timer, err);
+		code = event_loop_timer(loop, serial_input_due, serial, &serial->in_timer, err);
 	if (code == 0)
 		code = bus_add(pio, port, PORTS, &serial_ops, serial, "serial", err);
 	if (code < 0) {
-		free_serial(serial);
+		serial_free_serial(serial);
 		return code;
 	}
 	serial_set_fds(serial, in_fd, out_fd);
@@ -542,5 +542,5 @@ void serial_destroy(struct serial *serial)
 		return;
 	bus_remove(serial->pio, serial->port);
 	serial_set_fds(serial, -1, -1);
-	free_serial(serial);
+	serial_free_serial(serial);
 }

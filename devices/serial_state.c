@@ -27,21 +27,21 @@ static const struct {
 	{"deltas", offsetof(struct image, deltas), UART_MSR_ANY_DELTA},
 };
 
-static uint32_t take_bytes(const struct ring *ring, uint8_t *to)
+static uint32_t serial_state_take_bytes(const struct ring *ring, uint8_t *to)
 {
 	for (uint32_t i = 0; i < ring->count; i++)
 		to[i] = ring->data[(ring->head + i) % ring->size];
 	return ring->count;
 }
 
-static void put_bytes(struct ring *ring, const uint8_t *from, uint32_t count)
+static void serial_state_put_bytes(struct ring *ring, const uint8_t *from, uint32_t count)
 {
 	memcpy(ring->data, from, count);
 	ring->head = 0;
 	ring->count = count;
 }
 
-static int fill(void *object, void *into, struct err *err)
+static int serial_state_fill(void *object, void *into, struct err *err)
 {
 	struct serial *serial = object;
 	struct image *image = into;
@@ -58,13 +58,13 @@ static int fill(void *object, void *into, struct err *err)
 	image->deltas = serial->deltas;
 	image->thre = serial->thre;
 	image->held = serial->held;
-	image->in_count = take_bytes(&serial->in, image->in);
-	image->looped_count = take_bytes(&serial->looped, image->looped);
+	image->in_count = serial_state_take_bytes(&serial->in, image->in);
+	image->looped_count = serial_state_take_bytes(&serial->looped, image->looped);
 	pthread_mutex_unlock(&serial->lock);
 	return 0;
 }
 
-static int check(const struct image *image, struct err *err)
+static int serial_state_check(const struct image *image, struct err *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(registers); i++) {
 		uint8_t value = ((const uint8_t *)image)[registers[i].offset];
@@ -75,11 +75,11 @@ static int check(const struct image *image, struct err *err)
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int serial_state_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct serial *serial = object;
 	const struct image *image = from;
-	int ret = check(image, err);
+	int ret = serial_state_check(image, err);
 
 	if (ret < 0)
 		return ret;
@@ -94,8 +94,8 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	serial->errors = image->errors;
 	serial->deltas = image->deltas;
 	serial->thre = image->thre;
-	put_bytes(&serial->in, image->in, image->in_count);
-	put_bytes(&serial->looped, image->looped, image->looped_count);
+	serial_state_put_bytes(&serial->in, image->in, image->in_count);
+	serial_state_put_bytes(&serial->looped, image->looped, image->looped_count);
 	serial->held = false;
 	if (image->held)
 		serial_hold(serial);
@@ -121,6 +121,6 @@ static const struct state_field fields[] = {
 };
 
 const struct state_table serial_state = {
-	.name = "serial", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "serial", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image),
+	.fill = serial_state_fill, .apply = serial_state_apply,
 };

@@ -30,7 +30,7 @@ int host_iommu_device_realize(struct host_iommu_device *hiod, const struct host_
 	return 0;
 }
 
-static int realize_iommufd(struct host_iommu_device *hiod, const struct host_iommu_source *source)
+static int host_iommu_device_realize_iommufd(struct host_iommu_device *hiod, const struct host_iommu_source *source)
 {
 	static const enum host_iommu_type types[] = {
 		[IOMMUFD_UAPI_HW_TYPE_NONE] = HOST_IOMMU_NONE,
@@ -50,7 +50,7 @@ static int realize_iommufd(struct host_iommu_device *hiod, const struct host_iom
 }
 
 /* Up to two hexadecimal numbers, "a" or "a:b", from a file beside the device; how many there were. */
-static int read_hex(const struct host_iommu_source *source, const char *name, uint64_t value[2])
+static int host_iommu_device_read_hex(const struct host_iommu_source *source, const char *name, uint64_t value[2])
 {
 	char path[512], text[64], *end;
 
@@ -69,15 +69,16 @@ static int read_hex(const struct host_iommu_source *source, const char *name, ui
 }
 
 /* The files are the IOMMU drivers' (ABI: sysfs-class-iommu-intel-iommu, -amd-iommu). To have none is no failure. */
-static int realize_legacy(struct host_iommu_device *hiod, const struct host_iommu_source *source)
+static int host_iommu_device_realize_legacy(struct host_iommu_device *hiod, const struct host_iommu_source *source)
 {
 	uint64_t cap[2], ecap[2], features[2] = {0, 0};
 
-	if (read_hex(source, "intel-iommu/cap", cap) && read_hex(source, "intel-iommu/ecap", ecap)) {
+	if (host_iommu_device_read_hex(source, "intel-iommu/cap", cap) &&
+	    host_iommu_device_read_hex(source, "intel-iommu/ecap", ecap)) {
 		hiod->type = HOST_IOMMU_VTD;
 		hiod->registers.vtd.cap = cap[0];
 		hiod->registers.vtd.ecap = ecap[0];
-	} else if (read_hex(source, "amd-iommu/features", features)) {
+	} else if (host_iommu_device_read_hex(source, "amd-iommu/features", features)) {
 		hiod->type = HOST_IOMMU_AMD;
 		hiod->registers.amd.efr = features[0];
 		hiod->registers.amd.efr2 = features[1];
@@ -85,8 +86,8 @@ static int realize_legacy(struct host_iommu_device *hiod, const struct host_iomm
 	return 0;
 }
 
-const struct host_iommu_class host_iommu_iommufd = {.name = "iommufd", .realize = realize_iommufd};
-const struct host_iommu_class host_iommu_legacy = {.name = "legacy", .realize = realize_legacy};
+const struct host_iommu_class host_iommu_iommufd = {.name = "iommufd", .realize = host_iommu_device_realize_iommufd};
+const struct host_iommu_class host_iommu_legacy = {.name = "legacy", .realize = host_iommu_device_realize_legacy};
 
 const char *host_iommu_type_name(enum host_iommu_type type)
 {

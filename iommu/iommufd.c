@@ -4,7 +4,7 @@
 
 #define MAP_FLAGS (IOMMUFD_UAPI_MAP_FIXED | IOMMUFD_UAPI_MAP_WRITE | IOMMUFD_UAPI_MAP_READ)
 
-static int call(const struct iommufd *iommufd, unsigned long request, void *arg)
+static int iommufd_call(const struct iommufd *iommufd, unsigned long request, void *arg)
 {
 	return vfio_sys_ioctl(iommufd->sys, iommufd->fd, request, arg);
 }
@@ -13,13 +13,13 @@ int iommufd_destroy(const struct iommufd *iommufd, uint32_t id)
 {
 	struct iommufd_uapi_destroy cmd = {.size = sizeof(cmd), .id = id};
 
-	return call(iommufd, IOMMUFD_UAPI_DESTROY, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_DESTROY, &cmd);
 }
 
 int iommufd_ioas_alloc(const struct iommufd *iommufd, uint32_t *ioas)
 {
 	struct iommufd_uapi_ioas_alloc cmd = {.size = sizeof(cmd)};
-	int rc = call(iommufd, IOMMUFD_UAPI_IOAS_ALLOC, &cmd);
+	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_IOAS_ALLOC, &cmd);
 
 	if (rc == 0)
 		*ioas = cmd.ioas_id;
@@ -35,7 +35,7 @@ int iommufd_ioas_iova_ranges(const struct iommufd *iommufd, uint32_t ioas, struc
 		.count = *count,
 		.ranges = (uintptr_t)ranges,
 	};
-	int rc = call(iommufd, IOMMUFD_UAPI_IOVA_RANGES, &cmd);
+	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_IOVA_RANGES, &cmd);
 
 	if (rc == 0 || rc == -EMSGSIZE)
 		*count = cmd.count;
@@ -53,7 +53,7 @@ int iommufd_ioas_map(const struct iommufd *iommufd, uint32_t ioas, uint64_t iova
 		.iova = iova,
 	};
 
-	return call(iommufd, IOMMUFD_UAPI_MAP, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_MAP, &cmd);
 }
 
 int iommufd_ioas_map_file(const struct iommufd *iommufd, uint32_t ioas, uint64_t iova, uint64_t size, int fd,
@@ -69,20 +69,20 @@ int iommufd_ioas_map_file(const struct iommufd *iommufd, uint32_t ioas, uint64_t
 		.iova = iova,
 	};
 
-	return call(iommufd, IOMMUFD_UAPI_MAP_FILE, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_MAP_FILE, &cmd);
 }
 
 int iommufd_ioas_unmap(const struct iommufd *iommufd, uint32_t ioas, uint64_t iova, uint64_t size)
 {
 	struct iommufd_uapi_unmap cmd = {.size = sizeof(cmd), .ioas_id = ioas, .iova = iova, .length = size};
 
-	return call(iommufd, IOMMUFD_UAPI_UNMAP, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_UNMAP, &cmd);
 }
 
 int iommufd_hwpt_alloc(const struct iommufd *iommufd, uint32_t dev, uint32_t ioas, uint32_t flags, uint32_t *hwpt)
 {
 	struct iommufd_uapi_hwpt_alloc cmd = {.size = sizeof(cmd), .flags = flags, .dev_id = dev, .pt_id = ioas};
-	int rc = call(iommufd, IOMMUFD_UAPI_HWPT_ALLOC, &cmd);
+	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_HWPT_ALLOC, &cmd);
 
 	if (rc == 0)
 		*hwpt = cmd.hwpt_id;
@@ -97,7 +97,7 @@ int iommufd_hwpt_set_dirty_tracking(const struct iommufd *iommufd, uint32_t hwpt
 		.hwpt_id = hwpt,
 	};
 
-	return call(iommufd, IOMMUFD_UAPI_SET_DIRTY, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_SET_DIRTY, &cmd);
 }
 
 int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, uint32_t flags, uint64_t iova,
@@ -113,7 +113,7 @@ int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, 
 		.data = (uintptr_t)bitmap,
 	};
 
-	return call(iommufd, IOMMUFD_UAPI_GET_DIRTY, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_GET_DIRTY, &cmd);
 }
 
 int iommufd_get_hw_info(const struct iommufd *iommufd, uint32_t dev, void *data, uint32_t len, uint32_t *type,
@@ -125,7 +125,7 @@ int iommufd_get_hw_info(const struct iommufd *iommufd, uint32_t dev, void *data,
 		.data_len = len,
 		.data = (uintptr_t)data,
 	};
-	int rc = call(iommufd, IOMMUFD_UAPI_GET_HW_INFO, &cmd);
+	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_GET_HW_INFO, &cmd);
 
 	if (rc == 0) {
 		*type = cmd.type;
@@ -144,7 +144,7 @@ int iommufd_option_set(const struct iommufd *iommufd, uint32_t option, uint32_t 
 		.value = value,
 	};
 
-	return call(iommufd, IOMMUFD_UAPI_OPTION, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_OPTION, &cmd);
 }
 
 int iommufd_option_get(const struct iommufd *iommufd, uint32_t option, uint32_t object, uint64_t *value)
@@ -155,7 +155,7 @@ int iommufd_option_get(const struct iommufd *iommufd, uint32_t option, uint32_t 
 		.op = IOMMUFD_UAPI_OPTION_GET,
 		.object_id = object,
 	};
-	int rc = call(iommufd, IOMMUFD_UAPI_OPTION, &cmd);
+	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_OPTION, &cmd);
 
 	if (rc == 0)
 		*value = cmd.value;
@@ -166,5 +166,5 @@ int iommufd_change_process(const struct iommufd *iommufd)
 {
 	struct iommufd_uapi_change_process cmd = {.size = sizeof(cmd)};
 
-	return call(iommufd, IOMMUFD_UAPI_CHANGE_PROCESS, &cmd);
+	return iommufd_call(iommufd, IOMMUFD_UAPI_CHANGE_PROCESS, &cmd);
 }

@@ -12,54 +12,54 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-static int host_open(const struct vfio_sys *sys, const char *path, int flags)
+static int vfio_sys_host_open(const struct vfio_sys *sys, const char *path, int flags)
 {
 	int fd = open(path, flags | O_CLOEXEC);
 
 	return fd < 0 ? -errno : fd;
 }
 
-static void host_close(const struct vfio_sys *sys, int fd)
+static void vfio_sys_host_close(const struct vfio_sys *sys, int fd)
 {
 	close(fd);
 }
 
-static int host_ioctl(const struct vfio_sys *sys, int fd, unsigned long request, void *arg)
+static int vfio_sys_host_ioctl(const struct vfio_sys *sys, int fd, unsigned long request, void *arg)
 {
 	int rc = ioctl(fd, request, arg);
 
 	return rc < 0 ? -errno : rc;
 }
 
-static ssize_t host_pread(const struct vfio_sys *sys, int fd, void *buf, size_t len, uint64_t offset)
+static ssize_t vfio_sys_host_pread(const struct vfio_sys *sys, int fd, void *buf, size_t len, uint64_t offset)
 {
 	ssize_t n = pread(fd, buf, len, (off_t)offset);
 
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t host_pwrite(const struct vfio_sys *sys, int fd, const void *buf, size_t len, uint64_t offset)
+static ssize_t vfio_sys_host_pwrite(const struct vfio_sys *sys, int fd, const void *buf, size_t len, uint64_t offset)
 {
 	ssize_t n = pwrite(fd, buf, len, (off_t)offset);
 
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t host_read(const struct vfio_sys *sys, int fd, void *buf, size_t len)
+static ssize_t vfio_sys_host_read(const struct vfio_sys *sys, int fd, void *buf, size_t len)
 {
 	ssize_t n = read(fd, buf, len);
 
 	return n < 0 ? -errno : n;
 }
 
-static ssize_t host_write(const struct vfio_sys *sys, int fd, const void *buf, size_t len)
+static ssize_t vfio_sys_host_write(const struct vfio_sys *sys, int fd, const void *buf, size_t len)
 {
 	ssize_t n = write(fd, buf, len);
 
 	return n < 0 ? -errno : n;
 }
 
-static int host_poll(const struct vfio_sys *sys, int fd, short events, int timeout_ms)
+static int vfio_sys_host_poll(const struct vfio_sys *sys, int fd, short events, int timeout_ms)
 {
 	struct pollfd pollfd = {.fd = fd, .events = events};
 	int n = poll(&pollfd, 1, timeout_ms);
@@ -67,8 +67,8 @@ static int host_poll(const struct vfio_sys *sys, int fd, short events, int timeo
 	return n < 0 ? -errno : n ? pollfd.revents : 0;
 }
 
-static int host_mmap(const struct vfio_sys *sys, void *addr, size_t len, int prot, int flags, int fd, uint64_t offset,
-		     void **ret)
+static int vfio_sys_host_mmap(const struct vfio_sys *sys, void *addr, size_t len, int prot, int flags, int fd,
+			      uint64_t offset, void **ret)
 {
 	void *p = mmap(addr, len, prot, flags, fd, (off_t)offset);
 
@@ -78,24 +78,24 @@ static int host_mmap(const struct vfio_sys *sys, void *addr, size_t len, int pro
 	return 0;
 }
 
-static void host_munmap(const struct vfio_sys *sys, void *addr, size_t len)
+static void vfio_sys_host_munmap(const struct vfio_sys *sys, void *addr, size_t len)
 {
 	munmap(addr, len);
 }
 
-static int host_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
-			       const struct log *log, struct prefault **ret, struct err *err)
+static int vfio_sys_host_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
+					const struct log *log, struct prefault **ret, struct err *err)
 {
 	*ret = NULL;
 	return prefault_seems_done(host, size) ? 0 : prefault_begin(host, size, what, log, ret, err);
 }
 
-static int host_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err)
+static int vfio_sys_host_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err)
 {
 	return prefault_end(prefault, wait, err);
 }
 
-static uint64_t host_locked_limit(const struct vfio_sys *sys)
+static uint64_t vfio_sys_host_locked_limit(const struct vfio_sys *sys)
 {
 	struct rlimit limit;
 
@@ -104,7 +104,7 @@ static uint64_t host_locked_limit(const struct vfio_sys *sys)
 	return limit.rlim_cur;
 }
 
-static int host_readlink(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
+static int vfio_sys_host_readlink(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
 {
 	ssize_t n = readlink(path, buf, size);
 
@@ -116,7 +116,7 @@ static int host_readlink(const struct vfio_sys *sys, const char *path, char *buf
 	return 0;
 }
 
-static int host_read_file(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
+static int vfio_sys_host_read_file(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
 {
 	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
@@ -132,8 +132,8 @@ static int host_read_file(const struct vfio_sys *sys, const char *path, char *bu
 	return 0;
 }
 
-static int host_list(const struct vfio_sys *sys, const char *path, void (*fn)(void *opaque, const char *name),
-		     void *opaque)
+static int vfio_sys_host_list(const struct vfio_sys *sys, const char *path, void (*fn)(void *opaque, const char *name),
+			      void *opaque)
 {
 	struct dirent *entry;
 	DIR *dir = opendir(path);
@@ -150,22 +150,22 @@ static int host_list(const struct vfio_sys *sys, const char *path, void (*fn)(vo
 const struct vfio_sys *vfio_sys_host(void)
 {
 	static const struct vfio_sys_ops ops = {
-		.open = host_open,
-		.close = host_close,
-		.ioctl = host_ioctl,
-		.pread = host_pread,
-		.pwrite = host_pwrite,
-		.read = host_read,
-		.write = host_write,
-		.poll = host_poll,
-		.mmap = host_mmap,
-		.munmap = host_munmap,
-		.prefault_begin = host_prefault_begin,
-		.prefault_end = host_prefault_end,
-		.locked_limit = host_locked_limit,
-		.readlink = host_readlink,
-		.read_file = host_read_file,
-		.list = host_list,
+		.open = vfio_sys_host_open,
+		.close = vfio_sys_host_close,
+		.ioctl = vfio_sys_host_ioctl,
+		.pread = vfio_sys_host_pread,
+		.pwrite = vfio_sys_host_pwrite,
+		.read = vfio_sys_host_read,
+		.write = vfio_sys_host_write,
+		.poll = vfio_sys_host_poll,
+		.mmap = vfio_sys_host_mmap,
+		.munmap = vfio_sys_host_munmap,
+		.prefault_begin = vfio_sys_host_prefault_begin,
+		.prefault_end = vfio_sys_host_prefault_end,
+		.locked_limit = vfio_sys_host_locked_limit,
+		.readlink = vfio_sys_host_readlink,
+		.read_file = vfio_sys_host_read_file,
+		.list = vfio_sys_host_list,
 	};
 	static const struct vfio_sys sys = {.ops = &ops};
 

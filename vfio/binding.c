@@ -16,7 +16,7 @@ struct names {
 	int code;
 };
 
-static void add_name(void *opaque, const char *name)
+static void vfio_binding_add_name(void *opaque, const char *name)
 {
 	struct names *names = opaque;
 
@@ -36,26 +36,26 @@ static void add_name(void *opaque, const char *name)
 	snprintf(names->list[names->count++], sizeof(names->list[0]), "%.63s", name);
 }
 
-static int by_name(const void *a, const void *b)
+static int vfio_binding_by_name(const void *a, const void *b)
 {
 	return strcmp(a, b);
 }
 
 /* The caller frees names->list. A directory that is not there is an empty one. */
-static int read_names(const struct vfio_sys *sys, const char *path, struct names *names)
+static int vfio_binding_read_names(const struct vfio_sys *sys, const char *path, struct names *names)
 {
-	int ret = sys->ops->list(sys, path, add_name, names);
+	int ret = sys->ops->list(sys, path, vfio_binding_add_name, names);
 
 	if (ret < 0 && ret != -ENOENT)
 		return ret;
 	if (names->code < 0)
 		return names->code;
 	if (names->count)
-		qsort(names->list, names->count, sizeof(names->list[0]), by_name);
+		qsort(names->list, names->count, sizeof(names->list[0]), vfio_binding_by_name);
 	return 0;
 }
 
-static unsigned long read_number(const struct vfio_sys *sys, const char *name, const char *file)
+static unsigned long vfio_binding_read_number(const struct vfio_sys *sys, const char *name, const char *file)
 {
 	char path[256], text[32];
 
@@ -71,17 +71,17 @@ struct group_check {
 };
 
 /* vfio-pci and its relatives may share a group with each other, with driverless devices and with bridges. */
-static void check_member(void *opaque, const char *name)
+static void vfio_binding_check_member(void *opaque, const char *name)
 {
 	struct group_check *check = opaque;
 	struct vfio_host host;
 
 	if (vfio_host_find(check->sys, name, &host, NULL) == 0 && host.driver[0] && !strstr(host.driver, "vfio") &&
-	    read_number(check->sys, name, "class") >> 8 != 0x0604 && strcmp(host.driver, "pci-stub") != 0)
+	    vfio_binding_read_number(check->sys, name, "class") >> 8 != 0x0604 && strcmp(host.driver, "pci-stub") != 0)
 		check->shared = true;
 }
 
-static enum vfio_fitness fitness_of(const struct vfio_sys *sys, const struct vfio_function *function)
+static enum vfio_fitness vfio_binding_fitness_of(const struct vfio_sys *sys, const struct vfio_function *function)
 {
 	struct group_check check = {.sys = sys};
 	char path[64];
@@ -94,7 +94,7 @@ static enum vfio_fitness fitness_of(const struct vfio_sys *sys, const struct vfi
 	if (!strstr(function->host.driver, "vfio"))
 		return VFIO_FIT_BOUND_ELSE;
 	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices", function->host.group);
-	sys->ops->list(sys, path, check_member, &check);
+	sys->ops->list(sys, path, vfio_binding_check_member, &check);
 	if (check.shared)
 		return VFIO_FIT_SHARED;
 	snprintf(path, sizeof(path), "/dev/vfio/%d", function->host.group);
@@ -109,7 +109,7 @@ int vfio_binding_each(const struct vfio_sys *sys, void (*fn)(void *opaque, const
 		      void *opaque, struct err *err)
 {
 	struct names names = {0};
-	int ret = read_names(sys, PCI "/devices", &names);
+	int ret = vfio_binding_read_names(sys, PCI "/devices", &names);
 
 	for (size_t i = 0; i < names.count && ret == 0; i++) {
 		const char *name = names.list[i];
@@ -119,16 +119,16 @@ int vfio_binding_each(const struct vfio_sys *sys, void (*fn)(void *opaque, const
 		/* One that goes away meanwhile is left out. */
 		if (vfio_host_find(sys, name, &function.host, NULL) < 0)
 			continue;
-		function.vendor = (uint16_t)read_number(sys, name, "vendor");
-		function.device = (uint16_t)read_number(sys, name, "device");
-		function.class_code = (uint32_t)read_number(sys, name, "class");
-		function.vfs = (unsigned int)read_number(sys, name, "sriov_numvfs");
-		function.total_vfs = (unsigned int)read_number(sys, name, "sriov_totalvfs");
+		function.vendor = (uint16_t)vfio_binding_read_number(sys, name, "vendor");
+		function.device = (uint16_t)vfio_binding_read_number(sys, name, "device");
+		function.class_code = (uint32_t)vfio_binding_read_number(sys, name, "class");
+		function.vfs = (unsigned int)vfio_binding_read_number(sys, name, "sriov_numvfs");
+		function.total_vfs = (unsigned int)vfio_binding_read_number(sys, name, "sriov_totalvfs");
 		snprintf(path, sizeof(path), PCI "/devices/%.64s/physfn", name);
 		if (sys->ops->readlink(sys, path, target, sizeof(target)) == 0)
 			snprintf(function.parent, sizeof(function.parent), "%.63s",
 				 strrchr(target, '/') ? strrchr(target, '/') + 1 : target);
-		function.fitness = fitness_of(sys, &function);
+		function.fitness = vfio_binding_fitness_of(sys, &function);
 		fn(opaque, &function);
 	}
 	free(names.list);
@@ -139,7 +139,7 @@ int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, 
 			   struct err *err)
 {
 	struct names names = {0};
-	int ret = read_names(sys, "/sys/bus/mdev/devices", &names);
+	int ret = vfio_binding_read_names(sys, "/sys/bus/mdev/devices", &names);
 
 	for (size_t i = 0; i < names.count && ret == 0; i++)
 		fn(opaque, names.list[i]);
@@ -149,7 +149,7 @@ int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, 
 
 /* ---- changing ---- */
 
-static int write_file(const struct vfio_sys *sys, const char *path, const char *text, struct err *err)
+static int vfio_binding_write_file(const struct vfio_sys *sys, const char *path, const char *text, struct err *err)
 {
 	int fd = sys->ops->open(sys, path, O_WRONLY);
 	ssize_t done;
@@ -164,22 +164,23 @@ static int write_file(const struct vfio_sys *sys, const char *path, const char *
 }
 
 /* Sets (or with "" clears) the override, takes the function from its driver and lets the kernel choose one anew. */
-static int hand_over(const struct vfio_sys *sys, const struct vfio_host *host, const char *driver, struct err *err)
+static int vfio_binding_hand_over(const struct vfio_sys *sys, const struct vfio_host *host, const char *driver,
+				  struct err *err)
 {
 	char path[256];
 	int ret;
 
 	snprintf(path, sizeof(path), PCI "/devices/%s/driver_override", host->name);
-	ret = write_file(sys, path, driver[0] ? driver : "\n", err);
+	ret = vfio_binding_write_file(sys, path, driver[0] ? driver : "\n", err);
 	if (ret == 0 && host->driver[0]) {
 		snprintf(path, sizeof(path), PCI "/drivers/%s/unbind", host->driver);
-		ret = write_file(sys, path, host->name, err);
+		ret = vfio_binding_write_file(sys, path, host->name, err);
 	}
-	return ret < 0 ? ret : write_file(sys, PCI "/drivers_probe", host->name, err);
+	return ret < 0 ? ret : vfio_binding_write_file(sys, PCI "/drivers_probe", host->name, err);
 }
 
 /* After a hand_over to VFIO that went only part of the way: what the function has lost it gets back. */
-static void give_back(const struct vfio_sys *sys, const char *name)
+static void vfio_binding_give_back(const struct vfio_sys *sys, const char *name)
 {
 	struct vfio_host host;
 	char path[256];
@@ -187,48 +188,50 @@ static void give_back(const struct vfio_sys *sys, const char *name)
 	if (vfio_host_find(sys, name, &host, NULL) < 0)
 		return;
 	if (strstr(host.driver, "vfio")) {
-		hand_over(sys, &host, "", NULL);
+		vfio_binding_hand_over(sys, &host, "", NULL);
 		return;
 	}
 	snprintf(path, sizeof(path), PCI "/devices/%s/driver_override", host.name);
-	write_file(sys, path, "\n", NULL);
+	vfio_binding_write_file(sys, path, "\n", NULL);
 	if (!host.driver[0])
-		write_file(sys, PCI "/drivers_probe", host.name, NULL);
+		vfio_binding_write_file(sys, PCI "/drivers_probe", host.name, NULL);
 }
 
 /* These two return 1 when the function has changed hands, 0 when there was nothing to do. */
-static int bind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
-		    struct err *err)
+static int vfio_binding_bind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
+				 struct err *err)
 {
 	struct vfio_host host;
 	int ret = vfio_host_find(sys, name, &host, err);
 
 	if (ret < 0 || strstr(host.driver, "vfio"))
 		return ret;
-	if (read_number(sys, host.name, "class") >> 16 == 0x06)
-		return err_set(err, -EINVAL, "%s is a bridge, which cannot be passed through; name a device behind it", name);
-	ret = hand_over(sys, &host, VFIO_PCI, err);
+	if (vfio_binding_read_number(sys, host.name, "class") >> 16 == 0x06)
+		return err_set(err, -EINVAL, "%s is a bridge, which cannot be passed through; name a device behind it",
+			       name);
+	ret = vfio_binding_hand_over(sys, &host, VFIO_PCI, err);
 	if (ret == 0)
 		ret = vfio_host_find(sys, host.name, &host, err);
 	if (ret == 0 && strcmp(host.driver, VFIO_PCI) != 0)
-		ret = err_set(err, -ENODEV, "%s: vfio-pci does not take it; load it with 'modprobe vfio-pci'", host.name);
+		ret = err_set(err, -ENODEV, "%s: vfio-pci does not take it; load it with 'modprobe vfio-pci'",
+			      host.name);
 	if (ret < 0) {
-		give_back(sys, name);
+		vfio_binding_give_back(sys, name);
 		return ret;
 	}
 	told(opaque, host.name, VFIO_PCI);
 	return 1;
 }
 
-static int unbind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
-		      struct err *err)
+static int vfio_binding_unbind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told,
+				   void *opaque, struct err *err)
 {
 	struct vfio_host host;
 	int ret = vfio_host_find(sys, name, &host, err);
 
 	if (ret < 0 || !strstr(host.driver, "vfio"))
 		return ret;
-	ret = hand_over(sys, &host, "", err);
+	ret = vfio_binding_hand_over(sys, &host, "", err);
 	if (ret == 0)
 		ret = vfio_host_find(sys, host.name, &host, err);
 	if (ret < 0)
@@ -241,8 +244,8 @@ typedef int one_fn(const struct vfio_sys *sys, const char *name, vfio_binding_to
 		   struct err *err);
 
 /* Every member of the group but bridges; when one fails, those before it are put back by undo. */
-static int each_of_group(const struct vfio_sys *sys, const struct vfio_host *host, one_fn *one, one_fn *undo,
-			 vfio_binding_told_fn *told, void *opaque, struct err *err)
+static int vfio_binding_each_of_group(const struct vfio_sys *sys, const struct vfio_host *host, one_fn *one,
+				      one_fn *undo, vfio_binding_told_fn *told, void *opaque, struct err *err)
 {
 	struct names names = {0};
 	char path[64];
@@ -252,11 +255,11 @@ static int each_of_group(const struct vfio_sys *sys, const struct vfio_host *hos
 	if (host->group < 0)
 		return err_set(err, -ENODEV, "%s is in no IOMMU group; leave --group out", host->name);
 	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices", host->group);
-	ret = read_names(sys, path, &names);
+	ret = vfio_binding_read_names(sys, path, &names);
 	if (ret < 0)
 		err_sys(err, ret, "read %s", path);
 	for (; i < names.count && ret >= 0; i++) {
-		ret = read_number(sys, names.list[i], "class") >> 16 == 0x06 ? 0 :
+		ret = vfio_binding_read_number(sys, names.list[i], "class") >> 16 == 0x06 ? 0 :
 			      one(sys, names.list[i], told, opaque, err);
 		if (ret == 0)
 			names.list[i][0] = 0; /* nothing to undo */
@@ -269,8 +272,8 @@ static int each_of_group(const struct vfio_sys *sys, const struct vfio_host *hos
 	return ret;
 }
 
-static int change(const struct vfio_sys *sys, const char *spec, bool group, one_fn *one, one_fn *undo,
-		  vfio_binding_told_fn *told, void *opaque, struct err *err)
+static int vfio_binding_change(const struct vfio_sys *sys, const char *spec, bool group, one_fn *one, one_fn *undo,
+			       vfio_binding_told_fn *told, void *opaque, struct err *err)
 {
 	struct vfio_host host;
 	int ret = vfio_host_find(sys, spec, &host, err);
@@ -279,18 +282,19 @@ static int change(const struct vfio_sys *sys, const char *spec, bool group, one_
 		return ret;
 	if (host.mdev)
 		return err_set(err, -EINVAL, "%s is a mediated device: it is VFIO's from the start", spec);
-	ret = group ? each_of_group(sys, &host, one, undo, told, opaque, err) : one(sys, host.name, told, opaque, err);
+	ret = group ? vfio_binding_each_of_group(sys, &host, one, undo, told, opaque, err)
+	: one(sys, host.name, told, opaque, err);
 	return MIN(ret, 0);
 }
 
-int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told, void *opaque,
-		      struct err *err)
+int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
+		      void *opaque, struct err *err)
 {
-	return change(sys, spec, group, bind_one, unbind_one, told, opaque, err);
+	return vfio_binding_change(sys, spec, group, vfio_binding_bind_one, vfio_binding_unbind_one, told, opaque, err);
 }
 
 int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
 			void *opaque, struct err *err)
 {
-	return change(sys, spec, group, unbind_one, NULL, told, opaque, err);
+	return vfio_binding_change(sys, spec, group, vfio_binding_unbind_one, NULL, told, opaque, err);
 }

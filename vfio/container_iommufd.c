@@ -28,19 +28,19 @@ struct iommufd_container {
 	struct vfio_hwpt *hwpts;
 };
 
-static struct iommufd_container *of(struct vfio_container *container)
+static struct iommufd_container *vfio_iommufd_of(struct vfio_container *container)
 {
 	return container_of(container, struct iommufd_container, base);
 }
 
-static struct iommufd iommufd_of(const struct vfio_device *device)
+static struct iommufd vfio_iommufd_file(const struct vfio_device *device)
 {
 	return (struct iommufd){.sys = device->sys, .fd = device->space->iommufd};
 }
 
 /* ---- Containers ---- */
 
-static int read_ranges(struct iommufd_container *c)
+static int vfio_iommufd_read_ranges(struct iommufd_container *c)
 {
 	struct iommufd_uapi_range *ranges = NULL;
 	uint32_t count = 0;
@@ -60,7 +60,7 @@ static int read_ranges(struct iommufd_container *c)
 	return rc;
 }
 
-static void container_destroy(struct iommufd_container *c)
+static void vfio_iommufd_container_destroy(struct iommufd_container *c)
 {
 	int rc = iommufd_destroy(&c->iommufd, c->ioas);
 
@@ -70,7 +70,7 @@ static void container_destroy(struct iommufd_container *c)
 	free(c);
 }
 
-static int container_create(struct vfio_device *device, struct iommufd_container **ret, struct err *err)
+static int vfio_iommufd_container_create(struct vfio_device *device, struct iommufd_container **ret, struct err *err)
 {
 	struct iommufd_container *c = calloc(1, sizeof(*c));
 	int rc;
@@ -79,7 +79,7 @@ static int container_create(struct vfio_device *device, struct iommufd_container
 		return err_sys(err, -ENOMEM, "container");
 	c->base.ops = &vfio_container_iommufd;
 	c->base.space = device->space;
-	c->iommufd = iommufd_of(device);
+	c->iommufd = vfio_iommufd_file(device);
 	rc = iommufd_ioas_alloc(&c->iommufd, &c->ioas);
 	if (rc < 0) {
 		free(c);
@@ -91,14 +91,14 @@ static int container_create(struct vfio_device *device, struct iommufd_container
 
 /* ---- Auto-domains ---- */
 
-static int attach_pt(const struct vfio_device *device, uint32_t pt)
+static int vfio_iommufd_attach_pt(const struct vfio_device *device, uint32_t pt)
 {
 	struct vfio_uapi_attach cmd = {.argsz = sizeof(cmd), .pt_id = pt};
 
 	return vfio_sys_ioctl(device->sys, device->fd, VFIO_UAPI_ATTACH, &cmd);
 }
 
-static int detach_pt(const struct vfio_device *device)
+static int vfio_iommufd_detach_pt(const struct vfio_device *device)
 {
 	struct vfio_uapi_detach cmd = {.argsz = sizeof(cmd)};
 
@@ -106,7 +106,8 @@ static int detach_pt(const struct vfio_device *device)
 }
 
 /* A page table for the device's IOMMU, dirty tracking asked for when it can. The kernel may refuse the combination. */
-static int hwpt_alloc(const struct iommufd_container *c, const struct vfio_device *device, struct vfio_hwpt *hwpt)
+static int vfio_iommufd_hwpt_alloc(const struct iommufd_container *c, const struct vfio_device *device,
+				   struct vfio_hwpt *hwpt)
 {
 	bool dirty = host_iommu_tracks_dirty(device->iommu);
 	uint32_t flags = dirty ? IOMMUFD_UAPI_HWPT_DIRTY_TRACKING : 0;
@@ -116,14 +117,15 @@ static int hwpt_alloc(const struct iommufd_container *c, const struct vfio_devic
 		dirty = false;
 		rc = iommufd_hwpt_alloc(&c->iommufd, device->devid, c->ioas, 0, &hwpt->id);
 		if (rc == 0)
-			log_warn(device->log, "vfio %s: the kernel refuses a page table with dirty tracking: without it",
+			log_warn(device->log,
+				 "vfio %s: the kernel refuses a page table with dirty tracking: without it",
 				 device->host.name);
 	}
 	hwpt->dirty = dirty;
 	return rc;
 }
 
-static int hwpt_destroy(const struct iommufd_container *c, struct vfio_hwpt *hwpt)
+static int vfio_iommufd_hwpt_destroy(const struct iommufd_container *c, struct vfio_hwpt *hwpt)
 {
 	int rc = iommufd_destroy(&c->iommufd, hwpt->id);
 
@@ -133,21 +135,21 @@ static int hwpt_destroy(const struct iommufd_container *c, struct vfio_hwpt *hwp
 	return rc;
 }
 
-static int hwpt_create(struct iommufd_container *c, struct vfio_device *device, struct vfio_hwpt **ret)
+static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_device *device, struct vfio_hwpt **ret)
 {
 	struct vfio_hwpt *hwpt = calloc(1, sizeof(*hwpt));
 	int rc;
 
 	if (!hwpt)
 		return -ENOMEM;
-	rc = hwpt_alloc(c, device, hwpt);
+	rc = vfio_iommufd_hwpt_alloc(c, device, hwpt);
 	if (rc < 0) {
 		free(hwpt);
 		return rc;
 	}
-	rc = attach_pt(device, hwpt->id);
+	rc = vfio_iommufd_attach_pt(device, hwpt->id);
 	if (rc < 0) {
-		hwpt_destroy(c, hwpt);
+		vfio_iommufd_hwpt_destroy(c, hwpt);
 		return rc;
 	}
 	hwpt->next = c->hwpts;
@@ -157,7 +159,7 @@ static int hwpt_create(struct iommufd_container *c, struct vfio_device *device, 
 }
 
 /* One warning, with a name, for a container in which some page tables can track and others cannot. */
-static void warn_mixed(struct iommufd_container *c, const struct vfio_device *device)
+static void vfio_iommufd_warn_mixed(struct iommufd_container *c, const struct vfio_device *device)
 {
 	for (const struct vfio_hwpt *hwpt = c->hwpts; hwpt && !c->mixed_told; hwpt = hwpt->next) {
 		if (hwpt->dirty == device->hwpt->dirty)
@@ -169,30 +171,30 @@ static void warn_mixed(struct iommufd_container *c, const struct vfio_device *de
 }
 
 /* Attaches the device within this container: 0, -EINVAL when it does not fit here, or another -errno. No text. */
-static int attach_auto(struct iommufd_container *c, struct vfio_device *device)
+static int vfio_iommufd_attach_auto(struct iommufd_container *c, struct vfio_device *device)
 {
 	struct vfio_hwpt *hwpt;
 	int rc = -EINVAL;
 
 	if (!device->iommu)
-		return attach_pt(device, c->ioas);
+		return vfio_iommufd_attach_pt(device, c->ioas);
 	for (hwpt = c->hwpts; hwpt; hwpt = hwpt->next) {
-		rc = attach_pt(device, hwpt->id);
+		rc = vfio_iommufd_attach_pt(device, hwpt->id);
 		if (rc != -EINVAL)
 			break;
 	}
 	if (!hwpt)
-		rc = hwpt_create(c, device, &hwpt);
+		rc = vfio_iommufd_hwpt_create(c, device, &hwpt);
 	if (rc < 0)
 		return rc;
 	hwpt->devices++;
 	device->hwpt = hwpt;
-	warn_mixed(c, device);
+	vfio_iommufd_warn_mixed(c, device);
 	return 0;
 }
 
 /* The device has been detached, or is about to be closed: the last one takes the HWPT with it. */
-static void leave_hwpt(struct iommufd_container *c, struct vfio_device *device)
+static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_device *device)
 {
 	struct vfio_hwpt **link = &c->hwpts, *hwpt = device->hwpt;
 
@@ -202,10 +204,10 @@ static void leave_hwpt(struct iommufd_container *c, struct vfio_device *device)
 	while (*link != hwpt)
 		link = &(*link)->next;
 	*link = hwpt->next;
-	hwpt_destroy(c, hwpt);
+	vfio_iommufd_hwpt_destroy(c, hwpt);
 }
 
-static void joined(struct iommufd_container *c, struct vfio_device *device)
+static void vfio_iommufd_joined(struct iommufd_container *c, struct vfio_device *device)
 {
 	c->base.devices++;
 	device->container = &c->base;
@@ -213,7 +215,7 @@ static void joined(struct iommufd_container *c, struct vfio_device *device)
 }
 
 /* The hypervisor lets go of the file before it is closed, else closing it does not unbind. */
-static void close_device(struct vfio_device *device)
+static void vfio_iommufd_close_device(struct vfio_device *device)
 {
 	if (device->fd >= 0)
 		vfio_space_untell_hypervisor(device->space, device->fd);
@@ -224,18 +226,18 @@ static void close_device(struct vfio_device *device)
  * Detaches first, then leaves the HWPT. When the detach fails, closing the device does it, so that the HWPT can go
  * after that.
  */
-static void leave_container(struct iommufd_container *c, struct vfio_device *device)
+static void vfio_iommufd_leave_container(struct iommufd_container *c, struct vfio_device *device)
 {
-	int rc = detach_pt(device);
+	int rc = vfio_iommufd_detach_pt(device);
 
 	if (rc < 0) {
 		log_warn(device->log, "vfio %s: detach: %s", device->host.name, strerrordesc_np(-rc));
-		close_device(device);
+		vfio_iommufd_close_device(device);
 	}
-	leave_hwpt(c, device);
+	vfio_iommufd_leave_hwpt(c, device);
 }
 
-static int attach_failed(const struct vfio_device *device, int rc, struct err *err)
+static int vfio_iommufd_attach_failed(const struct vfio_device *device, int rc, struct err *err)
 {
 	if (rc == -EADDRINUSE)
 		return err_set(err, rc, "its IOMMU reserves addresses where guest memory is mapped already");
@@ -243,60 +245,60 @@ static int attach_failed(const struct vfio_device *device, int rc, struct err *e
 }
 
 /* An address space of its own, with all RAM in it. */
-static int attach_new(struct vfio_device *device, struct err *err)
+static int vfio_iommufd_attach_new(struct vfio_device *device, struct err *err)
 {
 	struct iommufd_container *c = NULL;
-	int rc = container_create(device, &c, err);
+	int rc = vfio_iommufd_container_create(device, &c, err);
 
 	if (rc < 0)
 		return rc;
-	rc = attach_auto(c, device);
+	rc = vfio_iommufd_attach_auto(c, device);
 	if (rc < 0) {
-		container_destroy(c);
-		return attach_failed(device, rc, err);
+		vfio_iommufd_container_destroy(c);
+		return vfio_iommufd_attach_failed(device, rc, err);
 	}
 	/* What may be mapped is known only now that the device is in. */
-	rc = read_ranges(c);
+	rc = vfio_iommufd_read_ranges(c);
 	if (rc < 0)
 		err_sys(err, rc, "read the ranges that can be mapped");
 	else
 		rc = vfio_space_add_container(device->space, &c->base, err);
 	if (rc < 0) {
-		leave_container(c, device);
-		container_destroy(c);
+		vfio_iommufd_leave_container(c, device);
+		vfio_iommufd_container_destroy(c);
 		return rc;
 	}
-	joined(c, device);
+	vfio_iommufd_joined(c, device);
 	return 0;
 }
 
-static int attach_any(struct vfio_device *device, struct err *err)
+static int vfio_iommufd_attach_any(struct vfio_device *device, struct err *err)
 {
 	for (struct vfio_container *container = device->space->containers; container; container = container->next) {
-		struct iommufd_container *c = of(container);
+		struct iommufd_container *c = vfio_iommufd_of(container);
 		int rc;
 
 		if (container->ops != &vfio_container_iommufd)
 			continue;
-		rc = attach_auto(c, device);
+		rc = vfio_iommufd_attach_auto(c, device);
 		if (rc == -EINVAL)
 			continue;
 		if (rc < 0)
-			return attach_failed(device, rc, err);
-		rc = read_ranges(c);
+			return vfio_iommufd_attach_failed(device, rc, err);
+		rc = vfio_iommufd_read_ranges(c);
 		if (rc < 0) {
-			leave_container(c, device);
+			vfio_iommufd_leave_container(c, device);
 			return err_sys(err, rc, "read the ranges that can be mapped");
 		}
-		joined(c, device);
+		vfio_iommufd_joined(c, device);
 		return 0;
 	}
-	return attach_new(device, err);
+	return vfio_iommufd_attach_new(device, err);
 }
 
 /* ---- Devices ---- */
 
-static int bind_failed(const struct vfio_device *device, int rc, bool token, struct err *err)
+static int vfio_iommufd_bind_failed(const struct vfio_device *device, int rc, bool token, struct err *err)
 {
 	switch (rc) {
 	case -EPERM:
@@ -317,7 +319,7 @@ static int bind_failed(const struct vfio_device *device, int rc, bool token, str
 	return err_sys(err, rc, "bind it to iommufd");
 }
 
-static int bind(struct vfio_device *device, const uint8_t *token, struct err *err)
+static int vfio_iommufd_bind(struct vfio_device *device, const uint8_t *token, struct err *err)
 {
 	struct vfio_uapi_bind cmd = {
 		.argsz = token ? sizeof(cmd) : VFIO_UAPI_BIND_SIZE_OLD,
@@ -328,15 +330,15 @@ static int bind(struct vfio_device *device, const uint8_t *token, struct err *er
 	int rc = vfio_sys_ioctl(device->sys, device->fd, VFIO_UAPI_BIND, &cmd);
 
 	if (rc < 0)
-		return bind_failed(device, rc, token, err);
+		return vfio_iommufd_bind_failed(device, rc, token, err);
 	device->devid = cmd.devid;
 	return 0;
 }
 
 /* The IOMMU is asked between bind and the first page table. A device that has none behind it is a mediated one. */
-static int realize_iommu(struct vfio_device *device, struct err *err)
+static int vfio_iommufd_realize_iommu(struct vfio_device *device, struct err *err)
 {
-	struct iommufd iommufd = iommufd_of(device);
+	struct iommufd iommufd = vfio_iommufd_file(device);
 	struct host_iommu_source source = {.iommufd = &iommufd, .devid = device->devid};
 	int rc;
 
@@ -351,7 +353,7 @@ static int realize_iommu(struct vfio_device *device, struct err *err)
 	return rc < 0 ? err_sys(err, rc, "ask for its IOMMU") : 0;
 }
 
-static int iommufd_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_iommufd_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
 	int rc;
 
@@ -364,33 +366,33 @@ static int iommufd_attach(struct vfio_device *device, const struct vfio_device_o
 		vfio_sys_close(device->sys, &device->fd);
 		return rc;
 	}
-	rc = bind(device, options->vf_token, err);
+	rc = vfio_iommufd_bind(device, options->vf_token, err);
 	if (rc == 0)
-		rc = realize_iommu(device, err);
+		rc = vfio_iommufd_realize_iommu(device, err);
 	if (rc == 0)
-		rc = attach_any(device, err);
+		rc = vfio_iommufd_attach_any(device, err);
 	if (rc < 0)
-		close_device(device);
+		vfio_iommufd_close_device(device);
 	return rc;
 }
 
-static void iommufd_detach(struct vfio_device *device)
+static void vfio_iommufd_detach(struct vfio_device *device)
 {
-	struct iommufd_container *c = of(device->container);
+	struct iommufd_container *c = vfio_iommufd_of(device->container);
 
-	leave_container(c, device);
+	vfio_iommufd_leave_container(c, device);
 	device->container = NULL;
 	if (!--c->base.devices)
-		container_destroy(c);
-	close_device(device);
+		vfio_iommufd_container_destroy(c);
+	vfio_iommufd_close_device(device);
 }
 
 /* ---- Memory ---- */
 
 /* A map by file survives a change of process. Where the kernel or the file cannot, the address does. */
-static int iommufd_map(struct vfio_container *container, const struct vfio_dma *dma)
+static int vfio_iommufd_map(struct vfio_container *container, const struct vfio_dma *dma)
 {
-	struct iommufd_container *c = of(container);
+	struct iommufd_container *c = vfio_iommufd_of(container);
 	int rc = -EINVAL;
 
 	if (dma->fd >= 0 && !c->by_address)
@@ -402,15 +404,15 @@ static int iommufd_map(struct vfio_container *container, const struct vfio_dma *
 	return rc;
 }
 
-static int iommufd_unmap(struct vfio_container *container, uint64_t iova, uint64_t size)
+static int vfio_iommufd_unmap(struct vfio_container *container, uint64_t iova, uint64_t size)
 {
-	struct iommufd_container *c = of(container);
+	struct iommufd_container *c = vfio_iommufd_of(container);
 
 	return iommufd_ioas_unmap(&c->iommufd, c->ioas, iova, size);
 }
 
 /* iommufd pins no BAR by its address; the device exports a dma-buf of it, where the kernel can. */
-static int iommufd_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
+static int vfio_iommufd_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
 {
 	struct vfio_uapi_dma_buf cmd = {
 		.region = bar->region,
@@ -419,8 +421,9 @@ static int iommufd_map_bar(struct vfio_container *container, const struct vfio_b
 		.offset = bar->offset,
 		.length = bar->size,
 	};
-	struct iommufd_container *c = of(container);
-	int fd = vfio_device_feature(bar->device, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_DMA_BUF, &cmd, sizeof(cmd));
+	struct iommufd_container *c = vfio_iommufd_of(container);
+	int fd = vfio_device_feature(bar->device, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_DMA_BUF, &cmd,
+				     sizeof(cmd));
 	int rc;
 
 	if (fd < 0)
@@ -432,20 +435,22 @@ static int iommufd_map_bar(struct vfio_container *container, const struct vfio_b
 
 /* ---- Dirty pages ---- */
 
-static enum vfio_coverage iommufd_coverage(const struct vfio_device *device)
+static enum vfio_coverage vfio_iommufd_coverage(const struct vfio_device *device)
 {
 	return device->hwpt && device->hwpt->dirty ? VFIO_COVERAGE_HWPT : VFIO_COVERAGE_NONE;
 }
 
-static int iommufd_track(struct vfio_device *device, bool on)
+static int vfio_iommufd_track(struct vfio_device *device, bool on)
 {
-	return iommufd_hwpt_set_dirty_tracking(&of(device->container)->iommufd, device->hwpt->id, on);
+	return iommufd_hwpt_set_dirty_tracking(&vfio_iommufd_of(device->container)->iommufd, device->hwpt->id, on);
 }
 
-static int iommufd_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap, bool keep)
+static int vfio_iommufd_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap,
+				bool keep)
 {
-	return iommufd_hwpt_get_dirty_bitmap(&of(device->container)->iommufd, device->hwpt->id,
-					     keep ? IOMMUFD_UAPI_DIRTY_NO_CLEAR : 0, iova, size, GUEST_PAGE_SIZE, bitmap);
+	return iommufd_hwpt_get_dirty_bitmap(&vfio_iommufd_of(device->container)->iommufd, device->hwpt->id,
+					     keep ? IOMMUFD_UAPI_DIRTY_NO_CLEAR : 0, iova, size, GUEST_PAGE_SIZE,
+					     bitmap);
 }
 
 uint32_t vfio_device_hwpt_id(const struct vfio_device *device)
@@ -456,12 +461,12 @@ uint32_t vfio_device_hwpt_id(const struct vfio_device *device)
 const struct vfio_container_ops vfio_container_iommufd = {
 	.name = "iommufd",
 	.iommu = &host_iommu_iommufd,
-	.attach = iommufd_attach,
-	.detach = iommufd_detach,
-	.map = iommufd_map,
-	.unmap = iommufd_unmap,
-	.map_bar = iommufd_map_bar,
-	.coverage = iommufd_coverage,
-	.track = iommufd_track,
-	.collect = iommufd_collect,
+	.attach = vfio_iommufd_attach,
+	.detach = vfio_iommufd_detach,
+	.map = vfio_iommufd_map,
+	.unmap = vfio_iommufd_unmap,
+	.map_bar = vfio_iommufd_map_bar,
+	.coverage = vfio_iommufd_coverage,
+	.track = vfio_iommufd_track,
+	.collect = vfio_iommufd_collect,
 };

@@ -36,7 +36,7 @@ int vfio_legacy_group_fd(const struct vfio_space *space, int id)
 	return -1;
 }
 
-static struct legacy_container *of(struct vfio_container *container)
+static struct legacy_container *vfio_legacy_of(struct vfio_container *container)
 {
 	return container_of(container, struct legacy_container, base);
 }
@@ -44,7 +44,7 @@ static struct legacy_container *of(struct vfio_container *container)
 /* ---- Information about a container ---- */
 
 /* GET_INFO with its chain of capabilities: the first call tells how much room they take. */
-static int read_info(const struct legacy_container *c, struct vfio_iommu_type1_info **ret)
+static int vfio_legacy_read_info(const struct legacy_container *c, struct vfio_iommu_type1_info **ret)
 {
 	uint32_t size = sizeof(struct vfio_iommu_type1_info);
 	struct vfio_iommu_type1_info *info = NULL;
@@ -74,7 +74,7 @@ static int read_info(const struct legacy_container *c, struct vfio_iommu_type1_i
  * Copies len bytes of a capability out; its place in info, or 0 when it is not there. The chain is the kernel's, but
  * nothing outside the buffer is read, and older kernels do not align what is in it.
  */
-static size_t find_cap(const struct vfio_iommu_type1_info *info, uint16_t id, void *cap, size_t len)
+static size_t vfio_legacy_find_cap(const struct vfio_iommu_type1_info *info, uint16_t id, void *cap, size_t len)
 {
 	uint32_t at = info->flags & VFIO_IOMMU_INFO_CAPS ? info->cap_offset : 0;
 	struct vfio_info_cap_header head;
@@ -94,11 +94,12 @@ static size_t find_cap(const struct vfio_iommu_type1_info *info, uint16_t id, vo
 	return 0;
 }
 
-static int take_ranges(struct legacy_container *c, const struct vfio_iommu_type1_info *info)
+static int vfio_legacy_take_ranges(struct legacy_container *c, const struct vfio_iommu_type1_info *info)
 {
 	struct vfio_iommu_type1_info_cap_iova_range cap = {0};
-	size_t at = find_cap(info, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, &cap, sizeof(cap));
-	size_t count = at ? MIN((size_t)cap.nr_iovas, (info->argsz - at - sizeof(cap)) / sizeof(struct vfio_iova_range)) : 0;
+	size_t at = vfio_legacy_find_cap(info, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, &cap, sizeof(cap));
+	size_t count = at ? MIN((size_t)cap.nr_iovas,
+				(info->argsz - at - sizeof(cap)) / sizeof(struct vfio_iova_range)) : 0;
 	struct iommufd_uapi_range *ranges = calloc(count + 1, sizeof(*ranges));
 
 	if (!ranges)
@@ -113,7 +114,7 @@ static int take_ranges(struct legacy_container *c, const struct vfio_iommu_type1
 	return 0;
 }
 
-static int take_info(struct legacy_container *c)
+static int vfio_legacy_take_info(struct legacy_container *c)
 {
 	struct vfio_iommu_type1_info_cap_migration migration = {0};
 	struct vfio_iommu_type1_info_dma_avail avail = {0};
@@ -122,34 +123,34 @@ static int take_info(struct legacy_container *c)
 
 	if (c->base.noiommu)
 		return 0;
-	rc = read_info(c, &info);
+	rc = vfio_legacy_read_info(c, &info);
 	if (rc < 0)
 		return rc;
-	find_cap(info, VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION, &migration, sizeof(migration));
+	vfio_legacy_find_cap(info, VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION, &migration, sizeof(migration));
 	c->can_log = migration.pgsize_bitmap & GUEST_PAGE_SIZE;
 	c->max_bitmap = migration.max_dirty_bitmap_size;
-	find_cap(info, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &avail, sizeof(avail));
+	vfio_legacy_find_cap(info, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, &avail, sizeof(avail));
 	c->base.map_limit = avail.avail;
-	rc = take_ranges(c, info);
+	rc = vfio_legacy_take_ranges(c, info);
 	free(info);
 	return rc;
 }
 
 /* ---- Containers ---- */
 
-static void container_close(struct legacy_container *c)
+static void vfio_legacy_container_close(struct legacy_container *c)
 {
 	vfio_space_remove_container(c->base.space, &c->base);
 	vfio_sys_close(c->base.space->sys, &c->fd);
 	free(c);
 }
 
-static int set_container(const struct vfio_space *space, const struct vfio_group *group, int container_fd)
+static int vfio_legacy_set_container(const struct vfio_space *space, const struct vfio_group *group, int container_fd)
 {
 	return vfio_sys_ioctl(space->sys, group->fd, VFIO_GROUP_SET_CONTAINER, &container_fd);
 }
 
-static void unset_container(struct vfio_space *space, struct vfio_group *group)
+static void vfio_legacy_unset_container(struct vfio_space *space, struct vfio_group *group)
 {
 	int rc = vfio_sys_ioctl(space->sys, group->fd, VFIO_GROUP_UNSET_CONTAINER, NULL);
 
@@ -159,7 +160,7 @@ static void unset_container(struct vfio_space *space, struct vfio_group *group)
 	group->container = NULL;
 }
 
-static int container_open(struct vfio_device *device, struct legacy_container **ret, struct err *err)
+static int vfio_legacy_container_open(struct vfio_device *device, struct legacy_container **ret, struct err *err)
 {
 	struct vfio_space *space = device->space;
 	struct legacy_container *c = calloc(1, sizeof(*c));
@@ -189,7 +190,7 @@ static int container_open(struct vfio_device *device, struct legacy_container **
 		rc = err_set(err, -EOPNOTSUPP, "/dev/vfio/vfio has no %s: load it with 'modprobe vfio_iommu_type1'",
 			     device->host.noiommu ? "no-IOMMU mode" : "type1v2 IOMMU");
 	if (rc < 0) {
-		container_close(c);
+		vfio_legacy_container_close(c);
 		return rc;
 	}
 	*ret = c;
@@ -197,7 +198,7 @@ static int container_open(struct vfio_device *device, struct legacy_container **
 }
 
 /* The group gives the container its IOMMU. */
-static int container_setup(struct legacy_container *c, struct vfio_group *group, struct err *err)
+static int vfio_legacy_container_setup(struct legacy_container *c, struct vfio_group *group, struct err *err)
 {
 	struct vfio_space *space = c->base.space;
 	int rc = vfio_sys_ioctl_value(space->sys, c->fd, VFIO_SET_IOMMU,
@@ -209,12 +210,12 @@ static int container_setup(struct legacy_container *c, struct vfio_group *group,
 			       "'echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts'");
 	if (rc < 0)
 		return err_sys(err, rc, "set the container's IOMMU type");
-	rc = take_info(c);
+	rc = vfio_legacy_take_info(c);
 	return rc < 0 ? err_sys(err, rc, "read what the container can map") : 0;
 }
 
 /* Maps all RAM into a new container. The device is open by then: it was being reset while RAM was being populated. */
-static int container_fill(struct legacy_container *c, struct err *err)
+static int vfio_legacy_container_fill(struct legacy_container *c, struct err *err)
 {
 	for (const struct vfio_container *other = c->base.space->containers; other; other = other->next)
 		if (other == &c->base)
@@ -222,26 +223,26 @@ static int container_fill(struct legacy_container *c, struct err *err)
 	return vfio_space_add_container(c->base.space, &c->base, err);
 }
 
-static int container_new(struct vfio_device *device, struct vfio_group *group, struct err *err)
+static int vfio_legacy_container_new(struct vfio_device *device, struct vfio_group *group, struct err *err)
 {
 	struct legacy_container *c = NULL;
-	int rc = container_open(device, &c, err);
+	int rc = vfio_legacy_container_open(device, &c, err);
 
 	if (rc < 0)
 		return rc;
-	rc = set_container(device->space, group, c->fd);
+	rc = vfio_legacy_set_container(device->space, group, c->fd);
 	if (rc == -EPERM || rc == -EBUSY)
 		vfio_host_not_viable(device->sys, &device->host, err);
 	else if (rc < 0)
 		err_sys(err, rc, "put group %d into a container", group->id);
 	if (rc < 0) {
-		container_close(c);
+		vfio_legacy_container_close(c);
 		return rc;
 	}
-	rc = container_setup(c, group, err);
+	rc = vfio_legacy_container_setup(c, group, err);
 	if (rc < 0) {
-		unset_container(device->space, group);
-		container_close(c);
+		vfio_legacy_unset_container(device->space, group);
+		vfio_legacy_container_close(c);
 		return rc;
 	}
 	group->container = c;
@@ -249,33 +250,34 @@ static int container_new(struct vfio_device *device, struct vfio_group *group, s
 }
 
 /* Into a container that takes the group. EINVAL or EPERM is expected (another kind of group or IOMMU): try the next. */
-static int container_join(struct vfio_device *device, struct vfio_group *group, struct err *err)
+static int vfio_legacy_container_join(struct vfio_device *device, struct vfio_group *group, struct err *err)
 {
 	for (struct vfio_container *container = device->space->containers; container; container = container->next) {
-		struct legacy_container *c = of(container);
+		struct legacy_container *c = vfio_legacy_of(container);
 		int rc;
 
 		if (container->ops != &vfio_container_legacy)
 			continue;
-		rc = set_container(device->space, group, c->fd);
+		rc = vfio_legacy_set_container(device->space, group, c->fd);
 		if (rc == -EINVAL || rc == -EPERM)
 			continue;
 		if (rc < 0)
 			return err_sys(err, rc, "put group %d into a container", group->id);
 		group->container = c;
-		rc = take_info(c);
+		rc = vfio_legacy_take_info(c);
 		if (rc < 0) {
-			unset_container(device->space, group);
+			vfio_legacy_unset_container(device->space, group);
 			return err_sys(err, rc, "read what the container can map");
 		}
 		return 0;
 	}
-	return container_new(device, group, err);
+	return vfio_legacy_container_new(device, group, err);
 }
 
 /* ---- Groups ---- */
 
-static int group_check(struct vfio_device *device, const struct vfio_group *group, const char *path, struct err *err)
+static int vfio_legacy_group_check(struct vfio_device *device, const struct vfio_group *group, const char *path,
+				   struct err *err)
 {
 	struct vfio_group_status status = {.argsz = sizeof(status)};
 	int rc = vfio_sys_ioctl(device->sys, group->fd, VFIO_GROUP_GET_STATUS, &status);
@@ -289,13 +291,13 @@ static int group_check(struct vfio_device *device, const struct vfio_group *grou
 	return 0;
 }
 
-static void group_free(struct vfio_space *space, struct vfio_group *group)
+static void vfio_legacy_group_free(struct vfio_space *space, struct vfio_group *group)
 {
 	vfio_sys_close(space->sys, &group->fd);
 	free(group);
 }
 
-static int group_open(struct vfio_device *device, struct vfio_group **ret, struct err *err)
+static int vfio_legacy_group_open(struct vfio_device *device, struct vfio_group **ret, struct err *err)
 {
 	struct vfio_space *space = device->space;
 	struct vfio_group *group = calloc(1, sizeof(*group));
@@ -312,16 +314,16 @@ static int group_open(struct vfio_device *device, struct vfio_group **ret, struc
 		free(group);
 		return rc;
 	}
-	rc = group_check(device, group, path, err);
+	rc = vfio_legacy_group_check(device, group, path, err);
 	if (rc == 0)
 		rc = vfio_space_tell_hypervisor(space, group->fd, err);
 	if (rc == 0) {
-		rc = container_join(device, group, err);
+		rc = vfio_legacy_container_join(device, group, err);
 		if (rc < 0)
 			vfio_space_untell_hypervisor(space, group->fd);
 	}
 	if (rc < 0) {
-		group_free(space, group);
+		vfio_legacy_group_free(space, group);
 		return rc;
 	}
 	group->next = space->groups;
@@ -331,18 +333,18 @@ static int group_open(struct vfio_device *device, struct vfio_group **ret, struc
 }
 
 /* The group that holds the device, opened and in a container. */
-static int group_get(struct vfio_device *device, struct vfio_group **ret, struct err *err)
+static int vfio_legacy_group_get(struct vfio_device *device, struct vfio_group **ret, struct err *err)
 {
 	for (struct vfio_group *group = device->space->groups; group; group = group->next)
 		if (group->id == device->host.group) {
 			*ret = group;
 			return 0;
 		}
-	return group_open(device, ret, err);
+	return vfio_legacy_group_open(device, ret, err);
 }
 
 /* Closes a group without devices, and its container when it was the last one there. */
-static void group_put(struct vfio_space *space, struct vfio_group *group)
+static void vfio_legacy_group_put(struct vfio_space *space, struct vfio_group *group)
 {
 	struct legacy_container *c = group->container;
 	struct vfio_group **link = &space->groups;
@@ -355,16 +357,17 @@ static void group_put(struct vfio_space *space, struct vfio_group *group)
 	*link = group->next;
 	for (const struct vfio_group *other = space->groups; other; other = other->next)
 		last &= other->container != c;
-	unset_container(space, group);
+	vfio_legacy_unset_container(space, group);
 	vfio_space_untell_hypervisor(space, group->fd);
-	group_free(space, group);
+	vfio_legacy_group_free(space, group);
 	if (last)
-		container_close(c);
+		vfio_legacy_container_close(c);
 }
 
 /* ---- Devices ---- */
 
-static int open_device(struct vfio_device *device, const struct vfio_group *group, const uint8_t *token, struct err *err)
+static int vfio_legacy_open_device(struct vfio_device *device, const struct vfio_group *group, const uint8_t *token,
+				   struct err *err)
 {
 	char name[128], uuid[37];
 	int fd;
@@ -379,15 +382,15 @@ static int open_device(struct vfio_device *device, const struct vfio_group *grou
 		return err_set(err, fd, token ? "the VF token is not the one that its physical function was given" :
 						"it needs the VF token of its physical function (vf-token=UUID)");
 	if (fd == -EBUSY)
-		return err_set(err, fd, "it is in use by another process; 'fuser -v /dev/vfio/%d %s' tells which", group->id,
-			       device->host.cdev);
+		return err_set(err, fd, "it is in use by another process; 'fuser -v /dev/vfio/%d %s' tells which",
+			       group->id, device->host.cdev);
 	if (fd < 0)
 		return err_sys(err, fd, "open it through /dev/vfio/%d", group->id);
 	device->fd = fd;
 	return 0;
 }
 
-static int legacy_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_legacy_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
 	struct host_iommu_source source = {.sys = device->sys, .sysfs = device->host.path};
 	struct vfio_group *group = NULL;
@@ -395,15 +398,15 @@ static int legacy_attach(struct vfio_device *device, const struct vfio_device_op
 
 	if (rc < 0)
 		return err_sys(err, rc, "ask for its IOMMU");
-	rc = group_get(device, &group, err);
+	rc = vfio_legacy_group_get(device, &group, err);
 	if (rc < 0)
 		return rc;
-	rc = open_device(device, group, options->vf_token, err);
+	rc = vfio_legacy_open_device(device, group, options->vf_token, err);
 	if (rc == 0)
-		rc = container_fill(group->container, err);
+		rc = vfio_legacy_container_fill(group->container, err);
 	if (rc < 0) {
 		vfio_sys_close(device->sys, &device->fd);
-		group_put(device->space, group);
+		vfio_legacy_group_put(device->space, group);
 		return rc;
 	}
 	group->devices++;
@@ -413,7 +416,7 @@ static int legacy_attach(struct vfio_device *device, const struct vfio_device_op
 	return 0;
 }
 
-static void legacy_detach(struct vfio_device *device)
+static void vfio_legacy_detach(struct vfio_device *device)
 {
 	struct vfio_group *group = device->group;
 
@@ -422,12 +425,12 @@ static void legacy_detach(struct vfio_device *device)
 	group->container->base.devices--;
 	device->group = NULL;
 	device->container = NULL;
-	group_put(device->space, group);
+	vfio_legacy_group_put(device->space, group);
 }
 
 /* ---- Memory ---- */
 
-static int map_address(struct legacy_container *c, uint64_t iova, uint64_t size, const void *host)
+static int vfio_legacy_map_address(struct legacy_container *c, uint64_t iova, uint64_t size, const void *host)
 {
 	struct vfio_iommu_type1_dma_map cmd = {
 		.argsz = sizeof(cmd),
@@ -440,49 +443,51 @@ static int map_address(struct legacy_container *c, uint64_t iova, uint64_t size,
 	return vfio_sys_ioctl(c->base.space->sys, c->fd, VFIO_IOMMU_MAP_DMA, &cmd);
 }
 
-static int legacy_map(struct vfio_container *container, const struct vfio_dma *dma)
+static int vfio_legacy_map(struct vfio_container *container, const struct vfio_dma *dma)
 {
-	return map_address(of(container), dma->iova, dma->size, dma->host);
+	return vfio_legacy_map_address(vfio_legacy_of(container), dma->iova, dma->size, dma->host);
 }
 
-static int legacy_unmap(struct vfio_container *container, uint64_t iova, uint64_t size)
+static int vfio_legacy_unmap(struct vfio_container *container, uint64_t iova, uint64_t size)
 {
 	struct vfio_iommu_type1_dma_unmap cmd = {.argsz = sizeof(cmd), .iova = iova, .size = size};
-	int rc = vfio_sys_ioctl(container->space->sys, of(container)->fd, VFIO_IOMMU_UNMAP_DMA, &cmd);
+	int rc = vfio_sys_ioctl(container->space->sys, vfio_legacy_of(container)->fd, VFIO_IOMMU_UNMAP_DMA, &cmd);
 
 	return rc == 0 && cmd.size == 0 ? -ENOENT : rc;
 }
 
 /* Type1 pins a BAR by the address at which it is mapped in this process. */
-static int legacy_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
+static int vfio_legacy_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
 {
-	return bar->host ? map_address(of(container), bar->gpa, bar->size, bar->host) : -EOPNOTSUPP;
+	return bar->host ? vfio_legacy_map_address(vfio_legacy_of(container), bar->gpa, bar->size, bar->host)
+	: -EOPNOTSUPP;
 }
 
 /* ---- Dirty pages ---- */
 
-static enum vfio_coverage legacy_coverage(const struct vfio_device *device)
+static enum vfio_coverage vfio_legacy_coverage(const struct vfio_device *device)
 {
-	return of(device->container)->can_log ? VFIO_COVERAGE_TYPE1 : VFIO_COVERAGE_NONE;
+	return vfio_legacy_of(device->container)->can_log ? VFIO_COVERAGE_TYPE1 : VFIO_COVERAGE_NONE;
 }
 
-static int legacy_track(struct vfio_device *device, bool on)
+static int vfio_legacy_track(struct vfio_device *device, bool on)
 {
 	struct vfio_iommu_type1_dirty_bitmap cmd = {
 		.argsz = sizeof(cmd),
 		.flags = on ? VFIO_IOMMU_DIRTY_PAGES_FLAG_START : VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
 	};
 
-	return vfio_sys_ioctl(device->sys, of(device->container)->fd, VFIO_IOMMU_DIRTY_PAGES, &cmd);
+	return vfio_sys_ioctl(device->sys, vfio_legacy_of(device->container)->fd, VFIO_IOMMU_DIRTY_PAGES, &cmd);
 }
 
 /*
  * The kernel writes the whole bitmap and does not OR, so it gets one of its own, unless nobody has set a bit in the caller's.
  * keep has no counterpart here: what is read stays known because it goes into guest memory's log.
  */
-static int legacy_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap, bool keep)
+static int vfio_legacy_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap,
+			       bool keep)
 {
-	struct legacy_container *c = of(device->container);
+	struct legacy_container *c = vfio_legacy_of(device->container);
 	_Alignas(8) uint8_t buf[sizeof(struct vfio_iommu_type1_dirty_bitmap) +
 				sizeof(struct vfio_iommu_type1_dirty_bitmap_get)] = {0};
 	struct vfio_iommu_type1_dirty_bitmap *cmd = (void *)buf;
@@ -514,12 +519,12 @@ static int legacy_collect(struct vfio_device *device, uint64_t iova, uint64_t si
 const struct vfio_container_ops vfio_container_legacy = {
 	.name = "legacy",
 	.iommu = &host_iommu_legacy,
-	.attach = legacy_attach,
-	.detach = legacy_detach,
-	.map = legacy_map,
-	.unmap = legacy_unmap,
-	.map_bar = legacy_map_bar,
-	.coverage = legacy_coverage,
-	.track = legacy_track,
-	.collect = legacy_collect,
+	.attach = vfio_legacy_attach,
+	.detach = vfio_legacy_detach,
+	.map = vfio_legacy_map,
+	.unmap = vfio_legacy_unmap,
+	.map_bar = vfio_legacy_map_bar,
+	.coverage = vfio_legacy_coverage,
+	.track = vfio_legacy_track,
+	.collect = vfio_legacy_collect,
 };

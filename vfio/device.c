@@ -41,7 +41,7 @@ int vfio_device_feature(const struct vfio_device *device, uint32_t op, uint32_t 
 }
 
 /* Says what the device is before anything is opened. A descriptor alone is known by its number. */
-static int identify(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_device_identify(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
 	int rc;
 
@@ -58,7 +58,7 @@ static int identify(struct vfio_device *device, const struct vfio_device_options
 }
 
 /* The iommufd of the space, opened when the first device asks for it. */
-static int open_iommufd(struct vfio_device *device)
+static int vfio_device_open_iommufd(struct vfio_device *device)
 {
 	if (device->space->iommufd < 0) {
 		int fd = device->sys->ops->open(device->sys, "/dev/iommu", O_RDWR);
@@ -70,14 +70,16 @@ static int open_iommufd(struct vfio_device *device)
 	return 0;
 }
 
-static int choose_backend(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_device_choose_backend(struct vfio_device *device, const struct vfio_device_options *options,
+				      struct err *err)
 {
 	bool noiommu = options->backend == VFIO_WANT_NOIOMMU;
 	int rc;
 
 	if (device->host.noiommu != noiommu)
 		return noiommu ? err_set(err, -EINVAL, "backend=noiommu: the device has an IOMMU; leave backend out") :
-				 err_set(err, -EPERM, "it has no IOMMU (VFIO's no-IOMMU mode): the device could write anywhere in the "
+				 err_set(err, -EPERM,
+					 "it has no IOMMU (VFIO's no-IOMMU mode): the device could write anywhere in the "
 					 "host's memory; only backend=noiommu accepts that");
 	device->backend = &vfio_container_legacy;
 	if (device->fd >= 0 && (noiommu || options->backend == VFIO_WANT_LEGACY))
@@ -89,7 +91,7 @@ static int choose_backend(struct vfio_device *device, const struct vfio_device_o
 			return 0;
 		return err_set(err, -ENODEV, "this kernel makes no /dev/vfio/devices file for it; use backend=legacy");
 	}
-	rc = open_iommufd(device);
+	rc = vfio_device_open_iommufd(device);
 	if (rc == 0)
 		device->backend = &vfio_container_iommufd;
 	else if (rc == -ENOENT && device->fd < 0 && options->backend == VFIO_WANT_AUTO)
@@ -99,7 +101,7 @@ static int choose_backend(struct vfio_device *device, const struct vfio_device_o
 	return rc;
 }
 
-static int get_info(struct vfio_device *device, struct err *err)
+static int vfio_device_get_info(struct vfio_device *device, struct err *err)
 {
 	struct vfio_device_info info = {.argsz = sizeof(info)};
 	int rc = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_GET_INFO, &info);
@@ -112,7 +114,7 @@ static int get_info(struct vfio_device *device, struct err *err)
 	return 0;
 }
 
-static void join_space(struct vfio_device *device)
+static void vfio_device_join_space(struct vfio_device *device)
 {
 	struct vfio_device **link = &device->space->devices;
 
@@ -121,7 +123,7 @@ static void join_space(struct vfio_device *device)
 	*link = device;
 }
 
-static void leave_space(struct vfio_device *device)
+static void vfio_device_leave_space(struct vfio_device *device)
 {
 	struct vfio_device **link = &device->space->devices;
 
@@ -132,26 +134,26 @@ static void leave_space(struct vfio_device *device)
 }
 
 /* From attached to usable. */
-static int complete(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_device_complete(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
-	int rc = get_info(device, err);
+	int rc = vfio_device_get_info(device, err);
 
 	if (rc < 0)
 		return rc;
 	vfio_tracker_init(device, options->no_device_log);
-	join_space(device);
+	vfio_device_join_space(device);
 	rc = device->space->dirty ? dirty_set_add(device->space->dirty, &device->source, err) : 0;
 	if (rc < 0)
-		leave_space(device);
+		vfio_device_leave_space(device);
 	return rc;
 }
 
-static int attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_device_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
-	int rc = identify(device, options, err);
+	int rc = vfio_device_identify(device, options, err);
 
 	if (rc == 0)
-		rc = choose_backend(device, options, err);
+		rc = vfio_device_choose_backend(device, options, err);
 	if (rc < 0)
 		return rc;
 	if (!device->mdev) {
@@ -165,7 +167,7 @@ static int attach(struct vfio_device *device, const struct vfio_device_options *
 	vfio_space_populate_stop(device->space);
 	if (rc < 0)
 		return rc;
-	rc = complete(device, options, err);
+	rc = vfio_device_complete(device, options, err);
 	if (rc < 0)
 		device->backend->detach(device);
 	return rc;
@@ -186,7 +188,7 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 	device->sys = space->sys;
 	device->log = space->log;
 	device->fd = fd;
-	rc = attach(device, options, err);
+	rc = vfio_device_attach(device, options, err);
 	if (rc < 0) {
 		host_iommu_device_destroy(device->iommu);
 		vfio_sys_close(space->sys, &device->fd);
@@ -209,7 +211,7 @@ void vfio_device_close(struct vfio_device *device)
 	vfio_tracker_flush(device);
 	if (device->space->dirty)
 		dirty_set_remove(device->space->dirty, &device->source);
-	leave_space(device);
+	vfio_device_leave_space(device);
 	device->backend->detach(device);
 	host_iommu_device_destroy(device->iommu);
 	free(device);

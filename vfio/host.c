@@ -20,7 +20,7 @@ void vfio_uuid_text(const uint8_t uuid[16], char text[37])
 	*text = 0;
 }
 
-static int hex_digit(char c)
+static int vfio_host_hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
@@ -37,8 +37,8 @@ int vfio_uuid_parse(const char *text, uint8_t uuid[16])
 
 		if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
 			return -EINVAL;
-		high = hex_digit(text[0]);
-		low = high < 0 ? -1 : hex_digit(text[1]);
+		high = vfio_host_hex_digit(text[0]);
+		low = high < 0 ? -1 : vfio_host_hex_digit(text[1]);
 		if (low < 0)
 			return -EINVAL;
 		parsed[i] = (uint8_t)(high << 4 | low);
@@ -51,7 +51,7 @@ int vfio_uuid_parse(const char *text, uint8_t uuid[16])
 }
 
 /* The sysfs directory that spec means. */
-static int sysfs_path(const char *spec, char *path, size_t size, struct err *err)
+static int vfio_host_sysfs_path(const char *spec, char *path, size_t size, struct err *err)
 {
 	unsigned int domain = 0, bus, device, function;
 	uint8_t uuid[16];
@@ -67,13 +67,14 @@ static int sysfs_path(const char *spec, char *path, size_t size, struct err *err
 		   (domain = 0, sscanf(spec, "%2x:%2x.%1x%n", &bus, &device, &function, &end) == 3 && !spec[end])) {
 		n = snprintf(path, size, "/sys/bus/pci/devices/%04x:%02x:%02x.%x", domain, bus, device, function);
 	} else {
-		return err_set(err, -EINVAL, "%s: neither a PCI address (0000:01:00.0), a UUID nor a path under /sys", spec);
+		return err_set(err, -EINVAL, "%s: neither a PCI address (0000:01:00.0), a UUID nor a path under /sys",
+			       spec);
 	}
 	return n < (int)size ? 0 : err_set(err, -EINVAL, "%s: the path is too long", spec);
 }
 
 /* The last part of what a link beside the device says; "" when there is no such link. Other failures are returned. */
-static int link_name(const struct vfio_sys *sys, const char *path, const char *link, char *name, size_t size)
+static int vfio_host_link_name(const struct vfio_sys *sys, const char *path, const char *link, char *name, size_t size)
 {
 	char full[512], target[512];
 	int rc;
@@ -86,7 +87,7 @@ static int link_name(const struct vfio_sys *sys, const char *path, const char *l
 	return rc == -ENOENT || rc == -EINVAL ? 0 : rc;
 }
 
-static void take_cdev(void *opaque, const char *name)
+static void vfio_host_take_cdev(void *opaque, const char *name)
 {
 	struct vfio_host *host = opaque;
 
@@ -94,20 +95,20 @@ static void take_cdev(void *opaque, const char *name)
 		snprintf(host->cdev, sizeof(host->cdev), "/dev/vfio/devices/%.40s", name);
 }
 
-static int find_cdev(const struct vfio_sys *sys, struct vfio_host *host)
+static int vfio_host_find_cdev(const struct vfio_sys *sys, struct vfio_host *host)
 {
 	char path[512];
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/vfio-dev", host->path);
-	rc = sys->ops->list(sys, path, take_cdev, host);
+	rc = sys->ops->list(sys, path, vfio_host_take_cdev, host);
 	return rc == -ENOENT ? 0 : rc;
 }
 
-static int find_group(const struct vfio_sys *sys, struct vfio_host *host)
+static int vfio_host_find_group(const struct vfio_sys *sys, struct vfio_host *host)
 {
 	char text[64], *end, path[512];
-	int rc = link_name(sys, host->path, "iommu_group", text, sizeof(text));
+	int rc = vfio_host_link_name(sys, host->path, "iommu_group", text, sizeof(text));
 
 	host->group = -1;
 	if (rc < 0 || !text[0])
@@ -127,22 +128,23 @@ int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_hos
 {
 	struct vfio_host found = {.group = -1};
 	char bus[64];
-	int rc = sysfs_path(spec, found.path, sizeof(found.path), err);
+	int rc = vfio_host_sysfs_path(spec, found.path, sizeof(found.path), err);
 
 	if (rc < 0)
 		return rc;
-	rc = link_name(sys, found.path, "subsystem", bus, sizeof(bus));
+	rc = vfio_host_link_name(sys, found.path, "subsystem", bus, sizeof(bus));
 	if (rc == 0 && !bus[0])
-		return err_set(err, -ENODEV, "%s: there is no such device on this host; 'mvmm vfio list' shows those there are",
+		return err_set(err, -ENODEV,
+			       "%s: there is no such device on this host; 'mvmm vfio list' shows those there are",
 			       spec);
 	snprintf(found.name, sizeof(found.name), "%.63s", strrchr(found.path, '/') + 1);
 	found.mdev = strcmp(bus, "mdev") == 0;
 	if (rc == 0)
-		rc = link_name(sys, found.path, "driver", found.driver, sizeof(found.driver));
+		rc = vfio_host_link_name(sys, found.path, "driver", found.driver, sizeof(found.driver));
 	if (rc == 0)
-		rc = find_cdev(sys, &found);
+		rc = vfio_host_find_cdev(sys, &found);
 	if (rc == 0)
-		rc = find_group(sys, &found);
+		rc = vfio_host_find_group(sys, &found);
 	if (rc < 0)
 		return err_sys(err, rc, "%s: read %s", spec, found.path);
 	*host = found;
@@ -150,16 +152,17 @@ int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_hos
 }
 
 /* vfio-pci, mlx5_vfio_pci, vfio_mdev, ...: a name with vfio in it, or a driver that made a vfio-dev entry. */
-static bool is_vfio(const char *driver)
+static bool vfio_host_is_vfio(const char *driver)
 {
 	return strstr(driver, "vfio") != NULL;
 }
 
 int vfio_host_check_bound(const struct vfio_host *host, struct err *err)
 {
-	if (!is_vfio(host->driver) && !host->cdev[0])
+	if (!vfio_host_is_vfio(host->driver) && !host->cdev[0])
 		return err_set(err, -ENODEV, "%s %s%s; give it to VFIO with 'mvmm vfio bind %s'", host->name,
-			       host->driver[0] ? "is in use by the host's driver " : "has no driver", host->driver, host->name);
+			       host->driver[0] ? "is in use by the host's driver " : "has no driver", host->driver,
+			       host->name);
 	if (host->group < 0 && !host->cdev[0])
 		return err_set(err, -ENODEV,
 			       "%s is in no IOMMU group: this host has no IOMMU, or it is off (kernel command line: "
@@ -173,15 +176,16 @@ int vfio_host_open_failed(const struct vfio_host *host, const char *file, int rc
 	switch (rc) {
 	case -EACCES:
 	case -EPERM:
-		return err_set(err, rc, "no right to open %s: run as root, or give it to your user: chown \"$USER\" %s", file,
-			       file);
+		return err_set(err, rc, "no right to open %s: run as root, or give it to your user: chown \"$USER\" %s",
+			       file, file);
 	case -EBUSY:
 		return err_set(err, rc, "%s is in use by another process; 'fuser -v %s /dev/vfio/devices/*' tells which", file,
 			       file);
 	case -ENOENT:
 	case -ENODEV:
 		if (strcmp(file, "/dev/iommu") == 0)
-			return err_set(err, rc, "this kernel has no iommufd (%s); load it with 'modprobe iommufd', or use "
+			return err_set(err, rc,
+				       "this kernel has no iommufd (%s); load it with 'modprobe iommufd', or use "
 				       "backend=legacy", file);
 		if (strcmp(file, "/dev/vfio/vfio") == 0)
 			return err_set(err, rc, "this kernel has no VFIO containers (%s); load them with "
@@ -198,14 +202,15 @@ struct members {
 	size_t used;
 };
 
-static void add_member(void *opaque, const char *name)
+static void vfio_host_add_member(void *opaque, const char *name)
 {
 	struct members *m = opaque;
 	char path[512], driver[64];
 	int n;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", name);
-	if (link_name(m->sys, path, "driver", driver, sizeof(driver)) < 0 || !driver[0] || is_vfio(driver))
+	if (vfio_host_link_name(m->sys, path, "driver", driver, sizeof(driver)) < 0 || !driver[0] ||
+	    vfio_host_is_vfio(driver))
 		return;
 	n = snprintf(m->text + m->used, sizeof(m->text) - m->used, " %.64s (%.32s)", name, driver);
 	m->used = MIN(m->used + (size_t)n, sizeof(m->text) - 1);
@@ -217,9 +222,10 @@ int vfio_host_not_viable(const struct vfio_sys *sys, const struct vfio_host *hos
 	char path[64];
 
 	snprintf(path, sizeof(path), GROUPS "/%d/devices", host->group);
-	sys->ops->list(sys, path, add_member, &members);
+	sys->ops->list(sys, path, vfio_host_add_member, &members);
 	if (!members.text[0])
-		return err_set(err, -EPERM, "IOMMU group %d (/dev/vfio/%d) belongs to somebody else: another process or the host "
+		return err_set(err, -EPERM,
+			       "IOMMU group %d (/dev/vfio/%d) belongs to somebody else: another process or the host "
 			       "holds a device of it", host->group, host->group);
 	return err_set(err, -EPERM,
 		       "IOMMU group %d (/dev/vfio/%d) has other members that the host uses:%s; take them all with "

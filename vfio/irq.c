@@ -13,8 +13,8 @@ void vfio_irq_get(const struct vfio_device *device, uint32_t index, struct vfio_
 		*ret = (struct vfio_irq){.flags = info.flags, .count = info.count};
 }
 
-static int set(const struct vfio_device *device, uint32_t index, uint32_t flags, uint32_t start, uint32_t count,
-	       const int *fds)
+static int vfio_irq_set(const struct vfio_device *device, uint32_t index, uint32_t flags, uint32_t start,
+			uint32_t count, const int *fds)
 {
 	size_t payload = fds ? count * sizeof(int32_t) : 0;
 	struct vfio_irq_set *arg;
@@ -39,20 +39,20 @@ static int set(const struct vfio_device *device, uint32_t index, uint32_t flags,
 
 int vfio_irq_trigger(const struct vfio_device *device, uint32_t index, uint32_t start, uint32_t count, const int *fds)
 {
-	return set(device, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, start, count, fds);
+	return vfio_irq_set(device, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, start, count, fds);
 }
 
 int vfio_irq_disable(const struct vfio_device *device, uint32_t index)
 {
-	return set(device, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0, NULL);
+	return vfio_irq_set(device, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0, NULL);
 }
 
 int vfio_irq_unmask(const struct vfio_device *device, uint32_t index)
 {
-	return set(device, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, NULL);
+	return vfio_irq_set(device, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, NULL);
 }
 
 int vfio_irq_unmask_by(const struct vfio_device *device, uint32_t index, int fd)
 {
-	return set(device, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, &fd);
+	return vfio_irq_set(device, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, &fd);
 }

@@ -25,7 +25,8 @@ struct vfio_migration {
 uint32_t vfio_migration_flags(const struct vfio_device *device)
 {
 	struct vfio_device_feature_migration offered = {0};
-	int rc = vfio_device_feature(device, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIGRATION, &offered, sizeof(offered));
+	int rc = vfio_device_feature(device, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIGRATION, &offered,
+				     sizeof(offered));
 
 	return rc < 0 || !(offered.flags & VFIO_MIGRATION_STOP_COPY) ? 0 : (uint32_t)offered.flags;
 }
@@ -62,17 +63,17 @@ int vfio_migration_identity(const struct vfio_device *device, struct vfio_migrat
 	return 0;
 }
 
-static int differ(struct err *err, const char *what, int digits, uint32_t source, uint32_t target)
+static int vfio_migration_differ(struct err *err, const char *what, int digits, uint32_t source, uint32_t target)
 {
 	return err_set(err, -ENODEV, "another %s: 0x%0*x there, 0x%0*x here", what, digits, source, digits, target);
 }
 
-static bool known(uint32_t iommu)
+static bool vfio_migration_known(uint32_t iommu)
 {
 	return iommu == HOST_IOMMU_VTD || iommu == HOST_IOMMU_SMMUV3 || iommu == HOST_IOMMU_AMD;
 }
 
-static const char *iommu_name(uint32_t iommu)
+static const char *vfio_migration_iommu_name(uint32_t iommu)
 {
 	return host_iommu_type_name((enum host_iommu_type)iommu);
 }
@@ -95,14 +96,16 @@ int vfio_migration_compare(const struct vfio_migration_identity *source, const s
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		if (numbers[i].source != numbers[i].target)
-			return differ(err, numbers[i].what, numbers[i].digits, numbers[i].source, numbers[i].target);
+			return vfio_migration_differ(err, numbers[i].what, numbers[i].digits, numbers[i].source,
+						     numbers[i].target);
 	if (source->flags & ~target->flags)
 		return err_set(err, -ENODEV, "another way to migrate: '%s' (0x%x) there, '%s' (0x%x) here",
 			       vfio_migration_flags_name(source->flags), source->flags,
 			       vfio_migration_flags_name(target->flags), target->flags);
-	if (known(source->iommu) && known(target->iommu) && source->iommu != target->iommu)
-		return err_set(err, -ENODEV, "another kind of IOMMU: %s there, %s here", iommu_name(source->iommu),
-			       iommu_name(target->iommu));
+	if (vfio_migration_known(source->iommu) && vfio_migration_known(target->iommu) &&
+	    source->iommu != target->iommu)
+		return err_set(err, -ENODEV, "another kind of IOMMU: %s there, %s here",
+			       vfio_migration_iommu_name(source->iommu), vfio_migration_iommu_name(target->iommu));
 	return 0;
 }
 
@@ -200,17 +203,17 @@ const char *vfio_migration_state_name(uint32_t state)
 	return state < VFIO_UAPI_STATES ? states[state].name : "unknown";
 }
 
-static bool has_state(const struct vfio_migration *m, uint32_t state)
+static bool vfio_migration_has_state(const struct vfio_migration *m, uint32_t state)
 {
 	return (states[state].needs & ~m->flags) == 0;
 }
 
 /* The state to ask for next; m->state when it is there, or as near as this device can get. */
-static uint32_t next_state(const struct vfio_migration *m, enum goal goal)
+static uint32_t vfio_migration_next_state(const struct vfio_migration *m, enum goal goal)
 {
 	uint32_t next = ways[goal][m->state];
 
-	while (next != STATE_ERROR && !has_state(m, next)) {
+	while (next != STATE_ERROR && !vfio_migration_has_state(m, next)) {
 		if (ways[goal][next] == next)
 			return m->state;
 		next = ways[goal][next];
@@ -218,27 +221,28 @@ static uint32_t next_state(const struct vfio_migration *m, enum goal goal)
 	return next;
 }
 
-static const char *name_of(const struct vfio_migration *m)
+static const char *vfio_migration_name_of(const struct vfio_migration *m)
 {
 	return m->device->host.name;
 }
 
-static void end_session(struct vfio_migration *m)
+static void vfio_migration_end_session(struct vfio_migration *m)
 {
 	vfio_sys_close(m->device->sys, &m->data_fd);
 }
 
 /* After a failure: where the device has come to. A kernel that does not even tell that has a device in ERROR. */
-static void ask_state(struct vfio_migration *m)
+static void vfio_migration_ask_state(struct vfio_migration *m)
 {
 	struct vfio_device_feature_mig_state arg = {0};
-	int rc = vfio_device_feature(m->device, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, &arg, sizeof(arg));
+	int rc = vfio_device_feature(m->device, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, &arg,
+				     sizeof(arg));
 
 	m->state = rc < 0 || arg.device_state >= VFIO_UAPI_STATES ? STATE_ERROR : arg.device_state;
 }
 
 /* One arc. The session that it begins is kept, the one that it ends is closed. */
-static int step(struct vfio_migration *m, uint32_t next, struct err *err)
+static int vfio_migration_step(struct vfio_migration *m, uint32_t next, struct err *err)
 {
 	bool begins = next == STATE_RESUMING || (states[next].saves && !states[m->state].saves);
 	struct vfio_device_feature_mig_state arg = {.device_state = next, .data_fd = -1};
@@ -251,65 +255,68 @@ static int step(struct vfio_migration *m, uint32_t next, struct err *err)
 	while (rc == -EINTR);
 	m->state = next;
 	if (rc < 0)
-		ask_state(m);
+		vfio_migration_ask_state(m);
 	if (!states[m->state].saves && m->state != STATE_RESUMING)
-		end_session(m);
+		vfio_migration_end_session(m);
 	if (rc >= 0 && begins) {
-		end_session(m);
+		vfio_migration_end_session(m);
 		m->data_fd = arg.data_fd;
 		m->no_poll = false;
 		if (arg.data_fd < 0)
 			rc = -EBADF;
 	}
 	if (rc < 0)
-		return err_sys(err, rc, "vfio %s: from %s to %s", name_of(m), states[from].name, states[next].name);
+		return err_sys(err, rc, "vfio %s: from %s to %s", vfio_migration_name_of(m), states[from].name,
+			       states[next].name);
 	return 0;
 }
 
-static int go(struct vfio_migration *m, enum goal goal, struct err *err)
+static int vfio_migration_go(struct vfio_migration *m, enum goal goal, struct err *err)
 {
 	for (unsigned int arcs = 0; arcs < VFIO_UAPI_STATES; arcs++) {
-		uint32_t next = next_state(m, goal);
+		uint32_t next = vfio_migration_next_state(m, goal);
 		int rc;
 
 		if (next == m->state && next != STATE_ERROR)
 			return 0;
 		if (next == STATE_ERROR)
 			break;
-		rc = step(m, next, err);
+		rc = vfio_migration_step(m, next, err);
 		if (rc < 0)
 			return rc;
 	}
-	return err_set(err, -EINVAL, "vfio %s: no way leads on from %s", name_of(m), states[m->state].name);
+	return err_set(err, -EINVAL, "vfio %s: no way leads on from %s", vfio_migration_name_of(m),
+		       states[m->state].name);
 }
 
-static int locked_go(struct vfio_migration *m, enum goal goal, struct err *err)
+static int vfio_migration_locked_go(struct vfio_migration *m, enum goal goal, struct err *err)
 {
 	int rc;
 
 	pthread_mutex_lock(&m->lock);
-	rc = go(m, goal, err);
+	rc = vfio_migration_go(m, goal, err);
 	pthread_mutex_unlock(&m->lock);
 	return rc;
 }
 
 /* To RUNNING, whatever was before. */
-static int reset(struct vfio_migration *m, struct err *err)
+static int vfio_migration_reset(struct vfio_migration *m, struct err *err)
 {
 	int rc = vfio_sys_ioctl(m->device->sys, m->device->fd, VFIO_DEVICE_RESET, NULL);
 
-	end_session(m);
-	ask_state(m);
+	vfio_migration_end_session(m);
+	vfio_migration_ask_state(m);
 	if (rc >= 0 && m->state != STATE_RUNNING)
 		rc = -EIO;
 	m->lost = rc < 0;
-	return rc < 0 ? err_set(err, -EIO, "vfio %s: it is in state %s and could not be reset (%s); take it from the guest",
-				name_of(m), states[m->state].name, strerrordesc_np(-rc)) : 0;
+	return rc < 0 ? err_set(err, -EIO,
+				"vfio %s: it is in state %s and could not be reset (%s); take it from the guest",
+				vfio_migration_name_of(m), states[m->state].name, strerrordesc_np(-rc)) : 0;
 }
 
 bool vfio_migration_precopies(const struct vfio_migration *migration)
 {
-	return has_state(migration, STATE_PRE_COPY);
+	return vfio_migration_has_state(migration, STATE_PRE_COPY);
 }
 
 uint32_t vfio_migration_state(struct vfio_migration *migration)
@@ -331,8 +338,8 @@ int vfio_migration_create(const struct vfio_device *device, struct vfio_migratio
 	int rc;
 
 	if (!flags)
-		return err_set(err, -ENOTSUP, "vfio %s: its driver on this host (%s) cannot migrate it", device->host.name,
-			       device->host.driver[0] ? device->host.driver : "unknown");
+		return err_set(err, -ENOTSUP, "vfio %s: its driver on this host (%s) cannot migrate it",
+			       device->host.name, device->host.driver[0] ? device->host.driver : "unknown");
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return err_sys(err, -ENOMEM, "vfio %s", device->host.name);
@@ -340,8 +347,8 @@ int vfio_migration_create(const struct vfio_device *device, struct vfio_migratio
 	m->flags = flags;
 	m->data_fd = -1;
 	pthread_mutex_init(&m->lock, NULL);
-	ask_state(m);
-	rc = m->state == STATE_RUNNING ? 0 : reset(m, err);
+	vfio_migration_ask_state(m);
+	rc = m->state == STATE_RUNNING ? 0 : vfio_migration_reset(m, err);
 	if (rc < 0) {
 		vfio_migration_destroy(m);
 		return rc;
@@ -357,8 +364,8 @@ void vfio_migration_destroy(struct vfio_migration *migration)
 	if (!migration)
 		return;
 	if (migration->state != STATE_RUNNING && !migration->lost)
-		reset(migration, NULL);
-	end_session(migration);
+		vfio_migration_reset(migration, NULL);
+	vfio_migration_end_session(migration);
 	pthread_mutex_destroy(&migration->lock);
 	free(migration);
 }
@@ -385,30 +392,31 @@ int vfio_migration_start(struct vfio_migration *migration, struct err *err)
 	int rc;
 
 	pthread_mutex_lock(&migration->lock);
-	rc = has_state(migration, STATE_PRE_COPY) ? go(migration, GOAL_PRE_COPY, err) : 0;
+	rc = vfio_migration_has_state(migration, STATE_PRE_COPY) ? vfio_migration_go(migration, GOAL_PRE_COPY, err) : 0;
 	migration->saving = rc == 0;
 	pthread_mutex_unlock(&migration->lock);
 	return rc;
 }
 
-static bool is_precopying(const struct vfio_migration *m)
+static bool vfio_migration_is_precopying(const struct vfio_migration *m)
 {
 	return m->state == STATE_PRE_COPY || m->state == STATE_PRE_COPY_P2P;
 }
 
 /* Lock held. */
-static int ask_pending(struct vfio_migration *m, struct vfio_migration_pending *ret)
+static int vfio_migration_ask_pending(struct vfio_migration *m, struct vfio_migration_pending *ret)
 {
 	struct vfio_uapi_precopy_info info = {.argsz = sizeof(info)};
 	uint64_t size = 0;
 	int rc;
 
-	if (is_precopying(m)) {
+	if (vfio_migration_is_precopying(m)) {
 		rc = vfio_sys_ioctl(m->device->sys, m->data_fd, VFIO_UAPI_PRECOPY_INFO, &info);
 		if (rc < 0)
 			return rc;
 	}
-	rc = vfio_device_feature(m->device, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_MIG_DATA_SIZE, &size, sizeof(size));
+	rc = vfio_device_feature(m->device, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_MIG_DATA_SIZE, &size,
+				 sizeof(size));
 	if (rc < 0 && rc != -ENOTTY)
 		return rc;
 	*ret = (struct vfio_migration_pending){
@@ -423,16 +431,17 @@ int vfio_migration_pending(struct vfio_migration *migration, struct vfio_migrati
 	int rc;
 
 	pthread_mutex_lock(&migration->lock);
-	rc = ask_pending(migration, ret);
+	rc = vfio_migration_ask_pending(migration, ret);
 	pthread_mutex_unlock(&migration->lock);
-	return rc < 0 ? err_sys(err, rc, "vfio %s: ask for the size of its state", name_of(migration)) : 0;
+	return rc < 0 ? err_sys(err, rc, "vfio %s: ask for the size of its state", vfio_migration_name_of(migration))
+	: 0;
 }
 
 /*
  * Lock held. A read could wait where poll would not. In PRE_COPY "no message" is the end for now, and some drivers say it
  * by a read of nothing, or have no poll.
  */
-static ssize_t read_some(struct vfio_migration *m, void *buf, size_t len)
+static ssize_t vfio_migration_read_some(struct vfio_migration *m, void *buf, size_t len)
 {
 	const struct vfio_sys *sys = m->device->sys;
 	bool stopped = m->state == STATE_STOP_COPY;
@@ -460,11 +469,13 @@ ssize_t vfio_migration_read(struct vfio_migration *migration, void *buf, size_t 
 	ssize_t n;
 
 	pthread_mutex_lock(&migration->lock);
-	n = read_some(migration, buf, len);
+	n = vfio_migration_read_some(migration, buf, len);
 	pthread_mutex_unlock(&migration->lock);
 	if (n == -ECANCELED)
-		return err_set(err, -ECANCELED, "vfio %s: the migration has been ended", name_of(migration));
-	return n < 0 && n != -EAGAIN ? err_sys(err, (int)n, "vfio %s: read its state", name_of(migration)) : n;
+		return err_set(err, -ECANCELED, "vfio %s: the migration has been ended",
+			       vfio_migration_name_of(migration));
+	return n < 0 && n != -EAGAIN ? err_sys(err, (int)n, "vfio %s: read its state",
+					       vfio_migration_name_of(migration)) : n;
 }
 
 void vfio_migration_wait(struct vfio_migration *migration, int timeout_ms)
@@ -484,13 +495,14 @@ void vfio_migration_wait(struct vfio_migration *migration, int timeout_ms)
 
 int vfio_migration_load(struct vfio_migration *migration, struct err *err)
 {
-	return locked_go(migration, GOAL_LOAD, err);
+	return vfio_migration_locked_go(migration, GOAL_LOAD, err);
 }
 
-static int write_all(struct vfio_migration *m, const uint8_t *buf, size_t len)
+static int vfio_migration_write_all(struct vfio_migration *m, const uint8_t *buf, size_t len)
 {
 	while (len) {
-		ssize_t n = m->data_fd < 0 ? -ECANCELED : m->device->sys->ops->write(m->device->sys, m->data_fd, buf, len);
+		ssize_t n = m->data_fd < 0 ? -ECANCELED : m->device->sys->ops->write(m->device->sys, m->data_fd, buf,
+										     len);
 
 		if (n == -EINTR)
 			continue;
@@ -507,14 +519,14 @@ int vfio_migration_write(struct vfio_migration *migration, const void *buf, size
 	int rc;
 
 	pthread_mutex_lock(&migration->lock);
-	rc = migration->state == STATE_RESUMING ? write_all(migration, buf, len) : -EINVAL;
+	rc = migration->state == STATE_RESUMING ? vfio_migration_write_all(migration, buf, len) : -EINVAL;
 	pthread_mutex_unlock(&migration->lock);
-	return rc < 0 ? err_sys(err, rc, "vfio %s: write its state", name_of(migration)) : 0;
+	return rc < 0 ? err_sys(err, rc, "vfio %s: write its state", vfio_migration_name_of(migration)) : 0;
 }
 
 int vfio_migration_loaded(struct vfio_migration *migration, struct err *err)
 {
-	int rc = locked_go(migration, GOAL_STOP, err);
+	int rc = vfio_migration_locked_go(migration, GOAL_STOP, err);
 
 	return rc < 0 ? err_prefix(err, rc, "the device does not take the state that came") : 0;
 }
@@ -527,34 +539,36 @@ int vfio_migration_group_check(struct vfio_migration *const *group, size_t count
 		if (group[i]->flags & VFIO_MIGRATION_P2P)
 			continue;
 		*which = i;
-		return err_set(err, -ENOTSUP, "vfio %s: of %zu devices each must be able to stop its traffic to the others before "
-			       "one stops (VFIO_MIGRATION_P2P), and this one's driver cannot", name_of(group[i]), count);
+		return err_set(err, -ENOTSUP,
+			       "vfio %s: of %zu devices each must be able to stop its traffic to the others before "
+			       "one stops (VFIO_MIGRATION_P2P), and this one's driver cannot",
+			       vfio_migration_name_of(group[i]), count);
 	}
 	return 0;
 }
 
-static int all_to(struct vfio_migration *const *group, size_t count, enum goal goal, struct err *err)
+static int vfio_migration_all_to(struct vfio_migration *const *group, size_t count, enum goal goal, struct err *err)
 {
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < count; i++)
-		rc = locked_go(group[i], goal, err);
+		rc = vfio_migration_locked_go(group[i], goal, err);
 	return rc;
 }
 
 int vfio_migration_group_stop(struct vfio_migration *const *group, size_t count, struct err *err)
 {
-	int rc = all_to(group, count, GOAL_QUIET, err);
+	int rc = vfio_migration_all_to(group, count, GOAL_QUIET, err);
 
 	if (rc == 0)
-		rc = all_to(group, count, GOAL_SAVE, err);
+		rc = vfio_migration_all_to(group, count, GOAL_SAVE, err);
 	if (rc < 0)
 		vfio_migration_group_run(group, count, NULL);
 	return rc;
 }
 
 /* What is in ERROR, or half loaded, has no other way than a reset; where there is one, it is tried twice before that. */
-static int raise_one(struct vfio_migration *m, enum goal goal, struct err *err)
+static int vfio_migration_raise_one(struct vfio_migration *m, enum goal goal, struct err *err)
 {
 	struct err why;
 	int rc = -EIO;
@@ -562,15 +576,16 @@ static int raise_one(struct vfio_migration *m, enum goal goal, struct err *err)
 	pthread_mutex_lock(&m->lock);
 	m->saving = m->lost = false;
 	for (int tries = 0; tries < 2 && rc < 0; tries++) {
-		ask_state(m);
-		rc = go(m, goal, &why);
+		vfio_migration_ask_state(m);
+		rc = vfio_migration_go(m, goal, &why);
 	}
 	if (rc < 0) {
 		log_warn(m->device->log, "%s", why.text);
-		rc = reset(m, err);
+		rc = vfio_migration_reset(m, err);
 		m->was_reset |= rc == 0;
 		if (rc == 0)
-			log_warn(m->device->log, "vfio %s: it has been reset, and its driver must set it up anew", name_of(m));
+			log_warn(m->device->log, "vfio %s: it has been reset, and its driver must set it up anew",
+				 vfio_migration_name_of(m));
 	}
 	pthread_mutex_unlock(&m->lock);
 	return MIN(rc, 0);
@@ -583,7 +598,8 @@ int vfio_migration_group_run(struct vfio_migration *const *group, size_t count, 
 
 	for (size_t g = 0; g < ARRAY_SIZE(goals); g++)
 		for (size_t i = 0; i < count; i++) {
-			int rc = g && group[i]->lost ? 0 : raise_one(group[i], goals[g], ret ? NULL : err);
+			int rc = g && group[i]->lost ? 0 : vfio_migration_raise_one(group[i], goals[g], ret ? NULL
+										    : err);
 
 			ret = ret ?: rc;
 		}

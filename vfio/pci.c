@@ -15,14 +15,14 @@
 #define PAGE 4096ull
 #define MAX_ROM MIB(16)
 
-static struct vfio_pci *of(struct pci_function *function)
+static struct vfio_pci *vfio_pci_of(struct pci_function *function)
 {
 	return container_of(function, struct vfio_pci, function);
 }
 
 /* ---- BARs: what is trapped ---- */
 
-static bool in_table(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *within)
+static bool vfio_pci_in_table(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *within)
 {
 	const struct vfio_pci *pci = bar->pci;
 
@@ -31,7 +31,7 @@ static bool in_table(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *
 	       *within < msix_table_size(pci->msix);
 }
 
-static bool in_pba(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *within)
+static bool vfio_pci_in_pba(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *within)
 {
 	const struct vfio_pci *pci = bar->pci;
 
@@ -40,39 +40,39 @@ static bool in_pba(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *wi
 	       *within < msix_pba_size(pci->msix);
 }
 
-static void bar_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+static void vfio_pci_bar_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
 	struct vfio_pci_bar *bar = opaque;
 	uint64_t within;
 
 	if (bar->pci->fenced)
 		memset(data, 0xff, len);
-	else if (in_table(bar, offset, &within))
+	else if (vfio_pci_in_table(bar, offset, &within))
 		msix_table_read(bar->pci->msix, within, data, len);
-	else if (in_pba(bar, offset, &within))
+	else if (vfio_pci_in_pba(bar, offset, &within))
 		msix_pba_read(bar->pci->msix, within, data, len);
 	else if (vfio_region_read(&bar->region, offset, data, len) < 0)
 		memset(data, 0xff, len);
 }
 
-static void bar_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+static void vfio_pci_bar_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
 {
 	struct vfio_pci_bar *bar = opaque;
 	uint64_t within;
 
 	if (bar->pci->fenced)
 		return;
-	if (in_table(bar, offset, &within))
+	if (vfio_pci_in_table(bar, offset, &within))
 		msix_table_write(bar->pci->msix, within, data, len);
-	else if (!in_pba(bar, offset, &within))
+	else if (!vfio_pci_in_pba(bar, offset, &within))
 		vfio_region_write(&bar->region, offset, data, len);
 }
 
-const struct bus_ops vfio_pci_bar_ops = {.read = bar_read, .write = bar_write};
+const struct bus_ops vfio_pci_bar_ops = {.read = vfio_pci_bar_read, .write = vfio_pci_bar_write};
 
 /* ---- the expansion ROM: read once, when the guest first looks at it ---- */
 
-static void load_rom(struct vfio_pci_bar *bar)
+static void vfio_pci_load_rom(struct vfio_pci_bar *bar)
 {
 	uint64_t size = bar->pci->function.bars[PCI_ROM_BAR].size;
 	uint8_t *rom = malloc(size);
@@ -86,13 +86,13 @@ static void load_rom(struct vfio_pci_bar *bar)
 	bar->rom = rom;
 }
 
-static void rom_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+static void vfio_pci_rom_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
 	struct vfio_pci_bar *bar = opaque;
 
 	pthread_mutex_lock(&bar->pci->map_lock);
 	if (!bar->rom && !bar->pci->fenced)
-		load_rom(bar);
+		vfio_pci_load_rom(bar);
 	if (bar->rom && !bar->pci->fenced)
 		memcpy(data, bar->rom + offset, len);
 	else
@@ -100,11 +100,11 @@ static void rom_read(void *opaque, uint64_t offset, void *data, unsigned int len
 	pthread_mutex_unlock(&bar->pci->map_lock);
 }
 
-static void rom_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+static void vfio_pci_rom_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
 {
 }
 
-static int read_rom_file(struct vfio_pci_bar *bar, const char *path, uint64_t *size, struct err *err)
+static int vfio_pci_read_rom_file(struct vfio_pci_bar *bar, const char *path, uint64_t *size, struct err *err)
 {
 	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
@@ -124,15 +124,15 @@ static int read_rom_file(struct vfio_pci_bar *bar, const char *path, uint64_t *s
 	return 0;
 }
 
-static int init_rom(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err)
+static int vfio_pci_init_rom(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err)
 {
-	static const struct bus_ops rom_ops = {.read = rom_read, .write = rom_write};
+	static const struct bus_ops rom_ops = {.read = vfio_pci_rom_read, .write = vfio_pci_rom_write};
 	struct vfio_pci_bar *bar = &pci->bars[PCI_ROM_BAR];
 	uint64_t size = 0;
 	int ret;
 
 	if (options->rom_file) {
-		ret = read_rom_file(bar, options->rom_file, &size, err);
+		ret = vfio_pci_read_rom_file(bar, options->rom_file, &size, err);
 		if (ret < 0)
 			return ret;
 	} else if (options->rom && bar->region.size) {
@@ -147,7 +147,7 @@ static int init_rom(struct vfio_pci *pci, const struct vfio_pci_options *options
 /* ---- BARs: what is mapped ---- */
 
 /* map_lock held, as by all that touches mapped. */
-static void unmap_bar(struct vfio_pci_bar *bar)
+static void vfio_pci_unmap_bar(struct vfio_pci_bar *bar)
 {
 	const struct vfio_pci_machine *machine = &bar->pci->machine;
 
@@ -162,7 +162,7 @@ static void unmap_bar(struct vfio_pci_bar *bar)
 	bar->mapped = 0;
 }
 
-static void map_bar(struct vfio_pci_bar *bar, uint64_t gpa)
+static void vfio_pci_map_bar(struct vfio_pci_bar *bar, uint64_t gpa)
 {
 	const struct vfio_pci_machine *machine = &bar->pci->machine;
 
@@ -189,22 +189,22 @@ static void map_bar(struct vfio_pci_bar *bar, uint64_t gpa)
 	}
 }
 
-static void bar_moved(struct pci_function *function, unsigned int index, uint64_t old)
+static void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old)
 {
-	struct vfio_pci *pci = of(function);
+	struct vfio_pci *pci = vfio_pci_of(function);
 	struct vfio_pci_bar *bar = &pci->bars[index];
 	uint64_t addr = function->bars[index].addr;
 
 	if (function->bars[index].kind == PCI_BAR_IO || index == PCI_ROM_BAR)
 		return;
 	pthread_mutex_lock(&pci->map_lock);
-	unmap_bar(bar);
+	vfio_pci_unmap_bar(bar);
 	if (addr != PCI_UNMAPPED && !pci->fenced)
-		map_bar(bar, addr);
+		vfio_pci_map_bar(bar, addr);
 	pthread_mutex_unlock(&pci->map_lock);
 }
 
-static int get_regions(struct vfio_pci *pci, struct err *err)
+static int vfio_pci_get_regions(struct vfio_pci *pci, struct err *err)
 {
 	int ret = vfio_region_get(pci->device, VFIO_PCI_CONFIG_REGION_INDEX, &pci->config, err);
 
@@ -215,7 +215,7 @@ static int get_regions(struct vfio_pci *pci, struct err *err)
 	return ret;
 }
 
-static int check_msix_layout(const struct vfio_pci *pci, struct err *err)
+static int vfio_pci_check_msix_layout(const struct vfio_pci *pci, struct err *err)
 {
 	const struct msix_config *msix = &pci->msix_config;
 	uint64_t table = pci->bars[msix->table_bar].region.size, pba = pci->bars[msix->pba_bar].region.size;
@@ -227,7 +227,7 @@ static int check_msix_layout(const struct vfio_pci *pci, struct err *err)
 	return 0;
 }
 
-static void map_regions(struct vfio_pci *pci)
+static void vfio_pci_map_regions(struct vfio_pci *pci)
 {
 	const struct msix_config *msix = &pci->msix_config;
 
@@ -249,14 +249,14 @@ void vfio_pci_cut_off(struct vfio_pci *pci)
 	pthread_mutex_lock(&pci->map_lock);
 	pci->fenced = true;
 	for (unsigned int i = 0; i < PCI_ROM_BAR; i++)
-		unmap_bar(&pci->bars[i]);
+		vfio_pci_unmap_bar(&pci->bars[i]);
 	pthread_mutex_unlock(&pci->map_lock);
 	vfio_pci_irq_update(pci);
 	/* No DMA either, as far as it still listens. */
 	vfio_region_write(&pci->config, PCI_COMMAND, command, sizeof(command));
 }
 
-static void on_error(void *opaque, uint32_t events)
+static void vfio_pci_on_error(void *opaque, uint32_t events)
 {
 	struct vfio_pci *pci = opaque;
 
@@ -268,7 +268,7 @@ static void on_error(void *opaque, uint32_t events)
 	pci->machine.events->failed(pci->machine.events_opaque, pci);
 }
 
-static void on_request(void *opaque, uint32_t events)
+static void vfio_pci_on_request(void *opaque, uint32_t events)
 {
 	struct vfio_pci *pci = opaque;
 
@@ -277,8 +277,8 @@ static void on_request(void *opaque, uint32_t events)
 		pci->machine.events->wanted(pci->machine.events_opaque, pci);
 }
 
-static int listen_to(struct vfio_pci *pci, uint32_t index, int *fd, event_fn *fn, struct event_source **source,
-		     struct err *err)
+static int vfio_pci_listen_to(struct vfio_pci *pci, uint32_t index, int *fd, event_fn *fn, struct event_source **source,
+			      struct err *err)
 {
 	struct vfio_irq irq;
 	int ret;
@@ -301,17 +301,17 @@ static int listen_to(struct vfio_pci *pci, uint32_t index, int *fd, event_fn *fn
 static const struct pci_function_ops function_ops = {
 	.config_read = vfio_pci_config_read,
 	.config_write = vfio_pci_config_write,
-	.bar_moved = bar_moved,
+	.bar_moved = vfio_pci_bar_moved,
 };
 
 /* From an opened device to one that could go on the bus. */
-static int prepare(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err)
+static int vfio_pci_prepare(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err)
 {
 	int ret;
 
 	if (!(pci->device->flags & VFIO_DEVICE_FLAGS_PCI))
 		return err_set(err, -EINVAL, "it is no PCI device");
-	ret = get_regions(pci, err);
+	ret = vfio_pci_get_regions(pci, err);
 	if (ret < 0)
 		return ret;
 	vfio_irq_get(pci->device, VFIO_PCI_INTX_IRQ_INDEX, &pci->irqs.intx);
@@ -321,20 +321,21 @@ static int prepare(struct vfio_pci *pci, const struct vfio_pci_options *options,
 	pci->function.ours = pci->emulated;
 	ret = vfio_pci_config_init(pci, err);
 	if (ret == 0 && pci->msix_cap)
-		ret = check_msix_layout(pci, err);
+		ret = vfio_pci_check_msix_layout(pci, err);
 	if (ret == 0)
-		ret = init_rom(pci, options, err);
+		ret = vfio_pci_init_rom(pci, options, err);
 	if (ret == 0)
 		ret = vfio_pci_irq_init(pci, err);
 	if (ret < 0)
 		return ret;
-	map_regions(pci);
-	ret = listen_to(pci, VFIO_PCI_ERR_IRQ_INDEX, &pci->error_fd, on_error, &pci->error, err);
-	return ret < 0 ? ret : listen_to(pci, VFIO_PCI_REQ_IRQ_INDEX, &pci->request_fd, on_request, &pci->request, err);
+	vfio_pci_map_regions(pci);
+	ret = vfio_pci_listen_to(pci, VFIO_PCI_ERR_IRQ_INDEX, &pci->error_fd, vfio_pci_on_error, &pci->error, err);
+	return ret < 0 ? ret : vfio_pci_listen_to(pci, VFIO_PCI_REQ_IRQ_INDEX, &pci->request_fd, vfio_pci_on_request,
+						  &pci->request, err);
 }
 
 /* Everything but the device itself. */
-static void take_apart(struct vfio_pci *pci)
+static void vfio_pci_take_apart(struct vfio_pci *pci)
 {
 	event_source_remove(pci->error);
 	event_source_remove(pci->request);
@@ -371,12 +372,12 @@ int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *
 	pthread_mutex_init(&pci->irqs.lock, NULL);
 	pthread_mutex_init(&pci->map_lock, NULL);
 	pci->id = strdup(options->id);
-	code = pci->id ? prepare(pci, options, err) : err_sys(err, -ENOMEM, "name");
+	code = pci->id ? vfio_pci_prepare(pci, options, err) : err_sys(err, -ENOMEM, "name");
 	if (code == 0)
 		code = pci_bus_add(machine->bus, &pci->function, options->devfn, err);
 	if (code < 0) {
 		err_prefix(err, code, "vfio %s", pci->device->host.name);
-		take_apart(pci);
+		vfio_pci_take_apart(pci);
 		return code;
 	}
 	vfio_pci_irq_update(pci);
@@ -395,7 +396,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
 		return;
 	device = pci->device;
 	lock = pci->machine.space_lock;
-	take_apart(pci);
+	vfio_pci_take_apart(pci);
 	pthread_mutex_lock(lock);
 	vfio_device_close(device);
 	pthread_mutex_unlock(lock);
@@ -404,7 +405,8 @@ void vfio_pci_destroy(struct vfio_pci *pci)
 void vfio_pci_get_info(struct vfio_pci *pci, struct vfio_pci_info *info)
 {
 	static const char *const modes[] = {
-		[VFIO_MODE_NONE] = "none", [VFIO_MODE_INTX] = "INTx", [VFIO_MODE_MSI] = "MSI", [VFIO_MODE_MSIX] = "MSI-X",
+		[VFIO_MODE_NONE] = "none", [VFIO_MODE_INTX] = "INTx", [VFIO_MODE_MSI] = "MSI",
+		[VFIO_MODE_MSIX] = "MSI-X",
 	};
 
 	*info = (struct vfio_pci_info){

@@ -39,7 +39,7 @@ static const struct cap_entry extended_caps[] = {
 	 * the guest), ACS, L1 substates, LTR (no port above). */
 };
 
-static enum cap_rule rule_of(const struct cap_entry *table, size_t count, uint16_t id)
+static enum cap_rule vfio_pci_config_rule_of(const struct cap_entry *table, size_t count, uint16_t id)
 {
 	for (size_t i = 0; i < count; i++)
 		if (table[i].id == id)
@@ -49,7 +49,7 @@ static enum cap_rule rule_of(const struct cap_entry *table, size_t count, uint16
 
 /* Makes [offset, offset + len) ours, as it is in function.config now; the guest may write the bits of writable, which
  * are those of the first four bytes. */
-static void emulate(struct vfio_pci *pci, unsigned int offset, unsigned int len, uint32_t writable)
+static void vfio_pci_config_emulate(struct vfio_pci *pci, unsigned int offset, unsigned int len, uint32_t writable)
 {
 	memset(pci->emulated + offset, 0xff, len);
 	for (unsigned int i = 0; i < len; i++)
@@ -57,7 +57,7 @@ static void emulate(struct vfio_pci *pci, unsigned int offset, unsigned int len,
 }
 
 /* Bytes of a capability, as far as a rule needs them. */
-static unsigned int cap_length(uint8_t id, const uint8_t *cap)
+static unsigned int vfio_pci_config_cap_length(uint8_t id, const uint8_t *cap)
 {
 	uint16_t flags = get_le16(cap + 2);
 
@@ -71,7 +71,7 @@ static unsigned int cap_length(uint8_t id, const uint8_t *cap)
 }
 
 /* An endpoint on the root bus is integrated into the root complex (PCIe base 7.5.3.2): no link registers. */
-static void show_express(struct vfio_pci *pci, unsigned int at)
+static void vfio_pci_config_show_express(struct vfio_pci *pci, unsigned int at)
 {
 	uint8_t *config = pci->function.config;
 	uint16_t flags = get_le16(config + at + PCI_EXP_FLAGS);
@@ -81,16 +81,16 @@ static void show_express(struct vfio_pci *pci, unsigned int at)
 		put_le16(config + at + PCI_EXP_FLAGS,
 			 (uint16_t)((flags & ~(PCI_EXP_FLAGS_TYPE | PCI_EXP_FLAGS_SLOT)) | PCI_EXP_TYPE_RC_END << 4));
 		memset(config + at + PCI_EXP_LNKCAP, 0, 8);
-		emulate(pci, at + PCI_EXP_LNKCAP, 8, 0);
+		vfio_pci_config_emulate(pci, at + PCI_EXP_LNKCAP, 8, 0);
 		if ((flags & PCI_EXP_FLAGS_VERS) > 1) {
 			memset(config + at + PCI_EXP_LNKCAP2, 0, 8);
-			emulate(pci, at + PCI_EXP_LNKCAP2, 8, 0);
+			vfio_pci_config_emulate(pci, at + PCI_EXP_LNKCAP2, 8, 0);
 		}
 	}
-	emulate(pci, at + PCI_EXP_FLAGS, 2, 0);
+	vfio_pci_config_emulate(pci, at + PCI_EXP_FLAGS, 2, 0);
 }
 
-static void show_msi(struct vfio_pci *pci, unsigned int at)
+static void vfio_pci_config_show_msi(struct vfio_pci *pci, unsigned int at)
 {
 	uint8_t *config = pci->function.config;
 	uint16_t flags = get_le16(config + at + PCI_MSI_FLAGS);
@@ -98,23 +98,23 @@ static void show_msi(struct vfio_pci *pci, unsigned int at)
 
 	put_le16(config + at + PCI_MSI_FLAGS, flags & ~(PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE));
 	memset(config + at + PCI_MSI_ADDRESS_LO, 0, wide ? 10 : 6);
-	emulate(pci, at + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
-	emulate(pci, at + PCI_MSI_ADDRESS_LO, 4, ~3u);
+	vfio_pci_config_emulate(pci, at + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
+	vfio_pci_config_emulate(pci, at + PCI_MSI_ADDRESS_LO, 4, ~3u);
 	if (wide)
-		emulate(pci, at + PCI_MSI_ADDRESS_HI, 4, ~0u);
-	emulate(pci, at + (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32), 2, 0xffff);
+		vfio_pci_config_emulate(pci, at + PCI_MSI_ADDRESS_HI, 4, ~0u);
+	vfio_pci_config_emulate(pci, at + (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32), 2, 0xffff);
 	if (flags & PCI_MSI_FLAGS_MASKBIT) {
 		unsigned int mask = at + (wide ? PCI_MSI_MASK_64 : PCI_MSI_MASK_32);
 
 		memset(config + mask, 0, 8);
-		emulate(pci, mask, 8, 0);
+		vfio_pci_config_emulate(pci, mask, 8, 0);
 		memset(pci->function.wmask + mask, 0xff, 4);
 	}
 	pci->irqs.msi_cap = at;
 }
 
 /* Where table and pending bits are; msix_adopt takes the control word over. */
-static int show_msix(struct vfio_pci *pci, unsigned int at, struct err *err)
+static int vfio_pci_config_show_msix(struct vfio_pci *pci, unsigned int at, struct err *err)
 {
 	const uint8_t *config = pci->function.config;
 	uint32_t table = get_le32(config + at + PCI_MSIX_TABLE), pba = get_le32(config + at + PCI_MSIX_PBA);
@@ -133,42 +133,43 @@ static int show_msix(struct vfio_pci *pci, unsigned int at, struct err *err)
 		.log = pci->machine.log,
 	};
 	pci->msix_cap = at;
-	emulate(pci, at + PCI_MSIX_FLAGS, 10, 0);
+	vfio_pci_config_emulate(pci, at + PCI_MSIX_FLAGS, 10, 0);
 	return 0;
 }
 
 /* Walks the chain and takes what is hidden out of it. */
-static int init_caps(struct vfio_pci *pci, struct err *err)
+static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 {
 	uint8_t *config = pci->function.config;
 	unsigned int at = config[PCI_CAPABILITY_LIST] & ~3u, link = PCI_CAPABILITY_LIST;
 	bool has_chain = get_le16(config + PCI_STATUS) & PCI_STATUS_CAP_LIST;
 
 	config[link] = 0;
-	emulate(pci, PCI_CAPABILITY_LIST, 1, 0);
+	vfio_pci_config_emulate(pci, PCI_CAPABILITY_LIST, 1, 0);
 	/* What is ours already has been walked over: a chain in a circle ends there. */
 	while (has_chain && at >= PCI_STD_HEADER_SIZEOF && !pci->emulated[at]) {
 		uint8_t id = config[at], next = config[at + 1] & (uint8_t)~3u;
-		enum cap_rule rule = rule_of(caps, ARRAY_SIZE(caps), id);
+		enum cap_rule rule = vfio_pci_config_rule_of(caps, ARRAY_SIZE(caps), id);
 		int ret = 0;
 
-		if (at + cap_length(id, config + at) > PCI_CFG_SPACE_SIZE)
+		if (at + vfio_pci_config_cap_length(id, config + at) > PCI_CFG_SPACE_SIZE)
 			rule = CAP_HIDE;
-		emulate(pci, at, 2, 0);
+		vfio_pci_config_emulate(pci, at, 2, 0);
 		if (rule != CAP_HIDE) {
 			config[link] = (uint8_t)at;
 			link = at + 1;
 			config[link] = 0;
 		} else {
-			log_debug(pci->machine.log, "vfio %s: capability 0x%02x is not shown", pci->device->host.name, id);
+			log_debug(pci->machine.log, "vfio %s: capability 0x%02x is not shown", pci->device->host.name,
+				  id);
 			config[at] = config[at + 1] = 0;
 		}
 		if (rule == CAP_EXPRESS)
-			show_express(pci, at);
+			vfio_pci_config_show_express(pci, at);
 		else if (rule == CAP_MSI)
-			show_msi(pci, at);
+			vfio_pci_config_show_msi(pci, at);
 		else if (rule == CAP_MSIX)
-			ret = show_msix(pci, at, err);
+			ret = vfio_pci_config_show_msix(pci, at, err);
 		if (ret < 0)
 			return ret;
 		at = next;
@@ -177,7 +178,7 @@ static int init_caps(struct vfio_pci *pci, struct err *err)
 }
 
 /* The same for extended capabilities; the first one has to stay, so a hidden one there loses its name only. */
-static void init_extended_caps(struct vfio_pci *pci)
+static void vfio_pci_config_init_extended_caps(struct vfio_pci *pci)
 {
 	uint8_t *config = pci->function.config;
 	unsigned int at = PCI_CFG_SPACE_SIZE, link = 0;
@@ -185,11 +186,12 @@ static void init_extended_caps(struct vfio_pci *pci)
 	while (at >= PCI_CFG_SPACE_SIZE && at <= PCI_CONFIG_SIZE - 4 && !pci->emulated[at]) {
 		uint32_t header = get_le32(config + at);
 		unsigned int next = PCI_EXT_CAP_NEXT(header);
-		bool shown = rule_of(extended_caps, ARRAY_SIZE(extended_caps), PCI_EXT_CAP_ID(header)) == CAP_PASS;
+		bool shown = vfio_pci_config_rule_of(extended_caps, ARRAY_SIZE(extended_caps),
+						     PCI_EXT_CAP_ID(header)) == CAP_PASS;
 
 		if (!header || header == 0xffffffff)
 			break;
-		emulate(pci, at, 4, 0);
+		vfio_pci_config_emulate(pci, at, 4, 0);
 		if (!shown)
 			log_debug(pci->machine.log, "vfio %s: extended capability 0x%04x is not shown",
 				  pci->device->host.name, PCI_EXT_CAP_ID(header));
@@ -204,7 +206,7 @@ static void init_extended_caps(struct vfio_pci *pci)
 }
 
 /* low is the register as the device has it. */
-static int init_bar(struct vfio_pci *pci, unsigned int index, uint32_t low, struct err *err)
+static int vfio_pci_config_init_bar(struct vfio_pci *pci, unsigned int index, uint32_t low, struct err *err)
 {
 	struct vfio_pci_bar *bar = &pci->bars[index];
 	enum pci_bar_kind kind = PCI_BAR_MEM32;
@@ -219,29 +221,31 @@ static int init_bar(struct vfio_pci *pci, unsigned int index, uint32_t low, stru
 	if (!is_power_of_two(size))
 		return err_set(err, -EINVAL, "BAR %u has %llu bytes, which is no power of two", index,
 			       (unsigned long long)size);
-	if (pci_set_bar(&pci->function, index, kind, low & PCI_BASE_ADDRESS_MEM_PREFETCH, size, &vfio_pci_bar_ops, bar) < 0)
+	if (pci_set_bar(&pci->function, index, kind, low & PCI_BASE_ADDRESS_MEM_PREFETCH, size, &vfio_pci_bar_ops,
+			bar) < 0)
 		return err_set(err, -EINVAL, "BAR %u: no such BAR can be, %llu bytes", index, (unsigned long long)size);
 	return 0;
 }
 
 /* The header is ours but for what drivers switch: command (also), status, cache line, latency, BIST. */
-static void init_header(struct vfio_pci *pci)
+static void vfio_pci_config_init_header(struct vfio_pci *pci)
 {
 	uint8_t *config = pci->function.config;
 
 	config[PCI_HEADER_TYPE] &= 0x7f; /* given on its own, whatever else the device has */
-	emulate(pci, PCI_VENDOR_ID, 4, 0);
+	vfio_pci_config_emulate(pci, PCI_VENDOR_ID, 4, 0);
 	put_le16(config + PCI_COMMAND, 0);
-	emulate(pci, PCI_COMMAND, 2, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INVALIDATE |
+	vfio_pci_config_emulate(pci, PCI_COMMAND, 2,
+				PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INVALIDATE |
 					     PCI_COMMAND_PARITY | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
-	emulate(pci, PCI_CLASS_REVISION, 4, 0);
-	emulate(pci, PCI_HEADER_TYPE, 1, 0);
+	vfio_pci_config_emulate(pci, PCI_CLASS_REVISION, 4, 0);
+	vfio_pci_config_emulate(pci, PCI_HEADER_TYPE, 1, 0);
 	memset(config + PCI_BASE_ADDRESS_0, 0, 24);
-	emulate(pci, PCI_BASE_ADDRESS_0, 24, 0);
-	emulate(pci, PCI_CARDBUS_CIS, 8, 0);
+	vfio_pci_config_emulate(pci, PCI_BASE_ADDRESS_0, 24, 0);
+	vfio_pci_config_emulate(pci, PCI_CARDBUS_CIS, 8, 0);
 	memset(config + PCI_ROM_ADDRESS, 0, 4);
-	emulate(pci, PCI_ROM_ADDRESS, 4, 0);
-	emulate(pci, PCI_INTERRUPT_LINE, 2, 0xff);
+	vfio_pci_config_emulate(pci, PCI_ROM_ADDRESS, 4, 0);
+	vfio_pci_config_emulate(pci, PCI_INTERRUPT_LINE, 2, 0xff);
 	config[PCI_INTERRUPT_LINE] = 0;
 }
 
@@ -262,26 +266,27 @@ int vfio_pci_config_init(struct vfio_pci *pci, struct err *err)
 	if (get_le32(function->config) == 0xffffffff)
 		return err_set(err, -EIO, "it does not answer: its config space reads as ones");
 	if ((function->config[PCI_HEADER_TYPE] & 0x7f) != PCI_HEADER_TYPE_NORMAL)
-		return err_set(err, -EINVAL, "it is a bridge; pass the devices behind it through, not the bridge itself");
+		return err_set(err, -EINVAL,
+			       "it is a bridge; pass the devices behind it through, not the bridge itself");
 	if (!pci->irqs.intx.count)
 		function->config[PCI_INTERRUPT_PIN] = 0;
 	/* Where the device has no config space, ours is empty. */
 	memset(pci->emulated, 0, sizeof(pci->emulated));
-	emulate(pci, (unsigned int)size, PCI_CONFIG_SIZE - (unsigned int)size, 0);
+	vfio_pci_config_emulate(pci, (unsigned int)size, PCI_CONFIG_SIZE - (unsigned int)size, 0);
 	memcpy(bars, function->config + PCI_BASE_ADDRESS_0, sizeof(bars));
-	init_header(pci);
+	vfio_pci_config_init_header(pci);
 	for (unsigned int i = 0; i < PCI_ROM_BAR && ret == 0; i += function->bars[i].kind == PCI_BAR_MEM64 ? 2 : 1)
-		ret = init_bar(pci, i, get_le32(bars + 4 * i), err);
+		ret = vfio_pci_config_init_bar(pci, i, get_le32(bars + 4 * i), err);
 	if (ret == 0)
-		ret = init_caps(pci, err);
+		ret = vfio_pci_config_init_caps(pci, err);
 	if (ret == 0 && size > PCI_CFG_SPACE_SIZE)
-		init_extended_caps(pci);
+		vfio_pci_config_init_extended_caps(pci);
 	return ret;
 }
 
 /* ---- accesses ---- */
 
-static bool all_emulated(const struct vfio_pci *pci, unsigned int offset, unsigned int len)
+static bool vfio_pci_config_all_emulated(const struct vfio_pci *pci, unsigned int offset, unsigned int len)
 {
 	for (unsigned int i = 0; i < len; i++)
 		if (pci->emulated[offset + i] != 0xff)
@@ -295,7 +300,8 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 	uint8_t device[4], ours[4], *out = data;
 
 	pci_config_read(function, offset, ours, len);
-	if (all_emulated(pci, offset, len) || pci->fenced || vfio_region_read(&pci->config, offset, device, len) < 0)
+	if (vfio_pci_config_all_emulated(pci, offset, len) || pci->fenced ||
+	    vfio_region_read(&pci->config, offset, device, len) < 0)
 		memset(device, 0xff, len);
 	for (unsigned int i = 0; i < len; i++) {
 		uint8_t mask = pci->emulated[offset + i];
@@ -305,11 +311,11 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 }
 
 /* What is the device's goes there; in bytes that are ours the device keeps what it has. */
-static void forward(struct vfio_pci *pci, unsigned int offset, const uint8_t *data, unsigned int len)
+static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, const uint8_t *data, unsigned int len)
 {
 	uint8_t device[4];
 
-	if (all_emulated(pci, offset, len) || vfio_region_read(&pci->config, offset, device, len) < 0)
+	if (vfio_pci_config_all_emulated(pci, offset, len) || vfio_region_read(&pci->config, offset, device, len) < 0)
 		return;
 	for (unsigned int i = 0; i < len; i++) {
 		uint8_t mask = pci->emulated[offset + i];
@@ -317,8 +323,8 @@ static void forward(struct vfio_pci *pci, unsigned int offset, const uint8_t *da
 		device[i] = (uint8_t)((device[i] & mask) | (data[i] & ~mask));
 	}
 	if (vfio_region_write(&pci->config, offset, device, len) < 0)
-		log_debug(pci->machine.log, "vfio %s: config write of %u bytes at 0x%x refused", pci->device->host.name, len,
-			  offset);
+		log_debug(pci->machine.log, "vfio %s: config write of %u bytes at 0x%x refused", pci->device->host.name,
+			  len, offset);
 }
 
 void vfio_pci_config_write(struct pci_function *function, unsigned int offset, const void *data, unsigned int len)
@@ -346,7 +352,7 @@ void vfio_pci_config_write(struct pci_function *function, unsigned int offset, c
 	} else {
 		pci_config_write(function, offset, data, len);
 	}
-	forward(pci, offset, data, len);
+	vfio_pci_config_forward(pci, offset, data, len);
 	if (pci->msix)
 		msix_config_written(pci->msix);
 	if (pci->irqs.msi_cap && ranges_overlap(offset, len, pci->irqs.msi_cap, 24))

@@ -20,7 +20,7 @@
 #include <sys/eventfd.h>
 
 /* One line for a mode that could not be entered, until one could. Lock held. */
-static void complain(struct vfio_pci *pci, const char *what, int code)
+static void vfio_pci_irq_complain(struct vfio_pci *pci, const char *what, int code)
 {
 	if (!pci->irqs.complained)
 		log_warn(pci->machine.log, "vfio %s: %s: %s; the guest gets no such interrupt", pci->device->host.name, what,
@@ -32,7 +32,7 @@ static void complain(struct vfio_pci *pci, const char *what, int code)
 
 /* The guest has ended an interrupt and the device takes no eventfd for that: tell it ourselves. A device that does not
  * know the call either (mtty) unmasks by itself. */
-static void on_resample(void *opaque, uint32_t events)
+static void vfio_pci_irq_on_resample(void *opaque, uint32_t events)
 {
 	struct vfio_pci *pci = opaque;
 
@@ -42,7 +42,7 @@ static void on_resample(void *opaque, uint32_t events)
 	pthread_mutex_unlock(&pci->irqs.lock);
 }
 
-static void intx_stop(struct vfio_pci *pci)
+static void vfio_pci_irq_intx_stop(struct vfio_pci *pci)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
 	struct irq_line *line = pci->function.intx;
@@ -56,7 +56,7 @@ static void intx_stop(struct vfio_pci *pci)
 	fd_close(&irqs->resample_fd);
 }
 
-static int intx_wire(struct vfio_pci *pci)
+static int vfio_pci_irq_intx_wire(struct vfio_pci *pci)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
 	struct irq_line *line = pci->function.intx;
@@ -72,13 +72,13 @@ static int intx_wire(struct vfio_pci *pci)
 	return vfio_irq_trigger(pci->device, VFIO_PCI_INTX_IRQ_INDEX, 0, 1, &irqs->trigger_fd);
 }
 
-static int intx_start(struct vfio_pci *pci)
+static int vfio_pci_irq_intx_start(struct vfio_pci *pci)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
-	int ret = intx_wire(pci);
+	int ret = vfio_pci_irq_intx_wire(pci);
 
 	if (ret >= 0 && vfio_irq_unmask_by(pci->device, VFIO_PCI_INTX_IRQ_INDEX, irqs->resample_fd) < 0)
-		ret = event_loop_watch(pci->machine.loop, irqs->resample_fd, EPOLLIN, on_resample, pci, &irqs->resample, NULL);
+		ret = event_loop_watch(pci->machine.loop, irqs->resample_fd, EPOLLIN, vfio_pci_irq_on_resample, pci, &irqs->resample, NULL);
 	if (ret >= 0)
 		return 0;
 	if (irqs->trigger_fd >= 0)
@@ -101,14 +101,14 @@ void vfio_pci_intx_kick(struct vfio_pci *pci)
 
 /* ---- MSI ---- */
 
-static uint8_t *msi_register(struct vfio_pci *pci, unsigned int narrow, unsigned int wide)
+static uint8_t *vfio_pci_irq_msi_register(struct vfio_pci *pci, unsigned int narrow, unsigned int wide)
 {
 	uint8_t *cap = pci->function.config + pci->irqs.msi_cap;
 
 	return cap + (get_le16(cap + PCI_MSI_FLAGS) & PCI_MSI_FLAGS_64BIT ? wide : narrow);
 }
 
-static struct msi_message msi_message(struct vfio_pci *pci, unsigned int vector)
+static struct msi_message vfio_pci_irq_message(struct vfio_pci *pci, unsigned int vector)
 {
 	const uint8_t *cap = pci->function.config + pci->irqs.msi_cap;
 	bool wide = get_le16(cap + PCI_MSI_FLAGS) & PCI_MSI_FLAGS_64BIT;
@@ -116,37 +116,37 @@ static struct msi_message msi_message(struct vfio_pci *pci, unsigned int vector)
 	return (struct msi_message){
 		.address = get_le32(cap + PCI_MSI_ADDRESS_LO) |
 			   (wide ? (uint64_t)get_le32(cap + PCI_MSI_ADDRESS_HI) << 32 : 0),
-		.data = (get_le16(msi_register(pci, PCI_MSI_DATA_32, PCI_MSI_DATA_64)) & ~(pci->irqs.msi_count - 1)) | vector,
+		.data = (get_le16(vfio_pci_irq_msi_register(pci, PCI_MSI_DATA_32, PCI_MSI_DATA_64)) & ~(pci->irqs.msi_count - 1)) | vector,
 	};
 }
 
-static bool msi_masked(struct vfio_pci *pci, unsigned int vector)
+static bool vfio_pci_irq_msi_masked(struct vfio_pci *pci, unsigned int vector)
 {
 	const uint8_t *cap = pci->function.config + pci->irqs.msi_cap;
 
 	return (get_le16(cap + PCI_MSI_FLAGS) & PCI_MSI_FLAGS_MASKBIT) &&
-	       get_le32(msi_register(pci, PCI_MSI_MASK_32, PCI_MSI_MASK_64)) >> vector & 1;
+	       get_le32(vfio_pci_irq_msi_register(pci, PCI_MSI_MASK_32, PCI_MSI_MASK_64)) >> vector & 1;
 }
 
 /* Connects the vectors as message and mask registers say now. */
-static void msi_connect(struct vfio_pci *pci)
+static void vfio_pci_irq_msi_connect(struct vfio_pci *pci)
 {
 	struct msi_controller *msi = pci->machine.msi;
 
 	for (unsigned int i = 0; i < pci->irqs.msi_count; i++) {
-		struct msi_message message = msi_message(pci, i);
+		struct msi_message message = vfio_pci_irq_message(pci, i);
 		int ret = 0;
 
-		if (msi_masked(pci, i))
+		if (vfio_pci_irq_msi_masked(pci, i))
 			msi->ops->disconnect(msi, pci->irqs.msi_vectors[i]);
 		else
 			ret = msi->ops->connect(msi, pci->irqs.msi_vectors[i], &message, NULL);
 		if (ret < 0)
-			complain(pci, "MSI", ret);
+			vfio_pci_irq_complain(pci, "MSI", ret);
 	}
 }
 
-static void msi_stop(struct vfio_pci *pci)
+static void vfio_pci_irq_msi_stop(struct vfio_pci *pci)
 {
 	struct msi_controller *msi = pci->machine.msi;
 
@@ -156,7 +156,7 @@ static void msi_stop(struct vfio_pci *pci)
 }
 
 /* As many vectors as the guest enabled; the device may get fewer, and then uses the first ones for all. */
-static int msi_start(struct vfio_pci *pci)
+static int vfio_pci_irq_msi_start(struct vfio_pci *pci)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
 	uint16_t flags = get_le16(pci->function.config + irqs->msi_cap + PCI_MSI_FLAGS);
@@ -171,33 +171,33 @@ static int msi_start(struct vfio_pci *pci)
 		}
 	}
 	if (ret == 0) {
-		msi_connect(pci);
+		vfio_pci_irq_msi_connect(pci);
 		ret = vfio_irq_trigger(pci->device, VFIO_PCI_MSI_IRQ_INDEX, 0, wanted, fds);
 	}
 	if (ret > 0 && (unsigned int)ret < wanted)
 		ret = vfio_irq_trigger(pci->device, VFIO_PCI_MSI_IRQ_INDEX, 0, (uint32_t)ret, fds);
 	if (ret != 0)
-		msi_stop(pci);
+		vfio_pci_irq_msi_stop(pci);
 	return ret;
 }
 
 /* ---- MSI-X ---- */
 
-static void msix_forget(struct vfio_pci *pci)
+static void vfio_pci_irq_msix_forget(struct vfio_pci *pci)
 {
 	for (unsigned int i = 0; i < pci->msix_config.vectors; i++)
 		pci->irqs.msix_fds[i] = -1;
 	pci->irqs.msix_enabled = pci->irqs.msix_used = 0;
 }
 
-static void msix_stop(struct vfio_pci *pci)
+static void vfio_pci_irq_msix_stop(struct vfio_pci *pci)
 {
 	vfio_irq_disable(pci->device, VFIO_PCI_MSIX_IRQ_INDEX);
-	msix_forget(pci);
+	vfio_pci_irq_msix_forget(pci);
 }
 
 /* The device itself must be in MSI-X mode before any vector is used: one vector that kicks nobody. */
-static int msix_start(struct vfio_pci *pci)
+static int vfio_pci_irq_msix_start(struct vfio_pci *pci)
 {
 	int none = -1, ret = vfio_irq_trigger(pci->device, VFIO_PCI_MSIX_IRQ_INDEX, 0, 1, &none);
 
@@ -206,7 +206,7 @@ static int msix_start(struct vfio_pci *pci)
 }
 
 /* Down and up with count vectors; when the host has no such number, with as many as before. */
-static int msix_enable_again(struct vfio_pci *pci, unsigned int count)
+static int vfio_pci_irq_msix_enable_again(struct vfio_pci *pci, unsigned int count)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
 	unsigned int before = irqs->msix_enabled;
@@ -223,7 +223,7 @@ static int msix_enable_again(struct vfio_pci *pci, unsigned int count)
 	return ret;
 }
 
-static int msix_used(void *opaque, unsigned int index, int fd)
+static int vfio_pci_irq_msix_used(void *opaque, unsigned int index, int fd)
 {
 	struct vfio_pci *pci = opaque;
 	struct vfio_pci_irqs *irqs = &pci->irqs;
@@ -236,12 +236,12 @@ static int msix_used(void *opaque, unsigned int index, int fd)
 	} else if (irqs->msix_fds[index] != fd) {
 		irqs->msix_fds[index] = fd;
 		if (index >= irqs->msix_enabled && fixed)
-			ret = msix_enable_again(pci, index + 1);
+			ret = vfio_pci_irq_msix_enable_again(pci, index + 1);
 		else
 			ret = vfio_irq_trigger(pci->device, VFIO_PCI_MSIX_IRQ_INDEX, index, 1, &fd);
 		if (ret != 0) {
 			irqs->msix_fds[index] = -1;
-			complain(pci, "MSI-X", ret);
+			vfio_pci_irq_complain(pci, "MSI-X", ret);
 		} else {
 			irqs->msix_enabled = MAX(irqs->msix_enabled, index + 1);
 			irqs->msix_used++;
@@ -253,12 +253,12 @@ static int msix_used(void *opaque, unsigned int index, int fd)
 
 /* ---- modes ---- */
 
-static int none_start(struct vfio_pci *pci)
+static int vfio_pci_irq_none_start(struct vfio_pci *pci)
 {
 	return 0;
 }
 
-static void none_stop(struct vfio_pci *pci)
+static void vfio_pci_irq_none_stop(struct vfio_pci *pci)
 {
 }
 
@@ -267,14 +267,14 @@ static const struct {
 	void (*stop)(struct vfio_pci *pci);
 	const char *name;
 } modes[] = {
-	[VFIO_MODE_NONE] = {none_start, none_stop, "no interrupt"},
-	[VFIO_MODE_INTX] = {intx_start, intx_stop, "INTx"},
-	[VFIO_MODE_MSI] = {msi_start, msi_stop, "MSI"},
-	[VFIO_MODE_MSIX] = {msix_start, msix_stop, "MSI-X"},
+	[VFIO_MODE_NONE] = {vfio_pci_irq_none_start, vfio_pci_irq_none_stop, "no interrupt"},
+	[VFIO_MODE_INTX] = {vfio_pci_irq_intx_start, vfio_pci_irq_intx_stop, "INTx"},
+	[VFIO_MODE_MSI] = {vfio_pci_irq_msi_start, vfio_pci_irq_msi_stop, "MSI"},
+	[VFIO_MODE_MSIX] = {vfio_pci_irq_msix_start, vfio_pci_irq_msix_stop, "MSI-X"},
 };
 
 /* Lock held. A mode that cannot be entered leaves the device without interrupts. */
-static void set_mode(struct vfio_pci *pci, enum vfio_mode mode)
+static void vfio_pci_irq_set_mode(struct vfio_pci *pci, enum vfio_mode mode)
 {
 	int ret;
 
@@ -287,12 +287,12 @@ static void set_mode(struct vfio_pci *pci, enum vfio_mode mode)
 		pci->irqs.mode = mode;
 		pci->irqs.complained = false;
 	} else {
-		complain(pci, modes[mode].name, ret);
+		vfio_pci_irq_complain(pci, modes[mode].name, ret);
 	}
 }
 
 /* What the guest's registers ask for. MSI-X goes before MSI when both are on, which no guest should do. */
-static enum vfio_mode wanted_mode(const struct vfio_pci *pci)
+static enum vfio_mode vfio_pci_irq_wanted_mode(const struct vfio_pci *pci)
 {
 	const uint8_t *msi = pci->function.config + pci->irqs.msi_cap;
 
@@ -305,25 +305,25 @@ static enum vfio_mode wanted_mode(const struct vfio_pci *pci)
 	return pci->function.intx && pci->irqs.intx.count ? VFIO_MODE_INTX : VFIO_MODE_NONE;
 }
 
-static void msix_switched(void *opaque, bool on)
+static void vfio_pci_irq_msix_switched(void *opaque, bool on)
 {
 	struct vfio_pci *pci = opaque;
 
 	pthread_mutex_lock(&pci->irqs.lock);
 	pci->irqs.msix_on = on;
-	set_mode(pci, wanted_mode(pci));
+	vfio_pci_irq_set_mode(pci, vfio_pci_irq_wanted_mode(pci));
 	pthread_mutex_unlock(&pci->irqs.lock);
 }
 
-const struct msix_ops vfio_pci_msix_ops = {.used = msix_used, .enabled = msix_switched};
+const struct msix_ops vfio_pci_msix_ops = {.used = vfio_pci_irq_msix_used, .enabled = vfio_pci_irq_msix_switched};
 
 void vfio_pci_msi_written(struct vfio_pci *pci)
 {
 	pthread_mutex_lock(&pci->irqs.lock);
-	if (pci->irqs.mode == VFIO_MODE_MSI && wanted_mode(pci) == VFIO_MODE_MSI)
-		msi_connect(pci);
+	if (pci->irqs.mode == VFIO_MODE_MSI && vfio_pci_irq_wanted_mode(pci) == VFIO_MODE_MSI)
+		vfio_pci_irq_msi_connect(pci);
 	else
-		set_mode(pci, wanted_mode(pci));
+		vfio_pci_irq_set_mode(pci, vfio_pci_irq_wanted_mode(pci));
 	pthread_mutex_unlock(&pci->irqs.lock);
 }
 
@@ -332,17 +332,17 @@ bool vfio_pci_irq_as_wanted(struct vfio_pci *pci)
 	bool ret;
 
 	pthread_mutex_lock(&pci->irqs.lock);
-	ret = pci->irqs.mode == wanted_mode(pci);
+	ret = pci->irqs.mode == vfio_pci_irq_wanted_mode(pci);
 	pthread_mutex_unlock(&pci->irqs.lock);
 	return ret;
 }
 
-static uint32_t masked_vectors(struct vfio_pci *pci)
+static uint32_t vfio_pci_irq_masked_vectors(struct vfio_pci *pci)
 {
 	uint32_t masked = 0;
 
 	for (unsigned int i = 0; i < pci->irqs.msi_count; i++)
-		masked |= (uint32_t)msi_masked(pci, i) << i;
+		masked |= (uint32_t)vfio_pci_irq_msi_masked(pci, i) << i;
 	return masked;
 }
 
@@ -352,7 +352,7 @@ uint32_t vfio_pci_msi_pending(struct vfio_pci *pci)
 	uint32_t pending = 0, masked;
 
 	pthread_mutex_lock(&pci->irqs.lock);
-	masked = masked_vectors(pci);
+	masked = vfio_pci_irq_masked_vectors(pci);
 	for (unsigned int i = 0; i < pci->irqs.msi_count; i++)
 		fds[i] = (struct pollfd){.fd = masked >> i & 1 ? pci->irqs.msi_vectors[i]->fd : -1, .events = POLLIN};
 	if (masked && poll(fds, pci->irqs.msi_count, 0) > 0)
@@ -376,7 +376,7 @@ uint32_t vfio_pci_msi_live(struct vfio_pci *pci)
 	uint32_t live;
 
 	pthread_mutex_lock(&pci->irqs.lock);
-	live = (uint32_t)((1ull << pci->irqs.msi_count) - 1) & ~masked_vectors(pci);
+	live = (uint32_t)((1ull << pci->irqs.msi_count) - 1) & ~vfio_pci_irq_masked_vectors(pci);
 	pthread_mutex_unlock(&pci->irqs.lock);
 	return live;
 }
@@ -390,14 +390,14 @@ int vfio_pci_irq_init(struct vfio_pci *pci, struct err *err)
 	irqs->msix_fds = malloc(pci->msix_config.vectors * sizeof(int));
 	if (!irqs->msix_fds)
 		return err_sys(err, -ENOMEM, "MSI-X");
-	msix_forget(pci);
+	vfio_pci_irq_msix_forget(pci);
 	return msix_adopt(&pci->function, pci->msix_cap, &pci->msix_config, &pci->msix, err);
 }
 
 void vfio_pci_irq_done(struct vfio_pci *pci)
 {
 	pthread_mutex_lock(&pci->irqs.lock);
-	set_mode(pci, VFIO_MODE_NONE);
+	vfio_pci_irq_set_mode(pci, VFIO_MODE_NONE);
 	pthread_mutex_unlock(&pci->irqs.lock);
 	msix_destroy(take_ptr(pci->msix));
 	free(take_ptr(pci->irqs.msix_fds));
@@ -406,6 +406,6 @@ void vfio_pci_irq_done(struct vfio_pci *pci)
 void vfio_pci_irq_update(struct vfio_pci *pci)
 {
 	pthread_mutex_lock(&pci->irqs.lock);
-	set_mode(pci, wanted_mode(pci));
+	vfio_pci_irq_set_mode(pci, vfio_pci_irq_wanted_mode(pci));
 	pthread_mutex_unlock(&pci->irqs.lock);
 }

@@ -19,7 +19,7 @@ struct reset_request {
 	int32_t fds[MAX_DEVICES];
 };
 
-static bool listed(const struct reset_request *request, int fd)
+static bool vfio_pci_reset_listed(const struct reset_request *request, int fd)
 {
 	for (uint32_t i = 0; i < request->reset.count; i++)
 		if (request->fds[i] == fd)
@@ -27,7 +27,7 @@ static bool listed(const struct reset_request *request, int fd)
 	return false;
 }
 
-static int foreign(struct vfio_pci *pci, const struct vfio_pci_dependent_device *d)
+static int vfio_pci_reset_foreign(struct vfio_pci *pci, const struct vfio_pci_dependent_device *d)
 {
 	log_warn(pci->machine.log,
 		 "vfio %s: it can only be reset with its bus, and %04x:%02x:%02x.%x there is not this guest's; going on without "
@@ -37,7 +37,8 @@ static int foreign(struct vfio_pci *pci, const struct vfio_pci_dependent_device 
 
 /* 0 when all devices on the bus are this guest's, 1 when one is not, which has been said. The request then names every
  * group of them; under iommufd the kernel knows by itself. */
-static int collect_groups(struct vfio_pci *pci, const struct dependents *on_bus, struct reset_request *request)
+static int vfio_pci_reset_collect_groups(struct vfio_pci *pci, const struct dependents *on_bus,
+					 struct reset_request *request)
 {
 	bool by_group = pci->device->backend == &vfio_container_legacy;
 
@@ -46,8 +47,8 @@ static int collect_groups(struct vfio_pci *pci, const struct dependents *on_bus,
 		int fd = by_group ? vfio_legacy_group_fd(pci->device->space, (int)d->group_id) : -1;
 
 		if (by_group ? fd < 0 : d->group_id == VFIO_UAPI_DEVID_NOT_OWNED)
-			return foreign(pci, d);
-		if (by_group && !listed(request, fd))
+			return vfio_pci_reset_foreign(pci, d);
+		if (by_group && !vfio_pci_reset_listed(request, fd))
 			request->fds[request->reset.count++] = fd;
 	}
 	request->reset.argsz += request->reset.count * (uint32_t)sizeof(int32_t);
@@ -55,7 +56,7 @@ static int collect_groups(struct vfio_pci *pci, const struct dependents *on_bus,
 }
 
 /* 0; 1: it cannot be, and that has been said; -errno. */
-static int reset_bus(struct vfio_pci *pci)
+static int vfio_pci_reset_bus(struct vfio_pci *pci)
 {
 	const struct vfio_device *device = pci->device;
 	struct dependents on_bus = {.info.argsz = sizeof(on_bus)};
@@ -64,7 +65,7 @@ static int reset_bus(struct vfio_pci *pci)
 
 	if (ret < 0 || on_bus.info.count > MAX_DEVICES)
 		return ret < 0 ? ret : -E2BIG;
-	ret = collect_groups(pci, &on_bus, &request);
+	ret = vfio_pci_reset_collect_groups(pci, &on_bus, &request);
 	if (ret != 0)
 		return ret;
 	ret = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_PCI_HOT_RESET, &request);
@@ -77,7 +78,7 @@ void vfio_pci_reset(struct vfio_pci *pci)
 
 	if (pci->device->flags & VFIO_DEVICE_FLAGS_RESET)
 		return;
-	ret = reset_bus(pci);
+	ret = vfio_pci_reset_bus(pci);
 	if (ret == 0)
 		pci->reset = "bus";
 	else if (ret < 0)

@@ -13,7 +13,7 @@ struct image {
 	uint32_t msi_pending;
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int vfio_pci_state_fill(void *object, void *into, struct err *err)
 {
 	struct vfio_pci *pci = object;
 
@@ -22,7 +22,7 @@ static int fill(void *object, void *into, struct err *err)
 }
 
 /* The config space is loaded by now. */
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int vfio_pci_state_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct vfio_pci *pci = object;
 	const struct image *image = from;
@@ -44,8 +44,8 @@ static const struct state_field fields[] = {
 };
 
 static const struct state_table pci_state = {
-	.name = "vfio-pci", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "vfio-pci", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = vfio_pci_state_fill,
+	.apply = vfio_pci_state_apply,
 };
 
 int vfio_pci_save(struct vfio_pci *pci, struct state_buffer *out, struct err *err)
@@ -66,7 +66,7 @@ int vfio_pci_save(struct vfio_pci *pci, struct state_buffer *out, struct err *er
 	return err_prefix(err, ret, "vfio %s", pci->id);
 }
 
-static int write_command(struct vfio_pci *pci, uint16_t command, struct err *err)
+static int vfio_pci_state_write_command(struct vfio_pci *pci, uint16_t command, struct err *err)
 {
 	uint8_t bytes[2];
 	int ret;
@@ -76,9 +76,9 @@ static int write_command(struct vfio_pci *pci, uint16_t command, struct err *err
 	return ret < 0 ? err_sys(err, ret, "its command register") : 0;
 }
 
-static int load(struct vfio_pci *pci, const uint8_t *data, size_t len, struct err *err)
+static int vfio_pci_state_load(struct vfio_pci *pci, const uint8_t *data, size_t len, struct err *err)
 {
-	int ret = write_command(pci, PCI_COMMAND_IO | PCI_COMMAND_MEMORY, err);
+	int ret = vfio_pci_state_write_command(pci, PCI_COMMAND_IO | PCI_COMMAND_MEMORY, err);
 
 	if (ret == 0)
 		ret = state_load_first(&pci_function_state, &pci->function, &data, &len, err);
@@ -90,12 +90,12 @@ static int load(struct vfio_pci *pci, const uint8_t *data, size_t len, struct er
 		ret = err_set(err, -EBADMSG, "%zu bytes too many", len);
 	if (ret == 0 && !vfio_pci_irq_as_wanted(pci))
 		ret = err_set(err, -EIO, "the host does not give the interrupts that the guest uses");
-	return ret < 0 ? ret : write_command(pci, get_le16(pci->function.config + PCI_COMMAND), err);
+	return ret < 0 ? ret : vfio_pci_state_write_command(pci, get_le16(pci->function.config + PCI_COMMAND), err);
 }
 
 int vfio_pci_load(struct vfio_pci *pci, const void *data, size_t len, struct err *err)
 {
-	int ret = load(pci, data, len, err);
+	int ret = vfio_pci_state_load(pci, data, len, err);
 
 	return ret < 0 ? err_prefix(err, ret, "vfio %s", pci->id) : 0;
 }

@@ -8,7 +8,7 @@
 #define MAX_INFO 65536u
 
 /* Region information with its capability chain, whatever its length; to be freed. NULL without memory or sense. */
-static struct vfio_region_info *get_info(const struct vfio_device *device, uint32_t index, int *code)
+static struct vfio_region_info *vfio_region_get_info(const struct vfio_device *device, uint32_t index, int *code)
 {
 	uint32_t size = sizeof(struct vfio_region_info);
 
@@ -33,7 +33,7 @@ static struct vfio_region_info *get_info(const struct vfio_device *device, uint3
 	}
 }
 
-static const struct vfio_info_cap_header *find_cap(const struct vfio_region_info *info, uint16_t id)
+static const struct vfio_info_cap_header *vfio_region_find_cap(const struct vfio_region_info *info, uint16_t id)
 {
 	uint32_t offset = info->flags & VFIO_REGION_INFO_FLAG_CAPS ? info->cap_offset : 0;
 
@@ -51,7 +51,7 @@ static const struct vfio_info_cap_header *find_cap(const struct vfio_region_info
 	return NULL;
 }
 
-static int by_offset(const void *a, const void *b)
+static int vfio_region_by_offset(const void *a, const void *b)
 {
 	const struct vfio_area *x = a, *y = b;
 
@@ -59,14 +59,14 @@ static int by_offset(const void *a, const void *b)
 }
 
 /* Which parts can be mapped: those of the sparse capability, or all of it. */
-static void find_areas(struct vfio_region *region, const struct vfio_region_info *info)
+static void vfio_region_find_areas(struct vfio_region *region, const struct vfio_region_info *info)
 {
 	const struct vfio_region_info_cap_sparse_mmap *sparse;
 	size_t room;
 
 	if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP))
 		return;
-	sparse = (const void *)find_cap(info, VFIO_REGION_INFO_CAP_SPARSE_MMAP);
+	sparse = (const void *)vfio_region_find_cap(info, VFIO_REGION_INFO_CAP_SPARSE_MMAP);
 	if (!sparse) {
 		region->areas[0] = (struct vfio_area){.offset = 0, .size = align_up(region->size, PAGE)};
 		region->area_count = 1;
@@ -80,7 +80,7 @@ static void find_areas(struct vfio_region *region, const struct vfio_region_info
 		if (size && offset % PAGE == 0 && offset < region->size && size <= region->size - offset)
 			region->areas[region->area_count++] = (struct vfio_area){.offset = offset, .size = size};
 	}
-	qsort(region->areas, region->area_count, sizeof(region->areas[0]), by_offset);
+	qsort(region->areas, region->area_count, sizeof(region->areas[0]), vfio_region_by_offset);
 	for (size_t i = 1; i < region->area_count; i++)
 		if (region->areas[i].offset < region->areas[i - 1].offset + region->areas[i - 1].size)
 			region->area_count = i; /* overlapping ones are nonsense: what follows is trapped */
@@ -94,7 +94,7 @@ int vfio_region_get(const struct vfio_device *device, uint32_t index, struct vfi
 	*ret = (struct vfio_region){.device = device, .index = index};
 	if (index >= device->num_regions)
 		return 0;
-	info = get_info(device, index, &code);
+	info = vfio_region_get_info(device, index, &code);
 	/* A device says so of a region that its kind cannot have. */
 	if (!info && code == -EINVAL)
 		return 0;
@@ -104,7 +104,7 @@ int vfio_region_get(const struct vfio_device *device, uint32_t index, struct vfi
 	ret->size = info->size;
 	ret->offset = info->offset;
 	if (ret->size)
-		find_areas(ret, info);
+		vfio_region_find_areas(ret, info);
 	free(info);
 	return 0;
 }
@@ -137,7 +137,7 @@ void vfio_region_exclude(struct vfio_region *region, uint64_t offset, uint64_t s
 }
 
 /* Address space for an area that is aligned as its offset is, up to 1 GiB; the rest of the reservation is given back. */
-static void *reserve(const struct vfio_area *area)
+static void *vfio_region_reserve(const struct vfio_area *area)
 {
 	uint64_t align = PAGE, room;
 	char *base, *start;
@@ -164,7 +164,7 @@ void vfio_region_map(struct vfio_region *region)
 
 	for (size_t i = 0; i < region->area_count; i++) {
 		struct vfio_area *area = &region->areas[i];
-		void *at = reserve(area), *mapped;
+		void *at = vfio_region_reserve(area), *mapped;
 
 		if (!at)
 			continue;

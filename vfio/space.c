@@ -65,46 +65,47 @@ void vfio_space_untell_hypervisor(struct vfio_space *space, int fd)
 
 /* ---- Pieces ---- */
 
-static uint64_t region_end(const struct vfio_ram *ram)
+static uint64_t vfio_space_region_end(const struct vfio_ram *ram)
 {
 	return ram->region.gpa + ram->region.size;
 }
 
-static uint64_t piece_of(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
+static uint64_t vfio_space_piece_of(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
 {
 	return (gpa - ram->region.gpa) / space->piece;
 }
 
-static uint64_t piece_start(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t piece)
+static uint64_t vfio_space_piece_start(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t piece)
 {
 	return ram->region.gpa + piece * space->piece;
 }
 
 /* The end of the piece that gpa is in. */
-static uint64_t piece_end(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
+static uint64_t vfio_space_piece_end(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
 {
-	return MIN(piece_start(space, ram, piece_of(space, ram, gpa) + 1), region_end(ram));
+	return MIN(vfio_space_piece_start(space, ram, vfio_space_piece_of(space, ram, gpa) + 1),
+		   vfio_space_region_end(ram));
 }
 
-static bool is_released(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
+static bool vfio_space_is_released(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
 {
-	return ram->released && bitmap_test(ram->released, piece_of(space, ram, gpa));
+	return ram->released && bitmap_test(ram->released, vfio_space_piece_of(space, ram, gpa));
 }
 
 bool vfio_space_next_run(const struct vfio_space *space, uint64_t *gpa, uint64_t end, uint64_t *size, bool whole)
 {
 	for (size_t i = 0; i < space->ram_count; i++) {
 		const struct vfio_ram *ram = &space->ram[i];
-		uint64_t from = MAX(*gpa, ram->region.gpa), limit = MIN(end, region_end(ram)), to;
+		uint64_t from = MAX(*gpa, ram->region.gpa), limit = MIN(end, vfio_space_region_end(ram)), to;
 
-		while (from < limit && is_released(space, ram, from))
-			from = piece_end(space, ram, from);
+		while (from < limit && vfio_space_is_released(space, ram, from))
+			from = vfio_space_piece_end(space, ram, from);
 		if (from >= limit)
 			continue;
-		for (to = from; to < limit && !is_released(space, ram, to);)
-			to = piece_end(space, ram, to);
+		for (to = from; to < limit && !vfio_space_is_released(space, ram, to);)
+			to = vfio_space_piece_end(space, ram, to);
 		if (whole)
-			from = piece_start(space, ram, piece_of(space, ram, from));
+			from = vfio_space_piece_start(space, ram, vfio_space_piece_of(space, ram, from));
 		else
 			to = MIN(to, limit);
 		*gpa = from;
@@ -116,8 +117,8 @@ bool vfio_space_next_run(const struct vfio_space *space, uint64_t *gpa, uint64_t
 
 /* ---- Mapping ---- */
 
-static int explain_map(const struct vfio_space *space, const struct vfio_container *container, const struct vfio_dma *dma,
-		       int rc, struct err *err)
+static int vfio_space_explain_map(const struct vfio_space *space, const struct vfio_container *container,
+				  const struct vfio_dma *dma, int rc, struct err *err)
 {
 	uint64_t limit = space->sys->ops->locked_limit(space->sys), need = guest_memory_size(space->memory) + dma->size;
 
@@ -138,7 +139,7 @@ struct meter {
 	uint64_t begun_ns, said_ns;
 };
 
-static void meter_at(struct meter *meter, const struct log *log, uint64_t done, uint64_t total)
+static void vfio_space_meter_at(struct meter *meter, const struct log *log, uint64_t done, uint64_t total)
 {
 	uint64_t now = monotonic_ns();
 	double gib = (double)done / (double)GIB(1);
@@ -152,7 +153,8 @@ static void meter_at(struct meter *meter, const struct log *log, uint64_t done, 
 		 gib / ((double)(now - meter->begun_ns) / 1e9));
 }
 
-static void unmap_range(struct vfio_space *space, struct vfio_container *container, uint64_t gpa, uint64_t size)
+static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_container *container, uint64_t gpa,
+				   uint64_t size)
 {
 	int rc;
 
@@ -165,8 +167,8 @@ static void unmap_range(struct vfio_space *space, struct vfio_container *contain
 }
 
 /* Maps the pieces of [gpa, gpa + size) that are not released, all or none. The range is made of whole pieces. */
-static int map_range(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram, uint64_t gpa,
-		     uint64_t size, struct err *err)
+static int vfio_space_map_range(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram,
+				uint64_t gpa, uint64_t size, struct err *err)
 {
 	struct meter meter = {0};
 	uint64_t end = gpa + size, next;
@@ -179,22 +181,23 @@ static int map_range(struct vfio_space *space, struct vfio_container *container,
 				       .fd_offset = ram->region.fd_offset + offset};
 		int rc;
 
-		meter_at(&meter, space->log, at - gpa, size);
-		next = piece_end(space, ram, at);
+		vfio_space_meter_at(&meter, space->log, at - gpa, size);
+		next = vfio_space_piece_end(space, ram, at);
 		dma.size = next - at;
-		if (is_released(space, ram, at))
+		if (vfio_space_is_released(space, ram, at))
 			continue;
 		rc = container->ops->map(container, &dma);
 		if (rc < 0) {
-			unmap_range(space, container, gpa, at - gpa);
-			return explain_map(space, container, &dma, rc, err);
+			vfio_space_unmap_range(space, container, gpa, at - gpa);
+			return vfio_space_explain_map(space, container, &dma, rc, err);
 		}
 	}
 	return 0;
 }
 
 /* Finds the first byte of the region that no range holds. Without any ranges the kernel will have to say no. */
-static int check_range(const struct vfio_container *container, const struct guest_region *region, struct err *err)
+static int vfio_space_check_range(const struct vfio_container *container, const struct guest_region *region,
+				  struct err *err)
 {
 	uint64_t hole = region->gpa, last = region->gpa + region->size - 1, hole_last = last;
 
@@ -221,7 +224,7 @@ static int check_range(const struct vfio_container *container, const struct gues
 int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_container *container, struct err *err)
 {
 	for (size_t i = 0; !container->noiommu && i < space->ram_count; i++) {
-		int rc = check_range(container, &space->ram[i].region, err);
+		int rc = vfio_space_check_range(container, &space->ram[i].region, err);
 
 		if (rc < 0)
 			return rc;
@@ -229,30 +232,31 @@ int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_containe
 	return 0;
 }
 
-static int populate_begin(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, struct err *err)
+static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size,
+				     struct err *err)
 {
 	return space->sys->ops->prefault_begin(space->sys, (char *)ram->region.host + (gpa - ram->region.gpa), size,
 					       "prefault guest memory for devices", space->log, &ram->coming, err);
 }
 
-static int populate_end(struct vfio_space *space, struct vfio_ram *ram, bool wait, struct err *err)
+static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram *ram, bool wait, struct err *err)
 {
 	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->coming), wait, err);
 }
 
 /* Pinning pages that are not there yet is slow, and one after the other: bring them in first, in parallel. */
-static int populate(struct vfio_space *space, struct vfio_ram *ram, struct err *err)
+static int vfio_space_populate(struct vfio_space *space, struct vfio_ram *ram, struct err *err)
 {
 	uint64_t gpa = ram->region.gpa, size;
 	bool ahead = ram->coming;
-	int rc = ahead ? populate_end(space, ram, true, err) : 0;
+	int rc = ahead ? vfio_space_populate_end(space, ram, true, err) : 0;
 
 	for (; !ahead && !ram->populated && rc == 0; gpa += size) {
-		if (!vfio_space_next_run(space, &gpa, region_end(ram), &size, false))
+		if (!vfio_space_next_run(space, &gpa, vfio_space_region_end(ram), &size, false))
 			break;
-		rc = populate_begin(space, ram, gpa, size, err);
+		rc = vfio_space_populate_begin(space, ram, gpa, size, err);
 		if (rc == 0)
-			rc = populate_end(space, ram, true, err);
+			rc = vfio_space_populate_end(space, ram, true, err);
 	}
 	ram->populated = rc == 0;
 	return rc;
@@ -266,7 +270,7 @@ int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
 		struct vfio_ram *ram = &space->ram[i];
 
 		if (!ram->populated && !ram->released)
-			rc = populate_begin(space, ram, ram->region.gpa, ram->region.size, err);
+			rc = vfio_space_populate_begin(space, ram, ram->region.gpa, ram->region.size, err);
 	}
 	return rc;
 }
@@ -274,31 +278,32 @@ int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
 void vfio_space_populate_stop(struct vfio_space *space)
 {
 	for (size_t i = 0; i < space->ram_count; i++)
-		populate_end(space, &space->ram[i], false, NULL);
+		vfio_space_populate_end(space, &space->ram[i], false, NULL);
 }
 
-static int map_ram(struct vfio_space *space, struct vfio_container *container, struct vfio_ram *ram, struct err *err)
+static int vfio_space_map_ram(struct vfio_space *space, struct vfio_container *container, struct vfio_ram *ram,
+			      struct err *err)
 {
-	int rc = container->noiommu ? 0 : populate(space, ram, err);
+	int rc = container->noiommu ? 0 : vfio_space_populate(space, ram, err);
 
-	return rc < 0 ? rc : map_range(space, container, ram, ram->region.gpa, ram->region.size, err);
+	return rc < 0 ? rc : vfio_space_map_range(space, container, ram, ram->region.gpa, ram->region.size, err);
 }
 
-static void unmap_ram(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram)
+static void vfio_space_unmap_ram(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram)
 {
-	unmap_range(space, container, ram->region.gpa, ram->region.size);
+	vfio_space_unmap_range(space, container, ram->region.gpa, ram->region.size);
 }
 
 /* ---- Guest memory ---- */
 
-static struct vfio_space *of(struct guest_memory_listener *listener)
+static struct vfio_space *vfio_space_of(struct guest_memory_listener *listener)
 {
 	return container_of(listener, struct vfio_space, listener);
 }
 
-static void region_remove(struct guest_memory_listener *listener, const struct guest_region *region)
+static void vfio_space_region_remove(struct guest_memory_listener *listener, const struct guest_region *region)
 {
-	struct vfio_space *space = of(listener);
+	struct vfio_space *space = vfio_space_of(listener);
 	size_t i = 0;
 
 	while (i < space->ram_count && space->ram[i].region.gpa != region->gpa)
@@ -306,15 +311,16 @@ static void region_remove(struct guest_memory_listener *listener, const struct g
 	if (i == space->ram_count)
 		return;
 	for (struct vfio_container *container = space->containers; container; container = container->next)
-		unmap_ram(space, container, &space->ram[i]);
+		vfio_space_unmap_ram(space, container, &space->ram[i]);
 	free(space->ram[i].released);
 	space->ram_count--;
 	memmove(&space->ram[i], &space->ram[i + 1], (space->ram_count - i) * sizeof(space->ram[0]));
 }
 
-static int region_add(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
+static int vfio_space_region_add(struct guest_memory_listener *listener, const struct guest_region *region,
+				 struct err *err)
 {
-	struct vfio_space *space = of(listener);
+	struct vfio_space *space = vfio_space_of(listener);
 	struct vfio_container *container, *undo;
 	struct vfio_ram *ram;
 	size_t at;
@@ -323,7 +329,7 @@ static int region_add(struct guest_memory_listener *listener, const struct guest
 	if (space->ram_count == VFIO_MAX_RAM)
 		return err_set(err, -ENOSPC, "vfio: more than %d regions of guest memory", VFIO_MAX_RAM);
 	for (container = space->containers; container && rc == 0; container = container->next)
-		rc = container->noiommu ? 0 : check_range(container, region, err);
+		rc = container->noiommu ? 0 : vfio_space_check_range(container, region, err);
 	if (rc < 0)
 		return rc;
 	for (at = space->ram_count; at && space->ram[at - 1].region.gpa > region->gpa; at--)
@@ -332,11 +338,11 @@ static int region_add(struct guest_memory_listener *listener, const struct guest
 	*ram = (struct vfio_ram){.region = *region};
 	space->ram_count++;
 	for (container = space->containers; container; container = container->next) {
-		rc = map_ram(space, container, ram, err);
+		rc = vfio_space_map_ram(space, container, ram, err);
 		if (rc == 0)
 			continue;
 		for (undo = space->containers; undo != container; undo = undo->next)
-			unmap_ram(space, undo, ram);
+			vfio_space_unmap_ram(space, undo, ram);
 		space->ram_count--;
 		memmove(ram, ram + 1, (space->ram_count - at) * sizeof(*ram));
 		return rc;
@@ -344,7 +350,8 @@ static int region_add(struct guest_memory_listener *listener, const struct guest
 	return 0;
 }
 
-static const struct guest_memory_listener_ops listener_ops = {.add = region_add, .remove = region_remove};
+static const struct guest_memory_listener_ops listener_ops = {.add = vfio_space_region_add,
+							      .remove = vfio_space_region_remove};
 
 /* ---- Containers ---- */
 
@@ -355,7 +362,8 @@ void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_
 	container->range_count = count;
 }
 
-static int check_limit(const struct vfio_space *space, const struct vfio_container *container, struct err *err)
+static int vfio_space_check_limit(const struct vfio_space *space, const struct vfio_container *container,
+				  struct err *err)
 {
 	uint64_t needed = 0;
 
@@ -369,7 +377,8 @@ static int check_limit(const struct vfio_space *space, const struct vfio_contain
 		       (unsigned long long)(needed + 1024));
 }
 
-static void map_bar(struct vfio_space *space, struct vfio_container *container, const struct vfio_bar *bar)
+static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_container *container,
+				  const struct vfio_bar *bar)
 {
 	int rc = container->noiommu ? 0 : container->ops->map_bar(container, bar);
 
@@ -382,13 +391,13 @@ int vfio_space_add_container(struct vfio_space *space, struct vfio_container *co
 	int rc = vfio_space_check_ranges(space, container, err);
 
 	if (rc == 0 && !container->noiommu)
-		rc = check_limit(space, container, err);
+		rc = vfio_space_check_limit(space, container, err);
 	for (size_t i = 0; rc == 0 && i < space->ram_count; i++)
-		rc = map_ram(space, container, &space->ram[i], err);
+		rc = vfio_space_map_ram(space, container, &space->ram[i], err);
 	if (rc < 0)
 		return rc;
 	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
-		map_bar(space, container, bar);
+		vfio_space_map_bar_in(space, container, bar);
 	container->next = space->containers;
 	space->containers = container;
 	return 0;
@@ -420,7 +429,7 @@ void vfio_space_note_bars(struct vfio_space *space)
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar)
 {
 	for (struct vfio_container *container = space->containers; container; container = container->next)
-		map_bar(space, container, bar);
+		vfio_space_map_bar_in(space, container, bar);
 	bar->next = space->bars;
 	space->bars = bar;
 	vfio_space_note_bars(space);
@@ -436,21 +445,22 @@ void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)
 		return;
 	*link = bar->next;
 	for (struct vfio_container *container = space->containers; container; container = container->next)
-		unmap_range(space, container, bar->gpa, bar->size);
+		vfio_space_unmap_range(space, container, bar->gpa, bar->size);
 }
 
 /* ---- Releasing ---- */
 
 /* The region that holds all of the range, which is made of whole pieces of it; NULL with a reason otherwise. */
-static struct vfio_ram *whole_pieces(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
+static struct vfio_ram *vfio_space_whole_pieces(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
 {
 	for (size_t i = 0; size && i < space->ram_count; i++) {
 		struct vfio_ram *ram = &space->ram[i];
 
-		if (gpa < ram->region.gpa || gpa >= region_end(ram) || size > region_end(ram) - gpa)
+		if (gpa < ram->region.gpa || gpa >= vfio_space_region_end(ram) ||
+		    size > vfio_space_region_end(ram) - gpa)
 			continue;
 		if (space->granule && (gpa - ram->region.gpa) % space->granule == 0 &&
-		    (size % space->granule == 0 || gpa + size == region_end(ram)))
+		    (size % space->granule == 0 || gpa + size == vfio_space_region_end(ram)))
 			return ram;
 		err_set(err, -EBUSY, "guest memory 0x%llx-0x%llx stays: devices have it mapped in pieces of %llu KiB, and a part of one "
 			"cannot be given back", (unsigned long long)gpa, (unsigned long long)(gpa + size - 1),
@@ -461,10 +471,10 @@ static struct vfio_ram *whole_pieces(struct vfio_space *space, uint64_t gpa, uin
 	return NULL;
 }
 
-static void mark(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, bool released)
+static void vfio_space_mark(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, bool released)
 {
-	for (uint64_t at = gpa; at < gpa + size; at = piece_end(space, ram, at)) {
-		uint64_t piece = piece_of(space, ram, at);
+	for (uint64_t at = gpa; at < gpa + size; at = vfio_space_piece_end(space, ram, at)) {
+		uint64_t piece = vfio_space_piece_of(space, ram, at);
 
 		if (released)
 			bitmap_set(ram->released, piece);
@@ -474,7 +484,8 @@ static void mark(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, u
 }
 
 /* Unmaps it everywhere or nowhere. */
-static int unmap_everywhere(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, struct err *err)
+static int vfio_space_unmap_everywhere(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size,
+				       struct err *err)
 {
 	struct vfio_container *container, *undo;
 	int rc = 0;
@@ -487,10 +498,11 @@ static int unmap_everywhere(struct vfio_space *space, struct vfio_ram *ram, uint
 	if (!container)
 		return 0;
 	for (undo = space->containers; undo != container; undo = undo->next)
-		if (map_range(space, undo, ram, gpa, size, NULL) < 0)
-			log_warn(space->log, "vfio: guest memory at 0x%llx could not be mapped again", (unsigned long long)gpa);
-	return err_sys(err, -EBUSY, "guest memory 0x%llx-0x%llx stays, unmapping it failed with %s", (unsigned long long)gpa,
-		       (unsigned long long)(gpa + size - 1), strerrorname_np(-rc));
+		if (vfio_space_map_range(space, undo, ram, gpa, size, NULL) < 0)
+			log_warn(space->log, "vfio: guest memory at 0x%llx could not be mapped again",
+				 (unsigned long long)gpa);
+	return err_sys(err, -EBUSY, "guest memory 0x%llx-0x%llx stays, unmapping it failed with %s",
+		       (unsigned long long)gpa, (unsigned long long)(gpa + size - 1), strerrorname_np(-rc));
 }
 
 int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
@@ -500,17 +512,19 @@ int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, st
 
 	if (!space->containers && !space->granule)
 		return 0;
-	ram = whole_pieces(space, gpa, size, err);
+	ram = vfio_space_whole_pieces(space, gpa, size, err);
 	if (!ram)
 		return -EBUSY;
 	if (!ram->released)
-		ram->released = calloc(bitmap_longs(piece_of(space, ram, region_end(ram) - 1) + 1), sizeof(*ram->released));
+		ram->released = calloc(bitmap_longs(vfio_space_piece_of(space, ram,
+									vfio_space_region_end(ram) - 1) + 1),
+				       sizeof(*ram->released));
 	if (!ram->released)
 		return err_sys(err, -EBUSY, "guest memory 0x%llx stays", (unsigned long long)gpa);
 	vfio_tracker_keep(space, gpa, size);
-	rc = unmap_everywhere(space, ram, gpa, size, err);
+	rc = vfio_space_unmap_everywhere(space, ram, gpa, size, err);
 	if (rc == 0)
-		mark(space, ram, gpa, size, true);
+		vfio_space_mark(space, ram, gpa, size, true);
 	return rc;
 }
 
@@ -522,19 +536,19 @@ int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, st
 
 	if (!space->containers && !space->granule)
 		return 0;
-	ram = whole_pieces(space, gpa, size, err);
+	ram = vfio_space_whole_pieces(space, gpa, size, err);
 	if (!ram)
 		return -EBUSY;
-	for (uint64_t at = gpa; at < gpa + size; at = piece_end(space, ram, at))
-		if (!is_released(space, ram, at))
+	for (uint64_t at = gpa; at < gpa + size; at = vfio_space_piece_end(space, ram, at))
+		if (!vfio_space_is_released(space, ram, at))
 			return err_set(err, -EINVAL, "guest memory at 0x%llx is not released", (unsigned long long)at);
-	mark(space, ram, gpa, size, false);
+	vfio_space_mark(space, ram, gpa, size, false);
 	for (container = space->containers; container && rc == 0; container = container->next) {
-		rc = map_range(space, container, ram, gpa, size, err);
+		rc = vfio_space_map_range(space, container, ram, gpa, size, err);
 		for (undo = space->containers; rc < 0 && undo != container; undo = undo->next)
-			unmap_range(space, undo, gpa, size);
+			vfio_space_unmap_range(space, undo, gpa, size);
 	}
 	if (rc < 0)
-		mark(space, ram, gpa, size, true);
+		vfio_space_mark(space, ram, gpa, size, true);
 	return rc;
 }

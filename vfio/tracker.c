@@ -9,7 +9,7 @@
 
 static const struct dirty_source_ops source_ops;
 
-static struct vfio_device *of(struct dirty_source *source)
+static struct vfio_device *vfio_tracker_of(struct dirty_source *source)
 {
 	return container_of(source, struct vfio_device, source);
 }
@@ -28,7 +28,7 @@ void vfio_tracker_init(struct vfio_device *device, bool no_device_log)
 /* ---- The device's own log ---- */
 
 /* The spans of RAM below and above 4 GiB: devices take few ranges. */
-static void choose_ranges(const struct vfio_space *space, struct vfio_dma_log *log)
+static void vfio_tracker_choose_ranges(const struct vfio_space *space, struct vfio_dma_log *log)
 {
 	log->range_count = 0;
 	for (size_t i = 0; i < space->ram_count; i++) {
@@ -45,12 +45,12 @@ static void choose_ranges(const struct vfio_space *space, struct vfio_dma_log *l
 	}
 }
 
-static int dma_log_start(struct vfio_device *device, struct err *err)
+static int vfio_tracker_dma_log_start(struct vfio_device *device, struct err *err)
 {
 	struct vfio_device_feature_dma_logging_control control = {.page_size = PAGE};
 	int rc;
 
-	choose_ranges(device->space, &device->dma_log);
+	vfio_tracker_choose_ranges(device->space, &device->dma_log);
 	control.num_ranges = (uint32_t)device->dma_log.range_count;
 	control.ranges = (uintptr_t)device->dma_log.ranges;
 	rc = vfio_device_feature(device, VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_DMA_LOGGING_START, &control,
@@ -62,16 +62,17 @@ static int dma_log_start(struct vfio_device *device, struct err *err)
 	return 0;
 }
 
-static void dma_log_stop(struct vfio_device *device)
+static void vfio_tracker_dma_log_stop(struct vfio_device *device)
 {
 	int rc = vfio_device_feature(device, VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, NULL, 0);
 
 	device->dma_log.on = false;
 	if (rc < 0)
-		log_warn(device->log, "vfio %s: stop the device's DMA log: %s", device->host.name, strerrordesc_np(-rc));
+		log_warn(device->log, "vfio %s: stop the device's DMA log: %s", device->host.name,
+			 strerrordesc_np(-rc));
 }
 
-static int dma_log_report(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap)
+static int vfio_tracker_dma_log_report(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap)
 {
 	struct vfio_device_feature_dma_logging_report report = {
 		.iova = iova,
@@ -95,7 +96,7 @@ struct request {
 	bool last;    /* nobody will be asked again: what nobody can tell counts as written now */
 };
 
-static void set_page(const struct request *request, uint64_t page_gpa)
+static void vfio_tracker_set_page(const struct request *request, uint64_t page_gpa)
 {
 	if (page_gpa >= request->gpa && page_gpa - request->gpa < request->size)
 		bitmap_set(request->bitmap, (page_gpa - request->gpa) / PAGE);
@@ -104,7 +105,7 @@ static void set_page(const struct request *request, uint64_t page_gpa)
 }
 
 /* Within the request. */
-static void set_range(const struct request *request, uint64_t gpa, uint64_t size)
+static void vfio_tracker_set_range(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	uint64_t page = (gpa - request->gpa) / PAGE, end = page + size / PAGE;
 
@@ -116,11 +117,11 @@ static void set_range(const struct request *request, uint64_t gpa, uint64_t size
 		bitmap_set(request->bitmap, page);
 }
 
-static int ask(const struct request *request, uint64_t gpa, uint64_t size, unsigned long *bitmap)
+static int vfio_tracker_ask(const struct request *request, uint64_t gpa, uint64_t size, unsigned long *bitmap)
 {
 	struct vfio_device *device = request->device;
 
-	return device->dma_log.on ? dma_log_report(device, gpa, size, bitmap) :
+	return device->dma_log.on ? vfio_tracker_dma_log_report(device, gpa, size, bitmap) :
 				    device->backend->collect(device, gpa, size, bitmap, request->keep);
 }
 
@@ -128,28 +129,28 @@ static int ask(const struct request *request, uint64_t gpa, uint64_t size, unsig
  * Asks the tracker about one run and spreads the answer. Where bit 0 of the answer falls on a whole long of the
  * request's bitmap it is written there at once.
  */
-static int ask_run(const struct request *request, uint64_t gpa, uint64_t size)
+static int vfio_tracker_ask_run(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	uint64_t pages = size / PAGE, skip = (gpa - request->gpa) / PAGE;
 	_cleanup_(free_ptr) unsigned long *answer = NULL;
 	int rc;
 
 	if (gpa >= request->gpa && gpa + size <= request->gpa + request->size && skip % BITS_PER_LONG == 0)
-		return ask(request, gpa, size, request->bitmap + skip / BITS_PER_LONG);
+		return vfio_tracker_ask(request, gpa, size, request->bitmap + skip / BITS_PER_LONG);
 	answer = calloc(bitmap_longs(pages), sizeof(*answer));
 	if (!answer)
 		return -ENOMEM;
-	rc = ask(request, gpa, size, answer);
+	rc = vfio_tracker_ask(request, gpa, size, answer);
 	for (size_t i = 0; rc >= 0 && i < bitmap_longs(pages); i++)
 		for (unsigned long word = answer[i]; word; word &= word - 1)
-			set_page(request, gpa + (i * BITS_PER_LONG + (size_t)__builtin_ctzl(word)) * PAGE);
+			vfio_tracker_set_page(request, gpa + (i * BITS_PER_LONG + (size_t)__builtin_ctzl(word)) * PAGE);
 	return rc < 0 ? rc : 0;
 }
 
 /* ---- Collecting ---- */
 
 /* Whether the log was started for gpa, and for how many of the bytes from there on: of all that follow it knows or not. */
-static bool is_logged(const struct vfio_dma_log *log, uint64_t gpa, uint64_t *size)
+static bool vfio_tracker_is_logged(const struct vfio_dma_log *log, uint64_t gpa, uint64_t *size)
 {
 	for (size_t i = 0; i < log->range_count; i++) {
 		const struct vfio_device_feature_dma_logging_range *range = &log->ranges[i];
@@ -165,60 +166,62 @@ static bool is_logged(const struct vfio_dma_log *log, uint64_t gpa, uint64_t *si
 }
 
 /* Nobody can tell of this memory: it counts as written, at the latest opportunity. */
-static void set_untold(const struct request *request, uint64_t gpa, uint64_t size)
+static void vfio_tracker_set_untold(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	const struct dirty_set *set = request->device->space->dirty;
 
 	if (request->last || !set || !set->rounds_follow)
-		set_range(request, gpa, size);
+		vfio_tracker_set_range(request, gpa, size);
 }
 
-static void warn_of_added(struct vfio_device *device)
+static void vfio_tracker_warn_of_added(struct vfio_device *device)
 {
 	if (!device->told_uncovered)
-		log_warn(device->log, "vfio %s: memory added after its DMA log was started counts as dirty", device->host.name);
+		log_warn(device->log, "vfio %s: memory added after its DMA log was started counts as dirty",
+			 device->host.name);
 	device->told_uncovered = true;
 }
 
 /* What the log was started for is asked; memory that came later counts as written. */
-static int collect_dma_log(const struct request *request)
+static int vfio_tracker_collect_dma_log(const struct request *request)
 {
 	struct vfio_device *device = request->device;
 	uint64_t at = request->gpa, end = request->gpa + request->size, size;
 	int rc = 0;
 
 	for (; rc == 0 && vfio_space_next_run(device->space, &at, end, &size, false); at += size) {
-		if (is_logged(&device->dma_log, at, &size)) {
-			rc = ask_run(request, at, size);
+		if (vfio_tracker_is_logged(&device->dma_log, at, &size)) {
+			rc = vfio_tracker_ask_run(request, at, size);
 			continue;
 		}
-		warn_of_added(device);
-		set_untold(request, at, size);
+		vfio_tracker_warn_of_added(device);
+		vfio_tracker_set_untold(request, at, size);
 	}
 	return rc;
 }
 
-static bool uses_iommu_log(const struct vfio_device *device)
+static bool vfio_tracker_uses_iommu_log(const struct vfio_device *device)
 {
 	return device->tracking && (device->coverage == VFIO_COVERAGE_TYPE1 || device->coverage == VFIO_COVERAGE_HWPT);
 }
 
 /* Two devices whose writes are in one IOMMU log. */
-static bool share_log(const struct vfio_device *a, const struct vfio_device *b)
+static bool vfio_tracker_share_log(const struct vfio_device *a, const struct vfio_device *b)
 {
-	return uses_iommu_log(a) && uses_iommu_log(b) && a->container == b->container && a->hwpt == b->hwpt;
+	return vfio_tracker_uses_iommu_log(a) && vfio_tracker_uses_iommu_log(b) && a->container == b->container &&
+	a->hwpt == b->hwpt;
 }
 
 /* The device whose query serves all who share its log. */
-static bool asks_for_all(const struct vfio_device *device)
+static bool vfio_tracker_asks_for_all(const struct vfio_device *device)
 {
 	for (const struct vfio_device *other = device->space->devices; other && other != device; other = other->next)
-		if (share_log(other, device))
+		if (vfio_tracker_share_log(other, device))
 			return false;
 	return true;
 }
 
-static int collect_iommu(const struct request *request)
+static int vfio_tracker_collect_iommu(const struct request *request)
 {
 	struct vfio_device *device = request->device;
 	/* Type1 refuses a query that cuts a map; what it tells beside the request must not be lost. */
@@ -227,46 +230,46 @@ static int collect_iommu(const struct request *request)
 	int rc = 0;
 
 	for (; rc == 0 && vfio_space_next_run(device->space, &at, end, &size, whole); at += size)
-		rc = ask_run(request, at, size);
+		rc = vfio_tracker_ask_run(request, at, size);
 	return rc;
 }
 
-static int collect(const struct request *request)
+static int vfio_tracker_collect(const struct request *request)
 {
 	struct vfio_device *device = request->device;
 
 	if (device->dma_log.on)
-		return collect_dma_log(request);
+		return vfio_tracker_collect_dma_log(request);
 	if (device->coverage == VFIO_COVERAGE_NONE) {
-		set_untold(request, request->gpa, request->size);
+		vfio_tracker_set_untold(request, request->gpa, request->size);
 		return 0;
 	}
-	return asks_for_all(device) ? collect_iommu(request) : 0;
+	return vfio_tracker_asks_for_all(device) ? vfio_tracker_collect_iommu(request) : 0;
 }
 
 /* ---- The source ---- */
 
-static bool shares_log(const struct vfio_device *device)
+static bool vfio_tracker_shares_log(const struct vfio_device *device)
 {
 	for (const struct vfio_device *other = device->space->devices; other; other = other->next)
-		if (other != device && share_log(other, device))
+		if (other != device && vfio_tracker_share_log(other, device))
 			return true;
 	return false;
 }
 
-static void lock(struct vfio_space *space)
+static void vfio_tracker_lock(struct vfio_space *space)
 {
 	if (space->lock)
 		pthread_mutex_lock(space->lock);
 }
 
-static void unlock(struct vfio_space *space)
+static void vfio_tracker_unlock(struct vfio_space *space)
 {
 	if (space->lock)
 		pthread_mutex_unlock(space->lock);
 }
 
-static int start(struct vfio_device *device, struct err *err)
+static int vfio_tracker_start(struct vfio_device *device, struct err *err)
 {
 	int rc = 0;
 
@@ -276,8 +279,8 @@ static int start(struct vfio_device *device, struct err *err)
 		log_warn(device->log, "vfio %s: neither the device nor its IOMMU tells what it writes: all memory counts as dirty",
 			 device->host.name);
 	else if (device->coverage == VFIO_COVERAGE_DEVICE)
-		rc = dma_log_start(device, err);
-	else if (!shares_log(device))
+		rc = vfio_tracker_dma_log_start(device, err);
+	else if (!vfio_tracker_shares_log(device))
 		rc = device->backend->track(device, true);
 	if (rc < 0) {
 		device->tracking = false;
@@ -287,67 +290,72 @@ static int start(struct vfio_device *device, struct err *err)
 	return rc;
 }
 
-static int source_start(struct dirty_source *source, struct err *err)
+static int vfio_tracker_source_start(struct dirty_source *source, struct err *err)
 {
-	struct vfio_device *device = of(source);
+	struct vfio_device *device = vfio_tracker_of(source);
 	int rc;
 
-	lock(device->space);
-	rc = start(device, err);
-	unlock(device->space);
+	vfio_tracker_lock(device->space);
+	rc = vfio_tracker_start(device, err);
+	vfio_tracker_unlock(device->space);
 	return rc;
 }
 
-static void stop(struct vfio_device *device)
+static void vfio_tracker_stop(struct vfio_device *device)
 {
 	int rc = 0;
 
 	if (!device->tracking)
 		return;
 	if (device->dma_log.on)
-		dma_log_stop(device);
-	else if (device->coverage != VFIO_COVERAGE_NONE && !shares_log(device))
+		vfio_tracker_dma_log_stop(device);
+	else if (device->coverage != VFIO_COVERAGE_NONE && !vfio_tracker_shares_log(device))
 		rc = device->backend->track(device, false);
 	device->tracking = false;
 	if (rc < 0)
-		log_warn(device->log, "vfio %s: stop the dirty log of the IOMMU: %s", device->host.name, strerrordesc_np(-rc));
+		log_warn(device->log, "vfio %s: stop the dirty log of the IOMMU: %s", device->host.name,
+			 strerrordesc_np(-rc));
 }
 
-static void source_stop(struct dirty_source *source)
+static void vfio_tracker_source_stop(struct dirty_source *source)
 {
-	struct vfio_device *device = of(source);
+	struct vfio_device *device = vfio_tracker_of(source);
 
-	lock(device->space);
-	stop(device);
-	unlock(device->space);
+	vfio_tracker_lock(device->space);
+	vfio_tracker_stop(device);
+	vfio_tracker_unlock(device->space);
 }
 
-static int source_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err)
+static int vfio_tracker_source_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+				       struct err *err)
 {
-	struct request request = {.device = of(source), .gpa = gpa, .size = size, .bitmap = bitmap};
+	struct request request = {.device = vfio_tracker_of(source), .gpa = gpa, .size = size, .bitmap = bitmap};
 	int rc;
 
-	lock(request.device->space);
-	rc = collect(&request);
-	unlock(request.device->space);
-	return rc < 0 ? err_sys(err, rc, "read the dirty log (%s) of 0x%llx-0x%llx", vfio_coverage_name(request.device->coverage),
+	vfio_tracker_lock(request.device->space);
+	rc = vfio_tracker_collect(&request);
+	vfio_tracker_unlock(request.device->space);
+	return rc < 0 ? err_sys(err, rc, "read the dirty log (%s) of 0x%llx-0x%llx",
+				vfio_coverage_name(request.device->coverage),
 				(unsigned long long)gpa, (unsigned long long)(gpa + size - 1)) : 0;
 }
 
-static const struct dirty_source_ops source_ops = {.start = source_start, .stop = source_stop, .collect = source_collect};
+static const struct dirty_source_ops source_ops = {.start = vfio_tracker_source_start, .stop = vfio_tracker_source_stop,
+						   .collect = vfio_tracker_source_collect};
 
 /* ---- Keeping ---- */
 
 /* Everything that the device reports of the range goes to guest memory; all of it when the report fails. */
-static void keep_of(struct vfio_device *device, uint64_t gpa, uint64_t size, bool keep)
+static void vfio_tracker_keep_of(struct vfio_device *device, uint64_t gpa, uint64_t size, bool keep)
 {
 	_cleanup_(free_ptr) unsigned long *bitmap = calloc(bitmap_longs(size / PAGE), sizeof(*bitmap));
-	struct request request = {.device = device, .gpa = gpa, .size = size, .bitmap = bitmap, .keep = keep, .last = true};
+	struct request request = {.device = device, .gpa = gpa, .size = size, .bitmap = bitmap, .keep = keep,
+				  .last = true};
 	int rc;
 
 	if (!device->tracking)
 		return;
-	rc = bitmap ? collect(&request) : -ENOMEM;
+	rc = bitmap ? vfio_tracker_collect(&request) : -ENOMEM;
 	if (rc < 0)
 		log_warn(device->log, "vfio %s: what it wrote to 0x%llx-0x%llx is not known (%s): all of it counts as dirty",
 			 device->host.name, (unsigned long long)gpa, (unsigned long long)(gpa + size - 1),
@@ -360,23 +368,25 @@ static void keep_of(struct vfio_device *device, uint64_t gpa, uint64_t size, boo
 void vfio_tracker_keep(struct vfio_space *space, uint64_t gpa, uint64_t size)
 {
 	for (struct vfio_device *device = space->devices; device; device = device->next)
-		keep_of(device, gpa, size, true);
+		vfio_tracker_keep_of(device, gpa, size, true);
 }
 
 void vfio_tracker_flush(struct vfio_device *device)
 {
 	for (size_t i = 0; device->tracking && i < device->space->ram_count; i++)
-		keep_of(device, device->space->ram[i].region.gpa, device->space->ram[i].region.size, false);
+		vfio_tracker_keep_of(device, device->space->ram[i].region.gpa, device->space->ram[i].region.size,
+				     false);
 }
 
 /* ---- Telling ---- */
 
-static uint64_t untold(const struct vfio_device *device)
+static uint64_t vfio_tracker_untold_of(const struct vfio_device *device)
 {
 	uint64_t at = 0, size, bytes = 0;
 
 	for (; vfio_space_next_run(device->space, &at, UINT64_MAX, &size, false); at += size)
-		if (device->dma_log.on ? !is_logged(&device->dma_log, at, &size) : device->coverage == VFIO_COVERAGE_NONE)
+		if (device->dma_log.on ? !vfio_tracker_is_logged(&device->dma_log, at, &size)
+		    : device->coverage == VFIO_COVERAGE_NONE)
 			bytes += size;
 	return bytes;
 }
@@ -386,14 +396,14 @@ uint64_t vfio_tracker_untold(struct vfio_space *space, const struct vfio_device 
 	uint64_t most = 0;
 
 	*who = NULL;
-	lock(space);
+	vfio_tracker_lock(space);
 	for (const struct vfio_device *device = space->devices; device; device = device->next) {
-		uint64_t bytes = untold(device);
+		uint64_t bytes = vfio_tracker_untold_of(device);
 
 		if (bytes > most)
 			*who = device;
 		most = MAX(most, bytes);
 	}
-	unlock(space);
+	vfio_tracker_unlock(space);
 	return most;
 }

@@ -40,7 +40,7 @@ struct balloon {
 	uint32_t pfns[PFNS_AT_ONCE];
 };
 
-static struct balloon *of(struct virtio_device *device)
+static struct balloon *balloon_of(struct virtio_device *device)
 {
 	return container_of(device, struct balloon, loop.device);
 }
@@ -48,7 +48,7 @@ static struct balloon *of(struct virtio_device *device)
 /* ---- pages go back ---- */
 
 /* Private memory. EINVAL of what is whole pages means huge ones, of a size that nobody told us: whole ones then. */
-static uint64_t drop_private(char *host, uint64_t len)
+static uint64_t balloon_drop_private(char *host, uint64_t len)
 {
 	static const uint64_t page_sizes[] = {GUEST_PAGE_SIZE, MIB(2), GIB(1)};
 
@@ -67,7 +67,7 @@ static uint64_t drop_private(char *host, uint64_t len)
 }
 
 /* Gives back the whole pages in a range of guest memory; the bytes that went. */
-static uint64_t give_back(struct balloon *balloon, char *host, uint64_t len)
+static uint64_t balloon_give_back(struct balloon *balloon, char *host, uint64_t len)
 {
 	const struct guest_region *region = guest_memory_region_of(balloon->loop.device.memory, host);
 	uint64_t offset, end, gone;
@@ -82,7 +82,7 @@ static uint64_t give_back(struct balloon *balloon, char *host, uint64_t len)
 	if (balloon->release && balloon->release(balloon->release_opaque, region->gpa + offset, end - offset))
 		return 0;
 	if (region->fd < 0)
-		gone = drop_private((char *)region->host + offset, end - offset);
+		gone = balloon_drop_private((char *)region->host + offset, end - offset);
 	else
 		gone = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				 (off_t)(region->fd_offset + offset), (off_t)(end - offset)) ? 0 : end - offset;
@@ -91,7 +91,7 @@ static uint64_t give_back(struct balloon *balloon, char *host, uint64_t len)
 	return gone;
 }
 
-static int compare_pfns(const void *a, const void *b)
+static int balloon_compare_pfns(const void *a, const void *b)
 {
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
 
@@ -99,9 +99,9 @@ static int compare_pfns(const void *a, const void *b)
 }
 
 /* Sorted, so that neighbours go together; what is not memory is passed over. */
-static void give_back_pfns(struct balloon *balloon, uint32_t *pfns, size_t count)
+static void balloon_give_back_pfns(struct balloon *balloon, uint32_t *pfns, size_t count)
 {
-	qsort(pfns, count, sizeof(*pfns), compare_pfns);
+	qsort(pfns, count, sizeof(*pfns), balloon_compare_pfns);
 	for (size_t i = 0, next; i < count; i = next) {
 		uint64_t gpa = (uint64_t)pfns[i] << VIRTIO_BALLOON_PFN_SHIFT;
 		char *host = guest_memory_at(balloon->loop.device.memory, gpa, GUEST_PAGE_SIZE);
@@ -110,11 +110,11 @@ static void give_back_pfns(struct balloon *balloon, uint32_t *pfns, size_t count
 			if (!guest_memory_at(balloon->loop.device.memory, gpa, (pfns[next] - pfns[i] + 1ull) * GUEST_PAGE_SIZE))
 				break;
 		if (host)
-			give_back(balloon, host, (pfns[next - 1] - pfns[i] + 1ull) * GUEST_PAGE_SIZE);
+			balloon_give_back(balloon, host, (pfns[next - 1] - pfns[i] + 1ull) * GUEST_PAGE_SIZE);
 	}
 }
 
-static void inflate(struct balloon *balloon, const struct virtq_chain *chain)
+static void balloon_inflate(struct balloon *balloon, const struct virtq_chain *chain)
 {
 	size_t offset = 0, len;
 
@@ -124,23 +124,23 @@ static void inflate(struct balloon *balloon, const struct virtq_chain *chain)
 			break;
 		for (size_t i = 0; i < len / sizeof(uint32_t); i++)
 			balloon->pfns[i] = le32toh(balloon->pfns[i]);
-		give_back_pfns(balloon, balloon->pfns, len / sizeof(uint32_t));
+		balloon_give_back_pfns(balloon, balloon->pfns, len / sizeof(uint32_t));
 		offset += len;
 	}
 }
 
 /* Each segment is a free range of guest memory. */
-static void report(struct balloon *balloon, const struct virtq_chain *chain)
+static void balloon_report(struct balloon *balloon, const struct virtq_chain *chain)
 {
 	const struct iovec *in = chain->iov + chain->out_count;
 
 	for (unsigned int i = 0; i < chain->in_count; i++)
-		balloon->stats.reported += give_back(balloon, in[i].iov_base, in[i].iov_len);
+		balloon->stats.reported += balloon_give_back(balloon, in[i].iov_base, in[i].iov_len);
 }
 
 /* ---- statistics ---- */
 
-static void forget_stats(struct balloon *balloon)
+static void balloon_forget_stats(struct balloon *balloon)
 {
 	uint64_t reported = balloon->stats.reported;
 
@@ -149,7 +149,7 @@ static void forget_stats(struct balloon *balloon)
 	balloon->has_buffer = false;
 }
 
-static void take_stats(struct balloon *balloon, const struct virtq_chain *chain)
+static void balloon_take_stats(struct balloon *balloon, const struct virtq_chain *chain)
 {
 	static const size_t fields[] = {
 		[VIRTIO_BALLOON_S_SWAP_IN] = offsetof(struct virtio_balloon_stats, swap_in),
@@ -177,27 +177,27 @@ static void take_stats(struct balloon *balloon, const struct virtq_chain *chain)
 
 static bool balloon_serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 
 	if (vq->index == STATS && virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ)) {
 		if (balloon->has_buffer)
 			return false;
-		take_stats(balloon, chain);
+		balloon_take_stats(balloon, chain);
 		balloon->has_buffer = true;
 		balloon->buffer = chain->head;
 		return true;
 	}
 	if (vq->index == INFLATE)
-		inflate(balloon, chain);
+		balloon_inflate(balloon, chain);
 	else if (vq->index != DEFLATE && virtio_has(device, VIRTIO_BALLOON_F_REPORTING))
-		report(balloon, chain);
+		balloon_report(balloon, chain);
 	virtqueue_push_head(vq, chain->head, 0);
 	return true;
 }
 
 static void balloon_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 	const struct virtio_balloon_config config = {
 		.num_pages = htole32(balloon->target),
 		.actual = htole32(balloon->actual),
@@ -209,17 +209,17 @@ static void balloon_config_read(struct virtio_device *device, unsigned int offse
 static void balloon_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
 	if (offset == offsetof(struct virtio_balloon_config, actual) && len == 4)
-		of(device)->actual = get_le32(data);
+		balloon_of(device)->actual = get_le32(data);
 }
 
 static void balloon_reset(struct virtio_device *device)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 
 	virtio_loop_stop(device);
 	balloon->actual = 0;
 	pthread_mutex_lock(&balloon->loop.lock);
-	forget_stats(balloon);
+	balloon_forget_stats(balloon);
 	pthread_mutex_unlock(&balloon->loop.lock);
 }
 
@@ -232,9 +232,9 @@ struct image {
 	struct virtio_balloon_stats stats;
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int balloon_fill(void *object, void *into, struct err *err)
 {
-	struct balloon *balloon = of(object);
+	struct balloon *balloon = balloon_of(object);
 
 	pthread_mutex_lock(&balloon->loop.lock);
 	*(struct image *)into = (struct image){
@@ -249,9 +249,9 @@ static int fill(void *object, void *into, struct err *err)
 }
 
 /* The pages of the balloon are not there any more: memory tells of itself. */
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int balloon_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
-	struct balloon *balloon = of(object);
+	struct balloon *balloon = balloon_of(object);
 	const struct virtio_device *device = object;
 	const struct image *image = from;
 	const struct virtqueue *vq = &device->queues[STATS];
@@ -287,14 +287,14 @@ static const struct state_field state_fields[] = {
 
 static const struct state_table balloon_state = {
 	.name = "balloon", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
-	.fill = fill, .apply = apply,
+	.fill = balloon_fill, .apply = balloon_apply,
 };
 
 /* ---- its life ---- */
 
 static void balloon_destroy(struct virtio_device *device)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 
 	virtio_loop_done(&balloon->loop);
 	free(balloon);
@@ -320,7 +320,7 @@ int virtio_balloon_create(const char *id, struct guest_memory *memory, struct ev
 
 	if (!balloon)
 		return err_sys(err, -ENOMEM, "%s", id);
-	forget_stats(balloon);
+	balloon_forget_stats(balloon);
 	balloon->loop.device.class_code = CLASS_OTHER;
 	balloon->loop.device.config_size = offsetof(struct virtio_balloon_config, actual) + sizeof(uint32_t);
 	balloon->loop.device.offered = 1ull << VIRTIO_BALLOON_F_STATS_VQ | 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM |
@@ -339,7 +339,7 @@ int virtio_balloon_create(const char *id, struct guest_memory *memory, struct ev
 
 void virtio_balloon_set_release(struct virtio_device *device, virtio_balloon_release_fn *fn, void *opaque)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 
 	pthread_mutex_lock(&balloon->loop.lock);
 	balloon->release = fn;
@@ -349,7 +349,7 @@ void virtio_balloon_set_release(struct virtio_device *device, virtio_balloon_rel
 
 void virtio_balloon_set_target(struct virtio_device *device, uint64_t bytes)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 
 	pthread_mutex_lock(&device->lock);
 	balloon->target = (uint32_t)MIN(bytes >> VIRTIO_BALLOON_PFN_SHIFT, (uint64_t)UINT32_MAX);
@@ -359,7 +359,7 @@ void virtio_balloon_set_target(struct virtio_device *device, uint64_t bytes)
 
 void virtio_balloon_get_stats(struct virtio_device *device, struct virtio_balloon_stats *stats)
 {
-	struct balloon *balloon = of(device);
+	struct balloon *balloon = balloon_of(device);
 
 	pthread_mutex_lock(&device->lock);
 	pthread_mutex_lock(&balloon->loop.lock);

@@ -34,7 +34,7 @@ struct io_uring_sqe *blk_get_sqe(struct blk_queue *q)
 }
 
 /* From the best set-up flags down to none; which of them the kernel knows is told by EINVAL. */
-static int ring_init(struct io_uring *ring, unsigned int entries)
+static int blk_ring_init(struct io_uring *ring, unsigned int entries)
 {
 	static const unsigned int flags[] = {
 		IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
@@ -49,13 +49,13 @@ static int ring_init(struct io_uring *ring, unsigned int entries)
 	return ret;
 }
 
-static int queue_ring_create(struct blk_queue *q, struct err *err)
+static int blk_queue_ring_create(struct blk_queue *q, struct err *err)
 {
 	const int fds[BLK_FILES] = {
 		[BLK_FILE_DIRECT] = q->blk->file.fd,
 		[BLK_FILE_BUFFERED] = q->blk->file.buffered_fd,
 	};
-	int ret = ring_init(&q->ring, BLK_QUEUE_SIZE);
+	int ret = blk_ring_init(&q->ring, BLK_QUEUE_SIZE);
 
 	if (ret < 0)
 		return err_sys(err, ret, "%s: io_uring", q->blk->id);
@@ -65,7 +65,7 @@ static int queue_ring_create(struct blk_queue *q, struct err *err)
 }
 
 /* Kicks are polled for, once and for all: the eventfd is not read, its counter is of no interest. */
-static void kick_arm(struct blk_queue *q)
+static void blk_kick_arm(struct blk_queue *q)
 {
 	struct io_uring_sqe *sqe = blk_get_sqe(q);
 
@@ -79,7 +79,7 @@ static void kick_arm(struct blk_queue *q)
 	q->kick_armed = true;
 }
 
-static void kick_seen(struct blk_queue *q, const struct io_uring_cqe *cqe)
+static void blk_kick_seen(struct blk_queue *q, const struct io_uring_cqe *cqe)
 {
 	if (cqe->flags & IORING_CQE_F_MORE)
 		return;
@@ -92,14 +92,14 @@ static void kick_seen(struct blk_queue *q, const struct io_uring_cqe *cqe)
 
 /* ---- a queue's thread ---- */
 
-static void queue_reap(struct blk_queue *q)
+static void blk_queue_reap(struct blk_queue *q)
 {
 	struct io_uring_cqe *cqe;
 	unsigned int head, count = 0;
 
 	io_uring_for_each_cqe(&q->ring, head, cqe) {
 		if (io_uring_cqe_get_data(cqe) == KICK_DATA)
-			kick_seen(q, cqe);
+			blk_kick_seen(q, cqe);
 		else if (cqe->user_data != LIBURING_UDATA_TIMEOUT) /* liburing's own, where the kernel has no EXT_ARG */
 			blk_request_done(q, io_uring_cqe_get_data(cqe), cqe->res);
 		count++;
@@ -108,7 +108,7 @@ static void queue_reap(struct blk_queue *q)
 }
 
 /* Starts what the driver has made available, as far as there are requests; how many. */
-static unsigned int queue_take(struct blk_queue *q)
+static unsigned int blk_queue_take(struct blk_queue *q)
 {
 	unsigned int took = 0;
 	char why[80];
@@ -126,7 +126,7 @@ static unsigned int queue_take(struct blk_queue *q)
 }
 
 /* Submits what is prepared and sleeps for a while without asking for kicks. True when nothing happened. */
-static bool queue_poll(struct blk_queue *q)
+static bool blk_queue_poll(struct blk_queue *q)
 {
 	struct __kernel_timespec timeout = {.tv_nsec = (long long)blk_pace_poll_ns(&q->pace)};
 	unsigned int wanted = q->pace.goal > 1 ? MAX(q->in_flight, 1u) : 1;
@@ -136,7 +136,7 @@ static bool queue_poll(struct blk_queue *q)
 }
 
 /* Submits what is prepared and sleeps until something happens. */
-static void queue_sleep(struct blk_queue *q, bool stopping)
+static void blk_queue_sleep(struct blk_queue *q, bool stopping)
 {
 	if (!stopping && q->free && virtqueue_enable_kicks(q->vq))
 		virtqueue_disable_kicks(q->vq);
@@ -144,7 +144,7 @@ static void queue_sleep(struct blk_queue *q, bool stopping)
 		io_uring_submit_and_wait(&q->ring, 1);
 }
 
-static void *queue_main(void *opaque)
+static void *blk_queue_main(void *opaque)
 {
 	struct blk_queue *q = opaque;
 	bool stopping, quiet = false;
@@ -155,10 +155,10 @@ static void *queue_main(void *opaque)
 	io_uring_register_ring_fd(&q->ring);
 	blk_pace_init(&q->pace);
 	for (;;) {
-		queue_reap(q);
+		blk_queue_reap(q);
 		stopping = atomic_load(&q->stop);
 		before = q->in_flight;
-		took = stopping ? 0 : queue_take(q);
+		took = stopping ? 0 : blk_queue_take(q);
 		now = monotonic_ns();
 		if (took)
 			blk_pace_took(&q->pace, took, before, now);
@@ -171,19 +171,19 @@ static void *queue_main(void *opaque)
 		if (stopping && !q->in_flight)
 			break;
 		if (!q->kick_armed)
-			kick_arm(q);
+			blk_kick_arm(q);
 		if (!quiet && !stopping && q->free && (q->pace.goal > 1 || q->in_flight >= BUSY_REQUESTS))
-			quiet = queue_poll(q);
+			quiet = blk_queue_poll(q);
 		else if (took)
 			io_uring_submit_and_get_events(&q->ring);
 		else
-			queue_sleep(q, stopping);
+			blk_queue_sleep(q, stopping);
 	}
 	io_uring_unregister_ring_fd(&q->ring);
 	return NULL;
 }
 
-static void queue_stop(struct blk_queue *q)
+static void blk_queue_stop(struct blk_queue *q)
 {
 	if (!q->running)
 		return;
@@ -196,7 +196,7 @@ static void queue_stop(struct blk_queue *q)
 	q->free = NULL;
 }
 
-static int queue_start(struct blk_queue *q, struct err *err)
+static int blk_queue_start(struct blk_queue *q, struct err *err)
 {
 	unsigned int i;
 	int ret;
@@ -208,11 +208,11 @@ static int queue_start(struct blk_queue *q, struct err *err)
 		q->requests[i].next_free = q->free;
 		q->free = &q->requests[i];
 	}
-	ret = queue_ring_create(q, err);
+	ret = blk_queue_ring_create(q, err);
 	if (ret == 0) {
 		q->in_flight = q->pushed = 0;
 		atomic_store(&q->stop, false);
-		ret = thread_start(&q->thread, queue_main, q, "%.10s-q%u", q->blk->id, q->vq->index);
+		ret = thread_start(&q->thread, blk_queue_main, q, "%.10s-q%u", q->blk->id, q->vq->index);
 		q->running = ret == 0;
 		if (ret < 0) {
 			io_uring_queue_exit(&q->ring);
@@ -228,28 +228,28 @@ static int queue_start(struct blk_queue *q, struct err *err)
 
 /* ---- the device ---- */
 
-static struct blk *to_blk(struct virtio_device *device)
+static struct blk *blk_to_blk(struct virtio_device *device)
 {
 	return container_of(device, struct blk, device);
 }
 
-static void stop_queues(struct blk *blk)
+static void blk_stop_queues(struct blk *blk)
 {
 	unsigned int i;
 
 	for (i = 0; i < blk->device.queue_count; i++)
-		queue_stop(&blk->queues[i]);
+		blk_queue_stop(&blk->queues[i]);
 }
 
-static int start_queues(struct blk *blk, struct err *err)
+static int blk_start_queues(struct blk *blk, struct err *err)
 {
 	unsigned int i;
 	int ret;
 
 	for (i = 0; i < blk->device.queue_count; i++) {
-		ret = blk->device.queues[i].enabled ? queue_start(&blk->queues[i], err) : 0;
+		ret = blk->device.queues[i].enabled ? blk_queue_start(&blk->queues[i], err) : 0;
 		if (ret < 0) {
-			stop_queues(blk);
+			blk_stop_queues(blk);
 			return ret;
 		}
 	}
@@ -257,7 +257,7 @@ static int start_queues(struct blk *blk, struct err *err)
 }
 
 /* Without FLUSH the driver cannot ask for durability, so every write has it (section 5.2.6.2). */
-static void set_write_cache(struct blk *blk)
+static void blk_set_write_cache(struct blk *blk)
 {
 	bool on = virtio_has(&blk->device, VIRTIO_BLK_F_FLUSH) &&
 		  (blk->config.wce || !virtio_has(&blk->device, VIRTIO_BLK_F_CONFIG_WCE));
@@ -268,50 +268,50 @@ static void set_write_cache(struct blk *blk)
 
 static int blk_activate(struct virtio_device *device, struct err *err)
 {
-	struct blk *blk = to_blk(device);
+	struct blk *blk = blk_to_blk(device);
 
 	atomic_store(&blk->write_cache, false);
-	set_write_cache(blk);
-	return start_queues(blk, err);
+	blk_set_write_cache(blk);
+	return blk_start_queues(blk, err);
 }
 
 static void blk_reset(struct virtio_device *device)
 {
-	struct blk *blk = to_blk(device);
+	struct blk *blk = blk_to_blk(device);
 
-	stop_queues(blk);
+	blk_stop_queues(blk);
 	blk->config.wce = 1;
 }
 
 static void blk_quiesce(struct virtio_device *device)
 {
-	stop_queues(to_blk(device));
+	blk_stop_queues(blk_to_blk(device));
 }
 
 static void blk_resume(struct virtio_device *device)
 {
 	struct err err;
 
-	if (start_queues(to_blk(device), &err) < 0)
+	if (blk_start_queues(blk_to_blk(device), &err) < 0)
 		virtio_device_broken(device, err.text);
 }
 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	const struct blk *blk = to_blk(device);
+	const struct blk *blk = blk_to_blk(device);
 
 	virtio_config_copy(&blk->config, sizeof(blk->config), offset, data, len);
 }
 
 static void blk_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
-	struct blk *blk = to_blk(device);
+	struct blk *blk = blk_to_blk(device);
 
 	if (offset != offsetof(struct virtio_blk_config, wce) || len != 1)
 		return;
 	blk->config.wce = *(const uint8_t *)data & 1;
 	if (device->active)
-		set_write_cache(blk);
+		blk_set_write_cache(blk);
 }
 
 /* ---- saved state ---- */
@@ -325,9 +325,9 @@ struct image {
 	bool readonly, wce;
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int blk_fill(void *object, void *into, struct err *err)
 {
-	const struct blk *blk = to_blk(object);
+	const struct blk *blk = blk_to_blk(object);
 
 	*(struct image *)into = (struct image){
 		.sectors = blk->file.sectors,
@@ -342,9 +342,9 @@ static int fill(void *object, void *into, struct err *err)
 }
 
 /* Where the file lies on another file system here, the guest goes on with the hints that it has. */
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int blk_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
-	struct blk *blk = to_blk(object);
+	struct blk *blk = blk_to_blk(object);
 	const struct image *image = from;
 
 	if (image->sectors != blk->file.sectors)
@@ -362,7 +362,7 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	blk->config.wce = image->wce;
 	atomic_store(&blk->write_cache, false);
 	if (blk->device.active)
-		set_write_cache(blk);
+		blk_set_write_cache(blk);
 	return 0;
 }
 
@@ -377,15 +377,15 @@ static const struct state_field state_fields[] = {
 };
 
 static const struct state_table blk_state = {
-	.name = "disk", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "disk", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = blk_fill,
+	.apply = blk_apply,
 };
 
 /* ---- construction ---- */
 
 static void blk_destroy(struct virtio_device *device)
 {
-	struct blk *blk = to_blk(device);
+	struct blk *blk = blk_to_blk(device);
 
 	virtio_device_done(device);
 	blk_file_close(&blk->file);
@@ -405,7 +405,7 @@ static const struct virtio_device_ops blk_ops = {
 	.state = &blk_state,
 };
 
-static void fill_config(struct blk *blk, unsigned int queues)
+static void blk_fill_config(struct blk *blk, unsigned int queues)
 {
 	const struct blk_file *file = &blk->file;
 	struct virtio_blk_config *config = &blk->config;
@@ -434,7 +434,7 @@ static void fill_config(struct blk *blk, unsigned int queues)
 }
 
 /* A call that fails in any case tells by its error whether io_uring is there. */
-static int probe_io_uring(struct err *err)
+static int blk_probe_io_uring(struct err *err)
 {
 	struct io_uring_params params = {0};
 	int ret = io_uring_setup(0, &params);
@@ -447,8 +447,8 @@ static int probe_io_uring(struct err *err)
 	return 0;
 }
 
-static int init_device(struct blk *blk, const struct virtio_blk_options *options, struct guest_memory *memory,
-		       const struct log *log, struct err *err)
+static int blk_init_device(struct blk *blk, const struct virtio_blk_options *options, struct guest_memory *memory,
+			   const struct log *log, struct err *err)
 {
 	uint16_t sizes[VIRTIO_MAX_QUEUES];
 	unsigned int i;
@@ -456,7 +456,7 @@ static int init_device(struct blk *blk, const struct virtio_blk_options *options
 
 	for (i = 0; i < options->queues; i++)
 		sizes[i] = BLK_QUEUE_SIZE;
-	fill_config(blk, options->queues);
+	blk_fill_config(blk, options->queues);
 	ret = virtio_device_init(&blk->device, &blk_ops, blk->id, VIRTIO_ID_BLOCK, options->queues, sizes, memory, log,
 				 err);
 	if (ret < 0)
@@ -503,13 +503,13 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 	memcpy(blk->serial, serial, MIN(strlen(serial), sizeof(blk->serial)));
 	blk->file.fd = blk->file.buffered_fd = -1;
 	blk->queues = calloc(options->queues, sizeof(*blk->queues));
-	rc = blk->queues ? probe_io_uring(err) : err_sys(err, -ENOMEM, "%s", blk->id);
+	rc = blk->queues ? blk_probe_io_uring(err) : err_sys(err, -ENOMEM, "%s", blk->id);
 	if (rc < 0)
 		err_prefix(err, rc, "--disk %s", options->path);
 	else
 		rc = blk_file_open(options, log, &blk->file, err);
 	if (rc == 0)
-		rc = init_device(blk, options, memory, log, err);
+		rc = blk_init_device(blk, options, memory, log, err);
 	if (rc < 0) {
 		blk_file_close(&blk->file);
 		free(blk->queues);

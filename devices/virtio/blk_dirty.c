@@ -10,12 +10,12 @@
 #include "core/bitmap.h"
 #include "devices/virtio/blk.h"
 
-static size_t granules(const struct blk *blk)
+static size_t blk_dirty_granules(const struct blk *blk)
 {
 	return (size_t)((blk->file.sectors * BLK_SECTOR + (VIRTIO_BLK_GRANULE - 1)) / VIRTIO_BLK_GRANULE);
 }
 
-static struct blk *to_blk(struct virtio_device *disk)
+static struct blk *blk_dirty_to_blk(struct virtio_device *disk)
 {
 	return container_of(disk, struct blk, device);
 }
@@ -31,32 +31,32 @@ void blk_mark(struct blk *blk, uint64_t offset, uint64_t size)
 /* The bitmap stays until the disk goes: a queue's thread may be about to mark when tracking ends. */
 int virtio_blk_track(struct virtio_device *disk, struct err *err)
 {
-	struct blk *blk = to_blk(disk);
+	struct blk *blk = blk_dirty_to_blk(disk);
 
 	if (!blk->dirty)
-		blk->dirty = calloc(bitmap_longs(granules(blk)), sizeof(*blk->dirty));
+		blk->dirty = calloc(bitmap_longs(blk_dirty_granules(blk)), sizeof(*blk->dirty));
 	if (!blk->dirty)
 		return err_sys(err, -ENOMEM, "--disk %s", blk->id);
-	memset(blk->dirty, 0, bitmap_longs(granules(blk)) * sizeof(*blk->dirty));
+	memset(blk->dirty, 0, bitmap_longs(blk_dirty_granules(blk)) * sizeof(*blk->dirty));
 	atomic_store_explicit(&blk->tracked, true, memory_order_release);
 	return 0;
 }
 
 void virtio_blk_untrack(struct virtio_device *disk)
 {
-	atomic_store(&to_blk(disk)->tracked, false);
+	atomic_store(&blk_dirty_to_blk(disk)->tracked, false);
 }
 
 void virtio_blk_collect(struct virtio_device *disk, unsigned long *bitmap)
 {
-	struct blk *blk = to_blk(disk);
+	struct blk *blk = blk_dirty_to_blk(disk);
 
-	bitmap_take(blk->dirty, 0, granules(blk), bitmap);
+	bitmap_take(blk->dirty, 0, blk_dirty_granules(blk), bitmap);
 }
 
 void virtio_blk_image(struct virtio_device *disk, struct virtio_blk_image *ret)
 {
-	const struct blk *blk = to_blk(disk);
+	const struct blk *blk = blk_dirty_to_blk(disk);
 
 	*ret = (struct virtio_blk_image){
 		.fd = blk->file.buffered_fd, .size = blk->file.sectors * BLK_SECTOR, .readonly = blk->file.readonly,

@@ -20,7 +20,7 @@
 #define LOCK_WAIT_MS 20
 
 /* True when descriptor name of process pid is this file and holds a lock on it. */
-static bool holds_lock(const char *pid, const char *name, const struct stat *file)
+static bool blk_file_holds_lock(const char *pid, const char *name, const struct stat *file)
 {
 	char path[300], line[256];
 	struct stat st;
@@ -40,7 +40,7 @@ static bool holds_lock(const char *pid, const char *name, const struct stat *fil
 }
 
 /* Says who has the lock, "another mvmm (pid 12)". False when /proc does not show it: "another program". */
-static bool describe_holder(const struct stat *file, char *text, size_t size)
+static bool blk_file_describe_holder(const struct stat *file, char *text, size_t size)
 {
 	struct dirent *process, *entry;
 	DIR *proc = opendir("/proc"), *fds;
@@ -55,7 +55,7 @@ static bool describe_holder(const struct stat *file, char *text, size_t size)
 		snprintf(path, sizeof(path), "/proc/%.20s/fd", process->d_name);
 		fds = opendir(path);
 		while (fds && !found && (entry = readdir(fds)))
-			found = entry->d_name[0] != '.' && holds_lock(process->d_name, entry->d_name, file);
+			found = entry->d_name[0] != '.' && blk_file_holds_lock(process->d_name, entry->d_name, file);
 		if (fds)
 			closedir(fds);
 		if (!found)
@@ -76,7 +76,7 @@ static bool describe_holder(const struct stat *file, char *text, size_t size)
 }
 
 /* What a device on several hosts holds is not what one of them remembers. */
-static void forget_cache(const struct blk_file *file, const struct stat *st)
+static void blk_file_forget_cache(const struct blk_file *file, const struct stat *st)
 {
 	if (S_ISBLK(st->st_mode))
 		posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
@@ -98,12 +98,12 @@ int blk_file_lock(const struct blk_file *file, const struct log *log, const char
 				 strerrordesc_np(errno));
 			break;
 		}
-		if (describe_holder(&st, holder, sizeof(holder)) || !--tries)
+		if (blk_file_describe_holder(&st, holder, sizeof(holder)) || !--tries)
 			return err_set(err, -EBUSY,
 				       "in use by %s; stop that first, or give each machine a disk of its own", holder);
 		poll(NULL, 0, LOCK_WAIT_MS);
 	}
-	forget_cache(file, &st);
+	blk_file_forget_cache(file, &st);
 	return 0;
 }
 
@@ -120,7 +120,7 @@ void blk_file_unlock(const struct blk_file *file)
 	fcntl(file->fd, F_OFD_SETLK, &lock);
 }
 
-static int open_failed(int code, const struct blk_file *file, const char *path, struct err *err)
+static int blk_file_open_failed(int code, const struct blk_file *file, const char *path, struct err *err)
 {
 	switch (code) {
 	case -ENOENT:
@@ -128,7 +128,8 @@ static int open_failed(int code, const struct blk_file *file, const char *path, 
 	case -EACCES:
 	case -EPERM:
 		if (!file->readonly)
-			return err_set(err, code, "no right to write it; add readonly=on to only read, or change who may");
+			return err_set(err, code,
+				       "no right to write it; add readonly=on to only read, or change who may");
 		return err_set(err, code, "no right to read it; change its owner or mode, or run as a user who may");
 	case -EROFS:
 		return err_set(err, code, "it is on a read-only file system; add readonly=on");
@@ -140,7 +141,7 @@ static int open_failed(int code, const struct blk_file *file, const char *path, 
 }
 
 /* What O_DIRECT asks for: by statx where the kernel tells, else by trying. */
-static void find_alignment(struct blk_file *file)
+static void blk_file_find_alignment(struct blk_file *file)
 {
 	_cleanup_(free_ptr) void *buf = NULL;
 	uint32_t align;
@@ -162,8 +163,8 @@ static void find_alignment(struct blk_file *file)
 	file->memory_align = file->offset_align = align;
 }
 
-static int measure(struct blk_file *file, const struct stat *st, const struct log *log, const char *path,
-		   struct err *err)
+static int blk_file_measure(struct blk_file *file, const struct stat *st, const struct log *log, const char *path,
+			    struct err *err)
 {
 	uint64_t size = (uint64_t)st->st_size;
 	unsigned int physical = 0;
@@ -190,8 +191,8 @@ static int measure(struct blk_file *file, const struct stat *st, const struct lo
 	return 0;
 }
 
-static int open_and_check(const struct virtio_blk_options *options, const struct log *log, struct blk_file *file,
-			  struct err *err)
+static int blk_file_open_and_check(const struct virtio_blk_options *options, const struct log *log,
+				   struct blk_file *file, struct err *err)
 {
 	int flags = (file->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, rc;
 	const char *path = options->path;
@@ -199,14 +200,14 @@ static int open_and_check(const struct virtio_blk_options *options, const struct
 
 	/* Looked at first: to open a pipe or a terminal can wait or do harm. */
 	if (stat(path, &st))
-		return open_failed(-errno, file, path, err);
+		return blk_file_open_failed(-errno, file, path, err);
 	if (S_ISDIR(st.st_mode))
 		return err_set(err, -EISDIR, "it is a directory; name an image file or a block device");
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return err_set(err, -EINVAL, "it is neither a file nor a block device; name one of those");
 	file->fd = open(path, flags | (file->direct ? O_DIRECT : 0));
 	if (file->fd < 0)
-		return open_failed(-errno, file, path, err);
+		return blk_file_open_failed(-errno, file, path, err);
 	if (fstat(file->fd, &st))
 		return err_sys(err, -errno, "cannot look at it");
 	rc = options->unlocked ? 0 : blk_file_lock(file, log, path, err);
@@ -215,7 +216,7 @@ static int open_and_check(const struct virtio_blk_options *options, const struct
 	file->buffered_fd = file->fd;
 	file->memory_align = file->offset_align = 1;
 	if (file->direct) {
-		find_alignment(file);
+		blk_file_find_alignment(file);
 		/* By descriptor: path may be another file by now. */
 		char self[32];
 
@@ -224,14 +225,15 @@ static int open_and_check(const struct virtio_blk_options *options, const struct
 		if (file->buffered_fd < 0)
 			return err_sys(err, -errno, "cannot open it a second time, by %s", self);
 	}
-	return measure(file, &st, log, path, err);
+	return blk_file_measure(file, &st, log, path, err);
 }
 
 int blk_file_open(const struct virtio_blk_options *options, const struct log *log, struct blk_file *file,
 		  struct err *err)
 {
-	struct blk_file opened = {.fd = -1, .buffered_fd = -1, .readonly = options->readonly, .direct = options->direct};
-	int rc = open_and_check(options, log, &opened, err);
+	struct blk_file opened = {.fd = -1, .buffered_fd = -1, .readonly = options->readonly,
+				  .direct = options->direct};
+	int rc = blk_file_open_and_check(options, log, &opened, err);
 
 	if (rc) {
 		blk_file_close(&opened);

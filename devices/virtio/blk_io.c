@@ -20,7 +20,7 @@ enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO
 #define BLK_MAX_ATTEMPTS 100 /* on EAGAIN and EINTR without progress */
 #define BLK_ZERO_CHUNK KIB(256)
 
-static struct blk_request *request_get(struct blk_queue *q)
+static struct blk_request *blk_io_request_get(struct blk_queue *q)
 {
 	struct blk_request *request = q->free;
 
@@ -31,7 +31,7 @@ static struct blk_request *request_get(struct blk_queue *q)
 }
 
 /* Writes the status and gives the chain back. */
-static void request_finish(struct blk_queue *q, struct blk_request *request, uint8_t status)
+static void blk_io_request_finish(struct blk_queue *q, struct blk_request *request, uint8_t status)
 {
 	const struct iovec *in = request->iov + (request->in ? 0 : request->iov_count);
 	unsigned int in_count = request->in ? request->iov_count + 1u : 1;
@@ -51,7 +51,7 @@ static void request_finish(struct blk_queue *q, struct blk_request *request, uin
  * Fills iov with the data segments of the chain, header and status left out, and the status byte after them. Segments
  * of the other direction are left out too. False when there is no memory: then there is the status alone.
  */
-static bool request_gather(struct blk_request *request, const struct virtq_chain *chain, bool in)
+static bool blk_io_request_gather(struct blk_request *request, const struct virtq_chain *chain, bool in)
 {
 	const struct iovec *from = chain->iov + (in ? chain->out_count : 0), *last;
 	unsigned int count = in ? chain->in_count : chain->out_count, i, n = 0;
@@ -83,7 +83,7 @@ static bool request_gather(struct blk_request *request, const struct virtq_chain
 }
 
 /* O_DIRECT takes these segments at this offset. */
-static bool is_aligned(const struct blk_file *file, uint64_t offset, const struct iovec *iov, unsigned int count)
+static bool blk_io_is_aligned(const struct blk_file *file, uint64_t offset, const struct iovec *iov, unsigned int count)
 {
 	uint64_t lengths = offset, addresses = 0;
 	unsigned int i;
@@ -96,7 +96,7 @@ static bool is_aligned(const struct blk_file *file, uint64_t offset, const struc
 }
 
 /* What is left of the data segments after request->done bytes. NULL when there is no memory. */
-static const struct iovec *remaining(struct blk_request *request, unsigned int *count)
+static const struct iovec *blk_io_remaining(struct blk_request *request, unsigned int *count)
 {
 	uint64_t skip = request->done;
 	unsigned int i = 0, n = 0;
@@ -117,14 +117,14 @@ static const struct iovec *remaining(struct blk_request *request, unsigned int *
 	return request->rest;
 }
 
-static void prepare_transfer(struct blk_queue *q, struct blk_request *request, struct io_uring_sqe *sqe,
-			     const struct iovec *iov, unsigned int count)
+static void blk_io_prepare_transfer(struct blk_queue *q, struct blk_request *request, struct io_uring_sqe *sqe,
+				    const struct iovec *iov, unsigned int count)
 {
 	uint64_t offset = request->offset + request->done;
 	bool through = request->op == BLK_WRITE &&
 		       !atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed);
 
-	if (request->file == BLK_FILE_DIRECT && !is_aligned(&q->blk->file, offset, iov, count))
+	if (request->file == BLK_FILE_DIRECT && !blk_io_is_aligned(&q->blk->file, offset, iov, count))
 		request->file = BLK_FILE_BUFFERED;
 	if (count == 1 && iov->iov_len <= INT32_MAX)
 		io_uring_prep_rw(request->op == BLK_READ ? IORING_OP_READ : IORING_OP_WRITE, sqe, 0, iov->iov_base,
@@ -136,7 +136,7 @@ static void prepare_transfer(struct blk_queue *q, struct blk_request *request, s
 }
 
 /* Zeroes for the device whose file cannot be told to make them; the guest's memory is not involved. */
-static bool prepare_zero_write(struct blk_request *request, struct io_uring_sqe *sqe)
+static bool blk_io_prepare_zero_write(struct blk_request *request, struct io_uring_sqe *sqe)
 {
 	if (!request->rest)
 		request->rest = calloc(1, BLK_ZERO_CHUNK);
@@ -150,24 +150,24 @@ static bool prepare_zero_write(struct blk_request *request, struct io_uring_sqe 
 }
 
 /* Hands the request's next operation to the ring; a request that cannot be is answered with an error. */
-static void request_submit(struct blk_queue *q, struct blk_request *request)
+static void blk_io_request_submit(struct blk_queue *q, struct blk_request *request)
 {
 	const struct iovec *iov = NULL;
 	struct io_uring_sqe *sqe = NULL;
 	unsigned int count = 0;
 
 	if (request->op == BLK_READ || request->op == BLK_WRITE)
-		iov = remaining(request, &count);
+		iov = blk_io_remaining(request, &count);
 	if (iov || (request->op != BLK_READ && request->op != BLK_WRITE))
 		sqe = blk_get_sqe(q);
 	if (!sqe) {
-		request_finish(q, request, VIRTIO_BLK_S_IOERR);
+		blk_io_request_finish(q, request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	switch ((enum blk_op)request->op) {
 	case BLK_READ:
 	case BLK_WRITE:
-		prepare_transfer(q, request, sqe, iov, count);
+		blk_io_prepare_transfer(q, request, sqe, iov, count);
 		break;
 	case BLK_SYNC:
 		io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
@@ -180,7 +180,7 @@ static void request_submit(struct blk_queue *q, struct blk_request *request)
 					(off_t)request->offset, (off_t)request->size);
 		break;
 	case BLK_ZERO_WRITE:
-		if (!prepare_zero_write(request, sqe))
+		if (!blk_io_prepare_zero_write(request, sqe))
 			io_uring_prep_nop(sqe); /* gives 0, no progress: an error */
 		break;
 	}
@@ -196,16 +196,16 @@ static void request_submit(struct blk_queue *q, struct blk_request *request)
 	q->in_flight++;
 }
 
-static bool in_range(const struct blk_queue *q, uint64_t sector, uint64_t bytes)
+static bool blk_io_in_range(const struct blk_queue *q, uint64_t sector, uint64_t bytes)
 {
 	uint64_t sectors = q->blk->file.sectors;
 
 	return !(bytes % BLK_SECTOR) && sector <= sectors && bytes / BLK_SECTOR <= sectors - sector;
 }
 
-static int start_transfer(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+static int blk_io_start_transfer(struct blk_queue *q, struct blk_request *request, uint64_t sector)
 {
-	if (!in_range(q, sector, request->size))
+	if (!blk_io_in_range(q, sector, request->size))
 		return VIRTIO_BLK_S_IOERR;
 	if (request->type == VIRTIO_BLK_T_OUT && q->blk->file.readonly)
 		return VIRTIO_BLK_S_IOERR;
@@ -213,18 +213,18 @@ static int start_transfer(struct blk_queue *q, struct blk_request *request, uint
 		return VIRTIO_BLK_S_OK;
 	request->offset = sector * BLK_SECTOR;
 	request->op = request->type == VIRTIO_BLK_T_OUT ? BLK_WRITE : BLK_READ;
-	request_submit(q, request);
+	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
 
-static int start_flush(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+static int blk_io_start_flush(struct blk_queue *q, struct blk_request *request, uint64_t sector)
 {
 	request->op = BLK_SYNC;
-	request_submit(q, request);
+	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
 
-static int start_get_id(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+static int blk_io_start_get_id(struct blk_queue *q, struct blk_request *request, uint64_t sector)
 {
 	size_t at = 0, i, n;
 
@@ -238,7 +238,7 @@ static int start_get_id(struct blk_queue *q, struct blk_request *request, uint64
 }
 
 /* The operation that makes the range read as zeroes, as cheaply as the file can. */
-static enum blk_op zeroing_op(const struct blk_queue *q, const struct blk_request *request)
+static enum blk_op blk_io_zeroing_op(const struct blk_queue *q, const struct blk_request *request)
 {
 	if (request->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP && !q->no_punch)
 		return BLK_PUNCH;
@@ -246,7 +246,7 @@ static enum blk_op zeroing_op(const struct blk_queue *q, const struct blk_reques
 }
 
 /* Discard and write-zeroes: one range (max_discard_seg and max_write_zeroes_seg are 1). */
-static int start_range(struct blk_queue *q, struct blk_request *request, uint64_t sector)
+static int blk_io_start_range(struct blk_queue *q, struct blk_request *request, uint64_t sector)
 {
 	bool discard = request->type == VIRTIO_BLK_T_DISCARD;
 	uint32_t flags = discard ? 0 : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, sectors;
@@ -263,14 +263,14 @@ static int start_range(struct blk_queue *q, struct blk_request *request, uint64_
 		return VIRTIO_BLK_S_UNSUPP;
 	if (sectors > (discard ? BLK_MAX_DISCARD_SECTORS : BLK_MAX_WRITE_ZEROES_SECTORS))
 		return VIRTIO_BLK_S_IOERR;
-	if (!in_range(q, le64toh(range.sector), (uint64_t)sectors * BLK_SECTOR))
+	if (!blk_io_in_range(q, le64toh(range.sector), (uint64_t)sectors * BLK_SECTOR))
 		return VIRTIO_BLK_S_IOERR;
 	if (!sectors || (discard && q->no_punch))
 		return VIRTIO_BLK_S_OK; /* a discard is a hint */
 	request->offset = le64toh(range.sector) * BLK_SECTOR;
 	request->size = (uint64_t)sectors * BLK_SECTOR;
-	request->op = discard ? BLK_PUNCH : zeroing_op(q, request);
-	request_submit(q, request);
+	request->op = discard ? BLK_PUNCH : blk_io_zeroing_op(q, request);
+	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
 
@@ -279,9 +279,9 @@ static const struct blk_kind {
 	bool in; /* the data is for the guest to read */
 	int (*start)(struct blk_queue *q, struct blk_request *request, uint64_t sector);
 } kinds[] = {
-	{VIRTIO_BLK_T_IN, true, start_transfer},    {VIRTIO_BLK_T_OUT, false, start_transfer},
-	{VIRTIO_BLK_T_FLUSH, false, start_flush},   {VIRTIO_BLK_T_GET_ID, true, start_get_id},
-	{VIRTIO_BLK_T_DISCARD, false, start_range}, {VIRTIO_BLK_T_WRITE_ZEROES, false, start_range},
+	{VIRTIO_BLK_T_IN, true, blk_io_start_transfer},    {VIRTIO_BLK_T_OUT, false, blk_io_start_transfer},
+	{VIRTIO_BLK_T_FLUSH, false, blk_io_start_flush},   {VIRTIO_BLK_T_GET_ID, true, blk_io_start_get_id},
+	{VIRTIO_BLK_T_DISCARD, false, blk_io_start_range}, {VIRTIO_BLK_T_WRITE_ZEROES, false, blk_io_start_range},
 };
 
 int blk_request_start(struct blk_queue *q)
@@ -295,24 +295,24 @@ int blk_request_start(struct blk_queue *q)
 
 	if (!chain->in_bytes || virtq_chain_read(chain, 0, &header, sizeof(header)) < sizeof(header))
 		return -EPROTO;
-	request = request_get(q);
+	request = blk_io_request_get(q);
 	request->head = chain->head;
 	request->in_bytes = chain->in_bytes;
 	request->type = le32toh(header.type);
 	for (i = 0; i < ARRAY_SIZE(kinds) && !kind; i++)
 		if (kinds[i].type == request->type)
 			kind = &kinds[i];
-	if (!request_gather(request, chain, kind && kind->in))
+	if (!blk_io_request_gather(request, chain, kind && kind->in))
 		status = VIRTIO_BLK_S_IOERR;
 	else if (kind)
 		status = kind->start(q, request, le64toh(header.sector));
 	if (status != BLK_STARTED)
-		request_finish(q, request, (uint8_t)status);
+		blk_io_request_finish(q, request, (uint8_t)status);
 	return 0;
 }
 
 /* A transfer is done, up to a point: what comes next. */
-static int continue_transfer(struct blk_queue *q, struct blk_request *request, int result)
+static int blk_io_continue_transfer(struct blk_queue *q, struct blk_request *request, int result)
 {
 	if (result == -EINVAL && request->file == BLK_FILE_DIRECT && q->blk->file.direct)
 		request->file = BLK_FILE_BUFFERED; /* O_DIRECT asks for more than the kernel has told */
@@ -323,28 +323,28 @@ static int continue_transfer(struct blk_queue *q, struct blk_request *request, i
 	if (request->done >= request->size)
 		return VIRTIO_BLK_S_OK;
 	request->attempts = 0;
-	request_submit(q, request);
+	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
 
 /* As the last step where each write is to be on disk before it is reported. */
-static int finish_range(struct blk_queue *q, struct blk_request *request)
+static int blk_io_finish_range(struct blk_queue *q, struct blk_request *request)
 {
 	if (atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed))
 		return VIRTIO_BLK_S_OK;
 	request->op = BLK_SYNC;
 	request->attempts = 0;
-	request_submit(q, request);
+	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
 
 /* A range was punched or zeroed, or the file cannot do that (EINVAL: not at this alignment): the next best way. */
-static int continue_range(struct blk_queue *q, struct blk_request *request, int result)
+static int blk_io_continue_range(struct blk_queue *q, struct blk_request *request, int result)
 {
 	bool cannot = result == -EOPNOTSUPP || result == -EINVAL || result == -ENODEV || result == -ENOSYS;
 
 	if (result >= 0)
-		return finish_range(q, request);
+		return blk_io_finish_range(q, request);
 	if (!cannot)
 		return VIRTIO_BLK_S_IOERR;
 	if (result != -EINVAL && request->op == BLK_PUNCH)
@@ -354,7 +354,7 @@ static int continue_range(struct blk_queue *q, struct blk_request *request, int 
 	if (request->type == VIRTIO_BLK_T_DISCARD)
 		return VIRTIO_BLK_S_OK;
 	request->op = request->op == BLK_PUNCH && !q->no_zero_range ? BLK_ZERO_RANGE : BLK_ZERO_WRITE;
-	request_submit(q, request);
+	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
 
@@ -367,27 +367,27 @@ void blk_request_done(struct blk_queue *q, struct blk_request *request, int resu
 		blk_mark(q->blk, request->offset, request->size); /* whatever came of it */
 	if ((result == -EAGAIN || result == -EINTR) && request->attempts < BLK_MAX_ATTEMPTS) {
 		request->attempts++;
-		request_submit(q, request);
+		blk_io_request_submit(q, request);
 		return;
 	}
 	switch ((enum blk_op)request->op) {
 	case BLK_READ:
 	case BLK_WRITE:
-		status = continue_transfer(q, request, result);
+		status = blk_io_continue_transfer(q, request, result);
 		break;
 	case BLK_SYNC:
 		status = result < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
 		break;
 	case BLK_PUNCH:
 	case BLK_ZERO_RANGE:
-		status = continue_range(q, request, result);
+		status = blk_io_continue_range(q, request, result);
 		break;
 	case BLK_ZERO_WRITE:
-		status = continue_transfer(q, request, result);
+		status = blk_io_continue_transfer(q, request, result);
 		if (status == VIRTIO_BLK_S_OK)
-			status = finish_range(q, request);
+			status = blk_io_finish_range(q, request);
 		break;
 	}
 	if (status != BLK_STARTED)
-		request_finish(q, request, (uint8_t)status);
+		blk_io_request_finish(q, request, (uint8_t)status);
 }

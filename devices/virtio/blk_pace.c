@@ -52,7 +52,7 @@ void blk_pace_completed(struct blk_pace *pace, unsigned int count, uint64_t now)
 	pace->held += count;
 }
 
-static void grow(struct blk_pace *pace)
+static void blk_pace_grow(struct blk_pace *pace)
 {
 	if (pace->goal < pace->cap)
 		pace->goal = MIN(pace->goal * 2, pace->cap);
@@ -64,7 +64,7 @@ static void grow(struct blk_pace *pace)
 	pace->credit = 0;
 }
 
-static void shrink(struct blk_pace *pace)
+static void blk_pace_shrink(struct blk_pace *pace)
 {
 	pace->goal = pace->cap = MAX(MIN(pace->goal, pace->held) / 2, 1u);
 	if (pace->goal == 1)
@@ -73,7 +73,7 @@ static void shrink(struct blk_pace *pace)
 }
 
 /* At goal 1 nothing is held and so nothing is learned: two are tried now and then, more rarely each time in vain. */
-static void try_more(struct blk_pace *pace)
+static void blk_pace_try_more(struct blk_pace *pace)
 {
 	if (++pace->credit < pace->patience)
 		return;
@@ -94,11 +94,11 @@ bool blk_pace_interrupt(struct blk_pace *pace, bool quiet, unsigned int in_fligh
 	if (!full && !quiet && !in_flight && !overdue)
 		return false;
 	if (pace->goal == 1)
-		try_more(pace);
+		blk_pace_try_more(pace);
 	else if (quiet || in_flight)
-		shrink(pace);
+		blk_pace_shrink(pace);
 	else if (full && (pace->busy || pace->arrived > pace->told))
-		grow(pace);
+		blk_pace_grow(pace);
 	if (pace->goal == 1)
 		pace->since_ns = now;
 	pace->told = pace->held;

@@ -36,7 +36,7 @@ struct console {
 	bool complained; /* of an output error, until one works again */
 };
 
-static struct console *of(struct virtio_device *device)
+static struct console *console_of(struct virtio_device *device)
 {
 	return container_of(device, struct console, loop.device);
 }
@@ -44,7 +44,7 @@ static struct console *of(struct virtio_device *device)
 /* ---- output ---- */
 
 /* The kernel would keep what is written to a pty without a client until it is full, and then take no more. */
-static bool nobody_there(const struct console *console)
+static bool console_nobody_there(const struct console *console)
 {
 	struct pollfd pollfd = {.fd = console->out_fd};
 
@@ -52,11 +52,11 @@ static bool nobody_there(const struct console *console)
 }
 
 /* One write; the bytes that were taken, or are lost because nobody is there to take them. 0: not now. */
-static size_t put(struct console *console, const char *buf, size_t len)
+static size_t console_put(struct console *console, const char *buf, size_t len)
 {
 	ssize_t ret;
 
-	if (nobody_there(console))
+	if (console_nobody_there(console))
 		return len;
 	do
 		ret = write(console->out_fd, buf, len);
@@ -69,13 +69,14 @@ static size_t put(struct console *console, const char *buf, size_t len)
 		return 0;
 	/* EIO: the client left in between. */
 	if (errno != EIO && errno != EPIPE && !console->complained) {
-		log_warn(console->loop.device.log, "%s: output is lost: %s", console->loop.device.id, strerrordesc_np(errno));
+		log_warn(console->loop.device.log, "%s: output is lost: %s", console->loop.device.id,
+			 strerrordesc_np(errno));
 		console->complained = true;
 	}
 	return len;
 }
 
-static bool transmit(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
+static bool console_transmit(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	size_t skip = console->sent, end = skip + BYTES_A_CHAIN;
 
@@ -83,7 +84,7 @@ static bool transmit(struct console *console, struct virtqueue *vq, const struct
 		const struct iovec *iov = &chain->iov[i];
 
 		while (skip < iov->iov_len) {
-			size_t step = put(console, (char *)iov->iov_base + skip, iov->iov_len - skip);
+			size_t step = console_put(console, (char *)iov->iov_base + skip, iov->iov_len - skip);
 
 			if (!step)
 				return false;
@@ -103,7 +104,7 @@ static bool transmit(struct console *console, struct virtqueue *vq, const struct
 
 /* ---- input ---- */
 
-static bool receive(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
+static bool console_receive(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	ssize_t got = 0;
 
@@ -120,11 +121,12 @@ static bool receive(struct console *console, struct virtqueue *vq, const struct 
 
 static bool console_serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
 {
-	return vq->index == TRANSMIT ? transmit(of(device), vq, chain) : receive(of(device), vq, chain);
+	return vq->index == TRANSMIT ? console_transmit(console_of(device), vq, chain)
+	: console_receive(console_of(device), vq, chain);
 }
 
 /* One of the descriptors is ready again. */
-static void ready(void *opaque, uint32_t events)
+static void console_ready(void *opaque, uint32_t events)
 {
 	struct console *console = opaque;
 
@@ -138,7 +140,7 @@ static void ready(void *opaque, uint32_t events)
 /* ---- the device ---- */
 
 /* Nothing where there is no terminal. */
-static struct winsize terminal_size(const struct console *console)
+static struct winsize console_terminal_size(const struct console *console)
 {
 	struct winsize size;
 
@@ -147,8 +149,8 @@ static struct winsize terminal_size(const struct console *console)
 
 static void console_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	struct console *console = of(device);
-	struct winsize size = terminal_size(console);
+	struct console *console = console_of(device);
+	struct winsize size = console_terminal_size(console);
 	const struct virtio_console_config config = {.cols = htole16(size.ws_col), .rows = htole16(size.ws_row)};
 
 	console->cols = size.ws_col;
@@ -159,26 +161,26 @@ static void console_config_read(struct virtio_device *device, unsigned int offse
 /* Emergency write: a character that has no time for a queue. */
 static void console_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
-	struct console *console = of(device);
+	struct console *console = console_of(device);
 
 	if (offset != offsetof(struct virtio_console_config, emerg_wr))
 		return;
 	pthread_mutex_lock(&console->loop.lock);
-	put(console, data, 1);
+	console_put(console, data, 1);
 	pthread_mutex_unlock(&console->loop.lock);
 }
 
 static int console_activate(struct virtio_device *device, struct err *err)
 {
-	of(device)->sent = 0;
+	console_of(device)->sent = 0;
 	return virtio_loop_activate(device, err);
 }
 
 /* The terminal may be another one than before, on another host. */
 static void console_resume(struct virtio_device *device)
 {
-	struct console *console = of(device);
-	struct winsize size = terminal_size(console);
+	struct console *console = console_of(device);
+	struct winsize size = console_terminal_size(console);
 
 	virtio_loop_start(device);
 	if (virtio_has(device, VIRTIO_CONSOLE_F_SIZE) && (size.ws_col != console->cols || size.ws_row != console->rows))
@@ -192,17 +194,17 @@ struct image {
 	uint64_t sent;
 };
 
-static int fill(void *object, void *into, struct err *err)
+static int console_fill(void *object, void *into, struct err *err)
 {
-	struct console *console = of(object);
+	struct console *console = console_of(object);
 
 	*(struct image *)into = (struct image){console->cols, console->rows, console->sent};
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int console_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
-	struct console *console = of(object);
+	struct console *console = console_of(object);
 	const struct image *image = from;
 
 	if (image->sent > UINT32_MAX)
@@ -221,12 +223,12 @@ static const struct state_field state_fields[] = {
 
 static const struct state_table console_state = {
 	.name = "console", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
-	.fill = fill, .apply = apply,
+	.fill = console_fill, .apply = console_apply,
 };
 
 /* ---- its life ---- */
 
-static void remove_sources(void *opaque)
+static void console_remove_sources(void *opaque)
 {
 	struct console *console = opaque;
 
@@ -236,10 +238,10 @@ static void remove_sources(void *opaque)
 
 static void console_destroy(struct virtio_device *device)
 {
-	struct console *console = of(device);
+	struct console *console = console_of(device);
 
 	if (console->loop.loop)
-		event_loop_call(console->loop.loop, remove_sources, console);
+		event_loop_call(console->loop.loop, console_remove_sources, console);
 	virtio_loop_done(&console->loop);
 	if (console->in_fd == console->out_fd)
 		console->in_fd = -1;
@@ -260,7 +262,7 @@ static const struct virtio_device_ops console_ops = {
 };
 
 /* Regular files are always ready and cannot be watched. */
-static int watch(struct console *console, int fd, uint32_t events, struct event_source **ret, struct err *err)
+static int console_watch(struct console *console, int fd, uint32_t events, struct event_source **ret, struct err *err)
 {
 	int flags, code;
 
@@ -269,11 +271,11 @@ static int watch(struct console *console, int fd, uint32_t events, struct event_
 	flags = fcntl(fd, F_GETFL);
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return err_sys(err, -errno, "%s: descriptor %d", console->loop.device.id, fd);
-	code = event_loop_watch(console->loop.loop, fd, events | EPOLLET, ready, console, ret, err);
+	code = event_loop_watch(console->loop.loop, fd, events | EPOLLET, console_ready, console, ret, err);
 	return code == -EPERM ? 0 : code;
 }
 
-static int set_up(struct console *console, struct event_loop *loop, struct err *err)
+static int console_set_up(struct console *console, struct event_loop *loop, struct err *err)
 {
 	bool same = console->in_fd == console->out_fd;
 	int ret = virtio_loop_watch(&console->loop, loop, console_serve, err);
@@ -283,9 +285,10 @@ static int set_up(struct console *console, struct event_loop *loop, struct err *
 	console->pty = peer >= 0;
 	fd_close(&peer);
 	if (ret == 0 && !same)
-		ret = watch(console, console->in_fd, EPOLLIN, &console->in_source, err);
+		ret = console_watch(console, console->in_fd, EPOLLIN, &console->in_source, err);
 	if (ret == 0)
-		ret = watch(console, console->out_fd, EPOLLOUT | (same ? EPOLLIN : 0), &console->out_source, err);
+		ret = console_watch(console, console->out_fd, EPOLLOUT | (same ? EPOLLIN : 0), &console->out_source,
+				    err);
 	return ret;
 }
 
@@ -305,10 +308,10 @@ int virtio_console_create(const char *id, int *in_fd, int *out_fd, struct guest_
 	/* Size, even if it is none: a guest keeps the features that it began with where there is another terminal. */
 	console->loop.device.offered = 1ull << VIRTIO_CONSOLE_F_EMERG_WRITE | 1ull << VIRTIO_CONSOLE_F_SIZE;
 	*in_fd = *out_fd = -1;
-	code = virtio_device_init(&console->loop.device, &console_ops, id, VIRTIO_ID_CONSOLE, QUEUES, sizes, memory, log,
-				  err);
+	code = virtio_device_init(&console->loop.device, &console_ops, id, VIRTIO_ID_CONSOLE, QUEUES, sizes, memory,
+				  log, err);
 	if (code == 0)
-		code = set_up(console, loop, err);
+		code = console_set_up(console, loop, err);
 	if (code < 0) {
 		console_destroy(&console->loop.device);
 		return code;

@@ -10,14 +10,14 @@
 
 #include <stdio.h>
 
-static struct net_device *to_net(struct virtio_device *device)
+static struct net_device *net_to_net(struct virtio_device *device)
 {
 	return container_of(device, struct net_device, virtio);
 }
 
-static void config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+static void net_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	struct net_device *net = to_net(device);
+	struct net_device *net = net_to_net(device);
 	struct virtio_net_config config;
 
 	pthread_mutex_lock(&net->config_lock);
@@ -46,7 +46,7 @@ void net_link_down(struct net_device *net)
 	net->virtio.transport->notify_config(&net->virtio);
 }
 
-static int start_pair(struct net_device *net, unsigned int index, struct err *err)
+static int net_start_pair(struct net_device *net, unsigned int index, struct err *err)
 {
 	int ret = 0;
 
@@ -61,7 +61,7 @@ static int start_pair(struct net_device *net, unsigned int index, struct err *er
 				  : net_pair_start(net, index, &net->pairs[index], err);
 }
 
-static void stop_pair(struct net_device *net, unsigned int index)
+static void net_stop_pair(struct net_device *net, unsigned int index)
 {
 	if (net->vhosts[index])
 		net_vhost_stop(net, index);
@@ -72,7 +72,7 @@ static void stop_pair(struct net_device *net, unsigned int index)
 int net_start_pairs(struct net_device *net, unsigned int index, struct err *err)
 {
 	for (unsigned int i = index; i < net->pairs_used; i++) {
-		int ret = start_pair(net, i, err);
+		int ret = net_start_pair(net, i, err);
 
 		if (ret < 0) {
 			net_stop_pairs(net, index);
@@ -85,11 +85,11 @@ int net_start_pairs(struct net_device *net, unsigned int index, struct err *err)
 void net_stop_pairs(struct net_device *net, unsigned int index)
 {
 	for (unsigned int i = index; i < net->backend->pairs; i++)
-		stop_pair(net, i);
+		net_stop_pair(net, i);
 }
 
 /* Packets of a pair that is not in use must not wait there for a reader. */
-static void park_pairs(struct net_device *net, unsigned int index)
+static void net_park_pairs(struct net_device *net, unsigned int index)
 {
 	if (!net->backend->ops->set_pair)
 		return;
@@ -97,7 +97,7 @@ static void park_pairs(struct net_device *net, unsigned int index)
 		net->backend->ops->set_pair(net->backend, i, false);
 }
 
-static int start(struct net_device *net, struct err *err)
+static int net_start(struct net_device *net, struct err *err)
 {
 	int ret = net_start_pairs(net, 0, err);
 
@@ -109,15 +109,15 @@ static int start(struct net_device *net, struct err *err)
 	return ret;
 }
 
-static void stop(struct net_device *net)
+static void net_stop(struct net_device *net)
 {
 	net_ctrl_stop(net);
 	net_stop_pairs(net, 0);
 }
 
-static int activate(struct virtio_device *device, struct err *err)
+static int net_activate(struct virtio_device *device, struct err *err)
 {
-	struct net_device *net = to_net(device);
+	struct net_device *net = net_to_net(device);
 	int ret;
 
 	net->pairs_used = 1;
@@ -125,27 +125,27 @@ static int activate(struct virtio_device *device, struct err *err)
 	ret = net->backend->ops->set_offloads(net->backend, net->offloads);
 	if (ret < 0)
 		return err_sys(err, ret, "%s: offloads of the backend", net->virtio.id);
-	return start(net, err);
+	return net_start(net, err);
 }
 
-static void reset(struct virtio_device *device)
+static void net_reset(struct virtio_device *device)
 {
-	struct net_device *net = to_net(device);
+	struct net_device *net = net_to_net(device);
 
-	stop(net);
+	net_stop(net);
 	net->loaded = net->link_changed = false;
-	park_pairs(net, 1);
+	net_park_pairs(net, 1);
 	net->backend->ops->set_offloads(net->backend, 0);
 }
 
-static void quiesce(struct virtio_device *device)
+static void net_quiesce(struct virtio_device *device)
 {
-	stop(to_net(device));
+	net_stop(net_to_net(device));
 }
 
-static void resume(struct virtio_device *device)
+static void net_resume(struct virtio_device *device)
 {
-	struct net_device *net = to_net(device);
+	struct net_device *net = net_to_net(device);
 	struct err err;
 
 	if (net->loaded)
@@ -153,15 +153,15 @@ static void resume(struct virtio_device *device)
 	if (net->link_changed)
 		virtio_device_config_changed(device);
 	net->loaded = net->link_changed = false;
-	if (start(net, &err) < 0) {
+	if (net_start(net, &err) < 0) {
 		log_error(device->log, "%s", err.text);
 		virtio_device_broken(device, "it could not be started again");
 	}
 }
 
-static void destroy(struct virtio_device *device)
+static void net_destroy(struct virtio_device *device)
 {
-	struct net_device *net = to_net(device);
+	struct net_device *net = net_to_net(device);
 
 	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
 		vhost_close(net->vhosts[i]);
@@ -173,12 +173,12 @@ static void destroy(struct virtio_device *device)
 }
 
 static const struct virtio_device_ops net_ops = {
-	.config_read = config_read,
-	.activate = activate,
-	.reset = reset,
-	.quiesce = quiesce,
-	.resume = resume,
-	.destroy = destroy,
+	.config_read = net_config_read,
+	.activate = net_activate,
+	.reset = net_reset,
+	.quiesce = net_quiesce,
+	.resume = net_resume,
+	.destroy = net_destroy,
 	.state = &net_state,
 };
 
@@ -197,7 +197,7 @@ void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id)
 		mac[i] = (uint8_t)(hash >> (8 * (i - 1)));
 }
 
-static int fill_config(struct net_device *net, const struct virtio_net_options *options, struct err *err)
+static int net_fill_config(struct net_device *net, const struct virtio_net_options *options, struct err *err)
 {
 	static const uint8_t none[6];
 
@@ -213,7 +213,7 @@ static int fill_config(struct net_device *net, const struct virtio_net_options *
 	return 0;
 }
 
-static uint64_t offered(const struct net_backend *backend)
+static uint64_t net_offered(const struct net_backend *backend)
 {
 	uint64_t features = backend->features | NET_BIT(VIRTIO_NET_F_MAC) | NET_BIT(VIRTIO_NET_F_STATUS) |
 			    NET_BIT(VIRTIO_NET_F_MRG_RXBUF) | NET_BIT(VIRTIO_NET_F_CTRL_VQ) |
@@ -228,8 +228,8 @@ static uint64_t offered(const struct net_backend *backend)
 	return features;
 }
 
-static int init(struct net_device *net, const struct virtio_net_options *options, struct guest_memory *memory,
-		const struct log *log, struct err *err)
+static int net_init(struct net_device *net, const struct virtio_net_options *options, struct guest_memory *memory,
+		    const struct log *log, struct err *err)
 {
 	uint16_t sizes[2 * NET_MAX_PAIRS + 1];
 	unsigned int queues = 2 * net->backend->pairs + 1;
@@ -240,13 +240,13 @@ static int init(struct net_device *net, const struct virtio_net_options *options
 	ret = virtio_device_init(&net->virtio, &net_ops, options->id, VIRTIO_ID_NET, queues, sizes, memory, log, err);
 	if (ret < 0)
 		return ret;
-	ret = fill_config(net, options, err);
+	ret = net_fill_config(net, options, err);
 	if (ret < 0)
 		return ret;
 	net->virtio.class_code = 0x020000; /* Ethernet controller */
 	net->virtio.config_size = offsetof(struct virtio_net_config, speed);
-	net->virtio.offered |= offered(net->backend);
-	park_pairs(net, 1);
+	net->virtio.offered |= net_offered(net->backend);
+	net_park_pairs(net, 1);
 	return options->vhost ? net_vhost_open(net, options->dirty, err) : 0;
 }
 
@@ -260,10 +260,10 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 		return err_sys(err, -ENOMEM, "virtio-net");
 	pthread_mutex_init(&net->config_lock, NULL);
 	net->backend = backend;
-	code = init(net, options, memory, log, err);
+	code = net_init(net, options, memory, log, err);
 	if (code < 0) {
 		net->backend = NULL; /* stays the caller's */
-		destroy(&net->virtio);
+		net_destroy(&net->virtio);
 		return code;
 	}
 	*ret = &net->virtio;

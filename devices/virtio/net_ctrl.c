@@ -21,12 +21,12 @@ struct command {
 	bool (*run)(struct net_device *net, const uint8_t *data);
 };
 
-static bool agree(struct net_device *net, const uint8_t *data)
+static bool net_ctrl_agree(struct net_device *net, const uint8_t *data)
 {
 	return true;
 }
 
-static bool set_mac(struct net_device *net, const uint8_t *data)
+static bool net_ctrl_set_mac(struct net_device *net, const uint8_t *data)
 {
 	if (data[0] & 1)
 		return false;
@@ -36,7 +36,7 @@ static bool set_mac(struct net_device *net, const uint8_t *data)
 	return true;
 }
 
-static bool set_pairs(struct net_device *net, const uint8_t *data)
+static bool net_ctrl_set_pairs(struct net_device *net, const uint8_t *data)
 {
 	unsigned int wanted = get_le16(data), before = net->pairs_used;
 	struct err err;
@@ -56,7 +56,7 @@ static bool set_pairs(struct net_device *net, const uint8_t *data)
 	return wanted == get_le16(data);
 }
 
-static bool set_offloads(struct net_device *net, const uint8_t *data)
+static bool net_ctrl_set_offloads(struct net_device *net, const uint8_t *data)
 {
 	uint64_t offloads = get_le64(data);
 
@@ -68,16 +68,16 @@ static bool set_offloads(struct net_device *net, const uint8_t *data)
 }
 
 static const struct command commands[] = {
-	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_F_CTRL_RX, 1, agree},
-	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_F_CTRL_RX, 1, agree},
-	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_F_CTRL_RX, 8, agree},
-	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_F_CTRL_MAC_ADDR, 6, set_mac},
-	{VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_F_MQ, 2, set_pairs},
+	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_F_CTRL_RX, 1, net_ctrl_agree},
+	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_F_CTRL_RX, 1, net_ctrl_agree},
+	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_F_CTRL_RX, 8, net_ctrl_agree},
+	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_F_CTRL_MAC_ADDR, 6, net_ctrl_set_mac},
+	{VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_F_MQ, 2, net_ctrl_set_pairs},
 	{VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, 8,
-	 set_offloads},
+	 net_ctrl_set_offloads},
 };
 
-static uint8_t answer(struct net_device *net, const struct virtq_chain *chain)
+static uint8_t net_ctrl_answer(struct net_device *net, const struct virtq_chain *chain)
 {
 	uint8_t request[2 + MAX_DATA] = {0};
 	size_t len = virtq_chain_read(chain, 0, request, sizeof(request));
@@ -92,17 +92,17 @@ static uint8_t answer(struct net_device *net, const struct virtq_chain *chain)
 	return VIRTIO_NET_ERR;
 }
 
-static struct virtqueue *ctrl_queue(struct net_device *net)
+static struct virtqueue *net_ctrl_queue(struct net_device *net)
 {
 	unsigned int pairs = virtio_has(&net->virtio, VIRTIO_NET_F_MQ) ? net->backend->pairs : 1;
 
 	return &net->virtio.queues[2 * pairs];
 }
 
-static void kicked(void *opaque, uint32_t events)
+static void net_ctrl_kicked(void *opaque, uint32_t events)
 {
 	struct net_device *net = opaque;
-	struct virtqueue *vq = ctrl_queue(net);
+	struct virtqueue *vq = net_ctrl_queue(net);
 	_cleanup_(free_ptr) struct virtq_chain *chain = malloc(sizeof(*chain));
 
 	if (!chain)
@@ -117,14 +117,14 @@ static void kicked(void *opaque, uint32_t events)
 				virtio_device_broken(&net->virtio, "a control command is too short");
 				return;
 			}
-			ack = answer(net, chain);
+			ack = net_ctrl_answer(net, chain);
 			virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &ack, sizeof(ack)));
 			virtqueue_notify(vq);
 		}
 	} while (virtqueue_enable_kicks(vq));
 }
 
-static void vhost_failed(void *opaque, uint32_t events)
+static void net_ctrl_vhost_failed(void *opaque, uint32_t events)
 {
 	struct net_device *net = opaque;
 
@@ -133,7 +133,7 @@ static void vhost_failed(void *opaque, uint32_t events)
 			virtio_device_broken(&net->virtio, "vhost-net found nonsense in a queue");
 }
 
-static int watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
+static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
 {
 	struct event_source *source; /* goes with the loop */
 
@@ -142,7 +142,7 @@ static int watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
 
 int net_ctrl_start(struct net_device *net, struct err *err)
 {
-	struct virtqueue *vq = ctrl_queue(net);
+	struct virtqueue *vq = net_ctrl_queue(net);
 	bool wanted = virtio_has(&net->virtio, VIRTIO_NET_F_CTRL_VQ) && vq->enabled;
 	char name[16];
 	int ret;
@@ -153,9 +153,9 @@ int net_ctrl_start(struct net_device *net, struct err *err)
 	if (ret < 0)
 		return ret;
 	if (wanted)
-		ret = watch(net, vq->kick_fd, kicked, err);
+		ret = net_ctrl_watch(net, vq->kick_fd, net_ctrl_kicked, err);
 	for (unsigned int i = 0; ret == 0 && i < net->backend->pairs && net->vhosts[i]; i++)
-		ret = watch(net, vhost_error_fd(net->vhosts[i]), vhost_failed, err);
+		ret = net_ctrl_watch(net, vhost_error_fd(net->vhosts[i]), net_ctrl_vhost_failed, err);
 	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
 	ret = ret ?: event_loop_start(net->ctrl_loop, name, err);
 	if (ret < 0) {

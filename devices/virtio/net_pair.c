@@ -56,13 +56,13 @@ struct net_pair {
 };
 
 /* Never again a pop from this queue until the driver has reset the device. */
-static void give_up(struct net_pair *pair, struct virtqueue *vq, const char *why)
+static void net_pair_give_up(struct net_pair *pair, struct virtqueue *vq, const char *why)
 {
 	vq->broken = true;
 	virtio_device_broken(&pair->net->virtio, why);
 }
 
-static void lost_backend(struct net_pair *pair)
+static void net_pair_lost_backend(struct net_pair *pair)
 {
 	pair->gone = true;
 	pair->readable = false;
@@ -72,7 +72,7 @@ static void lost_backend(struct net_pair *pair)
 /* ---- from the guest ---- */
 
 /* More segments than a system call takes: through the spare buffer. */
-static int send_flat(struct net_pair *pair)
+static int net_pair_send_flat(struct net_pair *pair)
 {
 	struct iovec flat = {.iov_base = pair->spare};
 
@@ -82,7 +82,7 @@ static int send_flat(struct net_pair *pair)
 	return pair->backend->ops->send(pair->backend, pair->index, &flat, 1, flat.iov_len);
 }
 
-static int send_chain(struct net_pair *pair)
+static int net_pair_send_chain(struct net_pair *pair)
 {
 	const struct virtq_chain *chain = &pair->chain;
 	int ret;
@@ -90,30 +90,30 @@ static int send_chain(struct net_pair *pair)
 	if (pair->gone || chain->out_bytes == NET_HDR_SIZE)
 		return 0;
 	if (chain->out_count > NET_IOV_MAX - 1) /* the backend may need one for itself */
-		ret = send_flat(pair);
+		ret = net_pair_send_flat(pair);
 	else
 		ret = pair->backend->ops->send(pair->backend, pair->index, chain->iov, chain->out_count,
 					       chain->out_bytes);
 	if (ret == -EPIPE)
-		lost_backend(pair);
+		net_pair_lost_backend(pair);
 	pair->flush = ret == 1;
 	return ret == -EAGAIN ? ret : 0;
 }
 
 /* False when the backend still has the rest of a packet to send. */
-static bool flushed(struct net_pair *pair)
+static bool net_pair_flushed(struct net_pair *pair)
 {
 	int ret = pair->flush && !pair->gone ? pair->backend->ops->flush(pair->backend, pair->index) : 0;
 
 	if (ret == -EPIPE)
-		lost_backend(pair);
+		net_pair_lost_backend(pair);
 	pair->writable = ret != -EAGAIN;
 	pair->flush = ret == -EAGAIN;
 	return !pair->flush;
 }
 
 /* True when there is more to do right away. */
-static bool transmit(struct net_pair *pair)
+static bool net_pair_transmit(struct net_pair *pair)
 {
 	unsigned int count = 0;
 	int got = 1;
@@ -121,13 +121,13 @@ static bool transmit(struct net_pair *pair)
 	if (!pair->writable || pair->tx->broken)
 		return false;
 	virtqueue_disable_kicks(pair->tx);
-	while (count < ROUND && flushed(pair) && (got = virtqueue_pop(pair->tx, &pair->chain)) > 0) {
+	while (count < ROUND && net_pair_flushed(pair) && (got = virtqueue_pop(pair->tx, &pair->chain)) > 0) {
 		if (pair->chain.out_bytes < NET_HDR_SIZE) {
-			give_up(pair, pair->tx, "a packet to send is shorter than its header");
+			net_pair_give_up(pair, pair->tx, "a packet to send is shorter than its header");
 			got = -EPROTO;
 			break;
 		}
-		if (send_chain(pair) == -EAGAIN) {
+		if (net_pair_send_chain(pair) == -EAGAIN) {
 			virtqueue_unpop(pair->tx);
 			pair->writable = false;
 			break;
@@ -145,7 +145,7 @@ static bool transmit(struct net_pair *pair)
 /* ---- to the guest ---- */
 
 /* Moves the window to the front of its arrays when the next chain might not fit behind it. */
-static void make_room(struct net_pair *pair)
+static void net_pair_make_room(struct net_pair *pair)
 {
 	if (pair->first_segment + pair->segments + NET_IOV_MAX > 2 * NET_IOV_MAX) {
 		memmove(pair->segment, pair->segment + pair->first_segment, pair->segments * sizeof(pair->segment[0]));
@@ -158,7 +158,7 @@ static void make_room(struct net_pair *pair)
 }
 
 /* Takes one chain into the window: 1, 0 when there is none or it does not fit, -EPROTO. */
-static int gather_one(struct net_pair *pair)
+static int net_pair_gather_one(struct net_pair *pair)
 {
 	struct virtq_chain *chain = &pair->chain;
 	struct rx_buffer *buffer;
@@ -168,14 +168,14 @@ static int gather_one(struct net_pair *pair)
 	if (got <= 0)
 		return got;
 	if (chain->in_bytes < NET_HDR_SIZE) {
-		give_up(pair, pair->rx, "a receive buffer is shorter than a packet's header");
+		net_pair_give_up(pair, pair->rx, "a receive buffer is shorter than a packet's header");
 		return -EPROTO;
 	}
 	if (chain->in_count > room && pair->buffers) {
 		virtqueue_unpop(pair->rx);
 		return 0;
 	}
-	make_room(pair);
+	net_pair_make_room(pair);
 	buffer = &pair->buffer[pair->first_buffer + pair->buffers];
 	*buffer = (struct rx_buffer){.head = chain->head, .segments = (uint16_t)MIN(chain->in_count, room)};
 	for (unsigned int i = 0; i < buffer->segments; i++) {
@@ -194,19 +194,19 @@ static int gather_one(struct net_pair *pair)
  * True when there are buffers to receive into. A driver that merges gets to post more before a packet is taken that
  * they might not hold, unless what is there is a good part of all its queue can hold.
  */
-static bool gather(struct net_pair *pair)
+static bool net_pair_gather(struct net_pair *pair)
 {
 	unsigned int enough = MAX(pair->rx->size / 8u, 1u);
 
 	if (!pair->merge)
-		return pair->buffers || gather_one(pair) > 0;
-	while (pair->bytes < NET_MAX_PACKET && pair->segments < NET_IOV_MAX - 1 && gather_one(pair) > 0) {
+		return pair->buffers || net_pair_gather_one(pair) > 0;
+	while (pair->bytes < NET_MAX_PACKET && pair->segments < NET_IOV_MAX - 1 && net_pair_gather_one(pair) > 0) {
 	}
 	return pair->bytes >= NET_MAX_PACKET || pair->buffers >= enough || pair->segments >= NET_IOV_MAX / 2;
 }
 
 /* Writes the header's num_buffers, which may straddle segments. */
-static void set_num_buffers(struct net_pair *pair, uint16_t count)
+static void net_pair_set_num_buffers(struct net_pair *pair, uint16_t count)
 {
 	size_t at = offsetof(struct virtio_net_hdr_v1, num_buffers);
 	const struct iovec *segment = &pair->segment[pair->first_segment];
@@ -221,14 +221,14 @@ static void set_num_buffers(struct net_pair *pair, uint16_t count)
 }
 
 /* Gives the buffers that hold a packet of len bytes back to the driver, all at once. */
-static void deliver(struct net_pair *pair, uint64_t len)
+static void net_pair_deliver(struct net_pair *pair, uint64_t len)
 {
 	uint16_t count = 0;
 	uint64_t held = 0;
 
 	while (held < len)
 		held += pair->buffer[pair->first_buffer + count++].bytes;
-	set_num_buffers(pair, count);
+	net_pair_set_num_buffers(pair, count);
 	for (uint16_t i = 0; i < count; i++) {
 		const struct rx_buffer *buffer = &pair->buffer[pair->first_buffer++];
 		uint32_t written = (uint32_t)MIN(len, buffer->bytes);
@@ -244,7 +244,7 @@ static void deliver(struct net_pair *pair, uint64_t len)
 	virtqueue_publish(pair->rx, count);
 }
 
-static bool receive(struct net_pair *pair)
+static bool net_pair_receive(struct net_pair *pair)
 {
 	unsigned int count = 0, delivered = 0;
 
@@ -252,12 +252,12 @@ static bool receive(struct net_pair *pair)
 		struct iovec *spare;
 		ssize_t len;
 
-		if (!gather(pair)) {
+		if (!net_pair_gather(pair)) {
 			if (!pair->rx->broken && virtqueue_enable_kicks(pair->rx))
 				continue;
 			pair->starved = true;
 			if (pair->hung_up && !pair->gone)
-				lost_backend(pair);
+				net_pair_lost_backend(pair);
 			break;
 		}
 		spare = &pair->segment[pair->first_segment + pair->segments];
@@ -265,7 +265,7 @@ static bool receive(struct net_pair *pair)
 		len = pair->backend->ops->receive(pair->backend, pair->index, &pair->segment[pair->first_segment],
 						  pair->segments + 1);
 		if (len == -EPIPE)
-			lost_backend(pair);
+			net_pair_lost_backend(pair);
 		if (len < 0) {
 			pair->readable = false;
 			break;
@@ -273,7 +273,7 @@ static bool receive(struct net_pair *pair)
 		count++;
 		if (len < (ssize_t)NET_HDR_SIZE || (uint64_t)len > pair->bytes)
 			continue;
-		deliver(pair, (uint64_t)len);
+		net_pair_deliver(pair, (uint64_t)len);
 		delivered++;
 	}
 	if (delivered)
@@ -284,7 +284,7 @@ static bool receive(struct net_pair *pair)
 /* ---- the thread ---- */
 
 /* While starved the backend's packets do not wake us; while it takes no packets we hear when it does again. */
-static void set_interest(struct net_pair *pair)
+static void net_pair_set_interest(struct net_pair *pair)
 {
 	uint32_t interest = EPOLLET | (pair->starved ? 0 : EPOLLIN) | (pair->writable ? 0 : EPOLLOUT);
 	struct epoll_event event = {.events = interest, .data.u32 = EVENT_BACKEND};
@@ -295,12 +295,12 @@ static void set_interest(struct net_pair *pair)
 	}
 }
 
-static void wait_for_work(struct net_pair *pair)
+static void net_pair_wait_for_work(struct net_pair *pair)
 {
 	struct epoll_event events[EVENTS];
 	int count;
 
-	set_interest(pair);
+	net_pair_set_interest(pair);
 	count = epoll_wait(pair->epoll_fd, events, EVENTS, -1);
 	for (int i = 0; i < count; i++) {
 		if (events[i].data.u32 == EVENT_RX && pair->starved) {
@@ -317,29 +317,29 @@ static void wait_for_work(struct net_pair *pair)
 	}
 }
 
-static void *pair_main(void *opaque)
+static void *net_pair_main(void *opaque)
 {
 	struct net_pair *pair = opaque;
 
 	virtqueue_disable_kicks(pair->rx);
 	while (!__atomic_load_n(&pair->stop, __ATOMIC_ACQUIRE)) {
-		bool more = transmit(pair);
+		bool more = net_pair_transmit(pair);
 
-		more |= receive(pair);
+		more |= net_pair_receive(pair);
 		if (!more)
-			wait_for_work(pair);
+			net_pair_wait_for_work(pair);
 	}
 	return NULL;
 }
 
-static int watch(struct net_pair *pair, int fd, unsigned int what)
+static int net_pair_watch(struct net_pair *pair, int fd, unsigned int what)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = what};
 
 	return epoll_ctl(pair->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-static int open_fds(struct net_pair *pair)
+static int net_pair_open_fds(struct net_pair *pair)
 {
 	int ret;
 
@@ -348,13 +348,13 @@ static int open_fds(struct net_pair *pair)
 	if (pair->epoll_fd < 0 || pair->stop_fd < 0)
 		return -errno;
 	pair->interest = EPOLLIN | EPOLLET;
-	ret = watch(pair, pair->backend->fds[pair->index], EVENT_BACKEND);
-	ret = ret ?: watch(pair, pair->rx->kick_fd, EVENT_RX);
-	ret = ret ?: watch(pair, pair->tx->kick_fd, EVENT_TX);
-	return ret ?: watch(pair, pair->stop_fd, EVENT_STOP);
+	ret = net_pair_watch(pair, pair->backend->fds[pair->index], EVENT_BACKEND);
+	ret = ret ?: net_pair_watch(pair, pair->rx->kick_fd, EVENT_RX);
+	ret = ret ?: net_pair_watch(pair, pair->tx->kick_fd, EVENT_TX);
+	return ret ?: net_pair_watch(pair, pair->stop_fd, EVENT_STOP);
 }
 
-static void free_pair(struct net_pair *pair)
+static void net_pair_free_pair(struct net_pair *pair)
 {
 	fd_close(&pair->epoll_fd);
 	fd_close(&pair->stop_fd);
@@ -379,10 +379,10 @@ int net_pair_start(struct net_device *net, unsigned int index, struct net_pair *
 	pair->readable = true;
 	pair->writable = true;
 	pair->flush = pair->backend->ops->flush; /* a rest from before a pause */
-	code = open_fds(pair);
-	code = code ?: thread_start(&pair->thread, pair_main, pair, "%.12s.%u", net->virtio.id, index);
+	code = net_pair_open_fds(pair);
+	code = code ?: thread_start(&pair->thread, net_pair_main, pair, "%.12s.%u", net->virtio.id, index);
 	if (code) {
-		free_pair(pair);
+		net_pair_free_pair(pair);
 		return err_sys(err, code, "%s: queue pair %u", net->virtio.id, index);
 	}
 	*ret = pair;
@@ -398,5 +398,5 @@ void net_pair_stop(struct net_pair *pair)
 	pthread_join(pair->thread, NULL);
 	while (pair->buffers--)
 		virtqueue_unpop(pair->rx);
-	free_pair(pair);
+	net_pair_free_pair(pair);
 }

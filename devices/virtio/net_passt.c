@@ -37,7 +37,7 @@ struct passt {
 	uint8_t *to;          /* one frame and its length */
 };
 
-static struct passt *to_passt(struct net_backend *backend)
+static struct passt *net_passt_to_passt(struct net_backend *backend)
 {
 	return container_of(backend, struct passt, base);
 }
@@ -45,7 +45,7 @@ static struct passt *to_passt(struct net_backend *backend)
 /* ---- to the guest ---- */
 
 /* The length of the first frame when all of it is there, 0 when it is not, -EPIPE when it is none. */
-static ssize_t whole_frame(const struct passt *passt)
+static ssize_t net_passt_whole_frame(const struct passt *passt)
 {
 	size_t have = passt->end - passt->start;
 	uint32_t len;
@@ -59,7 +59,7 @@ static ssize_t whole_frame(const struct passt *passt)
 	return have - LENGTH_SIZE >= len ? (ssize_t)len : 0;
 }
 
-static int read_more(struct passt *passt)
+static int net_passt_read_more(struct passt *passt)
 {
 	ssize_t len;
 
@@ -76,7 +76,8 @@ static int read_more(struct passt *passt)
 }
 
 /* Copies bytes over the segments; what they do not hold is lost. */
-static void scatter(const struct iovec *iov, unsigned int count, size_t offset, const uint8_t *from, size_t len)
+static void net_passt_scatter(const struct iovec *iov, unsigned int count, size_t offset, const uint8_t *from,
+			      size_t len)
 {
 	for (unsigned int i = 0; i < count && len; i++) {
 		size_t step;
@@ -93,32 +94,32 @@ static void scatter(const struct iovec *iov, unsigned int count, size_t offset, 
 	}
 }
 
-static ssize_t passt_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov,
-			     unsigned int count)
+static ssize_t net_passt_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov,
+				 unsigned int count)
 {
 	static const uint8_t header[NET_HDR_SIZE];
-	struct passt *passt = to_passt(backend);
+	struct passt *passt = net_passt_to_passt(backend);
 	ssize_t len;
 
-	while ((len = whole_frame(passt)) == 0) {
-		int ret = read_more(passt);
+	while ((len = net_passt_whole_frame(passt)) == 0) {
+		int ret = net_passt_read_more(passt);
 
 		if (ret < 0)
 			return ret;
 	}
 	if (len < 0)
 		return len;
-	scatter(iov, count, 0, header, sizeof(header));
-	scatter(iov, count, sizeof(header), passt->from + passt->start + LENGTH_SIZE, (size_t)len);
+	net_passt_scatter(iov, count, 0, header, sizeof(header));
+	net_passt_scatter(iov, count, sizeof(header), passt->from + passt->start + LENGTH_SIZE, (size_t)len);
 	passt->start += LENGTH_SIZE + (size_t)len;
 	return (ssize_t)NET_HDR_SIZE + len;
 }
 
 /* ---- from the guest ---- */
 
-static int passt_flush(struct net_backend *backend, unsigned int pair)
+static int net_passt_flush(struct net_backend *backend, unsigned int pair)
 {
-	struct passt *passt = to_passt(backend);
+	struct passt *passt = net_passt_to_passt(backend);
 
 	while (passt->sent < passt->to_send) {
 		ssize_t len = send(passt->base.fds[0], passt->to + passt->sent, passt->to_send - passt->sent,
@@ -133,7 +134,7 @@ static int passt_flush(struct net_backend *backend, unsigned int pair)
 }
 
 /* Copies the segments from offset on behind each other. */
-static size_t collect(const struct iovec *iov, unsigned int count, size_t offset, uint8_t *to, size_t size)
+static size_t net_passt_collect(const struct iovec *iov, unsigned int count, size_t offset, uint8_t *to, size_t size)
 {
 	size_t len = 0;
 
@@ -153,26 +154,26 @@ static size_t collect(const struct iovec *iov, unsigned int count, size_t offset
 }
 
 /* What passt can make nothing of: a header that asks for offloads, a frame of impossible size. */
-static bool sensible(const struct iovec *iov, unsigned int count, size_t frame)
+static bool net_passt_sensible(const struct iovec *iov, unsigned int count, size_t frame)
 {
 	uint8_t begin[2] = {0}; /* flags, gso_type */
 
-	collect(iov, count, 0, begin, sizeof(begin));
+	net_passt_collect(iov, count, 0, begin, sizeof(begin));
 	return !(begin[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) && begin[1] == VIRTIO_NET_HDR_GSO_NONE && frame >= MIN_FRAME &&
 	       frame <= MAX_FRAME;
 }
 
-static int passt_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
-		      size_t bytes)
+static int net_passt_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
+			  size_t bytes)
 {
-	struct passt *passt = to_passt(backend);
+	struct passt *passt = net_passt_to_passt(backend);
 	size_t frame = bytes - NET_HDR_SIZE;
 	uint32_t length = htobe32((uint32_t)frame);
 	struct iovec out[NET_IOV_MAX];
 	struct msghdr message = {.msg_iov = out};
 	ssize_t sent;
 
-	if (!sensible(iov, count, frame))
+	if (!net_passt_sensible(iov, count, frame))
 		return 0;
 	out[0] = (struct iovec){&length, sizeof(length)};
 	message.msg_iovlen = 1 + iov_slice(iov, count, NET_HDR_SIZE, frame, out + 1, NET_IOV_MAX - 1);
@@ -182,19 +183,20 @@ static int passt_send(struct net_backend *backend, unsigned int pair, const stru
 	if ((size_t)sent == LENGTH_SIZE + frame)
 		return 0;
 	passt->to_send =
-		collect(out, (unsigned int)message.msg_iovlen, (size_t)sent, passt->to, LENGTH_SIZE + MAX_FRAME);
+		net_passt_collect(out, (unsigned int)message.msg_iovlen, (size_t)sent, passt->to,
+				  LENGTH_SIZE + MAX_FRAME);
 	return 1;
 }
 
 /* ---- the process ---- */
 
-static int passt_set_offloads(struct net_backend *backend, uint64_t offloads)
+static int net_passt_set_offloads(struct net_backend *backend, uint64_t offloads)
 {
 	return offloads ? -EOPNOTSUPP : 0;
 }
 
 /* Waits a moment for the end of a process that has closed its socket: true when it has ended. */
-static bool reap(struct passt *passt, int *status)
+static bool net_passt_reap(struct passt *passt, int *status)
 {
 	for (unsigned int i = 0; i < 20; i++) {
 		if (waitpid(passt->pid, status, WNOHANG) == passt->pid) {
@@ -207,7 +209,7 @@ static bool reap(struct passt *passt, int *status)
 }
 
 /* The last line that the process wrote goes to reason. */
-static void read_last_words(struct passt *passt)
+static void net_passt_read_last_words(struct passt *passt)
 {
 	char *line, text[sizeof(passt->reason)];
 	ssize_t len = read(passt->words_fd, text, sizeof(text) - 1);
@@ -224,24 +226,24 @@ static void read_last_words(struct passt *passt)
 	snprintf(passt->reason, sizeof(passt->reason), "%s", line);
 }
 
-static const char *passt_reason(struct net_backend *backend)
+static const char *net_passt_reason(struct net_backend *backend)
 {
-	struct passt *passt = to_passt(backend);
+	struct passt *passt = net_passt_to_passt(backend);
 	int status;
 
-	if (!passt->pid || !reap(passt, &status))
+	if (!passt->pid || !net_passt_reap(passt, &status))
 		return "passt has closed the connection";
 	snprintf(passt->reason, sizeof(passt->reason), "passt has ended");
 	if (WIFSIGNALED(status))
 		snprintf(passt->reason, sizeof(passt->reason), "passt was ended by signal %d", WTERMSIG(status));
 	else if (WEXITSTATUS(status))
-		read_last_words(passt);
+		net_passt_read_last_words(passt);
 	return passt->reason;
 }
 
-static void passt_destroy(struct net_backend *backend)
+static void net_passt_destroy(struct net_backend *backend)
 {
-	struct passt *passt = to_passt(backend);
+	struct passt *passt = net_passt_to_passt(backend);
 
 	fd_close(&backend->fds[0]);
 	if (passt->pid) {
@@ -255,15 +257,15 @@ static void passt_destroy(struct net_backend *backend)
 }
 
 static const struct net_backend_ops passt_ops = {
-	.receive = passt_receive,
-	.send = passt_send,
-	.flush = passt_flush,
-	.set_offloads = passt_set_offloads,
-	.reason = passt_reason,
-	.destroy = passt_destroy,
+	.receive = net_passt_receive,
+	.send = net_passt_send,
+	.flush = net_passt_flush,
+	.set_offloads = net_passt_set_offloads,
+	.reason = net_passt_reason,
+	.destroy = net_passt_destroy,
 };
 
-static int start_passt(struct passt *passt, struct err *err)
+static int net_passt_start_passt(struct passt *passt, struct err *err)
 {
 	/* It takes the socket as descriptor 3, keeps in the foreground and ends when the socket is closed. */
 	static const char *const argv[] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3", NULL};
@@ -287,7 +289,7 @@ static int start_passt(struct passt *passt, struct err *err)
 	return ret < 0 ? err_sys(err, ret, "--net passt: start passt") : 0;
 }
 
-static int connect_passt(struct passt *passt, const char *path, struct err *err)
+static int net_passt_connect_passt(struct passt *passt, const char *path, struct err *err)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
@@ -322,11 +324,11 @@ int net_passt_open(const struct virtio_net_options *options, struct net_backend 
 	if (!passt->from || !passt->to)
 		code = err_sys(err, -ENOMEM, "--net passt");
 	else if (options->socket)
-		code = connect_passt(passt, options->socket, err);
+		code = net_passt_connect_passt(passt, options->socket, err);
 	else
-		code = start_passt(passt, err);
+		code = net_passt_start_passt(passt, err);
 	if (code < 0) {
-		passt_destroy(&passt->base);
+		net_passt_destroy(&passt->base);
 		return code;
 	}
 	/* Of a passt that somebody else has started we do not know it. */

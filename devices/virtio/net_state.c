@@ -17,14 +17,14 @@ struct image {
 	uint64_t offloads;
 };
 
-static struct net_device *of(void *device)
+static struct net_device *net_state_of(void *device)
 {
 	return container_of((struct virtio_device *)device, struct net_device, virtio);
 }
 
-static int fill(void *object, void *into, struct err *err)
+static int net_state_fill(void *object, void *into, struct err *err)
 {
-	struct net_device *net = of(object);
+	struct net_device *net = net_state_of(object);
 	struct image *image = into;
 
 	pthread_mutex_lock(&net->config_lock);
@@ -41,18 +41,20 @@ static int fill(void *object, void *into, struct err *err)
 }
 
 /* The backend does for the guest what the one before did. */
-static int load_backend(struct net_device *net, const struct image *image, struct err *err)
+static int net_state_load_backend(struct net_device *net, const struct image *image, struct err *err)
 {
 	const struct net_backend_ops *ops = net->backend->ops;
 	int ret = 0;
 
 	if (!image->pairs_used || image->pairs_used > net->backend->pairs)
-		return err_set(err, -EBADMSG, "%u pairs of queues are in use, of %u", image->pairs_used, net->backend->pairs);
+		return err_set(err, -EBADMSG, "%u pairs of queues are in use, of %u", image->pairs_used,
+			       net->backend->pairs);
 	for (unsigned int i = 0; i < 2u * image->pairs_used; i++)
 		if (!net->virtio.queues[i].enabled)
 			return err_set(err, -EBADMSG, "queue %u is in use and not enabled", i);
 	if (image->offloads & ~(net->virtio.features & NET_GUEST_OFFLOADS))
-		return err_set(err, -EBADMSG, "offloads 0x%llx were not negotiated", (unsigned long long)image->offloads);
+		return err_set(err, -EBADMSG, "offloads 0x%llx were not negotiated",
+			       (unsigned long long)image->offloads);
 	ret = ops->set_offloads(net->backend, image->offloads);
 	if (ret < 0)
 		return err_sys(err, ret, "offloads of the backend");
@@ -66,33 +68,35 @@ static int load_backend(struct net_device *net, const struct image *image, struc
 }
 
 /* A driver that was told of an MTU sends packets of that size; one that was not reads what is here. */
-static int load_mtu(struct net_device *net, uint16_t mtu, struct err *err)
+static int net_state_load_mtu(struct net_device *net, uint16_t mtu, struct err *err)
 {
 	if (!virtio_has(&net->virtio, VIRTIO_NET_F_MTU))
 		return 0;
 	if (mtu > net->backend->mtu)
-		return err_set(err, -ENOTSUP, "the guest sends packets of up to %u bytes; the network here takes %u: set the "
+		return err_set(err, -ENOTSUP,
+			       "the guest sends packets of up to %u bytes; the network here takes %u: set the "
 			       "interface's mtu", mtu, net->backend->mtu);
 	net->config.mtu = htole16(mtu);
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int net_state_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
-	struct net_device *net = of(object);
+	struct net_device *net = net_state_of(object);
 	const struct image *image = from;
 	int ret = 0;
 
 	if (image->mac[0] & 1)
 		return err_set(err, -EBADMSG, "its address is a multicast one");
 	if (net->virtio.active)
-		ret = load_backend(net, image, err);
+		ret = net_state_load_backend(net, image, err);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&net->config_lock);
 	memcpy(net->config.mac, image->mac, sizeof(image->mac));
-	ret = load_mtu(net, image->mtu, err);
-	net->link_changed = net->virtio.active && image->link_up != !!(net->config.status & htole16(VIRTIO_NET_S_LINK_UP));
+	ret = net_state_load_mtu(net, image->mtu, err);
+	net->link_changed = net->virtio.active &&
+	image->link_up != !!(net->config.status & htole16(VIRTIO_NET_S_LINK_UP));
 	pthread_mutex_unlock(&net->config_lock);
 	net->loaded = net->virtio.active;
 	return ret;
@@ -107,8 +111,8 @@ static const struct state_field fields[] = {
 };
 
 const struct state_table net_state = {
-	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image),
+	.fill = net_state_fill, .apply = net_state_apply,
 };
 
 /* ---- to the network ---- */

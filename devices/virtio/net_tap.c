@@ -39,7 +39,7 @@ struct tap {
 	unsigned int found_offloads;
 };
 
-static struct tap *to_tap(struct net_backend *backend)
+static struct tap *net_tap_to_tap(struct net_backend *backend)
 {
 	return container_of(backend, struct tap, base);
 }
@@ -47,34 +47,35 @@ static struct tap *to_tap(struct net_backend *backend)
 /* ---- packets ---- */
 
 /* EBADFD: the interface was deleted. Whatever else goes wrong concerns one packet or passes (the interface is down). */
-static int packet_error(int code)
+static int net_tap_packet_error(int code)
 {
 	return code == EBADFD ? -EPIPE : -EAGAIN;
 }
 
-static ssize_t tap_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count)
+static ssize_t net_tap_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov,
+			       unsigned int count)
 {
 	ssize_t len = readv(backend->fds[pair], iov, (int)count);
 
-	return len < 0 ? packet_error(errno) : len;
+	return len < 0 ? net_tap_packet_error(errno) : len;
 }
 
-static int tap_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
-		    size_t bytes)
+static int net_tap_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
+			size_t bytes)
 {
 	if (writev(backend->fds[pair], iov, (int)count) >= 0)
 		return 0;
-	return errno == EAGAIN || errno == EBADFD ? packet_error(errno) : 0;
+	return errno == EAGAIN || errno == EBADFD ? net_tap_packet_error(errno) : 0;
 }
 
-static const char *tap_reason(struct net_backend *backend)
+static const char *net_tap_reason(struct net_backend *backend)
 {
 	return "the tap was deleted";
 }
 
 /* ---- offloads and queues ---- */
 
-static int tap_set_offloads(struct net_backend *backend, uint64_t offloads)
+static int net_tap_set_offloads(struct net_backend *backend, uint64_t offloads)
 {
 	static const struct {
 		unsigned int feature, flag;
@@ -96,12 +97,12 @@ static int tap_set_offloads(struct net_backend *backend, uint64_t offloads)
 	}
 	if ((flags & TUN_USO) != TUN_USO)
 		flags &= ~TUN_USO;
-	return ioctl(backend->fds[0], TUNSETOFFLOAD, flags & to_tap(backend)->can) < 0 ? -errno : 0;
+	return ioctl(backend->fds[0], TUNSETOFFLOAD, flags & net_tap_to_tap(backend)->can) < 0 ? -errno : 0;
 }
 
-static int tap_set_pair(struct net_backend *backend, unsigned int pair, bool on)
+static int net_tap_set_pair(struct net_backend *backend, unsigned int pair, bool on)
 {
-	struct tap *tap = to_tap(backend);
+	struct tap *tap = net_tap_to_tap(backend);
 	struct ifreq request = {.ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
 
 	if (tap->in_use[pair] == on)
@@ -115,7 +116,7 @@ static int tap_set_pair(struct net_backend *backend, unsigned int pair, bool on)
 /* ---- as it was found ---- */
 
 /* The interface's flags before anybody attaches to it: /sys tells, no ioctl does. -1: it does not. */
-static int read_flags(const char *name)
+static int net_tap_read_flags(const char *name)
 {
 	char path[64], text[16] = "";
 	_cleanup_(fd_close) int fd = -1;
@@ -127,7 +128,7 @@ static int read_flags(const char *name)
 	return (int)strtol(text, NULL, 16);
 }
 
-static int ask_ethtool(int sock, const char *name, void *command)
+static int net_tap_ask_ethtool(int sock, const char *name, void *command)
 {
 	struct ifreq request = {.ifr_data = command};
 
@@ -135,20 +136,20 @@ static int ask_ethtool(int sock, const char *name, void *command)
 	return ioctl(sock, SIOCETHTOOL, &request) < 0 ? -errno : 0;
 }
 
-static unsigned int count_features(int sock, const char *name)
+static unsigned int net_tap_count_features(int sock, const char *name)
 {
 	union {
 		struct ethtool_sset_info info;
 		uint32_t space[sizeof(struct ethtool_sset_info) / 4 + 1];
 	} query = {.info = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ull << ETH_SS_FEATURES}};
 
-	if (ask_ethtool(sock, name, &query) < 0 || !query.info.sset_mask)
+	if (net_tap_ask_ethtool(sock, name, &query) < 0 || !query.info.sset_mask)
 		return 0;
 	return MIN(query.info.data[0], 1024u);
 }
 
 /* The TUN_F_* that are in force, from the interface's features, which ethtool knows by name. */
-static unsigned int read_offloads(int sock, const char *name)
+static unsigned int net_tap_read_offloads(int sock, const char *name)
 {
 	static const struct {
 		const char *name;
@@ -158,7 +159,7 @@ static unsigned int read_offloads(int sock, const char *name)
 		{"tx-tcp6-segmentation", TUN_F_TSO6},        {"tx-tcp-ecn-segmentation", TUN_F_TSO_ECN},
 		{"tx-udp-segmentation", TUN_USO},
 	};
-	unsigned int count = count_features(sock, name), blocks = (count + 31) / 32, flags = 0;
+	unsigned int count = net_tap_count_features(sock, name), blocks = (count + 31) / 32, flags = 0;
 	_cleanup_(free_ptr) struct ethtool_gstrings *names = calloc(1, sizeof(*names) + count * ETH_GSTRING_LEN);
 	_cleanup_(free_ptr) struct ethtool_gfeatures *values =
 		calloc(1, sizeof(*values) + blocks * sizeof(values->features[0]));
@@ -167,7 +168,7 @@ static unsigned int read_offloads(int sock, const char *name)
 		return 0;
 	*names = (struct ethtool_gstrings){.cmd = ETHTOOL_GSTRINGS, .string_set = ETH_SS_FEATURES, .len = count};
 	*values = (struct ethtool_gfeatures){.cmd = ETHTOOL_GFEATURES, .size = blocks};
-	if (ask_ethtool(sock, name, names) < 0 || ask_ethtool(sock, name, values) < 0)
+	if (net_tap_ask_ethtool(sock, name, names) < 0 || net_tap_ask_ethtool(sock, name, values) < 0)
 		return 0;
 	for (unsigned int i = 0; i < MIN(count, 32 * values->size); i++)
 		for (size_t j = 0; j < ARRAY_SIZE(map); j++)
@@ -178,7 +179,7 @@ static unsigned int read_offloads(int sock, const char *name)
 }
 
 /* A persistent interface keeps its flags until somebody attaches with others, so that is done once more. */
-static void restore_flags(const struct tap *tap)
+static void net_tap_restore_flags(const struct tap *tap)
 {
 	struct ifreq request = {.ifr_flags = (short)(tap->found_flags & (OUR_FLAGS | IFF_MULTI_QUEUE))};
 	_cleanup_(fd_close) int fd = -1;
@@ -193,9 +194,9 @@ static void restore_flags(const struct tap *tap)
 	}
 }
 
-static void tap_destroy(struct net_backend *backend)
+static void net_tap_destroy(struct net_backend *backend)
 {
-	struct tap *tap = to_tap(backend);
+	struct tap *tap = net_tap_to_tap(backend);
 
 	if (tap->attached) {
 		ioctl(backend->fds[0], TUNSETOFFLOAD, tap->found_offloads);
@@ -204,29 +205,29 @@ static void tap_destroy(struct net_backend *backend)
 	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
 		fd_close(&backend->fds[i]);
 	if (tap->attached)
-		restore_flags(tap);
+		net_tap_restore_flags(tap);
 	free(tap);
 }
 
 static const struct net_backend_ops tap_ops = {
-	.receive = tap_receive,
-	.send = tap_send,
-	.set_offloads = tap_set_offloads,
-	.set_pair = tap_set_pair,
-	.reason = tap_reason,
-	.destroy = tap_destroy,
+	.receive = net_tap_receive,
+	.send = net_tap_send,
+	.set_offloads = net_tap_set_offloads,
+	.set_pair = net_tap_set_pair,
+	.reason = net_tap_reason,
+	.destroy = net_tap_destroy,
 };
 
 /* ---- opening ---- */
 
-static const char *user_name(void)
+static const char *net_tap_user_name(void)
 {
 	const struct passwd *user = getpwuid(getuid());
 
 	return user ? user->pw_name : "USER";
 }
 
-static int explain_attach(const struct tap *tap, int code, struct err *err)
+static int net_tap_explain_attach(const struct tap *tap, int code, struct err *err)
 {
 	const char *name = tap->name, *many = tap->base.pairs > 1 ? " multi_queue" : "";
 	bool is_tap = tap->found_flags >= 0 && tap->found_flags & IFF_TAP;
@@ -238,7 +239,7 @@ static int explain_attach(const struct tap *tap, int code, struct err *err)
 			err, code,
 			"--net tap=%s: no right to use it; let its owner make it anew for this user: ip tuntap del dev "
 			"%s mode tap%s; ip tuntap add dev %s mode tap user %s%s",
-			name, name, many, name, user_name(), many);
+			name, name, many, name, net_tap_user_name(), many);
 	case -EBUSY:
 		return err_set(err, code,
 			       "--net tap=%s: another process uses it already; give each machine a tap of its own",
@@ -248,12 +249,12 @@ static int explain_attach(const struct tap *tap, int code, struct err *err)
 			return err_set(err, code,
 				       "--net tap=%s: this interface is no tap; make one with: ip tuntap add dev NAME "
 				       "mode tap user %s%s",
-				       name, user_name(), many);
+				       name, net_tap_user_name(), many);
 		return err_set(err, code,
 			       "--net tap=%s,queues=%u: it has a single queue; use queues=1, or make it anew with: ip "
 			       "tuntap add "
 			       "dev %s mode tap user %s multi_queue",
-			       name, tap->base.pairs, name, user_name());
+			       name, tap->base.pairs, name, net_tap_user_name());
 	case -E2BIG:
 		return err_set(err, code, "--net tap=%s,queues=%u: it has no room for so many queues; ask for fewer",
 			       name, tap->base.pairs);
@@ -262,7 +263,7 @@ static int explain_attach(const struct tap *tap, int code, struct err *err)
 	}
 }
 
-static int open_tun(const char *name, struct err *err)
+static int net_tap_open_tun(const char *name, struct err *err)
 {
 	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
@@ -277,7 +278,7 @@ static int open_tun(const char *name, struct err *err)
 	return err_sys(err, -errno, "--net tap=%s: open /dev/net/tun", name);
 }
 
-static int attach(const struct tap *tap, int fd, short flags)
+static int net_tap_attach(const struct tap *tap, int fd, short flags)
 {
 	struct ifreq request = {.ifr_flags = flags};
 
@@ -286,34 +287,34 @@ static int attach(const struct tap *tap, int fd, short flags)
 }
 
 /* One queue will do with either kind of interface. */
-static int attach_queue(const struct tap *tap, int fd)
+static int net_tap_attach_queue(const struct tap *tap, int fd)
 {
 	int ret;
 
 	if (tap->base.pairs > 1)
-		return attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE);
-	ret = attach(tap, fd, OUR_FLAGS);
-	return ret == -EINVAL ? attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE) : ret;
+		return net_tap_attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE);
+	ret = net_tap_attach(tap, fd, OUR_FLAGS);
+	return ret == -EINVAL ? net_tap_attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE) : ret;
 }
 
-static int open_queues(struct tap *tap, struct err *err)
+static int net_tap_open_queues(struct tap *tap, struct err *err)
 {
 	for (unsigned int i = 0; i < tap->base.pairs; i++) {
-		int ret = open_tun(tap->name, err);
+		int ret = net_tap_open_tun(tap->name, err);
 
 		if (ret < 0)
 			return ret;
 		tap->base.fds[i] = ret;
-		ret = attach_queue(tap, tap->base.fds[i]);
+		ret = net_tap_attach_queue(tap, tap->base.fds[i]);
 		if (ret < 0)
-			return explain_attach(tap, ret, err);
+			return net_tap_explain_attach(tap, ret, err);
 		tap->in_use[i] = true;
 	}
 	return 0;
 }
 
 /* A descriptor that somebody else has opened. */
-static int adopt(struct tap *tap, int fd, struct err *err)
+static int net_tap_adopt(struct tap *tap, int fd, struct err *err)
 {
 	struct ifreq request = {0};
 
@@ -334,7 +335,7 @@ static int adopt(struct tap *tap, int fd, struct err *err)
 	return 0;
 }
 
-static int set_up_header(struct tap *tap, struct err *err)
+static int net_tap_set_up_header(struct tap *tap, struct err *err)
 {
 	int size = NET_HDR_SIZE;
 
@@ -347,7 +348,7 @@ static int set_up_header(struct tap *tap, struct err *err)
 }
 
 /* What the guest may be offered. What it does not accept is switched off again when it starts. */
-static int probe(struct tap *tap, int sock, struct err *err)
+static int net_tap_probe(struct tap *tap, int sock, struct err *err)
 {
 	struct ifreq request = {0};
 	int ret;
@@ -355,7 +356,7 @@ static int probe(struct tap *tap, int sock, struct err *err)
 	tap->can = TUN_OFFLOADS | TUN_USO;
 	if (ioctl(tap->base.fds[0], TUNSETOFFLOAD, tap->can) < 0)
 		tap->can = TUN_OFFLOADS;
-	ret = tap_set_offloads(&tap->base, 0);
+	ret = net_tap_set_offloads(&tap->base, 0);
 	if (ret < 0)
 		return err_sys(err, ret, "--net tap=%s: offloads", tap->name);
 	tap->base.features = NET_BIT(VIRTIO_NET_F_CSUM) | NET_BIT(VIRTIO_NET_F_HOST_TSO4) |
@@ -370,7 +371,7 @@ static int probe(struct tap *tap, int sock, struct err *err)
 	return 0;
 }
 
-static int set_up(struct tap *tap, const struct virtio_net_options *options, struct err *err)
+static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *options, struct err *err)
 {
 	_cleanup_(fd_close) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	int ret;
@@ -388,17 +389,17 @@ static int set_up(struct tap *tap, const struct virtio_net_options *options, str
 				       "--net tap=%s: there is no such interface; make it with: ip tuntap add dev %s "
 				       "mode tap user "
 				       "%s%s && ip link set %s up",
-				       tap->name, tap->name, user_name(), tap->base.pairs > 1 ? " multi_queue" : "",
-				       tap->name);
-		tap->found_flags = read_flags(tap->name);
-		tap->found_offloads = read_offloads(sock, tap->name);
-		ret = open_queues(tap, err);
+				       tap->name, tap->name, net_tap_user_name(), tap->base.pairs > 1 ? " multi_queue"
+				       : "", tap->name);
+		tap->found_flags = net_tap_read_flags(tap->name);
+		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
+		ret = net_tap_open_queues(tap, err);
 	} else {
-		ret = adopt(tap, options->tap_fd, err);
-		tap->found_offloads = read_offloads(sock, tap->name);
+		ret = net_tap_adopt(tap, options->tap_fd, err);
+		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
 	}
-	ret = ret ?: set_up_header(tap, err);
-	return ret ?: probe(tap, sock, err);
+	ret = ret ?: net_tap_set_up_header(tap, err);
+	return ret ?: net_tap_probe(tap, sock, err);
 }
 
 int net_tap_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err)
@@ -412,9 +413,9 @@ int net_tap_open(const struct virtio_net_options *options, struct net_backend **
 	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
 		tap->base.fds[i] = -1;
 	tap->found_flags = -1;
-	code = set_up(tap, options, err);
+	code = net_tap_set_up(tap, options, err);
 	if (code < 0) {
-		tap_destroy(&tap->base);
+		net_tap_destroy(&tap->base);
 		return code;
 	}
 	*ret = &tap->base;

@@ -33,14 +33,14 @@ int net_vhost_open(struct net_device *net, struct dirty_set *dirty, struct err *
 	return 0;
 }
 
-static int set_backend(struct net_device *net, unsigned int index, unsigned int ring, int fd)
+static int net_vhost_set_backend(struct net_device *net, unsigned int index, unsigned int ring, int fd)
 {
 	const struct vhost_vring_file file = {.index = ring, .fd = fd};
 
 	return vhost_ioctl(net->vhosts[index], VHOST_NET_SET_BACKEND, &file);
 }
 
-static int start_ring(struct net_device *net, unsigned int index, unsigned int ring, struct err *err)
+static int net_vhost_start_ring(struct net_device *net, unsigned int index, unsigned int ring, struct err *err)
 {
 	struct virtio_device *device = &net->virtio;
 	struct virtqueue *vq = &device->queues[2 * index + ring];
@@ -52,7 +52,7 @@ static int start_ring(struct net_device *net, unsigned int index, unsigned int r
 	ret = vhost_ring_start(net->vhosts[index], ring, vq, device->transport->call_fd(device, vq->index), err);
 	if (ret < 0)
 		return ret;
-	ret = set_backend(net, index, ring, net->backend->fds[index]);
+	ret = net_vhost_set_backend(net, index, ring, net->backend->fds[index]);
 	if (ret < 0)
 		return err_sys(err, ret, "/dev/vhost-net: the tap as its backend");
 	/* It looks at the queue once by itself. */
@@ -71,7 +71,7 @@ int net_vhost_start(struct net_device *net, unsigned int index, struct err *err)
 		return err_prefix(err, ret, "%s", net->virtio.id);
 	net->vhost_running[index] = true;
 	for (unsigned int ring = 0; ring < 2; ring++) {
-		ret = start_ring(net, index, ring, err);
+		ret = net_vhost_start_ring(net, index, ring, err);
 		if (ret < 0) {
 			net_vhost_stop(net, index);
 			return err_prefix(err, ret, "%s", net->virtio.id);
@@ -85,7 +85,7 @@ void net_vhost_stop(struct net_device *net, unsigned int index)
 	if (!net->vhost_running[index])
 		return;
 	for (unsigned int ring = 0; ring < 2; ring++) {
-		set_backend(net, index, ring, VHOST_FILE_UNBIND);
+		net_vhost_set_backend(net, index, ring, VHOST_FILE_UNBIND);
 		vhost_ring_stop(net->vhosts[index], ring, &net->virtio.queues[2 * index + ring]);
 	}
 	net->vhost_running[index] = false;

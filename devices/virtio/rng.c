@@ -12,7 +12,7 @@
 #define CLASS_OTHER 0x00ff00
 
 /* Asks the kernel for up to len bytes straight into guest memory; how many there were. */
-static size_t fill(char *buf, size_t len)
+static size_t rng_fill(char *buf, size_t len)
 {
 	size_t done = 0;
 
@@ -32,7 +32,7 @@ static bool rng_serve(struct virtio_device *device, struct virtqueue *vq, const 
 	size_t done = 0;
 
 	for (unsigned int i = 0; i < chain->in_count; i++)
-		done += fill(in[i].iov_base, MIN(in[i].iov_len, BYTES_A_CHAIN - done));
+		done += rng_fill(in[i].iov_base, MIN(in[i].iov_len, BYTES_A_CHAIN - done));
 	virtqueue_push(vq, chain, (uint32_t)done);
 	return true;
 }

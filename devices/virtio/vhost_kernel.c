@@ -48,14 +48,14 @@ int vhost_ioctl(struct vhost *vhost, unsigned long request, const void *arg)
 
 /* ---- the log; lock held ---- */
 
-static int send_features(struct vhost *vhost, bool log)
+static int vhost_send_features(struct vhost *vhost, bool log)
 {
 	uint64_t features = vhost->negotiated | (log ? 1ull << VHOST_F_LOG_ALL : 0);
 
 	return vhost->featured ? vhost_ioctl(vhost, VHOST_SET_FEATURES, &features) : 0;
 }
 
-static int send_addr(struct vhost *vhost, unsigned int ring, bool log)
+static int vhost_send_addr(struct vhost *vhost, unsigned int ring, bool log)
 {
 	struct vhost_vring_addr addr = vhost->rings[ring];
 
@@ -64,23 +64,23 @@ static int send_addr(struct vhost *vhost, unsigned int ring, bool log)
 }
 
 /* Of buffers, and of each used ring. */
-static int set_log(struct vhost *vhost, bool on)
+static int vhost_set_log(struct vhost *vhost, bool on)
 {
-	int ret = send_features(vhost, on);
+	int ret = vhost_send_features(vhost, on);
 
 	for (unsigned int i = 0; i < VHOST_RINGS && ret == 0; i++)
 		if (vhost->running[i])
-			ret = send_addr(vhost, i, on);
+			ret = vhost_send_addr(vhost, i, on);
 	return ret;
 }
 
-static struct vhost *of(struct dirty_source *source)
+static struct vhost *vhost_of(struct dirty_source *source)
 {
 	return container_of(source, struct vhost, source);
 }
 
 /* The page behind the last one of memory. */
-static uint64_t end_of_memory(const struct vhost *vhost)
+static uint64_t vhost_end_of_memory(const struct vhost *vhost)
 {
 	uint64_t end = 0;
 
@@ -90,9 +90,9 @@ static uint64_t end_of_memory(const struct vhost *vhost)
 }
 
 /* A log for all of memory, with no bit set. One that is too short makes place only while the kernel knows of none. */
-static int need_log(struct vhost *vhost, struct err *err)
+static int vhost_need_log(struct vhost *vhost, struct err *err)
 {
-	size_t pages = end_of_memory(vhost);
+	size_t pages = vhost_end_of_memory(vhost);
 
 	if (vhost->log && vhost->log_pages == pages) {
 		memset(vhost->log, 0, bitmap_longs(pages) * sizeof(unsigned long));
@@ -108,75 +108,77 @@ static int need_log(struct vhost *vhost, struct err *err)
 }
 
 /* Where it could not be switched off the log stays until the descriptor is closed: the kernel may write into it. */
-static void end_log(struct vhost *vhost)
+static void vhost_end_log(struct vhost *vhost)
 {
 	vhost->tracked = false;
-	if (set_log(vhost, false) == 0)
+	if (vhost_set_log(vhost, false) == 0)
 		free(take_ptr(vhost->log));
 }
 
-static int begin_log(struct vhost *vhost, struct err *err)
+static int vhost_begin_log(struct vhost *vhost, struct err *err)
 {
 	uint64_t base;
-	int ret = need_log(vhost, err);
+	int ret = vhost_need_log(vhost, err);
 
 	if (ret < 0)
 		return ret;
 	base = (uintptr_t)vhost->log;
 	ret = vhost_ioctl(vhost, VHOST_SET_LOG_BASE, &base);
 	if (ret == 0)
-		ret = set_log(vhost, true);
+		ret = vhost_set_log(vhost, true);
 	vhost->tracked = ret == 0;
 	if (ret == 0)
 		return 0;
-	end_log(vhost);
+	vhost_end_log(vhost);
 	return err_sys(err, ret, "%s: log of what it writes", vhost->path);
 }
 
-static int log_start(struct dirty_source *source, struct err *err)
+static int vhost_log_start(struct dirty_source *source, struct err *err)
 {
-	struct vhost *vhost = of(source);
+	struct vhost *vhost = vhost_of(source);
 	int ret;
 
 	if (!(vhost->features >> VHOST_F_LOG_ALL & 1))
 		return err_set(err, -ENOTSUP, "%s: this kernel's does not tell what it writes", vhost->path);
 	pthread_mutex_lock(&vhost->lock);
-	ret = begin_log(vhost, err);
+	ret = vhost_begin_log(vhost, err);
 	pthread_mutex_unlock(&vhost->lock);
 	return ret;
 }
 
-static void log_stop(struct dirty_source *source)
+static void vhost_log_stop(struct dirty_source *source)
 {
-	struct vhost *vhost = of(source);
+	struct vhost *vhost = vhost_of(source);
 
 	pthread_mutex_lock(&vhost->lock);
 	if (vhost->tracked)
-		end_log(vhost);
+		vhost_end_log(vhost);
 	pthread_mutex_unlock(&vhost->lock);
 }
 
-static int log_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err)
+static int vhost_log_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+			     struct err *err)
 {
-	struct vhost *vhost = of(source);
+	struct vhost *vhost = vhost_of(source);
 	uint64_t first = gpa / GUEST_PAGE_SIZE, pages = size / GUEST_PAGE_SIZE;
 	int ret = 0;
 
 	pthread_mutex_lock(&vhost->lock);
 	if (!vhost->tracked || first > vhost->log_pages || pages > vhost->log_pages - first)
-		ret = err_set(err, -EINVAL, "%s: 0x%llx, %llu bytes: not in its log", vhost->path, (unsigned long long)gpa,
-			      (unsigned long long)size);
+		ret = err_set(err, -EINVAL, "%s: 0x%llx, %llu bytes: not in its log", vhost->path,
+			      (unsigned long long)gpa, (unsigned long long)size);
 	else
 		bitmap_take(vhost->log, first, pages, bitmap);
 	pthread_mutex_unlock(&vhost->lock);
 	return ret;
 }
 
-static const struct dirty_source_ops log_ops = {.start = log_start, .stop = log_stop, .collect = log_collect};
+static const struct dirty_source_ops log_ops = {.start = vhost_log_start, .stop = vhost_log_stop,
+						.collect = vhost_log_collect};
 
 /* ---- memory ---- */
 
-static int memory_add(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
+static int vhost_memory_add(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
 {
 	struct vhost *vhost = container_of(listener, struct vhost, listener);
 	int ret;
@@ -200,7 +202,7 @@ static int memory_add(struct guest_memory_listener *listener, const struct guest
 	return err_sys(err, ret, "%s: memory at 0x%llx", vhost->path, (unsigned long long)region->gpa);
 }
 
-static void memory_remove(struct guest_memory_listener *listener, const struct guest_region *region)
+static void vhost_memory_remove(struct guest_memory_listener *listener, const struct guest_region *region)
 {
 	struct vhost *vhost = container_of(listener, struct vhost, listener);
 
@@ -214,13 +216,13 @@ static void memory_remove(struct guest_memory_listener *listener, const struct g
 }
 
 static const struct guest_memory_listener_ops memory_ops = {
-	.add = memory_add,
-	.remove = memory_remove,
+	.add = vhost_memory_add,
+	.remove = vhost_memory_remove,
 };
 
 /* ---- open and close ---- */
 
-static int open_device(const struct vhost_options *o, struct err *err)
+static int vhost_open_device(const struct vhost_options *o, struct err *err)
 {
 	int fd = open(o->path, O_RDWR | O_CLOEXEC);
 
@@ -241,9 +243,9 @@ static int open_device(const struct vhost_options *o, struct err *err)
 	}
 }
 
-static int set_up(struct vhost *vhost, const struct vhost_options *options, struct err *err)
+static int vhost_set_up(struct vhost *vhost, const struct vhost_options *options, struct err *err)
 {
-	int ret = open_device(options, err);
+	int ret = vhost_open_device(options, err);
 
 	if (ret < 0)
 		return ret;
@@ -265,7 +267,7 @@ static int set_up(struct vhost *vhost, const struct vhost_options *options, stru
 	return ret;
 }
 
-static void free_vhost(struct vhost *vhost)
+static void vhost_free_vhost(struct vhost *vhost)
 {
 	fd_close(&vhost->error_fd);
 	fd_close(&vhost->fd);
@@ -286,9 +288,9 @@ int vhost_open(const struct vhost_options *options, struct vhost **ret, struct e
 		.dirty = options->dirty, .source = {.name = options->path, .ops = &log_ops},
 	};
 	pthread_mutex_init(&vhost->lock, NULL);
-	code = set_up(vhost, options, err);
+	code = vhost_set_up(vhost, options, err);
 	if (code < 0) {
-		free_vhost(vhost);
+		vhost_free_vhost(vhost);
 		return code;
 	}
 	*ret = vhost;
@@ -302,7 +304,7 @@ void vhost_close(struct vhost *vhost)
 	if (vhost->dirty)
 		dirty_set_remove(vhost->dirty, &vhost->source);
 	guest_memory_unlisten(vhost->memory, &vhost->listener);
-	free_vhost(vhost);
+	vhost_free_vhost(vhost);
 }
 
 uint64_t vhost_features(const struct vhost *vhost)
@@ -317,7 +319,7 @@ int vhost_set_features(struct vhost *vhost, uint64_t features, struct err *err)
 	pthread_mutex_lock(&vhost->lock);
 	vhost->negotiated = features & vhost->features & ~(1ull << VHOST_F_LOG_ALL);
 	vhost->featured = true;
-	ret = send_features(vhost, vhost->tracked);
+	ret = vhost_send_features(vhost, vhost->tracked);
 	pthread_mutex_unlock(&vhost->lock);
 	return ret < 0 ? err_sys(err, ret, "%s: features", vhost->path) : 0;
 }
@@ -330,7 +332,8 @@ int vhost_error_fd(const struct vhost *vhost)
 /* ---- rings ---- */
 
 /* All that a ring is, before anybody kicks it. Lock held. */
-static int program_ring(struct vhost *vhost, unsigned int ring, const struct virtqueue *vq, int call_fd, struct err *err)
+static int vhost_program_ring(struct vhost *vhost, unsigned int ring, const struct virtqueue *vq, int call_fd,
+			      struct err *err)
 {
 	const struct vhost_vring_state size = {.index = ring, .num = vq->size};
 	const struct vhost_vring_state base = {.index = ring, .num = vq->next_avail};
@@ -371,7 +374,7 @@ int vhost_ring_start(struct vhost *vhost, unsigned int ring, const struct virtqu
 		.used_user_addr = (uintptr_t)vq->used_host,
 		.log_guest_addr = vq->used,
 	};
-	ret = program_ring(vhost, ring, vq, call_fd, err);
+	ret = vhost_program_ring(vhost, ring, vq, call_fd, err);
 	vhost->running[ring] = ret == 0;
 	pthread_mutex_unlock(&vhost->lock);
 	return ret;

@@ -4,7 +4,7 @@
 
 #include <sys/eventfd.h>
 
-static int init_queue(struct virtio_device *device, uint16_t index, uint16_t max_size, struct err *err)
+static int virtio_init_queue(struct virtio_device *device, uint16_t index, uint16_t max_size, struct err *err)
 {
 	struct virtqueue *vq = &device->queues[index];
 
@@ -41,7 +41,7 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 	pthread_mutex_init(&device->lock, NULL);
 	for (; device->queue_count < queue_count; device->queue_count++) {
 		uint16_t index = (uint16_t)device->queue_count;
-		int ret = init_queue(device, index, max_size[index], err);
+		int ret = virtio_init_queue(device, index, max_size[index], err);
 
 		if (ret < 0) {
 			virtio_device_done(device);

@@ -30,7 +30,7 @@ void virtio_loop_serve(struct virtio_loop *l, unsigned int queue)
 		eventfd_kick(vq->kick_fd);
 }
 
-static void kicked(void *opaque, uint32_t events)
+static void virtio_loop_kicked(void *opaque, uint32_t events)
 {
 	struct virtio_loop_queue *queue = opaque;
 
@@ -53,12 +53,13 @@ int virtio_loop_watch(struct virtio_loop *l, struct event_loop *loop, virtio_ser
 
 		queue->owner = l;
 		queue->vq = &l->device.queues[i];
-		ret = event_loop_watch(loop, queue->vq->kick_fd, EPOLLIN, kicked, queue, &queue->source, err);
+		ret = event_loop_watch(loop, queue->vq->kick_fd, EPOLLIN, virtio_loop_kicked, queue, &queue->source,
+				       err);
 	}
 	return ret;
 }
 
-static void remove_sources(void *opaque)
+static void virtio_loop_remove_sources(void *opaque)
 {
 	struct virtio_loop *l = opaque;
 
@@ -69,7 +70,7 @@ static void remove_sources(void *opaque)
 void virtio_loop_done(struct virtio_loop *l)
 {
 	if (l->loop) {
-		event_loop_call(l->loop, remove_sources, l);
+		event_loop_call(l->loop, virtio_loop_remove_sources, l);
 		pthread_mutex_destroy(&l->lock);
 	}
 	l->loop = NULL;

@@ -38,7 +38,7 @@ struct virtio_pci_relay {
 
 /* ---- interrupts ---- */
 
-static void interrupt(struct virtio_pci *pci, unsigned int slot, uint8_t isr_bit)
+static void virtio_pci_interrupt(struct virtio_pci *pci, unsigned int slot, uint8_t isr_bit)
 {
 	int fd;
 
@@ -54,37 +54,37 @@ static void interrupt(struct virtio_pci *pci, unsigned int slot, uint8_t isr_bit
 	pthread_mutex_unlock(&pci->isr_lock);
 }
 
-static void notify_queue(struct virtio_device *device, unsigned int queue)
+static void virtio_pci_notify_queue(struct virtio_device *device, unsigned int queue)
 {
-	interrupt(device->transport_opaque, queue, VIRTIO_PCI_ISR_QUEUE);
+	virtio_pci_interrupt(device->transport_opaque, queue, VIRTIO_PCI_ISR_QUEUE);
 }
 
-static void notify_config(struct virtio_device *device)
+static void virtio_pci_notify_config(struct virtio_device *device)
 {
 	struct virtio_pci *pci = device->transport_opaque;
 
 	if (__atomic_load_n(&pci->status, __ATOMIC_ACQUIRE) & VIRTIO_CONFIG_S_DRIVER_OK)
-		interrupt(pci, VIRTIO_PCI_CONFIG_SLOT, VIRTIO_PCI_ISR_CONFIG);
+		virtio_pci_interrupt(pci, VIRTIO_PCI_CONFIG_SLOT, VIRTIO_PCI_ISR_CONFIG);
 }
 
-static void relay_kicked(void *opaque, uint32_t events)
+static void virtio_pci_relay_kicked(void *opaque, uint32_t events)
 {
 	struct virtio_pci_relay *relay = opaque;
 
 	if (!eventfd_drain(relay->fd))
 		return;
 	if (__atomic_load_n(&relay->pci->status, __ATOMIC_ACQUIRE) & VIRTIO_CONFIG_S_DRIVER_OK)
-		interrupt(relay->pci, relay->queue, VIRTIO_PCI_ISR_QUEUE);
+		virtio_pci_interrupt(relay->pci, relay->queue, VIRTIO_PCI_ISR_QUEUE);
 }
 
 void virtio_pci_drain_relays(struct virtio_pci *pci)
 {
 	for (unsigned int i = 0; i < VIRTIO_MAX_QUEUES; i++)
 		if (pci->relays[i])
-			relay_kicked(pci->relays[i], 0);
+			virtio_pci_relay_kicked(pci->relays[i], 0);
 }
 
-static void free_relay(struct virtio_pci_relay *relay)
+static void virtio_pci_free_relay(struct virtio_pci_relay *relay)
 {
 	if (!relay)
 		return;
@@ -94,7 +94,7 @@ static void free_relay(struct virtio_pci_relay *relay)
 }
 
 /* Made when first asked for, kept until destroy. */
-static int relay_fd(struct virtio_pci *pci, unsigned int queue)
+static int virtio_pci_relay_fd(struct virtio_pci *pci, unsigned int queue)
 {
 	struct virtio_pci_relay *relay = pci->relays[queue];
 
@@ -106,26 +106,26 @@ static int relay_fd(struct virtio_pci *pci, unsigned int queue)
 	*relay = (struct virtio_pci_relay){.pci = pci, .queue = queue};
 	relay->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (relay->fd < 0 ||
-	    event_loop_watch(pci->loop, relay->fd, EPOLLIN, relay_kicked, relay, &relay->source, NULL) < 0) {
-		free_relay(relay);
+	    event_loop_watch(pci->loop, relay->fd, EPOLLIN, virtio_pci_relay_kicked, relay, &relay->source, NULL) < 0) {
+		virtio_pci_free_relay(relay);
 		return -EMFILE;
 	}
 	pci->relays[queue] = relay;
 	return relay->fd;
 }
 
-static int call_fd(struct virtio_device *device, unsigned int queue)
+static int virtio_pci_call_fd(struct virtio_device *device, unsigned int queue)
 {
 	struct virtio_pci *pci = device->transport_opaque;
 	int fd = __atomic_load_n(&pci->vector_fd[queue], __ATOMIC_ACQUIRE);
 
-	return msix_enabled(pci->msix) && fd >= 0 ? fd : relay_fd(pci, queue);
+	return msix_enabled(pci->msix) && fd >= 0 ? fd : virtio_pci_relay_fd(pci, queue);
 }
 
 static const struct virtio_transport_ops transport_ops = {
-	.notify_queue = notify_queue,
-	.notify_config = notify_config,
-	.call_fd = call_fd,
+	.notify_queue = virtio_pci_notify_queue,
+	.notify_config = virtio_pci_notify_config,
+	.call_fd = virtio_pci_call_fd,
 };
 
 /* ---- notifications ---- */
@@ -149,7 +149,7 @@ void virtio_pci_place_kicks(struct virtio_pci *pci)
 	}
 }
 
-static void kick_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+static void virtio_pci_kick_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
 	uint64_t queue = offset / NOTIFY_STEP;
 
@@ -159,7 +159,7 @@ static void kick_write(struct virtio_pci *pci, uint64_t offset, const void *data
 
 /* ---- the BAR ---- */
 
-static void isr_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+static void virtio_pci_isr_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	if (offset)
 		return;
@@ -170,7 +170,7 @@ static void isr_read(struct virtio_pci *pci, uint64_t offset, void *data, unsign
 	pthread_mutex_unlock(&pci->isr_lock);
 }
 
-static void common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+static void virtio_pci_read_common(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	if (offset + len > sizeof(struct virtio_pci_common_cfg))
 		return;
@@ -179,7 +179,7 @@ static void common_read(struct virtio_pci *pci, uint64_t offset, void *data, uns
 	pthread_mutex_unlock(&pci->device->lock);
 }
 
-static void common_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+static void virtio_pci_write_common(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
 	if (offset + len > sizeof(struct virtio_pci_common_cfg))
 		return;
@@ -188,7 +188,7 @@ static void common_write(struct virtio_pci *pci, uint64_t offset, const void *da
 	pthread_mutex_unlock(&pci->device->lock);
 }
 
-static void device_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+static void virtio_pci_device_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	struct virtio_device *device = pci->device;
 
@@ -199,7 +199,7 @@ static void device_read(struct virtio_pci *pci, uint64_t offset, void *data, uns
 	pthread_mutex_unlock(&device->lock);
 }
 
-static void device_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+static void virtio_pci_device_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
 	struct virtio_device *device = pci->device;
 
@@ -210,19 +210,19 @@ static void device_write(struct virtio_pci *pci, uint64_t offset, const void *da
 	pthread_mutex_unlock(&device->lock);
 }
 
-static void table_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+static void virtio_pci_table_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	if (offset + len <= msix_table_size(pci->msix))
 		msix_table_read(pci->msix, offset, data, len);
 }
 
-static void table_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
+static void virtio_pci_table_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
 	if (offset + len <= msix_table_size(pci->msix))
 		msix_table_write(pci->msix, offset, data, len);
 }
 
-static void pba_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
+static void virtio_pci_pba_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	if (offset + len <= msix_pba_size(pci->msix))
 		msix_pba_read(pci->msix, offset, data, len);
@@ -233,15 +233,15 @@ static const struct area {
 	void (*read)(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len);
 	void (*write)(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len);
 } areas[BAR_SIZE / AREA_SIZE] = {
-	[COMMON_AT / AREA_SIZE] = {common_read, common_write},
-	[ISR_AT / AREA_SIZE] = {isr_read, NULL},
-	[CONFIG_AT / AREA_SIZE] = {device_read, device_write},
-	[NOTIFY_AT / AREA_SIZE] = {NULL, kick_write},
-	[TABLE_AT / AREA_SIZE] = {table_read, table_write},
-	[PBA_AT / AREA_SIZE] = {pba_read, NULL},
+	[COMMON_AT / AREA_SIZE] = {virtio_pci_read_common, virtio_pci_write_common},
+	[ISR_AT / AREA_SIZE] = {virtio_pci_isr_read, NULL},
+	[CONFIG_AT / AREA_SIZE] = {virtio_pci_device_read, virtio_pci_device_write},
+	[NOTIFY_AT / AREA_SIZE] = {NULL, virtio_pci_kick_write},
+	[TABLE_AT / AREA_SIZE] = {virtio_pci_table_read, virtio_pci_table_write},
+	[PBA_AT / AREA_SIZE] = {virtio_pci_pba_read, NULL},
 };
 
-static void bar_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+static void virtio_pci_bar_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
 	const struct area *area = &areas[offset / AREA_SIZE];
 
@@ -250,7 +250,7 @@ static void bar_read(void *opaque, uint64_t offset, void *data, unsigned int len
 		area->read(opaque, offset % AREA_SIZE, data, len);
 }
 
-static void bar_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+static void virtio_pci_bar_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
 {
 	const struct area *area = &areas[offset / AREA_SIZE];
 
@@ -258,22 +258,22 @@ static void bar_write(void *opaque, uint64_t offset, const void *data, unsigned 
 		area->write(opaque, offset % AREA_SIZE, data, len);
 }
 
-static const struct bus_ops bar_ops = {bar_read, bar_write};
+static const struct bus_ops bar_ops = {virtio_pci_bar_read, virtio_pci_bar_write};
 
 /* ---- config space ---- */
 
-static struct virtio_pci *of(struct pci_function *function)
+static struct virtio_pci *virtio_pci_of(struct pci_function *function)
 {
 	return container_of(function, struct virtio_pci, function);
 }
 
-static bool in_window(const struct virtio_pci *pci, unsigned int offset, unsigned int len)
+static bool virtio_pci_in_window(const struct virtio_pci *pci, unsigned int offset, unsigned int len)
 {
 	return ranges_overlap(offset, len, pci->window + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data), 4);
 }
 
 /* The access that VIRTIO_PCI_CAP_PCI_CFG describes (section 4.1.4.9); false when it describes none. */
-static bool window_target(const struct virtio_pci *pci, uint32_t *offset, uint32_t *len)
+static bool virtio_pci_window_target(const struct virtio_pci *pci, uint32_t *offset, uint32_t *len)
 {
 	const uint8_t *cap = pci->function.config + pci->window;
 
@@ -283,55 +283,55 @@ static bool window_target(const struct virtio_pci *pci, uint32_t *offset, uint32
 	       *offset % *len == 0 && *offset < BAR_SIZE;
 }
 
-static uint8_t *window_data(struct virtio_pci *pci)
+static uint8_t *virtio_pci_window_data(struct virtio_pci *pci)
 {
 	return pci->function.config + pci->window + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data);
 }
 
-static void config_read(struct pci_function *function, unsigned int offset, void *data, unsigned int len)
+static void virtio_pci_config_read(struct pci_function *function, unsigned int offset, void *data, unsigned int len)
 {
-	struct virtio_pci *pci = of(function);
+	struct virtio_pci *pci = virtio_pci_of(function);
 	uint32_t at, width;
 
-	if (in_window(pci, offset, len) && window_target(pci, &at, &width))
-		bar_read(pci, at, window_data(pci), width);
+	if (virtio_pci_in_window(pci, offset, len) && virtio_pci_window_target(pci, &at, &width))
+		virtio_pci_bar_read(pci, at, virtio_pci_window_data(pci), width);
 	pci_config_read(function, offset, data, len);
 }
 
-static void config_written(struct pci_function *function, unsigned int offset, unsigned int len)
+static void virtio_pci_config_written(struct pci_function *function, unsigned int offset, unsigned int len)
 {
-	struct virtio_pci *pci = of(function);
+	struct virtio_pci *pci = virtio_pci_of(function);
 	uint32_t at, width;
 
 	msix_config_written(pci->msix);
 	pthread_mutex_lock(&pci->isr_lock);
 	pci_set_intx(function, pci->isr && !msix_enabled(pci->msix));
 	pthread_mutex_unlock(&pci->isr_lock);
-	if (in_window(pci, offset, len) && window_target(pci, &at, &width))
-		bar_write(pci, at, window_data(pci), width);
+	if (virtio_pci_in_window(pci, offset, len) && virtio_pci_window_target(pci, &at, &width))
+		virtio_pci_bar_write(pci, at, virtio_pci_window_data(pci), width);
 }
 
-static void bar_moved(struct pci_function *function, unsigned int bar, uint64_t old)
+static void virtio_pci_bar_moved(struct pci_function *function, unsigned int bar, uint64_t old)
 {
-	struct virtio_pci *pci = of(function);
+	struct virtio_pci *pci = virtio_pci_of(function);
 
 	pthread_mutex_lock(&pci->device->lock);
 	virtio_pci_place_kicks(pci);
 	pthread_mutex_unlock(&pci->device->lock);
 }
 
-static void bus_master(struct pci_function *function, bool on)
+static void virtio_pci_bus_master(struct pci_function *function, bool on)
 {
-	struct virtio_pci *pci = of(function);
+	struct virtio_pci *pci = virtio_pci_of(function);
 
 	pthread_mutex_lock(&pci->device->lock);
 	virtio_pci_settle(pci);
 	pthread_mutex_unlock(&pci->device->lock);
 }
 
-static void reset(struct pci_function *function)
+static void virtio_pci_reset_function(struct pci_function *function)
 {
-	struct virtio_pci *pci = of(function);
+	struct virtio_pci *pci = virtio_pci_of(function);
 
 	pthread_mutex_lock(&pci->device->lock);
 	virtio_pci_reset(pci);
@@ -342,16 +342,17 @@ static void reset(struct pci_function *function)
 }
 
 static const struct pci_function_ops function_ops = {
-	.config_read = config_read,
-	.config_written = config_written,
-	.bar_moved = bar_moved,
-	.bus_master = bus_master,
-	.reset = reset,
+	.config_read = virtio_pci_config_read,
+	.config_written = virtio_pci_config_written,
+	.bar_moved = virtio_pci_bar_moved,
+	.bus_master = virtio_pci_bus_master,
+	.reset = virtio_pci_reset_function,
 };
 
 /* ---- construction ---- */
 
-static int add_capability(struct virtio_pci *pci, uint8_t type, uint32_t offset, uint32_t length, uint8_t size)
+static int virtio_pci_add_capability(struct virtio_pci *pci, uint8_t type, uint32_t offset, uint32_t length,
+				     uint8_t size)
 {
 	int cap = pci_add_capability(&pci->function, PCI_CAP_ID_VNDR, size);
 	uint8_t *config = pci->function.config + cap;
@@ -366,24 +367,26 @@ static int add_capability(struct virtio_pci *pci, uint8_t type, uint32_t offset,
 	return cap;
 }
 
-static int add_capabilities(struct virtio_pci *pci)
+static int virtio_pci_add_capabilities(struct virtio_pci *pci)
 {
 	const uint8_t size = sizeof(struct virtio_pci_cap);
 	struct virtio_device *device = pci->device;
 	int cap;
 
-	cap = add_capability(pci, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_AT, sizeof(struct virtio_pci_common_cfg), size);
+	cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_AT, sizeof(struct virtio_pci_common_cfg),
+					size);
 	if (cap >= 0)
-		cap = add_capability(pci, VIRTIO_PCI_CAP_ISR_CFG, ISR_AT, 1, size);
+		cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_ISR_CFG, ISR_AT, 1, size);
 	if (cap >= 0 && device->config_size)
-		cap = add_capability(pci, VIRTIO_PCI_CAP_DEVICE_CFG, CONFIG_AT, device->config_size, size);
+		cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_DEVICE_CFG, CONFIG_AT, device->config_size, size);
 	if (cap >= 0)
-		cap = add_capability(pci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_AT, device->queue_count * NOTIFY_STEP,
-				     sizeof(struct virtio_pci_notify_cap));
+		cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_AT,
+						device->queue_count * NOTIFY_STEP,
+						sizeof(struct virtio_pci_notify_cap));
 	if (cap < 0)
 		return cap;
 	put_le32(pci->function.config + cap + VIRTIO_PCI_NOTIFY_CAP_MULT, NOTIFY_STEP);
-	cap = add_capability(pci, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, sizeof(struct virtio_pci_cfg_cap));
+	cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, sizeof(struct virtio_pci_cfg_cap));
 	if (cap < 0)
 		return cap;
 	pci->window = (unsigned int)cap;
@@ -392,7 +395,7 @@ static int add_capabilities(struct virtio_pci *pci)
 	return 0;
 }
 
-static int build_function(struct virtio_pci *pci, struct msi_controller *msi, struct err *err)
+static int virtio_pci_build_function(struct virtio_pci *pci, struct msi_controller *msi, struct err *err)
 {
 	struct virtio_device *device = pci->device;
 	uint16_t id = (uint16_t)(DEVICE_BASE + device->type);
@@ -412,24 +415,24 @@ static int build_function(struct virtio_pci *pci, struct msi_controller *msi, st
 	pci_set_pin(&pci->function, 1);
 	ret = pci_set_bar(&pci->function, BAR, PCI_BAR_MEM64, true, BAR_SIZE, &bar_ops, pci);
 	if (ret == 0)
-		ret = add_capabilities(pci);
+		ret = virtio_pci_add_capabilities(pci);
 	if (ret < 0)
 		return err_sys(err, ret, "%s: pci function", device->id);
 	return msix_create(&pci->function, &config, &pci->msix, err);
 }
 
-static void free_relays(void *opaque)
+static void virtio_pci_free_relays(void *opaque)
 {
 	struct virtio_pci *pci = opaque;
 
 	for (unsigned int i = 0; i < VIRTIO_MAX_QUEUES; i++)
-		free_relay(pci->relays[i]);
+		virtio_pci_free_relay(pci->relays[i]);
 }
 
 /* All but the device, which the caller keeps when create fails. */
-static void free_transport(struct virtio_pci *pci)
+static void virtio_pci_free_transport(struct virtio_pci *pci)
 {
-	event_loop_call(pci->loop, free_relays, pci);
+	event_loop_call(pci->loop, virtio_pci_free_relays, pci);
 	msix_destroy(pci->msix);
 	pthread_mutex_destroy(&pci->isr_lock);
 	free(pci);
@@ -449,7 +452,7 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 	pthread_mutex_init(&pci->isr_lock, NULL);
 	for (unsigned int i = 0; i < ARRAY_SIZE(pci->kick_addr); i++)
 		pci->kick_addr[i] = PCI_UNMAPPED;
-	code = build_function(pci, msi, err);
+	code = virtio_pci_build_function(pci, msi, err);
 	if (code == 0) {
 		virtio_pci_reset(pci);
 		device->transport = &transport_ops;
@@ -458,7 +461,7 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 	}
 	if (code < 0) {
 		device->transport = NULL;
-		free_transport(pci);
+		virtio_pci_free_transport(pci);
 		return code;
 	}
 	*ret = pci;
@@ -476,7 +479,7 @@ void virtio_pci_destroy(struct virtio_pci *pci)
 	pthread_mutex_lock(&device->lock);
 	virtio_pci_reset(pci);
 	pthread_mutex_unlock(&device->lock);
-	free_transport(pci);
+	virtio_pci_free_transport(pci);
 	device->ops->destroy(device);
 }
 
@@ -490,7 +493,7 @@ struct virtio_device *virtio_pci_device(struct virtio_pci *pci)
 	return pci->device;
 }
 
-static void set_paused(struct virtio_pci *pci, bool paused)
+static void virtio_pci_set_paused(struct virtio_pci *pci, bool paused)
 {
 	pthread_mutex_lock(&pci->device->lock);
 	pci->paused = paused;
@@ -503,10 +506,10 @@ static void set_paused(struct virtio_pci *pci, bool paused)
 
 void virtio_pci_quiesce(struct virtio_pci *pci)
 {
-	set_paused(pci, true);
+	virtio_pci_set_paused(pci, true);
 }
 
 void virtio_pci_resume(struct virtio_pci *pci)
 {
-	set_paused(pci, false);
+	virtio_pci_set_paused(pci, false);
 }

@@ -11,7 +11,7 @@
 
 /* ---- life ---- */
 
-static void set_status(struct virtio_pci *pci, uint8_t status)
+static void virtio_pci_common_set_status(struct virtio_pci *pci, uint8_t status)
 {
 	__atomic_store_n(&pci->status, status, __ATOMIC_RELEASE);
 }
@@ -24,7 +24,7 @@ void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t v
 	__atomic_store_n(&pci->vector_fd[slot], MAX(fd, -1), __ATOMIC_RELEASE);
 }
 
-static void reset_queue(struct virtqueue *vq)
+static void virtio_pci_common_reset_queue(struct virtqueue *vq)
 {
 	virtqueue_stop(vq);
 	vq->enabled = false;
@@ -40,13 +40,13 @@ void virtio_pci_reset(struct virtio_pci *pci)
 		device->ops->reset(device);
 	device->active = pci->running = false;
 	device->features = 0;
-	set_status(pci, 0);
+	virtio_pci_common_set_status(pci, 0);
 	__atomic_store_n(&device->broken, false, __ATOMIC_SEQ_CST);
 	pci->device_feature_select = pci->driver_feature_select = 0;
 	pci->driver_features = 0;
 	pci->queue_select = 0;
 	for (unsigned int i = 0; i < device->queue_count; i++) {
-		reset_queue(&device->queues[i]);
+		virtio_pci_common_reset_queue(&device->queues[i]);
 		virtio_pci_set_vector(pci, i, VIRTIO_MSI_NO_VECTOR);
 	}
 	virtio_pci_set_vector(pci, VIRTIO_PCI_CONFIG_SLOT, VIRTIO_MSI_NO_VECTOR);
@@ -56,7 +56,7 @@ void virtio_pci_reset(struct virtio_pci *pci)
 	pthread_mutex_unlock(&pci->isr_lock);
 }
 
-static int start_queues(struct virtio_device *device, struct err *err)
+static int virtio_pci_common_start_queues(struct virtio_device *device, struct err *err)
 {
 	int ret = 0;
 
@@ -66,7 +66,7 @@ static int start_queues(struct virtio_device *device, struct err *err)
 	return ret;
 }
 
-static void activate(struct virtio_pci *pci)
+static void virtio_pci_common_activate(struct virtio_pci *pci)
 {
 	struct virtio_device *device = pci->device;
 	struct err err = {"it cannot be started"};
@@ -74,7 +74,7 @@ static void activate(struct virtio_pci *pci)
 
 	device->features = pci->driver_features;
 	device->active = pci->running = true;
-	ret = start_queues(device, &err);
+	ret = virtio_pci_common_start_queues(device, &err);
 	if (ret == 0)
 		ret = device->ops->activate(device, &err);
 	if (ret == 0)
@@ -90,7 +90,7 @@ void virtio_pci_settle(struct virtio_pci *pci)
 
 	if (!device->active) {
 		if (run && !__atomic_load_n(&device->broken, __ATOMIC_ACQUIRE))
-			activate(pci);
+			virtio_pci_common_activate(pci);
 		return;
 	}
 	if (run == pci->running)
@@ -102,13 +102,13 @@ void virtio_pci_settle(struct virtio_pci *pci)
 		device->ops->quiesce(device);
 }
 
-static bool features_fit(const struct virtio_pci *pci)
+static bool virtio_pci_common_features_fit(const struct virtio_pci *pci)
 {
 	return !(pci->driver_features & ~pci->device->offered) && pci->driver_features >> VIRTIO_F_VERSION_1 & 1;
 }
 
 /* Section 3.1.1: bits are added one step at a time; zero resets. */
-static void write_status(struct virtio_pci *pci, uint8_t value)
+static void virtio_pci_common_write_status(struct virtio_pci *pci, uint8_t value)
 {
 	uint8_t status = pci->status;
 
@@ -117,44 +117,44 @@ static void write_status(struct virtio_pci *pci, uint8_t value)
 		return;
 	}
 	status |= value & STATUS_PROGRESS;
-	if (value & VIRTIO_CONFIG_S_FEATURES_OK && features_fit(pci))
+	if (value & VIRTIO_CONFIG_S_FEATURES_OK && virtio_pci_common_features_fit(pci))
 		status |= VIRTIO_CONFIG_S_FEATURES_OK;
 	if (value & VIRTIO_CONFIG_S_DRIVER_OK && status & VIRTIO_CONFIG_S_FEATURES_OK)
 		status |= VIRTIO_CONFIG_S_DRIVER_OK;
-	set_status(pci, status);
+	virtio_pci_common_set_status(pci, status);
 	virtio_pci_settle(pci);
 }
 
 /* ---- fields ---- */
 
-static struct virtqueue *selected(const struct virtio_pci *pci)
+static struct virtqueue *virtio_pci_common_selected(const struct virtio_pci *pci)
 {
 	return pci->queue_select < pci->device->queue_count ? &pci->device->queues[pci->queue_select] : NULL;
 }
 
 /* The selected queue if the driver may program it now. */
-static struct virtqueue *programmable(const struct virtio_pci *pci)
+static struct virtqueue *virtio_pci_common_programmable(const struct virtio_pci *pci)
 {
-	struct virtqueue *vq = selected(pci);
+	struct virtqueue *vq = virtio_pci_common_selected(pci);
 
 	return vq && !vq->enabled && !(pci->status & VIRTIO_CONFIG_S_DRIVER_OK) ? vq : NULL;
 }
 
-static uint32_t half(uint64_t features, uint32_t select)
+static uint32_t virtio_pci_common_half(uint64_t features, uint32_t select)
 {
 	return select < 2 ? (uint32_t)(features >> 32 * select) : 0;
 }
 
-static void set_half(uint64_t *value, bool high, uint32_t half_value)
+static void virtio_pci_common_set_half(uint64_t *value, bool high, uint32_t half_value)
 {
 	unsigned int shift = high ? 32 : 0;
 
 	*value = (*value & ~(0xffffffffull << shift)) | (uint64_t)half_value << shift;
 }
 
-static void describe_queue(const struct virtio_pci *pci, struct virtio_pci_common_cfg *cfg)
+static void virtio_pci_common_describe_queue(const struct virtio_pci *pci, struct virtio_pci_common_cfg *cfg)
 {
-	const struct virtqueue *vq = selected(pci);
+	const struct virtqueue *vq = virtio_pci_common_selected(pci);
 
 	cfg->queue_select = htole16(pci->queue_select);
 	cfg->queue_msix_vector = htole16(VIRTIO_MSI_NO_VECTOR);
@@ -178,16 +178,16 @@ void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data,
 	bool needs_reset = __atomic_load_n(&device->broken, __ATOMIC_ACQUIRE);
 	struct virtio_pci_common_cfg cfg = {
 		.device_feature_select = htole32(pci->device_feature_select),
-		.device_feature = htole32(half(device->offered, pci->device_feature_select)),
+		.device_feature = htole32(virtio_pci_common_half(device->offered, pci->device_feature_select)),
 		.guest_feature_select = htole32(pci->driver_feature_select),
-		.guest_feature = htole32(half(pci->driver_features, pci->driver_feature_select)),
+		.guest_feature = htole32(virtio_pci_common_half(pci->driver_features, pci->driver_feature_select)),
 		.msix_config = htole16(pci->vector[VIRTIO_PCI_CONFIG_SLOT]),
 		.num_queues = htole16((uint16_t)device->queue_count),
 		.device_status = pci->status | (needs_reset ? VIRTIO_CONFIG_S_NEEDS_RESET : 0),
 		.config_generation = device->config_generation,
 	};
 
-	describe_queue(pci, &cfg);
+	virtio_pci_common_describe_queue(pci, &cfg);
 	memcpy(data, (const char *)&cfg + offset, len);
 }
 
@@ -195,9 +195,9 @@ void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data,
 #define FIELD(name) \
 	(offsetof(struct virtio_pci_common_cfg, name) << 8 | sizeof(((struct virtio_pci_common_cfg *)0)->name))
 
-static void write_queue_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
+static void virtio_pci_common_write_queue_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
 {
-	struct virtqueue *vq = programmable(pci);
+	struct virtqueue *vq = virtio_pci_common_programmable(pci);
 
 	if (!vq)
 		return;
@@ -212,20 +212,20 @@ static void write_queue_field(struct virtio_pci *pci, uint64_t field, uint32_t v
 		break;
 	case FIELD(queue_desc_lo):
 	case FIELD(queue_desc_hi):
-		set_half(&vq->desc, field == FIELD(queue_desc_hi), value);
+		virtio_pci_common_set_half(&vq->desc, field == FIELD(queue_desc_hi), value);
 		break;
 	case FIELD(queue_avail_lo):
 	case FIELD(queue_avail_hi):
-		set_half(&vq->avail, field == FIELD(queue_avail_hi), value);
+		virtio_pci_common_set_half(&vq->avail, field == FIELD(queue_avail_hi), value);
 		break;
 	case FIELD(queue_used_lo):
 	case FIELD(queue_used_hi):
-		set_half(&vq->used, field == FIELD(queue_used_hi), value);
+		virtio_pci_common_set_half(&vq->used, field == FIELD(queue_used_hi), value);
 		break;
 	}
 }
 
-static void write_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
+static void virtio_pci_common_write_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
 {
 	switch (field) {
 	case FIELD(device_feature_select):
@@ -236,23 +236,23 @@ static void write_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
 		break;
 	case FIELD(guest_feature):
 		if (!(pci->status & VIRTIO_CONFIG_S_FEATURES_OK) && pci->driver_feature_select < 2)
-			set_half(&pci->driver_features, pci->driver_feature_select, value);
+			virtio_pci_common_set_half(&pci->driver_features, pci->driver_feature_select, value);
 		break;
 	case FIELD(msix_config):
 		virtio_pci_set_vector(pci, VIRTIO_PCI_CONFIG_SLOT, (uint16_t)value);
 		break;
 	case FIELD(device_status):
-		write_status(pci, (uint8_t)value);
+		virtio_pci_common_write_status(pci, (uint8_t)value);
 		break;
 	case FIELD(queue_select):
 		pci->queue_select = (uint16_t)value;
 		break;
 	case FIELD(queue_msix_vector):
-		if (selected(pci))
+		if (virtio_pci_common_selected(pci))
 			virtio_pci_set_vector(pci, pci->queue_select, (uint16_t)value);
 		break;
 	default:
-		write_queue_field(pci, field, value);
+		virtio_pci_common_write_queue_field(pci, field, value);
 	}
 }
 
@@ -261,7 +261,7 @@ void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void
 	uint32_t value = 0;
 
 	memcpy(&value, data, MIN(len, sizeof(value)));
-	write_field(pci, offset << 8 | MIN(len, sizeof(value)), le32toh(value));
+	virtio_pci_common_write_field(pci, offset << 8 | MIN(len, sizeof(value)), le32toh(value));
 	if (len == 8)
 		virtio_pci_common_write(pci, offset + 4, (const char *)data + 4, 4);
 }

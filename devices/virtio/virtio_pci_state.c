@@ -34,7 +34,7 @@ struct image {
 
 /* ---- save ---- */
 
-static void fill_queue(const struct virtio_pci *pci, unsigned int index, struct queue_image *image)
+static void virtio_pci_state_fill_queue(const struct virtio_pci *pci, unsigned int index, struct queue_image *image)
 {
 	const struct virtqueue *vq = &pci->device->queues[index];
 
@@ -50,7 +50,7 @@ static void fill_queue(const struct virtio_pci *pci, unsigned int index, struct 
 		virtqueue_place(vq, &image->place);
 }
 
-static int fill(void *object, void *into, struct err *err)
+static int virtio_pci_state_fill(void *object, void *into, struct err *err)
 {
 	struct virtio_pci *pci = object;
 	struct image *image = into;
@@ -67,7 +67,7 @@ static int fill(void *object, void *into, struct err *err)
 	image->driver_features = pci->driver_features;
 	image->queue_count = pci->device->queue_count;
 	for (unsigned int i = 0; i < image->queue_count; i++)
-		fill_queue(pci, i, &image->queues[i]);
+		virtio_pci_state_fill_queue(pci, i, &image->queues[i]);
 	pthread_mutex_lock(&pci->isr_lock);
 	image->isr = pci->isr;
 	pthread_mutex_unlock(&pci->isr_lock);
@@ -77,7 +77,7 @@ static int fill(void *object, void *into, struct err *err)
 /* ---- load ---- */
 
 /* "13, 14" */
-static void name_bits(uint64_t bits, char *text, size_t size)
+static void virtio_pci_state_name_bits(uint64_t bits, char *text, size_t size)
 {
 	size_t at = 0;
 
@@ -86,7 +86,8 @@ static void name_bits(uint64_t bits, char *text, size_t size)
 			at += (size_t)snprintf(text + at, size - at, "%s%u", at ? ", " : "", i);
 }
 
-static int check_features(const struct virtio_device *device, const struct image *image, struct err *err)
+static int virtio_pci_state_check_features(const struct virtio_device *device, const struct image *image,
+					   struct err *err)
 {
 	uint64_t missing = image->driver_features & ~device->offered;
 	char text[200];
@@ -97,11 +98,12 @@ static int check_features(const struct virtio_device *device, const struct image
 		return err_set(err, -EBADMSG, "a driver that does not know virtio 1");
 	if (!missing)
 		return 0;
-	name_bits(missing, text, sizeof(text));
-	return err_set(err, -ENOTSUP, "the guest uses features that this device does not have: virtio feature bits %s", text);
+	virtio_pci_state_name_bits(missing, text, sizeof(text));
+	return err_set(err, -ENOTSUP, "the guest uses features that this device does not have: virtio feature bits %s",
+		       text);
 }
 
-static int check(const struct virtio_pci *pci, const struct image *image, struct err *err)
+static int virtio_pci_state_check(const struct virtio_pci *pci, const struct image *image, struct err *err)
 {
 	const struct virtio_device *device = pci->device;
 	uint8_t status = image->status;
@@ -109,26 +111,28 @@ static int check(const struct virtio_pci *pci, const struct image *image, struct
 	if (image->type != device->type)
 		return err_set(err, -EBADMSG, "a virtio device of type %u, not %u", image->type, device->type);
 	if (image->queue_count != device->queue_count)
-		return err_set(err, -EBADMSG, "it had %u queues, and has %u here", image->queue_count, device->queue_count);
+		return err_set(err, -EBADMSG, "it had %u queues, and has %u here", image->queue_count,
+			       device->queue_count);
 	if (status & ~STATUS_BITS || (image->active && !(status & VIRTIO_CONFIG_S_DRIVER_OK)) ||
 	    (status & VIRTIO_CONFIG_S_DRIVER_OK && !(status & VIRTIO_CONFIG_S_FEATURES_OK)))
 		return err_set(err, -EBADMSG, "status 0x%02x cannot be", status);
 	if (image->isr & ~(VIRTIO_PCI_ISR_QUEUE | VIRTIO_PCI_ISR_CONFIG))
 		return err_set(err, -EBADMSG, "interrupt status 0x%02x cannot be", image->isr);
-	return check_features(device, image, err);
+	return virtio_pci_state_check_features(device, image, err);
 }
 
-static int load_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector, struct err *err)
+static int virtio_pci_state_load_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector, struct err *err)
 {
 	virtio_pci_set_vector(pci, slot, vector);
 	return pci->vector[slot] == vector ? 0 : err_set(err, -EBADMSG, "vector %u cannot be had", vector);
 }
 
-static int load_queue(struct virtio_pci *pci, unsigned int index, const struct queue_image *image, struct err *err)
+static int virtio_pci_state_load_queue(struct virtio_pci *pci, unsigned int index, const struct queue_image *image,
+				       struct err *err)
 {
 	struct virtio_device *device = pci->device;
 	struct virtqueue *vq = &device->queues[index];
-	int ret = load_vector(pci, index, image->vector, err);
+	int ret = virtio_pci_state_load_vector(pci, index, image->vector, err);
 
 	if (ret < 0)
 		return ret;
@@ -144,15 +148,15 @@ static int load_queue(struct virtio_pci *pci, unsigned int index, const struct q
 	return virtqueue_start_at(vq, device->memory, device->features, &image->place, err);
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int virtio_pci_state_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct virtio_pci *pci = object;
 	struct virtio_device *device = pci->device;
 	const struct image *image = from;
-	int ret = check(pci, image, err);
+	int ret = virtio_pci_state_check(pci, image, err);
 
 	if (ret == 0)
-		ret = load_vector(pci, VIRTIO_PCI_CONFIG_SLOT, image->config_vector, err);
+		ret = virtio_pci_state_load_vector(pci, VIRTIO_PCI_CONFIG_SLOT, image->config_vector, err);
 	if (ret < 0)
 		return ret;
 	pci->queue_select = image->queue_select;
@@ -163,7 +167,7 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	device->features = image->active ? image->driver_features : 0;
 	device->active = image->active;
 	for (unsigned int i = 0; i < device->queue_count && ret == 0; i++)
-		ret = load_queue(pci, i, &image->queues[i], err);
+		ret = virtio_pci_state_load_queue(pci, i, &image->queues[i], err);
 	if (ret < 0)
 		return ret;
 	__atomic_store_n(&device->broken, image->broken, __ATOMIC_SEQ_CST);
@@ -209,8 +213,8 @@ static const struct state_field fields[] = {
 	STATE_LIST(struct image, queues, 1, queue_count, &queue_state),
 };
 static const struct state_table transport_state = {
-	.name = "virtio-pci", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = fill,
-	.apply = apply,
+	.name = "virtio-pci", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image),
+	.fill = virtio_pci_state_fill, .apply = virtio_pci_state_apply,
 };
 
 /* ---- the whole ---- */
@@ -240,14 +244,14 @@ int virtio_pci_save(struct virtio_pci *pci, struct state_buffer *out, struct err
 }
 
 /* What the bus and MSI-X do, they do without the device's lock. */
-static int load_function(struct virtio_pci *pci, const uint8_t **data, size_t *len, struct err *err)
+static int virtio_pci_state_load_function(struct virtio_pci *pci, const uint8_t **data, size_t *len, struct err *err)
 {
 	int ret = state_load_first(&pci_function_state, &pci->function, data, len, err);
 
 	return ret < 0 ? ret : state_load_first(&msix_state, pci->msix, data, len, err);
 }
 
-static int load_device(struct virtio_pci *pci, const uint8_t **data, size_t *len, struct err *err)
+static int virtio_pci_state_load_device(struct virtio_pci *pci, const uint8_t **data, size_t *len, struct err *err)
 {
 	struct virtio_device *device = pci->device;
 	int ret = state_load_first(&transport_state, pci, data, len, err);
@@ -270,10 +274,10 @@ int virtio_pci_load(struct virtio_pci *pci, const void *data, size_t len, struct
 	pci->paused = pci->loaded = true;
 	pthread_mutex_unlock(&device->lock);
 	if (ret == 0)
-		ret = load_function(pci, &at, &len, err);
+		ret = virtio_pci_state_load_function(pci, &at, &len, err);
 	pthread_mutex_lock(&device->lock);
 	if (ret == 0)
-		ret = load_device(pci, &at, &len, err);
+		ret = virtio_pci_state_load_device(pci, &at, &len, err);
 	pthread_mutex_unlock(&device->lock);
 	return ret < 0 ? err_prefix(err, ret, "%s", device->id) : 0;
 }

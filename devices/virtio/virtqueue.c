@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-static int broken(struct virtqueue *vq, const char *why)
+static int virtqueue_broken(struct virtqueue *vq, const char *why)
 {
 	char text[80];
 
@@ -21,46 +21,46 @@ static int broken(struct virtqueue *vq, const char *why)
 }
 
 /* Stops the compiler from going back to guest memory for what it has copied. */
-static inline void copied(void)
+static inline void virtqueue_copied(void)
 {
 	__asm__ volatile("" ::: "memory");
 }
 
-static inline uint16_t load16(const void *p)
+static inline uint16_t virtqueue_load16(const void *p)
 {
 	return le16toh(__atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED));
 }
 
-static inline void store16(void *p, uint16_t value)
+static inline void virtqueue_store16(void *p, uint16_t value)
 {
 	__atomic_store_n((uint16_t *)p, htole16(value), __ATOMIC_RELAXED);
 }
 
 /* The word behind the available ring (used ring): when the driver (device) wants to be woken. */
-static inline const void *used_event(const struct virtqueue *vq)
+static inline const void *virtqueue_used_event(const struct virtqueue *vq)
 {
 	return &vq->avail_host->ring[vq->size];
 }
 
-static inline void *avail_event(const struct virtqueue *vq)
+static inline void *virtqueue_avail_event(const struct virtqueue *vq)
 {
 	return &vq->used_host->ring[vq->size];
 }
 
-static uint64_t used_size(const struct virtqueue *vq)
+static uint64_t virtqueue_used_size(const struct virtqueue *vq)
 {
 	return offsetof(struct vring_used, ring) + sizeof(struct vring_used_elem) * vq->size + 2;
 }
 
-static void used_dirty(struct virtqueue *vq, const void *at, size_t len)
+static void virtqueue_used_dirty(struct virtqueue *vq, const void *at, size_t len)
 {
 	guest_memory_dirty(vq->memory, vq->used + (uint64_t)((const char *)at - (const char *)vq->used_host), len);
 }
 
 /* ---- start and stop ---- */
 
-static int locate(struct virtqueue *vq, uint64_t gpa, uint64_t len, uint64_t align, const char *what, void **ret,
-		  struct err *err)
+static int virtqueue_locate(struct virtqueue *vq, uint64_t gpa, uint64_t len, uint64_t align, const char *what,
+			    void **ret, struct err *err)
 {
 	if (gpa % align)
 		return err_set(err, -EINVAL, "queue %u: %s at 0x%llx is misaligned", vq->index, what,
@@ -81,11 +81,11 @@ int virtqueue_start(struct virtqueue *vq, struct guest_memory *memory, uint64_t 
 	if (!is_power_of_two(vq->size) || vq->size > vq->max_size)
 		return err_set(err, -EINVAL, "queue %u: bad size %u", vq->index, vq->size);
 	vq->memory = memory;
-	ret = locate(vq, vq->desc, 16ull * vq->size, 16, "descriptor table", &desc, err);
+	ret = virtqueue_locate(vq, vq->desc, 16ull * vq->size, 16, "descriptor table", &desc, err);
 	if (ret == 0)
-		ret = locate(vq, vq->avail, avail_size, 2, "available ring", &avail, err);
+		ret = virtqueue_locate(vq, vq->avail, avail_size, 2, "available ring", &avail, err);
 	if (ret == 0)
-		ret = locate(vq, vq->used, used_size(vq), 4, "used ring", &used, err);
+		ret = virtqueue_locate(vq, vq->used, virtqueue_used_size(vq), 4, "used ring", &used, err);
 	if (ret < 0)
 		return ret;
 	vq->desc_host = desc;
@@ -111,8 +111,8 @@ void virtqueue_place(const struct virtqueue *vq, struct virtqueue_place *place)
 		.next_avail = vq->next_avail,
 		.next_used = vq->next_used,
 		.signalled_used = vq->signalled_used,
-		.avail_idx = load16(&vq->avail_host->idx),
-		.used_idx = load16(&vq->used_host->idx),
+		.avail_idx = virtqueue_load16(&vq->avail_host->idx),
+		.used_idx = virtqueue_load16(&vq->used_host->idx),
 		.broken = vq->broken,
 	};
 }
@@ -124,8 +124,10 @@ int virtqueue_start_at(struct virtqueue *vq, struct guest_memory *memory, uint64
 
 	if (ret < 0)
 		return ret;
-	if (load16(&vq->avail_host->idx) != place->avail_idx || load16(&vq->used_host->idx) != place->used_idx)
-		return err_set(err, -EBADMSG, "queue %u: its ring at 0x%llx is not the one that was left: memory is missing",
+	if (virtqueue_load16(&vq->avail_host->idx) != place->avail_idx ||
+	    virtqueue_load16(&vq->used_host->idx) != place->used_idx)
+		return err_set(err, -EBADMSG,
+			       "queue %u: its ring at 0x%llx is not the one that was left: memory is missing",
 			       vq->index, (unsigned long long)vq->avail);
 	vq->next_avail = vq->seen_avail = place->next_avail;
 	vq->next_used = place->next_used;
@@ -143,7 +145,7 @@ struct table {
 	bool indirect;
 };
 
-static int add_segment(struct virtqueue *vq, struct virtq_chain *chain, const struct vring_desc *desc)
+static int virtqueue_add_segment(struct virtqueue *vq, struct virtq_chain *chain, const struct vring_desc *desc)
 {
 	bool in = le16toh(desc->flags) & VRING_DESC_F_WRITE;
 	unsigned int count = chain->out_count + chain->in_count;
@@ -152,15 +154,15 @@ static int add_segment(struct virtqueue *vq, struct virtq_chain *chain, const st
 	void *host = guest_memory_at(vq->memory, le64toh(desc->addr), len);
 
 	if (!len)
-		return broken(vq, "a buffer is empty");
+		return virtqueue_broken(vq, "a buffer is empty");
 	if (!host)
-		return broken(vq, "a buffer is not in memory");
+		return virtqueue_broken(vq, "a buffer is not in memory");
 	if (!in && chain->in_count)
-		return broken(vq, "a readable buffer follows a writable one");
+		return virtqueue_broken(vq, "a readable buffer follows a writable one");
 	if (count == VIRTQUEUE_MAX_SEGMENTS)
-		return broken(vq, "a chain is too long");
+		return virtqueue_broken(vq, "a chain is too long");
 	if (__builtin_add_overflow(*bytes, len, bytes))
-		return broken(vq, "a chain has more than 4 GiB");
+		return virtqueue_broken(vq, "a chain has more than 4 GiB");
 	chain->iov[count] = (struct iovec){host, len};
 	if (in)
 		chain->in_count++;
@@ -170,26 +172,26 @@ static int add_segment(struct virtqueue *vq, struct virtq_chain *chain, const st
 }
 
 /* Goes on in the indirect table that desc describes (section 2.7.5.3). */
-static int enter_indirect(struct virtqueue *vq, struct table *table, const struct vring_desc *desc)
+static int virtqueue_enter_indirect(struct virtqueue *vq, struct table *table, const struct vring_desc *desc)
 {
 	uint32_t len = le32toh(desc->len);
 
 	if (!vq->indirect || table->indirect)
-		return broken(vq, "an indirect table where none may be");
+		return virtqueue_broken(vq, "an indirect table where none may be");
 	if (le16toh(desc->flags) & VRING_DESC_F_NEXT)
-		return broken(vq, "a chain goes on behind an indirect table");
+		return virtqueue_broken(vq, "a chain goes on behind an indirect table");
 	if (!len || len % sizeof(struct vring_desc))
-		return broken(vq, "an indirect table is not whole");
+		return virtqueue_broken(vq, "an indirect table is not whole");
 	table->desc = guest_memory_at(vq->memory, le64toh(desc->addr), len);
 	if (!table->desc)
-		return broken(vq, "an indirect table is not in memory");
+		return virtqueue_broken(vq, "an indirect table is not in memory");
 	table->count = len / sizeof(struct vring_desc);
 	table->indirect = true;
 	return 0;
 }
 
 /* Follows a chain from its head. Each descriptor but an indirect one adds a segment, so a loop ends as a long chain. */
-static int walk(struct virtqueue *vq, struct virtq_chain *chain)
+static int virtqueue_walk(struct virtqueue *vq, struct virtq_chain *chain)
 {
 	struct table table = {.desc = vq->desc_host, .count = vq->size};
 	uint32_t next = chain->head, left = vq->size;
@@ -199,16 +201,16 @@ static int walk(struct virtqueue *vq, struct virtq_chain *chain)
 		int ret;
 
 		if (next >= table.count)
-			return broken(vq, "a descriptor lies outside the table");
+			return virtqueue_broken(vq, "a descriptor lies outside the table");
 		if (!table.indirect && !left--)
-			return broken(vq, "a chain is longer than the queue");
+			return virtqueue_broken(vq, "a chain is longer than the queue");
 		memcpy(&desc, (const char *)table.desc + next * sizeof(desc), sizeof(desc));
-		copied();
+		virtqueue_copied();
 		if (le16toh(desc.flags) & VRING_DESC_F_INDIRECT) {
-			ret = enter_indirect(vq, &table, &desc);
+			ret = virtqueue_enter_indirect(vq, &table, &desc);
 			next = 0;
 		} else {
-			ret = add_segment(vq, chain, &desc);
+			ret = virtqueue_add_segment(vq, chain, &desc);
 			next = le16toh(desc.next);
 		}
 		if (ret < 0)
@@ -219,7 +221,7 @@ static int walk(struct virtqueue *vq, struct virtq_chain *chain)
 }
 
 /* 1 when the driver has put something there, 0, or -EPROTO. Reads its index only when all that was seen is used up. */
-static int available(struct virtqueue *vq)
+static int virtqueue_available(struct virtqueue *vq)
 {
 	if (vq->broken)
 		return -EPROTO;
@@ -227,20 +229,20 @@ static int available(struct virtqueue *vq)
 		return 1;
 	vq->seen_avail = le16toh(__atomic_load_n(&vq->avail_host->idx, __ATOMIC_ACQUIRE));
 	if ((uint16_t)(vq->seen_avail - vq->next_avail) > vq->size)
-		return broken(vq, "more chains are available than the queue holds");
+		return virtqueue_broken(vq, "more chains are available than the queue holds");
 	return vq->seen_avail != vq->next_avail;
 }
 
 int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain)
 {
-	int ret = available(vq);
+	int ret = virtqueue_available(vq);
 
 	if (ret <= 0)
 		return ret;
-	chain->head = load16(&vq->avail_host->ring[vq->next_avail & (vq->size - 1)]);
+	chain->head = virtqueue_load16(&vq->avail_host->ring[vq->next_avail & (vq->size - 1)]);
 	chain->out_count = chain->in_count = 0;
 	chain->out_bytes = chain->in_bytes = 0;
-	ret = walk(vq, chain);
+	ret = virtqueue_walk(vq, chain);
 	if (ret < 0)
 		return ret;
 	vq->next_avail++;
@@ -254,12 +256,12 @@ void virtqueue_unpop(struct virtqueue *vq)
 
 bool virtqueue_ready(struct virtqueue *vq)
 {
-	return available(vq) > 0;
+	return virtqueue_available(vq) > 0;
 }
 
 /* ---- chains back to the driver ---- */
 
-static void host_dirty(struct guest_memory *memory, const char *host, uint64_t len)
+static void virtqueue_host_dirty(struct guest_memory *memory, const char *host, uint64_t len)
 {
 	const struct guest_region *region = guest_memory_region_of(memory, host);
 
@@ -272,7 +274,7 @@ void virtqueue_dirty(struct virtqueue *vq, const struct iovec *iov, unsigned int
 	for (unsigned int i = 0; i < count && bytes; i++) {
 		uint64_t len = MIN((uint64_t)iov[i].iov_len, bytes);
 
-		host_dirty(vq->memory, iov[i].iov_base, len);
+		virtqueue_host_dirty(vq->memory, iov[i].iov_base, len);
 		bytes -= len;
 	}
 }
@@ -288,7 +290,7 @@ void virtqueue_fill(struct virtqueue *vq, uint16_t ahead, uint16_t head, const s
 		return;
 	elem->id = htole32(head);
 	elem->len = htole32(written);
-	used_dirty(vq, elem, sizeof(*elem));
+	virtqueue_used_dirty(vq, elem, sizeof(*elem));
 }
 
 void virtqueue_publish(struct virtqueue *vq, uint16_t count)
@@ -297,7 +299,7 @@ void virtqueue_publish(struct virtqueue *vq, uint16_t count)
 		return;
 	vq->next_used += count;
 	__atomic_store_n(&vq->used_host->idx, htole16(vq->next_used), __ATOMIC_RELEASE);
-	used_dirty(vq, &vq->used_host->idx, sizeof(vq->used_host->idx));
+	virtqueue_used_dirty(vq, &vq->used_host->idx, sizeof(vq->used_host->idx));
 }
 
 void virtqueue_push(struct virtqueue *vq, const struct virtq_chain *chain, uint32_t written)
@@ -322,7 +324,7 @@ void virtqueue_push_head(struct virtqueue *vq, uint16_t head, uint32_t written)
 /* ---- who wakes whom ---- */
 
 /* Section 2.7.7.2: without the event index a flag says no; with it, the driver names the entry it waits for. */
-static bool wants_interrupt(struct virtqueue *vq)
+static bool virtqueue_wants_interrupt(struct virtqueue *vq)
 {
 	uint16_t old = vq->signalled_used, new = vq->next_used;
 
@@ -331,24 +333,24 @@ static bool wants_interrupt(struct virtqueue *vq)
 		return false;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!vq->event_idx)
-		return !(load16(&vq->avail_host->flags) & VRING_AVAIL_F_NO_INTERRUPT);
-	return vring_need_event(load16(used_event(vq)), new, old);
+		return !(virtqueue_load16(&vq->avail_host->flags) & VRING_AVAIL_F_NO_INTERRUPT);
+	return vring_need_event(virtqueue_load16(virtqueue_used_event(vq)), new, old);
 }
 
 void virtqueue_notify(struct virtqueue *vq)
 {
-	if (!vq->broken && wants_interrupt(vq))
+	if (!vq->broken && virtqueue_wants_interrupt(vq))
 		vq->device->transport->notify_queue(vq->device, vq->index);
 }
 
 bool virtqueue_enable_kicks(struct virtqueue *vq)
 {
-	void *word = vq->event_idx ? avail_event(vq) : &vq->used_host->flags;
+	void *word = vq->event_idx ? virtqueue_avail_event(vq) : &vq->used_host->flags;
 
 	if (vq->broken)
 		return false;
-	store16(word, vq->event_idx ? vq->next_avail : 0);
-	used_dirty(vq, word, 2);
+	virtqueue_store16(word, vq->event_idx ? vq->next_avail : 0);
+	virtqueue_used_dirty(vq, word, 2);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return virtqueue_ready(vq);
 }
@@ -358,14 +360,15 @@ void virtqueue_disable_kicks(struct virtqueue *vq)
 	/* With the event index it is enough to leave the old one behind. */
 	if (vq->broken || vq->event_idx)
 		return;
-	store16(&vq->used_host->flags, VRING_USED_F_NO_NOTIFY);
-	used_dirty(vq, &vq->used_host->flags, 2);
+	virtqueue_store16(&vq->used_host->flags, VRING_USED_F_NO_NOTIFY);
+	virtqueue_used_dirty(vq, &vq->used_host->flags, 2);
 }
 
 /* ---- bytes in chains ---- */
 
 /* Copies between buf and the segments from offset on; to_guest says which way. */
-static size_t copy(const struct iovec *iov, unsigned int count, size_t offset, char *buf, size_t len, bool to_guest)
+static size_t virtqueue_copy(const struct iovec *iov, unsigned int count, size_t offset, char *buf, size_t len,
+			     bool to_guest)
 {
 	size_t done = 0;
 
@@ -386,16 +389,17 @@ static size_t copy(const struct iovec *iov, unsigned int count, size_t offset, c
 		done += step;
 		offset = 0;
 	}
-	copied();
+	virtqueue_copied();
 	return done;
 }
 
 size_t virtq_chain_read(const struct virtq_chain *chain, size_t offset, void *buf, size_t len)
 {
-	return copy(chain->iov, chain->out_count, offset, buf, len, false);
+	return virtqueue_copy(chain->iov, chain->out_count, offset, buf, len, false);
 }
 
 size_t virtq_chain_write(const struct virtq_chain *chain, size_t offset, const void *buf, size_t len)
 {
-	return copy(chain->iov + chain->out_count, chain->in_count, offset, (char *)(uintptr_t)buf, len, true);
+	return virtqueue_copy(chain->iov + chain->out_count, chain->in_count, offset, (char *)(uintptr_t)buf, len,
+			      true);
 }

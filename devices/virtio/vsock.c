@@ -29,19 +29,19 @@ struct kernel_vsock {
 	bool loaded;
 };
 
-static struct kernel_vsock *to_kernel(struct virtio_device *device)
+static struct kernel_vsock *vsock_to_kernel(struct virtio_device *device)
 {
 	return container_of(device, struct kernel_vsock, virtio);
 }
 
-static void config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+static void vsock_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	const struct virtio_vsock_config config = {.guest_cid = htole64(to_kernel(device)->cid)};
+	const struct virtio_vsock_config config = {.guest_cid = htole64(vsock_to_kernel(device)->cid)};
 
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
-static void vhost_failed(void *opaque, uint32_t events)
+static void vsock_vhost_failed(void *opaque, uint32_t events)
 {
 	struct kernel_vsock *kernel = opaque;
 
@@ -49,9 +49,9 @@ static void vhost_failed(void *opaque, uint32_t events)
 		virtio_device_broken(&kernel->virtio, "vhost-vsock found nonsense in a queue");
 }
 
-static void halt(struct virtio_device *device)
+static void vsock_halt(struct virtio_device *device)
 {
-	struct kernel_vsock *kernel = to_kernel(device);
+	struct kernel_vsock *kernel = vsock_to_kernel(device);
 	int off = 0;
 
 	if (!kernel->running)
@@ -63,7 +63,7 @@ static void halt(struct virtio_device *device)
 }
 
 /* The event queue is not the kernel's, and nobody else looks at it. What finds no buffer waits for the next start. */
-static void send_event(struct virtio_device *device)
+static void vsock_send_event(struct virtio_device *device)
 {
 	const struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
 	struct virtqueue *vq = &device->queues[VSOCK_EVENT];
@@ -73,12 +73,12 @@ static void send_event(struct virtio_device *device)
 		return;
 	virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &event, sizeof(event)));
 	virtqueue_notify(vq);
-	to_kernel(device)->event_pending = false;
+	vsock_to_kernel(device)->event_pending = false;
 }
 
-static int run(struct virtio_device *device, struct err *err)
+static int vsock_go_on(struct virtio_device *device, struct err *err)
 {
-	struct kernel_vsock *kernel = to_kernel(device);
+	struct kernel_vsock *kernel = vsock_to_kernel(device);
 	int on = 1, ret;
 
 	if (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled)
@@ -94,7 +94,7 @@ static int run(struct virtio_device *device, struct err *err)
 			err_sys(err, ret, "/dev/vhost-vsock: start");
 	}
 	if (ret < 0) {
-		halt(device);
+		vsock_halt(device);
 		return err_prefix(err, ret, "%s", device->id);
 	}
 	/* It looks at each queue once by itself. */
@@ -103,10 +103,10 @@ static int run(struct virtio_device *device, struct err *err)
 	return 0;
 }
 
-static int start(struct virtio_device *device, struct err *err)
+static int vsock_start(struct virtio_device *device, struct err *err)
 {
-	struct kernel_vsock *kernel = to_kernel(device);
-	int ret = kernel->tracked ? 0 : run(device, err);
+	struct kernel_vsock *kernel = vsock_to_kernel(device);
+	int ret = kernel->tracked ? 0 : vsock_go_on(device, err);
 
 	if (ret < 0)
 		return ret;
@@ -114,27 +114,27 @@ static int start(struct virtio_device *device, struct err *err)
 	kernel->event_pending |= kernel->loaded;
 	kernel->loaded = false;
 	if (kernel->event_pending)
-		send_event(device);
+		vsock_send_event(device);
 	return 0;
 }
 
-static void stop(struct virtio_device *device)
+static void vsock_stop(struct virtio_device *device)
 {
-	halt(device);
-	to_kernel(device)->wanted = false;
+	vsock_halt(device);
+	vsock_to_kernel(device)->wanted = false;
 }
 
-static void reset(struct virtio_device *device)
+static void vsock_reset(struct virtio_device *device)
 {
-	stop(device);
-	to_kernel(device)->event_pending = to_kernel(device)->loaded = false;
+	vsock_stop(device);
+	vsock_to_kernel(device)->event_pending = vsock_to_kernel(device)->loaded = false;
 }
 
-static void resume(struct virtio_device *device)
+static void vsock_resume(struct virtio_device *device)
 {
 	struct err err;
 
-	if (start(device, &err) < 0) {
+	if (vsock_start(device, &err) < 0) {
 		log_error(device->log, "%s", err.text);
 		virtio_device_broken(device, "it could not be started again");
 	}
@@ -142,24 +142,24 @@ static void resume(struct virtio_device *device)
 
 /* ---- while what is written is tracked ---- */
 
-static int tracking_start(struct dirty_source *source, struct err *err)
+static int vsock_tracking_start(struct dirty_source *source, struct err *err)
 {
 	struct kernel_vsock *kernel = container_of(source, struct kernel_vsock, source);
 
 	pthread_mutex_lock(&kernel->virtio.lock);
 	kernel->tracked = true;
-	halt(&kernel->virtio);
+	vsock_halt(&kernel->virtio);
 	pthread_mutex_unlock(&kernel->virtio.lock);
 	return 0;
 }
 
-static void tracking_stop(struct dirty_source *source)
+static void vsock_tracking_stop(struct dirty_source *source)
 {
 	struct kernel_vsock *kernel = container_of(source, struct kernel_vsock, source);
 	struct err err;
 
 	pthread_mutex_lock(&kernel->virtio.lock);
-	if (kernel->tracked && kernel->wanted && run(&kernel->virtio, &err) < 0) {
+	if (kernel->tracked && kernel->wanted && vsock_go_on(&kernel->virtio, &err) < 0) {
 		log_error(kernel->virtio.log, "%s", err.text);
 		virtio_device_broken(&kernel->virtio, "it could not be started again");
 	}
@@ -168,51 +168,51 @@ static void tracking_stop(struct dirty_source *source)
 }
 
 /* What this process does to the queues is told with all its writes. */
-static int tracking_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
-			    struct err *err)
+static int vsock_tracking_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+				  struct err *err)
 {
 	return 0;
 }
 
 static const struct dirty_source_ops tracking_ops = {
-	.start = tracking_start,
-	.stop = tracking_stop,
-	.collect = tracking_collect,
+	.start = vsock_tracking_start,
+	.stop = vsock_tracking_stop,
+	.collect = vsock_tracking_collect,
 };
 
 /* ---- the device ---- */
 
-static void remove_source(void *opaque)
+static void vsock_remove_source(void *opaque)
 {
 	struct kernel_vsock *kernel = opaque;
 
 	event_source_remove(kernel->error);
 }
 
-static void destroy(struct virtio_device *device)
+static void vsock_destroy(struct virtio_device *device)
 {
-	struct kernel_vsock *kernel = to_kernel(device);
+	struct kernel_vsock *kernel = vsock_to_kernel(device);
 
 	if (kernel->source.name)
 		dirty_set_remove(kernel->dirty, &kernel->source);
 	if (kernel->error)
-		event_loop_call(kernel->loop, remove_source, kernel);
+		event_loop_call(kernel->loop, vsock_remove_source, kernel);
 	vhost_close(kernel->vhost);
 	virtio_device_done(device);
 	free(kernel);
 }
 
 static const struct virtio_device_ops kernel_ops = {
-	.config_read = config_read,
-	.activate = start,
-	.reset = reset,
-	.quiesce = stop,
-	.resume = resume,
-	.destroy = destroy,
+	.config_read = vsock_config_read,
+	.activate = vsock_start,
+	.reset = vsock_reset,
+	.quiesce = vsock_stop,
+	.resume = vsock_resume,
+	.destroy = vsock_destroy,
 	.state = &vsock_state,
 };
 
-static int join(struct kernel_vsock *kernel, struct dirty_set *dirty, struct err *err)
+static int vsock_join(struct kernel_vsock *kernel, struct dirty_set *dirty, struct err *err)
 {
 	int ret;
 
@@ -224,8 +224,8 @@ static int join(struct kernel_vsock *kernel, struct dirty_set *dirty, struct err
 	return ret;
 }
 
-static int init(struct kernel_vsock *kernel, const struct virtio_vsock_options *options, struct guest_memory *memory,
-		const struct log *log, struct err *err)
+static int vsock_init(struct kernel_vsock *kernel, const struct virtio_vsock_options *options,
+		      struct guest_memory *memory, const struct log *log, struct err *err)
 {
 	static const uint16_t sizes[VSOCK_QUEUES] = {256, 256, 16};
 	const struct vhost_options vhost = {
@@ -251,13 +251,14 @@ static int init(struct kernel_vsock *kernel, const struct virtio_vsock_options *
 	kernel->virtio.config_size = sizeof(struct virtio_vsock_config);
 	kernel->virtio.offered |= 1ull << VIRTIO_VSOCK_F_SEQPACKET;
 	kernel->virtio.offered &= vhost_features(kernel->vhost);
-	ret = event_loop_watch(kernel->loop, vhost_error_fd(kernel->vhost), EPOLLIN, vhost_failed, kernel, &kernel->error,
-			       err);
-	return ret < 0 || !options->dirty ? ret : join(kernel, options->dirty, err);
+	ret = event_loop_watch(kernel->loop, vhost_error_fd(kernel->vhost), EPOLLIN, vsock_vhost_failed, kernel,
+			       &kernel->error, err);
+	return ret < 0 || !options->dirty ? ret : vsock_join(kernel, options->dirty, err);
 }
 
-static int kernel_create(const struct virtio_vsock_options *options, struct guest_memory *memory,
-			 struct event_loop *loop, const struct log *log, struct virtio_device **ret, struct err *err)
+static int vsock_kernel_create(const struct virtio_vsock_options *options, struct guest_memory *memory,
+			       struct event_loop *loop, const struct log *log, struct virtio_device **ret,
+			       struct err *err)
 {
 	struct kernel_vsock *kernel = calloc(1, sizeof(*kernel));
 	int code;
@@ -266,9 +267,9 @@ static int kernel_create(const struct virtio_vsock_options *options, struct gues
 		return err_sys(err, -ENOMEM, "--vsock");
 	kernel->cid = options->cid;
 	kernel->loop = loop;
-	code = init(kernel, options, memory, log, err);
+	code = vsock_init(kernel, options, memory, log, err);
 	if (code < 0) {
-		destroy(&kernel->virtio);
+		vsock_destroy(&kernel->virtio);
 		return code;
 	}
 	*ret = &kernel->virtio;
@@ -277,7 +278,7 @@ static int kernel_create(const struct virtio_vsock_options *options, struct gues
 
 void virtio_vsock_transport_reset(struct virtio_device *device)
 {
-	struct kernel_vsock *kernel = to_kernel(device);
+	struct kernel_vsock *kernel = vsock_to_kernel(device);
 
 	pthread_mutex_lock(&device->lock);
 	if (device->ops != &kernel_ops) {
@@ -285,26 +286,26 @@ void virtio_vsock_transport_reset(struct virtio_device *device)
 	} else if (device->active) {
 		kernel->event_pending = true;
 		if (kernel->wanted)
-			send_event(device);
+			vsock_send_event(device);
 	}
 	pthread_mutex_unlock(&device->lock);
 }
 
 /* ---- saved state, of both forms ---- */
 
-static int fill(void *object, void *into, struct err *err)
+static int vsock_fill(void *object, void *into, struct err *err)
 {
 	struct virtio_device *device = object;
 	struct vsock_image *image = into;
 
 	if (device->ops == &kernel_ops)
-		image->event_pending = to_kernel(device)->event_pending;
+		image->event_pending = vsock_to_kernel(device)->event_pending;
 	else
 		vsock_unix_fill(device, image);
 	return 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int vsock_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct virtio_device *device = object;
 	const struct vsock_image *image = from;
@@ -315,8 +316,8 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	}
 	if (device->active && (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled))
 		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
-	to_kernel(device)->event_pending = image->event_pending;
-	to_kernel(device)->loaded = device->active;
+	vsock_to_kernel(device)->event_pending = image->event_pending;
+	vsock_to_kernel(device)->loaded = device->active;
 	return 0;
 }
 
@@ -327,7 +328,7 @@ static const struct state_field state_fields[] = {
 
 const struct state_table vsock_state = {
 	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct vsock_image),
-	.fill = fill, .apply = apply,
+	.fill = vsock_fill, .apply = vsock_apply,
 };
 
 int virtio_vsock_create(const struct virtio_vsock_options *options, struct guest_memory *memory,
@@ -338,5 +339,5 @@ int virtio_vsock_create(const struct virtio_vsock_options *options, struct guest
 			       options->cid, UINT32_MAX - 1);
 	if (options->socket)
 		return vsock_unix_create(options, memory, loop, log, ret, err);
-	return kernel_create(options, memory, loop, log, ret, err);
+	return vsock_kernel_create(options, memory, loop, log, ret, err);
 }

@@ -22,31 +22,31 @@
 
 /* ---- the table ---- */
 
-static struct vsock_conn **bucket(struct vsock *vsock, uint32_t host_port, uint32_t guest_port)
+static struct vsock_conn **vsock_conn_bucket(struct vsock *vsock, uint32_t host_port, uint32_t guest_port)
 {
 	return &vsock->buckets[(host_port * 31 + guest_port) % VSOCK_BUCKETS];
 }
 
 struct vsock_conn *vsock_conn_find(struct vsock *vsock, uint32_t host_port, uint32_t guest_port)
 {
-	struct vsock_conn *conn = *bucket(vsock, host_port, guest_port);
+	struct vsock_conn *conn = *vsock_conn_bucket(vsock, host_port, guest_port);
 
 	while (conn && (conn->host_port != host_port || conn->guest_port != guest_port))
 		conn = conn->next_in_bucket;
 	return conn;
 }
 
-static void enter_table(struct vsock_conn *conn)
+static void vsock_conn_enter_table(struct vsock_conn *conn)
 {
-	struct vsock_conn **head = bucket(conn->vsock, conn->host_port, conn->guest_port);
+	struct vsock_conn **head = vsock_conn_bucket(conn->vsock, conn->host_port, conn->guest_port);
 
 	conn->next_in_bucket = *head;
 	*head = conn;
 }
 
-static void leave_table(struct vsock_conn *conn)
+static void vsock_conn_leave_table(struct vsock_conn *conn)
 {
-	struct vsock_conn **link = bucket(conn->vsock, conn->host_port, conn->guest_port);
+	struct vsock_conn **link = vsock_conn_bucket(conn->vsock, conn->host_port, conn->guest_port);
 
 	while (*link && *link != conn)
 		link = &(*link)->next_in_bucket;
@@ -54,7 +54,7 @@ static void leave_table(struct vsock_conn *conn)
 		*link = conn->next_in_bucket;
 }
 
-static struct vsock_conn *take_slot(struct vsock *vsock)
+static struct vsock_conn *vsock_conn_take_slot(struct vsock *vsock)
 {
 	struct vsock_conn *conn = vsock->free;
 
@@ -70,7 +70,7 @@ static struct vsock_conn *take_slot(struct vsock *vsock)
 	return conn;
 }
 
-static void close_socket(struct vsock_conn *conn)
+static void vsock_conn_close_socket(struct vsock_conn *conn)
 {
 	event_source_remove(conn->source);
 	conn->source = NULL;
@@ -80,10 +80,10 @@ static void close_socket(struct vsock_conn *conn)
 }
 
 /* Into the list of free ones, unless it is still on that of runnable ones: then vsock_unix.c meets it there. */
-static void end(struct vsock_conn *conn)
+static void vsock_conn_end(struct vsock_conn *conn)
 {
-	close_socket(conn);
-	leave_table(conn);
+	vsock_conn_close_socket(conn);
+	vsock_conn_leave_table(conn);
 	conn->state = VSOCK_FREE;
 	conn->pending = 0;
 	conn->next_in_bucket = conn->vsock->free;
@@ -91,18 +91,18 @@ static void end(struct vsock_conn *conn)
 }
 
 /* The guest gets a RST and nothing else from now on. */
-static void reset(struct vsock_conn *conn)
+static void vsock_conn_reset(struct vsock_conn *conn)
 {
-	close_socket(conn);
+	vsock_conn_close_socket(conn);
 	conn->state = VSOCK_DEAD;
 	conn->pending = BIT(VIRTIO_VSOCK_OP_RST);
 	vsock_run(conn);
 }
 
 /* The host's side is gone. */
-static void close_host(struct vsock_conn *conn)
+static void vsock_conn_close_host(struct vsock_conn *conn)
 {
-	close_socket(conn);
+	vsock_conn_close_socket(conn);
 	conn->state = VSOCK_CLOSING;
 	conn->host_shutdown = BOTH;
 	conn->pending |= BIT(VIRTIO_VSOCK_OP_SHUTDOWN);
@@ -114,7 +114,7 @@ static void close_host(struct vsock_conn *conn)
 /* ---- from the guest to the host's side ---- */
 
 /* Tells the guest of its credit before it believes that it has less than a packet's worth. */
-static void consider_credit(struct vsock_conn *conn)
+static void vsock_conn_consider_credit(struct vsock_conn *conn)
 {
 	if (conn->taken == conn->told || VSOCK_BUFFER - (conn->received - conn->told) >= VSOCK_MAX_DATA)
 		return;
@@ -123,7 +123,7 @@ static void consider_credit(struct vsock_conn *conn)
 }
 
 /* The host's side takes no more: what waits for it is lost, and the guest is told. */
-static void stop_writing(struct vsock_conn *conn)
+static void vsock_conn_stop_writing(struct vsock_conn *conn)
 {
 	conn->taken = conn->received;
 	conn->start = conn->end = 0;
@@ -133,19 +133,19 @@ static void stop_writing(struct vsock_conn *conn)
 }
 
 /* All that the guest has sent is where it belongs. */
-static void all_written(struct vsock_conn *conn)
+static void vsock_conn_all_written(struct vsock_conn *conn)
 {
 	conn->start = conn->end = 0;
 	if (conn->state == VSOCK_DRAINING)
-		end(conn);
+		vsock_conn_end(conn);
 	else if (conn->guest_shutdown == BOTH)
-		reset(conn);
+		vsock_conn_reset(conn);
 	else if (conn->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND)
 		shutdown(conn->fd, SHUT_WR);
 }
 
 /* Writes what waits in the buffer, as far as the socket takes it. */
-static void flush(struct vsock_conn *conn)
+static void vsock_conn_flush(struct vsock_conn *conn)
 {
 	ssize_t n;
 
@@ -155,22 +155,22 @@ static void flush(struct vsock_conn *conn)
 		n = send(conn->fd, conn->buffer + conn->start, conn->end - conn->start, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EAGAIN) {
 			conn->writable = false;
-			consider_credit(conn);
+			vsock_conn_consider_credit(conn);
 			return;
 		}
 		if (n < 0) {
-			stop_writing(conn);
+			vsock_conn_stop_writing(conn);
 			break;
 		}
 		conn->start += (size_t)n;
 		conn->taken += (uint32_t)n;
 	}
-	consider_credit(conn);
-	all_written(conn);
+	vsock_conn_consider_credit(conn);
+	vsock_conn_all_written(conn);
 }
 
 /* Keeps what lies from offset on in the chain's data for later. */
-static int keep(struct vsock_conn *conn, const struct virtq_chain *chain, size_t offset, size_t len)
+static int vsock_conn_keep(struct vsock_conn *conn, const struct virtq_chain *chain, size_t offset, size_t len)
 {
 	if (!conn->buffer)
 		conn->buffer = malloc(VSOCK_BUFFER);
@@ -185,14 +185,15 @@ static int keep(struct vsock_conn *conn, const struct virtq_chain *chain, size_t
 	return 0;
 }
 
-static void take_data(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
+static void vsock_conn_take_data(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
+				 const struct virtq_chain *chain)
 {
 	size_t len = le32toh(hdr->len);
 	struct msghdr message = {.msg_iov = conn->vsock->iov};
 	ssize_t n = 0;
 
 	if (conn->received - conn->taken + len > VSOCK_BUFFER || conn->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) {
-		reset(conn);
+		vsock_conn_reset(conn);
 		return;
 	}
 	conn->received += (uint32_t)len;
@@ -205,66 +206,69 @@ static void take_data(struct vsock_conn *conn, const struct virtio_vsock_hdr *hd
 		n = sendmsg(conn->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 	if (n < 0 && errno != EAGAIN) {
-		stop_writing(conn);
+		vsock_conn_stop_writing(conn);
 		return;
 	}
 	n = MAX(n, 0);
 	conn->taken += (uint32_t)n;
-	if ((size_t)n < len && keep(conn, chain, (size_t)n, len - (size_t)n) < 0) {
-		reset(conn);
+	if ((size_t)n < len && vsock_conn_keep(conn, chain, (size_t)n, len - (size_t)n) < 0) {
+		vsock_conn_reset(conn);
 		return;
 	}
-	consider_credit(conn);
+	vsock_conn_consider_credit(conn);
 }
 
 /* ---- what the guest says ---- */
 
-static void take_response(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
+static void vsock_conn_take_response(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
+				     const struct virtq_chain *chain)
 {
 	char line[32];
 	int len = snprintf(line, sizeof(line), "OK %u\n", conn->host_port);
 
 	if (send(conn->fd, line, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) != len) {
-		reset(conn);
+		vsock_conn_reset(conn);
 		return;
 	}
 	conn->state = VSOCK_OPEN;
 }
 
-static void take_reset(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
+static void vsock_conn_take_reset(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
+				  const struct virtq_chain *chain)
 {
 	if (conn->state != VSOCK_OPEN || conn->start == conn->end) {
-		end(conn);
+		vsock_conn_end(conn);
 		return;
 	}
-	leave_table(conn);
+	vsock_conn_leave_table(conn);
 	conn->pending = 0;
 	conn->state = VSOCK_DRAINING;
 }
 
-static void take_shutdown(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
+static void vsock_conn_take_shutdown(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
+				     const struct virtq_chain *chain)
 {
 	conn->guest_shutdown |= le32toh(hdr->flags) & BOTH;
 	if (conn->state == VSOCK_CLOSING) {
 		if (conn->guest_shutdown == BOTH)
-			reset(conn);
+			vsock_conn_reset(conn);
 		return;
 	}
 	if (conn->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV)
 		shutdown(conn->fd, SHUT_RD);
 	if (conn->start == conn->end)
-		all_written(conn);
+		vsock_conn_all_written(conn);
 }
 
-static void take_credit_request(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
-				const struct virtq_chain *chain)
+static void vsock_conn_take_credit_request(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
+					   const struct virtq_chain *chain)
 {
 	conn->pending |= BIT(VIRTIO_VSOCK_OP_CREDIT_UPDATE);
 }
 
 /* Every packet carries the guest's credit; this one nothing else. */
-static void take_credit_update(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
-			       const struct virtq_chain *chain)
+static void vsock_conn_take_credit_update(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
+					  const struct virtq_chain *chain)
 {
 }
 
@@ -273,15 +277,15 @@ static const struct {
 	unsigned int states;
 	void (*take)(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain);
 } ops[] = {
-	[VIRTIO_VSOCK_OP_RESPONSE] = {BIT(VSOCK_REQUESTED), take_response},
-	[VIRTIO_VSOCK_OP_RST] = {BIT(VSOCK_REQUESTED) | BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), take_reset},
-	[VIRTIO_VSOCK_OP_SHUTDOWN] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), take_shutdown},
-	[VIRTIO_VSOCK_OP_RW] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), take_data},
-	[VIRTIO_VSOCK_OP_CREDIT_UPDATE] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), take_credit_update},
-	[VIRTIO_VSOCK_OP_CREDIT_REQUEST] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), take_credit_request},
+	[VIRTIO_VSOCK_OP_RESPONSE] = {BIT(VSOCK_REQUESTED), vsock_conn_take_response},
+	[VIRTIO_VSOCK_OP_RST] = {BIT(VSOCK_REQUESTED) | BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_reset},
+	[VIRTIO_VSOCK_OP_SHUTDOWN] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_shutdown},
+	[VIRTIO_VSOCK_OP_RW] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_data},
+	[VIRTIO_VSOCK_OP_CREDIT_UPDATE] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_credit_update},
+	[VIRTIO_VSOCK_OP_CREDIT_REQUEST] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_credit_request},
 };
 
-static void note_credit(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr)
+static void vsock_conn_note_credit(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr)
 {
 	conn->guest_buffer = le32toh(hdr->buf_alloc);
 	conn->guest_taken = le32toh(hdr->fwd_cnt);
@@ -295,10 +299,10 @@ void vsock_conn_receive(struct vsock_conn *conn, const struct virtio_vsock_hdr *
 	if (conn->state == VSOCK_DEAD)
 		return;
 	if (op >= ARRAY_SIZE(ops) || !(ops[op].states & BIT(conn->state))) {
-		reset(conn);
+		vsock_conn_reset(conn);
 		return;
 	}
-	note_credit(conn, hdr);
+	vsock_conn_note_credit(conn, hdr);
 	ops[op].take(conn, hdr, chain);
 	if (conn->state != VSOCK_FREE)
 		vsock_run(conn);
@@ -306,7 +310,7 @@ void vsock_conn_receive(struct vsock_conn *conn, const struct virtio_vsock_hdr *
 
 /* ---- from the host's side to the guest ---- */
 
-static uint32_t credit(const struct vsock_conn *conn)
+static uint32_t vsock_conn_credit(const struct vsock_conn *conn)
 {
 	uint32_t underway = conn->sent - conn->guest_taken;
 
@@ -314,7 +318,7 @@ static uint32_t credit(const struct vsock_conn *conn)
 }
 
 /* "CONNECT port\n", taken out of the socket up to the end of the line: 1 when it is there, 0 not yet, -EPROTO. */
-static int read_line(struct vsock_conn *conn)
+static int vsock_conn_read_line(struct vsock_conn *conn)
 {
 	char *at = conn->line + conn->line_length, *end_of_line;
 	size_t room = sizeof(conn->line) - 1 - conn->line_length;
@@ -338,7 +342,7 @@ static int read_line(struct vsock_conn *conn)
 	return (size_t)len < room ? 0 : -EPROTO;
 }
 
-static int parse_line(const char *line, uint32_t *port)
+static int vsock_conn_parse_line(const char *line, uint32_t *port)
 {
 	static const char command[] = "CONNECT ";
 	const char *digits = line + sizeof(command) - 1;
@@ -355,50 +359,50 @@ static int parse_line(const char *line, uint32_t *port)
 }
 
 /* Reads who is wanted and asks the guest. */
-static void greet(struct vsock_conn *conn)
+static void vsock_conn_greet(struct vsock_conn *conn)
 {
 	struct vsock *vsock = conn->vsock;
 	int ret;
 
 	do
-		ret = read_line(conn);
+		ret = vsock_conn_read_line(conn);
 	while (ret == 0 && conn->readable);
 	if (ret == 0)
 		return;
-	if (ret < 0 || parse_line(conn->line, &conn->guest_port) < 0) {
-		end(conn);
+	if (ret < 0 || vsock_conn_parse_line(conn->line, &conn->guest_port) < 0) {
+		vsock_conn_end(conn);
 		return;
 	}
 	do /* far above the ports that guests ask for */
 		conn->host_port = vsock->next_port++ | 1u << 30;
 	while (vsock_conn_find(vsock, conn->host_port, conn->guest_port));
-	enter_table(conn);
+	vsock_conn_enter_table(conn);
 	conn->state = VSOCK_REQUESTED;
 	conn->pending = BIT(VIRTIO_VSOCK_OP_REQUEST);
 	vsock_run(conn);
 }
 
 /* Takes what the host's side has done since it was looked at last, data aside. */
-static void look_at_host(struct vsock_conn *conn)
+static void vsock_conn_look_at_host(struct vsock_conn *conn)
 {
 	if (conn->fd < 0)
 		return;
 	if (conn->state == VSOCK_HELLO && conn->readable)
-		greet(conn);
+		vsock_conn_greet(conn);
 	if (conn->writable && (conn->state == VSOCK_OPEN || conn->state == VSOCK_DRAINING))
-		flush(conn);
+		vsock_conn_flush(conn);
 	if (!conn->hung_up)
 		return;
 	if (conn->state == VSOCK_REQUESTED && !(conn->pending & BIT(VIRTIO_VSOCK_OP_REQUEST)))
-		reset(conn);
+		vsock_conn_reset(conn);
 	else if (conn->state == VSOCK_REQUESTED || conn->state == VSOCK_DRAINING)
-		end(conn);
+		vsock_conn_end(conn);
 	else if (conn->state == VSOCK_OPEN &&
 		 (conn->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND || conn->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV))
-		close_host(conn);
+		vsock_conn_close_host(conn);
 }
 
-static void host_event(void *opaque, uint32_t events)
+static void vsock_conn_host_event(void *opaque, uint32_t events)
 {
 	struct vsock_conn *conn = opaque;
 	struct vsock *vsock = conn->vsock;
@@ -409,23 +413,23 @@ static void host_event(void *opaque, uint32_t events)
 		conn->readable = true;
 		conn->writable = true;
 		conn->hung_up |= !!(events & EPOLLHUP);
-		look_at_host(conn);
+		vsock_conn_look_at_host(conn);
 		vsock_run(conn);
 	}
 	vsock_leave(vsock);
 }
 
-static bool wants_to_read(const struct vsock_conn *conn)
+static bool vsock_conn_wants_to_read(const struct vsock_conn *conn)
 {
 	return conn->state == VSOCK_OPEN && conn->readable && !(conn->host_shutdown & VIRTIO_VSOCK_SHUTDOWN_SEND) &&
 	       !(conn->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV);
 }
 
 /* Without credit it only looks whether there are data, or the end of them. */
-static ssize_t read_socket(struct vsock_conn *conn, const struct iovec *iov, unsigned int count)
+static ssize_t vsock_conn_read_socket(struct vsock_conn *conn, const struct iovec *iov, unsigned int count)
 {
 	struct iovec *room = conn->vsock->iov;
-	size_t most = MIN((size_t)credit(conn), VSOCK_MAX_DATA);
+	size_t most = MIN((size_t)vsock_conn_credit(conn), VSOCK_MAX_DATA);
 	char byte;
 
 	if (!most)
@@ -434,14 +438,14 @@ static ssize_t read_socket(struct vsock_conn *conn, const struct iovec *iov, uns
 }
 
 /* Reads into a packet: its length, or 0 and perhaps another kind of packet pending. */
-static uint32_t read_data(struct vsock_conn *conn, const struct iovec *iov, unsigned int count)
+static uint32_t vsock_conn_read_data(struct vsock_conn *conn, const struct iovec *iov, unsigned int count)
 {
-	bool may_send = credit(conn);
+	bool may_send = vsock_conn_credit(conn);
 	ssize_t len;
 
-	if (!wants_to_read(conn))
+	if (!vsock_conn_wants_to_read(conn))
 		return 0;
-	len = read_socket(conn, iov, count);
+	len = vsock_conn_read_socket(conn, iov, count);
 	if (len > 0 && may_send) {
 		conn->sent += (uint32_t)len;
 		return (uint32_t)len;
@@ -456,7 +460,7 @@ static uint32_t read_data(struct vsock_conn *conn, const struct iovec *iov, unsi
 		return 0;
 	conn->host_shutdown |= VIRTIO_VSOCK_SHUTDOWN_SEND;
 	conn->pending |= BIT(VIRTIO_VSOCK_OP_SHUTDOWN);
-	look_at_host(conn);
+	vsock_conn_look_at_host(conn);
 	return 0;
 }
 
@@ -466,7 +470,7 @@ static const uint8_t order[] = {
 	VIRTIO_VSOCK_OP_CREDIT_REQUEST, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_OP_CREDIT_UPDATE,
 };
 
-static uint16_t take_pending(struct vsock_conn *conn)
+static uint16_t vsock_conn_take_pending(struct vsock_conn *conn)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
 		if (conn->pending & BIT(order[i])) {
@@ -481,11 +485,11 @@ bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, cons
 	uint16_t op;
 	uint32_t len = 0;
 
-	look_at_host(conn);
-	op = take_pending(conn);
+	vsock_conn_look_at_host(conn);
+	op = vsock_conn_take_pending(conn);
 	if (!op) {
-		len = read_data(conn, iov, count);
-		op = len ? VIRTIO_VSOCK_OP_RW : take_pending(conn);
+		len = vsock_conn_read_data(conn, iov, count);
+		op = len ? VIRTIO_VSOCK_OP_RW : vsock_conn_take_pending(conn);
 	}
 	if (!op)
 		return false;
@@ -504,16 +508,16 @@ bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, cons
 	conn->told = conn->taken;
 	conn->pending &= (uint16_t)~BIT(VIRTIO_VSOCK_OP_CREDIT_UPDATE);
 	if (op == VIRTIO_VSOCK_OP_RST)
-		end(conn);
+		vsock_conn_end(conn);
 	return true;
 }
 
 /* ---- begin and end ---- */
 
 /* A connection around a connected socket; fd is consumed by success. */
-static struct vsock_conn *begin(struct vsock *vsock, int *fd, enum vsock_state state)
+static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, int *fd, enum vsock_state state)
 {
-	struct vsock_conn *conn = take_slot(vsock);
+	struct vsock_conn *conn = vsock_conn_take_slot(vsock);
 	bool runnable = conn && conn->runnable;
 	struct vsock_conn *next = conn ? conn->next_runnable : NULL;
 
@@ -521,11 +525,11 @@ static struct vsock_conn *begin(struct vsock *vsock, int *fd, enum vsock_state s
 		return NULL;
 	*conn = (struct vsock_conn){.vsock = vsock, .state = state, .fd = *fd, .readable = true, .writable = true,
 				    .runnable = runnable, .next_runnable = next};
-	if (event_loop_watch(vsock->base.loop, *fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, host_event, conn,
-			     &conn->source, NULL) < 0) {
+	if (event_loop_watch(vsock->base.loop, *fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, vsock_conn_host_event,
+			     conn, &conn->source, NULL) < 0) {
 		conn->fd = -1;
 		conn->source = NULL;
-		end(conn);
+		vsock_conn_end(conn);
 		return NULL;
 	}
 	take_fd(fd);
@@ -534,14 +538,14 @@ static struct vsock_conn *begin(struct vsock *vsock, int *fd, enum vsock_state s
 
 void vsock_conn_accept(struct vsock *vsock, int *fd)
 {
-	struct vsock_conn *conn = begin(vsock, fd, VSOCK_HELLO);
+	struct vsock_conn *conn = vsock_conn_begin(vsock, fd, VSOCK_HELLO);
 
 	fd_close(fd);
 	if (conn)
 		vsock_run(conn);
 }
 
-static int connect_port(const char *path, uint32_t port)
+static int vsock_conn_connect_port(const char *path, uint32_t port)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -556,18 +560,18 @@ static int connect_port(const char *path, uint32_t port)
 
 int vsock_conn_request(struct vsock *vsock, const struct virtio_vsock_hdr *hdr)
 {
-	_cleanup_(fd_close) int fd = connect_port(vsock->path, le32toh(hdr->dst_port));
+	_cleanup_(fd_close) int fd = vsock_conn_connect_port(vsock->path, le32toh(hdr->dst_port));
 	struct vsock_conn *conn;
 
 	if (fd < 0)
 		return fd;
-	conn = begin(vsock, &fd, VSOCK_OPEN);
+	conn = vsock_conn_begin(vsock, &fd, VSOCK_OPEN);
 	if (!conn)
 		return -ENOSPC;
 	conn->host_port = le32toh(hdr->dst_port);
 	conn->guest_port = le32toh(hdr->src_port);
-	enter_table(conn);
-	note_credit(conn, hdr);
+	vsock_conn_enter_table(conn);
+	vsock_conn_note_credit(conn, hdr);
 	conn->pending = BIT(VIRTIO_VSOCK_OP_RESPONSE);
 	vsock_run(conn);
 	return 0;
@@ -584,7 +588,7 @@ bool vsock_conn_expire(struct vsock *vsock)
 		if (conn->state != VSOCK_CLOSING)
 			continue;
 		if (conn->deadline <= now)
-			reset(conn);
+			vsock_conn_reset(conn);
 		else
 			left = true;
 	}
@@ -592,7 +596,7 @@ bool vsock_conn_expire(struct vsock *vsock)
 }
 
 /* An event of its socket that came meanwhile is told no second time. */
-static bool has_hung_up(const struct vsock_conn *conn)
+static bool vsock_conn_has_hung_up(const struct vsock_conn *conn)
 {
 	struct pollfd pollfd = {.fd = conn->fd};
 
@@ -607,8 +611,8 @@ void vsock_conn_wake_all(struct vsock *vsock)
 		if (conn->state == VSOCK_FREE)
 			continue;
 		conn->readable = conn->writable = true;
-		conn->hung_up |= has_hung_up(conn);
-		look_at_host(conn);
+		conn->hung_up |= vsock_conn_has_hung_up(conn);
+		vsock_conn_look_at_host(conn);
 		vsock_run(conn);
 	}
 }
@@ -617,5 +621,5 @@ void vsock_conn_end_all(struct vsock *vsock)
 {
 	for (unsigned int i = 0; i < vsock->conn_count; i++)
 		if (vsock->conns[i]->state != VSOCK_FREE)
-			end(vsock->conns[i]);
+			vsock_conn_end(vsock->conns[i]);
 }

@@ -21,14 +21,14 @@
 
 #define LONGEST_SUFFIX 11u /* "_4294967295" */
 
-static struct vsock *to_vsock(struct virtio_device *device)
+static struct vsock *vsock_unix_to_vsock(struct virtio_device *device)
 {
 	return container_of(virtio_loop_of(device), struct vsock, base);
 }
 
 /* ---- whose turn it is ---- */
 
-static void kick(struct vsock *vsock)
+static void vsock_unix_kick(struct vsock *vsock)
 {
 	if (!vsock->kicked)
 		eventfd_kick(vsock->base.device.queues[VSOCK_RX].kick_fd);
@@ -59,10 +59,10 @@ void vsock_run(struct vsock_conn *conn)
 		*vsock->last_runnable = conn;
 		vsock->last_runnable = &conn->next_runnable;
 	}
-	kick(vsock);
+	vsock_unix_kick(vsock);
 }
 
-static struct vsock_conn *next_runnable(struct vsock *vsock)
+static struct vsock_conn *vsock_unix_next_runnable(struct vsock *vsock)
 {
 	struct vsock_conn *conn = vsock->first_runnable;
 
@@ -77,7 +77,7 @@ static struct vsock_conn *next_runnable(struct vsock *vsock)
 
 /* ---- to the guest ---- */
 
-static void answer_orphan(struct vsock *vsock, struct virtio_vsock_hdr *hdr)
+static void vsock_unix_answer_orphan(struct vsock *vsock, struct virtio_vsock_hdr *hdr)
 {
 	const struct virtio_vsock_hdr *to = &vsock->orphans[--vsock->orphan_count];
 
@@ -94,15 +94,15 @@ static void answer_orphan(struct vsock *vsock, struct virtio_vsock_hdr *hdr)
 		eventfd_kick(vsock->base.device.queues[VSOCK_TX].kick_fd);
 }
 
-static bool make_packet(struct vsock *vsock, struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
+static bool vsock_unix_make_packet(struct vsock *vsock, struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain)
 {
 	struct vsock_conn *conn;
 
 	if (vsock->orphan_count) {
-		answer_orphan(vsock, hdr);
+		vsock_unix_answer_orphan(vsock, hdr);
 		return true;
 	}
-	while ((conn = next_runnable(vsock)))
+	while ((conn = vsock_unix_next_runnable(vsock)))
 		if (vsock_conn_send(conn, hdr, chain->iov + chain->out_count, chain->in_count)) {
 			vsock_run(conn); /* it may have more, after the others */
 			return true;
@@ -110,7 +110,7 @@ static bool make_packet(struct vsock *vsock, struct virtio_vsock_hdr *hdr, const
 	return false;
 }
 
-static bool serve_rx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
+static bool vsock_unix_serve_rx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	struct virtio_vsock_hdr hdr;
 
@@ -120,7 +120,7 @@ static bool serve_rx(struct vsock *vsock, struct virtqueue *vq, const struct vir
 		virtio_device_broken(&vsock->base.device, "a receive buffer has no room behind a packet's header");
 		return false;
 	}
-	if (!make_packet(vsock, &hdr, chain)) {
+	if (!vsock_unix_make_packet(vsock, &hdr, chain)) {
 		vsock->kicked = false;
 		return false;
 	}
@@ -132,7 +132,7 @@ static bool serve_rx(struct vsock *vsock, struct virtqueue *vq, const struct vir
 /* ---- from the guest ---- */
 
 /* False when there is no room to remember the answer. */
-static bool serve_tx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
+static bool vsock_unix_serve_tx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	struct virtio_vsock_hdr hdr;
 	struct vsock_conn *conn;
@@ -157,14 +157,14 @@ static bool serve_tx(struct vsock *vsock, struct virtqueue *vq, const struct vir
 		else if (op != VIRTIO_VSOCK_OP_RST &&
 			 !(stream && op == VIRTIO_VSOCK_OP_REQUEST && vsock_conn_request(vsock, &hdr) == 0)) {
 			vsock->orphans[vsock->orphan_count++] = hdr;
-			kick(vsock);
+			vsock_unix_kick(vsock);
 		}
 	}
 	virtqueue_push(vq, chain, 0);
 	return true;
 }
 
-static bool serve_event(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
+static bool vsock_unix_serve_event(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
 
@@ -175,24 +175,24 @@ static bool serve_event(struct vsock *vsock, struct virtqueue *vq, const struct 
 	return true;
 }
 
-static bool serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
+static bool vsock_unix_serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	switch (vq->index) {
 	case VSOCK_RX:
-		return serve_rx(vsock, vq, chain);
+		return vsock_unix_serve_rx(vsock, vq, chain);
 	case VSOCK_TX:
-		return serve_tx(vsock, vq, chain);
+		return vsock_unix_serve_tx(vsock, vq, chain);
 	default:
-		return serve_event(vsock, vq, chain);
+		return vsock_unix_serve_event(vsock, vq, chain);
 	}
 }
 
 /* ---- the socket and the clock ---- */
 
 /* Takes everybody who waits; edge-triggered. */
-static void accept_all(struct vsock *vsock)
+static void vsock_unix_accept_all(struct vsock *vsock)
 {
 	int fd;
 
@@ -200,13 +200,13 @@ static void accept_all(struct vsock *vsock)
 		vsock_conn_accept(vsock, &fd);
 }
 
-static void accept_event(void *opaque, uint32_t events)
+static void vsock_unix_accept_event(void *opaque, uint32_t events)
 {
 	struct vsock *vsock = opaque;
 
 	if (!vsock_enter(vsock))
-		return; /* start() makes up for it */
-	accept_all(vsock);
+		return; /* vsock_unix_start() makes up for it */
+	vsock_unix_accept_all(vsock);
 	vsock_leave(vsock);
 }
 
@@ -217,7 +217,7 @@ void vsock_set_timer(struct vsock *vsock, bool on)
 	vsock->timer_set = on;
 }
 
-static void timer_event(void *opaque, uint32_t events)
+static void vsock_unix_timer_event(void *opaque, uint32_t events)
 {
 	struct vsock *vsock = opaque;
 
@@ -229,17 +229,17 @@ static void timer_event(void *opaque, uint32_t events)
 
 /* ---- the device's life ---- */
 
-static void config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
+static void vsock_unix_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	const struct virtio_vsock_config config = {.guest_cid = htole64(to_vsock(device)->cid)};
+	const struct virtio_vsock_config config = {.guest_cid = htole64(vsock_unix_to_vsock(device)->cid)};
 
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
 /* Also makes up for events that came while nobody was let in. */
-static void start(struct virtio_device *device)
+static void vsock_unix_start(struct virtio_device *device)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	/* Before the event queue is looked at. */
 	pthread_mutex_lock(&vsock->base.lock);
@@ -251,24 +251,24 @@ static void start(struct virtio_device *device)
 		return;
 	vsock_set_timer(vsock, vsock_conn_expire(vsock));
 	vsock_conn_wake_all(vsock);
-	accept_all(vsock);
+	vsock_unix_accept_all(vsock);
 	virtio_loop_leave(&vsock->base);
 }
 
-static int activate(struct virtio_device *device, struct err *err)
+static int vsock_unix_activate(struct virtio_device *device, struct err *err)
 {
-	start(device);
+	vsock_unix_start(device);
 	return 0;
 }
 
-static void reset(struct virtio_device *device)
+static void vsock_unix_reset(struct virtio_device *device)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	virtio_loop_stop(device);
 	pthread_mutex_lock(&vsock->base.lock);
 	vsock_conn_end_all(vsock);
-	while (next_runnable(vsock)) {
+	while (vsock_unix_next_runnable(vsock)) {
 	}
 	vsock->orphan_count = 0;
 	vsock->event_pending = vsock->loaded = vsock->kicked = false;
@@ -277,7 +277,7 @@ static void reset(struct virtio_device *device)
 
 void vsock_unix_transport_reset(struct virtio_device *device)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	pthread_mutex_lock(&vsock->base.lock);
 	vsock_conn_end_all(vsock);
@@ -288,7 +288,7 @@ void vsock_unix_transport_reset(struct virtio_device *device)
 
 void vsock_unix_fill(struct virtio_device *device, struct vsock_image *image)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	pthread_mutex_lock(&vsock->base.lock);
 	*image = (struct vsock_image){vsock->next_port, vsock->event_pending};
@@ -297,7 +297,7 @@ void vsock_unix_fill(struct virtio_device *device, struct vsock_image *image)
 
 void vsock_unix_apply(struct virtio_device *device, const struct vsock_image *image)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	pthread_mutex_lock(&vsock->base.lock);
 	vsock->next_port = image->next_port;
@@ -306,7 +306,7 @@ void vsock_unix_apply(struct virtio_device *device, const struct vsock_image *im
 	pthread_mutex_unlock(&vsock->base.lock);
 }
 
-static void remove_sources(void *opaque)
+static void vsock_unix_remove_sources(void *opaque)
 {
 	struct vsock *vsock = opaque;
 
@@ -315,7 +315,7 @@ static void remove_sources(void *opaque)
 }
 
 /* Only what we have put there. */
-static void remove_socket(const struct vsock *vsock)
+static void vsock_unix_remove_socket(const struct vsock *vsock)
 {
 	struct stat st;
 
@@ -323,14 +323,14 @@ static void remove_socket(const struct vsock *vsock)
 		unlink(vsock->path);
 }
 
-static void destroy(struct virtio_device *device)
+static void vsock_unix_destroy(struct virtio_device *device)
 {
-	struct vsock *vsock = to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(device);
 
 	if (vsock->base.loop)
-		event_loop_call(vsock->base.loop, remove_sources, vsock);
+		event_loop_call(vsock->base.loop, vsock_unix_remove_sources, vsock);
 	virtio_loop_done(&vsock->base); /* from here on no callback comes, late ones included */
-	remove_socket(vsock);
+	vsock_unix_remove_socket(vsock);
 	fd_close(&vsock->listen_fd);
 	for (unsigned int i = 0; i < vsock->conn_count; i++)
 		free(vsock->conns[i]);
@@ -339,19 +339,19 @@ static void destroy(struct virtio_device *device)
 }
 
 static const struct virtio_device_ops vsock_ops = {
-	.config_read = config_read,
-	.activate = activate,
-	.reset = reset,
+	.config_read = vsock_unix_config_read,
+	.activate = vsock_unix_activate,
+	.reset = vsock_unix_reset,
 	.quiesce = virtio_loop_stop,
-	.resume = start,
-	.destroy = destroy,
+	.resume = vsock_unix_start,
+	.destroy = vsock_unix_destroy,
 	.state = &vsock_state,
 };
 
 /* ---- making it ---- */
 
 /* Clears the way when a socket lies there that nobody listens on any more. */
-static int clear_path(const struct sockaddr_un *address, struct err *err)
+static int vsock_unix_clear_path(const struct sockaddr_un *address, struct err *err)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	struct stat st;
@@ -372,7 +372,7 @@ static int clear_path(const struct sockaddr_un *address, struct err *err)
 	return err_sys(err, -errno, "--vsock socket=%s: remove what is left there", address->sun_path);
 }
 
-static int open_socket(struct vsock *vsock, struct err *err)
+static int vsock_unix_open_socket(struct vsock *vsock, struct err *err)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
@@ -382,7 +382,7 @@ static int open_socket(struct vsock *vsock, struct err *err)
 		return err_set(err, -EINVAL, "--vsock socket=%s: longer than %zu characters; choose a shorter path",
 			       vsock->path, sizeof(address.sun_path) - 1 - LONGEST_SUFFIX);
 	memcpy(address.sun_path, vsock->path, strlen(vsock->path));
-	ret = clear_path(&address, err);
+	ret = vsock_unix_clear_path(&address, err);
 	if (ret < 0)
 		return ret;
 	vsock->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -397,8 +397,8 @@ static int open_socket(struct vsock *vsock, struct err *err)
 	return 0;
 }
 
-static int init(struct vsock *vsock, const struct virtio_vsock_options *options, struct guest_memory *memory,
-		struct event_loop *loop, const struct log *log, struct err *err)
+static int vsock_unix_init(struct vsock *vsock, const struct virtio_vsock_options *options, struct guest_memory *memory,
+			   struct event_loop *loop, const struct log *log, struct err *err)
 {
 	static const uint16_t sizes[VSOCK_QUEUES] = {256, 256, 16};
 	struct virtio_device *device = &vsock->base.device;
@@ -407,19 +407,20 @@ static int init(struct vsock *vsock, const struct virtio_vsock_options *options,
 	vsock->path = strdup(options->socket);
 	if (!vsock->path)
 		return err_sys(err, -ENOMEM, "--vsock");
-	ret = open_socket(vsock, err);
+	ret = vsock_unix_open_socket(vsock, err);
 	if (ret == 0)
 		ret = virtio_device_init(device, &vsock_ops, options->id, VIRTIO_ID_VSOCK, VSOCK_QUEUES, sizes, memory,
 					 log, err);
-	ret = ret ?: virtio_loop_watch(&vsock->base, loop, serve, err);
+	ret = ret ?: virtio_loop_watch(&vsock->base, loop, vsock_unix_serve, err);
 	if (ret < 0)
 		return ret;
 	device->class_code = 0x028000; /* network controller, other */
 	device->config_size = sizeof(struct virtio_vsock_config);
-	ret = event_loop_timer(loop, timer_event, vsock, &vsock->timer, err);
+	ret = event_loop_timer(loop, vsock_unix_timer_event, vsock, &vsock->timer, err);
 	if (ret < 0)
 		return ret;
-	return event_loop_watch(loop, vsock->listen_fd, EPOLLIN | EPOLLET, accept_event, vsock, &vsock->listener, err);
+	return event_loop_watch(loop, vsock->listen_fd, EPOLLIN | EPOLLET, vsock_unix_accept_event, vsock,
+				&vsock->listener, err);
 }
 
 int vsock_unix_create(const struct virtio_vsock_options *options, struct guest_memory *memory, struct event_loop *loop,
@@ -433,9 +434,9 @@ int vsock_unix_create(const struct virtio_vsock_options *options, struct guest_m
 	vsock->listen_fd = -1;
 	vsock->cid = options->cid;
 	vsock->last_runnable = &vsock->first_runnable;
-	code = init(vsock, options, memory, loop, log, err);
+	code = vsock_unix_init(vsock, options, memory, loop, log, err);
 	if (code < 0) {
-		destroy(&vsock->base.device);
+		vsock_unix_destroy(&vsock->base.device);
 		return code;
 	}
 	*ret = &vsock->base.device;

@@ -15,7 +15,7 @@ static struct guest_cpu *everything(unsigned int cpus)
 	struct guest_cpu *model = cpuid_alloc(cpus);
 
 	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++)
-		*get(model, leaves[i][0], leaves[i][1], 0) = (struct kvm_cpuid_entry2){
+		*cpuid_get(model, leaves[i][0], leaves[i][1], 0) = (struct kvm_cpuid_entry2){
 			.function = leaves[i][0], .index = leaves[i][1], .eax = ~0u, .ebx = ~0u, .ecx = ~0u, .edx = ~0u};
 	cpuid_find(model, 0, 0)->eax = 7;
 	cpuid_find(model, 4, 0)->eax = 1 | 1 << 5;
@@ -37,15 +37,15 @@ static void masks_reach_what_is_built_on_a_feature(void)
 {
 	struct guest_cpu *model = everything(1);
 
-	CHECK(clear_named(model, "AVX"));
+	CHECK(cpuid_clear_named(model, "AVX"));
 	CHECK(!has(model, "avx") && !has(model, "fma") && !has(model, "avx2") && !has(model, "avx512f"));
 	CHECK(!has(model, "avx512vl") && !has(model, "avx512_bf16") && !has(model, "vaes"));
 	CHECK(has(model, "xsave") && has(model, "sse4_2") && has(model, "pku"));
-	CHECK(clear_named(model, "xsave"));
+	CHECK(cpuid_clear_named(model, "xsave"));
 	CHECK(!has(model, "pku") && !has(model, "xsaveopt") && !has(model, "amx_int8"));
-	CHECK(clear_named(model, "pni"));
+	CHECK(cpuid_clear_named(model, "pni"));
 	CHECK(!has(model, "sse3") && !has(model, "sse4_2") && !has(model, "sha_ni"));
-	CHECK(!clear_named(model, "nonsense"));
+	CHECK(!cpuid_clear_named(model, "nonsense"));
 	guest_cpu_destroy(model);
 }
 
@@ -53,16 +53,16 @@ static void extended_state_follows_its_users(void)
 {
 	struct guest_cpu *model = everything(1);
 
-	fit_xsave(model);
+	cpuid_fit_xsave(model);
 	CHECK_EQ(cpuid_find(model, 0xd, 2)->eax, ~0u);
-	CHECK(clear_named(model, "avx"));
-	fit_xsave(model);
+	CHECK(cpuid_clear_named(model, "avx"));
+	cpuid_fit_xsave(model);
 	CHECK_EQ(cpuid_find(model, 0xd, 2)->eax, 0);
 	CHECK_EQ(cpuid_find(model, 0xd, 5)->ebx, 0);
 	CHECK_EQ(cpuid_find(model, 0xd, 0)->eax & 0xe4, 0);
 	CHECK_EQ(cpuid_find(model, 0xd, 0)->eax >> 9 & 1, 1);
-	CHECK(clear_named(model, "xsave"));
-	fit_xsave(model);
+	CHECK(cpuid_clear_named(model, "xsave"));
+	cpuid_fit_xsave(model);
 	CHECK_EQ(cpuid_find(model, 0xd, 0)->eax, 0);
 	guest_cpu_destroy(model);
 }
@@ -76,7 +76,7 @@ static void topology_fits_the_cpus(void)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct guest_cpu *model = everything(cases[i].cpus);
 
-		set_topology(model);
+		cpuid_set_topology(model);
 		CHECK_EQ(cpuid_find(model, 0, 0)->eax, 0xb);
 		CHECK_EQ(cpuid_find(model, 0xb, 0)->ebx, 1);
 		CHECK_EQ(cpuid_find(model, 0xb, 1)->ebx, cases[i].cpus);
@@ -96,11 +96,11 @@ static void the_processor_has_its_name(void)
 	struct guest_cpu *model = cpuid_alloc(1);
 	uint32_t regs[4] = {0};
 
-	set_brand(model);
+	cpuid_set_brand(model);
 	CHECK(!cpuid_find(model, 0x80000003, 0));
-	get(model, 0x80000000, 0, 0)->eax = 0x80000008;
-	get(model, 0x80000003, 0, 0);
-	set_brand(model);
+	cpuid_get(model, 0x80000000, 0, 0)->eax = 0x80000008;
+	cpuid_get(model, 0x80000003, 0, 0);
+	cpuid_set_brand(model);
 	__get_cpuid(0x80000003, &regs[0], &regs[1], &regs[2], &regs[3]);
 	CHECK_EQ(cpuid_find(model, 0x80000003, 0)->ecx, regs[2]);
 	CHECK(cpuid_find(model, 0x80000002, 0) && cpuid_find(model, 0x80000004, 0));
@@ -119,7 +119,7 @@ static struct guest_cpu *host(void)
 	model->phys_bits = 40;
 	cpuid_find(model, 0xd, 0)->eax = 7;
 	cpuid_find(model, 0xd, 0)->edx = 0;
-	*get(model, 0xa, 0, 0) = (struct kvm_cpuid_entry2){.function = 0xa, .eax = 0x300402};
+	*cpuid_get(model, 0xa, 0, 0) = (struct kvm_cpuid_entry2){.function = 0xa, .eax = 0x300402};
 	return model;
 }
 
@@ -129,7 +129,7 @@ static void a_cpu_arrives_as_it_was(void)
 	json_t *offered;
 
 	CHECK_EQ(guest_cpu_write(from, &offered, &err), 0);
-	CHECK_EQ(read_table(offered, to, &err), 0);
+	CHECK_EQ(cpuid_offer_read_table(offered, to, &err), 0);
 	CHECK_EQ(to->cpuid->nent, from->cpuid->nent);
 	CHECK(memcmp(to->cpuid->entries, from->cpuid->entries, from->cpuid->nent * sizeof(from->cpuid->entries[0])) == 0);
 	json_decref(offered);
@@ -141,7 +141,7 @@ static bool unreadable(const char *text)
 {
 	struct guest_cpu *to = cpuid_alloc(2);
 	json_t *offered = json_loads(text, 0, NULL);
-	int code = read_table(offered, to, &err);
+	int code = cpuid_offer_read_table(offered, to, &err);
 
 	json_decref(offered);
 	guest_cpu_destroy(to);
@@ -163,7 +163,7 @@ static void nonsense_is_refused(void)
 		snprintf(text, sizeof(text), format, tables[i]);
 		CHECK(unreadable(text));
 	}
-	CHECK_EQ(read_table(NULL, NULL, &err), -ENOTSUP);
+	CHECK_EQ(cpuid_offer_read_table(NULL, NULL, &err), -ENOTSUP);
 	used = (size_t)snprintf(text, sizeof(text), "{\"architecture\": \"x86-64\", \"cpuid\": [[0,0,0,0,0,0,0]");
 	for (unsigned int i = 1; i <= CPUID_MAX_ENTRIES; i++)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, ",[%u,0,0,0,0,0,0]", i);
@@ -175,17 +175,17 @@ static void missing_features_are_named(void)
 {
 	struct guest_cpu *guest = host(), *here = host();
 
-	CHECK_EQ(check(guest, here, &err), 0);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), 0);
 	cpuid_find(here, 1, 0)->ecx &= ~(1u << 27 | 1u << 31);
 	cpuid_find(here, 1, 0)->edx &= ~(1u << 28);
-	CHECK_EQ(check(guest, here, &err), 0);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), 0);
 	cpuid_find(here, 7, 0)->ebx &= ~(1u << 16 | 1u << 13);
 	cpuid_find(here, 1, 0)->ecx &= ~(1u << 19);
-	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
 	CHECK_STR(err.text, "this host's CPU, or its KVM, lacks what the guest has seen: sse4_1, "
 			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f");
 	cpuid_find(here, 7, 0)->ebx = cpuid_find(here, 7, 0)->ecx = cpuid_find(here, 7, 0)->edx = 0;
-	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
 	CHECK(strstr(err.text, " more"));
 	guest_cpu_destroy(guest);
 	guest_cpu_destroy(here);
@@ -196,20 +196,20 @@ static void promises_are_kept(void)
 	struct guest_cpu *guest = host(), *here = host();
 
 	cpuid_find(here, 0xd, 2)->ebx = 64;
-	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
 	CHECK(strstr(err.text, "part 2"));
 	cpuid_find(here, 0xd, 2)->ebx = ~0u;
 	here->phys_bits = 39;
-	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
 	CHECK(strstr(err.text, "40 bits"));
 	here->phys_bits = 40;
 	cpuid_find(here, 0xa, 0)->eax = 0x300302;
-	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
 	CHECK(strstr(err.text, "counters"));
 	cpuid_find(here, 0xa, 0)->eax = 0x300502;
-	CHECK_EQ(check(guest, here, &err), 0);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), 0);
 	memcpy(&cpuid_find(here, 0, 0)->ebx, "Genu", 4);
-	CHECK_EQ(check(guest, here, &err), -EINVAL);
+	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
 	CHECK(strstr(err.text, "Genu"));
 	guest_cpu_destroy(guest);
 	guest_cpu_destroy(here);

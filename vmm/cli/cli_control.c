@@ -46,8 +46,8 @@ static const struct option_table balloon_table = {balloon_options, ARRAY_SIZE(ba
 static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_options)};
 
 /* Reads the command line and connects to the machine it names. False: the command ends with *code. */
-static bool begin(const struct command *command, int argc, char *const *argv, struct control_options *given,
-		  struct control_client *client, int *code, struct err *err)
+static bool cli_control_begin(const struct command *command, int argc, char *const *argv, struct control_options *given,
+			      struct control_client *client, int *code, struct err *err)
 {
 	const char *name;
 
@@ -71,7 +71,7 @@ static bool begin(const struct command *command, int argc, char *const *argv, st
 /* ---- info ---- */
 
 /* "id disk0, kind disk, active true" */
-static void print_members(const json_t *object)
+static void cli_control_print_members(const json_t *object)
 {
 	const char *key, *separator = "";
 	json_t *value;
@@ -86,20 +86,20 @@ static void print_members(const json_t *object)
 	putchar('\n');
 }
 
-static void print_member(const char *key, const json_t *value)
+static void cli_control_print_member(const char *key, const json_t *value)
 {
 	char size[24];
 
 	if (json_is_array(value)) {
 		for (size_t i = 0; i < json_array_size(value); i++) {
 			printf("%-10s", i ? "" : key);
-			print_members(json_array_get(value, i));
+			cli_control_print_members(json_array_get(value, i));
 		}
 		return;
 	}
 	printf("%-10s", key);
 	if (json_is_object(value))
-		print_members(value);
+		cli_control_print_members(value);
 	else if (json_is_string(value))
 		puts(json_string_value(value));
 	else if (strcmp(key, "memory") == 0)
@@ -112,7 +112,7 @@ static void print_member(const char *key, const json_t *value)
 		puts(json_is_true(value) ? "true" : "false");
 }
 
-static int run_info(int argc, char *const *argv, struct err *err)
+static int cli_control_run_info(int argc, char *const *argv, struct err *err)
 {
 	struct control_options given;
 	struct control_client client;
@@ -120,7 +120,7 @@ static int run_info(int argc, char *const *argv, struct err *err)
 	const char *key;
 	int code;
 
-	if (!begin(&command_info, argc, argv, &given, &client, &code, err))
+	if (!cli_control_begin(&command_info, argc, argv, &given, &client, &code, err))
 		return code;
 	code = control_client_call(&client, "Info", NULL, PATIENCE_MS, &info, err);
 	control_client_close(&client);
@@ -131,7 +131,7 @@ static int run_info(int argc, char *const *argv, struct err *err)
 		putchar('\n');
 	} else {
 		json_object_foreach(info, key, value)
-			print_member(key, value);
+			cli_control_print_member(key, value);
 	}
 	json_decref(info);
 	return EXIT_OFF;
@@ -139,63 +139,64 @@ static int run_info(int argc, char *const *argv, struct err *err)
 
 /* ---- stop, pause, resume ---- */
 
-static int run_stop(int argc, char *const *argv, struct err *err)
+static int cli_control_run_stop(int argc, char *const *argv, struct err *err)
 {
 	struct control_options given;
 	struct control_client client;
 	int code;
 
-	if (!begin(&command_stop, argc, argv, &given, &client, &code, err))
+	if (!cli_control_begin(&command_stop, argc, argv, &given, &client, &code, err))
 		return code;
 	code = control_client_call(&client, "Stop", json_pack("{s:b}", "force", given.force), PATIENCE_MS, NULL, err);
 	if (!code && given.timeout) {
 		code = control_client_wait_end(&client, (int)given.timeout * 1000);
 		if (code)
-			err_set(err, code, "%s: still runs after %u s; mvmm stop --force %s ends it", client.name, given.timeout,
-				client.name);
+			err_set(err, code, "%s: still runs after %u s; mvmm stop --force %s ends it", client.name,
+				given.timeout, client.name);
 	}
 	control_client_close(&client);
 	return code ? EXIT_FAILED : EXIT_OFF;
 }
 
-static int run_simple(const struct command *command, const char *method, int argc, char *const *argv, struct err *err)
+static int cli_control_run_simple(const struct command *command, const char *method, int argc, char *const *argv,
+				  struct err *err)
 {
 	struct control_options given;
 	struct control_client client;
 	int code;
 
-	if (!begin(command, argc, argv, &given, &client, &code, err))
+	if (!cli_control_begin(command, argc, argv, &given, &client, &code, err))
 		return code;
 	code = control_client_call(&client, method, NULL, PATIENCE_MS, NULL, err);
 	control_client_close(&client);
 	return code ? EXIT_FAILED : EXIT_OFF;
 }
 
-static int run_pause(int argc, char *const *argv, struct err *err)
+static int cli_control_run_pause(int argc, char *const *argv, struct err *err)
 {
-	return run_simple(&command_pause, "Pause", argc, argv, err);
+	return cli_control_run_simple(&command_pause, "Pause", argc, argv, err);
 }
 
-static int run_resume(int argc, char *const *argv, struct err *err)
+static int cli_control_run_resume(int argc, char *const *argv, struct err *err)
 {
-	return run_simple(&command_resume, "Resume", argc, argv, err);
+	return cli_control_run_simple(&command_resume, "Resume", argc, argv, err);
 }
 
-static int run_balloon(int argc, char *const *argv, struct err *err)
+static int cli_control_run_balloon(int argc, char *const *argv, struct err *err)
 {
 	struct control_options given;
 	struct control_client client;
 	int code;
 
-	if (!begin(&command_balloon, argc, argv, &given, &client, &code, err))
+	if (!cli_control_begin(&command_balloon, argc, argv, &given, &client, &code, err))
 		return code;
 	if (given.size == UINT64_MAX) {
 		control_client_close(&client);
 		err_set(err, -EINVAL, "balloon: how much; write --size SIZE");
 		return EXIT_BAD_INPUT;
 	}
-	code = control_client_call(&client, "SetBalloon", json_pack("{s:I}", "size", (json_int_t)given.size), PATIENCE_MS,
-				   NULL, err);
+	code = control_client_call(&client, "SetBalloon", json_pack("{s:I}", "size", (json_int_t)given.size),
+				   PATIENCE_MS, NULL, err);
 	control_client_close(&client);
 	return code ? EXIT_FAILED : EXIT_OFF;
 }
@@ -205,7 +206,7 @@ const struct command command_info = {
 	.operands = "NAME",
 	.summary = "Tell what a machine is made of and how it does",
 	.options = &info_table,
-	.run = run_info,
+	.run = cli_control_run_info,
 };
 
 const struct command command_stop = {
@@ -213,7 +214,7 @@ const struct command command_stop = {
 	.operands = "NAME",
 	.summary = "Press a machine's power button and wait for its end",
 	.options = &stop_table,
-	.run = run_stop,
+	.run = cli_control_run_stop,
 };
 
 const struct command command_pause = {
@@ -221,7 +222,7 @@ const struct command command_pause = {
 	.operands = "NAME",
 	.summary = "Stop a machine's CPUs and devices until resume",
 	.options = &plain_table,
-	.run = run_pause,
+	.run = cli_control_run_pause,
 };
 
 const struct command command_resume = {
@@ -229,7 +230,7 @@ const struct command command_resume = {
 	.operands = "NAME",
 	.summary = "Let a paused machine go on",
 	.options = &plain_table,
-	.run = run_resume,
+	.run = cli_control_run_resume,
 };
 
 const struct command command_balloon = {
@@ -237,5 +238,5 @@ const struct command command_balloon = {
 	.operands = "NAME",
 	.summary = "Ask a machine's guest to give memory back",
 	.options = &balloon_table,
-	.run = run_balloon,
+	.run = cli_control_run_balloon,
 };

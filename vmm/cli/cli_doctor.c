@@ -26,7 +26,7 @@ struct finding {
 	bool matters; /* without it mvmm run fails; else only some of it */
 };
 
-static void find_kvm(struct finding *f)
+static void cli_doctor_find_kvm(struct finding *f)
 {
 	_cleanup_(fd_close) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
@@ -40,7 +40,7 @@ static void find_kvm(struct finding *f)
 		    "modprobe kvm_intel || modprobe kvm_amd   (and enable virtualization in the firmware)";
 }
 
-static unsigned int count_entries(const char *path)
+static unsigned int cli_doctor_count_entries(const char *path)
 {
 	DIR *dir = opendir(path);
 	unsigned int count = 0;
@@ -52,16 +52,16 @@ static unsigned int count_entries(const char *path)
 	return count > 2 ? count - 2 : 0;
 }
 
-static void find_iommu(struct finding *f)
+static void cli_doctor_find_iommu(struct finding *f)
 {
-	unsigned int groups = count_entries("/sys/kernel/iommu_groups");
+	unsigned int groups = cli_doctor_count_entries("/sys/kernel/iommu_groups");
 
 	snprintf(f->text, sizeof(f->text), "%u IOMMU groups", groups);
 	if (!groups)
 		f->remedy = "boot the host with intel_iommu=on (Intel), and enable the IOMMU in the firmware";
 }
 
-static void find_file(struct finding *f, const char *path, const char *load, const char *allow)
+static void cli_doctor_find_file(struct finding *f, const char *path, const char *load, const char *allow)
 {
 	if (access(path, R_OK | W_OK) == 0) {
 		snprintf(f->text, sizeof(f->text), "%s is there", path);
@@ -71,19 +71,19 @@ static void find_file(struct finding *f, const char *path, const char *load, con
 	f->remedy = errno == EACCES ? allow : load;
 }
 
-static void find_iommufd(struct finding *f)
+static void cli_doctor_find_iommufd(struct finding *f)
 {
-	find_file(f, "/dev/iommu", "modprobe iommufd   (without it devices go through the legacy container)",
-		  "chown $USER /dev/iommu   (or run mvmm as root)");
+	cli_doctor_find_file(f, "/dev/iommu", "modprobe iommufd   (without it devices go through the legacy container)",
+			     "chown $USER /dev/iommu   (or run mvmm as root)");
 }
 
-static void find_container(struct finding *f)
+static void cli_doctor_find_container(struct finding *f)
 {
-	find_file(f, "/dev/vfio/vfio", "modprobe vfio_iommu_type1   (without it devices go through iommufd)",
-		  "chmod 0666 /dev/vfio/vfio");
+	cli_doctor_find_file(f, "/dev/vfio/vfio", "modprobe vfio_iommu_type1   (without it devices go through iommufd)",
+			     "chmod 0666 /dev/vfio/vfio");
 }
 
-static void find_vfio_pci(struct finding *f)
+static void cli_doctor_find_vfio_pci(struct finding *f)
 {
 	bool there = access("/sys/bus/pci/drivers/vfio-pci", F_OK) == 0;
 
@@ -92,7 +92,7 @@ static void find_vfio_pci(struct finding *f)
 		f->remedy = "modprobe vfio-pci";
 }
 
-static void find_memlock(struct finding *f)
+static void cli_doctor_find_memlock(struct finding *f)
 {
 	struct rlimit limit;
 
@@ -106,7 +106,7 @@ static void find_memlock(struct finding *f)
 		f->remedy = "ulimit -l unlimited   (for good: memlock in /etc/security/limits.conf)";
 }
 
-static unsigned long long read_number(const char *path)
+static unsigned long long cli_doctor_read_number(const char *path)
 {
 	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char text[32] = "";
@@ -116,47 +116,53 @@ static unsigned long long read_number(const char *path)
 	return strtoull(text, NULL, 10);
 }
 
-static void find_hugepages(struct finding *f)
+static void cli_doctor_find_hugepages(struct finding *f)
 {
-	unsigned long long free_2m = read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-	unsigned long long free_1g = read_number("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages");
+	unsigned long long free_2m = cli_doctor_read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+	unsigned long long free_1g = cli_doctor_read_number("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages");
 
 	snprintf(f->text, sizeof(f->text), "%llu huge pages of 2M and %llu of 1G are free", free_2m, free_1g);
 	if (!free_2m && !free_1g)
 		f->remedy = "echo 512 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages   (only for --memory hugepages=2M)";
 }
 
-static void find_tun(struct finding *f)
+static void cli_doctor_find_tun(struct finding *f)
 {
-	find_file(f, "/dev/net/tun", "modprobe tun   (only for --net tap=)", "run mvmm as root, or use --net passt");
+	cli_doctor_find_file(f, "/dev/net/tun", "modprobe tun   (only for --net tap=)",
+			     "run mvmm as root, or use --net passt");
 }
 
-static void find_vhost(struct finding *f)
+static void cli_doctor_find_vhost(struct finding *f)
 {
-	find_file(f, "/dev/vhost-net", "modprobe vhost_net   (only for --net vhost=on)", "chmod 0666 /dev/vhost-net");
+	cli_doctor_find_file(f, "/dev/vhost-net", "modprobe vhost_net   (only for --net vhost=on)",
+			     "chmod 0666 /dev/vhost-net");
 }
 
-static void find_vsock(struct finding *f)
+static void cli_doctor_find_vsock(struct finding *f)
 {
-	find_file(f, "/dev/vhost-vsock", "modprobe vhost_vsock   (or use --vsock cid=N,socket=PATH)",
-		  "chmod 0666 /dev/vhost-vsock");
+	cli_doctor_find_file(f, "/dev/vhost-vsock", "modprobe vhost_vsock   (or use --vsock cid=N,socket=PATH)",
+			     "chmod 0666 /dev/vhost-vsock");
 }
 
 static const struct {
 	const char *name;
 	void (*look)(struct finding *finding);
 } checks[] = {
-	{"KVM", find_kvm}, {"IOMMU", find_iommu}, {"iommufd", find_iommufd}, {"VFIO container", find_container},
-	{"VFIO driver", find_vfio_pci}, {"locked memory", find_memlock}, {"huge pages", find_hugepages},
-	{"tap", find_tun}, {"vhost-net", find_vhost}, {"vhost-vsock", find_vsock},
+	{"KVM", cli_doctor_find_kvm}, {"IOMMU", cli_doctor_find_iommu}, {"iommufd",
+									 cli_doctor_find_iommufd}, {"VFIO container",
+									 cli_doctor_find_container},
+	{"VFIO driver", cli_doctor_find_vfio_pci}, {"locked memory", cli_doctor_find_memlock}, {"huge pages",
+												cli_doctor_find_hugepages},
+	{"tap", cli_doctor_find_tun}, {"vhost-net", cli_doctor_find_vhost}, {"vhost-vsock", cli_doctor_find_vsock},
 };
 
-static int run(int argc, char *const *argv, struct err *err)
+static int cli_doctor_run(int argc, char *const *argv, struct err *err)
 {
 	struct doctor_options given = {0};
 	int code;
 
-	if (!command_parse(&command_doctor, &given, offsetof(struct doctor_options, help), argc, argv, NULL, 0, &code, err))
+	if (!command_parse(&command_doctor, &given, offsetof(struct doctor_options, help), argc, argv, NULL, 0, &code,
+			   err))
 		return code;
 	code = EXIT_OFF;
 	for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
@@ -177,5 +183,5 @@ const struct command command_doctor = {
 	.operands = "",
 	.summary = "Tell what this host has for machines and their devices, and what would mend the rest",
 	.options = &table,
-	.run = run,
+	.run = cli_doctor_run,
 };

@@ -36,7 +36,7 @@ bool command_parse(const struct command *command, void *target, size_t help_offs
 	return true;
 }
 
-static void print_overview(void)
+static void cli_help_print_overview(void)
 {
 	printf("mvmm runs virtual machines with KVM.\n\nusage: mvmm COMMAND [ARGUMENT]...\n\n");
 	for (size_t i = 0; commands[i]; i++)
@@ -59,7 +59,7 @@ static const struct option options[] = {
 
 static const struct option_table table = {options, ARRAY_SIZE(options)};
 
-static int run(int argc, char *const *argv, struct err *err)
+static int cli_help_run(int argc, char *const *argv, struct err *err)
 {
 	struct help_options given = {0};
 	const struct command *command;
@@ -74,7 +74,7 @@ static int run(int argc, char *const *argv, struct err *err)
 	if (!given.words && command)
 		command_print_help(command);
 	else if (!given.words)
-		print_overview();
+		cli_help_print_overview();
 	else if (command)
 		options_print_words(command->options);
 	else
@@ -88,5 +88,5 @@ const struct command command_help = {
 	.operands = "[COMMAND]",
 	.summary = "Tell what there is, or what a command takes",
 	.options = &table,
-	.run = run,
+	.run = cli_help_run,
 };

@@ -33,8 +33,8 @@ static const struct option_key downtime = {"downtime", OPTION_TIME, .value = MIG
 static const struct option_key timeout = {"timeout", OPTION_TIME, .value = MIGRATION_DEFAULT_TIMEOUT, .min = 1000000000,
 					  .max = 604800000000000, .help = "TIME"};
 static const struct option_key bandwidth = {"bandwidth", OPTION_SIZE, .min = KIB(64), .max = INT64_MAX, .help = "SIZE"};
-static const struct option_key device_rate = {"device-rate", OPTION_SIZE, .value = MIGRATION_DEFAULT_DEVICE_RATE, .min = KIB(64),
-					      .max = INT64_MAX, .help = "SIZE"};
+static const struct option_key device_rate = {"device-rate", OPTION_SIZE, .value = MIGRATION_DEFAULT_DEVICE_RATE,
+					      .min = KIB(64), .max = INT64_MAX, .help = "SIZE"};
 static const struct option_key streams = {"streams", OPTION_UINT, .min = 1, .max = MIGRATION_MAX_STREAMS, .help = "N"};
 static const struct option_key compress = {"compress", OPTION_WORD, .words = migration_compress_words};
 static const struct option_key on_timeout = {"on-timeout", OPTION_WORD, .words = migration_timeout_words};
@@ -43,8 +43,8 @@ static const struct option_key resolve = {"resolve", OPTION_WORD, .value = UINT3
 #define FIELD(member) .plain = true, .offset = offsetof(struct migrate_options, member)
 
 static const struct option options[] = {
-	{"to", "tcp:HOST[:PORT]|unix:PATH|fd:N", "where mvmm receive waits for it; port 7150 unless said otherwise", &text, 1,
-	 FIELD(request.to)},
+	{"to", "tcp:HOST[:PORT]|unix:PATH|fd:N", "where mvmm receive waits for it; port 7150 unless said otherwise",
+	 &text, 1, FIELD(request.to)},
 	{"downtime", "TIME", "how long the guest may stand still, 300ms unless said otherwise", &downtime, 1,
 	 FIELD(request.goal.downtime)},
 	{"bandwidth", "RATE", "at most so many bytes a second, as in 100M; as fast as it goes unless said otherwise",
@@ -53,12 +53,14 @@ static const struct option options[] = {
 				"otherwise", &device_rate, 1, FIELD(request.device_rate)},
 	{"streams", "N", "connections for memory; chosen unless said otherwise", &streams, 1, FIELD(request.streams)},
 	{"compress", "zstd|none", "compress memory; none unless said otherwise", &compress, 1, FIELD(request.compress)},
-	{"copy-disks", NULL, "send what is on its writable disks along; else the target has the same disks", &flag, 1, FIELD(copy_disks)},
+	{"copy-disks", NULL, "send what is on its writable disks along; else the target has the same disks", &flag, 1,
+	 FIELD(copy_disks)},
 	{"copy-readonly", NULL, "with --copy-disks: what is on read-only ones too", &flag, 1, FIELD(copy_readonly)},
 	{"tls", "DIR", "encrypt, with the certificates in this folder", &folder, 1, FIELD(request.tls)},
 	{"timeout", "TIME", "how long it may try to fit the downtime, 10m unless said otherwise", &timeout, 1,
 	 FIELD(request.goal.timeout)},
-	{"on-timeout", "cancel|stop-and-copy", "what happens then: the guest stays (unless said otherwise), or goes whatever it costs",
+	{"on-timeout", "cancel|stop-and-copy",
+	 "what happens then: the guest stays (unless said otherwise), or goes whatever it costs",
 	 &on_timeout, 1, FIELD(request.goal.on_timeout)},
 	{"json", NULL, "an object in the end, or with --status, as the machine tells it", &flag, 1, FIELD(json)},
 	{"status", NULL, "tell how the migration goes, and end", &flag, 1, FIELD(status)},
@@ -80,93 +82,96 @@ struct show {
 	long long shown_round;
 };
 
-static double number(const json_t *object, const char *key)
+static double cli_migrate_number(const json_t *object, const char *key)
 {
 	return json_number_value(json_object_get(object, key));
 }
 
-static const char *word(const json_t *object, const char *key)
+static const char *cli_migrate_word(const json_t *object, const char *key)
 {
 	return json_string_value(json_object_get(object, key)) ?: "";
 }
 
-static const char *bytes(const json_t *object, const char *key, char *buf)
+static const char *cli_migrate_bytes(const json_t *object, const char *key, char *buf)
 {
-	return migration_format_bytes((uint64_t)MAX(number(object, key), 0.0), buf);
+	return migration_format_bytes((uint64_t)MAX(cli_migrate_number(object, key), 0.0), buf);
 }
 
-static void print_progress(FILE *to, const json_t *progress)
+static void cli_migrate_print_progress(FILE *to, const json_t *progress)
 {
 	char sent[24], left[24], dirty[24], rate[24], disk[24], device[24];
 
-	if (!number(progress, "round")) {
-		fprintf(to, "%s", word(progress, "state"));
+	if (!cli_migrate_number(progress, "round")) {
+		fprintf(to, "%s", cli_migrate_word(progress, "state"));
 		return;
 	}
-	fprintf(to, "round %.0f: %s sent, %s left, dirtying %s/s, sending %s/s", number(progress, "round"),
-		bytes(progress, "sent", sent), bytes(progress, "left", left), bytes(progress, "dirty_rate", dirty),
-		bytes(progress, "send_rate", rate));
-	if (number(progress, "disk_sent"))
-		fprintf(to, ", disks %s left", bytes(progress, "disk_left", disk));
-	if (number(progress, "device"))
-		fprintf(to, ", devices %s", bytes(progress, "device", device));
-	if (number(progress, "throttle"))
-		fprintf(to, ", throttled %.0f %%", number(progress, "throttle"));
-	if (number(progress, "predicted"))
-		fprintf(to, ", downtime %.1f ms", number(progress, "predicted") * 1e3);
-	if (number(progress, "eta"))
-		fprintf(to, ", ETA %.0f s", number(progress, "eta"));
-	if (word(progress, "reason")[0])
-		fprintf(to, " (%s)", word(progress, "reason"));
+	fprintf(to, "round %.0f: %s sent, %s left, dirtying %s/s, sending %s/s", cli_migrate_number(progress, "round"),
+		cli_migrate_bytes(progress, "sent", sent), cli_migrate_bytes(progress, "left", left),
+		cli_migrate_bytes(progress, "dirty_rate", dirty), cli_migrate_bytes(progress, "send_rate", rate));
+	if (cli_migrate_number(progress, "disk_sent"))
+		fprintf(to, ", disks %s left", cli_migrate_bytes(progress, "disk_left", disk));
+	if (cli_migrate_number(progress, "device"))
+		fprintf(to, ", devices %s", cli_migrate_bytes(progress, "device", device));
+	if (cli_migrate_number(progress, "throttle"))
+		fprintf(to, ", throttled %.0f %%", cli_migrate_number(progress, "throttle"));
+	if (cli_migrate_number(progress, "predicted"))
+		fprintf(to, ", downtime %.1f ms", cli_migrate_number(progress, "predicted") * 1e3);
+	if (cli_migrate_number(progress, "eta"))
+		fprintf(to, ", ETA %.0f s", cli_migrate_number(progress, "eta"));
+	if (cli_migrate_word(progress, "reason")[0])
+		fprintf(to, " (%s)", cli_migrate_word(progress, "reason"));
 }
 
 /* A line that is written over on a terminal; elsewhere one a round and a second. */
-static void on_progress(void *opaque, const json_t *parameters)
+static void cli_migrate_on_progress(void *opaque, const json_t *parameters)
 {
 	const json_t *progress = json_object_get(parameters, "migration");
 	struct show *show = opaque;
-	long long round = (long long)number(progress, "round");
+	long long round = (long long)cli_migrate_number(progress, "round");
 
 	if (show->quiet)
 		return;
-	if (!show->terminal && round == show->shown_round && number(progress, "elapsed") < show->shown_at + LINE_SECONDS)
+	if (!show->terminal && round == show->shown_round && cli_migrate_number(progress,
+										"elapsed") < show->shown_at + LINE_SECONDS)
 		return;
 	show->shown_round = round;
-	show->shown_at = number(progress, "elapsed");
+	show->shown_at = cli_migrate_number(progress, "elapsed");
 	if (show->terminal)
 		fputs("\r\33[K", stderr);
-	print_progress(stderr, progress);
+	cli_migrate_print_progress(stderr, progress);
 	if (!show->terminal)
 		putc('\n', stderr);
 	fflush(stderr);
 }
 
-static void end_line(const struct show *show)
+static void cli_migrate_end_line(const struct show *show)
 {
 	if (show->terminal && !show->quiet)
 		fputs("\r\33[K", stderr);
 }
 
-static void print_summary(const char *to, const json_t *result)
+static void cli_migrate_print_summary(const char *to, const json_t *result)
 {
 	char sent[24], disks[24];
 
-	printf("migrated to %s in %.2f s: %.0f round%s, %s sent", to, number(result, "elapsed"), number(result, "round"),
-	       number(result, "round") == 1 ? "" : "s", bytes(result, "sent", sent));
-	if (number(result, "disk_sent"))
-		printf(", %s of it from disks", bytes(result, "disk_sent", disks));
-	printf("%s%s\n", word(result, "reason")[0] ? "; " : "", word(result, "reason"));
+	printf("migrated to %s in %.2f s: %.0f round%s, %s sent", to, cli_migrate_number(result, "elapsed"),
+	       cli_migrate_number(result, "round"),
+	       cli_migrate_number(result, "round") == 1 ? "" : "s", cli_migrate_bytes(result, "sent", sent));
+	if (cli_migrate_number(result, "disk_sent"))
+		printf(", %s of it from disks", cli_migrate_bytes(result, "disk_sent", disks));
+	printf("%s%s\n", cli_migrate_word(result, "reason")[0] ? "; " : "", cli_migrate_word(result, "reason"));
 	if (json_is_true(json_object_get(result, "paused"))) {
-		printf("it was paused, and is so there; it could not be resumed for %.2f ms\n", number(result, "downtime") * 1e3);
+		printf("it was paused, and is so there; it could not be resumed for %.2f ms\n",
+		       cli_migrate_number(result, "downtime") * 1e3);
 		return;
 	}
-	printf("downtime %.2f ms, predicted %.2f ms%s; the guest stood still for %.2f ms\n", number(result, "downtime") * 1e3,
-	       number(result, "predicted") * 1e3,
+	printf("downtime %.2f ms, predicted %.2f ms%s; the guest stood still for %.2f ms\n",
+	       cli_migrate_number(result, "downtime") * 1e3, cli_migrate_number(result, "predicted") * 1e3,
 	       json_is_true(json_object_get(result, "device_assumed")) ? " by an assumed rate of host devices" : "",
-	       number(result, "stall") * 1e3);
+	       cli_migrate_number(result, "stall") * 1e3);
 }
 
-static void print_json(const json_t *object)
+static void cli_migrate_print_json(const json_t *object)
 {
 	json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	putchar('\n');
@@ -175,7 +180,7 @@ static void print_json(const json_t *object)
 /* ---- calls ---- */
 
 /* Ctrl-C asks the machine to stop it, and goes on listening: the call's answer tells what came of that. */
-static void on_signal(void *opaque)
+static void cli_migrate_on_signal(void *opaque)
 {
 	struct show *show = opaque;
 	struct signalfd_siginfo info;
@@ -184,7 +189,7 @@ static void on_signal(void *opaque)
 
 	if (read(show->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
-	end_line(show);
+	cli_migrate_end_line(show);
 	fprintf(stderr, "cancelling\n");
 	if (control_client_open(show->client->name, &other, &err) == 0) {
 		control_client_call(&other, "MigrationCancel", NULL, PATIENCE_MS, NULL, &err);
@@ -195,7 +200,7 @@ static void on_signal(void *opaque)
 	show->cancelled = true;
 }
 
-static int watch_signals(void)
+static int cli_migrate_watch_signals(void)
 {
 	sigset_t set;
 
@@ -208,7 +213,7 @@ static int watch_signals(void)
 }
 
 /* Makes *path, which may not be there yet, one that another process understands. */
-static int make_absolute(char **path, struct err *err)
+static int cli_migrate_make_absolute(char **path, struct err *err)
 {
 	_cleanup_(free_ptr) char *cwd = NULL;
 	char *absolute;
@@ -224,7 +229,7 @@ static int make_absolute(char **path, struct err *err)
 }
 
 /* Checks the address and makes it one for the machine; *fd is the descriptor to hand over, or -1. */
-static int prepare(struct migration_request *request, int *fd, struct err *err)
+static int cli_migrate_prepare(struct migration_request *request, int *fd, struct err *err)
 {
 	struct address address;
 	int code = address_parse(request->to, false, &address, err);
@@ -235,7 +240,7 @@ static int prepare(struct migration_request *request, int *fd, struct err *err)
 	if (!request->tls && !address_is_local(&address))
 		fprintf(stderr, "mvmm: the guest's memory will cross the network unencrypted; --tls DIR encrypts it\n");
 	if (request->tls) {
-		code = make_absolute(&request->tls, err);
+		code = cli_migrate_make_absolute(&request->tls, err);
 		if (code)
 			return err_prefix(err, code, "--tls");
 	}
@@ -243,7 +248,7 @@ static int prepare(struct migration_request *request, int *fd, struct err *err)
 	if (address.kind != ADDRESS_UNIX)
 		return 0;
 	path = strdup(address.path);
-	code = path ? make_absolute(&path, err) : err_sys(err, -ENOMEM, "--to");
+	code = path ? cli_migrate_make_absolute(&path, err) : err_sys(err, -ENOMEM, "--to");
 	if (!code) {
 		free(take_ptr(request->to));
 		code = asprintf(&request->to, "unix:%s", path) < 0 ? err_sys(err, -ENOMEM, "--to") : 0;
@@ -252,28 +257,30 @@ static int prepare(struct migration_request *request, int *fd, struct err *err)
 	return code;
 }
 
-static int migrate(struct control_client *client, struct migrate_options *given, int fd, struct err *err)
+static int cli_migrate_migrate(struct control_client *client, struct migrate_options *given, int fd, struct err *err)
 {
 	struct show show = {.client = client, .terminal = isatty(STDERR_FILENO), .quiet = given->json};
-	const struct control_watch watch = {on_progress, on_signal, show.signal_fd = watch_signals(), &show};
+	const struct control_watch watch = {cli_migrate_on_progress, cli_migrate_on_signal,
+					    show.signal_fd = cli_migrate_watch_signals(), &show};
 	json_t *answer;
 	int code;
 
-	code = control_client_follow(client, "Migrate", migration_request_to_json(&given->request), fd, &watch, &answer, err);
-	end_line(&show);
+	code = control_client_follow(client, "Migrate", migration_request_to_json(&given->request), fd, &watch, &answer,
+				     err);
+	cli_migrate_end_line(&show);
 	fd_close(&show.signal_fd);
 	if (code)
 		return show.cancelled ? EXIT_SIGNAL + SIGINT : EXIT_FAILED;
 	if (given->json)
-		print_json(json_object_get(answer, "migration"));
+		cli_migrate_print_json(json_object_get(answer, "migration"));
 	else
-		print_summary(given->request.to, json_object_get(answer, "migration"));
+		cli_migrate_print_summary(given->request.to, json_object_get(answer, "migration"));
 	json_decref(answer);
 	control_client_wait_end(client, PATIENCE_MS); /* its name is free then */
 	return EXIT_OFF;
 }
 
-static int tell_status(struct control_client *client, bool json, struct err *err)
+static int cli_migrate_tell_status(struct control_client *client, bool json, struct err *err)
 {
 	json_t *answer, *status;
 
@@ -281,35 +288,36 @@ static int tell_status(struct control_client *client, bool json, struct err *err
 		return EXIT_FAILED;
 	status = json_object_get(answer, "migration");
 	if (json) {
-		print_json(status);
+		cli_migrate_print_json(status);
 	} else {
-		printf("%s\n", word(status, "state"));
-		if (number(status, "round")) {
-			print_progress(stdout, status);
+		printf("%s\n", cli_migrate_word(status, "state"));
+		if (cli_migrate_number(status, "round")) {
+			cli_migrate_print_progress(stdout, status);
 			putchar('\n');
 		}
-		if (word(status, "text")[0])
-			printf("%s\n", word(status, "text"));
+		if (cli_migrate_word(status, "text")[0])
+			printf("%s\n", cli_migrate_word(status, "text"));
 	}
 	json_decref(answer);
 	return EXIT_OFF;
 }
 
-static int ask(struct control_client *client, struct migrate_options *given, int fd, struct err *err)
+static int cli_migrate_ask(struct control_client *client, struct migrate_options *given, int fd, struct err *err)
 {
 	json_t *choice;
 
 	if (given->status)
-		return tell_status(client, given->json, err);
+		return cli_migrate_tell_status(client, given->json, err);
 	if (given->cancel)
-		return control_client_call(client, "MigrationCancel", NULL, PATIENCE_MS, NULL, err) ? EXIT_FAILED : EXIT_OFF;
+		return control_client_call(client, "MigrationCancel", NULL, PATIENCE_MS, NULL, err) ? EXIT_FAILED
+		: EXIT_OFF;
 	if (given->resolve == RESOLVE_NO)
-		return migrate(client, given, fd, err);
+		return cli_migrate_migrate(client, given, fd, err);
 	choice = json_pack("{s:b}", "continue", given->resolve == RESOLVE_CONTINUE);
 	return control_client_call(client, "MigrationResolve", choice, PATIENCE_MS, NULL, err) ? EXIT_FAILED : EXIT_OFF;
 }
 
-static int check(const struct migrate_options *given, struct err *err)
+static int cli_migrate_check(const struct migrate_options *given, struct err *err)
 {
 	unsigned int verbs = !!given->request.to + given->status + given->cancel + (given->resolve != RESOLVE_NO);
 
@@ -318,36 +326,38 @@ static int check(const struct migrate_options *given, struct err *err)
 	if (verbs == 1)
 		return 0;
 	return verbs ? err_set(err, -EINVAL, "migrate: one of --to, --status, --cancel and --resolve at a time") :
-		       err_set(err, -EINVAL, "--to is missing; write --to tcp:HOST, where mvmm receive --from tcp: waits");
+		       err_set(err, -EINVAL,
+			       "--to is missing; write --to tcp:HOST, where mvmm receive --from tcp: waits");
 }
 
-static int run_with(struct migrate_options *given, int argc, char *const *argv, struct err *err)
+static int cli_migrate_run_with(struct migrate_options *given, int argc, char *const *argv, struct err *err)
 {
 	struct control_client client;
 	const char *name;
 	int fd = -1, code;
 
-	if (!command_parse(&command_migrate, given, offsetof(struct migrate_options, help), argc, argv, &name, 1, &code, err))
+	if (!command_parse(&command_migrate, given, offsetof(struct migrate_options, help), argc, argv, &name, 1, &code,
+			   err))
 		return code;
 	given->request.copy_disks = !given->copy_disks ? MIGRATION_COPY_NONE :
 				    given->copy_readonly ? MIGRATION_COPY_ALL : MIGRATION_COPY_WRITABLE;
-	if (check(given, err) || (given->request.to && prepare(&given->request, &fd, err)))
+	if (cli_migrate_check(given, err) || (given->request.to && cli_migrate_prepare(&given->request, &fd, err)))
 		return EXIT_BAD_INPUT;
 	code = name ? control_client_open(name, &client, err) : control_client_open_only(&client, err);
 	if (code)
 		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
-	code = ask(&client, given, fd, err);
+	code = cli_migrate_ask(&client, given, fd, err);
 	control_client_close(&client);
 	return code;
 }
 
-static int run(int argc, char *const *argv, struct err *err)
+static int cli_migrate_run(int argc, char *const *argv, struct err *err)
 {
 	struct migrate_options given;
 	int code;
 
 	options_init(&table, &given);
-	code = run_with(&given, argc, argv, err);
+	code = cli_migrate_run_with(&given, argc, argv, err);
 	options_done(&table, &given);
 	return code;
 }
@@ -358,5 +368,5 @@ const struct command command_migrate = {
 	.summary = "Move a running machine to another host",
 	.text = "NAME may be left out when one machine runs. Ctrl-C cancels, and the guest goes on here.\n",
 	.options = &table,
-	.run = run,
+	.run = cli_migrate_run,
 };

@@ -23,7 +23,7 @@ static const struct option options[] = {
 static const struct option_table table = {options, ARRAY_SIZE(options)};
 
 /* Adds a machine to the array; one that does not answer is shown with what is known without it. */
-static int add_machine(void *opaque, const char *name, pid_t pid)
+static int cli_ps_add_machine(void *opaque, const char *name, pid_t pid)
 {
 	static const char *const shown[] = {"state", "cpus", "memory", "uptime"};
 	struct control_client client;
@@ -43,7 +43,7 @@ static int add_machine(void *opaque, const char *name, pid_t pid)
 	return json_array_append_new(list, machine) ? -ENOMEM : 0;
 }
 
-static void print_row(const json_t *machine)
+static void cli_ps_print_row(const json_t *machine)
 {
 	const char *name = json_string_value(json_object_get(machine, "name"));
 	const char *state = json_string_value(json_object_get(machine, "state"));
@@ -59,7 +59,7 @@ static void print_row(const json_t *machine)
 	       state, cpus, memory ? option_format_size((uint64_t)json_integer_value(memory), size) : "-", uptime);
 }
 
-static int run(int argc, char *const *argv, struct err *err)
+static int cli_ps_run(int argc, char *const *argv, struct err *err)
 {
 	struct ps_options given = {0};
 	json_t *list, *machine;
@@ -69,14 +69,14 @@ static int run(int argc, char *const *argv, struct err *err)
 	if (!command_parse(&command_ps, &given, offsetof(struct ps_options, help), argc, argv, NULL, 0, &code, err))
 		return code;
 	list = json_array();
-	code = rundir_each(add_machine, list, err);
+	code = rundir_each(cli_ps_add_machine, list, err);
 	if (!code && given.json) {
 		json_dumpf(list, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 		putchar('\n');
 	} else if (!code) {
 		printf("%-20s %8s  %-12s %4s %8s %10s\n", "NAME", "PID", "STATE", "CPUS", "MEMORY", "UPTIME");
 		json_array_foreach(list, i, machine)
-			print_row(machine);
+			cli_ps_print_row(machine);
 	}
 	json_decref(list);
 	return code ? EXIT_FAILED : EXIT_OFF;
@@ -87,5 +87,5 @@ const struct command command_ps = {
 	.operands = "",
 	.summary = "List the machines that run",
 	.options = &table,
-	.run = run,
+	.run = cli_ps_run,
 };

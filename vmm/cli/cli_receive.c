@@ -36,7 +36,7 @@ static const struct option options[] = {
 
 static const struct option_table table = {options, ARRAY_SIZE(options)};
 
-static int run_with(struct receive_options *given, int argc, char *const *argv, struct err *err)
+static int cli_receive_run_with(struct receive_options *given, int argc, char *const *argv, struct err *err)
 {
 	int code;
 
@@ -53,13 +53,13 @@ static int run_with(struct receive_options *given, int argc, char *const *argv, 
 	return session_receive(given, err);
 }
 
-static int run(int argc, char *const *argv, struct err *err)
+static int cli_receive_run(int argc, char *const *argv, struct err *err)
 {
 	struct receive_options given;
 	int code;
 
 	options_init(&table, &given);
-	code = run_with(&given, argc, argv, err);
+	code = cli_receive_run_with(&given, argc, argv, err);
 	options_done(&table, &given);
 	return code;
 }
@@ -70,5 +70,5 @@ const struct command command_receive = {
 	.summary = "Wait for a machine from another host and run it",
 	.text = "The machine's configuration comes with it; only what differs on this host is named. IDs are those that mvmm info tells.\n",
 	.options = &table,
-	.run = run,
+	.run = cli_receive_run,
 };

@@ -5,7 +5,7 @@
 #include "vmm/config/config_json.h"
 #include "vmm/session/session.h"
 
-static int run_configured(struct machine_config *config, int argc, char *const *argv, struct err *err)
+static int cli_run_configured(struct machine_config *config, int argc, char *const *argv, struct err *err)
 {
 	const char *file = options_find(argc, argv, "config");
 	int code;
@@ -19,13 +19,13 @@ static int run_configured(struct machine_config *config, int argc, char *const *
 	return session_run(config, err);
 }
 
-static int run(int argc, char *const *argv, struct err *err)
+static int cli_run_run(int argc, char *const *argv, struct err *err)
 {
 	struct machine_config config;
 	int code;
 
 	machine_config_init(&config);
-	code = run_configured(&config, argc, argv, err);
+	code = cli_run_configured(&config, argc, argv, err);
 	machine_config_done(&config);
 	return code;
 }
@@ -37,5 +37,5 @@ const struct command command_run = {
 	.text = "Sizes are numbers with K, M, G or T. A comma within a value is written twice. An option is written\n"
 		"--option value or --option=value. In a terminal, Ctrl-A x ends the machine and Ctrl-A h shows the keys.\n",
 	.options = &machine_options,
-	.run = run,
+	.run = cli_run_run,
 };

@@ -18,7 +18,8 @@ struct vfio_options {
 };
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
-static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .min = 1, .max = 86400, .help = "SECONDS"};
+static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .min = 1, .max = 86400,
+					  .help = "SECONDS"};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct vfio_options, member)
 #define HELP {"help", NULL, "show this", &flag, 1, FIELD(help)}
@@ -34,7 +35,8 @@ static const struct option bind_options[] = {
 static const struct option add_options[] = {HELP};
 static const struct option remove_options[] = {
 	{"force", NULL, "take it out at once, whatever the guest does with it", &flag, 1, FIELD(force)},
-	{"timeout", "SECONDS", "how long the guest has to let it go, 30 unless said otherwise", &seconds, 1, FIELD(timeout)},
+	{"timeout", "SECONDS", "how long the guest has to let it go, 30 unless said otherwise", &seconds, 1,
+	 FIELD(timeout)},
 	HELP,
 };
 
@@ -46,8 +48,8 @@ static const struct option_table remove_table = {remove_options, ARRAY_SIZE(remo
 static const struct command vfio_list, vfio_bind, vfio_unbind, vfio_add, vfio_remove;
 
 /* Reads a command's words; it wants exactly count operands. False: the command ends with *code. */
-static bool begin(const struct command *command, int argc, char *const *argv, struct vfio_options *given,
-		  const char **operands, size_t count, int *code, struct err *err)
+static bool cli_vfio_begin(const struct command *command, int argc, char *const *argv, struct vfio_options *given,
+			   const char **operands, size_t count, int *code, struct err *err)
 {
 	*given = (struct vfio_options){.timeout = (unsigned int)seconds.value};
 	if (!command_parse(command, given, offsetof(struct vfio_options, help), argc, argv, operands, count, code, err))
@@ -73,7 +75,7 @@ static const char *const verdicts[] = {
 };
 
 /* The command that would make it fit, into text, or "". */
-static void remedy(const struct vfio_function *function, char *text, size_t size)
+static void cli_vfio_remedy(const struct vfio_function *function, char *text, size_t size)
 {
 	text[0] = 0;
 	if (function->fitness == VFIO_FIT_BOUND_ELSE)
@@ -82,12 +84,12 @@ static void remedy(const struct vfio_function *function, char *text, size_t size
 		snprintf(text, size, "mvmm vfio bind --group %s", function->host.name);
 }
 
-static void collect(void *opaque, const struct vfio_function *function)
+static void cli_vfio_collect(void *opaque, const struct vfio_function *function)
 {
 	char command[128], kind[16];
 	json_t *object;
 
-	remedy(function, command, sizeof(command));
+	cli_vfio_remedy(function, command, sizeof(command));
 	snprintf(kind, sizeof(kind), "%04x:%04x", function->vendor, function->device);
 	object = json_pack("{s:s, s:s, s:s, s:i, s:b, s:s}", "address", function->host.name, "pci", kind, "driver",
 			   function->host.driver, "group", function->host.group, "ready",
@@ -102,38 +104,38 @@ static void collect(void *opaque, const struct vfio_function *function)
 	json_array_append_new(opaque, object);
 }
 
-static void collect_mdev(void *opaque, const char *name)
+static void cli_vfio_collect_mdev(void *opaque, const char *name)
 {
 	json_array_append_new(opaque, json_string(name));
 }
 
-static const char *text_of(const json_t *object, const char *key)
+static const char *cli_vfio_text_of(const json_t *object, const char *key)
 {
 	return json_string_value(json_object_get(object, key)) ?: "";
 }
 
-static void print_function(const json_t *function)
+static void cli_vfio_print_function(const json_t *function)
 {
 	const json_t *sriov = json_object_get(function, "sriov");
 	long long group = (long long)json_integer_value(json_object_get(function, "group"));
-	const char *command = text_of(function, "command"), *driver = text_of(function, "driver");
+	const char *command = cli_vfio_text_of(function, "command"), *driver = cli_vfio_text_of(function, "driver");
 	char number[24] = "-";
 
 	if (group >= 0)
 		snprintf(number, sizeof(number), "%lld", group);
-	printf("%-12s  %-9s  %-12s %5s  %s", text_of(function, "address"), text_of(function, "pci"), *driver ? driver : "-",
-	       number, text_of(function, "state"));
+	printf("%-12s  %-9s  %-12s %5s  %s", cli_vfio_text_of(function, "address"), cli_vfio_text_of(function, "pci"),
+	       *driver ? driver : "-", number, cli_vfio_text_of(function, "state"));
 	if (*command)
 		printf(": %s", command);
 	if (sriov)
 		printf(" (SR-IOV: %lld of %lld VFs)", (long long)json_integer_value(json_object_get(sriov, "vfs")),
 		       (long long)json_integer_value(json_object_get(sriov, "total")));
-	if (*text_of(function, "parent"))
-		printf(" (a VF of %s)", text_of(function, "parent"));
+	if (*cli_vfio_text_of(function, "parent"))
+		printf(" (a VF of %s)", cli_vfio_text_of(function, "parent"));
 	putchar('\n');
 }
 
-static int run_list(int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_list(int argc, char *const *argv, struct err *err)
 {
 	const struct vfio_sys *sys = vfio_sys_host();
 	json_t *functions = json_array(), *mdevs = json_array(), *all, *item;
@@ -141,10 +143,10 @@ static int run_list(int argc, char *const *argv, struct err *err)
 	size_t i;
 	int code;
 
-	if (!begin(&vfio_list, argc, argv, &given, NULL, 0, &code, err))
+	if (!cli_vfio_begin(&vfio_list, argc, argv, &given, NULL, 0, &code, err))
 		return code;
-	code = vfio_binding_each(sys, collect, functions, err);
-	code = code ?: vfio_binding_each_mdev(sys, collect_mdev, mdevs, err);
+	code = vfio_binding_each(sys, cli_vfio_collect, functions, err);
+	code = code ?: vfio_binding_each_mdev(sys, cli_vfio_collect_mdev, mdevs, err);
 	all = json_pack("{s:o, s:o}", "functions", functions, "mdevs", mdevs);
 	if (!code && given.json) {
 		json_dumpf(all, stdout, JSON_INDENT(2));
@@ -152,7 +154,7 @@ static int run_list(int argc, char *const *argv, struct err *err)
 	} else if (!code) {
 		printf("%-12s  %-9s  %-12s %5s  %s\n", "ADDRESS", "PCI", "DRIVER", "GROUP", "CAN BE PASSED THROUGH");
 		json_array_foreach(functions, i, item)
-			print_function(item);
+			cli_vfio_print_function(item);
 		json_array_foreach(mdevs, i, item)
 			printf("%s  mediated device  yes\n", json_string_value(item));
 	}
@@ -162,7 +164,7 @@ static int run_list(int argc, char *const *argv, struct err *err)
 
 /* ---- bind, unbind ---- */
 
-static void told(void *opaque, const char *name, const char *driver)
+static void cli_vfio_told(void *opaque, const char *name, const char *driver)
 {
 	*(bool *)opaque = true;
 	if (*driver)
@@ -171,38 +173,38 @@ static void told(void *opaque, const char *name, const char *driver)
 		printf("%s has no driver now\n", name);
 }
 
-static int run_binding(const struct command *command,
-		       int (*change)(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
-				     void *opaque, struct err *err),
-		       int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_binding(const struct command *command,
+				int (*change)(const struct vfio_sys *sys, const char *spec, bool group,
+					      vfio_binding_told_fn *told, void *opaque, struct err *err),
+				int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;
 	const char *spec;
 	bool changed = false;
 	int code;
 
-	if (!begin(command, argc, argv, &given, &spec, 1, &code, err))
+	if (!cli_vfio_begin(command, argc, argv, &given, &spec, 1, &code, err))
 		return code;
-	code = change(vfio_sys_host(), spec, given.group, told, &changed, err);
+	code = change(vfio_sys_host(), spec, given.group, cli_vfio_told, &changed, err);
 	if (!code && !changed)
 		printf("%s: nothing to do\n", spec);
 	return code == -EINVAL ? EXIT_BAD_INPUT : code ? EXIT_FAILED : EXIT_OFF;
 }
 
-static int run_bind(int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_bind(int argc, char *const *argv, struct err *err)
 {
-	return run_binding(&vfio_bind, vfio_binding_bind, argc, argv, err);
+	return cli_vfio_run_binding(&vfio_bind, vfio_binding_bind, argc, argv, err);
 }
 
-static int run_unbind(int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_unbind(int argc, char *const *argv, struct err *err)
 {
-	return run_binding(&vfio_unbind, vfio_binding_unbind, argc, argv, err);
+	return cli_vfio_run_binding(&vfio_unbind, vfio_binding_unbind, argc, argv, err);
 }
 
 /* ---- add, remove ---- */
 
-static int call(const char *machine, const char *method, json_t *parameters, int patience_ms, json_t **ret,
-		struct err *err)
+static int cli_vfio_call(const char *machine, const char *method, json_t *parameters, int patience_ms, json_t **ret,
+			 struct err *err)
 {
 	struct control_client client;
 	int code = control_client_open(machine, &client, err);
@@ -216,56 +218,58 @@ static int call(const char *machine, const char *method, json_t *parameters, int
 	return code ? EXIT_FAILED : EXIT_OFF;
 }
 
-static int run_add(int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;
 	const char *operands[2];
 	json_t *answer = NULL;
 	int code;
 
-	if (!begin(&vfio_add, argc, argv, &given, operands, 2, &code, err))
+	if (!cli_vfio_begin(&vfio_add, argc, argv, &given, operands, 2, &code, err))
 		return code;
-	code = call(operands[0], "AddDevice", json_pack("{s:s}", "vfio", operands[1]), ADD_PATIENCE_MS, &answer, err);
+	code = cli_vfio_call(operands[0], "AddDevice", json_pack("{s:s}", "vfio", operands[1]), ADD_PATIENCE_MS,
+			     &answer, err);
 	if (code == EXIT_OFF)
-		printf("%s is in; its id is %s\n", operands[1], text_of(answer, "id"));
+		printf("%s is in; its id is %s\n", operands[1], cli_vfio_text_of(answer, "id"));
 	json_decref(answer);
 	return code;
 }
 
-static int run_remove(int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_remove(int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;
 	const char *operands[2];
 	int code;
 
-	if (!begin(&vfio_remove, argc, argv, &given, operands, 2, &code, err))
+	if (!cli_vfio_begin(&vfio_remove, argc, argv, &given, operands, 2, &code, err))
 		return code;
-	return call(operands[0], "RemoveDevice",
-		    json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force, "timeout", (int)given.timeout),
-		    (int)given.timeout * 1000 + 10000, NULL, err);
+	return cli_vfio_call(operands[0], "RemoveDevice",
+			     json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force, "timeout",
+				       (int)given.timeout),
+			     (int)given.timeout * 1000 + 10000, NULL, err);
 }
 
 /* ---- the commands ---- */
 
 static const struct command vfio_list = {
-	.name = "vfio list", .operands = "", .options = &list_table, .run = run_list,
+	.name = "vfio list", .operands = "", .options = &list_table, .run = cli_vfio_run_list,
 	.summary = "List the host's PCI functions and mediated devices, and which can be passed through",
 };
 static const struct command vfio_bind = {
-	.name = "vfio bind", .operands = "BDF", .options = &bind_table, .run = run_bind,
+	.name = "vfio bind", .operands = "BDF", .options = &bind_table, .run = cli_vfio_run_bind,
 	.summary = "Take a PCI function from its driver and give it to VFIO",
 };
 static const struct command vfio_unbind = {
-	.name = "vfio unbind", .operands = "BDF", .options = &bind_table, .run = run_unbind,
+	.name = "vfio unbind", .operands = "BDF", .options = &bind_table, .run = cli_vfio_run_unbind,
 	.summary = "Give a PCI function back to its driver",
 };
 static const struct command vfio_add = {
-	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...", .options = &add_table, .run = run_add,
+	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...", .options = &add_table, .run = cli_vfio_run_add,
 	.summary = "Put a device into a running machine",
 	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,id=...].\n",
 };
 static const struct command vfio_remove = {
-	.name = "vfio remove", .operands = "NAME ID", .options = &remove_table, .run = run_remove,
+	.name = "vfio remove", .operands = "NAME ID", .options = &remove_table, .run = cli_vfio_run_remove,
 	.summary = "Ask a running machine to let a device go, and take it out",
 };
 
@@ -274,7 +278,7 @@ static const struct command *const subcommands[] = {&vfio_list, &vfio_bind, &vfi
 static const struct option plain_options[] = {HELP};
 static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_options)};
 
-static int run_vfio(int argc, char *const *argv, struct err *err)
+static int cli_vfio_run_vfio(int argc, char *const *argv, struct err *err)
 {
 	const char *word = argc ? argv[0] : NULL;
 	struct nearest near = nearest_begin(word ?: "", strlen(word ?: ""));
@@ -309,5 +313,5 @@ const struct command command_vfio = {
 		"  add NAME BDF            put it into a running machine\n"
 		"  remove NAME ID          ask the machine to let it go, and take it out\n",
 	.options = &plain_table,
-	.run = run_vfio,
+	.run = cli_vfio_run_vfio,
 };

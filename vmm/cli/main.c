@@ -28,7 +28,7 @@ const struct command *command_find(const char *name, struct err *err)
 }
 
 /* One line on stderr, whatever was put into the sentence. */
-static void show(struct err *err)
+static void main_show(struct err *err)
 {
 	for (char *c = err->text; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
@@ -37,7 +37,7 @@ static void show(struct err *err)
 }
 
 /* A closed stdin, stdout or stderr would be somebody's disk before long. */
-static bool standard_files_open(void)
+static bool main_standard_files_open(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
@@ -45,7 +45,7 @@ static bool standard_files_open(void)
 	return true;
 }
 
-static int dispatch(int argc, char **argv, struct err *err)
+static int main_dispatch(int argc, char **argv, struct err *err)
 {
 	const struct command *command;
 	const char *word = argc > 1 ? argv[1] : NULL;
@@ -76,14 +76,14 @@ int main(int argc, char **argv)
 	/* calloc() clears what malloc fetched in advance, and so touches all of our large tables; what comes fresh from the kernel
 	 * is zero and costs nothing until it is used. */
 	mallopt(M_TOP_PAD, 0);
-	if (!standard_files_open())
+	if (!main_standard_files_open())
 		return EXIT_FAILED;
-	code = dispatch(argc, argv, &err);
+	code = main_dispatch(argc, argv, &err);
 	if (fflush(stdout) != 0 && !err.text[0]) {
 		err_sys(&err, -errno, "writing the output");
 		code = EXIT_FAILED;
 	}
 	if (err.text[0])
-		show(&err);
+		main_show(&err);
 	return code;
 }

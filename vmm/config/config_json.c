@@ -10,10 +10,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-static int wrong_type(const json_t *value, const char *wanted, struct err *err)
+static int config_json_wrong_type(const json_t *value, const char *wanted, struct err *err)
 {
 	static const char *const types[] = {
-		[JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a text", [JSON_INTEGER] = "a number",
+		[JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a text",
+		[JSON_INTEGER] = "a number",
 		[JSON_REAL] = "a fraction",  [JSON_TRUE] = "true",	[JSON_FALSE] = "false",	  [JSON_NULL] = "null",
 	};
 
@@ -21,7 +22,7 @@ static int wrong_type(const json_t *value, const char *wanted, struct err *err)
 }
 
 /* A scalar as the command line would write it; buf holds 24 characters. NULL and err when it is none. */
-static const char *scalar(const json_t *value, char *buf, struct err *err)
+static const char *config_json_scalar(const json_t *value, char *buf, struct err *err)
 {
 	switch (json_typeof(value)) {
 	case JSON_STRING:
@@ -38,13 +39,13 @@ static const char *scalar(const json_t *value, char *buf, struct err *err)
 	case JSON_FALSE:
 		return "off";
 	default:
-		wrong_type(value, "a text, a whole number, true or false", err);
+		config_json_wrong_type(value, "a text, a whole number, true or false", err);
 		return NULL;
 	}
 }
 
-static int set_key(const struct option *option, const struct option_key *key, void *item, const json_t *value,
-		   option_set *keys, struct err *err)
+static int config_json_set_key(const struct option *option, const struct option_key *key, void *item,
+			       const json_t *value, option_set *keys, struct err *err)
 {
 	char buf[24];
 	const char *text;
@@ -53,13 +54,13 @@ static int set_key(const struct option *option, const struct option_key *key, vo
 	if ((key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_MAYBE) && json_is_true(value))
 		return option_key_set(option, key, item, NULL, keys, err);
 	if (key->kind == OPTION_CHOICE)
-		return wrong_type(value, "true", err);
-	text = scalar(value, buf, err);
+		return config_json_wrong_type(value, "true", err);
+	text = config_json_scalar(value, buf, err);
 	return text ? option_key_set(option, key, item, text, keys, err) : -EINVAL;
 }
 
-static int set_member(const struct option *option, const char *name, void *item, const json_t *value, option_set *keys,
-		      struct err *err)
+static int config_json_set_member(const struct option *option, const char *name, void *item, const json_t *value,
+				  option_set *keys, struct err *err)
 {
 	const char *nearest;
 	const struct option_key *key = option_key_lookup(option, name, strlen(name), &nearest);
@@ -70,18 +71,19 @@ static int set_member(const struct option *option, const char *name, void *item,
 		return err_set(err, -EINVAL, "%.60s: unknown key%s", name, option_hint("", nearest, hint));
 	if (key->kind == OPTION_NAMES && json_is_array(value)) {
 		for (size_t i = 0; !code && i < json_array_size(value); i++) {
-			code = set_key(option, key, item, json_array_get(value, i), keys, err);
+			code = config_json_set_key(option, key, item, json_array_get(value, i), keys, err);
 			if (code)
 				err_prefix(err, code, "%s[%zu]", name, i);
 		}
 		return code;
 	}
-	code = set_key(option, key, item, value, keys, err);
+	code = config_json_set_key(option, key, item, value, keys, err);
 	return code ? err_prefix(err, code, "%s", name) : 0;
 }
 
 /* A value that is not an object: for keys[0], or the name of a key that stands alone ("console": "pty"). */
-static int set_alone(const struct option *option, void *item, const json_t *value, option_set *keys, struct err *err)
+static int config_json_set_alone(const struct option *option, void *item, const json_t *value, option_set *keys,
+				 struct err *err)
 {
 	const struct option_key *key = &option->keys[0];
 	const char *nearest;
@@ -94,14 +96,14 @@ static int set_alone(const struct option *option, void *item, const json_t *valu
 			return option_key_set(option, alone, item, NULL, keys, err);
 	}
 	if (!option->plain && !option->bare)
-		return wrong_type(value, "an object", err);
+		return config_json_wrong_type(value, "an object", err);
 	if (key->kind == OPTION_CHOICE_TEXT && json_is_string(value) && !strchr(json_string_value(value), '/'))
 		return err_set(err, -EINVAL, "unknown value; write %s", option->value);
-	return set_key(option, key, item, value, keys, err);
+	return config_json_set_key(option, key, item, value, keys, err);
 }
 
-static int set_item(const struct option_table *table, const struct option *option, void *target, json_t *value,
-		    option_set *given, struct err *err)
+static int config_json_set_item(const struct option_table *table, const struct option *option, void *target,
+				json_t *value, option_set *given, struct err *err)
 {
 	void *item = option_begin(table, option, target, given, err);
 	option_set keys = 0;
@@ -113,18 +115,18 @@ static int set_item(const struct option_table *table, const struct option *optio
 		return -EINVAL;
 	if (json_is_object(value) && !option->plain) {
 		json_object_foreach(value, name, member) {
-			code = set_member(option, name, item, member, &keys, err);
+			code = config_json_set_member(option, name, item, member, &keys, err);
 			if (code)
 				return code;
 		}
 	} else {
-		code = set_alone(option, item, value, &keys, err);
+		code = config_json_set_alone(option, item, value, &keys, err);
 	}
 	return code ?: option_end(option, keys, err);
 }
 
-static int set_option(const struct option_table *table, const char *name, void *target, json_t *value,
-		      option_set *given, struct err *err)
+static int config_json_set_option(const struct option_table *table, const char *name, void *target, json_t *value,
+				  option_set *given, struct err *err)
 {
 	const char *nearest;
 	const struct option *option = option_lookup(table, name, strlen(name), &nearest);
@@ -136,11 +138,11 @@ static int set_option(const struct option_table *table, const char *name, void *
 	if (option->command_only)
 		return err_set(err, -EINVAL, "%s: belongs on the command line; leave it out here", name);
 	if (!option->item_size || !json_is_array(value)) {
-		code = set_item(table, option, target, value, given, err);
+		code = config_json_set_item(table, option, target, value, given, err);
 		return code ? err_prefix(err, code, "%s", name) : 0;
 	}
 	for (size_t i = 0; !code && i < json_array_size(value); i++) {
-		code = set_item(table, option, target, json_array_get(value, i), given, err);
+		code = config_json_set_item(table, option, target, json_array_get(value, i), given, err);
 		if (code)
 			err_prefix(err, code, "%s[%zu]", name, i);
 	}
@@ -154,9 +156,9 @@ int config_json_read(const struct option_table *table, void *target, const json_
 	json_t *value;
 
 	if (!json_is_object(root))
-		return wrong_type(root, "an object with the options as its members", err);
+		return config_json_wrong_type(root, "an object with the options as its members", err);
 	json_object_foreach((json_t *)root, name, value) {
-		int code = set_option(table, name, target, value, &given, err);
+		int code = config_json_set_option(table, name, target, value, &given, err);
 
 		if (code)
 			return code;

@@ -4,20 +4,20 @@
 
 #include <stdio.h>
 
-static const void *field(const void *item, size_t offset)
+static const void *config_print_field(const void *item, size_t offset)
 {
 	return (const char *)item + offset;
 }
 
-static json_t *text_or_null(const char *text)
+static json_t *config_print_text_or_null(const char *text)
 {
 	return text ? json_string(text) : NULL;
 }
 
-static json_t *write_names(const struct option_key *key, const void *item)
+static json_t *config_print_write_names(const struct option_key *key, const void *item)
 {
-	char *const *names = *(char *const *const *)field(item, key->offset);
-	size_t count = *(const size_t *)field(item, key->text_offset);
+	char *const *names = *(char *const *const *)config_print_field(item, key->offset);
+	size_t count = *(const size_t *)config_print_field(item, key->text_offset);
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < count; i++)
@@ -28,7 +28,7 @@ static json_t *write_names(const struct option_key *key, const void *item)
 	return array;
 }
 
-static json_t *write_mac(const uint8_t *mac)
+static json_t *config_print_write_mac(const uint8_t *mac)
 {
 	char text[18];
 
@@ -37,21 +37,21 @@ static json_t *write_mac(const uint8_t *mac)
 }
 
 /* The word at an index, or the path that stands for none of them. */
-static json_t *write_word(const struct option_key *key, const void *item)
+static json_t *config_print_write_word(const struct option_key *key, const void *item)
 {
-	int index = *(const int *)field(item, key->offset);
+	int index = *(const int *)config_print_field(item, key->offset);
 
 	for (int i = 0; key->words[i]; i++)
 		if (i == index)
 			return json_string(key->words[i]);
-	return text_or_null(*(char *const *)field(item, key->text_offset));
+	return config_print_text_or_null(*(char *const *)config_print_field(item, key->text_offset));
 }
 
 /* Whether the key says anything: a choice that was not taken, or a value that was left open, does not. */
-static bool says_something(const struct option_key *key, const void *item)
+static bool config_print_says_something(const struct option_key *key, const void *item)
 {
 	static const uint8_t none[6];
-	const void *value = field(item, key->offset);
+	const void *value = config_print_field(item, key->offset);
 
 	switch (key->kind) {
 	case OPTION_CHOICE:
@@ -68,7 +68,7 @@ static bool says_something(const struct option_key *key, const void *item)
 	case OPTION_STRING:
 		return *(char *const *)value != NULL;
 	case OPTION_NAMES:
-		return *(const size_t *)field(item, key->text_offset) > 0;
+		return *(const size_t *)config_print_field(item, key->text_offset) > 0;
 	case OPTION_FD:
 		return false;
 	default:
@@ -76,9 +76,9 @@ static bool says_something(const struct option_key *key, const void *item)
 	}
 }
 
-static json_t *write_key(const struct option_key *key, const void *item)
+static json_t *config_print_write_key(const struct option_key *key, const void *item)
 {
-	const void *value = field(item, key->offset);
+	const void *value = config_print_field(item, key->offset);
 
 	switch (key->kind) {
 	case OPTION_FLAG:
@@ -86,7 +86,7 @@ static json_t *write_key(const struct option_key *key, const void *item)
 		return json_boolean(*(const bool *)value);
 	case OPTION_WORD:
 	case OPTION_WORD_OR_PATH:
-		return write_word(key, item);
+		return config_print_write_word(key, item);
 	case OPTION_UINT:
 	case OPTION_FD:
 		return json_integer(*(const unsigned int *)value);
@@ -95,49 +95,51 @@ static json_t *write_key(const struct option_key *key, const void *item)
 	case OPTION_TIME:
 		return json_sprintf("%lluus", (unsigned long long)(*(const uint64_t *)value / 1000));
 	case OPTION_MAC:
-		return write_mac(value);
+		return config_print_write_mac(value);
 	case OPTION_STRING:
-		return text_or_null(*(char *const *)value);
+		return config_print_text_or_null(*(char *const *)value);
 	case OPTION_NAMES:
-		return write_names(key, item);
+		return config_print_write_names(key, item);
 	case OPTION_CHOICE:
 		return json_true();
 	case OPTION_CHOICE_TEXT:
-		return text_or_null(*(char *const *)field(item, key->text_offset));
+		return config_print_text_or_null(*(char *const *)config_print_field(item, key->text_offset));
 	case OPTION_CHOICE_MAYBE:
-		return text_or_null(*(char *const *)field(item, key->text_offset)) ?: json_true();
+		return config_print_text_or_null(*(char *const *)config_print_field(item, key->text_offset)) ?:
+		json_true();
 	}
 	return NULL;
 }
 
-static int no_text(const struct option *option, struct err *err)
+static int config_print_no_text(const struct option *option, struct err *err)
 {
 	return err_set(err, -EINVAL, "--%s: a text that is not UTF-8 cannot be written down", option->name);
 }
 
 /* *ret is NULL for an option that says nothing, or lacks what it must have. */
-static int write_item(const struct option *option, const void *item, json_t **ret, struct err *err)
+static int config_print_write_item(const struct option *option, const void *item, json_t **ret, struct err *err)
 {
 	json_t *object;
 
 	*ret = NULL;
 	for (size_t i = 0; i < option->key_count; i++)
-		if (option->keys[i].required && !says_something(&option->keys[i], item))
+		if (option->keys[i].required && !config_print_says_something(&option->keys[i], item))
 			return 0;
 	if (option->plain) {
-		if (says_something(&option->keys[0], item) && !(*ret = write_key(&option->keys[0], item)))
-			return no_text(option, err);
+		if (config_print_says_something(&option->keys[0], item) &&
+		    !(*ret = config_print_write_key(&option->keys[0], item)))
+			return config_print_no_text(option, err);
 		return 0;
 	}
 	object = json_object();
 	for (size_t i = 0; i < option->key_count; i++) {
 		const struct option_key *key = &option->keys[i];
 
-		if (!says_something(key, item) || json_object_get(object, key->name))
+		if (!config_print_says_something(key, item) || json_object_get(object, key->name))
 			continue;
-		if (json_object_set_new(object, key->name, write_key(key, item))) {
+		if (json_object_set_new(object, key->name, config_print_write_key(key, item))) {
 			json_decref(object);
-			return no_text(option, err);
+			return config_print_no_text(option, err);
 		}
 	}
 	if (json_object_size(object))
@@ -147,15 +149,15 @@ static int write_item(const struct option *option, const void *item, json_t **re
 	return 0;
 }
 
-static int write_list(const struct option *option, const void *target, json_t **ret, struct err *err)
+static int config_print_write_list(const struct option *option, const void *target, json_t **ret, struct err *err)
 {
-	const char *items = *(char *const *)field(target, option->offset);
-	size_t count = *(const size_t *)field(target, option->count_offset);
+	const char *items = *(char *const *)config_print_field(target, option->offset);
+	size_t count = *(const size_t *)config_print_field(target, option->count_offset);
 	json_t *array = count ? json_array() : NULL, *object;
 
 	*ret = NULL;
 	for (size_t i = 0; i < count; i++) {
-		int code = write_item(option, items + i * option->item_size, &object, err);
+		int code = config_print_write_item(option, items + i * option->item_size, &object, err);
 
 		if (code == 0 && json_array_append_new(array, object ?: json_object()))
 			code = err_sys(err, -ENOMEM, "--%s", option->name);
@@ -178,8 +180,8 @@ int config_json_write(const struct option_table *table, const void *target, json
 
 		if (option->command_only)
 			continue;
-		code = option->item_size ? write_list(option, target, &value, err) :
-		       write_item(option, field(target, option->offset), &value, err);
+		code = option->item_size ? config_print_write_list(option, target, &value, err) :
+		       config_print_write_item(option, config_print_field(target, option->offset), &value, err);
 		if (!code && value && json_object_set_new(root, option->name, value))
 			code = err_sys(err, -ENOMEM, "--%s", option->name);
 	}

@@ -9,7 +9,7 @@ struct nearest nearest_begin(const char *word, size_t len)
 	return (struct nearest){.word = word, .len = len, .distance = LONGEST};
 }
 
-static unsigned int distance(const char *a, size_t a_len, const char *b, size_t b_len)
+static unsigned int nearest_distance(const char *a, size_t a_len, const char *b, size_t b_len)
 {
 	unsigned int rows[3][LONGEST + 1];
 	unsigned int *before = rows[0], *last = rows[1], *row = rows[2];
@@ -46,7 +46,7 @@ void nearest_offer(struct nearest *nearest, const char *candidate)
 	if (nearest->len < len && memcmp(nearest->word, candidate, nearest->len) == 0) {
 		found = 1;
 	} else {
-		found = distance(nearest->word, nearest->len, candidate, len);
+		found = nearest_distance(nearest->word, nearest->len, candidate, len);
 		if (found > limit)
 			return;
 	}

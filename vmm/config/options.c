@@ -7,26 +7,26 @@
 
 #include "vmm/config/nearest.h"
 
-static void *field(void *item, size_t offset)
+static void *options_field(void *item, size_t offset)
 {
 	return (char *)item + offset;
 }
 
-static bool is_choice(const struct option_key *key)
+static bool options_is_choice(const struct option_key *key)
 {
 	return key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_TEXT || key->kind == OPTION_CHOICE_MAYBE;
 }
 
 /* Where the key keeps a text of its own, or NULL. */
-static char **text_field(const struct option_key *key, void *item)
+static char **options_text_field(const struct option_key *key, void *item)
 {
 	switch (key->kind) {
 	case OPTION_STRING:
-		return field(item, key->offset);
+		return options_field(item, key->offset);
 	case OPTION_WORD_OR_PATH:
 	case OPTION_CHOICE_TEXT:
 	case OPTION_CHOICE_MAYBE:
-		return field(item, key->text_offset);
+		return options_field(item, key->text_offset);
 	default:
 		return NULL;
 	}
@@ -34,9 +34,9 @@ static char **text_field(const struct option_key *key, void *item)
 
 /* ---- defaults and the end ---- */
 
-static void key_default(const struct option_key *key, void *item)
+static void options_key_default(const struct option_key *key, void *item)
 {
-	void *value = field(item, key->offset);
+	void *value = options_field(item, key->offset);
 
 	switch (key->kind) {
 	case OPTION_FLAG:
@@ -58,7 +58,7 @@ static void key_default(const struct option_key *key, void *item)
 		break;
 	case OPTION_NAMES:
 		*(char ***)value = NULL;
-		*(size_t *)field(item, key->text_offset) = 0;
+		*(size_t *)options_field(item, key->text_offset) = 0;
 		break;
 	case OPTION_STRING:
 	case OPTION_CHOICE: /* an option's structure says which choice is its default by its own defaults */
@@ -66,41 +66,41 @@ static void key_default(const struct option_key *key, void *item)
 	case OPTION_CHOICE_MAYBE:
 		break;
 	}
-	if (text_field(key, item))
-		*text_field(key, item) = NULL;
+	if (options_text_field(key, item))
+		*options_text_field(key, item) = NULL;
 }
 
-static void item_defaults(const struct option *option, void *item)
+static void options_item_defaults(const struct option *option, void *item)
 {
 	bool choice = false;
 
 	for (size_t i = 0; i < option->key_count; i++) {
-		key_default(&option->keys[i], item);
-		if (is_choice(&option->keys[i]) && !choice)
-			*(int *)field(item, option->keys[i].offset) = (int)option->default_choice;
-		choice |= is_choice(&option->keys[i]);
+		options_key_default(&option->keys[i], item);
+		if (options_is_choice(&option->keys[i]) && !choice)
+			*(int *)options_field(item, option->keys[i].offset) = (int)option->default_choice;
+		choice |= options_is_choice(&option->keys[i]);
 	}
 }
 
-static void item_done(const struct option *option, void *item)
+static void options_item_done(const struct option *option, void *item)
 {
 	for (size_t i = 0; i < option->key_count; i++) {
 		const struct option_key *key = &option->keys[i];
-		char **text = text_field(key, item);
+		char **text = options_text_field(key, item);
 
 		if (text) {
 			free(*text);
 			*text = NULL;
 		}
 		if (key->kind == OPTION_NAMES) {
-			char **names = *(char ***)field(item, key->offset);
+			char **names = *(char ***)options_field(item, key->offset);
 
-			for (size_t n = 0; n < *(size_t *)field(item, key->text_offset); n++)
+			for (size_t n = 0; n < *(size_t *)options_field(item, key->text_offset); n++)
 				free(names[n]);
 			free(names);
 		}
 	}
-	item_defaults(option, item);
+	options_item_defaults(option, item);
 }
 
 void options_init(const struct option_table *table, void *target)
@@ -109,10 +109,10 @@ void options_init(const struct option_table *table, void *target)
 		const struct option *option = &table->options[i];
 
 		if (option->item_size) {
-			*(void **)field(target, option->offset) = NULL;
-			*(size_t *)field(target, option->count_offset) = 0;
+			*(void **)options_field(target, option->offset) = NULL;
+			*(size_t *)options_field(target, option->count_offset) = 0;
 		} else {
-			item_defaults(option, field(target, option->offset));
+			options_item_defaults(option, options_field(target, option->offset));
 		}
 	}
 }
@@ -123,16 +123,16 @@ void options_done(const struct option_table *table, void *target)
 		const struct option *option = &table->options[i];
 
 		if (option->item_size) {
-			char *items = *(char **)field(target, option->offset);
-			size_t *count = field(target, option->count_offset);
+			char *items = *(char **)options_field(target, option->offset);
+			size_t *count = options_field(target, option->count_offset);
 
 			for (size_t n = 0; n < *count; n++)
-				item_done(option, items + n * option->item_size);
+				options_item_done(option, items + n * option->item_size);
 			free(items);
-			*(void **)field(target, option->offset) = NULL;
+			*(void **)options_field(target, option->offset) = NULL;
 			*count = 0;
 		} else {
-			item_done(option, field(target, option->offset));
+			options_item_done(option, options_field(target, option->offset));
 		}
 	}
 }
@@ -147,7 +147,7 @@ const char *option_hint(const char *dashes, const char *nearest, char *buf)
 	return buf;
 }
 
-static bool same(const char *name, const char *typed, size_t len)
+static bool options_same(const char *name, const char *typed, size_t len)
 {
 	return strlen(name) == len && memcmp(name, typed, len) == 0;
 }
@@ -157,7 +157,7 @@ const struct option *option_lookup(const struct option_table *table, const char 
 	struct nearest near = nearest_begin(name, len);
 
 	for (size_t i = 0; i < table->count; i++) {
-		if (same(table->options[i].name, name, len))
+		if (options_same(table->options[i].name, name, len))
 			return &table->options[i];
 		nearest_offer(&near, table->options[i].name);
 	}
@@ -171,7 +171,7 @@ const struct option_key *option_key_lookup(const struct option *option, const ch
 	struct nearest near = nearest_begin(name, len);
 
 	for (size_t i = 0; i < option->key_count; i++) {
-		if (same(option->keys[i].name, name, len))
+		if (options_same(option->keys[i].name, name, len))
 			return &option->keys[i];
 		nearest_offer(&near, option->keys[i].name);
 	}
@@ -181,7 +181,7 @@ const struct option_key *option_key_lookup(const struct option *option, const ch
 
 /* ---- values ---- */
 
-static int word_index(const char *const *words, const char *text, const char *or_else, struct err *err)
+static int options_word_index(const char *const *words, const char *text, const char *or_else, struct err *err)
 {
 	struct nearest near = nearest_begin(text, strlen(text));
 	char list[160] = "", hint[OPTION_HINT];
@@ -199,7 +199,7 @@ static int word_index(const char *const *words, const char *text, const char *or
 	return err_set(err, -EINVAL, "unknown value; write one of %s%s", list, or_else);
 }
 
-static int parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+static int options_parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
 {
 	char *end;
 	uint64_t value;
@@ -219,7 +219,7 @@ static int parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *re
 	return 0;
 }
 
-static int parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+static int options_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
 {
 	static const char units[] = "KMGT";
 	const char *unit;
@@ -250,7 +250,7 @@ static const struct time_unit {
 } time_units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {"m", 60000000000}, {"h", 3600000000000}};
 
 /* As one would write it: by the largest unit that it is a multiple of. */
-static const char *format_time(uint64_t ns, char *buf)
+static const char *options_format_time(uint64_t ns, char *buf)
 {
 	size_t unit = ARRAY_SIZE(time_units) - 1;
 
@@ -260,7 +260,7 @@ static const char *format_time(uint64_t ns, char *buf)
 	return buf;
 }
 
-static int parse_time(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+static int options_parse_time(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
 {
 	const struct time_unit *unit = NULL;
 	char low[24], high[24], *end = NULL;
@@ -275,13 +275,13 @@ static int parse_time(const char *text, uint64_t min, uint64_t max, uint64_t *re
 	if (!unit)
 		return err_set(err, -EINVAL, "not a time; write a number followed by us, ms, s, m or h");
 	if (errno || value > UINT64_MAX / unit->ns || value * unit->ns < min || value * unit->ns > max)
-		return err_set(err, -EINVAL, "out of range; write a time from %s to %s", format_time(min, low),
-			       format_time(max, high));
+		return err_set(err, -EINVAL, "out of range; write a time from %s to %s", options_format_time(min, low),
+			       options_format_time(max, high));
 	*ret = value * unit->ns;
 	return 0;
 }
 
-static int hex_digit(char c)
+static int options_hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
@@ -289,12 +289,12 @@ static int hex_digit(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static int parse_mac(const char *text, uint8_t *ret, struct err *err)
+static int options_parse_mac(const char *text, uint8_t *ret, struct err *err)
 {
 	uint8_t mac[6], any = 0;
 
 	for (size_t i = 0; i < sizeof(mac); i++, text += 3) {
-		int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+		int high = options_hex_digit(text[0]), low = high < 0 ? -1 : options_hex_digit(text[1]);
 
 		if (low < 0 || text[2] != (i + 1 < sizeof(mac) ? ':' : '\0'))
 			return err_set(err, -EINVAL, "not a MAC address; write six bytes like 52:54:00:12:34:56");
@@ -307,7 +307,7 @@ static int parse_mac(const char *text, uint8_t *ret, struct err *err)
 	return 0;
 }
 
-static int set_text(char **where, const char *text, struct err *err)
+static int options_set_text(char **where, const char *text, struct err *err)
 {
 	char *copy;
 
@@ -321,10 +321,10 @@ static int set_text(char **where, const char *text, struct err *err)
 	return 0;
 }
 
-static int add_name(const struct option_key *key, void *item, const char *text, struct err *err)
+static int options_add_name(const struct option_key *key, void *item, const char *text, struct err *err)
 {
-	char ***names = field(item, key->offset), **more;
-	size_t *count = field(item, key->text_offset);
+	char ***names = options_field(item, key->offset), **more;
+	size_t *count = options_field(item, key->text_offset);
 	char *name = NULL;
 	int code;
 
@@ -334,17 +334,17 @@ static int add_name(const struct option_key *key, void *item, const char *text, 
 	if (!more)
 		return err_sys(err, -ENOMEM, "a list of names");
 	*names = more;
-	code = set_text(&name, text, err);
+	code = options_set_text(&name, text, err);
 	if (code)
 		return code;
 	more[(*count)++] = name;
 	return 0;
 }
 
-static int store(const struct option_key *key, void *item, const char *text, struct err *err)
+static int options_store(const struct option_key *key, void *item, const char *text, struct err *err)
 {
 	static const char *const on_off[] = {"off", "on", NULL};
-	void *value = field(item, key->offset);
+	void *value = options_field(item, key->offset);
 	uint64_t number = 0;
 	int code;
 
@@ -353,7 +353,7 @@ static int store(const struct option_key *key, void *item, const char *text, str
 		*(bool *)value = true;
 		return 0;
 	case OPTION_BOOL:
-		code = word_index(on_off, text, "", err);
+		code = options_word_index(on_off, text, "", err);
 		if (code >= 0)
 			*(bool *)value = code;
 		return MIN(code, 0);
@@ -362,36 +362,36 @@ static int store(const struct option_key *key, void *item, const char *text, str
 			for (code = 0; key->words[code]; code++)
 				;
 			*(int *)value = code;
-			return set_text(text_field(key, item), text, err);
+			return options_set_text(options_text_field(key, item), text, err);
 		}
 		__attribute__((fallthrough));
 	case OPTION_WORD:
-		code = word_index(key->words, text,
-				  key->kind == OPTION_WORD ? "" : ", or a path with a slash in it", err);
+		code = options_word_index(key->words, text,
+					  key->kind == OPTION_WORD ? "" : ", or a path with a slash in it", err);
 		if (code >= 0)
 			*(int *)value = code;
 		return MIN(code, 0);
 	case OPTION_UINT:
 	case OPTION_FD:
-		code = parse_uint(text, key->min, MIN(key->max ?: INT_MAX, INT_MAX), &number, err);
+		code = options_parse_uint(text, key->min, MIN(key->max ?: INT_MAX, INT_MAX), &number, err);
 		if (!code)
 			*(unsigned int *)value = (unsigned int)number;
 		return code;
 	case OPTION_SIZE:
-		return parse_size(text, key->min, key->max, value, err);
+		return options_parse_size(text, key->min, key->max, value, err);
 	case OPTION_TIME:
-		return parse_time(text, key->min, key->max, value, err);
+		return options_parse_time(text, key->min, key->max, value, err);
 	case OPTION_MAC:
-		return parse_mac(text, value, err);
+		return options_parse_mac(text, value, err);
 	case OPTION_STRING:
-		return set_text(value, text, err);
+		return options_set_text(value, text, err);
 	case OPTION_NAMES:
-		return add_name(key, item, text, err);
+		return options_add_name(key, item, text, err);
 	case OPTION_CHOICE:
 	case OPTION_CHOICE_TEXT:
 	case OPTION_CHOICE_MAYBE:
 		*(int *)value = (int)key->value;
-		return text ? set_text(text_field(key, item), text, err) : 0;
+		return text ? options_set_text(options_text_field(key, item), text, err) : 0;
 	}
 	return -EINVAL;
 }
@@ -407,18 +407,18 @@ void *option_begin(const struct option_table *table, const struct option *option
 	char *items;
 
 	if (!option->item_size) {
-		void *item = field(target, option->offset);
+		void *item = options_field(target, option->offset);
 
 		if (*given & bit) {
 			err_set(err, -EINVAL, "given twice; leave one out");
 			return NULL;
 		}
 		*given |= bit;
-		item_done(option, item);
+		options_item_done(option, item);
 		return item;
 	}
-	array = field(target, option->offset);
-	count = field(target, option->count_offset);
+	array = options_field(target, option->offset);
+	count = options_field(target, option->count_offset);
 	if (*count >= OPTION_MAX_ITEMS) {
 		err_set(err, -EINVAL, "given more than %u times", OPTION_MAX_ITEMS);
 		return NULL;
@@ -432,7 +432,7 @@ void *option_begin(const struct option_table *table, const struct option *option
 	*given |= bit;
 	items += (*count)++ * option->item_size;
 	memset(items, 0, option->item_size);
-	item_defaults(option, items);
+	options_item_defaults(option, items);
 	return items;
 }
 
@@ -444,15 +444,15 @@ int option_key_set(const struct option *option, const struct option_key *key, vo
 
 	if (*keys & bit && key->kind != OPTION_NAMES)
 		return err_set(err, -EINVAL, "given twice; leave one out");
-	for (size_t i = 0; is_choice(key) && i < option->key_count; i++)
-		if (is_choice(&option->keys[i]) && *keys >> i & 1)
+	for (size_t i = 0; options_is_choice(key) && i < option->key_count; i++)
+		if (options_is_choice(&option->keys[i]) && *keys >> i & 1)
 			return err_set(err, -EINVAL, "cannot be together with %s; leave one out", option->keys[i].name);
 	if (text && !takes_text)
 		return err_set(err, -EINVAL, "takes no value; write %s alone", key->name);
 	if (!text && takes_text && key->kind != OPTION_CHOICE_MAYBE)
 		return err_set(err, -EINVAL, "needs a value; write %s=%s", key->name, key->help ?: "on");
 	*keys |= bit;
-	return store(key, item, text, err);
+	return options_store(key, item, text, err);
 }
 
 int option_end(const struct option *option, option_set keys, struct err *err)
@@ -465,8 +465,8 @@ int option_end(const struct option *option, option_set keys, struct err *err)
 
 		if (key->required && !is_given)
 			return err_set(err, -EINVAL, "%s is missing; write %s", key->name, option->value);
-		choice |= is_choice(key);
-		chosen |= is_choice(key) && is_given;
+		choice |= options_is_choice(key);
+		chosen |= options_is_choice(key) && is_given;
 	}
 	if (choice && !chosen)
 		return err_set(err, -EINVAL, "does not say which kind; write %s", option->value);

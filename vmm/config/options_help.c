@@ -26,7 +26,7 @@ void options_print_help(const struct option_table *table)
 	}
 }
 
-static void print_words(const struct option_key *key)
+static void options_help_print_words(const struct option_key *key)
 {
 	switch (key->kind) {
 	case OPTION_BOOL:
@@ -58,7 +58,7 @@ void options_print_words(const struct option_table *table)
 				continue;
 			if (option->plain || (k == 0 && option->bare)) {
 				putchar(' ');
-				print_words(key);
+				options_help_print_words(key);
 			}
 			if (option->plain)
 				continue;
@@ -66,7 +66,7 @@ void options_print_words(const struct option_table *table)
 				printf(" %s", key->name);
 			if (key->kind != OPTION_CHOICE) {
 				printf(" %s=", key->name);
-				print_words(key);
+				options_help_print_words(key);
 			}
 		}
 		putchar('\n');

@@ -5,14 +5,15 @@
 #include <stdio.h>
 
 /* The length of "key" when text begins with "key=", else 0. */
-static size_t key_length(const char *text)
+static size_t options_line_key_length(const char *text)
 {
 	size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
 
 	return text[len] == '=' ? len : 0;
 }
 
-static int unknown_key(const struct option *option, const char *part, size_t len, const char *nearest, struct err *err)
+static int options_line_unknown_key(const struct option *option, const char *part, size_t len, const char *nearest,
+				    struct err *err)
 {
 	char hint[OPTION_HINT];
 
@@ -21,10 +22,10 @@ static int unknown_key(const struct option *option, const char *part, size_t len
 }
 
 /* One part between commas: key=value, a key alone, or the first part's bare value. */
-static int parse_part(const struct option *option, void *item, char *part, bool first, option_set *keys,
-		      struct err *err)
+static int options_line_parse_part(const struct option *option, void *item, char *part, bool first, option_set *keys,
+				   struct err *err)
 {
-	size_t len = key_length(part);
+	size_t len = options_line_key_length(part);
 	const char *nearest = NULL, *text = len ? part + len + 1 : NULL;
 	const struct option_key *key = option_key_lookup(option, part, len ?: strlen(part), &nearest);
 	int code;
@@ -42,13 +43,13 @@ static int parse_part(const struct option *option, void *item, char *part, bool 
 		text = part;
 	}
 	if (!key)
-		return unknown_key(option, part, len ?: strlen(part), nearest, err);
+		return options_line_unknown_key(option, part, len ?: strlen(part), nearest, err);
 	code = option_key_set(option, key, item, text, keys, err);
 	return code ? err_prefix(err, code, "--%s %.100s", option->name, part) : 0;
 }
 
 /* Cuts the next part off *rest at a comma; a doubled comma stands for one of the value's own. NULL at the end. */
-static char *next_part(char **rest)
+static char *options_line_next_part(char **rest)
 {
 	char *part = *rest, *to = part, *from = part;
 
@@ -63,7 +64,7 @@ static char *next_part(char **rest)
 	return part;
 }
 
-static int parse_value(const struct option *option, void *item, const char *text, struct err *err)
+static int options_line_parse_value(const struct option *option, void *item, const char *text, struct err *err)
 {
 	_cleanup_(free_ptr) char *copy = NULL;
 	option_set keys = 0;
@@ -79,8 +80,8 @@ static int parse_value(const struct option *option, void *item, const char *text
 	if (!copy)
 		return err_sys(err, -ENOMEM, "--%s", option->name);
 	rest = copy;
-	for (bool first = true; !code && (part = next_part(&rest)); first = false)
-		code = parse_part(option, item, part, first, &keys, err);
+	for (bool first = true; !code && (part = options_line_next_part(&rest)); first = false)
+		code = options_line_parse_part(option, item, part, first, &keys, err);
 	if (code)
 		return code;
 	code = option_end(option, keys, err);
@@ -88,8 +89,8 @@ static int parse_value(const struct option *option, void *item, const char *text
 }
 
 /* argv[*at] begins with two dashes. Moves *at past what it took. */
-static int parse_option(const struct option_table *table, void *target, option_set *given, int argc, char *const *argv,
-			int *at, struct err *err)
+static int options_line_parse_option(const struct option_table *table, void *target, option_set *given, int argc,
+				     char *const *argv, int *at, struct err *err)
 {
 	const char *name = argv[*at] + 2, *nearest, *text = NULL;
 	size_t len = strcspn(name, "=");
@@ -110,7 +111,8 @@ static int parse_option(const struct option_table *table, void *target, option_s
 		text = argv[(*at)++];
 	}
 	item = option_begin(table, option, target, given, err);
-	return item ? parse_value(option, item, text, err) : err_prefix(err, -EINVAL, "--%s", option->name);
+	return item ? options_line_parse_value(option, item, text, err)
+	: err_prefix(err, -EINVAL, "--%s", option->name);
 }
 
 int options_parse(const struct option_table *table, void *target, int argc, char *const *argv, const char **operands,
@@ -130,7 +132,7 @@ int options_parse(const struct option_table *table, void *target, int argc, char
 			ended = true;
 			at++;
 		} else if (!ended && strncmp(word, "--", 2) == 0) {
-			code = parse_option(table, target, &given, argc, argv, &at, err);
+			code = options_line_parse_option(table, target, &given, argc, argv, &at, err);
 			if (code)
 				return code;
 		} else if (!ended && word[0] == '-' && word[1]) {

@@ -44,9 +44,9 @@ struct control {
 	unsigned int client_count;
 };
 
-static bool client_work(struct client *client);
+static bool control_client_work(struct client *client);
 
-static void client_drop(struct client *client)
+static void control_client_drop(struct client *client)
 {
 	struct control *control = client->control;
 	struct client **link = &control->clients;
@@ -68,7 +68,7 @@ static void client_drop(struct client *client)
 /* ---- sending ---- */
 
 /* Puts a message behind what waits already; it takes the reference. False when there is no memory. */
-static bool client_queue(struct client *client, json_t *message)
+static bool control_client_queue(struct client *client, json_t *message)
 {
 	char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(9)), *grown;
 	size_t len;
@@ -88,7 +88,7 @@ static bool client_queue(struct client *client, json_t *message)
 }
 
 /* Sends what the socket takes. False when the client is gone. */
-static bool client_flush(struct client *client)
+static bool control_client_flush(struct client *client)
 {
 	while (client->out_done < client->out_len) {
 		ssize_t n = send(client->fd, client->out + client->out_done, client->out_len - client->out_done,
@@ -104,7 +104,7 @@ static bool client_flush(struct client *client)
 	return true;
 }
 
-static json_t *error_message(const char *interface, const char *name, const char *key, const char *text)
+static json_t *control_error_message(const char *interface, const char *name, const char *key, const char *text)
 {
 	json_t *value = json_string(text) ?: json_string("?");
 
@@ -112,33 +112,33 @@ static json_t *error_message(const char *interface, const char *name, const char
 }
 
 /* A request that cannot be answered within the protocol: says why and hangs up. */
-static void client_refuse(struct client *client, const char *why)
+static void control_client_refuse(struct client *client, const char *why)
 {
 	client->eof = true;
 	client->in_len = 0;
-	client_queue(client, error_message(client->control->interface->name, "Failed", "text", why));
+	control_client_queue(client, control_error_message(client->control->interface->name, "Failed", "text", why));
 }
 
 /* ---- calls ---- */
 
-static void call_end(struct control_call *call, json_t *message)
+static void control_call_end(struct control_call *call, json_t *message)
 {
 	struct client *client = call->client;
 
 	if (client) {
 		client->call = NULL;
-		if (!call->oneway && !client_queue(client, json_incref(message)))
+		if (!call->oneway && !control_client_queue(client, json_incref(message)))
 			client->eof = true;
 	}
 	json_decref(message);
 	free(call);
 	if (client)
-		client_work(client);
+		control_client_work(client);
 }
 
 void control_reply(struct control_call *call, json_t *parameters)
 {
-	call_end(call, json_pack("{s:o}", "parameters", parameters ?: json_object()));
+	control_call_end(call, json_pack("{s:o}", "parameters", parameters ?: json_object()));
 }
 
 void control_progress(struct control_call *call, json_t *parameters)
@@ -149,31 +149,32 @@ void control_progress(struct control_call *call, json_t *parameters)
 		json_decref(parameters);
 		return;
 	}
-	client_queue(client, json_pack("{s:o, s:b}", "parameters", parameters, "continues", 1));
-	client_work(client);
+	control_client_queue(client, json_pack("{s:o, s:b}", "parameters", parameters, "continues", 1));
+	control_client_work(client);
 }
 
 void control_fail(struct control_call *call, const struct err *err)
 {
 	const char *interface = call->client ? call->client->control->interface->name : "";
 
-	call_end(call, error_message(interface, "Failed", "text", err->text));
+	control_call_end(call, control_error_message(interface, "Failed", "text", err->text));
 }
 
 void control_bad_parameter(struct control_call *call, const char *parameter)
 {
-	call_end(call, error_message("org.varlink.service", "InvalidParameter", "parameter", parameter));
+	control_call_end(call, control_error_message("org.varlink.service", "InvalidParameter", "parameter",
+						     parameter));
 }
 
 /* The interface that every Varlink server has. */
-static void call_service(struct control *control, struct control_call *call, const char *method,
-			 const json_t *parameters)
+static void control_call_service(struct control *control, struct control_call *call, const char *method,
+				 const json_t *parameters)
 {
 	const char *wanted;
 
 	if (strcmp(method, "GetInfo") == 0) {
-		control_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "mvmm", "product", "mvmm", "version",
-					      MVMM_VERSION, "url", "", "interfaces", "org.varlink.service",
+		control_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "mvmm", "product", "mvmm",
+					      "version", MVMM_VERSION, "url", "", "interfaces", "org.varlink.service",
 					      control->interface->name));
 	} else if (strcmp(method, "GetInterfaceDescription") == 0) {
 		wanted = json_string_value(json_object_get(parameters, "interface"));
@@ -182,25 +183,28 @@ static void call_service(struct control *control, struct control_call *call, con
 		else if (strcmp(wanted, control->interface->name) == 0)
 			control_reply(call, json_pack("{s:s}", "description", control->interface->description));
 		else
-			call_end(call, error_message("org.varlink.service", "InterfaceNotFound", "interface", wanted));
+			control_call_end(call, control_error_message("org.varlink.service", "InterfaceNotFound",
+								     "interface", wanted));
 	} else {
-		call_end(call, error_message("org.varlink.service", "MethodNotFound", "method", method));
+		control_call_end(call, control_error_message("org.varlink.service", "MethodNotFound", "method",
+							     method));
 	}
 }
 
-static void call_method(struct control *control, struct control_call *call, const char *method,
-			const json_t *parameters)
+static void control_call_method(struct control *control, struct control_call *call, const char *method,
+				const json_t *parameters)
 {
 	const char *dot = strrchr(method, '.');
 	const struct control_interface *interface = control->interface;
 	size_t len = dot ? (size_t)(dot - method) : 0;
 
 	if (len == strlen("org.varlink.service") && strncmp(method, "org.varlink.service", len) == 0) {
-		call_service(control, call, dot + 1, parameters);
+		control_call_service(control, call, dot + 1, parameters);
 		return;
 	}
 	if (len != strlen(interface->name) || strncmp(method, interface->name, len) != 0) {
-		call_end(call, error_message("org.varlink.service", "InterfaceNotFound", "interface", method));
+		control_call_end(call, control_error_message("org.varlink.service", "InterfaceNotFound", "interface",
+							     method));
 		return;
 	}
 	for (size_t i = 0; i < interface->method_count; i++) {
@@ -209,7 +213,7 @@ static void call_method(struct control *control, struct control_call *call, cons
 			return;
 		}
 	}
-	call_end(call, error_message("org.varlink.service", "MethodNotFound", "method", method));
+	control_call_end(call, control_error_message("org.varlink.service", "MethodNotFound", "method", method));
 }
 
 int control_take_fd(struct control_call *call)
@@ -218,7 +222,7 @@ int control_take_fd(struct control_call *call)
 }
 
 /* A request that was cut off the input. */
-static void client_request(struct client *client, json_t *root, const json_error_t *error)
+static void control_client_request(struct client *client, json_t *root, const json_error_t *error)
 {
 	json_t *parameters = json_object_get(root, "parameters"), *none = NULL;
 	const char *method = json_string_value(json_object_get(root, "method"));
@@ -228,7 +232,7 @@ static void client_request(struct client *client, json_t *root, const json_error
 	if (!root || !method || (parameters && !json_is_object(parameters))) {
 		snprintf(why, sizeof(why), "not a request: %s",
 			 !root ? error->text : !method ? "no method" : "parameters are no object");
-		client_refuse(client, why);
+		control_client_refuse(client, why);
 		return;
 	}
 	call = calloc(1, sizeof(*call));
@@ -236,53 +240,53 @@ static void client_request(struct client *client, json_t *root, const json_error
 		parameters = none = json_object();
 	if (!call || !parameters) {
 		free(call);
-		client_refuse(client, "out of memory");
+		control_client_refuse(client, "out of memory");
 		return;
 	}
 	call->client = client;
 	call->more = json_is_true(json_object_get(root, "more"));
 	call->oneway = json_is_true(json_object_get(root, "oneway"));
 	client->call = call;
-	call_method(client->control, call, method, parameters);
+	control_call_method(client->control, call, method, parameters);
 	json_decref(none);
 	fd_close(&client->passed);
 }
 
 /* ---- clients ---- */
 
-static bool client_has_request(const struct client *client)
+static bool control_client_has_request(const struct client *client)
 {
 	return client->in_len && memchr(client->in, 0, client->in_len);
 }
 
 /* Works off the input as far as it is whole and its answers are taken. False when the client is gone. */
-static bool client_requests(struct client *client)
+static bool control_client_requests(struct client *client)
 {
-	while (client_flush(client)) {
+	while (control_client_flush(client)) {
 		json_error_t error;
 		json_t *root;
 		size_t len;
 
 		if (client->call || client->out_len)
 			return true;
-		if (!client_has_request(client)) {
+		if (!control_client_has_request(client)) {
 			if (client->in_len < CONTROL_MAX_REQUEST)
 				return true;
-			client_refuse(client, "not a request: longer than 64 KiB");
+			control_client_refuse(client, "not a request: longer than 64 KiB");
 			continue;
 		}
 		root = json_loads(client->in, JSON_REJECT_DUPLICATES, &error);
 		len = strlen(client->in) + 1;
 		client->in_len -= len;
 		memmove(client->in, client->in + len, client->in_len);
-		client_request(client, root, &error);
+		control_client_request(client, root, &error);
 		json_decref(root);
 	}
 	return false;
 }
 
 /* Does what can be done now and waits for the rest. False when the client was dropped. */
-static bool client_work(struct client *client)
+static bool control_client_work(struct client *client)
 {
 	uint32_t events = 0;
 	bool alive;
@@ -290,10 +294,10 @@ static bool client_work(struct client *client)
 	if (client->working)
 		return true;
 	client->working = true;
-	alive = client_requests(client);
+	alive = control_client_requests(client);
 	client->working = false;
-	if (!alive || (client->eof && !client->call && !client->out_len && !client_has_request(client))) {
-		client_drop(client);
+	if (!alive || (client->eof && !client->call && !client->out_len && !control_client_has_request(client))) {
+		control_client_drop(client);
 		return false;
 	}
 	if (client->out_len)
@@ -305,7 +309,7 @@ static bool client_work(struct client *client)
 }
 
 /* The descriptor of a message, in place of the one before; all beyond the first are closed. */
-static void client_take_passed(struct client *client, struct msghdr *message)
+static void control_client_take_passed(struct client *client, struct msghdr *message)
 {
 	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
 		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
@@ -317,19 +321,20 @@ static void client_take_passed(struct client *client, struct msghdr *message)
 	}
 }
 
-static ssize_t client_receive(struct client *client, void *to, size_t room)
+static ssize_t control_receive(struct client *client, void *to, size_t room)
 {
 	char control[CMSG_SPACE(4 * sizeof(int))] __attribute__((aligned(8)));
 	struct iovec iov = {.iov_base = to, .iov_len = room};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+				 .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n >= 0)
-		client_take_passed(client, &message);
+		control_client_take_passed(client, &message);
 	return n;
 }
 
-static void client_read(struct client *client)
+static void control_client_read(struct client *client)
 {
 	ssize_t n;
 
@@ -339,25 +344,25 @@ static void client_read(struct client *client)
 		client->eof = true;
 		return;
 	}
-	n = client_receive(client, client->in + client->in_len, CONTROL_MAX_REQUEST - client->in_len);
+	n = control_receive(client, client->in + client->in_len, CONTROL_MAX_REQUEST - client->in_len);
 	if (n > 0)
 		client->in_len += (size_t)n;
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		client->eof = true;
 }
 
-static void client_event(void *opaque, uint32_t events)
+static void control_client_event(void *opaque, uint32_t events)
 {
 	struct client *client = opaque;
 
 	if (events & EPOLLIN && !client->eof && client->in_len < CONTROL_MAX_REQUEST)
-		client_read(client);
+		control_client_read(client);
 	/* Who hung up while its call is under way does not wait for the answer. */
-	if (client_work(client) && events & (EPOLLHUP | EPOLLERR) && (client->call || client->eof))
-		client_drop(client);
+	if (control_client_work(client) && events & (EPOLLHUP | EPOLLERR) && (client->call || client->eof))
+		control_client_drop(client);
 }
 
-static bool peer_may(int fd)
+static bool control_peer_may(int fd)
 {
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
@@ -365,7 +370,7 @@ static bool peer_may(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == geteuid());
 }
 
-static void accept_event(void *opaque, uint32_t events)
+static void control_accept_event(void *opaque, uint32_t events)
 {
 	struct control *control = opaque;
 	_cleanup_(fd_close) int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -374,7 +379,7 @@ static void accept_event(void *opaque, uint32_t events)
 
 	if (fd < 0)
 		return;
-	if (!peer_may(fd)) {
+	if (!control_peer_may(fd)) {
 		log_warn(control->log, "control socket: a client of another user was refused");
 		return;
 	}
@@ -387,7 +392,7 @@ static void accept_event(void *opaque, uint32_t events)
 		return;
 	client->control = control;
 	client->passed = -1;
-	if (event_loop_watch(control->loop, fd, EPOLLIN, client_event, client, &client->source, &err)) {
+	if (event_loop_watch(control->loop, fd, EPOLLIN, control_client_event, client, &client->source, &err)) {
 		log_warn(control->log, "control socket: %s", err.text);
 		free(client);
 		return;
@@ -407,7 +412,7 @@ int control_create(struct event_loop *loop, int *listen_fd, const struct control
 	if (!control)
 		return err_sys(err, -ENOMEM, "control socket");
 	*control = (struct control){.loop = loop, .interface = interface, .opaque = opaque, .log = log};
-	code = event_loop_watch(loop, *listen_fd, EPOLLIN, accept_event, control, &control->source, err);
+	code = event_loop_watch(loop, *listen_fd, EPOLLIN, control_accept_event, control, &control->source, err);
 	if (code) {
 		free(control);
 		return err_prefix(err, code, "control socket");
@@ -422,7 +427,7 @@ void control_destroy(struct control *control)
 	if (!control)
 		return;
 	while (control->clients)
-		client_drop(control->clients);
+		control_client_drop(control->clients);
 	event_source_remove(control->source);
 	fd_close(&control->fd);
 	free(control);

@@ -20,7 +20,7 @@ struct search {
 	char best[MACHINE_MAX_NAME + 1];
 };
 
-static int offer_name(void *opaque, const char *name, pid_t pid)
+static int control_client_offer_name(void *opaque, const char *name, pid_t pid)
 {
 	struct search *search = opaque;
 	const char *before = search->near.best;
@@ -38,7 +38,7 @@ int control_client_open(const char *name, struct control_client *ret, struct err
 	struct search search = {.near = nearest_begin(name, strlen(name))};
 	int fd, code = rundir_connect(name, &fd, err);
 
-	if (code == -ENOENT && rundir_each(offer_name, &search, NULL) == 0 && search.near.best)
+	if (code == -ENOENT && rundir_each(control_client_offer_name, &search, NULL) == 0 && search.near.best)
 		err_set(err, code, "%s: no machine of this name runs, did you mean %s?", name, search.best);
 	if (code)
 		return code;
@@ -52,7 +52,7 @@ struct only {
 	unsigned int count;
 };
 
-static int count_machine(void *opaque, const char *name, pid_t pid)
+static int control_client_count_machine(void *opaque, const char *name, pid_t pid)
 {
 	struct only *only = opaque;
 
@@ -63,7 +63,7 @@ static int count_machine(void *opaque, const char *name, pid_t pid)
 int control_client_open_only(struct control_client *ret, struct err *err)
 {
 	struct only only = {.count = 0};
-	int code = rundir_each(count_machine, &only, err);
+	int code = rundir_each(control_client_count_machine, &only, err);
 
 	if (code < 0)
 		return code;
@@ -82,7 +82,7 @@ void control_client_close(struct control_client *client)
 /* ---- calls ---- */
 
 /* Waits until the socket is ready; deadline -1: for ever. */
-static int wait_ready(int fd, short events, int64_t deadline)
+static int control_client_wait_ready(int fd, short events, int64_t deadline)
 {
 	struct pollfd poll_fd = {.fd = fd, .events = events};
 	int n;
@@ -96,7 +96,7 @@ static int wait_ready(int fd, short events, int64_t deadline)
 }
 
 /* Sends what the socket takes; the descriptor passed goes along unless it is -1. */
-static ssize_t send_some(int fd, const char *data, size_t len, int passed)
+static ssize_t control_client_send_some(int fd, const char *data, size_t len, int passed)
 {
 	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
 	struct iovec iov = {.iov_base = (char *)data, .iov_len = len};
@@ -114,10 +114,10 @@ static ssize_t send_some(int fd, const char *data, size_t len, int passed)
 	return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static int send_all(int fd, const char *data, size_t len, int passed, int64_t deadline)
+static int control_client_send_all(int fd, const char *data, size_t len, int passed, int64_t deadline)
 {
 	while (len) {
-		ssize_t n = send_some(fd, data, len, passed);
+		ssize_t n = control_client_send_some(fd, data, len, passed);
 		int code;
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
@@ -128,7 +128,7 @@ static int send_all(int fd, const char *data, size_t len, int passed, int64_t de
 			passed = -1;
 			continue;
 		}
-		code = wait_ready(fd, POLLOUT, deadline);
+		code = control_client_wait_ready(fd, POLLOUT, deadline);
 		if (code)
 			return code;
 	}
@@ -136,7 +136,7 @@ static int send_all(int fd, const char *data, size_t len, int passed, int64_t de
 }
 
 /* Waits for something from the machine, and lets the watch look at its descriptor meanwhile. */
-static int wait_watching(int fd, const struct control_watch *watch)
+static int control_client_wait_watching(int fd, const struct control_watch *watch)
 {
 	struct pollfd poll_fds[] = {{.fd = fd, .events = POLLIN}, {.fd = watch->wake_fd, .events = POLLIN}};
 
@@ -151,7 +151,7 @@ static int wait_watching(int fd, const struct control_watch *watch)
 }
 
 /* Reads what is there, but nothing beyond a zero byte. */
-static ssize_t receive_some(int fd, char *to, size_t room)
+static ssize_t control_client_receive_some(int fd, char *to, size_t room)
 {
 	ssize_t n = recv(fd, to, room, MSG_DONTWAIT | MSG_PEEK);
 	const char *zero = n > 0 ? memchr(to, 0, (size_t)n) : NULL;
@@ -160,13 +160,14 @@ static ssize_t receive_some(int fd, char *to, size_t room)
 }
 
 /* One message, up to its zero byte; *ret is the caller's to free. */
-static int receive(int fd, int64_t deadline, const struct control_watch *watch, char **ret)
+static int control_client_receive(int fd, int64_t deadline, const struct control_watch *watch, char **ret)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	size_t len = 0, size = 0;
 
 	do {
-		int code = watch ? wait_watching(fd, watch) : wait_ready(fd, POLLIN, deadline);
+		int code = watch ? control_client_wait_watching(fd, watch)
+		: control_client_wait_ready(fd, POLLIN, deadline);
 		ssize_t n;
 
 		if (code)
@@ -179,7 +180,7 @@ static int receive(int fd, int64_t deadline, const struct control_watch *watch, 
 			text = grown;
 			size += KIB(64);
 		}
-		n = receive_some(fd, text + len, size - len);
+		n = control_client_receive_some(fd, text + len, size - len);
 		if (n == 0)
 			return -ECONNRESET;
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
@@ -192,7 +193,7 @@ static int receive(int fd, int64_t deadline, const struct control_watch *watch, 
 }
 
 /* The answer's parameters, or the error it tells. */
-static int read_answer(const char *name, json_t *root, json_t **ret, struct err *err)
+static int control_client_read_answer(const char *name, json_t *root, json_t **ret, struct err *err)
 {
 	json_t *parameters = json_object_get(root, "parameters");
 	const char *error = json_string_value(json_object_get(root, "error"));
@@ -207,15 +208,15 @@ static int read_answer(const char *name, json_t *root, json_t **ret, struct err 
 	return 0;
 }
 
-static int talk_error(const struct control_client *client, int code, struct err *err)
+static int control_client_talk_error(const struct control_client *client, int code, struct err *err)
 {
 	if (code == -ETIMEDOUT)
 		return err_set(err, code, "%s: the machine does not answer", client->name);
 	return err_sys(err, code, "%s: talking to the machine", client->name);
 }
 
-static int send_request(struct control_client *client, const char *method, json_t *parameters, bool more, int fd,
-			int64_t deadline, struct err *err)
+static int control_client_send_request(struct control_client *client, const char *method, json_t *parameters, bool more,
+				       int fd, int64_t deadline, struct err *err)
 {
 	json_t *message = json_pack("{s:s++, s:o, s:b}", "method", "io.mvmm.Machine", ".", method, "parameters",
 				    parameters ?: json_object(), "more", more);
@@ -225,23 +226,23 @@ static int send_request(struct control_client *client, const char *method, json_
 	json_decref(message);
 	if (!request)
 		return err_sys(err, -ENOMEM, "%s", client->name);
-	code = send_all(client->fd, request, strlen(request) + 1, fd, deadline);
-	return code ? talk_error(client, code, err) : 0;
+	code = control_client_send_all(client->fd, request, strlen(request) + 1, fd, deadline);
+	return code ? control_client_talk_error(client, code, err) : 0;
 }
 
 /* One answer; *continues: there will be another one. */
-static int get_answer(struct control_client *client, int64_t deadline, const struct control_watch *watch, json_t **ret,
-		      bool *continues, struct err *err)
+static int control_client_get_answer(struct control_client *client, int64_t deadline, const struct control_watch *watch,
+				     json_t **ret, bool *continues, struct err *err)
 {
 	_cleanup_(free_ptr) char *answer = NULL;
-	int code = receive(client->fd, deadline, watch, &answer);
+	int code = control_client_receive(client->fd, deadline, watch, &answer);
 	json_t *root;
 
 	if (code)
-		return talk_error(client, code, err);
+		return control_client_talk_error(client, code, err);
 	root = json_loads(answer, 0, NULL);
 	*continues = json_is_true(json_object_get(root, "continues"));
-	code = read_answer(client->name, root, ret, err);
+	code = control_client_read_answer(client->name, root, ret, err);
 	json_decref(root);
 	return code;
 }
@@ -252,20 +253,20 @@ int control_client_call(struct control_client *client, const char *method, json_
 	int64_t deadline = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
 	bool continues;
 
-	return send_request(client, method, parameters, false, -1, deadline, err) ?:
-	       get_answer(client, deadline, NULL, ret, &continues, err);
+	return control_client_send_request(client, method, parameters, false, -1, deadline, err) ?:
+	       control_client_get_answer(client, deadline, NULL, ret, &continues, err);
 }
 
 int control_client_follow(struct control_client *client, const char *method, json_t *parameters, int fd,
 			  const struct control_watch *watch, json_t **ret, struct err *err)
 {
-	int code = send_request(client, method, parameters, true, fd, -1, err);
+	int code = control_client_send_request(client, method, parameters, true, fd, -1, err);
 
 	while (!code) {
 		json_t *answer = NULL;
 		bool continues = false;
 
-		code = get_answer(client, -1, watch, &answer, &continues, err);
+		code = control_client_get_answer(client, -1, watch, &answer, &continues, err);
 		if (code)
 			break;
 		if (!continues) {
@@ -285,7 +286,7 @@ int control_client_wait_end(struct control_client *client, int timeout_ms)
 	ssize_t n;
 
 	do {
-		int code = wait_ready(client->fd, POLLIN, deadline);
+		int code = control_client_wait_ready(client->fd, POLLIN, deadline);
 
 		if (code)
 			return code;

@@ -57,7 +57,7 @@ static const char description[] =
 	"\n"
 	"error Failed (text: string)\n";
 
-static void finish(struct control_call *call, int code, const struct err *err)
+static void control_machine_finish(struct control_call *call, int code, const struct err *err)
 {
 	if (code)
 		control_fail(call, err);
@@ -65,23 +65,23 @@ static void finish(struct control_call *call, int code, const struct err *err)
 		control_reply(call, NULL);
 }
 
-static void call_pause(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_pause(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	struct err err;
 
-	finish(call, machine->ops->pause(machine->machine, &err), &err);
+	control_machine_finish(call, machine->ops->pause(machine->machine, &err), &err);
 }
 
-static void call_resume(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_resume(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	struct err err;
 
-	finish(call, machine->ops->resume(machine->machine, &err), &err);
+	control_machine_finish(call, machine->ops->resume(machine->machine, &err), &err);
 }
 
-static void call_stop(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_stop(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	const json_t *force = json_object_get(parameters, "force");
@@ -90,10 +90,10 @@ static void call_stop(void *opaque, struct control_call *call, const json_t *par
 	if (force && !json_is_boolean(force) && !json_is_null(force))
 		control_bad_parameter(call, "force");
 	else
-		finish(call, machine->ops->stop(machine->machine, json_is_true(force), &err), &err);
+		control_machine_finish(call, machine->ops->stop(machine->machine, json_is_true(force), &err), &err);
 }
 
-static void call_info(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_info(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	const struct machine_config *config = machine->config;
@@ -111,7 +111,7 @@ static void call_info(void *opaque, struct control_call *call, const json_t *par
 	}
 }
 
-static void call_set_balloon(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_set_balloon(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	const json_t *size = json_object_get(parameters, "size");
@@ -121,13 +121,13 @@ static void call_set_balloon(void *opaque, struct control_call *call, const json
 	if (!json_is_integer(size) || bytes < 0)
 		control_bad_parameter(call, "size");
 	else if ((uint64_t)bytes > machine->config->memory.size)
-		finish(call, err_set(&err, -ERANGE, "the guest has no more than %llu bytes of memory",
-				     (unsigned long long)machine->config->memory.size), &err);
+		control_machine_finish(call, err_set(&err, -ERANGE, "the guest has no more than %llu bytes of memory",
+						     (unsigned long long)machine->config->memory.size), &err);
 	else
-		finish(call, machine->ops->balloon(machine->machine, (uint64_t)bytes, &err), &err);
+		control_machine_finish(call, machine->ops->balloon(machine->machine, (uint64_t)bytes, &err), &err);
 }
 
-static void call_add_device(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_add_device(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	const char *text = json_string_value(json_object_get(parameters, "vfio"));
@@ -143,7 +143,7 @@ static void call_add_device(void *opaque, struct control_call *call, const json_
 }
 
 /* The guest has let the device go, or has not. */
-static void removed(void *opaque, int code)
+static void control_machine_removed(void *opaque, int code)
 {
 	struct err err;
 
@@ -151,10 +151,10 @@ static void removed(void *opaque, int code)
 		err_set(&err, code, "the guest has not let it go; it stays. --force takes it out all the same");
 	else
 		err_sys(&err, code, "the device stays");
-	finish(opaque, code, &err);
+	control_machine_finish(opaque, code, &err);
 }
 
-static void call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	const char *id = json_string_value(json_object_get(parameters, "id"));
@@ -168,14 +168,14 @@ static void call_remove_device(void *opaque, struct control_call *call, const js
 		return;
 	}
 	code = machine->ops->remove_device(machine->machine, id, json_is_true(json_object_get(parameters, "force")),
-					   (unsigned int)seconds * 1000, removed, call, &err);
+					   (unsigned int)seconds * 1000, control_machine_removed, call, &err);
 	if (code)
 		control_fail(call, &err);
 }
 
 /* ---- migration ---- */
 
-static void call_migrate(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_migrate(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	_cleanup_(fd_close) int fd = control_take_fd(call);
@@ -193,45 +193,46 @@ static void call_migrate(void *opaque, struct control_call *call, const json_t *
 		control_fail(call, &err);
 }
 
-static void call_migration_status(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_migration_status(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 
 	control_reply(call, json_pack("{s:o*}", "migration", machine->ops->migration_status(machine->machine)));
 }
 
-static void call_migration_cancel(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_migration_cancel(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	struct err err;
 
-	finish(call, machine->ops->migration_cancel(machine->machine, &err), &err);
+	control_machine_finish(call, machine->ops->migration_cancel(machine->machine, &err), &err);
 }
 
-static void call_migration_resolve(void *opaque, struct control_call *call, const json_t *parameters)
+static void control_machine_call_migration_resolve(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
 	const json_t *go_on = json_object_get(parameters, "continue");
 	struct err err;
 
 	if (json_is_boolean(go_on))
-		finish(call, machine->ops->migration_resolve(machine->machine, json_is_true(go_on), &err), &err);
+		control_machine_finish(call, machine->ops->migration_resolve(machine->machine, json_is_true(go_on),
+									     &err), &err);
 	else
 		control_bad_parameter(call, "continue");
 }
 
 static const struct control_method methods[] = {
-	{"AddDevice", call_add_device},
-	{"Info", call_info},
-	{"Migrate", call_migrate},
-	{"MigrationCancel", call_migration_cancel},
-	{"MigrationResolve", call_migration_resolve},
-	{"MigrationStatus", call_migration_status},
-	{"Pause", call_pause},
-	{"RemoveDevice", call_remove_device},
-	{"Resume", call_resume},
-	{"SetBalloon", call_set_balloon},
-	{"Stop", call_stop},
+	{"AddDevice", control_machine_call_add_device},
+	{"Info", control_machine_call_info},
+	{"Migrate", control_machine_call_migrate},
+	{"MigrationCancel", control_machine_call_migration_cancel},
+	{"MigrationResolve", control_machine_call_migration_resolve},
+	{"MigrationStatus", control_machine_call_migration_status},
+	{"Pause", control_machine_call_pause},
+	{"RemoveDevice", control_machine_call_remove_device},
+	{"Resume", control_machine_call_resume},
+	{"SetBalloon", control_machine_call_set_balloon},
+	{"Stop", control_machine_call_stop},
 };
 
 static const struct control_interface interface = {"io.mvmm.Machine", description, methods, ARRAY_SIZE(methods)};

@@ -37,7 +37,7 @@ static void rundir_free(struct rundir *rundir)
 }
 
 /* Where machines have their folders, into path (PATH_MAX). */
-static int base_path(char *path, struct err *err)
+static int rundir_base_path(char *path, struct err *err)
 {
 	const char *base = getenv("XDG_RUNTIME_DIR");
 
@@ -50,26 +50,28 @@ static int base_path(char *path, struct err *err)
 	return 0;
 }
 
-static int open_base(const char *path, bool make, int *ret, struct err *err)
+static int rundir_open_base(const char *path, bool make, int *ret, struct err *err)
 {
 	_cleanup_(fd_close) int fd = -1;
 	struct stat st;
 
 	if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
-		return err_sys(err, -errno, "the runtime folder %s cannot be made; set XDG_RUNTIME_DIR to a folder of your own",
+		return err_sys(err, -errno,
+			       "the runtime folder %s cannot be made; set XDG_RUNTIME_DIR to a folder of your own",
 			       path);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return err_sys(err, -errno, "the runtime folder %s", path);
 	if (fstat(fd, &st) < 0 || (st.st_uid != geteuid() && st.st_uid != 0))
-		return err_set(err, -EPERM, "the runtime folder %s belongs to another user; set XDG_RUNTIME_DIR to a folder of your own",
+		return err_set(err, -EPERM,
+			       "the runtime folder %s belongs to another user; set XDG_RUNTIME_DIR to a folder of your own",
 			       path);
 	*ret = take_fd(&fd);
 	return 0;
 }
 
 /* Removes every file in the folder, "pid" last: whoever has it is the owner. */
-static void empty_folder(int dir_fd)
+static void rundir_empty_folder(int dir_fd)
 {
 	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -82,7 +84,7 @@ static void empty_folder(int dir_fd)
 		closedir(dir);
 }
 
-static pid_t read_pid(int fd)
+static pid_t rundir_read_pid(int fd)
 {
 	char text[24] = "";
 
@@ -90,7 +92,7 @@ static pid_t read_pid(int fd)
 }
 
 /* Opens and locks the folder's pid file: 0, -EAGAIN when somebody has it (*pid says who), other errnos. */
-static int lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
+static int rundir_lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 {
 	_cleanup_(fd_close) int fd = openat(dir_fd, "pid", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0600);
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
@@ -99,7 +101,7 @@ static int lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 	if (fd < 0)
 		return -errno;
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
-		*pid = read_pid(fd);
+		*pid = rundir_read_pid(fd);
 		return errno == EACCES ? -EAGAIN : -errno;
 	}
 	if (fstat(fd, &st) < 0 || st.st_nlink == 0)
@@ -108,7 +110,7 @@ static int lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 	return 0;
 }
 
-static int try_claim(struct rundir *rundir, pid_t *pid)
+static int rundir_try_claim(struct rundir *rundir, pid_t *pid)
 {
 	bool stale = mkdirat(rundir->base_fd, rundir->name, 0700) < 0;
 	char text[24];
@@ -120,11 +122,11 @@ static int try_claim(struct rundir *rundir, pid_t *pid)
 	rundir->dir_fd = openat(rundir->base_fd, rundir->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (rundir->dir_fd < 0)
 		return -errno;
-	code = lock_pid(rundir->dir_fd, O_CREAT, &rundir->pid_fd, pid);
+	code = rundir_lock_pid(rundir->dir_fd, O_CREAT, &rundir->pid_fd, pid);
 	if (code)
 		return code;
 	if (stale) {
-		empty_folder(rundir->dir_fd);
+		rundir_empty_folder(rundir->dir_fd);
 		if (ftruncate(rundir->pid_fd, 0) < 0)
 			return -errno;
 	}
@@ -136,7 +138,7 @@ static int try_claim(struct rundir *rundir, pid_t *pid)
  * -ENOENT: the last owner was just leaving. -EAGAIN without a live process: somebody is just clearing away, or has not
  * written its number yet. Both pass.
  */
-static int claim(struct rundir *rundir, pid_t *pid)
+static int rundir_claim_lock(struct rundir *rundir, pid_t *pid)
 {
 	const struct timespec moment = {.tv_nsec = 1000000};
 	int code = -ENOENT;
@@ -145,7 +147,7 @@ static int claim(struct rundir *rundir, pid_t *pid)
 		if (tries)
 			nanosleep(&moment, NULL);
 		*pid = 0;
-		code = try_claim(rundir, pid);
+		code = rundir_try_claim(rundir, pid);
 		if (code == -EAGAIN && *pid > 0 && (kill(*pid, 0) == 0 || errno != ESRCH))
 			break;
 	}
@@ -163,15 +165,17 @@ int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 		return err_sys(err, -ENOMEM, "--name %s", name);
 	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = -1;
 	snprintf(rundir->name, sizeof(rundir->name), "%s", name);
-	code = machine_name_check(name, err) ?: base_path(path, err) ?: open_base(path, true, &rundir->base_fd, err);
+	code = machine_name_check(name, err) ?: rundir_base_path(path, err) ?:
+	rundir_open_base(path, true, &rundir->base_fd, err);
 	if (!code && asprintf(&rundir->path, "%s/%s", path, name) < 0) {
 		rundir->path = NULL;
 		code = err_sys(err, -ENOMEM, "--name %s", name);
 	}
 	if (!code) {
-		code = claim(rundir, &pid);
+		code = rundir_claim_lock(rundir, &pid);
 		if (code == -EAGAIN)
-			code = err_set(err, -EADDRINUSE, "--name %s: in use by process %d; choose another name or stop that machine",
+			code = err_set(err, -EADDRINUSE,
+				       "--name %s: in use by process %d; choose another name or stop that machine",
 				       name, pid);
 		else if (code)
 			code = err_sys(err, code, "--name %s: the folder %s", name, rundir->path);
@@ -188,7 +192,7 @@ void rundir_release(struct rundir *rundir)
 {
 	if (!rundir)
 		return;
-	empty_folder(rundir->dir_fd);
+	rundir_empty_folder(rundir->dir_fd);
 	unlinkat(rundir->dir_fd, "pid", 0);
 	unlinkat(rundir->base_fd, rundir->name, AT_REMOVEDIR);
 	rundir_free(rundir);
@@ -200,7 +204,7 @@ const char *rundir_path(const struct rundir *rundir)
 }
 
 /* The address of a socket in a folder: its path, or by way of the open folder where that is too long for an address. */
-static socklen_t socket_address(const char *path, int dir_fd, struct sockaddr_un *address)
+static socklen_t rundir_socket_address(const char *path, int dir_fd, struct sockaddr_un *address)
 {
 	memset(address, 0, sizeof(*address));
 	address->sun_family = AF_UNIX;
@@ -214,7 +218,7 @@ int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un address;
-	socklen_t len = socket_address(rundir->path, rundir->dir_fd, &address);
+	socklen_t len = rundir_socket_address(rundir->path, rundir->dir_fd, &address);
 
 	if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, 16) < 0)
 		return err_sys(err, -errno, "control socket in %s", rundir->path);
@@ -231,13 +235,13 @@ int rundir_connect(const char *name, int *ret_fd, struct err *err)
 	char base[PATH_MAX], path[PATH_MAX + MACHINE_MAX_NAME + 2];
 	struct sockaddr_un address;
 	socklen_t len;
-	int code = machine_name_check(name, err) ?: base_path(base, err);
+	int code = machine_name_check(name, err) ?: rundir_base_path(base, err);
 
 	if (code)
 		return err_prefix(err, code, "%.60s", name);
 	snprintf(path, sizeof(path), "%s/%s", base, name);
 	dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	len = socket_address(path, dir_fd, &address);
+	len = rundir_socket_address(path, dir_fd, &address);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return err_sys(err, -errno, "%s: socket", name);
@@ -251,7 +255,7 @@ int rundir_connect(const char *name, int *ret_fd, struct err *err)
 }
 
 /* Whether the machine lives; the folder of a dead one is removed. */
-static bool is_live(int base_fd, const char *name, pid_t *pid)
+static bool rundir_is_live(int base_fd, const char *name, pid_t *pid)
 {
 	_cleanup_(fd_close) int dir_fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	_cleanup_(fd_close) int pid_fd = -1;
@@ -259,11 +263,11 @@ static bool is_live(int base_fd, const char *name, pid_t *pid)
 
 	if (dir_fd < 0)
 		return false;
-	code = lock_pid(dir_fd, 0, &pid_fd, pid);
+	code = rundir_lock_pid(dir_fd, 0, &pid_fd, pid);
 	if (code == -EAGAIN)
 		return *pid > 0;
 	if (!code) {
-		empty_folder(dir_fd);
+		rundir_empty_folder(dir_fd);
 		unlinkat(dir_fd, "pid", 0);
 	}
 	unlinkat(base_fd, name, AT_REMOVEDIR); /* fails where somebody has just come */
@@ -274,7 +278,7 @@ int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaq
 {
 	char path[PATH_MAX];
 	struct dirent *entry;
-	int base_fd, code = base_path(path, err);
+	int base_fd, code = rundir_base_path(path, err);
 	pid_t pid = 0;
 	DIR *dir;
 
@@ -282,7 +286,7 @@ int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaq
 		return code;
 	if (access(path, F_OK) < 0 && errno == ENOENT)
 		return 0;
-	code = open_base(path, false, &base_fd, err);
+	code = rundir_open_base(path, false, &base_fd, err);
 	if (code)
 		return code;
 	dir = fdopendir(base_fd);
@@ -291,7 +295,7 @@ int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaq
 		return err_sys(err, -ENOMEM, "%s", path);
 	}
 	while (!code && (entry = readdir(dir)))
-		if (!machine_name_check(entry->d_name, NULL) && is_live(base_fd, entry->d_name, &pid))
+		if (!machine_name_check(entry->d_name, NULL) && rundir_is_live(base_fd, entry->d_name, &pid))
 			code = fn(opaque, entry->d_name, pid);
 	closedir(dir);
 	return code;

@@ -38,7 +38,7 @@ struct moment {
 	uint64_t kvmclock, realtime, tsc;
 };
 
-static struct kvm_device_attr offset_attr(int64_t *offset)
+static struct kvm_device_attr clock_offset_attr(int64_t *offset)
 {
 	return (struct kvm_device_attr){
 		.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset,
@@ -62,7 +62,7 @@ void clock_destroy(struct clock *clock)
 	free(clock);
 }
 
-static uint64_t wall_clock(void)
+static uint64_t clock_wall_clock(void)
 {
 	struct timespec now;
 
@@ -71,7 +71,7 @@ static uint64_t wall_clock(void)
 }
 
 /* Where KVM does not tell the three together they are read one after the other. */
-static int look(const struct clock *clock, struct moment *ret, struct err *err)
+static int clock_look(const struct clock *clock, struct moment *ret, struct err *err)
 {
 	struct kvm_clock_data data = {0};
 
@@ -79,12 +79,12 @@ static int look(const struct clock *clock, struct moment *ret, struct err *err)
 		return err_sys(err, -errno, "KVM_GET_CLOCK");
 	ret->kvmclock = data.clock;
 	ret->tsc = data.flags & KVM_CLOCK_HOST_TSC ? data.host_tsc : __rdtsc();
-	ret->realtime = data.flags & KVM_CLOCK_REALTIME ? data.realtime : wall_clock();
+	ret->realtime = data.flags & KVM_CLOCK_REALTIME ? data.realtime : clock_wall_clock();
 	return 0;
 }
 
 /* The host's counter at the guest's rate. */
-static uint64_t scaled(const struct clock *clock, uint64_t host_tsc)
+static uint64_t clock_scaled(const struct clock *clock, uint64_t host_tsc)
 {
 	unsigned int khz = vcpu_set_tsc_khz(clock->vcpus), host = vcpu_set_host_tsc_khz(clock->vcpus);
 
@@ -93,8 +93,8 @@ static uint64_t scaled(const struct clock *clock, uint64_t host_tsc)
 
 /* ---- one vCPU's counter ---- */
 
-static int read_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t *ret,
-		    struct err *err)
+static int clock_read_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t *ret,
+			  struct err *err)
 {
 	struct {
 		struct kvm_msrs head;
@@ -102,12 +102,12 @@ static int read_tsc(const struct clock *clock, unsigned int index, const struct 
 	} msr = {.head.nmsrs = 1, .entry.index = MSR_TSC};
 	int fd = vcpu_set_fd(clock->vcpus, index);
 	int64_t offset;
-	struct kvm_device_attr attr = offset_attr(&offset);
+	struct kvm_device_attr attr = clock_offset_attr(&offset);
 
 	if (clock->by_offset) {
 		if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
 			return err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index);
-		*ret = scaled(clock, moment->tsc) + (uint64_t)offset;
+		*ret = clock_scaled(clock, moment->tsc) + (uint64_t)offset;
 		return 0;
 	}
 	if (ioctl(fd, KVM_GET_MSRS, &msr) != 1)
@@ -116,16 +116,16 @@ static int read_tsc(const struct clock *clock, unsigned int index, const struct 
 	return 0;
 }
 
-static int write_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t value,
-		     struct err *err)
+static int clock_write_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t value,
+			   struct err *err)
 {
 	struct {
 		struct kvm_msrs head;
 		struct kvm_msr_entry entry;
 	} msr = {.head.nmsrs = 1, .entry = {.index = MSR_TSC, .data = value}};
 	int fd = vcpu_set_fd(clock->vcpus, index);
-	int64_t offset = (int64_t)(value - scaled(clock, moment->tsc));
-	struct kvm_device_attr attr = offset_attr(&offset);
+	int64_t offset = (int64_t)(value - clock_scaled(clock, moment->tsc));
+	struct kvm_device_attr attr = clock_offset_attr(&offset);
 
 	if (clock->by_offset)
 		return ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index) : 0;
@@ -134,10 +134,10 @@ static int write_tsc(const struct clock *clock, unsigned int index, const struct
 
 /* ---- hold ---- */
 
-static void find_offset_attr(struct clock *clock)
+static void clock_find_offset_attr(struct clock *clock)
 {
 	int64_t offset;
-	struct kvm_device_attr attr = offset_attr(&offset);
+	struct kvm_device_attr attr = clock_offset_attr(&offset);
 
 	clock->by_offset = ioctl(vcpu_set_fd(clock->vcpus, 0), KVM_HAS_DEVICE_ATTR, &attr) == 0;
 }
@@ -151,10 +151,10 @@ int clock_hold(struct clock *clock, struct err *err)
 
 	if (clock->held)
 		return 0;
-	find_offset_attr(clock);
-	code = look(clock, &moment, err);
+	clock_find_offset_attr(clock);
+	code = clock_look(clock, &moment, err);
 	for (unsigned int i = 0; i < count && code == 0; i++)
-		code = read_tsc(clock, i, &moment, &now.tsc[i], err);
+		code = clock_read_tsc(clock, i, &moment, &now.tsc[i], err);
 	if (code < 0)
 		return code;
 	now.kvmclock = moment.kvmclock;
@@ -171,7 +171,7 @@ void clock_release(struct clock *clock)
 
 /* ---- save and load ---- */
 
-static int fill(void *object, void *into, struct err *err)
+static int clock_fill(void *object, void *into, struct err *err)
 {
 	struct clock *clock = object;
 
@@ -182,17 +182,17 @@ static int fill(void *object, void *into, struct err *err)
 }
 
 /* How long the guest was away, in ns, by the two hosts' clocks; 0 where those cannot be right. */
-static uint64_t away(const struct clock_image *image)
+static uint64_t clock_away(const struct clock_image *image)
 {
-	uint64_t now = wall_clock();
+	uint64_t now = clock_wall_clock();
 
 	return now > image->realtime && now - image->realtime <= MAX_AWAY_NS ? now - image->realtime : 0;
 }
 
-static int set_kvmclock(const struct clock *clock, const struct clock_image *image, struct err *err)
+static int clock_set_kvmclock(const struct clock *clock, const struct clock_image *image, struct err *err)
 {
 	struct kvm_clock_data data = {.clock = image->kvmclock};
-	uint64_t gone = away(image);
+	uint64_t gone = clock_away(image);
 
 	if (gone && kvm_check(clock->kvm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) {
 		data.flags = KVM_CLOCK_REALTIME;
@@ -203,7 +203,7 @@ static int set_kvmclock(const struct clock *clock, const struct clock_image *ima
 	return ioctl(clock->kvm->vm_fd, KVM_SET_CLOCK, &data) < 0 ? err_sys(err, -errno, "KVM_SET_CLOCK") : 0;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int clock_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct clock *clock = object;
 	const struct clock_image *image = from;
@@ -220,15 +220,15 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	/* Nothing below 2^63 ns, 292 years, is out of the question. */
 	if (image->kvmclock >> 63 || image->realtime >> 63)
 		return err_set(err, -EBADMSG, "a time that cannot be");
-	find_offset_attr(clock);
-	code = set_kvmclock(clock, image, err);
-	code = code ?: look(clock, &moment, err);
+	clock_find_offset_attr(clock);
+	code = clock_set_kvmclock(clock, image, err);
+	code = code ?: clock_look(clock, &moment, err);
 	if (code < 0)
 		return code;
 	passed = moment.kvmclock > image->kvmclock ? moment.kvmclock - image->kvmclock : 0;
 	passed = (uint64_t)((unsigned __int128)passed * image->tsc_khz / 1000000);
 	for (unsigned int i = 0; i < count && code == 0; i++)
-		code = write_tsc(clock, i, &moment, image->tsc[i] + passed, err);
+		code = clock_write_tsc(clock, i, &moment, image->tsc[i] + passed, err);
 	clock->now = *image;
 	clock->held = code == 0;
 	return code;
@@ -242,8 +242,8 @@ static const struct state_field fields[] = {
 };
 
 static const struct state_table clock_state = {
-	.name = "clock-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct clock_image), .fill = fill,
-	.apply = apply,
+	.name = "clock-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct clock_image), .fill = clock_fill,
+	.apply = clock_apply,
 };
 
 int clock_save(struct clock *clock, struct state_buffer *out, struct err *err)

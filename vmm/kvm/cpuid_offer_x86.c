@@ -32,7 +32,7 @@ int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err
 
 /* ---- reading ---- */
 
-static int read_entry(const json_t *entry, struct kvm_cpuid_entry2 *ret)
+static int cpuid_offer_read_entry(const json_t *entry, struct kvm_cpuid_entry2 *ret)
 {
 	uint32_t values[FIELDS];
 
@@ -54,20 +54,21 @@ static int read_entry(const json_t *entry, struct kvm_cpuid_entry2 *ret)
 	return 0;
 }
 
-static int read_table(const json_t *offered, struct guest_cpu *model, struct err *err)
+static int cpuid_offer_read_table(const json_t *offered, struct guest_cpu *model, struct err *err)
 {
 	const char *architecture = json_string_value(json_object_get(offered, "architecture"));
 	const json_t *entries = json_object_get(offered, "cpuid");
 	size_t count = json_array_size(entries);
 
 	if (!architecture || strcmp(architecture, "x86-64") != 0)
-		return err_set(err, -ENOTSUP, "the guest's CPU is a %.20s, this host's an x86-64", architecture ?: "(nothing)");
+		return err_set(err, -ENOTSUP, "the guest's CPU is a %.20s, this host's an x86-64", architecture ?:
+			       "(nothing)");
 	if (!count || count > CPUID_MAX_ENTRIES)
 		return err_set(err, -EBADMSG, "%zu entries of CPUID, not 1 to %u", count, CPUID_MAX_ENTRIES);
 	for (size_t i = 0; i < count; i++) {
 		struct kvm_cpuid_entry2 entry;
 
-		if (read_entry(json_array_get(entries, i), &entry))
+		if (cpuid_offer_read_entry(json_array_get(entries, i), &entry))
 			return err_set(err, -EBADMSG, "entry %zu of CPUID is none", i);
 		if (cpuid_find(model, entry.function, entry.index))
 			return err_set(err, -EBADMSG, "leaf 0x%x.%u of CPUID twice", entry.function, entry.index);
@@ -78,7 +79,7 @@ static int read_table(const json_t *offered, struct guest_cpu *model, struct err
 
 /* ---- comparing ---- */
 
-static uint32_t word(const struct guest_cpu *model, uint32_t leaf, uint32_t index, enum cpuid_reg reg)
+static uint32_t cpuid_offer_word(const struct guest_cpu *model, uint32_t leaf, uint32_t index, enum cpuid_reg reg)
 {
 	struct kvm_cpuid_entry2 *entry = cpuid_find(model, leaf, index);
 
@@ -91,7 +92,8 @@ struct missing {
 	unsigned int named, more;
 };
 
-static void miss(struct missing *missing, uint32_t leaf, uint32_t index, enum cpuid_reg reg, unsigned int bit)
+static void cpuid_offer_miss(struct missing *missing, uint32_t leaf, uint32_t index, enum cpuid_reg reg,
+			     unsigned int bit)
 {
 	static const char *const regs[] = {"EAX", "EBX", "ECX", "EDX"};
 	size_t used = strlen(missing->text);
@@ -118,40 +120,44 @@ static const struct {
 	uint32_t ignored;
 } words[] = {
 	{1, 0, ECX, 1u << 27 | 1u << 31}, {1, 0, EDX, 1u << 28}, {6, 0, EAX, 0}, {7, 0, EBX, 0}, {7, 0, ECX, 1u << 4},
-	{7, 0, EDX, 0}, {7, 1, EAX, 0}, {7, 1, EBX, 0}, {7, 1, ECX, 0}, {7, 1, EDX, 0}, {7, 2, EDX, 0}, {0xd, 0, EAX, 0},
+	{7, 0, EDX, 0}, {7, 1, EAX, 0}, {7, 1, EBX, 0}, {7, 1, ECX, 0}, {7, 1, EDX, 0}, {7, 2, EDX, 0}, {0xd, 0, EAX,
+													 0},
 	{0xd, 0, EDX, 0}, {0xd, 1, EAX, 0}, {0xd, 1, ECX, 0}, {0xd, 1, EDX, 0}, {0x12, 0, EAX, 0}, {0x12, 0, EBX, 0},
 	{0x14, 0, EBX, 0}, {0x14, 0, ECX, 0}, {0x40000001, 0, EAX, 0}, {0x80000001, 0, ECX, 0}, {0x80000001, 0, EDX, 0},
 	{0x80000007, 0, EDX, 0}, {0x80000008, 0, EBX, 0}, {0x8000000a, 0, EDX, 0}, {0x80000021, 0, EAX, 0},
 	{0x80000022, 0, EAX, 0}, {0xc0000001, 0, EDX, 0},
 };
 
-static int check_features(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check_features(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
 	struct missing missing = {.text = ""};
 	char more[32] = "";
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-		uint32_t lacking = word(guest, words[i].leaf, words[i].index, words[i].reg) &
-				   ~word(host, words[i].leaf, words[i].index, words[i].reg) & ~words[i].ignored;
+		uint32_t lacking = cpuid_offer_word(guest, words[i].leaf, words[i].index, words[i].reg) &
+				   ~cpuid_offer_word(host, words[i].leaf, words[i].index,
+						     words[i].reg) & ~words[i].ignored;
 
 		for (; lacking; lacking &= lacking - 1)
-			miss(&missing, words[i].leaf, words[i].index, words[i].reg, (unsigned int)__builtin_ctz(lacking));
+			cpuid_offer_miss(&missing, words[i].leaf, words[i].index, words[i].reg,
+					 (unsigned int)__builtin_ctz(lacking));
 	}
 	if (!missing.named)
 		return 0;
 	if (missing.more)
 		snprintf(more, sizeof(more), " and %u more", missing.more);
-	return err_set(err, -EINVAL, "this host's CPU, or its KVM, lacks what the guest has seen: %s%s", missing.text, more);
+	return err_set(err, -EINVAL, "this host's CPU, or its KVM, lacks what the guest has seen: %s%s", missing.text,
+		       more);
 }
 
-static int check_vendor(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check_vendor(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
 	static const enum cpuid_reg order[] = {EBX, EDX, ECX};
 	char names[2][13] = {"", ""};
 
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
-		put_le32(names[0] + 4 * i, word(guest, 0, 0, order[i]));
-		put_le32(names[1] + 4 * i, word(host, 0, 0, order[i]));
+		put_le32(names[0] + 4 * i, cpuid_offer_word(guest, 0, 0, order[i]));
+		put_le32(names[1] + 4 * i, cpuid_offer_word(host, 0, 0, order[i]));
 	}
 	for (size_t i = 0; i < 12; i++)
 		for (size_t who = 0; who < 2; who++)
@@ -162,41 +168,42 @@ static int check_vendor(const struct guest_cpu *guest, const struct guest_cpu *h
 }
 
 /* Where each part of the extended state lies is the processor's choice, and the guest has learned it. */
-static int check_xsave(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check_xsave(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
-	uint64_t parts = word(guest, 0xd, 0, EAX) | (uint64_t)word(guest, 0xd, 0, EDX) << 32;
+	uint64_t parts = cpuid_offer_word(guest, 0xd, 0, EAX) | (uint64_t)cpuid_offer_word(guest, 0xd, 0, EDX) << 32;
 
 	for (uint32_t part = 2; part < 63; part++) {
 		if (!(parts >> part & 1))
 			continue;
-		if (word(guest, 0xd, part, EAX) != word(host, 0xd, part, EAX) ||
-		    word(guest, 0xd, part, EBX) != word(host, 0xd, part, EBX))
-			return err_set(err, -EINVAL, "this host's CPU lays out part %u of the extended state (XSAVE) in another way "
+		if (cpuid_offer_word(guest, 0xd, part, EAX) != cpuid_offer_word(host, 0xd, part, EAX) ||
+		    cpuid_offer_word(guest, 0xd, part, EBX) != cpuid_offer_word(host, 0xd, part, EBX))
+			return err_set(err, -EINVAL,
+				       "this host's CPU lays out part %u of the extended state (XSAVE) in another way "
 						     "than the guest knows it", part);
 	}
 	return 0;
 }
 
-static int check_sizes(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check_sizes(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
-	uint32_t ours = word(host, 0xa, 0, EAX), theirs = word(guest, 0xa, 0, EAX);
+	uint32_t ours = cpuid_offer_word(host, 0xa, 0, EAX), theirs = cpuid_offer_word(guest, 0xa, 0, EAX);
 
 	if (guest->phys_bits > host->phys_bits)
-		return err_set(err, -EINVAL, "the guest has physical addresses of %u bits, this host's CPU %u", guest->phys_bits,
-			       host->phys_bits);
+		return err_set(err, -EINVAL, "the guest has physical addresses of %u bits, this host's CPU %u",
+			       guest->phys_bits, host->phys_bits);
 	if ((theirs & 0xff) > (ours & 0xff) || (theirs >> 8 & 0xff) > (ours >> 8 & 0xff) ||
 	    (theirs >> 16 & 0xff) > (ours >> 16 & 0xff))
 		return err_set(err, -EINVAL, "the guest has performance counters that this host's KVM does not give");
 	return 0;
 }
 
-static int check(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
-	int ret = check_vendor(guest, host, err);
+	int ret = cpuid_offer_check_vendor(guest, host, err);
 
-	ret = ret ?: check_features(guest, host, err);
-	ret = ret ?: check_xsave(guest, host, err);
-	return ret ?: check_sizes(guest, host, err);
+	ret = ret ?: cpuid_offer_check_features(guest, host, err);
+	ret = ret ?: cpuid_offer_check_xsave(guest, host, err);
+	return ret ?: cpuid_offer_check_sizes(guest, host, err);
 }
 
 int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err)
@@ -205,12 +212,12 @@ int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, s
 	struct kvm_cpuid_entry2 *sizes;
 	int code = model ? 0 : err_sys(err, -ENOMEM, "CPU model");
 
-	code = code ?: read_table(offered, model, err);
+	code = code ?: cpuid_offer_read_table(offered, model, err);
 	code = code ?: guest_cpu_create(kvm, cpus, NULL, 0, &host, err);
 	if (code == 0) {
 		sizes = cpuid_find(model, 0x80000008, 0);
 		model->phys_bits = sizes ? sizes->eax & 0xff : 36;
-		code = check(model, host, err);
+		code = cpuid_offer_check(model, host, err);
 	}
 	guest_cpu_destroy(host);
 	if (code < 0) {

@@ -67,7 +67,7 @@ struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t func
 }
 
 /* The entry of a leaf, added with zeroes when KVM has none; NULL when the table is full. */
-static struct kvm_cpuid_entry2 *get(struct guest_cpu *model, uint32_t function, uint32_t index, uint32_t flags)
+static struct kvm_cpuid_entry2 *cpuid_get(struct guest_cpu *model, uint32_t function, uint32_t index, uint32_t flags)
 {
 	struct kvm_cpuid_entry2 *entry = cpuid_find(model, function, index);
 
@@ -85,7 +85,7 @@ uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *entry, enum cpuid_reg reg)
 	return regs[reg];
 }
 
-static void clear_feature(struct guest_cpu *model, const struct cpuid_feature *feature)
+static void cpuid_clear_feature(struct guest_cpu *model, const struct cpuid_feature *feature)
 {
 	struct kvm_cpuid_entry2 *entry = cpuid_find(model, feature->leaf, feature->index);
 
@@ -94,7 +94,7 @@ static void clear_feature(struct guest_cpu *model, const struct cpuid_feature *f
 }
 
 /* Clears every feature of that name and all that are built on it. */
-static bool clear_named(struct guest_cpu *model, const char *name)
+static bool cpuid_clear_named(struct guest_cpu *model, const char *name)
 {
 	bool known = false;
 
@@ -102,18 +102,18 @@ static bool clear_named(struct guest_cpu *model, const char *name)
 		if (strcasecmp(cpuid_features[i].name, name) != 0)
 			continue;
 		known = true;
-		clear_feature(model, &cpuid_features[i]);
+		cpuid_clear_feature(model, &cpuid_features[i]);
 		for (size_t j = 0; j < ARRAY_SIZE(cpuid_features); j++)
 			if (cpuid_features[j].needs && strcasecmp(cpuid_features[j].needs, name) == 0)
-				clear_named(model, cpuid_features[j].name);
+				cpuid_clear_named(model, cpuid_features[j].name);
 	}
 	/* Two names for one bit. */
 	if (strcasecmp(name, "pni") == 0)
-		clear_named(model, "sse3");
+		cpuid_clear_named(model, "sse3");
 	return known;
 }
 
-static int unknown_feature(const char *name, struct err *err)
+static int cpuid_unknown_feature(const char *name, struct err *err)
 {
 	struct nearest near = nearest_begin(name, strlen(name));
 	char hint[OPTION_HINT];
@@ -125,7 +125,7 @@ static int unknown_feature(const char *name, struct err *err)
 }
 
 /* The parts of the extended state that nothing uses any more leave leaf 0xd, or the guest would size for them. */
-static void fit_xsave(struct guest_cpu *model)
+static void cpuid_fit_xsave(struct guest_cpu *model)
 {
 	static const struct {
 		uint8_t component;
@@ -154,7 +154,7 @@ static void fit_xsave(struct guest_cpu *model)
 		main_leaf->eax = main_leaf->ebx = main_leaf->ecx = main_leaf->edx = 0;
 }
 
-static unsigned int bits_for(unsigned int count)
+static unsigned int cpuid_bits_for(unsigned int count)
 {
 	unsigned int bits = 0;
 
@@ -164,18 +164,18 @@ static unsigned int bits_for(unsigned int count)
 }
 
 /* Leaves 0xb and 0x1f: one thread a core, all cores in one package. */
-static void set_topology_leaf(struct guest_cpu *model, uint32_t leaf)
+static void cpuid_set_topology_leaf(struct guest_cpu *model, uint32_t leaf)
 {
 	const uint32_t flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-	struct kvm_cpuid_entry2 *thread = get(model, leaf, 0, flags);
-	struct kvm_cpuid_entry2 *core = get(model, leaf, 1, flags), *end = get(model, leaf, 2, flags);
+	struct kvm_cpuid_entry2 *thread = cpuid_get(model, leaf, 0, flags);
+	struct kvm_cpuid_entry2 *core = cpuid_get(model, leaf, 1, flags), *end = cpuid_get(model, leaf, 2, flags);
 
 	if (!thread || !core || !end)
 		return;
 	thread->eax = 0;
 	thread->ebx = 1;
 	thread->ecx = 1 << 8;
-	core->eax = bits_for(model->cpus);
+	core->eax = cpuid_bits_for(model->cpus);
 	core->ebx = model->cpus;
 	core->ecx = 1 | 2 << 8;
 	end->eax = end->ebx = 0;
@@ -183,7 +183,7 @@ static void set_topology_leaf(struct guest_cpu *model, uint32_t leaf)
 }
 
 /* The caches of leaf 4 (Intel) and 0x8000001d (AMD): the first levels a core's own, the last one shared by all. */
-static void set_cache_sharing(struct guest_cpu *model, uint32_t leaf)
+static void cpuid_set_cache_sharing(struct guest_cpu *model, uint32_t leaf)
 {
 	for (uint32_t index = 0; index < 8; index++) {
 		struct kvm_cpuid_entry2 *entry = cpuid_find(model, leaf, index);
@@ -192,45 +192,45 @@ static void set_cache_sharing(struct guest_cpu *model, uint32_t leaf)
 		if (!entry || !(entry->eax & 0x1f))
 			continue;
 		level = entry->eax >> 5 & 7;
-		sharing = level >= 3 ? (1u << bits_for(model->cpus)) - 1 : 0;
+		sharing = level >= 3 ? (1u << cpuid_bits_for(model->cpus)) - 1 : 0;
 		if (leaf == 4)
-			cores = MIN((1u << bits_for(model->cpus)) - 1, 63u) << 26;
+			cores = MIN((1u << cpuid_bits_for(model->cpus)) - 1, 63u) << 26;
 		entry->eax = (entry->eax & 0x3fff) | sharing << 14 | cores;
 	}
 }
 
-static void set_topology(struct guest_cpu *model)
+static void cpuid_set_topology(struct guest_cpu *model)
 {
 	struct kvm_cpuid_entry2 *basic = cpuid_find(model, 1, 0), *sizes = cpuid_find(model, 0x80000008, 0);
 	struct kvm_cpuid_entry2 *top = cpuid_find(model, 0, 0), *units = cpuid_find(model, 0x8000001e, 0);
 
 	if (basic) {
-		basic->ebx = (basic->ebx & 0xff00) | MIN(1u << bits_for(model->cpus), 255u) << 16;
+		basic->ebx = (basic->ebx & 0xff00) | MIN(1u << cpuid_bits_for(model->cpus), 255u) << 16;
 		basic->edx = model->cpus > 1 ? basic->edx | 1u << 28 : basic->edx & ~(1u << 28);
 		basic->ecx |= 1u << 31;
 	}
 	if (sizes)
-		sizes->ecx = model->cpus > 1 ? (bits_for(model->cpus) << 12) | (model->cpus - 1) : 0;
+		sizes->ecx = model->cpus > 1 ? (cpuid_bits_for(model->cpus) << 12) | (model->cpus - 1) : 0;
 	if (units)
 		units->ebx = units->ecx = 0;
-	set_cache_sharing(model, 4);
-	set_cache_sharing(model, 0x8000001d);
-	set_topology_leaf(model, 0xb);
+	cpuid_set_cache_sharing(model, 4);
+	cpuid_set_cache_sharing(model, 0x8000001d);
+	cpuid_set_topology_leaf(model, 0xb);
 	if (top && top->eax < 0xb)
 		top->eax = 0xb;
 	if (top && top->eax >= 0x1f)
-		set_topology_leaf(model, 0x1f);
+		cpuid_set_topology_leaf(model, 0x1f);
 }
 
 /* KVM lists the leaves of the processor's name and leaves them empty. Asking for one costs 4 us inside another machine. */
-static void set_brand(struct guest_cpu *model)
+static void cpuid_set_brand(struct guest_cpu *model)
 {
 	const struct kvm_cpuid_entry2 *extended = cpuid_find(model, 0x80000000, 0);
 
 	if (!extended || extended->eax < 0x80000004)
 		return;
 	for (uint32_t leaf = 0x80000002; leaf <= 0x80000004; leaf++) {
-		struct kvm_cpuid_entry2 *entry = get(model, leaf, 0, 0);
+		struct kvm_cpuid_entry2 *entry = cpuid_get(model, leaf, 0, 0);
 
 		if (entry && !(entry->eax | entry->ebx | entry->ecx | entry->edx))
 			__cpuid(leaf, entry->eax, entry->ebx, entry->ecx, entry->edx);
@@ -238,7 +238,7 @@ static void set_brand(struct guest_cpu *model)
 }
 
 /* What KVM does for every guest but does not list. */
-static void add_kvm_features(struct kvm *kvm, struct guest_cpu *model)
+static void cpuid_add_kvm_features(struct kvm *kvm, struct guest_cpu *model)
 {
 	struct kvm_cpuid_entry2 *basic = cpuid_find(model, 1, 0);
 
@@ -248,7 +248,7 @@ static void add_kvm_features(struct kvm *kvm, struct guest_cpu *model)
 		basic->ecx |= 1u << 21; /* x2APIC: the in-kernel local APIC has it */
 }
 
-static int fetch(struct kvm *kvm, struct guest_cpu *model, struct err *err)
+static int cpuid_fetch(struct kvm *kvm, struct guest_cpu *model, struct err *err)
 {
 	model->cpuid->nent = CPUID_MAX_ENTRIES;
 	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, model->cpuid) < 0)
@@ -278,20 +278,20 @@ int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, si
 
 	if (!model)
 		return err_sys(err, -ENOMEM, "CPU model");
-	code = fetch(kvm, model, err);
+	code = cpuid_fetch(kvm, model, err);
 	if (code < 0) {
 		guest_cpu_destroy(model);
 		return code;
 	}
-	add_kvm_features(kvm, model);
+	cpuid_add_kvm_features(kvm, model);
 	for (size_t i = 0; i < masked_count; i++)
-		if (!clear_named(model, masked[i])) {
+		if (!cpuid_clear_named(model, masked[i])) {
 			guest_cpu_destroy(model);
-			return unknown_feature(masked[i], err);
+			return cpuid_unknown_feature(masked[i], err);
 		}
-	fit_xsave(model);
-	set_topology(model);
-	set_brand(model);
+	cpuid_fit_xsave(model);
+	cpuid_set_topology(model);
+	cpuid_set_brand(model);
 	sizes = cpuid_find(model, 0x80000008, 0);
 	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
 	*ret = model;

@@ -17,28 +17,28 @@ struct irqchip_image {
 	uint64_t ioapic_redirection[KVM_IOAPIC_NUM_PINS];
 };
 
-static int get(struct kvm *kvm, uint32_t chip, struct kvm_irqchip *ret, struct err *err)
+static int irqchip_state_get(struct kvm *kvm, uint32_t chip, struct kvm_irqchip *ret, struct err *err)
 {
 	*ret = (struct kvm_irqchip){.chip_id = chip};
 	return ioctl(kvm->vm_fd, KVM_GET_IRQCHIP, ret) < 0 ? err_sys(err, -errno, "KVM_GET_IRQCHIP %u", chip) : 0;
 }
 
-static int set(struct kvm *kvm, struct kvm_irqchip *chip, struct err *err)
+static int irqchip_state_set(struct kvm *kvm, struct kvm_irqchip *chip, struct err *err)
 {
 	return ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, chip) < 0 ? err_sys(err, -errno, "KVM_SET_IRQCHIP %u", chip->chip_id) : 0;
 }
 
-static int fill(void *object, void *into, struct err *err)
+static int irqchip_state_fill(void *object, void *into, struct err *err)
 {
 	struct irqchip_image *image = into;
 	struct kvm_irqchip chip;
 	int code = 0;
 
 	for (uint32_t i = 0; i < 2 && code == 0; i++) {
-		code = get(object, i, &chip, err);
+		code = irqchip_state_get(object, i, &chip, err);
 		image->pic[i] = chip.chip.pic;
 	}
-	code = code ?: get(object, KVM_IRQCHIP_IOAPIC, &chip, err);
+	code = code ?: irqchip_state_get(object, KVM_IRQCHIP_IOAPIC, &chip, err);
 	image->ioapic_select = chip.chip.ioapic.ioregsel;
 	image->ioapic_id = chip.chip.ioapic.id;
 	image->ioapic_irr = chip.chip.ioapic.irr;
@@ -47,7 +47,7 @@ static int fill(void *object, void *into, struct err *err)
 	return code;
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int irqchip_state_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	const struct irqchip_image *image = from;
 	struct kvm_irqchip chip;
@@ -57,7 +57,7 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 		return err_set(err, -EBADMSG, "interrupts of pins that the IOAPIC does not have");
 	for (uint32_t i = 0; i < 2 && code == 0; i++) {
 		chip = (struct kvm_irqchip){.chip_id = i, .chip.pic = image->pic[i]};
-		code = set(object, &chip, err);
+		code = irqchip_state_set(object, &chip, err);
 	}
 	chip = (struct kvm_irqchip){
 		.chip_id = KVM_IRQCHIP_IOAPIC,
@@ -66,7 +66,7 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	};
 	for (unsigned int pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++)
 		chip.chip.ioapic.redirtbl[pin].bits = image->ioapic_redirection[pin];
-	return code ?: set(object, &chip, err);
+	return code ?: irqchip_state_set(object, &chip, err);
 }
 
 static const struct state_field fields[] = {
@@ -79,5 +79,5 @@ static const struct state_field fields[] = {
 
 const struct state_table irqchip_state = {
 	.name = "irqchip-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct irqchip_image),
-	.fill = fill, .apply = apply,
+	.fill = irqchip_state_fill, .apply = irqchip_state_apply,
 };

@@ -45,7 +45,8 @@ int irqchip_create(struct kvm *kvm, struct irqchip **ret, struct err *err)
 		return err_sys(err, -errno, "KVM_CREATE_IRQCHIP");
 	irqchip = calloc(1, sizeof(*irqchip));
 	if (irqchip)
-		irqchip->routing = calloc(1, sizeof(*irqchip->routing) + MAX_GSI * sizeof(irqchip->routing->entries[0]));
+		irqchip->routing = calloc(1,
+					  sizeof(*irqchip->routing) + MAX_GSI * sizeof(irqchip->routing->entries[0]));
 	if (!irqchip || !irqchip->routing) {
 		free(irqchip);
 		return err_sys(err, -ENOMEM, "interrupt routing");
@@ -68,7 +69,7 @@ void irqchip_destroy(struct irqchip *irqchip)
 
 /* ---- lines ---- */
 
-static void line_set(struct irq_line *line, bool level)
+static void irqchip_line_set(struct irq_line *line, bool level)
 {
 	struct irqchip *irqchip = line->opaque;
 	struct kvm_irq_level arg = {.irq = line->gsi, .level = level};
@@ -85,7 +86,7 @@ static void line_set(struct irq_line *line, bool level)
 	pthread_mutex_unlock(&irqchip->lock);
 }
 
-static int irqfd(struct irqchip *irqchip, uint32_t gsi, int fd, int resample_fd, uint32_t flags)
+static int irqchip_irqfd(struct irqchip *irqchip, uint32_t gsi, int fd, int resample_fd, uint32_t flags)
 {
 	struct kvm_irqfd arg = {.fd = (uint32_t)fd, .gsi = gsi, .flags = flags};
 
@@ -96,21 +97,22 @@ static int irqfd(struct irqchip *irqchip, uint32_t gsi, int fd, int resample_fd,
 	return ioctl(irqchip->kvm->vm_fd, KVM_IRQFD, &arg) < 0 ? -errno : 0;
 }
 
-static int line_wire(struct irq_line *line, int trigger_fd, int resample_fd, struct err *err)
+static int irqchip_line_wire(struct irq_line *line, int trigger_fd, int resample_fd, struct err *err)
 {
-	int ret = irqfd(line->opaque, line->gsi, trigger_fd, resample_fd, 0);
+	int ret = irqchip_irqfd(line->opaque, line->gsi, trigger_fd, resample_fd, 0);
 
 	return ret < 0 ? err_sys(err, ret, "KVM_IRQFD for GSI %u", line->gsi) : 0;
 }
 
-static void line_unwire(struct irq_line *line, int trigger_fd)
+static void irqchip_line_unwire(struct irq_line *line, int trigger_fd)
 {
-	irqfd(line->opaque, line->gsi, trigger_fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
+	irqchip_irqfd(line->opaque, line->gsi, trigger_fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
 }
 
 void irqchip_line(struct irqchip *irqchip, uint32_t gsi, struct irq_line *line)
 {
-	static const struct irq_line_ops ops = {.set = line_set, .wire = line_wire, .unwire = line_unwire};
+	static const struct irq_line_ops ops = {.set = irqchip_line_set, .wire = irqchip_line_wire,
+						.unwire = irqchip_line_unwire};
 
 	*line = (struct irq_line){.ops = &ops, .opaque = irqchip, .gsi = gsi};
 }
@@ -122,13 +124,13 @@ struct msi_controller *irqchip_msi(struct irqchip *irqchip)
 	return &irqchip->msi;
 }
 
-static struct irqchip *of(struct msi_controller *msi)
+static struct irqchip *irqchip_of(struct msi_controller *msi)
 {
 	return container_of(msi, struct irqchip, msi);
 }
 
 /* Hands KVM the whole table: the pins as they are wired on a PC, and the message GSIs that are taken. Lock held. */
-static int write_routing(struct irqchip *irqchip)
+static int irqchip_write_routing(struct irqchip *irqchip)
 {
 	struct kvm_irq_routing *table = irqchip->routing;
 
@@ -155,7 +157,7 @@ static int write_routing(struct irqchip *irqchip)
 	return ioctl(irqchip->kvm->vm_fd, KVM_SET_GSI_ROUTING, table) < 0 ? -errno : 0;
 }
 
-static uint32_t free_gsi(const struct irqchip *irqchip)
+static uint32_t irqchip_free_gsi(const struct irqchip *irqchip)
 {
 	uint32_t gsi = FIRST_MSI;
 
@@ -165,9 +167,9 @@ static uint32_t free_gsi(const struct irqchip *irqchip)
 }
 
 /* Routes the vector's GSI to message, taking a GSI if it has none; KVM hears of it now or at irqchip_release. Lock held. */
-static int route(struct irqchip *irqchip, struct vector *vector, const struct msi_message *message)
+static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const struct msi_message *message)
 {
-	uint32_t gsi = vector->gsi ?: free_gsi(irqchip);
+	uint32_t gsi = vector->gsi ?: irqchip_free_gsi(irqchip);
 	struct msi_message old;
 	int ret;
 
@@ -178,7 +180,7 @@ static int route(struct irqchip *irqchip, struct vector *vector, const struct ms
 		return 0;
 	irqchip->messages[gsi] = *message;
 	irqchip->taken[gsi] = true;
-	ret = irqchip->held ? 0 : write_routing(irqchip);
+	ret = irqchip->held ? 0 : irqchip_write_routing(irqchip);
 	if (ret < 0) {
 		irqchip->messages[gsi] = old;
 		irqchip->taken[gsi] = vector->gsi != 0;
@@ -189,7 +191,7 @@ static int route(struct irqchip *irqchip, struct vector *vector, const struct ms
 }
 
 /* The link in the list of those that wait that leads to vector, or the last one. Lock held. */
-static struct vector **find_waiting(struct irqchip *irqchip, const struct vector *vector)
+static struct vector **irqchip_find_waiting(struct irqchip *irqchip, const struct vector *vector)
 {
 	struct vector **link = &irqchip->waiting;
 
@@ -198,9 +200,9 @@ static struct vector **find_waiting(struct irqchip *irqchip, const struct vector
 	return link;
 }
 
-static int wire(struct irqchip *irqchip, struct vector *vector, struct err *err)
+static int irqchip_wire(struct irqchip *irqchip, struct vector *vector, struct err *err)
 {
-	int ret = irqfd(irqchip, vector->gsi, vector->base.fd, -1, 0);
+	int ret = irqchip_irqfd(irqchip, vector->gsi, vector->base.fd, -1, 0);
 
 	if (ret < 0)
 		return err_sys(err, ret, "KVM_IRQFD for GSI %u", vector->gsi);
@@ -221,20 +223,20 @@ int irqchip_release(struct irqchip *irqchip, struct err *err)
 
 	pthread_mutex_lock(&irqchip->lock);
 	irqchip->held = false;
-	ret = write_routing(irqchip);
+	ret = irqchip_write_routing(irqchip);
 	if (ret < 0)
 		err_sys(err, ret, "routes of interrupt messages");
 	while (irqchip->waiting) {
 		struct vector *vector = irqchip->waiting;
 
 		irqchip->waiting = take_ptr(vector->next);
-		ret = ret ?: wire(irqchip, vector, err);
+		ret = ret ?: irqchip_wire(irqchip, vector, err);
 	}
 	pthread_mutex_unlock(&irqchip->lock);
 	return ret;
 }
 
-static int msi_create(struct msi_controller *msi, struct msi_vector **ret, struct err *err)
+static int irqchip_msi_create(struct msi_controller *msi, struct msi_vector **ret, struct err *err)
 {
 	struct vector *vector = calloc(1, sizeof(*vector));
 
@@ -251,27 +253,27 @@ static int msi_create(struct msi_controller *msi, struct msi_vector **ret, struc
 	return 0;
 }
 
-static void msi_disconnect(struct msi_controller *msi, struct msi_vector *base)
+static void irqchip_msi_disconnect(struct msi_controller *msi, struct msi_vector *base)
 {
-	struct irqchip *irqchip = of(msi);
+	struct irqchip *irqchip = irqchip_of(msi);
 	struct vector *vector = container_of(base, struct vector, base), **waiting;
 
 	pthread_mutex_lock(&irqchip->lock);
-	waiting = find_waiting(irqchip, vector);
+	waiting = irqchip_find_waiting(irqchip, vector);
 	if (*waiting)
 		*waiting = take_ptr(vector->next);
 	if (vector->connected)
-		irqfd(irqchip, vector->gsi, base->fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
+		irqchip_irqfd(irqchip, vector->gsi, base->fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
 	vector->connected = false;
 	pthread_mutex_unlock(&irqchip->lock);
 }
 
-static void msi_destroy(struct msi_controller *msi, struct msi_vector *base)
+static void irqchip_msi_destroy(struct msi_controller *msi, struct msi_vector *base)
 {
-	struct irqchip *irqchip = of(msi);
+	struct irqchip *irqchip = irqchip_of(msi);
 	struct vector *vector = container_of(base, struct vector, base);
 
-	msi_disconnect(msi, base);
+	irqchip_msi_disconnect(msi, base);
 	/* The route itself may stay until the table is written the next time: nothing kicks it any more. */
 	if (vector->gsi) {
 		pthread_mutex_lock(&irqchip->lock);
@@ -282,28 +284,28 @@ static void msi_destroy(struct msi_controller *msi, struct msi_vector *base)
 	free(vector);
 }
 
-static int msi_connect(struct msi_controller *msi, struct msi_vector *base, const struct msi_message *message,
-		       struct err *err)
+static int irqchip_msi_connect(struct msi_controller *msi, struct msi_vector *base, const struct msi_message *message,
+			       struct err *err)
 {
-	struct irqchip *irqchip = of(msi);
+	struct irqchip *irqchip = irqchip_of(msi);
 	struct vector *vector = container_of(base, struct vector, base);
 	int ret;
 
 	pthread_mutex_lock(&irqchip->lock);
-	ret = route(irqchip, vector, message);
+	ret = irqchip_route(irqchip, vector, message);
 	if (ret < 0)
 		err_sys(err, ret, "route of an interrupt message");
 	else if (irqchip->held && !vector->connected)
-		*find_waiting(irqchip, vector) = vector;
+		*irqchip_find_waiting(irqchip, vector) = vector;
 	else if (!vector->connected)
-		ret = wire(irqchip, vector, err);
+		ret = irqchip_wire(irqchip, vector, err);
 	pthread_mutex_unlock(&irqchip->lock);
 	return ret;
 }
 
 static const struct msi_controller_ops msi_ops = {
-	.create = msi_create,
-	.destroy = msi_destroy,
-	.connect = msi_connect,
-	.disconnect = msi_disconnect,
+	.create = irqchip_msi_create,
+	.destroy = irqchip_msi_destroy,
+	.connect = irqchip_msi_connect,
+	.disconnect = irqchip_msi_disconnect,
 };

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
-static int open_device(struct err *err)
+static int kvm_open_device(struct err *err)
 {
 	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
@@ -27,7 +27,7 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	memset(kvm, 0, sizeof(*kvm));
 	kvm->fd = kvm->vm_fd = -1;
 	pthread_mutex_init(&kvm->lock, NULL);
-	kvm->fd = open_device(err);
+	kvm->fd = kvm_open_device(err);
 	if (kvm->fd < 0)
 		return kvm->fd;
 	version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
@@ -86,7 +86,7 @@ int kvm_set_slot(struct kvm *kvm, unsigned int slot, const struct kvm_slot *s, u
 	return ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? -errno : 0;
 }
 
-static int add_slot(struct kvm *kvm, struct kvm_slot *s, struct err *err)
+static int kvm_add_slot(struct kvm *kvm, struct kvm_slot *s, struct err *err)
 {
 	unsigned int slot = 0;
 	int ret = 0;
@@ -113,7 +113,7 @@ int kvm_map(struct kvm *kvm, uint64_t gpa, uint64_t size, void *host, struct err
 {
 	struct kvm_slot s = {.gpa = gpa, .size = size, .host = host};
 
-	return add_slot(kvm, &s, err);
+	return kvm_add_slot(kvm, &s, err);
 }
 
 void kvm_unmap(struct kvm *kvm, uint64_t gpa)
@@ -134,21 +134,21 @@ void kvm_unmap(struct kvm *kvm, uint64_t gpa)
 
 /* ---- guest memory: each region is a slot ---- */
 
-static int add_region(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
+static int kvm_add_region(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
 {
 	struct kvm_slot s = {.gpa = region->gpa, .size = region->size, .host = region->host, .ram = true};
 
-	return add_slot(container_of(listener, struct kvm, listener), &s, err);
+	return kvm_add_slot(container_of(listener, struct kvm, listener), &s, err);
 }
 
-static void remove_region(struct guest_memory_listener *listener, const struct guest_region *region)
+static void kvm_remove_region(struct guest_memory_listener *listener, const struct guest_region *region)
 {
 	kvm_unmap(container_of(listener, struct kvm, listener), region->gpa);
 }
 
 int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err)
 {
-	static const struct guest_memory_listener_ops ops = {.add = add_region, .remove = remove_region};
+	static const struct guest_memory_listener_ops ops = {.add = kvm_add_region, .remove = kvm_remove_region};
 
 	kvm->listener.ops = &ops;
 	return guest_memory_listen(memory, &kvm->listener, err);
@@ -156,37 +156,37 @@ int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err
 
 /* ---- eventfds ---- */
 
-static int ioeventfd(struct kvm *kvm, uint64_t addr, unsigned int len, int fd, uint32_t flags)
+static int kvm_ioeventfd(struct kvm *kvm, uint64_t addr, unsigned int len, int fd, uint32_t flags)
 {
 	struct kvm_ioeventfd arg = {.addr = addr, .len = len, .fd = fd, .flags = flags};
 
 	return ioctl(kvm->vm_fd, KVM_IOEVENTFD, &arg) < 0 ? -errno : 0;
 }
 
-static int attach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static int kvm_attach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
 {
-	return ioeventfd(opaque, addr, len, fd, 0);
+	return kvm_ioeventfd(opaque, addr, len, fd, 0);
 }
 
-static void detach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static void kvm_detach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
 {
-	ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_DEASSIGN);
+	kvm_ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_DEASSIGN);
 }
 
-static int attach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static int kvm_attach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
 {
-	return ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO);
+	return kvm_ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO);
 }
 
-static void detach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static void kvm_detach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
 {
-	ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
+	kvm_ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
 }
 
 int kvm_attach_buses(struct kvm *kvm, struct bus *mmio, struct bus *pio, struct err *err)
 {
-	static const struct bus_eventfd_ops mmio_ops = {.attach = attach_mmio, .detach = detach_mmio};
-	static const struct bus_eventfd_ops pio_ops = {.attach = attach_pio, .detach = detach_pio};
+	static const struct bus_eventfd_ops mmio_ops = {.attach = kvm_attach_mmio, .detach = kvm_detach_mmio};
+	static const struct bus_eventfd_ops pio_ops = {.attach = kvm_attach_pio, .detach = kvm_detach_pio};
 	int ret = bus_set_eventfd_ops(mmio, &mmio_ops, kvm, err);
 
 	return ret < 0 ? ret : bus_set_eventfd_ops(pio, &pio_ops, kvm, err);

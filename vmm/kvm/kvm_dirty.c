@@ -14,12 +14,12 @@
 
 #include <sys/ioctl.h>
 
-static struct kvm *of(struct dirty_source *source)
+static struct kvm *kvm_dirty_of(struct dirty_source *source)
 {
 	return container_of(source, struct kvm, dirty);
 }
 
-static size_t pages_of(const struct kvm_slot *slot)
+static size_t kvm_dirty_pages_of(const struct kvm_slot *slot)
 {
 	return slot->size / GUEST_PAGE_SIZE;
 }
@@ -28,7 +28,7 @@ static size_t pages_of(const struct kvm_slot *slot)
 
 /* From the next start on the log is ours to clear. Asked for once: it cannot be undone. Pages that count as written without
  * being protected would never get into a ring. */
-static void enable_manual(struct kvm *kvm)
+static void kvm_dirty_enable_manual(struct kvm *kvm)
 {
 	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
 
@@ -42,7 +42,7 @@ static void enable_manual(struct kvm *kvm)
 
 int kvm_dirty_prepare(struct kvm *kvm, struct kvm_slot *slot)
 {
-	size_t longs = bitmap_longs(pages_of(slot));
+	size_t longs = bitmap_longs(kvm_dirty_pages_of(slot));
 
 	if (!kvm->ring_entries && longs > kvm->log_longs) {
 		unsigned long *log = reallocarray(kvm->log, longs, sizeof(*log));
@@ -57,7 +57,7 @@ int kvm_dirty_prepare(struct kvm *kvm, struct kvm_slot *slot)
 	return kvm->manual_log || slot->kept ? 0 : -ENOMEM;
 }
 
-static void end_tracking(struct kvm *kvm)
+static void kvm_dirty_end_tracking(struct kvm *kvm)
 {
 	kvm->tracking = false;
 	for (unsigned int i = 0; i < KVM_SLOTS; i++) {
@@ -75,7 +75,7 @@ static void end_tracking(struct kvm *kvm)
 	kvm_ring_harvest(kvm); /* what is in there shall not count as written another time */
 }
 
-static int begin_tracking(struct kvm *kvm)
+static int kvm_dirty_begin_tracking(struct kvm *kvm)
 {
 	int ret = 0;
 
@@ -91,29 +91,29 @@ static int begin_tracking(struct kvm *kvm)
 			ret = kvm_set_slot(kvm, i, slot, slot->size);
 	}
 	if (ret < 0)
-		end_tracking(kvm);
+		kvm_dirty_end_tracking(kvm);
 	return ret;
 }
 
-static int dirty_start(struct dirty_source *source, struct err *err)
+static int kvm_dirty_start(struct dirty_source *source, struct err *err)
 {
-	struct kvm *kvm = of(source);
+	struct kvm *kvm = kvm_dirty_of(source);
 	int ret;
 
 	pthread_mutex_lock(&kvm->lock);
-	enable_manual(kvm);
-	ret = kvm->tracking ? 0 : begin_tracking(kvm);
+	kvm_dirty_enable_manual(kvm);
+	ret = kvm->tracking ? 0 : kvm_dirty_begin_tracking(kvm);
 	pthread_mutex_unlock(&kvm->lock);
 	return ret < 0 ? err_sys(err, ret, "log of written pages") : 0;
 }
 
-static void dirty_stop(struct dirty_source *source)
+static void kvm_dirty_stop(struct dirty_source *source)
 {
-	struct kvm *kvm = of(source);
+	struct kvm *kvm = kvm_dirty_of(source);
 
 	pthread_mutex_lock(&kvm->lock);
 	if (kvm->tracking)
-		end_tracking(kvm);
+		kvm_dirty_end_tracking(kvm);
 	pthread_mutex_unlock(&kvm->lock);
 }
 
@@ -125,7 +125,7 @@ struct span {
 	unsigned long head, tail;
 };
 
-static struct span span_of(size_t first, size_t count)
+static struct span kvm_dirty_span_of(size_t first, size_t count)
 {
 	size_t end = first + count;
 
@@ -138,7 +138,7 @@ static struct span span_of(size_t first, size_t count)
 	};
 }
 
-static unsigned long mask_of(const struct span *span, size_t word)
+static unsigned long kvm_dirty_mask_of(const struct span *span, size_t word)
 {
 	unsigned long mask = ~0ul;
 
@@ -150,7 +150,7 @@ static unsigned long mask_of(const struct span *span, size_t word)
 }
 
 /* ORs count words into others. Most are zero, and eight at a time are passed over faster than they are written. */
-static void or_words(unsigned long *to, const unsigned long *from, size_t count)
+static void kvm_dirty_or_words(unsigned long *to, const unsigned long *from, size_t count)
 {
 	size_t i = 0;
 
@@ -167,13 +167,13 @@ static void or_words(unsigned long *to, const unsigned long *from, size_t count)
 }
 
 /* ORs the span's words of log, which have no bit outside the span, into bitmap, whose bit 0 is the span's first page. */
-static void report(const struct span *span, const unsigned long *log, unsigned long *bitmap)
+static void kvm_dirty_report(const struct span *span, const unsigned long *log, unsigned long *bitmap)
 {
 	size_t shift = span->first % BITS_PER_LONG, count = span->last - span->word + 1;
 
 	log += span->word;
 	if (!shift) {
-		or_words(bitmap, log, count);
+		kvm_dirty_or_words(bitmap, log, count);
 		return;
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -186,10 +186,10 @@ static void report(const struct span *span, const unsigned long *log, unsigned l
 
 /* Clears in KVM what is set in the span's words of log. The first page of a call is a multiple of 64, as is the number of
  * pages unless they reach the slot's end. */
-static int clear_log(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *log)
+static int kvm_dirty_clear_log(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *log)
 {
 	struct kvm_clear_dirty_log clear = {.slot = index};
-	size_t word = span->word, last = span->last, pages = pages_of(&kvm->slots[index]);
+	size_t word = span->word, last = span->last, pages = kvm_dirty_pages_of(&kvm->slots[index]);
 
 	while (word < last && !log[word])
 		word++;
@@ -204,18 +204,18 @@ static int clear_log(struct kvm *kvm, unsigned int index, const struct span *spa
 }
 
 /* Reading has cleared the log: what was not asked for is put away, and what was put away and is asked for comes out. */
-static void sort_out(const struct kvm_slot *slot, const struct span *span, unsigned long *log)
+static void kvm_dirty_sort_out(const struct kvm_slot *slot, const struct span *span, unsigned long *log)
 {
-	for (size_t word = 0; word < bitmap_longs(pages_of(slot)); word++) {
+	for (size_t word = 0; word < bitmap_longs(kvm_dirty_pages_of(slot)); word++) {
 		unsigned long all = log[word] | slot->kept[word];
-		unsigned long mask = word < span->word || word > span->last ? 0 : mask_of(span, word);
+		unsigned long mask = word < span->word || word > span->last ? 0 : kvm_dirty_mask_of(span, word);
 
 		log[word] = all & mask;
 		slot->kept[word] = all & ~mask;
 	}
 }
 
-static int collect_slot(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *bitmap)
+static int kvm_dirty_collect_slot(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *bitmap)
 {
 	const struct kvm_slot *slot = &kvm->slots[index];
 	struct kvm_dirty_log arg = {.slot = index, .dirty_bitmap = kvm->log};
@@ -224,18 +224,18 @@ static int collect_slot(struct kvm *kvm, unsigned int index, const struct span *
 	if (ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &arg) < 0)
 		return -errno;
 	if (!kvm->manual_log) {
-		sort_out(slot, span, log);
-		report(span, log, bitmap);
+		kvm_dirty_sort_out(slot, span, log);
+		kvm_dirty_report(span, log, bitmap);
 		return 0;
 	}
-	log[span->word] &= mask_of(span, span->word);
-	log[span->last] &= mask_of(span, span->last);
-	report(span, log, bitmap);
-	return clear_log(kvm, index, span, log);
+	log[span->word] &= kvm_dirty_mask_of(span, span->word);
+	log[span->last] &= kvm_dirty_mask_of(span, span->last);
+	kvm_dirty_report(span, log, bitmap);
+	return kvm_dirty_clear_log(kvm, index, span, log);
 }
 
 /* Protects all pages as at the start, and takes them for written, since it is not known which ones were. */
-static int protect_again(struct kvm *kvm)
+static int kvm_dirty_protect_again(struct kvm *kvm)
 {
 	int ret = 0;
 
@@ -248,25 +248,25 @@ static int protect_again(struct kvm *kvm)
 		ret = kvm_set_slot(kvm, i, slot, slot->size);
 		kvm->tracking = true;
 		ret = ret ?: kvm_set_slot(kvm, i, slot, slot->size);
-		memset(slot->kept, 0xff, bitmap_longs(pages_of(slot)) * sizeof(*slot->kept));
+		memset(slot->kept, 0xff, bitmap_longs(kvm_dirty_pages_of(slot)) * sizeof(*slot->kept));
 	}
 	kvm->ring_lost = ret < 0;
 	return ret;
 }
 
-static int collect_rings(struct kvm *kvm, unsigned int index, const struct span *span, size_t count, unsigned long *bitmap)
+static int kvm_dirty_collect_rings(struct kvm *kvm, unsigned int index, const struct span *span, size_t count, unsigned long *bitmap)
 {
 	int ret = kvm_ring_harvest(kvm);
 
 	if (ret == 0 && kvm->ring_lost)
-		ret = protect_again(kvm);
+		ret = kvm_dirty_protect_again(kvm);
 	if (ret == 0)
 		bitmap_take(kvm->slots[index].kept, span->first, count, bitmap);
 	return ret;
 }
 
 /* The slot of guest memory that holds all of the range, or KVM_SLOTS. */
-static unsigned int find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size)
+static unsigned int kvm_dirty_find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size)
 {
 	unsigned int i = 0;
 
@@ -280,10 +280,10 @@ static unsigned int find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size
 	return i;
 }
 
-static int dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
-			 struct err *err)
+static int kvm_dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+			     struct err *err)
 {
-	struct kvm *kvm = of(source);
+	struct kvm *kvm = kvm_dirty_of(source);
 	unsigned int index;
 	struct span span;
 	bool overrun;
@@ -292,11 +292,11 @@ static int dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t siz
 	if (!size)
 		return 0;
 	pthread_mutex_lock(&kvm->lock);
-	index = find_slot(kvm, gpa, size);
+	index = kvm_dirty_find_slot(kvm, gpa, size);
 	if (kvm->tracking && index < KVM_SLOTS) {
-		span = span_of((gpa - kvm->slots[index].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE);
-		ret = kvm->ring_entries ? collect_rings(kvm, index, &span, size / GUEST_PAGE_SIZE, bitmap) :
-					  collect_slot(kvm, index, &span, bitmap);
+		span = kvm_dirty_span_of((gpa - kvm->slots[index].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE);
+		ret = kvm->ring_entries ? kvm_dirty_collect_rings(kvm, index, &span, size / GUEST_PAGE_SIZE, bitmap) :
+					  kvm_dirty_collect_slot(kvm, index, &span, bitmap);
 	}
 	overrun = kvm->ring_overrun;
 	pthread_mutex_unlock(&kvm->lock);
@@ -308,9 +308,9 @@ static int dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t siz
 }
 
 static const struct dirty_source_ops dirty_ops = {
-	.start = dirty_start,
-	.stop = dirty_stop,
-	.collect = dirty_collect,
+	.start = kvm_dirty_start,
+	.stop = kvm_dirty_stop,
+	.collect = kvm_dirty_collect,
 };
 
 struct dirty_source *kvm_dirty_source(struct kvm *kvm)

@@ -77,7 +77,7 @@ void kvm_ring_unmap(struct kvm *kvm)
 
 /* Of a slot that is gone, or that nobody asks for any longer, nothing is noted; the number may be another slot's by now,
  * which then has a page too many. */
-static void note(struct kvm *kvm, uint32_t index, uint64_t page)
+static void kvm_ring_note(struct kvm *kvm, uint32_t index, uint64_t page)
 {
 	struct kvm_slot *slot = index < KVM_SLOTS ? &kvm->slots[index] : NULL;
 
@@ -85,29 +85,29 @@ static void note(struct kvm *kvm, uint32_t index, uint64_t page)
 		bitmap_set(slot->kept, page);
 }
 
-static struct kvm_dirty_gfn *entry_at(const struct kvm *kvm, const struct kvm_ring *ring)
+static struct kvm_dirty_gfn *kvm_ring_entry_at(const struct kvm *kvm, const struct kvm_ring *ring)
 {
 	return &ring->entries[ring->next & (kvm->ring_entries - 1)];
 }
 
-static void hand_back(struct kvm *kvm, struct kvm_ring *ring)
+static void kvm_ring_hand_back(struct kvm *kvm, struct kvm_ring *ring)
 {
-	__atomic_store_n(&entry_at(kvm, ring)->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+	__atomic_store_n(&kvm_ring_entry_at(kvm, ring)->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
 	ring->next++;
 	kvm->ring_taken++;
 }
 
-static void empty(struct kvm *kvm, struct kvm_ring *ring)
+static void kvm_ring_empty(struct kvm *kvm, struct kvm_ring *ring)
 {
 	uint32_t first = ring->next;
 
 	for (;;) {
-		const struct kvm_dirty_gfn *entry = entry_at(kvm, ring);
+		const struct kvm_dirty_gfn *entry = kvm_ring_entry_at(kvm, ring);
 
 		if ((__atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_MASK) != KVM_DIRTY_GFN_F_DIRTY)
 			break;
-		note(kvm, entry->slot, entry->offset);
-		hand_back(kvm, ring);
+		kvm_ring_note(kvm, entry->slot, entry->offset);
+		kvm_ring_hand_back(kvm, ring);
 	}
 	/* The kernel makes a vCPU leave while there is room; one whose emulator does not has written over entries. */
 	kvm->ring_overrun |= ring->next - first == kvm->ring_entries;
@@ -119,7 +119,7 @@ static void empty(struct kvm *kvm, struct kvm_ring *ring)
  * thread can be stopped or frozen. That shows in fewer entries or in that the thread slept. (It also sleeps when somebody
  * else has the kernel's lock, which costs no more than pages sent twice.)
  */
-static int reset(struct kvm *kvm)
+static int kvm_ring_reset(struct kvm *kvm)
 {
 	struct rusage before, after;
 	sigset_t all, old;
@@ -143,8 +143,8 @@ static int reset(struct kvm *kvm)
 int kvm_ring_harvest(struct kvm *kvm)
 {
 	for (unsigned int i = 0; i < kvm->ring_count; i++)
-		empty(kvm, &kvm->rings[i]);
-	return kvm->ring_taken ? reset(kvm) : 0;
+		kvm_ring_empty(kvm, &kvm->rings[i]);
+	return kvm->ring_taken ? kvm_ring_reset(kvm) : 0;
 }
 
 /* A ring that was written over begins elsewhere than we think, and is of no use any more; but the guest must go on. That it is
@@ -158,8 +158,8 @@ int kvm_ring_full(struct kvm *kvm, unsigned int index)
 	ret = kvm_ring_harvest(kvm);
 	if (ret == 0 && kvm->ring_overrun && ring->next == ring->full_at) {
 		for (unsigned int i = 0; i < kvm->ring_entries / 2; i++)
-			hand_back(kvm, ring);
-		ret = reset(kvm);
+			kvm_ring_hand_back(kvm, ring);
+		ret = kvm_ring_reset(kvm);
 	}
 	ring->full_at = ring->next;
 	pthread_mutex_unlock(&kvm->lock);

@@ -33,7 +33,7 @@ struct vcpu_set {
 	pthread_cond_t changed;
 	/* under lock */
 	unsigned int pauses;  /* how many want the vCPUs out */
-	unsigned int outside; /* vCPUs that wait in park() */
+	unsigned int outside; /* vCPUs that wait in vcpu_park() */
 	unsigned int threads;
 	unsigned int practices;
 	bool stop;
@@ -47,12 +47,12 @@ struct vcpu_set {
 /* What a vCPU does after an exit. */
 enum step { STEP_ON, STEP_PARK };
 
-static void on_kick(int sig)
+static void vcpu_on_kick(int sig)
 {
 	(void)sig;
 }
 
-static enum step exit_io(struct vcpu *vcpu)
+static enum step vcpu_exit_io(struct vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
 	struct bus *pio = vcpu->set->config.pio;
@@ -67,7 +67,7 @@ static enum step exit_io(struct vcpu *vcpu)
 	return STEP_ON;
 }
 
-static enum step exit_mmio(struct vcpu *vcpu)
+static enum step vcpu_exit_mmio(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 	struct bus *mmio = vcpu->set->config.mmio;
@@ -79,79 +79,79 @@ static enum step exit_mmio(struct vcpu *vcpu)
 	return STEP_ON;
 }
 
-static enum step tell(struct vcpu *vcpu, enum vcpu_event event)
+static enum step vcpu_tell(struct vcpu *vcpu, enum vcpu_event event)
 {
 	vcpu->set->config.event(vcpu->set->config.opaque, event);
 	return STEP_PARK;
 }
 
-static enum step exit_shutdown(struct vcpu *vcpu)
+static enum step vcpu_exit_shutdown(struct vcpu *vcpu)
 {
 	log_info(vcpu->set->config.log, "vCPU %u: the guest reset the machine by a triple fault", vcpu->index);
-	return tell(vcpu, VCPU_SHUTDOWN);
+	return vcpu_tell(vcpu, VCPU_SHUTDOWN);
 }
 
-static enum step exit_event(struct vcpu *vcpu)
+static enum step vcpu_exit_event(struct vcpu *vcpu)
 {
-	return tell(vcpu, VCPU_SHUTDOWN);
+	return vcpu_tell(vcpu, VCPU_SHUTDOWN);
 }
 
-static enum step exit_entry(struct vcpu *vcpu)
+static enum step vcpu_exit_entry(struct vcpu *vcpu)
 {
 	log_error(vcpu->set->config.log, "vCPU %u cannot enter the guest: hardware reason 0x%llx", vcpu->index,
 		  (unsigned long long)vcpu->run->fail_entry.hardware_entry_failure_reason);
-	return tell(vcpu, VCPU_FAILED);
+	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-static enum step exit_internal(struct vcpu *vcpu)
+static enum step vcpu_exit_internal(struct vcpu *vcpu)
 {
 	log_error(vcpu->set->config.log, "vCPU %u: KVM internal error, suberror %u%s", vcpu->index,
 		  vcpu->run->internal.suberror,
 		  vcpu->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION ?
 			  " (an instruction that it cannot emulate)" : "");
-	return tell(vcpu, VCPU_FAILED);
+	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-static enum step exit_ring_full(struct vcpu *vcpu)
+static enum step vcpu_exit_ring_full(struct vcpu *vcpu)
 {
 	int ret = kvm_ring_full(vcpu->set->config.kvm, vcpu->index);
 
 	if (ret == 0)
 		return STEP_ON;
 	log_error(vcpu->set->config.log, "vCPU %u: KVM_RESET_DIRTY_RINGS: %s", vcpu->index, strerrordesc_np(-ret));
-	return tell(vcpu, VCPU_FAILED);
+	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-static enum step exit_nothing(struct vcpu *vcpu)
+static enum step vcpu_exit_nothing(struct vcpu *vcpu)
 {
 	return STEP_ON;
 }
 
 typedef enum step exit_fn(struct vcpu *vcpu);
 static exit_fn *const exits[] = {
-	[KVM_EXIT_IO] = exit_io,
-	[KVM_EXIT_MMIO] = exit_mmio,
-	[KVM_EXIT_IRQ_WINDOW_OPEN] = exit_nothing,
-	[KVM_EXIT_SHUTDOWN] = exit_shutdown,
-	[KVM_EXIT_FAIL_ENTRY] = exit_entry,
-	[KVM_EXIT_INTR] = exit_nothing,
-	[KVM_EXIT_INTERNAL_ERROR] = exit_internal,
-	[KVM_EXIT_SYSTEM_EVENT] = exit_event,
-	[KVM_EXIT_DIRTY_RING_FULL] = exit_ring_full,
+	[KVM_EXIT_IO] = vcpu_exit_io,
+	[KVM_EXIT_MMIO] = vcpu_exit_mmio,
+	[KVM_EXIT_IRQ_WINDOW_OPEN] = vcpu_exit_nothing,
+	[KVM_EXIT_SHUTDOWN] = vcpu_exit_shutdown,
+	[KVM_EXIT_FAIL_ENTRY] = vcpu_exit_entry,
+	[KVM_EXIT_INTR] = vcpu_exit_nothing,
+	[KVM_EXIT_INTERNAL_ERROR] = vcpu_exit_internal,
+	[KVM_EXIT_SYSTEM_EVENT] = vcpu_exit_event,
+	[KVM_EXIT_DIRTY_RING_FULL] = vcpu_exit_ring_full,
 };
 
-static enum step handle_exit(struct vcpu *vcpu)
+static enum step vcpu_handle_exit(struct vcpu *vcpu)
 {
 	uint32_t reason = vcpu->run->exit_reason;
 
 	if (reason < ARRAY_SIZE(exits) && exits[reason])
 		return exits[reason](vcpu);
 	log_error(vcpu->set->config.log, "vCPU %u left the guest for reason %u, which is not known", vcpu->index, reason);
-	return tell(vcpu, VCPU_FAILED);
+	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
 /* Goes to KVM, but not into the guest, when that was asked for: see vcpu_set_practise. Lock held; dropped meanwhile. */
-static void practise(struct vcpu *vcpu)
+static void vcpu_practise(struct vcpu *vcpu)
 {
 	struct vcpu_set *set = vcpu->set;
 
@@ -165,7 +165,7 @@ static void practise(struct vcpu *vcpu)
 }
 
 /* Waits outside the guest while somebody wants that; for good when held. False when the thread shall end. */
-static bool park(struct vcpu *vcpu, bool held)
+static bool vcpu_park(struct vcpu *vcpu, bool held)
 {
 	struct vcpu_set *set = vcpu->set;
 	bool stop;
@@ -175,7 +175,7 @@ static bool park(struct vcpu *vcpu, bool held)
 	pthread_cond_broadcast(&set->changed);
 	while (!set->stop && (set->pauses || held)) {
 		pthread_cond_wait(&set->changed, &set->lock);
-		practise(vcpu);
+		vcpu_practise(vcpu);
 	}
 	set->outside--;
 	stop = set->stop;
@@ -186,17 +186,17 @@ static bool park(struct vcpu *vcpu, bool held)
 
 /* An exit that KVM left half done (a read whose result it has not taken) is finished before the vCPU rests. An instruction may
  * leave the guest more than once: each of its exits is answered, until KVM has none and only says that it was interrupted. */
-static enum step complete_exit(struct vcpu *vcpu)
+static enum step vcpu_complete_exit(struct vcpu *vcpu)
 {
 	enum step step = STEP_ON;
 
 	do
 		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
-	while (ioctl(vcpu->fd, KVM_RUN, 0) == 0 && (step = handle_exit(vcpu)) == STEP_ON);
+	while (ioctl(vcpu->fd, KVM_RUN, 0) == 0 && (step = vcpu_handle_exit(vcpu)) == STEP_ON);
 	return step;
 }
 
-static void *run_vcpu(void *opaque)
+static void *vcpu_run_vcpu(void *opaque)
 {
 	struct vcpu *vcpu = opaque;
 	struct vcpu_set *set = vcpu->set;
@@ -207,23 +207,23 @@ static void *run_vcpu(void *opaque)
 		bool wanted = __atomic_load_n(&set->attention, __ATOMIC_ACQUIRE);
 
 		if (step == STEP_ON && wanted && vcpu->entered)
-			step = complete_exit(vcpu);
+			step = vcpu_complete_exit(vcpu);
 		if (step == STEP_PARK || wanted) {
-			alive = park(vcpu, step == STEP_PARK);
+			alive = vcpu_park(vcpu, step == STEP_PARK);
 			continue;
 		}
 		vcpu->entered = true;
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
-			step = handle_exit(vcpu);
+			step = vcpu_handle_exit(vcpu);
 		} else if (errno != EINTR && errno != EAGAIN) {
 			log_error(set->config.log, "vCPU %u: KVM_RUN: %s", vcpu->index, strerrordesc_np(errno));
-			step = tell(vcpu, VCPU_FAILED);
+			step = vcpu_tell(vcpu, VCPU_FAILED);
 		}
 	}
 	return NULL;
 }
 
-static int create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const struct boot_entry *entry, struct err *err)
+static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const struct boot_entry *entry, struct err *err)
 {
 	struct kvm *kvm = vcpu->set->config.kvm;
 	void *run;
@@ -249,7 +249,7 @@ static int create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const s
 int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *model, const struct boot_entry *entry,
 		    struct vcpu_set **ret, struct err *err)
 {
-	struct sigaction action = {.sa_handler = on_kick};
+	struct sigaction action = {.sa_handler = vcpu_on_kick};
 	struct vcpu_set *set = calloc(1, sizeof(*set));
 
 	if (set)
@@ -265,7 +265,7 @@ int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *mo
 	for (unsigned int i = 0; i < config->count; i++)
 		set->vcpus[i] = (struct vcpu){.set = set, .index = i, .fd = -1};
 	for (unsigned int i = 0; i < config->count; i++) {
-		int code = create_vcpu(&set->vcpus[i], model, i ? NULL : entry, err);
+		int code = vcpu_create_vcpu(&set->vcpus[i], model, i ? NULL : entry, err);
 
 		if (code < 0) {
 			vcpu_set_destroy(set);
@@ -277,7 +277,7 @@ int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *mo
 }
 
 /* Brings the vCPUs that are in the guest out of it. Lock held. */
-static void kick_all(struct vcpu_set *set)
+static void vcpu_kick_all(struct vcpu_set *set)
 {
 	__atomic_store_n(&set->attention, true, __ATOMIC_RELEASE);
 	for (unsigned int i = 0; i < set->config.count; i++) {
@@ -296,7 +296,7 @@ void vcpu_set_destroy(struct vcpu_set *set)
 		return;
 	pthread_mutex_lock(&set->lock);
 	set->stop = true;
-	kick_all(set);
+	vcpu_kick_all(set);
 	pthread_cond_broadcast(&set->changed);
 	pthread_mutex_unlock(&set->lock);
 	for (unsigned int i = 0; i < set->config.count; i++)
@@ -314,7 +314,7 @@ void vcpu_set_destroy(struct vcpu_set *set)
 	free(set);
 }
 
-static int start_thread(struct vcpu *vcpu)
+static int vcpu_start_thread(struct vcpu *vcpu)
 {
 	char name[16];
 	sigset_t blocked, old;
@@ -324,7 +324,7 @@ static int start_thread(struct vcpu *vcpu)
 	thread_signals(&blocked);
 	sigdelset(&blocked, KICK_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &blocked, &old);
-	ret = pthread_create(&vcpu->thread, NULL, run_vcpu, vcpu);
+	ret = pthread_create(&vcpu->thread, NULL, vcpu_run_vcpu, vcpu);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret)
 		return -ret;
@@ -342,7 +342,7 @@ int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err)
 	set->pauses += paused;
 	set->attention |= paused;
 	for (unsigned int i = 0; i < set->config.count && ret == 0; i++) {
-		ret = start_thread(&set->vcpus[i]);
+		ret = vcpu_start_thread(&set->vcpus[i]);
 		set->threads += ret == 0;
 	}
 	pthread_mutex_unlock(&set->lock);
@@ -353,7 +353,7 @@ void vcpu_set_pause(struct vcpu_set *set)
 {
 	pthread_mutex_lock(&set->lock);
 	set->pauses++;
-	kick_all(set);
+	vcpu_kick_all(set);
 	while (set->outside < set->threads)
 		pthread_cond_wait(&set->changed, &set->lock);
 	pthread_mutex_unlock(&set->lock);
@@ -405,14 +405,14 @@ unsigned int vcpu_set_host_tsc_khz(const struct vcpu_set *set)
 	return set->host_tsc_khz;
 }
 
-static int need_arch(struct vcpu_set *set, struct err *err)
+static int vcpu_need_arch(struct vcpu_set *set, struct err *err)
 {
 	return set->arch ? 0 : vcpu_arch_create(set->config.kvm, &set->arch, err);
 }
 
 int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer *out, struct err *err)
 {
-	int ret = need_arch(set, err);
+	int ret = vcpu_need_arch(set, err);
 
 	if (ret == 0)
 		ret = vcpu_arch_save(set->arch, set->vcpus[index].fd, out, err);
@@ -421,7 +421,7 @@ int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer 
 
 int vcpu_set_load(struct vcpu_set *set, unsigned int index, bool trial, const void *data, size_t len, struct err *err)
 {
-	int ret = need_arch(set, err);
+	int ret = vcpu_need_arch(set, err);
 
 	if (ret == 0)
 		ret = vcpu_arch_load(set->arch, set->vcpus[index].fd, trial, data, len, err);

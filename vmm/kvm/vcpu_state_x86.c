@@ -63,7 +63,7 @@ struct vcpu_subject {
 
 /* ---- which MSRs there are ---- */
 
-static void add_msr(struct vcpu_arch *arch, uint32_t index)
+static void vcpu_state_add_msr(struct vcpu_arch *arch, uint32_t index)
 {
 	if (index == MSR_TSC || index == MSR_TSC_DEADLINE || (index >= MSR_HYPERV_FIRST && index <= MSR_HYPERV_LAST) ||
 	    arch->msr_count == MAX_MSRS)
@@ -75,17 +75,18 @@ static void add_msr(struct vcpu_arch *arch, uint32_t index)
 }
 
 /* Older kernels have the memory types and do not list them. */
-static void add_memory_types(struct vcpu_arch *arch)
+static void vcpu_state_add_memory_types(struct vcpu_arch *arch)
 {
-	static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff};
+	static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
+					 0x2ff};
 
 	for (uint32_t msr = 0x200; msr < 0x210; msr++)
-		add_msr(arch, msr);
+		vcpu_state_add_msr(arch, msr);
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
-		add_msr(arch, fixed[i]);
+		vcpu_state_add_msr(arch, fixed[i]);
 }
 
-static int list_msrs(struct vcpu_arch *arch, struct err *err)
+static int vcpu_state_list_msrs(struct vcpu_arch *arch, struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_msr_list *list = calloc(1, sizeof(*list) + MAX_MSRS * sizeof(list->indices[0]));
 
@@ -95,8 +96,8 @@ static int list_msrs(struct vcpu_arch *arch, struct err *err)
 	if (ioctl(arch->kvm->fd, KVM_GET_MSR_INDEX_LIST, list) < 0)
 		return err_sys(err, -errno, "KVM_GET_MSR_INDEX_LIST");
 	for (uint32_t i = 0; i < list->nmsrs; i++)
-		add_msr(arch, list->indices[i]);
-	add_memory_types(arch);
+		vcpu_state_add_msr(arch, list->indices[i]);
+	vcpu_state_add_memory_types(arch);
 	return 0;
 }
 
@@ -113,8 +114,9 @@ int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err)
 	arch->nested = kvm_check(kvm, KVM_CAP_NESTED_STATE);
 	arch->xsave_size = (uint32_t)MAX(xsave, (int)sizeof(struct kvm_xsave));
 	code = arch->xsave_size > MAX_XSAVE ?
-	       err_set(err, -ENOTSUP, "the extended state has %u bytes, this program knows %u", arch->xsave_size, MAX_XSAVE) :
-	       list_msrs(arch, err);
+	       err_set(err, -ENOTSUP, "the extended state has %u bytes, this program knows %u", arch->xsave_size,
+		       MAX_XSAVE) :
+	       vcpu_state_list_msrs(arch, err);
 	if (code < 0) {
 		free(arch);
 		return code;
@@ -130,15 +132,16 @@ void vcpu_arch_destroy(struct vcpu_arch *arch)
 
 /* ---- one call each ---- */
 
-static int call(int fd, unsigned long request, void *arg, const char *name, struct err *err)
+static int vcpu_state_call(int fd, unsigned long request, void *arg, const char *name, struct err *err)
 {
 	return ioctl(fd, request, arg) < 0 ? err_sys(err, -errno, "%s", name) : 0;
 }
 
-#define CALL(request, arg) call(fd, request, arg, #request, err)
+#define CALL(request, arg) vcpu_state_call(fd, request, arg, #request, err)
 
 /* As many of the entries as KVM takes at once and in order; *done is how many. */
-static int call_msrs(int fd, unsigned long request, struct kvm_msr_entry *entries, uint32_t count, uint32_t *done)
+static int vcpu_state_call_msrs(int fd, unsigned long request, struct kvm_msr_entry *entries, uint32_t count,
+				uint32_t *done)
 {
 	struct {
 		struct kvm_msrs head;
@@ -157,7 +160,7 @@ static int call_msrs(int fd, unsigned long request, struct kvm_msr_entry *entrie
 
 /* ---- save ---- */
 
-static int get_sregs(const struct vcpu_arch *arch, int fd, struct kvm_sregs2 *ret, struct err *err)
+static int vcpu_state_get_sregs(const struct vcpu_arch *arch, int fd, struct kvm_sregs2 *ret, struct err *err)
 {
 	struct kvm_sregs sregs;
 	int code;
@@ -171,7 +174,7 @@ static int get_sregs(const struct vcpu_arch *arch, int fd, struct kvm_sregs2 *re
 	return code;
 }
 
-static int get_xcr0(const struct vcpu_arch *arch, int fd, uint64_t *ret, struct err *err)
+static int vcpu_state_get_xcr0(const struct vcpu_arch *arch, int fd, uint64_t *ret, struct err *err)
 {
 	struct kvm_xcrs xcrs = {0};
 	int code = arch->xcrs ? CALL(KVM_GET_XCRS, &xcrs) : 0;
@@ -182,7 +185,7 @@ static int get_xcr0(const struct vcpu_arch *arch, int fd, uint64_t *ret, struct 
 	return code;
 }
 
-static int get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+static int vcpu_state_get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
 {
 	image->xsave_len = arch->xsave_size;
 	if (arch->xsave_size > sizeof(struct kvm_xsave))
@@ -191,7 +194,7 @@ static int get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_image *im
 }
 
 /* Whether there is more than what every vCPU has. */
-static bool has_guests(const struct kvm_nested_state *state)
+static bool vcpu_state_has_guests(const struct kvm_nested_state *state)
 {
 	if (state->size > sizeof(*state))
 		return true;
@@ -200,7 +203,7 @@ static bool has_guests(const struct kvm_nested_state *state)
 	return state->flags || state->hdr.vmx.vmxon_pa != UINT64_MAX;
 }
 
-static int get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
 {
 	struct kvm_nested_state *state = (struct kvm_nested_state *)image->nested;
 	int code;
@@ -209,14 +212,14 @@ static int get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_image *i
 		return 0;
 	state->size = MAX_NESTED;
 	code = CALL(KVM_GET_NESTED_STATE, state);
-	if (code == 0 && has_guests(state))
+	if (code == 0 && vcpu_state_has_guests(state))
 		image->nested_len = MIN(state->size, MAX_NESTED);
 	return code;
 }
 
 /* KVM brings the processor's priority up to date when somebody reads it, and when it is loaded (Intel SDM volume 3, "Task and
  * Processor Priorities"). What is saved is what it would be then. */
-static void settle_priority(struct kvm_lapic_state *lapic)
+static void vcpu_state_settle_priority(struct kvm_lapic_state *lapic)
 {
 	uint8_t *regs = (uint8_t *)lapic->regs;
 	uint32_t task = get_le32(regs + LAPIC_TASK_PRIORITY) & 0xff, vector = 0;
@@ -231,7 +234,7 @@ static void settle_priority(struct kvm_lapic_state *lapic)
 }
 
 /* An MSR that is listed and cannot be read leaves the list. */
-static int get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
 {
 	uint32_t at = 0, done;
 
@@ -239,7 +242,7 @@ static int get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image *image, st
 		image->msrs[i].index = arch->msrs[i];
 	while (at < arch->msr_count) {
 		uint32_t asked = MIN(arch->msr_count - at, MSRS_A_CALL);
-		int code = call_msrs(fd, KVM_GET_MSRS, image->msrs + at, asked, &done);
+		int code = vcpu_state_call_msrs(fd, KVM_GET_MSRS, image->msrs + at, asked, &done);
 
 		if (code < 0)
 			return err_sys(err, code, "KVM_GET_MSRS");
@@ -254,7 +257,7 @@ static int get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image *image, st
 	return 0;
 }
 
-static int fill(void *object, void *into, struct err *err)
+static int vcpu_state_fill(void *object, void *into, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
 	struct vcpu_image *image = into;
@@ -266,22 +269,22 @@ static int fill(void *object, void *into, struct err *err)
 	image->mp_state = mp_state.mp_state;
 	code = code ?: CALL(KVM_GET_VCPU_EVENTS, &image->events);
 	code = code ?: CALL(KVM_GET_REGS, &image->regs);
-	code = code ?: get_sregs(vcpu->arch, fd, &image->sregs, err);
-	code = code ?: get_xsave(vcpu->arch, fd, image, err);
-	code = code ?: get_xcr0(vcpu->arch, fd, &image->xcr0, err);
-	code = code ?: get_nested(vcpu->arch, fd, image, err);
-	code = code ?: get_msrs(vcpu->arch, fd, image, err);
+	code = code ?: vcpu_state_get_sregs(vcpu->arch, fd, &image->sregs, err);
+	code = code ?: vcpu_state_get_xsave(vcpu->arch, fd, image, err);
+	code = code ?: vcpu_state_get_xcr0(vcpu->arch, fd, &image->xcr0, err);
+	code = code ?: vcpu_state_get_nested(vcpu->arch, fd, image, err);
+	code = code ?: vcpu_state_get_msrs(vcpu->arch, fd, image, err);
 	code = code ?: CALL(KVM_GET_LAPIC, &image->lapic);
-	settle_priority(&image->lapic);
+	vcpu_state_settle_priority(&image->lapic);
 	code = code ?: CALL(KVM_GET_DEBUGREGS, &image->debugregs);
-	if (code == 0 && call_msrs(fd, KVM_GET_MSRS, &deadline, 1, &done) == 0 && done)
+	if (code == 0 && vcpu_state_call_msrs(fd, KVM_GET_MSRS, &deadline, 1, &done) == 0 && done)
 		image->tsc_deadline = deadline.data;
 	return code;
 }
 
 /* ---- load ---- */
 
-static int set_sregs(const struct vcpu_arch *arch, int fd, const struct kvm_sregs2 *from, struct err *err)
+static int vcpu_state_set_sregs(const struct vcpu_arch *arch, int fd, const struct kvm_sregs2 *from, struct err *err)
 {
 	struct kvm_sregs2 sregs2 = *from;
 	struct kvm_sregs sregs = {0};
@@ -292,7 +295,7 @@ static int set_sregs(const struct vcpu_arch *arch, int fd, const struct kvm_sreg
 	return CALL(KVM_SET_SREGS, &sregs);
 }
 
-static int set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t value, struct err *err)
+static int vcpu_state_set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t value, struct err *err)
 {
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = value};
 
@@ -301,7 +304,7 @@ static int set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t value, struct
 }
 
 /* KVM reads as much as its own state has, which may be more than was saved. */
-static int set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
 {
 	_cleanup_(free_ptr) uint8_t *area = NULL;
 
@@ -315,14 +318,15 @@ static int set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_ima
 	return CALL(KVM_SET_XSAVE, area);
 }
 
-static int set_nested(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+static int vcpu_state_set_nested(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_nested_state *state = NULL;
 
 	if (!image->nested_len)
 		return 0;
 	if (!arch->nested)
-		return err_set(err, -ENOTSUP, "the guest runs guests of its own, and this host's KVM cannot take them over");
+		return err_set(err, -ENOTSUP,
+			       "the guest runs guests of its own, and this host's KVM cannot take them over");
 	if (image->nested_len < sizeof(*state))
 		return err_set(err, -EBADMSG, "the state of its guests is cut off");
 	state = malloc(image->nested_len);
@@ -334,7 +338,7 @@ static int set_nested(const struct vcpu_arch *arch, int fd, const struct vcpu_im
 	return CALL(KVM_SET_NESTED_STATE, state);
 }
 
-static bool known_msr(const struct vcpu_arch *arch, uint32_t index)
+static bool vcpu_state_known_msr(const struct vcpu_arch *arch, uint32_t index)
 {
 	for (uint32_t i = 0; i < arch->msr_count; i++)
 		if (arch->msrs[i] == index)
@@ -343,8 +347,8 @@ static bool known_msr(const struct vcpu_arch *arch, uint32_t index)
 }
 
 /* The image's MSRs, checked: those that this KVM has, each once. *count is how many. */
-static int check_msrs(const struct vcpu_arch *arch, const struct vcpu_image *image, struct kvm_msr_entry *ret,
-		      uint32_t *count, struct err *err)
+static int vcpu_state_check_msrs(const struct vcpu_arch *arch, const struct vcpu_image *image,
+				 struct kvm_msr_entry *ret, uint32_t *count, struct err *err)
 {
 	uint32_t given = image->msrs_len / (uint32_t)sizeof(image->msrs[0]);
 
@@ -354,7 +358,7 @@ static int check_msrs(const struct vcpu_arch *arch, const struct vcpu_image *ima
 	for (uint32_t i = 0; i < given; i++) {
 		const struct kvm_msr_entry *msr = &image->msrs[i];
 
-		if (known_msr(arch, msr->index))
+		if (vcpu_state_known_msr(arch, msr->index))
 			ret[(*count)++] = (struct kvm_msr_entry){.index = msr->index, .data = msr->data};
 		else if (msr->data)
 			return err_set(err, -ENOTSUP, "this host's KVM has no MSR 0x%x, which is 0x%llx", msr->index,
@@ -367,13 +371,13 @@ static int check_msrs(const struct vcpu_arch *arch, const struct vcpu_image *ima
 }
 
 /* One that cannot be set is no harm while it is zero. */
-static int write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
+static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
 {
 	uint32_t at = 0, done;
 
 	while (at < count) {
 		uint32_t asked = MIN(count - at, MSRS_A_CALL);
-		int code = call_msrs(fd, KVM_SET_MSRS, msrs + at, asked, &done);
+		int code = vcpu_state_call_msrs(fd, KVM_SET_MSRS, msrs + at, asked, &done);
 
 		if (code < 0)
 			return err_sys(err, code, "KVM_SET_MSRS");
@@ -389,31 +393,31 @@ static int write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct
 }
 
 /* What permits virtualisation comes before the state of its guests, which comes before all others. */
-static int set_feature_control(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
+static int vcpu_state_set_feature_control(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
 {
 	for (uint32_t i = 0; i < count; i++)
 		if (msrs[i].index == MSR_FEATURE_CONTROL)
-			return write_msrs(fd, &msrs[i], 1, err);
+			return vcpu_state_write_msrs(fd, &msrs[i], 1, err);
 	return 0;
 }
 
-static int set_modes(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+static int vcpu_state_set_modes(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX_MSRS, sizeof(*msrs));
 	struct kvm_regs regs = image->regs;
 	uint32_t count = 0;
-	int code = msrs ? check_msrs(arch, image, msrs, &count, err) : err_sys(err, -ENOMEM, "MSRs");
+	int code = msrs ? vcpu_state_check_msrs(arch, image, msrs, &count, err) : err_sys(err, -ENOMEM, "MSRs");
 
-	code = code ?: set_feature_control(fd, msrs, count, err);
-	code = code ?: set_sregs(arch, fd, &image->sregs, err);
-	code = code ?: set_nested(arch, fd, image, err);
+	code = code ?: vcpu_state_set_feature_control(fd, msrs, count, err);
+	code = code ?: vcpu_state_set_sregs(arch, fd, &image->sregs, err);
+	code = code ?: vcpu_state_set_nested(arch, fd, image, err);
 	code = code ?: CALL(KVM_SET_REGS, &regs);
-	code = code ?: set_xsave(arch, fd, image, err);
-	code = code ?: set_xcr0(arch, fd, image->xcr0, err);
-	return code ?: write_msrs(fd, msrs, count, err);
+	code = code ?: vcpu_state_set_xsave(arch, fd, image, err);
+	code = code ?: vcpu_state_set_xcr0(arch, fd, image->xcr0, err);
+	return code ?: vcpu_state_write_msrs(fd, msrs, count, err);
 }
 
-static int apply(void *object, const void *from, uint32_t version, struct err *err)
+static int vcpu_state_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
 	const struct vcpu_image *image = from;
@@ -427,11 +431,11 @@ static int apply(void *object, const void *from, uint32_t version, struct err *e
 	/* Guests of its own would still be there if the state that counts had none. */
 	if (vcpu->trial && image->nested_len)
 		return 0;
-	code = set_modes(vcpu->arch, fd, image, err);
+	code = vcpu_state_set_modes(vcpu->arch, fd, image, err);
 
 	code = code ?: CALL(KVM_SET_LAPIC, &lapic);
 	if (code == 0) /* zero too: it ends one that a trial has set */
-		code = write_msrs(fd, &deadline, 1, err);
+		code = vcpu_state_write_msrs(fd, &deadline, 1, err);
 	code = code ?: CALL(KVM_SET_DEBUGREGS, &debugregs);
 	code = code ?: CALL(KVM_SET_MP_STATE, &mp_state);
 	return code ?: CALL(KVM_SET_VCPU_EVENTS, &events);
@@ -453,7 +457,7 @@ static const struct state_field fields[] = {
 
 static const struct state_table vcpu_state = {
 	.name = "vcpu-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct vcpu_image),
-	.fill = fill, .apply = apply,
+	.fill = vcpu_state_fill, .apply = vcpu_state_apply,
 };
 
 int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, struct state_buffer *out, struct err *err)

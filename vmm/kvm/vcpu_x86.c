@@ -23,7 +23,7 @@
 #define MSR_MTRR_DEF_TYPE 0x2ffu
 #define MTRR_ENABLE_WRITE_BACK 0x806ull
 
-static int set_msrs(int vcpu_fd, struct err *err)
+static int vcpu_set_msrs(int vcpu_fd, struct err *err)
 {
 	struct {
 		struct kvm_msrs head;
@@ -43,7 +43,7 @@ static int set_msrs(int vcpu_fd, struct err *err)
 }
 
 /* A flat segment over 4 GiB: code (type 11) or data (3); wide is 64-bit code. */
-static struct kvm_segment flat(uint16_t selector, uint8_t type, bool wide)
+static struct kvm_segment vcpu_flat(uint16_t selector, uint8_t type, bool wide)
 {
 	return (struct kvm_segment){
 		.base = 0, .limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
@@ -51,15 +51,15 @@ static struct kvm_segment flat(uint16_t selector, uint8_t type, bool wide)
 	};
 }
 
-static int set_sregs(int vcpu_fd, const struct boot_entry *entry, struct err *err)
+static int vcpu_set_sregs(int vcpu_fd, const struct boot_entry *entry, struct err *err)
 {
 	bool wide = entry->protocol == BOOT_LINUX64;
 	struct kvm_sregs sregs;
 
 	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
 		return err_sys(err, -errno, "KVM_GET_SREGS");
-	sregs.cs = flat(0x10, 11, wide);
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = flat(0x18, 3, false);
+	sregs.cs = vcpu_flat(0x10, 11, wide);
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = vcpu_flat(0x18, 3, false);
 	sregs.tr = (struct kvm_segment){.selector = 0x20, .limit = 0x67, .type = 11, .present = 1};
 	sregs.gdt = (struct kvm_dtable){.base = entry->gdt, .limit = 5 * 8 - 1};
 	sregs.idt = (struct kvm_dtable){0};
@@ -75,7 +75,7 @@ static int set_sregs(int vcpu_fd, const struct boot_entry *entry, struct err *er
 	return ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) < 0 ? err_sys(err, -errno, "KVM_SET_SREGS") : 0;
 }
 
-static int set_regs(int vcpu_fd, const struct boot_entry *entry, struct err *err)
+static int vcpu_set_regs(int vcpu_fd, const struct boot_entry *entry, struct err *err)
 {
 	struct kvm_regs regs = {.rflags = 2, .rip = entry->entry};
 
@@ -88,16 +88,16 @@ static int set_regs(int vcpu_fd, const struct boot_entry *entry, struct err *err
 
 int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry, struct err *err)
 {
-	int ret = set_msrs(vcpu_fd, err);
+	int ret = vcpu_set_msrs(vcpu_fd, err);
 
 	if (ret < 0 || !entry)
 		return ret;
-	ret = set_sregs(vcpu_fd, entry, err);
-	return ret < 0 ? ret : set_regs(vcpu_fd, entry, err);
+	ret = vcpu_set_sregs(vcpu_fd, entry, err);
+	return ret < 0 ? ret : vcpu_set_regs(vcpu_fd, entry, err);
 }
 
 /* Within 250 parts in a million KVM takes two rates for one. */
-static bool same_rate(unsigned int a, unsigned int b, unsigned int ppm)
+static bool vcpu_same_rate(unsigned int a, unsigned int b, unsigned int ppm)
 {
 	uint64_t difference = a > b ? a - b : b - a;
 
@@ -118,13 +118,13 @@ int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *k
 		return rate < 0 ? err_sys(err, -errno, "KVM_GET_TSC_KHZ") : err_set(err, -ENOTSUP, "KVM does not know its TSC");
 	*khz = *khz ?: host;
 	*host_khz = *khz;
-	if (same_rate(*khz, host, 250))
+	if (vcpu_same_rate(*khz, host, 250))
 		return 0;
 	if (kvm_check(kvm, KVM_CAP_TSC_CONTROL) && ioctl(vcpu_fd, KVM_SET_TSC_KHZ, (unsigned long)*khz) == 0) {
 		*host_khz = host;
 		return 0;
 	}
-	if (!same_rate(*khz, host, stable ? 250 : 10000))
+	if (!vcpu_same_rate(*khz, host, stable ? 250 : 10000))
 		return err_set(err, -ENOTSUP, "the guest's time stamp counter runs at %u kHz, this host's at %u kHz, and this "
 					      "processor or its KVM cannot scale it", *khz, host);
 	return 0;

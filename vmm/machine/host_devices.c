@@ -38,7 +38,7 @@ struct host_devices {
 
 /* ---- what vfio/ needs of the hypervisor ---- */
 
-static int kvm_tell(struct host_devices *devices, uint64_t attribute, int fd)
+static int host_devices_kvm_tell(struct host_devices *devices, uint64_t attribute, int fd)
 {
 	int32_t value = fd;
 	struct kvm_device_attr attr = {
@@ -48,7 +48,7 @@ static int kvm_tell(struct host_devices *devices, uint64_t attribute, int fd)
 	return ioctl(devices->kvm_device, KVM_SET_DEVICE_ATTR, &attr) < 0 ? -errno : 0;
 }
 
-static int kvm_add(void *opaque, int fd, struct err *err)
+static int host_devices_kvm_add(void *opaque, int fd, struct err *err)
 {
 	struct host_devices *devices = opaque;
 	struct kvm_create_device create = {.type = KVM_DEV_TYPE_VFIO};
@@ -59,23 +59,23 @@ static int kvm_add(void *opaque, int fd, struct err *err)
 			return err_sys(err, -errno, "KVM_CREATE_DEVICE for VFIO");
 		devices->kvm_device = (int)create.fd;
 	}
-	ret = kvm_tell(devices, KVM_DEV_VFIO_GROUP_ADD, fd);
+	ret = host_devices_kvm_tell(devices, KVM_DEV_VFIO_GROUP_ADD, fd);
 	return ret < 0 ? err_sys(err, ret, "KVM_DEV_VFIO_FILE_ADD") : 0;
 }
 
-static void kvm_remove(void *opaque, int fd)
+static void host_devices_kvm_remove(void *opaque, int fd)
 {
-	kvm_tell(opaque, KVM_DEV_VFIO_GROUP_DEL, fd);
+	host_devices_kvm_tell(opaque, KVM_DEV_VFIO_GROUP_DEL, fd);
 }
 
-static int map(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
+static int host_devices_map(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
 {
 	struct host_devices *devices = opaque;
 
 	return kvm_map(devices->machine.kvm, gpa, size, host, err);
 }
 
-static void unmap(void *opaque, uint64_t gpa)
+static void host_devices_unmap(void *opaque, uint64_t gpa)
 {
 	struct host_devices *devices = opaque;
 
@@ -84,13 +84,13 @@ static void unmap(void *opaque, uint64_t gpa)
 
 /* ---- taking one out ---- */
 
-static void pause_vcpus(struct host_devices *devices, void (*change)(struct vcpu_set *set))
+static void host_devices_pause_vcpus(struct host_devices *devices, void (*change)(struct vcpu_set *set))
 {
 	if (*devices->machine.vcpus)
 		change(*devices->machine.vcpus);
 }
 
-static void unlink_slot(struct host_devices *devices, struct slot *slot)
+static void host_devices_unlink_slot(struct host_devices *devices, struct slot *slot)
 {
 	struct slot **link = &devices->slots;
 
@@ -100,14 +100,14 @@ static void unlink_slot(struct host_devices *devices, struct slot *slot)
 }
 
 /* Takes a device out of the list and off the bus, both of which vCPUs look at. */
-static void drop(struct slot *slot, int code)
+static void host_devices_drop(struct slot *slot, int code)
 {
 	struct host_devices *devices = slot->devices;
 
-	pause_vcpus(devices, vcpu_set_pause);
-	unlink_slot(devices, slot);
+	host_devices_pause_vcpus(devices, vcpu_set_pause);
+	host_devices_unlink_slot(devices, slot);
 	vfio_pci_destroy(slot->pci);
-	pause_vcpus(devices, vcpu_set_resume);
+	host_devices_pause_vcpus(devices, vcpu_set_resume);
 	event_source_remove(slot->timer);
 	if (code == 0 && devices->machine.gone)
 		devices->machine.gone(devices->machine.opaque, slot->id);
@@ -118,7 +118,7 @@ static void drop(struct slot *slot, int code)
 }
 
 /* Takes out what the guest has let go, unless that must wait. */
-static void on_eject(void *opaque, uint32_t events)
+static void host_devices_on_eject(void *opaque, uint32_t events)
 {
 	struct host_devices *devices = opaque;
 	struct slot *slot = devices->held ? NULL : devices->slots;
@@ -129,13 +129,13 @@ static void on_eject(void *opaque, uint32_t events)
 
 		if (__atomic_load_n(&slot->ejected, __ATOMIC_ACQUIRE)) {
 			log_info(devices->machine.log, "vfio %s: the guest has let it go", slot->id);
-			drop(slot, 0);
+			host_devices_drop(slot, 0);
 		}
 		slot = next;
 	}
 }
 
-static unsigned int device_number(const struct slot *slot)
+static unsigned int host_devices_device_number(const struct slot *slot)
 {
 	struct vfio_pci_info info;
 
@@ -144,17 +144,17 @@ static unsigned int device_number(const struct slot *slot)
 }
 
 /* On a vCPU's thread. Slots leave the list while no vCPU runs, and join it at its head. */
-static void ejected(void *opaque, unsigned int device)
+static void host_devices_ejected(void *opaque, unsigned int device)
 {
 	struct host_devices *devices = opaque;
 
 	for (struct slot *slot = devices->slots; slot; slot = slot->next)
-		if (device_number(slot) == device)
+		if (host_devices_device_number(slot) == device)
 			__atomic_store_n(&slot->ejected, true, __ATOMIC_RELEASE);
 	eventfd_kick(devices->eject_fd);
 }
 
-static void on_timeout(void *opaque, uint32_t events)
+static void host_devices_on_timeout(void *opaque, uint32_t events)
 {
 	struct slot *slot = opaque;
 	host_devices_done_fn *done = slot->done;
@@ -164,7 +164,7 @@ static void on_timeout(void *opaque, uint32_t events)
 	done(slot->opaque, -ETIMEDOUT);
 }
 
-static struct slot *find(const struct host_devices *devices, const char *id)
+static struct slot *host_devices_find(const struct host_devices *devices, const char *id)
 {
 	struct slot *slot = devices->slots;
 
@@ -176,7 +176,7 @@ static struct slot *find(const struct host_devices *devices, const char *id)
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
 			host_devices_done_fn *done, void *opaque, struct err *err)
 {
-	struct slot *slot = find(devices, id);
+	struct slot *slot = host_devices_find(devices, id);
 	int ret;
 
 	if (!slot)
@@ -186,23 +186,23 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 	if (slot->done && !force)
 		return err_set(err, -EBUSY, "%s: the guest is being asked already", id);
 	if (force) {
-		drop(slot, 0);
+		host_devices_drop(slot, 0);
 		done(opaque, 0);
 		return 0;
 	}
-	ret = event_loop_timer(devices->machine.loop, on_timeout, slot, &slot->timer, err);
+	ret = event_loop_timer(devices->machine.loop, host_devices_on_timeout, slot, &slot->timer, err);
 	if (ret < 0)
 		return ret;
 	slot->done = done;
 	slot->opaque = opaque;
 	event_timer_set(slot->timer, (uint64_t)timeout_ms * 1000000, 0);
-	power_pci_remove(devices->machine.power, device_number(slot));
+	power_pci_remove(devices->machine.power, host_devices_device_number(slot));
 	return 0;
 }
 
 /* ---- what devices say by themselves ---- */
 
-static struct slot *slot_of(struct host_devices *devices, const struct vfio_pci *pci)
+static struct slot *host_devices_slot_of(struct host_devices *devices, const struct vfio_pci *pci)
 {
 	struct slot *slot = devices->slots;
 
@@ -212,26 +212,26 @@ static struct slot *slot_of(struct host_devices *devices, const struct vfio_pci 
 }
 
 /* It has said so itself, and the guest goes on without it. */
-static void on_failed(void *opaque, struct vfio_pci *pci)
+static void host_devices_on_failed(void *opaque, struct vfio_pci *pci)
 {
 }
 
-static void on_wanted(void *opaque, struct vfio_pci *pci)
+static void host_devices_on_wanted(void *opaque, struct vfio_pci *pci)
 {
 	struct host_devices *devices = opaque;
-	struct slot *slot = slot_of(devices, pci);
+	struct slot *slot = host_devices_slot_of(devices, pci);
 
 	if (!slot || slot->wanted)
 		return;
 	slot->wanted = true;
 	log_info(devices->machine.log, "vfio %s: the host wants it back; asking the guest to let it go", slot->id);
-	power_pci_remove(devices->machine.power, device_number(slot));
+	power_pci_remove(devices->machine.power, host_devices_device_number(slot));
 }
 
 /* ---- putting one in ---- */
 
-static int open_device(struct host_devices *devices, const struct vfio_config *config, struct vfio_device **ret,
-		       struct err *err)
+static int host_devices_open_device(struct host_devices *devices, const struct vfio_config *config,
+				    struct vfio_device **ret, struct err *err)
 {
 	static const enum vfio_want wants[] = {
 		[VFIO_BACKEND_AUTO] = VFIO_WANT_AUTO, [VFIO_BACKEND_IOMMUFD] = VFIO_WANT_IOMMUFD,
@@ -261,28 +261,32 @@ static int open_device(struct host_devices *devices, const struct vfio_config *c
 }
 
 /* The highest slot that is free: emulated devices, which stay, fill the bus from below. -1 for none. */
-static int free_devfn(const struct host_devices *devices)
+static int host_devices_free_devfn(const struct host_devices *devices)
 {
 	for (unsigned int device = PCI_DEVICES; device-- > 0;)
-		if (devices->machine.slots & 1u << device && !pci_bus_function(devices->machine.pci, PCI_DEVFN(device, 0)))
+		if (devices->machine.slots & 1u << device && !pci_bus_function(devices->machine.pci,
+									       PCI_DEVFN(device, 0)))
 			return PCI_DEVFN(device, 0);
 	return -1;
 }
 
-static int devfn_for(const struct host_devices *devices, const char *id, struct err *err)
+static int host_devices_devfn_for(const struct host_devices *devices, const char *id, struct err *err)
 {
-	int devfn = devices->machine.incoming ? machine_offer_devfn(devices->machine.incoming, id, err) : free_devfn(devices);
+	int devfn = devices->machine.incoming ? machine_offer_devfn(devices->machine.incoming, id, err)
+	: host_devices_free_devfn(devices);
 
 	if (devfn == -1)
 		return err_set(err, -ENOSPC, "--vfio %s: no slot of the PCI bus is free; remove another device", id);
 	return devfn;
 }
 
-static int add(struct host_devices *devices, const struct vfio_config *config, struct slot **ret, struct err *err)
+static int host_devices_plug(struct host_devices *devices, const struct vfio_config *config, struct slot **ret,
+			     struct err *err)
 {
-	int devfn = devfn_for(devices, config->id, err);
-	static const struct vfio_map_ops map_ops = {.map = map, .unmap = unmap};
-	static const struct vfio_pci_events events = {.failed = on_failed, .wanted = on_wanted};
+	int devfn = host_devices_devfn_for(devices, config->id, err);
+	static const struct vfio_map_ops map_ops = {.map = host_devices_map, .unmap = host_devices_unmap};
+	static const struct vfio_pci_events events = {.failed = host_devices_on_failed,
+						      .wanted = host_devices_on_wanted};
 	const struct vfio_pci_machine machine = {
 		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,
 		.log = devices->machine.log, .map = &map_ops, .map_opaque = devices, .events = &events,
@@ -303,7 +307,7 @@ static int add(struct host_devices *devices, const struct vfio_config *config, s
 	} else if (!slot || !slot->id) {
 		err_sys(err, code, "--vfio %s", config->id);
 	} else {
-		code = open_device(devices, config, &device, err);
+		code = host_devices_open_device(devices, config, &device, err);
 		if (code == 0)
 			code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
 	}
@@ -324,9 +328,10 @@ static int add(struct host_devices *devices, const struct vfio_config *config, s
 }
 
 /* The space is made when the first device needs it: a machine without one pays nothing. */
-static int need_space(struct host_devices *devices, struct err *err)
+static int host_devices_need_space(struct host_devices *devices, struct err *err)
 {
-	const struct vfio_hypervisor hypervisor = {.add = kvm_add, .remove = kvm_remove, .opaque = devices};
+	const struct vfio_hypervisor hypervisor = {.add = host_devices_kvm_add, .remove = host_devices_kvm_remove,
+						   .opaque = devices};
 	_cleanup_(fd_close) int fd = devices->iommufd < 0 ? -1 : fcntl(devices->iommufd, F_DUPFD_CLOEXEC, 3);
 	struct vfio_space_options options = {
 		.log = devices->machine.log, .memory = devices->machine.memory, .dirty = devices->machine.dirty,
@@ -348,23 +353,23 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 	struct slot *slot;
 	int code;
 
-	if (find(devices, config->id))
+	if (host_devices_find(devices, config->id))
 		return err_set(err, -EEXIST, "%s: a device of that id is there; use another id=", config->id);
 	if (devices->held)
 		return err_set(err, -EBUSY, "%s: %s", config->id, devices->held);
-	code = need_space(devices, err);
+	code = host_devices_need_space(devices, err);
 	if (code == 0)
-		code = add(devices, config, &slot, err);
+		code = host_devices_plug(devices, config, &slot, err);
 	if (code < 0)
 		return code;
 	vfio_pci_reset(slot->pci);
-	power_pci_added(devices->machine.power, device_number(slot));
+	power_pci_added(devices->machine.power, host_devices_device_number(slot));
 	return 0;
 }
 
 /* ---- its life ---- */
 
-static int start(struct host_devices *devices, const struct machine_config *config, struct err *err)
+static int host_devices_start(struct host_devices *devices, const struct machine_config *config, struct err *err)
 {
 	struct slot *slot;
 	int code;
@@ -372,22 +377,23 @@ static int start(struct host_devices *devices, const struct machine_config *conf
 	devices->eject_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (devices->eject_fd < 0)
 		return err_sys(err, -errno, "eventfd");
-	code = event_loop_watch(devices->machine.loop, devices->eject_fd, EPOLLIN, on_eject, devices, &devices->eject, err);
+	code = event_loop_watch(devices->machine.loop, devices->eject_fd, EPOLLIN, host_devices_on_eject, devices,
+				&devices->eject, err);
 	if (code == 0 && config->vfio_count)
-		code = need_space(devices, err);
+		code = host_devices_need_space(devices, err);
 	for (size_t i = 0; i < config->vfio_count && code == 0; i++)
-		code = add(devices, &config->vfios[i], &slot, err);
+		code = host_devices_plug(devices, &config->vfios[i], &slot, err);
 	if (code < 0)
 		return code;
 	devices->machine.incoming = NULL;
 	for (slot = devices->slots; slot; slot = slot->next)
 		vfio_pci_reset(slot->pci);
-	power_set_ejected(devices->machine.power, ejected, devices);
+	power_set_ejected(devices->machine.power, host_devices_ejected, devices);
 	return 0;
 }
 
 /* Dirty sources take it by themselves, and are stopped with a device that is taken out under it. */
-static void init_recursive(pthread_mutex_t *lock)
+static void host_devices_init_recursive(pthread_mutex_t *lock)
 {
 	pthread_mutexattr_t attr;
 
@@ -408,8 +414,8 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 	devices->machine = *machine;
 	devices->kvm_device = devices->eject_fd = -1;
 	devices->iommufd = config->iommufd;
-	init_recursive(&devices->space_lock);
-	code = start(devices, config, err);
+	host_devices_init_recursive(&devices->space_lock);
+	code = host_devices_start(devices, config, err);
 	if (code < 0) {
 		host_devices_destroy(devices);
 		return code;
@@ -424,7 +430,7 @@ void host_devices_destroy(struct host_devices *devices)
 		return;
 	/* What was asked to leave has left with the machine, and the next one is without it. */
 	while (devices->slots)
-		drop(devices->slots, devices->slots->wanted || devices->slots->done ? 0 : -ECANCELED);
+		host_devices_drop(devices->slots, devices->slots->wanted || devices->slots->done ? 0 : -ECANCELED);
 	vfio_space_destroy(devices->space);
 	fd_close(&devices->kvm_device);
 	event_source_remove(devices->eject);
@@ -451,7 +457,7 @@ size_t host_devices_count(const struct host_devices *devices)
 	return count;
 }
 
-static const struct slot *at(const struct host_devices *devices, size_t index)
+static const struct slot *host_devices_at(const struct host_devices *devices, size_t index)
 {
 	const struct slot *slot = devices->slots;
 
@@ -462,7 +468,7 @@ static const struct slot *at(const struct host_devices *devices, size_t index)
 
 void host_devices_info(const struct host_devices *devices, size_t index, struct vfio_pci_info *info)
 {
-	vfio_pci_get_info(at(devices, index)->pci, info);
+	vfio_pci_get_info(host_devices_at(devices, index)->pci, info);
 }
 
 void host_devices_hold(struct host_devices *devices, const char *why)
@@ -474,7 +480,7 @@ void host_devices_hold(struct host_devices *devices, const char *why)
 
 void host_devices_cut_off(struct host_devices *devices, size_t index)
 {
-	vfio_pci_cut_off(at(devices, index)->pci);
+	vfio_pci_cut_off(host_devices_at(devices, index)->pci);
 }
 
 int host_devices_release(void *opaque, uint64_t gpa, uint64_t len)

@@ -16,7 +16,7 @@
 /* ---- how it ends ---- */
 
 /* The first reason wins. Any thread. */
-static void end(struct machine *machine, enum machine_end reason)
+static void machine_end_for(struct machine *machine, enum machine_end reason)
 {
 	enum machine_end running = MACHINE_RUNNING;
 
@@ -24,23 +24,23 @@ static void end(struct machine *machine, enum machine_end reason)
 	event_loop_stop(machine->host.loop);
 }
 
-static void on_power(void *opaque, enum power_event event)
+static void machine_on_power(void *opaque, enum power_event event)
 {
-	end(opaque, event == POWER_OFF ? MACHINE_OFF : MACHINE_REBOOT);
+	machine_end_for(opaque, event == POWER_OFF ? MACHINE_OFF : MACHINE_REBOOT);
 }
 
-static void on_panic(void *opaque, bool loaded)
+static void machine_on_panic(void *opaque, bool loaded)
 {
 	struct machine *machine = opaque;
 
 	/* A guest with a crash kernel loaded goes on in that. */
 	if (!loaded)
-		end(machine, MACHINE_PANIC);
+		machine_end_for(machine, MACHINE_PANIC);
 }
 
-static void on_vcpu(void *opaque, enum vcpu_event event)
+static void machine_on_vcpu(void *opaque, enum vcpu_event event)
 {
-	end(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
+	machine_end_for(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
 }
 
 enum machine_end machine_end(const struct machine *machine)
@@ -50,19 +50,19 @@ enum machine_end machine_end(const struct machine *machine)
 
 void machine_stop(struct machine *machine)
 {
-	end(machine, MACHINE_STOPPED);
+	machine_end_for(machine, MACHINE_STOPPED);
 }
 
 /* ---- its parts ---- */
 
 /* Nothing needs a descriptor by itself; devices of the host do better with the huge pages that private memory gets on
  * every host, and shared memory on few. */
-static bool wants_shared(const struct machine_config *config)
+static bool machine_wants_shared(const struct machine_config *config)
 {
 	return config->memory.shared == TOGGLE_ON;
 }
 
-static int create_memory(struct machine *machine, struct err *err)
+static int machine_create_memory(struct machine *machine, struct err *err)
 {
 	const struct machine_config *config = machine->config;
 	int ret;
@@ -72,7 +72,8 @@ static int create_memory(struct machine *machine, struct err *err)
 	machine->pio = bus_create();
 	if (!machine->memory || !machine->mmio || !machine->pio)
 		return err_sys(err, -ENOMEM, "machine");
-	ret = ram_create(&config->memory, wants_shared(config), machine->memory, machine->host.log, &machine->ram, err);
+	ret = ram_create(&config->memory, machine_wants_shared(config), machine->memory, machine->host.log,
+			 &machine->ram, err);
 	if (ret == 0 && machine->host.incoming)
 		ret = machine_offer_check_memory(machine->host.incoming, machine->memory, err);
 	if (ret == 0)
@@ -83,7 +84,7 @@ static int create_memory(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : dirty_set_add(&machine->dirty, kvm_dirty_source(&machine->kvm), err);
 }
 
-static int intx_create(void *opaque, unsigned int root_pin, struct irq_line **ret, struct err *err)
+static int machine_intx_create(void *opaque, unsigned int root_pin, struct irq_line **ret, struct err *err)
 {
 	struct machine *machine = opaque;
 	struct irq_line *line = malloc(sizeof(*line));
@@ -95,13 +96,13 @@ static int intx_create(void *opaque, unsigned int root_pin, struct irq_line **re
 	return 0;
 }
 
-static void intx_destroy(void *opaque, struct irq_line *line)
+static void machine_intx_destroy(void *opaque, struct irq_line *line)
 {
 	free(line);
 }
 
 /* The 64-bit window lies above RAM, aligned to its size, and ends with what the CPU can address. */
-static struct pci_windows windows_of(const struct machine *machine)
+static struct pci_windows machine_windows_of(const struct machine *machine)
 {
 	unsigned int bits = MIN(guest_cpu_phys_bits(machine->guest_cpu), 46u);
 	uint64_t limit = 1ull << bits, start = align_up(ram_end(machine->ram), GIB(1));
@@ -118,11 +119,11 @@ static struct pci_windows windows_of(const struct machine *machine)
 	};
 }
 
-static int create_pci(struct machine *machine, struct err *err)
+static int machine_create_pci(struct machine *machine, struct err *err)
 {
-	static const struct pci_intx_ops intx = {.create = intx_create, .destroy = intx_destroy};
+	static const struct pci_intx_ops intx = {.create = machine_intx_create, .destroy = machine_intx_destroy};
 	const struct pci_bus_config config = {
-		.windows = windows_of(machine),
+		.windows = machine_windows_of(machine),
 		.mmio = machine->mmio,
 		.pio = machine->pio,
 		.intx = &intx,
@@ -133,13 +134,13 @@ static int create_pci(struct machine *machine, struct err *err)
 	return pci_bus_create(&config, &machine->pci, err);
 }
 
-static int create_platform(struct machine *machine, struct err *err)
+static int machine_create_platform(struct machine *machine, struct err *err)
 {
 	const struct power_config power = {
 		.pio = machine->pio,
 		.port = LAYOUT_POWER,
 		.irq = &machine->power_irq,
-		.event = on_power,
+		.event = machine_on_power,
 		.opaque = machine,
 	};
 	int ret;
@@ -152,13 +153,13 @@ static int create_platform(struct machine *machine, struct err *err)
 	if (ret == 0)
 		ret = rtc_create(machine->pio, &machine->rtc_irq, machine->host.loop, &machine->rtc, err);
 	if (ret == 0)
-		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, on_panic, machine, &machine->pvpanic, err);
+		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, machine_on_panic, machine, &machine->pvpanic, err);
 	return ret < 0 ? ret : power_create(&power, &machine->power, err);
 }
 
 /* ---- virtio devices: each is made and put on the PCI bus, in the order of the configuration ---- */
 
-static int plug(struct machine *machine, struct virtio_device *device, struct err *err)
+static int machine_plug(struct machine *machine, struct virtio_device *device, struct err *err)
 {
 	const struct machine_offer *incoming = machine->host.incoming;
 	int devfn = incoming ? machine_offer_devfn(incoming, device->id, err) : -1, ret;
@@ -171,8 +172,8 @@ static int plug(struct machine *machine, struct virtio_device *device, struct er
 		device->ops->destroy(device);
 		return err_set(err, -ENOSPC, "more than %u devices", MAX_VIRTIO);
 	}
-	ret = virtio_pci_create(device, machine->pci, machine->mmio, irqchip_msi(machine->irqchip), machine->host.loop, devfn,
-				&machine->virtio[machine->virtio_count], err);
+	ret = virtio_pci_create(device, machine->pci, machine->mmio, irqchip_msi(machine->irqchip), machine->host.loop,
+				devfn, &machine->virtio[machine->virtio_count], err);
 	if (ret < 0) {
 		device->ops->destroy(device);
 		return ret;
@@ -181,7 +182,7 @@ static int plug(struct machine *machine, struct virtio_device *device, struct er
 	return 0;
 }
 
-static int create_disk(struct machine *machine, const struct disk_config *disk, struct err *err)
+static int machine_create_disk(struct machine *machine, const struct disk_config *disk, struct err *err)
 {
 	const struct virtio_blk_options options = {
 		.id = disk->id,
@@ -195,10 +196,10 @@ static int create_disk(struct machine *machine, const struct disk_config *disk, 
 	struct virtio_device *device;
 	int ret = virtio_blk_create(&options, machine->memory, machine->host.log, &device, err);
 
-	return ret < 0 ? ret : plug(machine, device, err);
+	return ret < 0 ? ret : machine_plug(machine, device, err);
 }
 
-static int create_net(struct machine *machine, const struct net_config *net, struct err *err)
+static int machine_create_net(struct machine *machine, const struct net_config *net, struct err *err)
 {
 	struct virtio_net_options options = {
 		.id = net->id,
@@ -216,10 +217,10 @@ static int create_net(struct machine *machine, const struct net_config *net, str
 
 	memcpy(options.mac, net->mac, sizeof(options.mac));
 	ret = virtio_net_create(&options, machine->memory, machine->host.log, &device, err);
-	return ret < 0 ? ret : plug(machine, device, err);
+	return ret < 0 ? ret : machine_plug(machine, device, err);
 }
 
-static int create_vsock(struct machine *machine, struct err *err)
+static int machine_create_vsock(struct machine *machine, struct err *err)
 {
 	const struct virtio_vsock_options options = {
 		.id = "vsock",
@@ -230,10 +231,10 @@ static int create_vsock(struct machine *machine, struct err *err)
 	struct virtio_device *device;
 	int ret = virtio_vsock_create(&options, machine->memory, machine->host.loop, machine->host.log, &device, err);
 
-	return ret < 0 ? ret : plug(machine, device, err);
+	return ret < 0 ? ret : machine_plug(machine, device, err);
 }
 
-static int create_console(struct machine *machine, struct err *err)
+static int machine_create_console(struct machine *machine, struct err *err)
 {
 	bool reads = machine->host.console_in >= 0;
 	_cleanup_(fd_close) int in_fd = reads ? fcntl(machine->host.console_in, F_DUPFD_CLOEXEC, 3) : -1;
@@ -245,63 +246,64 @@ static int create_console(struct machine *machine, struct err *err)
 		return err_sys(err, -errno, "--console");
 	ret = virtio_console_create("console", &in_fd, &out_fd, machine->memory, machine->host.loop, machine->host.log,
 				    &device, err);
-	return ret < 0 ? ret : plug(machine, device, err);
+	return ret < 0 ? ret : machine_plug(machine, device, err);
 }
 
-static int create_rng(struct machine *machine, struct err *err)
+static int machine_create_rng(struct machine *machine, struct err *err)
 {
 	struct virtio_device *device;
 	int ret = virtio_rng_create("rng", machine->memory, machine->host.loop, machine->host.log, &device, err);
 
-	return ret < 0 ? ret : plug(machine, device, err);
+	return ret < 0 ? ret : machine_plug(machine, device, err);
 }
 
-static int create_balloon(struct machine *machine, struct err *err)
+static int machine_create_balloon(struct machine *machine, struct err *err)
 {
 	struct virtio_device *device;
-	int ret = virtio_balloon_create("balloon", machine->memory, machine->host.loop, machine->host.log, &device, err);
+	int ret = virtio_balloon_create("balloon", machine->memory, machine->host.loop, machine->host.log, &device,
+					err);
 
 	if (ret == 0)
-		ret = plug(machine, device, err);
+		ret = machine_plug(machine, device, err);
 	if (ret == 0)
 		machine->balloon = device;
 	return ret;
 }
 
-static int create_virtio(struct machine *machine, struct err *err)
+static int machine_create_virtio(struct machine *machine, struct err *err)
 {
 	const struct machine_config *config = machine->config;
 	int ret = 0;
 
 	for (size_t i = 0; i < config->disk_count && ret == 0; i++)
-		ret = create_disk(machine, &config->disks[i], err);
+		ret = machine_create_disk(machine, &config->disks[i], err);
 	for (size_t i = 0; i < config->net_count && ret == 0; i++)
-		ret = create_net(machine, &config->nets[i], err);
+		ret = machine_create_net(machine, &config->nets[i], err);
 	if (ret == 0 && config->vsock.cid)
-		ret = create_vsock(machine, err);
+		ret = machine_create_vsock(machine, err);
 	if (ret == 0 && machine->host.console_out >= 0)
-		ret = create_console(machine, err);
+		ret = machine_create_console(machine, err);
 	if (ret == 0)
-		ret = create_rng(machine, err);
+		ret = machine_create_rng(machine, err);
 	if (ret == 0 && config->balloon)
-		ret = create_balloon(machine, err);
+		ret = machine_create_balloon(machine, err);
 	return ret;
 }
 
 /* The PCI devices that can come and go: the highest ones, as many as there are host devices and eight more. Each costs
  * the guest an object and a line at boot. */
-static uint32_t hotplug_slots(const struct machine_config *config)
+static uint32_t machine_hotplug_slots(const struct machine_config *config)
 {
 	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
 }
 
 /* After the balloon, which asks before it gives back what a device may be writing to. */
-static int create_host_devices(struct machine *machine, struct err *err)
+static int machine_create_host_devices(struct machine *machine, struct err *err)
 {
 	const struct host_devices_machine around = {
 		.kvm = &machine->kvm, .memory = machine->memory, .dirty = &machine->dirty, .pci = machine->pci,
-		.slots = machine->hotplug, .incoming = machine->host.incoming, .msi = irqchip_msi(machine->irqchip), .power = machine->power,
-		.vcpus = &machine->vcpus, .loop = machine->host.loop, .log = machine->host.log,
+		.slots = machine->hotplug, .incoming = machine->host.incoming, .msi = irqchip_msi(machine->irqchip),
+		.power = machine->power, .vcpus = &machine->vcpus, .loop = machine->host.loop, .log = machine->host.log,
 		.gone = machine->host.device_gone, .opaque = machine->host.opaque,
 	};
 	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);
@@ -315,7 +317,7 @@ static int create_host_devices(struct machine *machine, struct err *err)
 
 /* The line for a guest whose user gave none: what there is to talk through, and what spares it useless work (the
  * self-tests of its cryptography are 40 to 70 % of what Debian's kernels compute until /init). */
-static void default_cmdline(const struct machine *machine, char *line, size_t size)
+static void machine_default_cmdline(const struct machine *machine, char *line, size_t size)
 {
 	const struct machine_config *config = machine->config;
 	const char *console = config->serial.kind == PORT_NONE && machine->host.console_out >= 0 ? "hvc0" : "ttyS0";
@@ -324,22 +326,22 @@ static void default_cmdline(const struct machine *machine, char *line, size_t si
 		 !config->initrd && config->disk_count ? " root=/dev/vda rw" : "");
 }
 
-static bool map_file(void *ram, const struct boot_mapping *mapping)
+static bool machine_map_file(void *ram, const struct boot_mapping *mapping)
 {
 	return ram_map_file(ram, mapping);
 }
 
 /* All of memory is there before the guest starts. A file mapped over it would be copied then, page by page, and no huge page would
  * ever lie there. */
-static bool is_populated(const struct machine_config *config)
+static bool machine_is_populated(const struct machine_config *config)
 {
 	return config->vfio_count || config->memory.prefault;
 }
 
-static int load_guest(struct machine *machine, struct err *err)
+static int machine_load_guest(struct machine *machine, struct err *err)
 {
 	const struct machine_config *config = machine->config;
-	const struct pci_windows windows = windows_of(machine);
+	const struct pci_windows windows = machine_windows_of(machine);
 	uint32_t apic_ids[MACHINE_MAX_CPUS];
 	struct acpi_config acpi = {
 		.cpus = config->cpus,
@@ -354,7 +356,7 @@ static int load_guest(struct machine *machine, struct err *err)
 		.rsdp = LAYOUT_ACPI,
 		.initrd = config->initrd,
 		.cmdline = config->cmdline,
-		.map = is_populated(config) ? NULL : map_file,
+		.map = machine_is_populated(config) ? NULL : machine_map_file,
 		.opaque = machine->ram,
 	};
 	char line[256];
@@ -365,7 +367,7 @@ static int load_guest(struct machine *machine, struct err *err)
 	for (unsigned int i = 0; i < config->cpus; i++)
 		apic_ids[i] = guest_cpu_apic_id(machine->guest_cpu, i);
 	if (!boot.cmdline) {
-		default_cmdline(machine, line, sizeof(line));
+		machine_default_cmdline(machine, line, sizeof(line));
 		boot.cmdline = line;
 	}
 	/* Once a file is mapped over the first 2 MiB, no huge page is looked for and zeroed to hold these few tables. */
@@ -373,7 +375,7 @@ static int load_guest(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : acpi_build(&acpi, machine->memory, err);
 }
 
-static int create_vcpus(struct machine *machine, struct err *err)
+static int machine_create_vcpus(struct machine *machine, struct err *err)
 {
 	const struct vcpu_config config = {
 		.kvm = &machine->kvm,
@@ -381,7 +383,7 @@ static int create_vcpus(struct machine *machine, struct err *err)
 		.mmio = machine->mmio,
 		.pio = machine->pio,
 		.log = machine->host.log,
-		.event = on_vcpu,
+		.event = machine_on_vcpu,
 		.opaque = machine,
 		.tsc_khz = machine->host.incoming ? machine->host.incoming->tsc_khz : 0,
 	};
@@ -391,13 +393,13 @@ static int create_vcpus(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
 }
 
-static int check_cpus(const struct machine *machine, struct err *err)
+static int machine_check_cpus(const struct machine *machine, struct err *err)
 {
 	int most = kvm_check(&machine->kvm, KVM_CAP_MAX_VCPUS);
 
 	if (most && machine->config->cpus > (unsigned int)most)
-		return err_set(err, -EINVAL, "--cpus %u: this host's KVM gives a machine at most %d", machine->config->cpus,
-			       most);
+		return err_set(err, -EINVAL, "--cpus %u: this host's KVM gives a machine at most %d",
+			       machine->config->cpus, most);
 	return 0;
 }
 
@@ -405,13 +407,13 @@ static int check_cpus(const struct machine *machine, struct err *err)
 
 typedef int part_fn(struct machine *machine, struct err *err);
 
-static int open_kvm(struct machine *machine, struct err *err)
+static int machine_open_kvm(struct machine *machine, struct err *err)
 {
 	return kvm_open(&machine->kvm, err);
 }
 
 /* A guest also comes from a host that has rings to one that has none. */
-static int enable_rings(struct machine *machine, struct err *err)
+static int machine_enable_rings(struct machine *machine, struct err *err)
 {
 	struct err why;
 	int ret = kvm_ring_enable(&machine->kvm, &why);
@@ -423,16 +425,16 @@ static int enable_rings(struct machine *machine, struct err *err)
 	return 0;
 }
 
-static int create_vm(struct machine *machine, struct err *err)
+static int machine_create_vm(struct machine *machine, struct err *err)
 {
 	int ret = kvm_create_vm(&machine->kvm, err);
 
 	if (ret == 0 && machine->config->dirty_tracking == DIRTY_TRACKING_RING)
-		ret = enable_rings(machine, err);
-	return ret < 0 ? ret : check_cpus(machine, err);
+		ret = machine_enable_rings(machine, err);
+	return ret < 0 ? ret : machine_check_cpus(machine, err);
 }
 
-static int create_irqchip(struct machine *machine, struct err *err)
+static int machine_create_irqchip(struct machine *machine, struct err *err)
 {
 	return irqchip_create(&machine->kvm, &machine->irqchip, err);
 }
@@ -448,22 +450,22 @@ struct cpu_job {
 	int code;
 };
 
-static void *make_guest_cpu(void *opaque)
+static void *machine_make_guest_cpu(void *opaque)
 {
 	struct cpu_job *job = opaque;
 	struct machine *machine = job->machine;
 	const struct machine_config *config = machine->config;
 
 	if (machine->host.incoming)
-		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu, &machine->guest_cpu,
-					    &job->err);
+		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu,
+					    &machine->guest_cpu, &job->err);
 	else
 		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
 					     &machine->guest_cpu, &job->err);
 	return NULL;
 }
 
-static int begin_guest_cpu(struct machine *machine, struct err *err)
+static int machine_begin_guest_cpu(struct machine *machine, struct err *err)
 {
 	struct cpu_job *job = calloc(1, sizeof(*job));
 	int ret;
@@ -471,7 +473,7 @@ static int begin_guest_cpu(struct machine *machine, struct err *err)
 	if (!job)
 		return err_sys(err, -ENOMEM, "CPU model");
 	job->machine = machine;
-	ret = thread_start(&job->thread, make_guest_cpu, job, "cpu model");
+	ret = thread_start(&job->thread, machine_make_guest_cpu, job, "cpu model");
 	if (ret < 0) {
 		free(job);
 		return err_sys(err, ret, "CPU model");
@@ -480,7 +482,7 @@ static int begin_guest_cpu(struct machine *machine, struct err *err)
 	return 0;
 }
 
-static int finish_guest_cpu(struct machine *machine, struct err *err)
+static int machine_finish_guest_cpu(struct machine *machine, struct err *err)
 {
 	_cleanup_(free_ptr) struct cpu_job *job = take_ptr(machine->cpu_job);
 
@@ -493,7 +495,7 @@ static int finish_guest_cpu(struct machine *machine, struct err *err)
 }
 
 /* A guest that comes runs its kernel already, and wants the file for a reboot alone. */
-static int open_image(struct machine *machine, struct err *err)
+static int machine_open_image(struct machine *machine, struct err *err)
 {
 	struct err why;
 
@@ -504,13 +506,13 @@ static int open_image(struct machine *machine, struct err *err)
 	return 0;
 }
 
-static int attach_buses(struct machine *machine, struct err *err)
+static int machine_attach_buses(struct machine *machine, struct err *err)
 {
 	return kvm_attach_buses(&machine->kvm, machine->mmio, machine->pio, err);
 }
 
 /* What a guest that comes will need has its threads before it stands still for it. */
-static int await_state(struct machine *machine, struct err *err)
+static int machine_await_state(struct machine *machine, struct err *err)
 {
 	if (!machine->host.incoming)
 		return 0;
@@ -520,8 +522,10 @@ static int await_state(struct machine *machine, struct err *err)
 
 /* The guest is loaded before a host device may have pinned its RAM: loading maps files over it. */
 static part_fn *const parts[] = {
-	open_image, open_kvm, begin_guest_cpu, create_vm, create_memory, create_irqchip, create_platform, finish_guest_cpu, create_pci,
-	create_virtio, load_guest, create_host_devices, attach_buses, create_vcpus, await_state,
+	machine_open_image, machine_open_kvm, machine_begin_guest_cpu, machine_create_vm, machine_create_memory,
+	machine_create_irqchip, machine_create_platform, machine_finish_guest_cpu, machine_create_pci,
+	machine_create_virtio, machine_load_guest, machine_create_host_devices, machine_attach_buses,
+	machine_create_vcpus, machine_await_state,
 };
 
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
@@ -533,7 +537,7 @@ int machine_create(const struct machine_config *config, const struct machine_hos
 		return err_sys(err, -ENOMEM, "machine");
 	machine->config = config;
 	machine->host = *host;
-	machine->hotplug = host->incoming ? host->incoming->hotplug : hotplug_slots(config);
+	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_hotplug_slots(config);
 	machine->kvm.fd = machine->kvm.vm_fd = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		int code = parts[i](machine, err);
@@ -552,7 +556,7 @@ void machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
-	finish_guest_cpu(machine, NULL);
+	machine_finish_guest_cpu(machine, NULL);
 	clock_destroy(machine->clock);
 	vcpu_set_destroy(take_ptr(machine->vcpus));
 	dirty_set_stop(&machine->dirty);

@@ -19,7 +19,7 @@ const char *machine_info_kind(const struct virtio_device *device)
 	return device->type < ARRAY_SIZE(kinds) && kinds[device->type] ? kinds[device->type] : "virtio";
 }
 
-static int add_device(const struct machine *machine, size_t index, json_t *devices)
+static int machine_info_add_device(const struct machine *machine, size_t index, json_t *devices)
 {
 	uint8_t devfn;
 	struct virtio_device *device = machine_virtio(machine, index, &devfn);
@@ -30,7 +30,7 @@ static int add_device(const struct machine *machine, size_t index, json_t *devic
 							"slot", slot, "active", device->active));
 }
 
-static int add_host_device(const struct host_devices *all, size_t index, json_t *devices)
+static int machine_info_add_host_device(const struct host_devices *all, size_t index, json_t *devices)
 {
 	const struct vfio_device *device;
 	struct vfio_pci_info v;
@@ -54,29 +54,29 @@ static int add_host_device(const struct host_devices *all, size_t index, json_t 
 }
 
 /* What the guest has not told is left out. */
-static int set_bytes(json_t *object, const char *key, uint64_t value)
+static int machine_info_set_bytes(json_t *object, const char *key, uint64_t value)
 {
 	return value == UINT64_MAX ? 0 : json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
-static int add_balloon(struct virtio_device *balloon, json_t *info)
+static int machine_info_add_balloon(struct virtio_device *balloon, json_t *info)
 {
 	json_t *object = json_object();
 	struct virtio_balloon_stats stats;
 	int ret = json_object_set_new(info, "balloon", object);
 
 	virtio_balloon_get_stats(balloon, &stats);
-	ret |= set_bytes(object, "actual", stats.actual);
-	ret |= set_bytes(object, "target", stats.target);
-	ret |= set_bytes(object, "reported", stats.reported);
-	ret |= set_bytes(object, "free", stats.free);
-	ret |= set_bytes(object, "total", stats.total);
-	ret |= set_bytes(object, "available", stats.available);
-	ret |= set_bytes(object, "caches", stats.caches);
-	ret |= set_bytes(object, "major_faults", stats.major_faults);
-	ret |= set_bytes(object, "minor_faults", stats.minor_faults);
-	ret |= set_bytes(object, "swap_in", stats.swap_in);
-	ret |= set_bytes(object, "swap_out", stats.swap_out);
+	ret |= machine_info_set_bytes(object, "actual", stats.actual);
+	ret |= machine_info_set_bytes(object, "target", stats.target);
+	ret |= machine_info_set_bytes(object, "reported", stats.reported);
+	ret |= machine_info_set_bytes(object, "free", stats.free);
+	ret |= machine_info_set_bytes(object, "total", stats.total);
+	ret |= machine_info_set_bytes(object, "available", stats.available);
+	ret |= machine_info_set_bytes(object, "caches", stats.caches);
+	ret |= machine_info_set_bytes(object, "major_faults", stats.major_faults);
+	ret |= machine_info_set_bytes(object, "minor_faults", stats.minor_faults);
+	ret |= machine_info_set_bytes(object, "swap_in", stats.swap_in);
+	ret |= machine_info_set_bytes(object, "swap_out", stats.swap_out);
 	return ret;
 }
 
@@ -88,10 +88,10 @@ int machine_info(struct machine *machine, json_t *info, struct err *err)
 
 	ret |= json_object_set_new(info, "devices", devices);
 	for (size_t i = 0; i < machine_virtio_count(machine) && ret == 0; i++)
-		ret = add_device(machine, i, devices);
+		ret = machine_info_add_device(machine, i, devices);
 	for (size_t i = 0; i < host_devices_count(host) && ret == 0; i++)
-		ret = add_host_device(host, i, devices);
+		ret = machine_info_add_host_device(host, i, devices);
 	if (ret == 0 && machine_balloon(machine))
-		ret = add_balloon(machine_balloon(machine), info);
+		ret = machine_info_add_balloon(machine_balloon(machine), info);
 	return ret ? err_sys(err, -ENOMEM, "info") : 0;
 }

@@ -11,7 +11,7 @@ void machine_hold(struct machine *machine)
 	machine->paused = true;
 }
 
-static void let_go(struct machine *machine)
+static void machine_life_let_go(struct machine *machine)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
 		virtio_pci_resume(machine->virtio[i]);
@@ -21,14 +21,14 @@ static void let_go(struct machine *machine)
 }
 
 /* An interrupt that was on its way on the other host comes once more rather than not at all. */
-static void kick_host_devices(struct machine *machine)
+static void machine_life_kick_host_devices(struct machine *machine)
 {
 	for (size_t i = 0; i < host_devices_count(machine->host_devices); i++)
 		vfio_pci_kick(host_devices_pci(machine->host_devices, i));
 }
 
 /* Its connections lead to the other host, and there is nobody any more. */
-static void reset_vsock(struct machine *machine)
+static void machine_life_reset_vsock(struct machine *machine)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
 		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_VSOCK)
@@ -48,8 +48,8 @@ int machine_start(struct machine *machine, struct err *err)
 
 void machine_start_paused(struct machine *machine)
 {
-	kick_host_devices(machine);
-	reset_vsock(machine);
+	machine_life_kick_host_devices(machine);
+	machine_life_reset_vsock(machine);
 	machine->started = true;
 	machine->loaded = false;
 }
@@ -78,7 +78,7 @@ void machine_resume(struct machine *machine)
 {
 	if (!machine->paused || !machine->started)
 		return;
-	let_go(machine);
+	machine_life_let_go(machine);
 	vcpu_set_resume(machine->vcpus);
 }
 
@@ -94,7 +94,7 @@ void machine_serial_fds(struct machine *machine, int in_fd, int out_fd)
 
 /* ---- disks: whoever runs the guest has their locks ---- */
 
-static void unlock_disks(struct machine *machine, size_t count)
+static void machine_life_unlock_disks(struct machine *machine, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
@@ -103,7 +103,7 @@ static void unlock_disks(struct machine *machine, size_t count)
 
 void machine_unlock_disks(struct machine *machine)
 {
-	unlock_disks(machine, machine->virtio_count);
+	machine_life_unlock_disks(machine, machine->virtio_count);
 }
 
 int machine_lock_disks(struct machine *machine, struct err *err)
@@ -113,7 +113,7 @@ int machine_lock_disks(struct machine *machine, struct err *err)
 		int ret = device->type == VIRTIO_ID_BLOCK ? virtio_blk_lock(device, err) : 0;
 
 		if (ret < 0) {
-			unlock_disks(machine, i);
+			machine_life_unlock_disks(machine, i);
 			return ret;
 		}
 	}

@@ -28,7 +28,7 @@
 
 /* ---- writing ---- */
 
-static uint32_t disk_block_size(struct virtio_device *device)
+static uint32_t machine_offer_disk_block_size(struct virtio_device *device)
 {
 	uint8_t size[4];
 
@@ -36,7 +36,7 @@ static uint32_t disk_block_size(struct virtio_device *device)
 	return get_le32(size);
 }
 
-static uint64_t disk_size(struct virtio_device *device)
+static uint64_t machine_offer_disk_size(struct virtio_device *device)
 {
 	uint8_t capacity[8] = {0};
 
@@ -46,7 +46,8 @@ static uint64_t disk_size(struct virtio_device *device)
 	return get_le64(capacity) * 512;
 }
 
-static int add_virtio(const struct machine *machine, size_t index, enum migration_copy copy, json_t *devices)
+static int machine_offer_add_virtio(const struct machine *machine, size_t index, enum migration_copy copy,
+				    json_t *devices)
 {
 	uint8_t devfn;
 	struct virtio_device *device = machine_virtio(machine, index, &devfn);
@@ -55,16 +56,16 @@ static int add_virtio(const struct machine *machine, size_t index, enum migratio
 	pthread_mutex_lock(&device->lock);
 	object = json_pack("{s:s, s:s, s:i, s:I, s:I}", "id", device->id, "kind", machine_info_kind(device), "slot",
 			   devfn >> 3, "features", (json_int_t)(device->active ? device->features : 0), "size",
-			   (json_int_t)disk_size(device));
+			   (json_int_t)machine_offer_disk_size(device));
 	pthread_mutex_unlock(&device->lock);
 	if (disk_copies_wanted(device, copy)) {
 		json_object_set_new(object, "copy", json_integer((json_int_t)disk_copies_allocated(device)));
-		json_object_set_new(object, "block_size", json_integer(disk_block_size(device)));
+		json_object_set_new(object, "block_size", json_integer(machine_offer_disk_block_size(device)));
 	}
 	return json_array_append_new(devices, object);
 }
 
-static int add_host_device(const struct machine *machine, size_t index, json_t *devices, struct err *err)
+static int machine_offer_add_host_device(const struct machine *machine, size_t index, json_t *devices, struct err *err)
 {
 	struct vfio_migration_identity id;
 	struct vfio_pci_info info;
@@ -76,25 +77,28 @@ static int add_host_device(const struct machine *machine, size_t index, json_t *
 	if (ret < 0)
 		return err_prefix(err, ret, "vfio %s", info.id);
 	identity = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "vendor", id.vendor, "device", id.device,
-			     "subsystem_vendor", id.subsystem_vendor, "subsystem", id.subsystem, "class", (int)id.class_code,
+			     "subsystem_vendor", id.subsystem_vendor, "subsystem", id.subsystem, "class",
+			     (int)id.class_code,
 			     "revision", id.revision, "flags", (json_int_t)id.flags, "iommu", (json_int_t)id.iommu);
 	return json_array_append_new(devices, json_pack("{s:s, s:s, s:i, s:i, s:i, s:o}", "id", info.id, "kind", "vfio",
-							"slot", info.devfn >> 3, "features", 0, "size", 0, "identity", identity));
+							"slot", info.devfn >> 3, "features", 0, "size", 0, "identity",
+							identity));
 }
 
-static int write_devices(struct machine *machine, enum migration_copy copy, json_t *devices, struct err *err)
+static int machine_offer_write_devices(struct machine *machine, enum migration_copy copy, json_t *devices,
+				       struct err *err)
 {
 	int ret = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++)
-		ret = add_virtio(machine, i, copy, devices);
+		ret = machine_offer_add_virtio(machine, i, copy, devices);
 	for (size_t i = 0; i < host_devices_count(machine->host_devices) && ret == 0; i++)
-		ret = add_host_device(machine, i, devices, err);
+		ret = machine_offer_add_host_device(machine, i, devices, err);
 	/* jansson says no more than -1. */
 	return ret == -1 ? err_sys(err, -ENOMEM, "devices") : ret;
 }
 
-static json_t *write_memory(const struct machine *machine)
+static json_t *machine_offer_write_memory(const struct machine *machine)
 {
 	size_t count;
 	const struct guest_region *regions = guest_memory_regions(machine->memory, &count);
@@ -109,7 +113,7 @@ static json_t *write_memory(const struct machine *machine)
 int machine_offer(struct machine *machine, enum migration_copy copy, char **ret, struct err *err)
 {
 	json_t *root, *config = NULL, *cpu = NULL, *devices = json_array();
-	int code = write_devices(machine, copy, devices, err);
+	int code = machine_offer_write_devices(machine, copy, devices, err);
 
 	code = code ?: config_json_write(&machine_options, machine->config, &config, err);
 	code = code ?: guest_cpu_write(machine->guest_cpu, &cpu, err);
@@ -119,8 +123,9 @@ int machine_offer(struct machine *machine, enum migration_copy copy, char **ret,
 		return code;
 	}
 	root = json_pack("{s:i, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:o, s:b}", "version", OFFER_VERSION, "program",
-			 "mvmm " MVMM_VERSION, "config", config, "memory", write_memory(machine), "used",
-			 (json_int_t)memory_used(""), "cpu", cpu, "tsc_khz", (json_int_t)vcpu_set_tsc_khz(machine->vcpus),
+			 "mvmm " MVMM_VERSION, "config", config, "memory", machine_offer_write_memory(machine), "used",
+			 (json_int_t)memory_used(""), "cpu", cpu, "tsc_khz",
+			 (json_int_t)vcpu_set_tsc_khz(machine->vcpus),
 			 "hotplug", (json_int_t)machine->hotplug, "devices", devices, "paused", machine->paused);
 	*ret = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
@@ -129,7 +134,7 @@ int machine_offer(struct machine *machine, enum migration_copy copy, char **ret,
 
 /* ---- reading ---- */
 
-static int get_uint(const json_t *object, const char *key, uint64_t max, uint64_t *ret, struct err *err)
+static int machine_offer_get_uint(const json_t *object, const char *key, uint64_t max, uint64_t *ret, struct err *err)
 {
 	const json_t *value = json_object_get(object, key);
 
@@ -139,7 +144,7 @@ static int get_uint(const json_t *object, const char *key, uint64_t max, uint64_
 	return 0;
 }
 
-static int get_text(const json_t *object, const char *key, char *buf, size_t size, struct err *err)
+static int machine_offer_get_text(const json_t *object, const char *key, char *buf, size_t size, struct err *err)
 {
 	const json_t *value = json_object_get(object, key);
 	size_t len = json_string_length(value);
@@ -150,7 +155,7 @@ static int get_text(const json_t *object, const char *key, char *buf, size_t siz
 	return 0;
 }
 
-static int read_regions(struct machine_offer *offer, struct err *err)
+static int machine_offer_read_regions(struct machine_offer *offer, struct err *err)
 {
 	const json_t *array = json_object_get(offer->root, "memory");
 	size_t count = json_array_size(array);
@@ -161,32 +166,32 @@ static int read_regions(struct machine_offer *offer, struct err *err)
 	for (size_t i = 0; i < count && code == 0; i++) {
 		const json_t *region = json_array_get(array, i);
 
-		code = get_uint(region, "gpa", INT64_MAX, &offer->regions[i].gpa, err);
+		code = machine_offer_get_uint(region, "gpa", INT64_MAX, &offer->regions[i].gpa, err);
 		if (code == 0)
-			code = get_uint(region, "size", INT64_MAX, &offer->regions[i].size, err);
+			code = machine_offer_get_uint(region, "size", INT64_MAX, &offer->regions[i].size, err);
 	}
 	offer->region_count = count;
 	return code;
 }
 
-static int read_device(const json_t *object, struct machine_offer *offer, struct err *err)
+static int machine_offer_read_device(const json_t *object, struct machine_offer *offer, struct err *err)
 {
 	struct offered_device device = {.identity = json_object_get(object, "identity")};
 	uint64_t slot;
-	int code = get_text(object, "id", device.id, sizeof(device.id), err);
+	int code = machine_offer_get_text(object, "id", device.id, sizeof(device.id), err);
 
 	code = code ?: machine_name_check(device.id, err) ? -EBADMSG : 0;
-	code = code ?: get_text(object, "kind", device.kind, sizeof(device.kind), err);
-	code = code ?: get_uint(object, "slot", PCI_DEVICES - 1, &slot, err);
-	code = code ?: get_uint(object, "features", INT64_MAX, &device.features, err);
-	code = code ?: get_uint(object, "size", INT64_MAX, &device.size, err);
+	code = code ?: machine_offer_get_text(object, "kind", device.kind, sizeof(device.kind), err);
+	code = code ?: machine_offer_get_uint(object, "slot", PCI_DEVICES - 1, &slot, err);
+	code = code ?: machine_offer_get_uint(object, "features", INT64_MAX, &device.features, err);
+	code = code ?: machine_offer_get_uint(object, "size", INT64_MAX, &device.size, err);
 	if (code)
 		return code;
 	device.devfn = PCI_DEVFN(slot, 0);
 	device.copied = json_object_get(object, "copy");
-	if (device.copied && (get_uint(object, "copy", INT64_MAX, &device.allocated, err) ||
-			      get_uint(object, "block_size", UINT32_MAX, &device.block_size, err) || !device.size ||
-			      device.size % 512 || strcmp(device.kind, "disk") != 0))
+	if (device.copied && (machine_offer_get_uint(object, "copy", INT64_MAX, &device.allocated, err) ||
+			      machine_offer_get_uint(object, "block_size", UINT32_MAX, &device.block_size, err) ||
+			      !device.size || device.size % 512 || strcmp(device.kind, "disk") != 0))
 		return err_set(err, -EBADMSG, "%s: nothing that can be copied", device.id);
 	for (size_t i = 0; i < offer->device_count; i++)
 		if (offer->devices[i].devfn == device.devfn || strcmp(offer->devices[i].id, device.id) == 0)
@@ -195,7 +200,7 @@ static int read_device(const json_t *object, struct machine_offer *offer, struct
 	return 0;
 }
 
-static int read_devices(struct machine_offer *offer, struct err *err)
+static int machine_offer_read_devices(struct machine_offer *offer, struct err *err)
 {
 	const json_t *array = json_object_get(offer->root, "devices");
 	int code = 0;
@@ -203,26 +208,26 @@ static int read_devices(struct machine_offer *offer, struct err *err)
 	if (!json_is_array(array) || json_array_size(array) > PCI_DEVICES)
 		return err_set(err, -EBADMSG, "devices are missing or more than %u", PCI_DEVICES);
 	for (size_t i = 0; i < json_array_size(array) && code == 0; i++) {
-		code = read_device(json_array_get(array, i), offer, err);
+		code = machine_offer_read_device(json_array_get(array, i), offer, err);
 		if (code)
 			err_prefix(err, code, "devices[%zu]", i);
 	}
 	return code;
 }
 
-static int read_offer(struct machine_offer *offer, struct err *err)
+static int machine_offer_read_offer(struct machine_offer *offer, struct err *err)
 {
 	uint64_t version, tsc_khz, hotplug;
-	int code = get_uint(offer->root, "version", INT64_MAX, &version, err);
+	int code = machine_offer_get_uint(offer->root, "version", INT64_MAX, &version, err);
 
 	if (code == 0 && version != OFFER_VERSION)
 		return err_set(err, -ENOTSUP, "version %" PRIu64 ", this program knows %u", version, OFFER_VERSION);
-	code = code ?: get_uint(offer->root, "tsc_khz", INT32_MAX, &tsc_khz, err);
-	code = code ?: get_uint(offer->root, "hotplug", UINT32_MAX, &hotplug, err);
-	code = code ?: read_regions(offer, err);
+	code = code ?: machine_offer_get_uint(offer->root, "tsc_khz", INT32_MAX, &tsc_khz, err);
+	code = code ?: machine_offer_get_uint(offer->root, "hotplug", UINT32_MAX, &hotplug, err);
+	code = code ?: machine_offer_read_regions(offer, err);
 	if (code == 0 && json_object_get(offer->root, "used"))
-		code = get_uint(offer->root, "used", INT64_MAX, &offer->used, err);
-	code = code ?: read_devices(offer, err);
+		code = machine_offer_get_uint(offer->root, "used", INT64_MAX, &offer->used, err);
+	code = code ?: machine_offer_read_devices(offer, err);
 	if (code)
 		return code;
 	offer->tsc_khz = (unsigned int)tsc_khz;
@@ -247,7 +252,7 @@ int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret
 	if (!offer)
 		return err_sys(err, -ENOMEM, "offer");
 	offer->root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-	code = offer->root ? read_offer(offer, err) :
+	code = offer->root ? machine_offer_read_offer(offer, err) :
 	       err_set(err, -EBADMSG, "line %d, column %d: %s", error.line, error.column, error.text);
 	if (code) {
 		machine_offer_destroy(offer);
@@ -271,26 +276,26 @@ bool machine_offer_paused(const struct machine_offer *offer)
 }
 
 /* An offer leaves no id open. */
-static int check_id(const char *id, struct err *err)
+static int machine_offer_check_id(const char *id, struct err *err)
 {
 	return id ? machine_name_check(id, err) : err_set(err, -EBADMSG, "a device without an id");
 }
 
-static int check_ids(const struct machine_config *config, struct err *err)
+static int machine_offer_check_ids(const struct machine_config *config, struct err *err)
 {
 	int code = config->name ? machine_name_check(config->name, err) : err_set(err, -EBADMSG, "no name");
 
 	for (size_t i = 0; i < config->disk_count && code == 0; i++)
-		code = check_id(config->disks[i].id, err);
+		code = machine_offer_check_id(config->disks[i].id, err);
 	for (size_t i = 0; i < config->net_count && code == 0; i++)
-		code = check_id(config->nets[i].id, err);
+		code = machine_offer_check_id(config->nets[i].id, err);
 	for (size_t i = 0; i < config->vfio_count && code == 0; i++)
-		code = check_id(config->vfios[i].id, err);
+		code = machine_offer_check_id(config->vfios[i].id, err);
 	return code;
 }
 
 /* Descriptors are this process's own: none that a peer names is used, nor closed with the configuration. */
-static bool drop_descriptors(struct machine_config *config)
+static bool machine_offer_drop_descriptors(struct machine_config *config)
 {
 	bool any = config->iommufd >= 0;
 
@@ -306,15 +311,15 @@ int machine_offer_config(const struct machine_offer *offer, struct machine_confi
 {
 	int code = config_json_read(&machine_options, config, offer->config, err);
 
-	if (drop_descriptors(config) && !code)
+	if (machine_offer_drop_descriptors(config) && !code)
 		code = err_set(err, -EBADMSG, "a descriptor of this host's");
-	code = code ?: check_ids(config, err);
+	code = code ?: machine_offer_check_ids(config, err);
 	return code ? err_prefix(err, code == -EINVAL ? -EBADMSG : code, "the configuration that was offered") : 0;
 }
 
 /* ---- the machine that is made of it ---- */
 
-static const struct offered_device *find_device(const struct machine_offer *offer, const char *id)
+static const struct offered_device *machine_offer_find_device(const struct machine_offer *offer, const char *id)
 {
 	for (size_t i = 0; i < offer->device_count; i++)
 		if (strcmp(offer->devices[i].id, id) == 0)
@@ -324,9 +329,10 @@ static const struct offered_device *find_device(const struct machine_offer *offe
 
 int machine_offer_devfn(const struct machine_offer *offer, const char *id, struct err *err)
 {
-	const struct offered_device *device = find_device(offer, id);
+	const struct offered_device *device = machine_offer_find_device(offer, id);
 
-	return device ? device->devfn : err_set(err, -ENOENT, "%s: the machine that was offered has no such device", id);
+	return device ? device->devfn : err_set(err, -ENOENT, "%s: the machine that was offered has no such device",
+						id);
 }
 
 int machine_offer_check_room(const struct machine_offer *offer, const struct machine_config *config, uint64_t room,
@@ -345,7 +351,7 @@ int machine_offer_check_room(const struct machine_offer *offer, const struct mac
 
 bool machine_offer_copies(const struct machine_offer *offer, const char *id)
 {
-	const struct offered_device *device = find_device(offer, id);
+	const struct offered_device *device = machine_offer_find_device(offer, id);
 
 	return device && device->copied;
 }
@@ -358,11 +364,13 @@ int machine_offer_check_memory(const struct machine_offer *offer, const struct g
 	for (size_t i = 0; i < MAX(count, offer->region_count); i++)
 		if (i >= MIN(count, offer->region_count) || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size != offer->regions[i].size)
-			return err_set(err, -EINVAL, "the guest's memory is laid out in another way than this program would");
+			return err_set(err, -EINVAL,
+				       "the guest's memory is laid out in another way than this program would");
 	return 0;
 }
 
-static int check_features(const struct virtio_device *device, const struct offered_device *offered, struct err *err)
+static int machine_offer_check_features(const struct virtio_device *device, const struct offered_device *offered,
+					struct err *err)
 {
 	uint64_t missing = offered->features & ~device->offered;
 	char text[160];
@@ -371,22 +379,23 @@ static int check_features(const struct virtio_device *device, const struct offer
 	for (unsigned int bit = 0; bit < 64 && used < sizeof(text); bit++)
 		if (missing >> bit & 1)
 			used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u", used ? ", " : "", bit);
-	return missing ? err_set(err, -EINVAL, "%s: the guest uses what this %s does not have here: virtio feature bits %s",
+	return missing ? err_set(err, -EINVAL,
+				 "%s: the guest uses what this %s does not have here: virtio feature bits %s",
 				 device->id, offered->kind, text) : 0;
 }
 
-static int read_identity(const json_t *object, struct vfio_migration_identity *ret, struct err *err)
+static int machine_offer_read_identity(const json_t *object, struct vfio_migration_identity *ret, struct err *err)
 {
 	uint64_t vendor, device, subsystem_vendor, subsystem, class_code, revision, flags, iommu;
-	int code = get_uint(object, "vendor", UINT16_MAX, &vendor, err);
+	int code = machine_offer_get_uint(object, "vendor", UINT16_MAX, &vendor, err);
 
-	code = code ?: get_uint(object, "device", UINT16_MAX, &device, err);
-	code = code ?: get_uint(object, "subsystem_vendor", UINT16_MAX, &subsystem_vendor, err);
-	code = code ?: get_uint(object, "subsystem", UINT16_MAX, &subsystem, err);
-	code = code ?: get_uint(object, "class", 0xffffff, &class_code, err);
-	code = code ?: get_uint(object, "revision", UINT8_MAX, &revision, err);
-	code = code ?: get_uint(object, "flags", UINT32_MAX, &flags, err);
-	code = code ?: get_uint(object, "iommu", UINT32_MAX, &iommu, err);
+	code = code ?: machine_offer_get_uint(object, "device", UINT16_MAX, &device, err);
+	code = code ?: machine_offer_get_uint(object, "subsystem_vendor", UINT16_MAX, &subsystem_vendor, err);
+	code = code ?: machine_offer_get_uint(object, "subsystem", UINT16_MAX, &subsystem, err);
+	code = code ?: machine_offer_get_uint(object, "class", 0xffffff, &class_code, err);
+	code = code ?: machine_offer_get_uint(object, "revision", UINT8_MAX, &revision, err);
+	code = code ?: machine_offer_get_uint(object, "flags", UINT32_MAX, &flags, err);
+	code = code ?: machine_offer_get_uint(object, "iommu", UINT32_MAX, &iommu, err);
 	if (code)
 		return code;
 	*ret = (struct vfio_migration_identity){
@@ -397,24 +406,26 @@ static int read_identity(const json_t *object, struct vfio_migration_identity *r
 	return 0;
 }
 
-static int check_host_device(const struct machine_offer *offer, const struct vfio_pci_info *info, struct err *err)
+static int machine_offer_check_host_device(const struct machine_offer *offer, const struct vfio_pci_info *info,
+					   struct err *err)
 {
-	const struct offered_device *offered = find_device(offer, info->id);
+	const struct offered_device *offered = machine_offer_find_device(offer, info->id);
 	struct vfio_migration_identity there, here;
 	int code;
 
 	if (!offered || strcmp(offered->kind, "vfio") != 0 || offered->devfn != info->devfn)
 		return err_set(err, -EINVAL, "vfio %s: not in the slot that it was offered in", info->id);
-	code = read_identity(offered->identity, &there, err);
+	code = machine_offer_read_identity(offered->identity, &there, err);
 	code = code ?: vfio_migration_identity(info->device, &here, err);
 	code = code ?: vfio_migration_compare(&there, &here, err);
 	return code ? err_prefix(err, code, "vfio %s", info->id) : 0;
 }
 
-static int check_virtio(const struct machine_offer *offer, struct virtio_device *device, uint8_t devfn, struct err *err)
+static int machine_offer_check_virtio(const struct machine_offer *offer, struct virtio_device *device, uint8_t devfn,
+				      struct err *err)
 {
-	const struct offered_device *offered = find_device(offer, device->id);
-	uint64_t size = disk_size(device);
+	const struct offered_device *offered = machine_offer_find_device(offer, device->id);
+	uint64_t size = machine_offer_disk_size(device);
 
 	if (!offered || offered->devfn != devfn)
 		return err_set(err, -EINVAL, "%s: not in the slot that it was offered in", device->id);
@@ -424,10 +435,11 @@ static int check_virtio(const struct machine_offer *offer, struct virtio_device 
 	if (offered->size != size)
 		return err_set(err, -EINVAL, "%s: the disk has %" PRIu64 " bytes where the guest runs, %" PRIu64
 			       " here; is it the same one?", device->id, offered->size, size);
-	if (offered->copied && offered->block_size != disk_block_size(device))
-		return err_set(err, -EINVAL, "%s: the disk has blocks of %" PRIu64 " bytes where the guest runs, %u here", device->id,
-			       offered->block_size, disk_block_size(device));
-	return check_features(device, offered, err);
+	if (offered->copied && offered->block_size != machine_offer_disk_block_size(device))
+		return err_set(err, -EINVAL,
+			       "%s: the disk has blocks of %" PRIu64 " bytes where the guest runs, %u here", device->id,
+			       offered->block_size, machine_offer_disk_block_size(device));
+	return machine_offer_check_features(device, offered, err);
 }
 
 int machine_offer_check(const struct machine_offer *offer, struct machine *machine, struct err *err)
@@ -439,15 +451,16 @@ int machine_offer_check(const struct machine_offer *offer, struct machine *machi
 		uint8_t devfn;
 		struct virtio_device *device = machine_virtio(machine, i, &devfn);
 
-		code = check_virtio(offer, device, devfn, err);
+		code = machine_offer_check_virtio(offer, device, devfn, err);
 	}
 	for (size_t i = 0; i < host_devices_count(machine->host_devices) && code == 0; i++) {
 		struct vfio_pci_info info;
 
 		host_devices_info(machine->host_devices, i, &info);
-		code = check_host_device(offer, &info, err);
+		code = machine_offer_check_host_device(offer, &info, err);
 	}
 	if (code == 0 && count != offer->device_count)
-		code = err_set(err, -EINVAL, "%zu devices were offered, this machine has %zu", offer->device_count, count);
+		code = err_set(err, -EINVAL, "%zu devices were offered, this machine has %zu", offer->device_count,
+			       count);
 	return code;
 }

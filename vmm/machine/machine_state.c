@@ -31,7 +31,7 @@ struct part_list {
 	size_t count;
 };
 
-static struct part *add_part(struct part_list *list, enum part_kind kind, const char *name)
+static struct part *machine_state_add_part(struct part_list *list, enum part_kind kind, const char *name)
 {
 	struct part *part = &list->parts[list->count++];
 
@@ -40,51 +40,54 @@ static struct part *add_part(struct part_list *list, enum part_kind kind, const 
 	return part;
 }
 
-static void add_table(struct part_list *list, const char *name, const struct state_table *table, void *object)
+static void machine_state_add_table(struct part_list *list, const char *name, const struct state_table *table,
+				    void *object)
 {
-	struct part *part = add_part(list, PART_TABLE, name);
+	struct part *part = machine_state_add_part(list, PART_TABLE, name);
 
 	part->table = table;
 	part->object = object;
 }
 
-static void add_numbered(struct part_list *list, enum part_kind kind, const char *name, unsigned int index)
+static void machine_state_add_numbered(struct part_list *list, enum part_kind kind, const char *name,
+				       unsigned int index)
 {
-	add_part(list, kind, name)->index = index;
+	machine_state_add_part(list, kind, name)->index = index;
 }
 
-static void list_parts(struct machine *machine, struct part_list *list)
+static void machine_state_list_parts(struct machine *machine, struct part_list *list)
 {
 	char name[MAX_SECTION_NAME + 1];
 	uint8_t devfn;
 
 	list->count = 0;
-	add_part(list, PART_CLOCK, "clock");
+	machine_state_add_part(list, PART_CLOCK, "clock");
 	for (unsigned int i = 0; i < vcpu_set_count(machine->vcpus); i++) {
 		snprintf(name, sizeof(name), "vcpu%u", i);
-		add_numbered(list, PART_VCPU, name, i);
+		machine_state_add_numbered(list, PART_VCPU, name, i);
 	}
-	add_table(list, "serial", &serial_state, machine->serial);
-	add_table(list, "rtc", &rtc_state, machine->rtc);
-	add_table(list, "power", &power_state, machine->power);
-	add_table(list, "pci", &pci_bus_state, machine->pci);
+	machine_state_add_table(list, "serial", &serial_state, machine->serial);
+	machine_state_add_table(list, "rtc", &rtc_state, machine->rtc);
+	machine_state_add_table(list, "power", &power_state, machine->power);
+	machine_state_add_table(list, "pci", &pci_bus_state, machine->pci);
 	for (unsigned int i = 0; i < machine->virtio_count; i++) {
 		snprintf(name, sizeof(name), "device/%s", machine_virtio(machine, i, &devfn)->id);
-		add_numbered(list, PART_VIRTIO, name, i);
+		machine_state_add_numbered(list, PART_VIRTIO, name, i);
 	}
 	for (unsigned int i = 0; i < host_devices_count(machine->host_devices); i++) {
 		struct vfio_pci_info info;
 
 		host_devices_info(machine->host_devices, i, &info);
 		snprintf(name, sizeof(name), "device/%s", info.id);
-		add_numbered(list, PART_HOST, name, i);
+		machine_state_add_numbered(list, PART_HOST, name, i);
 	}
-	add_table(list, "irqchip", &irqchip_state, &machine->kvm);
+	machine_state_add_table(list, "irqchip", &irqchip_state, &machine->kvm);
 }
 
 /* ---- save ---- */
 
-static int save_part(struct machine *machine, const struct part *part, struct state_buffer *out, struct err *err)
+static int machine_state_save_part(struct machine *machine, const struct part *part, struct state_buffer *out,
+				   struct err *err)
 {
 	switch (part->kind) {
 	case PART_CLOCK:
@@ -101,7 +104,8 @@ static int save_part(struct machine *machine, const struct part *part, struct st
 	return -EINVAL;
 }
 
-static int save_section(struct machine *machine, const struct part *part, struct state_buffer *out, struct err *err)
+static int machine_state_save_section(struct machine *machine, const struct part *part, struct state_buffer *out,
+				      struct err *err)
 {
 	uint8_t name_len = (uint8_t)strlen(part->name), none[4] = {0};
 	size_t body;
@@ -112,7 +116,7 @@ static int save_section(struct machine *machine, const struct part *part, struct
 	if (ret < 0)
 		return err_sys(err, ret, "%s", part->name);
 	body = out->len;
-	ret = save_part(machine, part, out, err);
+	ret = machine_state_save_part(machine, part, out, err);
 	if (ret == 0)
 		put_le32(out->data + body - 4, (uint32_t)(out->len - body));
 	return ret;
@@ -128,9 +132,9 @@ int machine_save(struct machine *machine, struct state_buffer *out, struct err *
 		return err_sys(err, -ENOMEM, "state");
 	if (!machine->paused)
 		return err_set(err, -EBUSY, "the machine is not paused");
-	list_parts(machine, list);
+	machine_state_list_parts(machine, list);
 	for (size_t i = 0; i < list->count && ret == 0; i++)
-		ret = save_section(machine, &list->parts[i], out, err);
+		ret = machine_state_save_section(machine, &list->parts[i], out, err);
 	if (ret < 0)
 		out->len = start;
 	return ret;
@@ -150,7 +154,7 @@ struct section_list {
 	size_t count;
 };
 
-static struct section *find_section(struct section_list *list, const char *name)
+static struct section *machine_state_find_section(struct section_list *list, const char *name)
 {
 	for (size_t i = 0; i < list->count; i++)
 		if (strcmp(list->sections[i].name, name) == 0)
@@ -158,18 +162,18 @@ static struct section *find_section(struct section_list *list, const char *name)
 	return NULL;
 }
 
-static int cut_off(struct err *err)
+static int machine_state_cut_off(struct err *err)
 {
 	return err_set(err, -EBADMSG, "the machine's state is cut off");
 }
 
 /* Takes the next section's name and bounds off the data. */
-static int read_section(const uint8_t **data, size_t *len, struct section *ret, struct err *err)
+static int machine_state_read_section(const uint8_t **data, size_t *len, struct section *ret, struct err *err)
 {
 	size_t name_len = **data, head = 1 + name_len + 4;
 
 	if (!name_len || name_len > MAX_SECTION_NAME || *len < head)
-		return cut_off(err);
+		return machine_state_cut_off(err);
 	memcpy(ret->name, *data + 1, name_len);
 	ret->name[name_len] = 0;
 	for (size_t i = 0; i < name_len; i++)
@@ -179,23 +183,23 @@ static int read_section(const uint8_t **data, size_t *len, struct section *ret, 
 	ret->data = *data + head;
 	ret->taken = false;
 	if (ret->len > *len - head)
-		return cut_off(err);
+		return machine_state_cut_off(err);
 	*data += head + ret->len;
 	*len -= head + ret->len;
 	return 0;
 }
 
-static int read_sections(const uint8_t *data, size_t len, struct section_list *list, struct err *err)
+static int machine_state_read_sections(const uint8_t *data, size_t len, struct section_list *list, struct err *err)
 {
 	list->count = 0;
 	while (len) {
 		struct section *section = &list->sections[list->count];
-		int ret = list->count < MAX_SECTIONS ? read_section(&data, &len, section, err) :
+		int ret = list->count < MAX_SECTIONS ? machine_state_read_section(&data, &len, section, err) :
 			  err_set(err, -EBADMSG, "more than %u sections", MAX_SECTIONS);
 
 		if (ret < 0)
 			return ret;
-		if (find_section(list, section->name))
+		if (machine_state_find_section(list, section->name))
 			return err_set(err, -EBADMSG, "%s: twice in the machine's state", section->name);
 		list->count++;
 	}
@@ -206,19 +210,20 @@ static int read_sections(const uint8_t *data, size_t len, struct section_list *l
  * Of what a second load does not undo nothing is loaded by a trial. It is saved instead, which takes about as long; a part
  * that has nothing to save yet is none the worse for it.
  */
-static void try_part(struct machine *machine, const struct part *part)
+static void machine_state_try_part(struct machine *machine, const struct part *part)
 {
 	struct state_buffer scratch = {0};
 	struct err err;
 
-	save_part(machine, part, &scratch, &err);
+	machine_state_save_part(machine, part, &scratch, &err);
 	state_buffer_free(&scratch);
 }
 
-static int load_part(struct machine *machine, const struct part *part, const struct section *from, bool trial, struct err *err)
+static int machine_state_load_part(struct machine *machine, const struct part *part, const struct section *from,
+				   bool trial, struct err *err)
 {
 	if (trial && part->kind != PART_VCPU) {
-		try_part(machine, part);
+		machine_state_try_part(machine, part);
 		return 0;
 	}
 	switch (part->kind) {
@@ -236,27 +241,28 @@ static int load_part(struct machine *machine, const struct part *part, const str
 	return -EINVAL;
 }
 
-static int load_parts(struct machine *machine, const struct part_list *parts, struct section_list *sections, bool trial,
-		      struct err *err)
+static int machine_state_load_parts(struct machine *machine, const struct part_list *parts,
+				    struct section_list *sections, bool trial, struct err *err)
 {
 	for (size_t i = 0; i < parts->count; i++) {
-		struct section *section = find_section(sections, parts->parts[i].name);
+		struct section *section = machine_state_find_section(sections, parts->parts[i].name);
 		int ret;
 
 		if (!section)
 			return err_set(err, -EBADMSG, "%s is missing in the machine's state", parts->parts[i].name);
 		section->taken = true;
-		ret = load_part(machine, &parts->parts[i], section, trial, err);
+		ret = machine_state_load_part(machine, &parts->parts[i], section, trial, err);
 		if (ret < 0)
 			return ret;
 	}
 	for (size_t i = 0; i < sections->count; i++)
 		if (!sections->sections[i].taken)
-			return err_set(err, -EBADMSG, "the state has %s, this machine does not", sections->sections[i].name);
+			return err_set(err, -EBADMSG, "the state has %s, this machine does not",
+				       sections->sections[i].name);
 	return 0;
 }
 
-static int load(struct machine *machine, const void *data, size_t len, bool trial, struct err *err)
+static int machine_state_load(struct machine *machine, const void *data, size_t len, bool trial, struct err *err)
 {
 	_cleanup_(free_ptr) struct part_list *parts = calloc(1, sizeof(*parts));
 	_cleanup_(free_ptr) struct section_list *sections = calloc(1, sizeof(*sections));
@@ -266,20 +272,20 @@ static int load(struct machine *machine, const void *data, size_t len, bool tria
 		return err_sys(err, -ENOMEM, "state");
 	if (!machine->paused || machine->started)
 		return err_set(err, -EBUSY, "the machine does not wait for its state");
-	ret = read_sections(data, len, sections, err);
+	ret = machine_state_read_sections(data, len, sections, err);
 	if (ret < 0)
 		return ret;
-	list_parts(machine, parts);
+	machine_state_list_parts(machine, parts);
 	if (trial)
-		return load_parts(machine, parts, sections, trial, err);
+		return machine_state_load_parts(machine, parts, sections, trial, err);
 	irqchip_hold(machine->irqchip);
-	ret = load_parts(machine, parts, sections, trial, err);
+	ret = machine_state_load_parts(machine, parts, sections, trial, err);
 	return ret < 0 ? ret : irqchip_release(machine->irqchip, err);
 }
 
 int machine_load(struct machine *machine, const void *data, size_t len, struct err *err)
 {
-	int ret = load(machine, data, len, false, err);
+	int ret = machine_state_load(machine, data, len, false, err);
 
 	machine->loaded = ret == 0;
 	return ret;
@@ -287,7 +293,7 @@ int machine_load(struct machine *machine, const void *data, size_t len, struct e
 
 int machine_try(struct machine *machine, const void *data, size_t len, struct err *err)
 {
-	int ret = load(machine, data, len, true, err);
+	int ret = machine_state_load(machine, data, len, true, err);
 
 	if (ret == 0)
 		vcpu_set_practise(machine->vcpus);

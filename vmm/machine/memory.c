@@ -20,19 +20,19 @@ struct ram {
 	bool mappable;
 };
 
-static uint64_t page_size(enum hugepages hugepages)
+static uint64_t memory_page_size(enum hugepages hugepages)
 {
 	return hugepages == HUGEPAGES_1G ? GIB(1) : hugepages == HUGEPAGES_2M ? MIB(2) : GUEST_PAGE_SIZE;
 }
 
-static int no_memory(const struct memory_config *config, int code, struct err *err)
+static int memory_no_memory(const struct memory_config *config, int code, struct err *err)
 {
 	if (config->hugepages != HUGEPAGES_NONE && (code == -ENOMEM || code == -ENOSPC))
 		return err_set(err, code, "--memory %lluM,hugepages=%s: not enough huge pages are reserved; write their number "
 					  "to /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
 			       (unsigned long long)(config->size >> 20),
 			       config->hugepages == HUGEPAGES_1G ? "1G" : "2M",
-			       (unsigned long long)(page_size(config->hugepages) >> 10));
+			       (unsigned long long)(memory_page_size(config->hugepages) >> 10));
 	if (config->hugepages != HUGEPAGES_NONE && (code == -ENODEV || code == -EINVAL))
 		return err_set(err, code, "--memory %lluM,hugepages=%s: this host has no huge pages of that size; leave hugepages "
 					  "out or write another one",
@@ -41,7 +41,7 @@ static int no_memory(const struct memory_config *config, int code, struct err *e
 }
 
 /* A memfd of the size; huge pages are counted now, so that a lack of them is an error and not a SIGBUS. */
-static int make_memfd(const struct memory_config *config, struct ram *ram, struct err *err)
+static int memory_make_memfd(const struct memory_config *config, struct ram *ram, struct err *err)
 {
 	unsigned int flags = MFD_CLOEXEC;
 
@@ -51,14 +51,14 @@ static int make_memfd(const struct memory_config *config, struct ram *ram, struc
 		flags |= MFD_HUGETLB | MFD_HUGE_1GB;
 	ram->fd = memfd_create("mvmm-ram", flags);
 	if (ram->fd < 0)
-		return no_memory(config, -errno, err);
+		return memory_no_memory(config, -errno, err);
 	if (ftruncate(ram->fd, (off_t)config->size) < 0)
-		return no_memory(config, -errno, err);
+		return memory_no_memory(config, -errno, err);
 	return 0;
 }
 
 /* Reserves address space with the alignment that lets huge pages stand behind it. */
-static int reserve(struct ram *ram, uint64_t align, struct err *err)
+static int memory_reserve(struct ram *ram, uint64_t align, struct err *err)
 {
 	ram->reserved = ram->size + align;
 	ram->reservation = mmap(NULL, ram->reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -70,10 +70,10 @@ static int reserve(struct ram *ram, uint64_t align, struct err *err)
 	return 0;
 }
 
-static int back(const struct memory_config *config, bool shared, struct ram *ram, struct err *err)
+static int memory_back(const struct memory_config *config, bool shared, struct ram *ram, struct err *err)
 {
 	int flags = MAP_FIXED | (shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
-	int ret = shared ? make_memfd(config, ram, err) : 0;
+	int ret = shared ? memory_make_memfd(config, ram, err) : 0;
 
 	if (ret < 0)
 		return ret;
@@ -82,7 +82,7 @@ static int back(const struct memory_config *config, bool shared, struct ram *ram
 	else if (!shared)
 		flags |= MAP_HUGETLB | (config->hugepages == HUGEPAGES_1G ? MAP_HUGE_1GB : MAP_HUGE_2MB);
 	if (mmap(ram->host, ram->size, PROT_READ | PROT_WRITE, flags, ram->fd, 0) == MAP_FAILED)
-		return no_memory(config, -errno, err);
+		return memory_no_memory(config, -errno, err);
 	if (config->hugepages == HUGEPAGES_NONE)
 		madvise(ram->host, ram->size, MADV_HUGEPAGE);
 	madvise(ram->host, ram->size, MADV_DONTDUMP);
@@ -90,7 +90,7 @@ static int back(const struct memory_config *config, bool shared, struct ram *ram
 	return 0;
 }
 
-static int add_regions(struct ram *ram, struct err *err)
+static int memory_add_regions(struct ram *ram, struct err *err)
 {
 	struct guest_region low = {.gpa = 0, .size = ram->low, .host = ram->host, .fd = ram->fd};
 	struct guest_region high = {
@@ -116,14 +116,14 @@ int ram_create(const struct memory_config *config, bool shared, struct guest_mem
 	if (!ram)
 		return err_sys(err, -ENOMEM, "memory");
 	*ram = (struct ram){.size = config->size, .low = MIN(config->size, LAYOUT_HOLE), .fd = -1};
-	code = reserve(ram, MAX(page_size(config->hugepages), MIB(2)), err);
+	code = memory_reserve(ram, MAX(memory_page_size(config->hugepages), MIB(2)), err);
 	if (code == 0)
-		code = back(config, shared, ram, err);
+		code = memory_back(config, shared, ram, err);
 	if (code == 0 && config->prefault)
 		code = prefault(ram->host, ram->size, "--memory prefault=on", log, err);
 	if (code == 0) {
 		ram->memory = memory;
-		code = add_regions(ram, err);
+		code = memory_add_regions(ram, err);
 	}
 	if (code < 0) {
 		ram->memory = NULL;

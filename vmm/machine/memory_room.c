@@ -15,7 +15,7 @@ struct place {
  * The number behind key, at the beginning of a line of a file, times unit; key "": the file has nothing but the number. False
  * where there is none, as in "max".
  */
-static bool number(struct place place, const char *name, const char *key, uint64_t unit, uint64_t *ret)
+static bool memory_room_number(struct place place, const char *name, const char *key, uint64_t unit, uint64_t *ret)
 {
 	char path[PATH_MAX], line[256];
 	bool found = false;
@@ -37,17 +37,17 @@ static bool number(struct place place, const char *name, const char *key, uint64
 	return found;
 }
 
-static uint64_t sum(struct place place, const char *name, const char *const keys[2], uint64_t unit)
+static uint64_t memory_room_sum(struct place place, const char *name, const char *const keys[2], uint64_t unit)
 {
 	uint64_t total = 0, value;
 
 	for (int i = 0; i < 2; i++)
-		total += number(place, name, keys[i], unit, &value) ? value : 0;
+		total += memory_room_number(place, name, keys[i], unit, &value) ? value : 0;
 	return total;
 }
 
 /* The group's folder below that of all groups: "" for the outermost. False outside of version 2. */
-static bool own_group(const char *root, char group[PATH_MAX])
+static bool memory_room_own_group(const char *root, char group[PATH_MAX])
 {
 	char path[PATH_MAX], line[PATH_MAX];
 	bool found = false;
@@ -64,7 +64,7 @@ static bool own_group(const char *root, char group[PATH_MAX])
 	return found;
 }
 
-static uint64_t room_in_group(const char *root, const char *group)
+static uint64_t memory_room_in_group(const char *root, const char *group)
 {
 	static const char *const caches[] = {"active_file ", "inactive_file "};
 	char folder[PATH_MAX + 16];
@@ -72,10 +72,12 @@ static uint64_t room_in_group(const char *root, const char *group)
 	uint64_t most, now, room;
 
 	snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", group);
-	if (!number(place, "memory.max", "", 1, &most) || !number(place, "memory.current", "", 1, &now))
+	if (!memory_room_number(place, "memory.max", "", 1, &most) || !memory_room_number(place, "memory.current", "",
+											  1, &now))
 		return UINT64_MAX;
-	room = most - MIN(most, now) + sum(place, "memory.stat", caches, 1);
-	if (number(place, "memory.swap.max", "", 1, &most) && number(place, "memory.swap.current", "", 1, &now))
+	room = most - MIN(most, now) + memory_room_sum(place, "memory.stat", caches, 1);
+	if (memory_room_number(place, "memory.swap.max", "", 1, &most) &&
+	    memory_room_number(place, "memory.swap.current", "", 1, &now))
 		room += most - MIN(most, now);
 	return room;
 }
@@ -83,13 +85,13 @@ static uint64_t room_in_group(const char *root, const char *group)
 uint64_t memory_room(const char *root)
 {
 	static const char *const keys[] = {"MemAvailable:", "SwapFree:"};
-	uint64_t room = sum((struct place){root, "/proc"}, "meminfo", keys, 1024) ?: UINT64_MAX;
+	uint64_t room = memory_room_sum((struct place){root, "/proc"}, "meminfo", keys, 1024) ?: UINT64_MAX;
 	char group[PATH_MAX];
 
-	if (!own_group(root, group))
+	if (!memory_room_own_group(root, group))
 		return room;
 	for (;;) {
-		uint64_t here = room_in_group(root, group);
+		uint64_t here = memory_room_in_group(root, group);
 
 		room = MIN(room, here);
 		if (!*group)
@@ -102,5 +104,5 @@ uint64_t memory_used(const char *root)
 {
 	static const char *const keys[] = {"VmRSS:", "VmSwap:"};
 
-	return sum((struct place){root, "/proc/self"}, "status", keys, 1024);
+	return memory_room_sum((struct place){root, "/proc/self"}, "status", keys, 1024);
 }

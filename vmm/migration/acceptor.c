@@ -49,7 +49,8 @@ struct acceptor {
 
 /* ---- listening ---- */
 
-static int listen_on(struct acceptor *acceptor, int *fd, const struct sockaddr *address, socklen_t len, struct err *err)
+static int acceptor_listen_on(struct acceptor *acceptor, int *fd, const struct sockaddr *address, socklen_t len,
+			      struct err *err)
 {
 	int one = 1;
 
@@ -58,7 +59,8 @@ static int listen_on(struct acceptor *acceptor, int *fd, const struct sockaddr *
 	if (address->sa_family == AF_INET6)
 		setsockopt(*fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	if (bind(*fd, address, len) < 0)
-		return errno == EADDRINUSE ? err_set(err, -EADDRINUSE, "somebody listens there already; choose another %s",
+		return errno == EADDRINUSE ? err_set(err, -EADDRINUSE,
+						     "somebody listens there already; choose another %s",
 						     address->sa_family == AF_UNIX ? "path" : "port") :
 					     err_sys(err, -errno, "bind");
 	if (address->sa_family == AF_UNIX) {
@@ -72,7 +74,7 @@ static int listen_on(struct acceptor *acceptor, int *fd, const struct sockaddr *
 }
 
 /* Every address of the name; it does when one of them can be listened on. */
-static int listen_name(struct acceptor *acceptor, struct err *err)
+static int acceptor_listen_name(struct acceptor *acceptor, struct err *err)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
 	const char *host = acceptor->from.host[0] ? acceptor->from.host : NULL;
@@ -81,10 +83,12 @@ static int listen_name(struct acceptor *acceptor, struct err *err)
 
 	if (code)
 		return err_set(err, -ENOENT, "%s: %s", acceptor->from.host, gai_strerror(code));
-	for (const struct addrinfo *each = list; each && acceptor->listener_count < MAX_LISTENERS; each = each->ai_next) {
+	for (const struct addrinfo *each = list; each &&
+	     acceptor->listener_count < MAX_LISTENERS; each = each->ai_next) {
 		_cleanup_(fd_close) int fd = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-		code = fd < 0 ? err_sys(err, -errno, "socket") : listen_on(acceptor, &fd, each->ai_addr, each->ai_addrlen, err);
+		code = fd < 0 ? err_sys(err, -errno, "socket") : acceptor_listen_on(acceptor, &fd, each->ai_addr,
+										    each->ai_addrlen, err);
 		if (code == -EADDRINUSE)
 			break;
 	}
@@ -93,7 +97,7 @@ static int listen_name(struct acceptor *acceptor, struct err *err)
 }
 
 /* A socket that nobody listens on any more is in the way. */
-static void remove_stale(const struct sockaddr_un *address)
+static void acceptor_remove_stale(const struct sockaddr_un *address)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct stat st;
@@ -103,7 +107,7 @@ static void remove_stale(const struct sockaddr_un *address)
 		unlink(address->sun_path);
 }
 
-static int listen_path(struct acceptor *acceptor, struct err *err)
+static int acceptor_listen_path(struct acceptor *acceptor, struct err *err)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -111,11 +115,11 @@ static int listen_path(struct acceptor *acceptor, struct err *err)
 	if (fd < 0)
 		return err_sys(err, -errno, "socket");
 	memcpy(address.sun_path, acceptor->from.path, strlen(acceptor->from.path));
-	remove_stale(&address);
-	return listen_on(acceptor, &fd, (struct sockaddr *)&address, sizeof(address), err);
+	acceptor_remove_stale(&address);
+	return acceptor_listen_on(acceptor, &fd, (struct sockaddr *)&address, sizeof(address), err);
 }
 
-static int adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
+static int acceptor_adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
 {
 	enum socket_use use;
 	int flags, code = socket_judge(fd, &use, err);
@@ -123,7 +127,8 @@ static int adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
 	if (code)
 		return code;
 	if (use == SOCKET_TCP)
-		return err_set(err, -EINVAL, "a single TCP connection does not do, for a migration has several; hand over a "
+		return err_set(err, -EINVAL,
+			       "a single TCP connection does not do, for a migration has several; hand over a "
 					     "listening socket, or a Unix one");
 	flags = fcntl(fd, F_GETFL);
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
@@ -136,7 +141,7 @@ static int adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
 }
 
 /* The port that is in use, where it was left to the kernel. */
-static void describe(struct acceptor *acceptor)
+static void acceptor_describe(struct acceptor *acceptor)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
@@ -168,16 +173,16 @@ int acceptor_create(const struct acceptor_options *options, struct acceptor **re
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
 		acceptor->callers[i].fd = -1;
 	if (acceptor->from.kind == ADDRESS_TCP)
-		code = listen_name(acceptor, err);
+		code = acceptor_listen_name(acceptor, err);
 	else if (acceptor->from.kind == ADDRESS_UNIX)
-		code = listen_path(acceptor, err);
+		code = acceptor_listen_path(acceptor, err);
 	else
-		code = adopt_fd(acceptor, acceptor->from.fd, err);
+		code = acceptor_adopt_fd(acceptor, acceptor->from.fd, err);
 	if (code) {
 		acceptor_destroy(acceptor);
 		return err_prefix(err, code, "%s", options->from->text);
 	}
-	describe(acceptor);
+	acceptor_describe(acceptor);
 	*ret = acceptor;
 	return 0;
 }
@@ -187,18 +192,18 @@ const char *acceptor_text(const struct acceptor *acceptor)
 	return acceptor->text;
 }
 
-static bool is_free(const struct caller *caller)
+static bool acceptor_is_free(const struct caller *caller)
 {
 	return caller->fd < 0 && !caller->tls;
 }
 
-static void clear_caller(struct caller *caller)
+static void acceptor_clear_caller(struct caller *caller)
 {
 	fd_close(&caller->fd);
 	tls_destroy(take_ptr(caller->tls));
 }
 
-static void forget_session(struct acceptor *acceptor)
+static void acceptor_forget_session(struct acceptor *acceptor)
 {
 	for (size_t kind = 0; kind < WIRE_KINDS; kind++) {
 		for (size_t i = 0; i < MAX_JOINED; i++) {
@@ -213,9 +218,9 @@ void acceptor_destroy(struct acceptor *acceptor)
 {
 	if (!acceptor)
 		return;
-	forget_session(acceptor);
+	acceptor_forget_session(acceptor);
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
-		clear_caller(&acceptor->callers[i]);
+		acceptor_clear_caller(&acceptor->callers[i]);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		fd_close(&acceptor->listeners[i]);
 	fd_close(&acceptor->door);
@@ -226,7 +231,7 @@ void acceptor_destroy(struct acceptor *acceptor)
 
 /* ---- callers ---- */
 
-static void name_caller(struct caller *caller, int fd)
+static void acceptor_name_caller(struct caller *caller, int fd)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
@@ -241,19 +246,19 @@ static void name_caller(struct caller *caller, int fd)
 }
 
 /* Takes a new connection; where no place is free the one that has waited longest goes. */
-static void add_caller(struct acceptor *acceptor, int *fd)
+static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
 {
 	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET};
 	struct caller *place = &acceptor->callers[0];
 	struct err err;
 	int code;
 
-	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers) && !is_free(place); i++)
-		if (is_free(&acceptor->callers[i]) || acceptor->callers[i].deadline < place->deadline)
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers) && !acceptor_is_free(place); i++)
+		if (acceptor_is_free(&acceptor->callers[i]) || acceptor->callers[i].deadline < place->deadline)
 			place = &acceptor->callers[i];
-	clear_caller(place);
+	acceptor_clear_caller(place);
 	*place = (struct caller){.fd = -1, .deadline = monotonic_ms() + ACCEPTOR_HELLO_MS};
-	name_caller(place, *fd);
+	acceptor_name_caller(place, *fd);
 	code = socket_prepare(*fd, acceptor->silence_ms, &err);
 	if (!code && acceptor->tls)
 		code = tls_start(&tls, fd, &place->tls, &err);
@@ -263,14 +268,14 @@ static void add_caller(struct acceptor *acceptor, int *fd)
 		place->fd = take_fd(fd);
 }
 
-static void drop_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
+static void acceptor_drop_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
 {
 	log_warn(acceptor->log, "%s: %s was sent away: %s", acceptor->text, caller->name, why);
-	clear_caller(caller);
+	acceptor_clear_caller(caller);
 }
 
 /* Tells it why. All that it sent was read, so that closing does not take the words back. */
-static void refuse_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
+static void acceptor_refuse_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
 {
 	const struct wire_frame frame = {.type = WIRE_REFUSED, .length = (uint32_t)MIN(strlen(why), WIRE_MAX_TEXT)};
 	uint8_t bytes[WIRE_HEADER_SIZE + WIRE_MAX_TEXT];
@@ -278,12 +283,12 @@ static void refuse_caller(struct acceptor *acceptor, struct caller *caller, cons
 	wire_put_header(bytes, &frame);
 	memcpy(bytes + WIRE_HEADER_SIZE, why, frame.length);
 	send(caller->fd, bytes, WIRE_HEADER_SIZE + frame.length, MSG_DONTWAIT | MSG_NOSIGNAL);
-	drop_caller(acceptor, caller, why);
+	acceptor_drop_caller(acceptor, caller, why);
 }
 
 /* Makes a channel of the caller and answers its HELLO with our own. */
-static int join(struct acceptor *acceptor, struct caller *caller, const struct wire_hello *hello, uint32_t version,
-		struct err *err)
+static int acceptor_add_member(struct acceptor *acceptor, struct caller *caller, const struct wire_hello *hello,
+			       uint32_t version, struct err *err)
 {
 	const struct channel_options options = {.side = WIRE_TARGET, .kind = hello->kind, .index = hello->index,
 						.count = hello->count, .cancel_fd = acceptor->cancel_fd,
@@ -312,33 +317,34 @@ static int join(struct acceptor *acceptor, struct caller *caller, const struct w
 }
 
 /* A caller has said all of its HELLO. */
-static void hear_hello(struct acceptor *acceptor, struct caller *caller)
+static void acceptor_hear_hello(struct acceptor *acceptor, struct caller *caller)
 {
 	const struct wire_hello mine = {.version = WIRE_VERSION, .oldest = WIRE_OLDEST};
 	struct wire_hello hello;
 	uint32_t version;
 	struct err err;
 
-	if (wire_get_hello(caller->bytes + WIRE_HEADER_SIZE, &hello, &err) || wire_agree(&mine, &hello, &version, &err)) {
-		refuse_caller(acceptor, caller, err.text);
+	if (wire_get_hello(caller->bytes + WIRE_HEADER_SIZE, &hello, &err) ||
+	    wire_agree(&mine, &hello, &version, &err)) {
+		acceptor_refuse_caller(acceptor, caller, err.text);
 		return;
 	}
 	if (hello.kind == WIRE_CONTROL && !acceptor->has_session) {
 		acceptor->has_session = true;
 		memcpy(acceptor->session, hello.session, sizeof(hello.session));
 	} else if (hello.kind == WIRE_CONTROL) {
-		refuse_caller(acceptor, caller, "another machine is coming in here");
+		acceptor_refuse_caller(acceptor, caller, "another machine is coming in here");
 		return;
 	}
 	if (!acceptor->has_session || memcmp(acceptor->session, hello.session, sizeof(hello.session)) != 0)
-		refuse_caller(acceptor, caller, "the channel is of no migration that comes in here");
+		acceptor_refuse_caller(acceptor, caller, "the channel is of no migration that comes in here");
 	else if (acceptor->joined[hello.kind][hello.index])
-		refuse_caller(acceptor, caller, "the channel is there already");
-	else if (join(acceptor, caller, &hello, version, &err))
+		acceptor_refuse_caller(acceptor, caller, "the channel is there already");
+	else if (acceptor_add_member(acceptor, caller, &hello, version, &err))
 		log_warn(acceptor->log, "%s: %s: %s", acceptor->text, caller->name, err.text);
 }
 
-static void read_caller(struct acceptor *acceptor, struct caller *caller)
+static void acceptor_read_caller(struct acceptor *acceptor, struct caller *caller)
 {
 	struct wire_frame frame;
 	struct err err;
@@ -347,7 +353,7 @@ static void read_caller(struct acceptor *acceptor, struct caller *caller)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		drop_caller(acceptor, caller, "it hung up");
+		acceptor_drop_caller(acceptor, caller, "it hung up");
 		return;
 	}
 	caller->have += (size_t)n;
@@ -355,34 +361,34 @@ static void read_caller(struct acceptor *acceptor, struct caller *caller)
 		return;
 	wire_get_header(caller->bytes, &frame);
 	if (wire_check_first(&frame, &err))
-		drop_caller(acceptor, caller, err.text);
+		acceptor_drop_caller(acceptor, caller, err.text);
 	else if (caller->have == sizeof(caller->bytes))
-		hear_hello(acceptor, caller);
+		acceptor_hear_hello(acceptor, caller);
 }
 
 /* The handshake is over. */
-static void hear_tls(struct acceptor *acceptor, struct caller *caller)
+static void acceptor_hear_tls(struct acceptor *acceptor, struct caller *caller)
 {
 	struct err err;
 
 	if (tls_finish(caller->tls, &caller->fd, &err))
-		drop_caller(acceptor, caller, err.text);
+		acceptor_drop_caller(acceptor, caller, err.text);
 }
 
 /* ---- serving ---- */
 
-static void accept_from(struct acceptor *acceptor, int listener)
+static void acceptor_accept_from(struct acceptor *acceptor, int listener)
 {
 	for (unsigned int i = 0; i < ACCEPTOR_MAX_WAITING; i++) {
 		_cleanup_(fd_close) int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 		if (fd < 0)
 			return;
-		add_caller(acceptor, &fd);
+		acceptor_add_caller(acceptor, &fd);
 	}
 }
 
-static int take_from_door(struct acceptor *acceptor, struct err *err)
+static int acceptor_take_from_door(struct acceptor *acceptor, struct err *err)
 {
 	_cleanup_(fd_close) int fd = -1;
 	int code = socket_take(acceptor->door, &fd, err);
@@ -391,23 +397,23 @@ static int take_from_door(struct acceptor *acceptor, struct err *err)
 		return 0;
 	if (code)
 		return err_prefix(err, code, "%s", acceptor->text);
-	add_caller(acceptor, &fd);
+	acceptor_add_caller(acceptor, &fd);
 	return 0;
 }
 
 /* What to wait for: the handshake's end, or HELLO. */
-static int caller_fd(const struct caller *caller)
+static int acceptor_caller_fd(const struct caller *caller)
 {
 	return caller->fd >= 0 ? caller->fd : caller->tls ? tls_report_fd(caller->tls) : -1;
 }
 
 /* The earliest of the deadlines, in ms from now. */
-static int time_left(const struct acceptor *acceptor, int64_t deadline)
+static int acceptor_time_left(const struct acceptor *acceptor, int64_t deadline)
 {
 	int64_t first = deadline < 0 ? INT64_MAX : deadline;
 
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
-		if (!is_free(&acceptor->callers[i]))
+		if (!acceptor_is_free(&acceptor->callers[i]))
 			first = MIN(first, acceptor->callers[i].deadline);
 	return first == INT64_MAX ? -1 : socket_left(first);
 }
@@ -415,7 +421,7 @@ static int time_left(const struct acceptor *acceptor, int64_t deadline)
 enum { CANCEL, CONTROL, DOOR, CALLERS, LISTENERS = CALLERS + ACCEPTOR_MAX_WAITING, FDS = LISTENERS + MAX_LISTENERS };
 
 /* One turn: waits until something happens or the deadline (ms; -1: none) has come, and does what is to be done. */
-static int serve(struct acceptor *acceptor, struct channel *control, int64_t deadline, struct err *err)
+static int acceptor_serve(struct acceptor *acceptor, struct channel *control, int64_t deadline, struct err *err)
 {
 	struct pollfd fds[FDS];
 
@@ -425,10 +431,10 @@ static int serve(struct acceptor *acceptor, struct channel *control, int64_t dea
 	fds[CONTROL].fd = control ? control->fd : -1;
 	fds[DOOR].fd = acceptor->door;
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
-		fds[CALLERS + i].fd = caller_fd(&acceptor->callers[i]);
+		fds[CALLERS + i].fd = acceptor_caller_fd(&acceptor->callers[i]);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		fds[LISTENERS + i].fd = acceptor->listeners[i];
-	if (poll(fds, FDS, time_left(acceptor, deadline)) < 0)
+	if (poll(fds, FDS, acceptor_time_left(acceptor, deadline)) < 0)
 		return errno == EINTR ? 0 : err_sys(err, -errno, "poll");
 	if (fds[CANCEL].revents)
 		return err_set(err, -ECANCELED, "cancelled");
@@ -436,16 +442,16 @@ static int serve(struct acceptor *acceptor, struct channel *control, int64_t dea
 		struct caller *caller = &acceptor->callers[i];
 
 		if (fds[CALLERS + i].revents && caller->fd >= 0)
-			read_caller(acceptor, caller);
+			acceptor_read_caller(acceptor, caller);
 		else if (fds[CALLERS + i].revents && caller->tls)
-			hear_tls(acceptor, caller);
-		if (!is_free(caller) && caller->deadline <= monotonic_ms())
-			drop_caller(acceptor, caller, "it did not say HELLO in time");
+			acceptor_hear_tls(acceptor, caller);
+		if (!acceptor_is_free(caller) && caller->deadline <= monotonic_ms())
+			acceptor_drop_caller(acceptor, caller, "it did not say HELLO in time");
 	}
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		if (fds[LISTENERS + i].revents)
-			accept_from(acceptor, acceptor->listeners[i]);
-	return fds[DOOR].revents ? take_from_door(acceptor, err) : 0;
+			acceptor_accept_from(acceptor, acceptor->listeners[i]);
+	return fds[DOOR].revents ? acceptor_take_from_door(acceptor, err) : 0;
 }
 
 int acceptor_control(struct acceptor *acceptor, int timeout_ms, struct channel **ret, struct err *err)
@@ -453,9 +459,9 @@ int acceptor_control(struct acceptor *acceptor, int timeout_ms, struct channel *
 	int64_t deadline = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
 	struct channel **control = &acceptor->joined[WIRE_CONTROL][0];
 
-	forget_session(acceptor);
+	acceptor_forget_session(acceptor);
 	while (!*control) {
-		int code = serve(acceptor, NULL, deadline, err);
+		int code = acceptor_serve(acceptor, NULL, deadline, err);
 
 		if (code)
 			return code;
@@ -467,7 +473,7 @@ int acceptor_control(struct acceptor *acceptor, int timeout_ms, struct channel *
 	return 0;
 }
 
-static bool all_joined(struct channel *const *joined, uint32_t count)
+static bool acceptor_all_joined(struct channel *const *joined, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++)
 		if (!joined[i] || joined[i]->options.count != count)
@@ -483,17 +489,17 @@ int acceptor_join(struct acceptor *acceptor, struct channel *control, enum wire_
 
 	if (count > MAX_JOINED)
 		return err_set(err, -EPROTO, "%u %s channels", count, wire_kind_name(kind));
-	while (!all_joined(joined, count)) {
+	while (!acceptor_all_joined(joined, count)) {
 		int code = channel_check(control, err);
 
 		if (code)
 			return code < 0 ? code : err_set(err, -EINTR, "interrupted");
-		code = serve(acceptor, control, deadline, err);
+		code = acceptor_serve(acceptor, control, deadline, err);
 		if (code)
 			return code;
-		if (!all_joined(joined, count) && monotonic_ms() >= deadline)
-			return err_set(err, -ETIMEDOUT, "%s: not all %u %s channels came in %d s", acceptor->text, count,
-				       wire_kind_name(kind), ACCEPTOR_JOIN_MS / 1000);
+		if (!acceptor_all_joined(joined, count) && monotonic_ms() >= deadline)
+			return err_set(err, -ETIMEDOUT, "%s: not all %u %s channels came in %d s", acceptor->text,
+				       count, wire_kind_name(kind), ACCEPTOR_JOIN_MS / 1000);
 	}
 	memcpy(channels, joined, count * sizeof(*channels));
 	memset(joined, 0, count * sizeof(*joined));

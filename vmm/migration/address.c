@@ -8,7 +8,7 @@
 #define FORMS "write tcp:HOST[:PORT], unix:PATH or fd:N"
 
 /* len characters that are a number from min to max, or -1. */
-static long parse_number(const char *text, size_t len, long min, long max)
+static long address_parse_number(const char *text, size_t len, long min, long max)
 {
 	long value = 0;
 
@@ -23,7 +23,7 @@ static long parse_number(const char *text, size_t len, long min, long max)
 }
 
 /* Where HOST ends, with *host and *len telling what it is; NULL when the brackets are not what they should be. */
-static const char *split_host(const char *text, const char **host, size_t *len)
+static const char *address_split_host(const char *text, const char **host, size_t *len)
 {
 	const char *end;
 
@@ -41,13 +41,13 @@ static const char *split_host(const char *text, const char **host, size_t *len)
 	return end;
 }
 
-static int parse_tcp(const char *text, bool listening, struct address *address, struct err *err)
+static int address_parse_tcp(const char *text, bool listening, struct address *address, struct err *err)
 {
 	const char *host, *rest, *port = ADDRESS_PORT;
 	struct in6_addr in6;
 	size_t len;
 
-	rest = split_host(text, &host, &len);
+	rest = address_split_host(text, &host, &len);
 	if (!rest)
 		return err_set(err, -EINVAL, "tcp:%.100s: an IPv6 address stands in brackets, as in tcp:[fe80::1]:%s", text,
 			       ADDRESS_PORT);
@@ -63,7 +63,7 @@ static int parse_tcp(const char *text, bool listening, struct address *address, 
 		return err_set(err, -EINVAL, "tcp:%.100s: %.60s is no IPv6 address", text, address->host);
 	if (*rest == ':') {
 		port = rest + 1;
-		if (parse_number(port, strlen(port), 1, 65535) < 0)
+		if (address_parse_number(port, strlen(port), 1, 65535) < 0)
 			return err_set(err, -EINVAL, "tcp:%.100s: the port is a number from 1 to 65535; without one it is %s",
 				       text, ADDRESS_PORT);
 	}
@@ -72,7 +72,7 @@ static int parse_tcp(const char *text, bool listening, struct address *address, 
 	return 0;
 }
 
-static int parse_unix(const char *text, struct address *address, struct err *err)
+static int address_parse_unix(const char *text, struct address *address, struct err *err)
 {
 	if (!*text)
 		return err_set(err, -EINVAL, "unix: the path is missing; write unix:PATH");
@@ -84,9 +84,9 @@ static int parse_unix(const char *text, struct address *address, struct err *err
 	return 0;
 }
 
-static int parse_fd(const char *text, struct address *address, struct err *err)
+static int address_parse_fd(const char *text, struct address *address, struct err *err)
 {
-	long fd = parse_number(text, strlen(text), 3, 999999);
+	long fd = address_parse_number(text, strlen(text), 3, 999999);
 
 	if (fd < 0)
 		return err_set(err, -EINVAL, "fd:%.60s: not the number of a descriptor, 3 or more", text);
@@ -102,13 +102,13 @@ int address_parse(const char *text, bool listening, struct address *ret, struct 
 
 	if (strncmp(text, "tcp:", 4) == 0) {
 		address.kind = ADDRESS_TCP;
-		code = parse_tcp(text + 4, listening, &address, err);
+		code = address_parse_tcp(text + 4, listening, &address, err);
 	} else if (strncmp(text, "unix:", 5) == 0) {
 		address.kind = ADDRESS_UNIX;
-		code = parse_unix(text + 5, &address, err);
+		code = address_parse_unix(text + 5, &address, err);
 	} else if (strncmp(text, "fd:", 3) == 0) {
 		address.kind = ADDRESS_FD;
-		code = parse_fd(text + 3, &address, err);
+		code = address_parse_fd(text + 3, &address, err);
 	} else {
 		code = err_set(err, -EINVAL, "%.100s: not an address; " FORMS, text);
 	}

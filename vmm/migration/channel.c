@@ -19,12 +19,12 @@
 
 #define MAX_QUIET 16 /* frames of PROGRESS that are passed over at once */
 
-static const char *peer_name(const struct channel *channel)
+static const char *channel_peer_name(const struct channel *channel)
 {
 	return channel->options.side == WIRE_SOURCE ? "target" : "source";
 }
 
-static enum wire_side peer_side(const struct channel *channel)
+static enum wire_side channel_peer_side(const struct channel *channel)
 {
 	return channel->options.side == WIRE_SOURCE ? WIRE_TARGET : WIRE_SOURCE;
 }
@@ -75,18 +75,18 @@ void channel_destroy(struct channel *channel)
 int channel_lost(const struct channel *channel, int error, struct err *err)
 {
 	if (error == ETIMEDOUT || error == EAGAIN)
-		return err_set(err, -ETIMEDOUT, "the %s has not answered for %u s", peer_name(channel),
+		return err_set(err, -ETIMEDOUT, "the %s has not answered for %u s", channel_peer_name(channel),
 			       channel->options.silence_ms / 1000);
 	if (error == 0 || error == EPIPE)
-		return err_set(err, -ECONNRESET, "the %s closed the connection", peer_name(channel));
-	return err_sys(err, -ECONNRESET, "the connection to the %s broke", peer_name(channel));
+		return err_set(err, -ECONNRESET, "the %s closed the connection", channel_peer_name(channel));
+	return err_sys(err, -ECONNRESET, "the connection to the %s broke", channel_peer_name(channel));
 }
 
 /*
  * Waits for events on the socket until deadline (ms; -1: for ever). 0, or a failure as channel.h has them. A frame that
  * has been begun is sent to its end, whatever interrupts.
  */
-static int wait_ready(struct channel *channel, short events, int64_t deadline, struct err *err)
+static int channel_wait_ready(struct channel *channel, short events, int64_t deadline, struct err *err)
 {
 	int interrupt_fd = __atomic_load_n(&channel->interrupt_fd, __ATOMIC_RELAXED);
 	struct pollfd fds[] = {
@@ -128,7 +128,7 @@ void channel_agree(struct channel *channel, uint32_t version)
 }
 
 /* All of iov; send_lock held. */
-static int send_all(struct channel *channel, struct iovec *iov, size_t count, struct err *err)
+static int channel_send_all(struct channel *channel, struct iovec *iov, size_t count, struct err *err)
 {
 	int64_t deadline = monotonic_ms() + channel->options.silence_ms;
 	struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
@@ -140,14 +140,15 @@ static int send_all(struct channel *channel, struct iovec *iov, size_t count, st
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return channel_lost(channel, errno, err);
 		if (n < 0)
-			code = wait_ready(channel, POLLOUT, deadline, err);
+			code = channel_wait_ready(channel, POLLOUT, deadline, err);
 		if (code)
 			return code;
 		if (n < 0)
 			continue;
 		deadline = monotonic_ms() + channel->options.silence_ms;
 		__atomic_fetch_add(&channel->sent, (uint64_t)n, __ATOMIC_RELAXED);
-		for (; message.msg_iovlen && (size_t)n >= message.msg_iov->iov_len; message.msg_iov++, message.msg_iovlen--)
+		for (; message.msg_iovlen && (size_t)n >= message.msg_iov->iov_len; message.msg_iov++,
+		     message.msg_iovlen--)
 			n -= (ssize_t)message.msg_iov->iov_len;
 		if (message.msg_iovlen) {
 			message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + n;
@@ -167,7 +168,8 @@ int channel_send(struct channel *channel, enum wire_type type, uint64_t a, uint6
 
 	wire_put_header(header, &frame);
 	pthread_mutex_lock(&channel->send_lock);
-	code = channel_step(channel, channel->options.side, &frame, err) ?: send_all(channel, iov, len ? 2 : 1, err);
+	code = channel_step(channel, channel->options.side, &frame, err) ?:
+	channel_send_all(channel, iov, len ? 2 : 1, err);
 	pthread_mutex_unlock(&channel->send_lock);
 	return code;
 }
@@ -181,7 +183,8 @@ int channel_send_frames(struct channel *channel, const struct channel_frame *fra
 
 	pthread_mutex_lock(&channel->send_lock);
 	for (size_t i = 0; i < count && !code; i++) {
-		const struct wire_frame frame = {.type = frames[i].type, .length = (uint32_t)MIN(frames[i].len, UINT32_MAX)};
+		const struct wire_frame frame = {.type = frames[i].type,
+						 .length = (uint32_t)MIN(frames[i].len, UINT32_MAX)};
 
 		wire_put_header(headers[i], &frame);
 		iov[used++] = (struct iovec){headers[i], WIRE_HEADER_SIZE};
@@ -189,7 +192,7 @@ int channel_send_frames(struct channel *channel, const struct channel_frame *fra
 			iov[used++] = (struct iovec){(void *)(uintptr_t)frames[i].payload, frames[i].len};
 		code = channel_step(channel, channel->options.side, &frame, err);
 	}
-	code = code ?: send_all(channel, iov, used, err);
+	code = code ?: channel_send_all(channel, iov, used, err);
 	pthread_mutex_unlock(&channel->send_lock);
 	return code;
 }
@@ -199,7 +202,7 @@ int channel_send_bytes(struct channel *channel, struct iovec *iov, size_t count,
 	int code;
 
 	pthread_mutex_lock(&channel->send_lock);
-	code = send_all(channel, iov, count, err);
+	code = channel_send_all(channel, iov, count, err);
 	pthread_mutex_unlock(&channel->send_lock);
 	return code;
 }
@@ -207,7 +210,7 @@ int channel_send_bytes(struct channel *channel, struct iovec *iov, size_t count,
 /* ---- receiving ---- */
 
 /* Reads what is there, up to len: more than 0, -EAGAIN for nothing yet, or a failure. */
-static ssize_t receive_some(struct channel *channel, void *buf, size_t len, struct err *err)
+static ssize_t channel_receive_some(struct channel *channel, void *buf, size_t len, struct err *err)
 {
 	ssize_t n = recv(channel->fd, buf, len, MSG_DONTWAIT);
 
@@ -221,15 +224,16 @@ static ssize_t receive_some(struct channel *channel, void *buf, size_t len, stru
 }
 
 /* Between two frames only the control channel must not be silent. */
-static int64_t header_deadline(const struct channel *channel)
+static int64_t channel_header_deadline(const struct channel *channel)
 {
-	bool patient = channel->options.kind != WIRE_CONTROL && wire_open(&channel->conversation) && !channel->header_have;
+	bool patient = channel->options.kind != WIRE_CONTROL && wire_open(&channel->conversation) &&
+	!channel->header_have;
 
 	return patient ? -1 : channel->heard + channel->options.silence_ms;
 }
 
 /* The header is whole: checks it. A PROGRESS is done with then. */
-static int take_header(struct channel *channel, struct err *err)
+static int channel_take_header(struct channel *channel, struct err *err)
 {
 	struct wire_frame frame;
 	int code = 0;
@@ -238,7 +242,7 @@ static int take_header(struct channel *channel, struct err *err)
 	channel->header_have = 0;
 	if (!wire_open(&channel->conversation) && frame.type != WIRE_REFUSED)
 		code = wire_check_first(&frame, err);
-	code = code ?: channel_step(channel, peer_side(channel), &frame, err);
+	code = code ?: channel_step(channel, channel_peer_side(channel), &frame, err);
 	if (code)
 		return code;
 	if (frame.type == WIRE_PROGRESS) {
@@ -255,7 +259,7 @@ static int take_header(struct channel *channel, struct err *err)
  * Reads on towards the next frame without waiting: 1 when it is there, 0 when it is not, or a failure. A peer that says
  * PROGRESS without end does not keep the caller from looking elsewhere.
  */
-static int look(struct channel *channel, struct err *err)
+static int channel_look(struct channel *channel, struct err *err)
 {
 	unsigned int quiet = 0;
 
@@ -263,8 +267,8 @@ static int look(struct channel *channel, struct err *err)
 		return err_set(err, -EPROTO, "%u bytes of %s were not read", channel->payload_left,
 			       wire_type_name(channel->frame.type));
 	while (!channel->has_frame && quiet < MAX_QUIET) {
-		ssize_t n = receive_some(channel, channel->header + channel->header_have,
-					 WIRE_HEADER_SIZE - channel->header_have, err);
+		ssize_t n = channel_receive_some(channel, channel->header + channel->header_have,
+						 WIRE_HEADER_SIZE - channel->header_have, err);
 		int code;
 
 		if (n < 0)
@@ -272,7 +276,7 @@ static int look(struct channel *channel, struct err *err)
 		channel->header_have += (size_t)n;
 		if (channel->header_have < WIRE_HEADER_SIZE)
 			continue;
-		code = take_header(channel, err);
+		code = channel_take_header(channel, err);
 		if (code)
 			return code;
 		quiet++;
@@ -283,9 +287,9 @@ static int look(struct channel *channel, struct err *err)
 int channel_check(struct channel *channel, struct err *err)
 {
 	int64_t deadline;
-	int code = look(channel, err);
+	int code = channel_look(channel, err);
 
-	deadline = header_deadline(channel);
+	deadline = channel_header_deadline(channel);
 	if (!code && deadline >= 0 && monotonic_ms() >= deadline)
 		return channel_lost(channel, ETIMEDOUT, err);
 	return code;
@@ -296,10 +300,10 @@ int channel_receive(struct channel *channel, struct wire_frame *frame, struct er
 	int code;
 
 	for (;;) {
-		code = look(channel, err);
+		code = channel_look(channel, err);
 		if (code)
 			break;
-		code = wait_ready(channel, POLLIN, header_deadline(channel), err);
+		code = channel_wait_ready(channel, POLLIN, channel_header_deadline(channel), err);
 		if (code)
 			break;
 	}
@@ -316,14 +320,14 @@ int channel_payload(struct channel *channel, void *buf, size_t len, struct err *
 	char *to = buf;
 
 	if (len > channel->payload_left)
-		return err_set(err, -EPROTO, "%s has %u bytes left, and %zu are wanted", wire_type_name(channel->frame.type),
-			       channel->payload_left, len);
+		return err_set(err, -EPROTO, "%s has %u bytes left, and %zu are wanted",
+			       wire_type_name(channel->frame.type), channel->payload_left, len);
 	while (len) {
-		ssize_t n = receive_some(channel, to, len, err);
+		ssize_t n = channel_receive_some(channel, to, len, err);
 		int code = 0;
 
 		if (n == -EAGAIN)
-			code = wait_ready(channel, POLLIN, channel->heard + channel->options.silence_ms, err);
+			code = channel_wait_ready(channel, POLLIN, channel->heard + channel->options.silence_ms, err);
 		if (code || (n < 0 && n != -EAGAIN))
 			return code ?: (int)n;
 		if (n > 0) {
@@ -353,7 +357,7 @@ int channel_payload_all(struct channel *channel, char **ret, struct err *err)
 
 /* ---- last words ---- */
 
-static bool has_words(uint32_t type)
+static bool channel_has_words(uint32_t type)
 {
 	return type == WIRE_REFUSED || type == WIRE_FAILED || type == WIRE_ABORT;
 }
@@ -368,7 +372,7 @@ int channel_words(struct channel *channel, const struct wire_frame *frame, struc
 	for (uint32_t i = 0; i < MIN(frame->length, WIRE_MAX_TEXT); i++)
 		if ((unsigned char)words[i] < ' ' || (unsigned char)words[i] > '~')
 			words[i] = '?';
-	return err_set(err, -EREMOTEIO, "the %s: %s", peer_name(channel), words);
+	return err_set(err, -EREMOTEIO, "the %s: %s", channel_peer_name(channel), words);
 }
 
 int channel_expect_either(struct channel *channel, enum wire_type type, enum wire_type other, struct wire_frame *frame,
@@ -379,11 +383,11 @@ int channel_expect_either(struct channel *channel, enum wire_type type, enum wir
 
 	if (code)
 		return code;
-	if (got.type != type && got.type != other && has_words(got.type))
+	if (got.type != type && got.type != other && channel_has_words(got.type))
 		return channel_words(channel, &got, err);
 	if (got.type != type && got.type != other)
-		return err_set(err, -EPROTO, "the %s said %s where %s was due", peer_name(channel), wire_type_name(got.type),
-			       wire_type_name(type));
+		return err_set(err, -EPROTO, "the %s said %s where %s was due", channel_peer_name(channel),
+			       wire_type_name(got.type), wire_type_name(type));
 	*frame = got;
 	return 0;
 }
@@ -394,7 +398,7 @@ int channel_expect(struct channel *channel, enum wire_type type, struct wire_fra
 }
 
 /* Passes over what else is under way until there are words; 0 when there are, taken into frame. */
-static int find_words(struct channel *channel, int64_t deadline, struct wire_frame *frame)
+static int channel_find_words(struct channel *channel, int64_t deadline, struct wire_frame *frame)
 {
 	char nothing[4096];
 	int code = 0;
@@ -402,13 +406,13 @@ static int find_words(struct channel *channel, int64_t deadline, struct wire_fra
 	while (!code && monotonic_ms() < deadline) {
 		while (!code && channel->payload_left)
 			code = channel_payload(channel, nothing, MIN(channel->payload_left, sizeof(nothing)), NULL);
-		code = code ?: look(channel, NULL);
+		code = code ?: channel_look(channel, NULL);
 		if (code == 1) {
 			code = channel_receive(channel, frame, NULL);
-			if (!code && has_words(frame->type))
+			if (!code && channel_has_words(frame->type))
 				return 0;
 		} else if (!code) {
-			code = wait_ready(channel, POLLIN, deadline, NULL);
+			code = channel_wait_ready(channel, POLLIN, deadline, NULL);
 		}
 	}
 	return code ?: -ETIMEDOUT;
@@ -422,7 +426,8 @@ int channel_last_words(struct channel *channel, int code, struct err *err)
 	if (code == -EREMOTEIO || code == -ECANCELED || channel->header_have)
 		return code;
 	channel_set_interrupt(channel, -1);
-	if (find_words(channel, monotonic_ms() + CHANNEL_FAREWELL_MS, &frame) || channel_words(channel, &frame, &words) != -EREMOTEIO)
+	if (channel_find_words(channel, monotonic_ms() + CHANNEL_FAREWELL_MS, &frame) ||
+	    channel_words(channel, &frame, &words) != -EREMOTEIO)
 		return code;
 	return err_set(err, -EREMOTEIO, "%s", words.text);
 }
@@ -455,7 +460,7 @@ void channel_finish(struct channel *channel)
 /* ---- keeping alive ---- */
 
 /* Stops when the conversation is over: PROGRESS may not be said then, and the connection may be gone at any time. */
-static void *keep_alive(void *opaque)
+static void *channel_keep_alive_work(void *opaque)
 {
 	struct channel *channel = opaque;
 	struct pollfd end = {.fd = channel->keeper_fd, .events = POLLIN};
@@ -474,7 +479,7 @@ int channel_keep_alive(struct channel *channel, struct err *err)
 	channel->keeper_fd = eventfd(0, EFD_CLOEXEC);
 	if (channel->keeper_fd < 0)
 		return err_sys(err, -errno, "eventfd");
-	code = thread_start(&channel->keeper, keep_alive, channel, "keep-alive");
+	code = thread_start(&channel->keeper, channel_keep_alive_work, channel, "keep-alive");
 	if (code) {
 		fd_close(&channel->keeper_fd);
 		return err_sys(err, code, "thread of the %s channel", wire_kind_name(channel->options.kind));

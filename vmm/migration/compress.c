@@ -24,7 +24,7 @@ struct compressor {
 	__typeof__(&ZSTD_isError) is_error;
 };
 
-static int load(struct compressor *c, struct err *err)
+static int compressor_load(struct compressor *c, struct err *err)
 {
 	const struct {
 		const char *name;
@@ -56,7 +56,7 @@ int compressor_create(struct compressor **ret, struct err *err)
 
 	if (!c)
 		return err_sys(err, -ENOMEM, "zstd");
-	code = load(c, err);
+	code = compressor_load(c, err);
 	if (!code) {
 		c->packer = c->create_packer();
 		c->unpacker = c->create_unpacker();

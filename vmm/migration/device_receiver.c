@@ -8,14 +8,15 @@ struct device_receiver {
 	struct device_workers *workers;
 };
 
-static int bad_position(const struct wire_frame *frame, uint64_t want, struct err *err)
+static int device_receiver_bad_position(const struct wire_frame *frame, uint64_t want, struct err *err)
 {
 	return err_set(err, -EPROTO, "%s at %llu of the stream, not at %llu", wire_type_name(frame->type),
 		       (unsigned long long)frame->a, (unsigned long long)want);
 }
 
 /* The channel has bounded the length by that of buf. */
-static int take_data(struct device_worker *worker, const struct wire_frame *frame, uint8_t *buf, struct err *err)
+static int device_receiver_take_data(struct device_worker *worker, const struct wire_frame *frame, uint8_t *buf,
+				     struct err *err)
 {
 	int code = channel_payload(worker->channel, buf, frame->length, err);
 
@@ -27,7 +28,7 @@ static int take_data(struct device_worker *worker, const struct wire_frame *fram
 }
 
 /* All before it has been written into the device, which is what loading means to it. */
-static int take_initial(struct device_worker *worker, struct err *err)
+static int device_receiver_take_initial(struct device_worker *worker, struct err *err)
 {
 	if (worker->asks)
 		return err_set(err, -EPROTO, "INITIAL comes twice");
@@ -35,15 +36,15 @@ static int take_initial(struct device_worker *worker, struct err *err)
 	return channel_send(worker->channel, WIRE_ACK, worker->position, 0, NULL, 0, err);
 }
 
-static int take_end(struct device_worker *worker, const struct wire_frame *frame, struct err *err)
+static int device_receiver_take_end(struct device_worker *worker, const struct wire_frame *frame, struct err *err)
 {
 	if (frame->b != worker->frames)
-		return err_set(err, -EPROTO, "END speaks of %llu frames of state, and %llu came", (unsigned long long)frame->b,
-			       (unsigned long long)worker->frames);
+		return err_set(err, -EPROTO, "END speaks of %llu frames of state, and %llu came",
+			       (unsigned long long)frame->b, (unsigned long long)worker->frames);
 	return vfio_migration_loaded(worker->device, err);
 }
 
-static int receive_device(struct device_worker *worker, struct err *err)
+static int device_receiver_receive_device(struct device_worker *worker, struct err *err)
 {
 	_cleanup_(free_ptr) uint8_t *buf = malloc(WIRE_MAX_DATA);
 	int code = buf ? vfio_migration_load(worker->device, err) : err_sys(err, -ENOMEM, "device state");
@@ -54,11 +55,12 @@ static int receive_device(struct device_worker *worker, struct err *err)
 		if (code < 0)
 			break;
 		if (frame.a != worker->position)
-			code = bad_position(&frame, worker->position, err);
+			code = device_receiver_bad_position(&frame, worker->position, err);
 		else if (frame.type == WIRE_END)
-			return take_end(worker, &frame, err);
+			return device_receiver_take_end(worker, &frame, err);
 		else
-			code = frame.type == WIRE_DATA ? take_data(worker, &frame, buf, err) : take_initial(worker, err);
+			code = frame.type == WIRE_DATA ? device_receiver_take_data(worker, &frame, buf, err)
+			: device_receiver_take_initial(worker, err);
 	}
 	return code;
 }
@@ -71,7 +73,7 @@ int device_receiver_create(const struct device_receiver_options *options, struct
 	if (!receiver)
 		return err_sys(err, -ENOMEM, "device channels");
 	code = device_workers_create(options->devices, options->channels, options->count, NULL, "recv-dev",
-				     receive_device, &receiver->workers, err);
+				     device_receiver_receive_device, &receiver->workers, err);
 	if (code < 0) {
 		free(receiver);
 		return code;

@@ -15,7 +15,7 @@ struct device_sender {
 };
 
 /* The target may have said ACK; anything else it says here is the end. */
-static int hear(struct device_worker *worker, struct err *err)
+static int device_sender_hear(struct device_worker *worker, struct err *err)
 {
 	struct wire_frame frame;
 	int code = channel_check(worker->channel, err);
@@ -31,7 +31,7 @@ static int hear(struct device_worker *worker, struct err *err)
 }
 
 /* There is nothing to be read for now: the initial data may be over, which the target is to say that it has loaded. */
-static int ask_for_ack(struct device_worker *worker, struct err *err)
+static int device_sender_ask_for_ack(struct device_worker *worker, struct err *err)
 {
 	struct vfio_migration_pending pending;
 	int code = worker->asks ? 0 : vfio_migration_pending(worker->device, &pending, err);
@@ -42,7 +42,7 @@ static int ask_for_ack(struct device_worker *worker, struct err *err)
 	return channel_send(worker->channel, WIRE_INITIAL, worker->position, 0, NULL, 0, err);
 }
 
-static bool is_stopped(struct device_worker *worker)
+static bool device_sender_is_stopped(struct device_worker *worker)
 {
 	bool stopped;
 
@@ -56,7 +56,7 @@ static bool is_stopped(struct device_worker *worker)
  * Until there may be more than the last read found, which was one of a stopped device or not. idle counts the ms that a stopped
  * one has given nothing.
  */
-static int rest(struct device_worker *worker, bool stopped, unsigned int *idle, struct err *err)
+static int device_sender_rest(struct device_worker *worker, bool stopped, unsigned int *idle, struct err *err)
 {
 	int code;
 
@@ -65,15 +65,16 @@ static int rest(struct device_worker *worker, bool stopped, unsigned int *idle, 
 	if (stopped) {
 		vfio_migration_wait(worker->device, LOOK_MS);
 		*idle += LOOK_MS;
-		return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s", STALL_MS / 1000);
+		return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s",
+						      STALL_MS / 1000);
 	}
-	if (is_stopped(worker)) /* by now: what it has to give then is there at once */
+	if (device_sender_is_stopped(worker)) /* by now: what it has to give then is there at once */
 		return 0;
-	code = hear(worker, err);
-	return code < 0 ? code : ask_for_ack(worker, err);
+	code = device_sender_hear(worker, err);
+	return code < 0 ? code : device_sender_ask_for_ack(worker, err);
 }
 
-static int send_data(struct device_worker *worker, const void *data, size_t len, struct err *err)
+static int device_sender_send_data(struct device_worker *worker, const void *data, size_t len, struct err *err)
 {
 	int code = worker->all->limiter ? limiter_wait(worker->all->limiter, len, worker->all->failed_fd) : 0;
 
@@ -85,7 +86,7 @@ static int send_data(struct device_worker *worker, const void *data, size_t len,
 	return code;
 }
 
-static int send_device(struct device_worker *worker, struct err *err)
+static int device_sender_send_device(struct device_worker *worker, struct err *err)
 {
 	size_t room = worker->all->limiter ? limiter_piece(worker->all->limiter, WIRE_MAX_DATA) : WIRE_MAX_DATA;
 	_cleanup_(free_ptr) uint8_t *buf = malloc(room);
@@ -93,18 +94,18 @@ static int send_device(struct device_worker *worker, struct err *err)
 	int code = buf ? 0 : err_sys(err, -ENOMEM, "device state");
 
 	while (code == 0) {
-		bool stopped = is_stopped(worker);
+		bool stopped = device_sender_is_stopped(worker);
 		uint64_t begin = monotonic_ns();
 		ssize_t n = vfio_migration_read(worker->device, buf, room, err);
 
 		if (n == 0)
 			return channel_send(worker->channel, WIRE_END, worker->position, worker->frames, NULL, 0, err);
 		if (n == -EAGAIN) {
-			code = rest(worker, stopped, &idle, err);
+			code = device_sender_rest(worker, stopped, &idle, err);
 			continue;
 		}
 		idle = 0;
-		code = n < 0 ? (int)n : send_data(worker, buf, (size_t)n, err);
+		code = n < 0 ? (int)n : device_sender_send_data(worker, buf, (size_t)n, err);
 		__atomic_fetch_add(&worker->busy_ns, monotonic_ns() - begin, __ATOMIC_RELAXED);
 	}
 	return code;
@@ -119,7 +120,7 @@ int device_sender_create(const struct device_sender_options *options, struct dev
 		return err_sys(err, -ENOMEM, "device channels");
 	sender->rate = options->rate;
 	code = device_workers_create(options->devices, options->channels, options->count, options->limiter, "send-dev",
-				     send_device, &sender->workers, err);
+				     device_sender_send_device, &sender->workers, err);
 	if (code < 0) {
 		free(sender);
 		return code;
@@ -145,8 +146,8 @@ int device_sender_fd(const struct device_sender *sender)
  * What a device will take to give that much: as long as what it gave already, in proportion. Where that was too little to have a
  * rate, a read and a frame took most of the time, and the rest is one and END another.
  */
-static void add_time(const struct device_sender *sender, const struct device_worker *worker, uint64_t bytes,
-		     struct device_sender_pending *all)
+static void device_sender_add_time(const struct device_sender *sender, const struct device_worker *worker,
+				   uint64_t bytes, struct device_sender_pending *all)
 {
 	uint64_t done = __atomic_load_n(&worker->position, __ATOMIC_RELAXED);
 	uint64_t ns = __atomic_load_n(&worker->busy_ns, __ATOMIC_RELAXED);
@@ -172,7 +173,7 @@ int device_sender_get_pending(struct device_sender *sender, struct device_sender
 		if (code < 0)
 			return code;
 		all.stop_bytes += pending.stop_copy;
-		add_time(sender, worker, pending.stop_copy, &all);
+		device_sender_add_time(sender, worker, pending.stop_copy, &all);
 		all.known &= pending.stop_known;
 		all.ready &= !vfio_migration_precopies(worker->device) ||
 			     (!pending.initial && __atomic_load_n(&worker->acked, __ATOMIC_ACQUIRE));

@@ -10,7 +10,7 @@
 #include "core/thread.h"
 
 /* Lock held. The first failure counts; the others are broken off by it, wherever they wait. */
-static void fail(struct device_workers *all, int code, const struct err *err)
+static void device_workers_fail(struct device_workers *all, int code, const struct err *err)
 {
 	if (all->code == 0) {
 		all->code = code;
@@ -22,7 +22,7 @@ static void fail(struct device_workers *all, int code, const struct err *err)
 		channel_break(all->workers[i].channel);
 }
 
-static void *work(void *opaque)
+static void *device_workers_work(void *opaque)
 {
 	struct device_worker *worker = opaque;
 	struct device_workers *all = worker->all;
@@ -33,16 +33,16 @@ static void *work(void *opaque)
 		err_prefix(&err, code, "vfio %s", vfio_migration_device(worker->device)->host.name);
 	pthread_mutex_lock(&all->lock);
 	if (code < 0)
-		fail(all, code, &err);
+		device_workers_fail(all, code, &err);
 	all->busy--;
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);
 	return NULL;
 }
 
-static int start(struct device_worker *worker, const char *name)
+static int device_workers_start(struct device_worker *worker, const char *name)
 {
-	int code = thread_start(&worker->thread, work, worker, "%.10s%zu", name, (size_t)(worker - worker->all->workers));
+	int code = thread_start(&worker->thread, device_workers_work, worker, "%.10s%zu", name, (size_t)(worker - worker->all->workers));
 
 	worker->running = code == 0;
 	return code;
@@ -69,7 +69,7 @@ int device_workers_create(struct vfio_migration *const *devices, struct channel 
 	for (size_t i = 0; i < count; i++)
 		all->workers[i] = (struct device_worker){.all = all, .device = devices[i], .channel = channels[i]};
 	for (size_t i = 0; i < count && code == 0; i++)
-		code = start(&all->workers[i], name);
+		code = device_workers_start(&all->workers[i], name);
 	if (code < 0) {
 		device_workers_destroy(all);
 		return err_sys(err, code, "device channels");
@@ -84,7 +84,7 @@ void device_workers_destroy(struct device_workers *workers)
 		return;
 	pthread_mutex_lock(&workers->lock);
 	if (workers->busy)
-		fail(workers, -ECANCELED, &(struct err){"ended"});
+		device_workers_fail(workers, -ECANCELED, &(struct err){"ended"});
 	pthread_cond_broadcast(&workers->changed);
 	pthread_mutex_unlock(&workers->lock);
 	for (size_t i = 0; i < workers->count; i++)

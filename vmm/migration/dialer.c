@@ -26,7 +26,7 @@ struct dialer {
 
 /* ---- a descriptor as the address ---- */
 
-static int adopt_fd(struct dialer *dialer, int fd, struct err *err)
+static int dialer_adopt_fd(struct dialer *dialer, int fd, struct err *err)
 {
 	enum socket_use use;
 	int code = socket_judge(fd, &use, err);
@@ -58,7 +58,7 @@ int dialer_create(const struct dialer_options *options, struct dialer **ret, str
 	if (getrandom(dialer->session, sizeof(dialer->session), 0) != sizeof(dialer->session))
 		code = err_sys(err, -EIO, "getrandom");
 	if (!code && dialer->to.kind == ADDRESS_FD)
-		code = adopt_fd(dialer, dialer->to.fd, err);
+		code = dialer_adopt_fd(dialer, dialer->to.fd, err);
 	if (code) {
 		free(dialer);
 		return code;
@@ -79,8 +79,8 @@ void dialer_destroy(struct dialer *dialer)
 /* ---- connecting ---- */
 
 /* Connects within what is left until deadline; *ret is the socket, in blocking mode. */
-static int connect_to(struct dialer *dialer, const struct sockaddr *address, socklen_t len, int64_t deadline, int *ret,
-		      struct err *err)
+static int dialer_connect_to(struct dialer *dialer, const struct sockaddr *address, socklen_t len, int64_t deadline,
+			     int *ret, struct err *err)
 {
 	_cleanup_(fd_close) int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	socklen_t size = sizeof(int);
@@ -113,7 +113,7 @@ static int connect_to(struct dialer *dialer, const struct sockaddr *address, soc
 	return 0;
 }
 
-static int connect_name(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+static int dialer_connect_name(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
 	struct addrinfo *list;
@@ -122,7 +122,7 @@ static int connect_name(struct dialer *dialer, int64_t deadline, int *ret, struc
 	if (code)
 		return err_set(err, -ENOENT, "%s: %s", dialer->to.host, gai_strerror(code));
 	for (const struct addrinfo *each = list; each; each = each->ai_next) {
-		code = connect_to(dialer, each->ai_addr, each->ai_addrlen, deadline, ret, err);
+		code = dialer_connect_to(dialer, each->ai_addr, each->ai_addrlen, deadline, ret, err);
 		if (!code || code == -ECANCELED || code == -ETIMEDOUT)
 			break;
 	}
@@ -130,16 +130,16 @@ static int connect_name(struct dialer *dialer, int64_t deadline, int *ret, struc
 	return code;
 }
 
-static int connect_path(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+static int dialer_connect_path(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
 	memcpy(address.sun_path, dialer->to.path, strlen(dialer->to.path));
-	return connect_to(dialer, (struct sockaddr *)&address, sizeof(address), deadline, ret, err);
+	return dialer_connect_to(dialer, (struct sockaddr *)&address, sizeof(address), deadline, ret, err);
 }
 
 /* Makes a pair of sockets and hands one through the door. */
-static int pass_through(struct dialer *dialer, int *ret, struct err *err)
+static int dialer_pass_through(struct dialer *dialer, int *ret, struct err *err)
 {
 	_cleanup_(fd_close) int ours = -1;
 	_cleanup_(fd_close) int theirs = -1;
@@ -155,10 +155,10 @@ static int pass_through(struct dialer *dialer, int *ret, struct err *err)
 	return code;
 }
 
-static int open_connection(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+static int dialer_open_connection(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
 {
 	if (dialer->door >= 0)
-		return pass_through(dialer, ret, err);
+		return dialer_pass_through(dialer, ret, err);
 	if (dialer->first >= 0) {
 		*ret = take_fd(&dialer->first);
 		return socket_prepare(*ret, dialer->silence_ms, err);
@@ -166,14 +166,14 @@ static int open_connection(struct dialer *dialer, int64_t deadline, int *ret, st
 	if (dialer->reached_len) {
 		struct sockaddr_storage reached = dialer->reached;
 
-		return connect_to(dialer, (struct sockaddr *)&reached, dialer->reached_len, deadline, ret, err);
+		return dialer_connect_to(dialer, (struct sockaddr *)&reached, dialer->reached_len, deadline, ret, err);
 	}
-	return dialer->to.kind == ADDRESS_UNIX ? connect_path(dialer, deadline, ret, err) :
-						 connect_name(dialer, deadline, ret, err);
+	return dialer->to.kind == ADDRESS_UNIX ? dialer_connect_path(dialer, deadline, ret, err) :
+						 dialer_connect_name(dialer, deadline, ret, err);
 }
 
 /* Puts TLS on the connection: *fd becomes the socket to use. */
-static int encrypt(struct dialer *dialer, int64_t deadline, int *fd, struct tls **ret, struct err *err)
+static int dialer_encrypt(struct dialer *dialer, int64_t deadline, int *fd, struct tls **ret, struct err *err)
 {
 	const struct tls_options options = {.folder = dialer->tls, .helper = dialer->tls_helper, .side = WIRE_SOURCE,
 					    .host = dialer->to.host};
@@ -195,7 +195,7 @@ static int encrypt(struct dialer *dialer, int64_t deadline, int *fd, struct tls 
 
 /* ---- greeting ---- */
 
-static int greet(struct dialer *dialer, struct channel *channel, struct err *err)
+static int dialer_greet(struct dialer *dialer, struct channel *channel, struct err *err)
 {
 	struct wire_hello mine = {.version = WIRE_VERSION, .oldest = WIRE_OLDEST, .kind = channel->options.kind,
 				  .index = channel->options.index, .count = channel->options.count};
@@ -233,14 +233,14 @@ int dialer_connect(struct dialer *dialer, enum wire_kind kind, uint32_t index, u
 	_cleanup_(fd_close) int fd = -1;
 	struct channel *channel = NULL;
 	struct tls *tls = NULL;
-	int code = open_connection(dialer, deadline, &fd, err);
+	int code = dialer_open_connection(dialer, deadline, &fd, err);
 
 	if (!code && dialer->tls)
-		code = encrypt(dialer, deadline, &fd, &tls, err);
+		code = dialer_encrypt(dialer, deadline, &fd, &tls, err);
 	code = code ?: channel_create(&options, &fd, &channel, err);
 	if (!code) {
 		channel->tls = take_ptr(tls);
-		code = greet(dialer, channel, err);
+		code = dialer_greet(dialer, channel, err);
 	}
 	if (code) {
 		channel_destroy(channel);

@@ -33,7 +33,8 @@ struct disk_receiver {
 
 /* ---- files ---- */
 
-static int write_all(const struct disk *disk, uint64_t offset, const uint8_t *data, size_t size, struct err *err)
+static int disk_receiver_write_all(const struct disk *disk, uint64_t offset, const uint8_t *data, size_t size,
+				   struct err *err)
 {
 	while (size) {
 		ssize_t n = pwrite(disk->target.fd, data, size, (off_t)offset);
@@ -50,20 +51,21 @@ static int write_all(const struct disk *disk, uint64_t offset, const uint8_t *da
 	return 0;
 }
 
-static int write_zeros(const struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
+static int disk_receiver_write_zeros(const struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf,
+				     struct err *err)
 {
 	int code = 0;
 
 	memset(buf, 0, ZEROS);
 	for (uint64_t n; !code && size; offset += n, size -= n) {
 		n = MIN(size, ZEROS);
-		code = write_all(disk, offset, buf, n, err);
+		code = disk_receiver_write_all(disk, offset, buf, n, err);
 	}
 	return code;
 }
 
 /* As cheaply as the file can: a hole, else what its file system or device has for it, else zeros as they are. */
-static int make_zero(struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
+static int disk_receiver_make_zero(struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
 {
 	static const int zero_modes[] = {FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
 
@@ -75,10 +77,10 @@ static int make_zero(struct disk *disk, uint64_t offset, uint64_t size, uint8_t 
 		if (errno == EINTR)
 			break; /* this time */
 	}
-	return write_zeros(disk, offset, size, buf, err);
+	return disk_receiver_write_zeros(disk, offset, size, buf, err);
 }
 
-static int flush(struct disk_receiver *receiver, struct err *err)
+static int disk_receiver_flush(struct disk_receiver *receiver, struct err *err)
 {
 	for (size_t i = 0; i < receiver->count; i++) {
 		struct disk *disk = &receiver->disks[i];
@@ -92,7 +94,7 @@ static int flush(struct disk_receiver *receiver, struct err *err)
 
 /* ---- frames ---- */
 
-static int take_select(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+static int disk_receiver_take_select(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
 {
 	if (frame->a >= receiver->count)
 		return err_set(err, -EPROTO, "disk %llu of %zu", (unsigned long long)frame->a, receiver->count);
@@ -101,7 +103,7 @@ static int take_select(struct disk_receiver *receiver, const struct wire_frame *
 }
 
 /* The disk that [offset, offset + size) is to be written to; the frame's numbers do not wrap. */
-static int check_place(struct disk_receiver *receiver, uint64_t offset, uint64_t size, struct err *err)
+static int disk_receiver_check_place(struct disk_receiver *receiver, uint64_t offset, uint64_t size, struct err *err)
 {
 	struct disk *disk = receiver->selected;
 
@@ -109,17 +111,18 @@ static int check_place(struct disk_receiver *receiver, uint64_t offset, uint64_t
 		return err_set(err, -EPROTO, "it was not said which disk");
 	if (offset > disk->target.size || size > disk->target.size - offset)
 		return err_set(err, -EPROTO, "disk %s: %llu bytes at %llu, and it has %llu", disk->target.id,
-			       (unsigned long long)size, (unsigned long long)offset, (unsigned long long)disk->target.size);
+			       (unsigned long long)size, (unsigned long long)offset,
+			       (unsigned long long)disk->target.size);
 	disk->changed = true;
 	return 0;
 }
 
-static int take_blocks(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+static int disk_receiver_take_blocks(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
 {
-	int code = check_place(receiver, frame->a, frame->length, err);
+	int code = disk_receiver_check_place(receiver, frame->a, frame->length, err);
 
 	code = code ?: channel_payload(receiver->channel, receiver->buf, frame->length, err);
-	code = code ?: write_all(receiver->selected, frame->a, receiver->buf, frame->length, err);
+	code = code ?: disk_receiver_write_all(receiver->selected, frame->a, receiver->buf, frame->length, err);
 	/* Begun now, it is not all left for the flush while the guest stands; a hint. */
 	if (!code)
 		sync_file_range(receiver->selected->target.fd, (off_t)frame->a, frame->length, SYNC_FILE_RANGE_WRITE);
@@ -127,25 +130,25 @@ static int take_blocks(struct disk_receiver *receiver, const struct wire_frame *
 	return code;
 }
 
-static int take_hole(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+static int disk_receiver_take_hole(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
 {
-	int code = check_place(receiver, frame->a, frame->b, err);
+	int code = disk_receiver_check_place(receiver, frame->a, frame->b, err);
 
 	receiver->holes += frame->b;
-	return code ?: make_zero(receiver->selected, frame->a, frame->b, receiver->buf, err);
+	return code ?: disk_receiver_make_zero(receiver->selected, frame->a, frame->b, receiver->buf, err);
 }
 
-static int take_end(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
+static int disk_receiver_take_end(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
 {
 	if (frame->a != receiver->blocks || frame->b != receiver->holes)
 		return err_set(err, -EPROTO, "%llu bytes and %llu of holes were sent, %llu and %llu came",
 			       (unsigned long long)frame->a, (unsigned long long)frame->b,
 			       (unsigned long long)receiver->blocks, (unsigned long long)receiver->holes);
-	return flush(receiver, err) ?: 1;
+	return disk_receiver_flush(receiver, err) ?: 1;
 }
 
 /* One frame: 1 when it was END, 0 when not, or what is wrong. */
-static int take_frame(struct disk_receiver *receiver, struct err *err)
+static int disk_receiver_take_frame(struct disk_receiver *receiver, struct err *err)
 {
 	struct wire_frame frame;
 	int code = channel_receive(receiver->channel, &frame, err);
@@ -154,25 +157,26 @@ static int take_frame(struct disk_receiver *receiver, struct err *err)
 		return code;
 	switch (frame.type) {
 	case WIRE_SELECT:
-		return take_select(receiver, &frame, err);
+		return disk_receiver_take_select(receiver, &frame, err);
 	case WIRE_BLOCKS:
-		return take_blocks(receiver, &frame, err);
+		return disk_receiver_take_blocks(receiver, &frame, err);
 	case WIRE_HOLE:
-		return take_hole(receiver, &frame, err);
+		return disk_receiver_take_hole(receiver, &frame, err);
 	case WIRE_FLUSH:
-		return flush(receiver, err) ?: channel_send(receiver->channel, WIRE_FLUSHED, 0, 0, NULL, 0, err);
+		return disk_receiver_flush(receiver, err) ?: channel_send(receiver->channel, WIRE_FLUSHED, 0, 0, NULL,
+									  0, err);
 	default:
-		return take_end(receiver, &frame, err);
+		return disk_receiver_take_end(receiver, &frame, err);
 	}
 }
 
-static void *receive_disks(void *opaque)
+static void *disk_receiver_receive_disks(void *opaque)
 {
 	struct disk_receiver *receiver = opaque;
 	int code = 0;
 
 	while (!code)
-		code = take_frame(receiver, &receiver->err);
+		code = disk_receiver_take_frame(receiver, &receiver->err);
 	if (code < 0) {
 		receiver->code = code;
 		channel_break(receiver->channel);
@@ -183,7 +187,7 @@ static void *receive_disks(void *opaque)
 
 /* ---- the outside ---- */
 
-static int start(struct disk_receiver *receiver, struct err *err)
+static int disk_receiver_start(struct disk_receiver *receiver, struct err *err)
 {
 	int code;
 
@@ -191,15 +195,15 @@ static int start(struct disk_receiver *receiver, struct err *err)
 	receiver->buf = malloc(WIRE_MAX_BLOCKS);
 	if (receiver->fail_fd < 0 || !receiver->buf)
 		return err_sys(err, receiver->buf ? -errno : -ENOMEM, "receiving disks");
-	code = thread_start(&receiver->thread, receive_disks, receiver, "disks");
+	code = thread_start(&receiver->thread, disk_receiver_receive_disks, receiver, "disks");
 	if (code)
 		return err_sys(err, code, "receiving disks");
 	receiver->running = true;
 	return 0;
 }
 
-int disk_receiver_create(const struct disk_target *disks, size_t count, struct channel **channel, struct disk_receiver **ret,
-			 struct err *err)
+int disk_receiver_create(const struct disk_target *disks, size_t count, struct channel **channel,
+			 struct disk_receiver **ret, struct err *err)
 {
 	struct disk_receiver *receiver = calloc(1, sizeof(*receiver));
 	int code;
@@ -211,7 +215,7 @@ int disk_receiver_create(const struct disk_target *disks, size_t count, struct c
 	receiver->channel = *channel;
 	for (size_t i = 0; i < count; i++)
 		receiver->disks[i].target = disks[i];
-	code = start(receiver, err);
+	code = disk_receiver_start(receiver, err);
 	if (code) {
 		receiver->channel = NULL;
 		disk_receiver_destroy(receiver);

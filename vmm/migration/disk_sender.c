@@ -31,19 +31,19 @@ struct disk_sender {
 /* ---- the list ---- */
 
 /* Bytes of count granules from first on; the last one of a disk may be short. */
-static uint64_t bytes_of(const struct disk *disk, size_t first, size_t count)
+static uint64_t disk_sender_bytes_of(const struct disk *disk, size_t first, size_t count)
 {
 	return MIN(count * DISK_GRANULE, disk->copy.size - first * DISK_GRANULE);
 }
 
-static void clear(struct disk *disk, size_t first, size_t count)
+static void disk_sender_clear(struct disk *disk, size_t first, size_t count)
 {
 	for (size_t i = first; i < first + count; i++)
 		disk->bits[i / BITS_PER_LONG] &= ~(1ul << i % BITS_PER_LONG);
 }
 
 /* Granules on the list from first on, without a gap, up to limit of them. */
-static size_t run_length(const struct disk *disk, size_t first, size_t limit)
+static size_t disk_sender_run_length(const struct disk *disk, size_t first, size_t limit)
 {
 	size_t n = 0;
 
@@ -53,7 +53,7 @@ static size_t run_length(const struct disk *disk, size_t first, size_t limit)
 }
 
 /* The first one on the list at the cursor or behind it on its disk; the disk's end where there is none. */
-static size_t find(const struct disk *disk, size_t at)
+static size_t disk_sender_find(const struct disk *disk, size_t at)
 {
 	while (at < disk->granules && !bitmap_test(disk->bits, at))
 		at += disk->bits[at / BITS_PER_LONG] >> at % BITS_PER_LONG ? 1 : BITS_PER_LONG - at % BITS_PER_LONG;
@@ -79,14 +79,14 @@ uint64_t disk_sender_left(const struct disk_sender *sender)
 			count += (size_t)__builtin_popcountl(disk->bits[word]);
 		bytes += count * DISK_GRANULE;
 		if (bitmap_test(disk->bits, last))
-			bytes -= DISK_GRANULE - bytes_of(disk, last, 1);
+			bytes -= DISK_GRANULE - disk_sender_bytes_of(disk, last, 1);
 	}
 	return bytes;
 }
 
 /* ---- frames ---- */
 
-static int select_disk(struct disk_sender *sender, struct err *err)
+static int disk_sender_select_disk(struct disk_sender *sender, struct err *err)
 {
 	int code = sender->selected == sender->at ? 0 :
 		   channel_send(sender->channel, WIRE_SELECT, sender->at, 0, NULL, 0, err);
@@ -96,9 +96,9 @@ static int select_disk(struct disk_sender *sender, struct err *err)
 	return code;
 }
 
-static int send_hole(struct disk_sender *sender, struct err *err)
+static int disk_sender_send_hole(struct disk_sender *sender, struct err *err)
 {
-	int code = sender->hole_size ? select_disk(sender, err) : 0;
+	int code = sender->hole_size ? disk_sender_select_disk(sender, err) : 0;
 
 	while (!code && sender->hole_size) {
 		uint64_t n = MIN(sender->hole_size, WIRE_MAX_HOLE);
@@ -112,9 +112,9 @@ static int send_hole(struct disk_sender *sender, struct err *err)
 }
 
 /* Holes that touch become one. */
-static int add_hole(struct disk_sender *sender, uint64_t offset, uint64_t size, struct err *err)
+static int disk_sender_add_hole(struct disk_sender *sender, uint64_t offset, uint64_t size, struct err *err)
 {
-	int code = sender->hole + sender->hole_size == offset ? 0 : send_hole(sender, err);
+	int code = sender->hole + sender->hole_size == offset ? 0 : disk_sender_send_hole(sender, err);
 
 	if (!sender->hole_size)
 		sender->hole = offset;
@@ -122,9 +122,10 @@ static int add_hole(struct disk_sender *sender, uint64_t offset, uint64_t size, 
 	return code;
 }
 
-static int send_blocks(struct disk_sender *sender, uint64_t offset, const uint8_t *data, uint64_t size, struct err *err)
+static int disk_sender_send_blocks(struct disk_sender *sender, uint64_t offset, const uint8_t *data, uint64_t size,
+				   struct err *err)
 {
-	int code = send_hole(sender, err) ?: select_disk(sender, err);
+	int code = disk_sender_send_hole(sender, err) ?: disk_sender_select_disk(sender, err);
 
 	if (!code && sender->options.limiter &&
 	    limiter_wait(sender->options.limiter, size, sender->options.cancel_fd))
@@ -136,12 +137,13 @@ static int send_blocks(struct disk_sender *sender, uint64_t offset, const uint8_
 
 /* ---- what is on a disk ---- */
 
-static bool is_zero(const uint8_t *data, size_t size)
+static bool disk_sender_is_zero(const uint8_t *data, size_t size)
 {
 	return !data[0] && memcmp(data, data + 1, size - 1) == 0;
 }
 
-static int read_blocks(struct disk_sender *sender, const struct disk *disk, uint64_t offset, size_t size, struct err *err)
+static int disk_sender_read_blocks(struct disk_sender *sender, const struct disk *disk, uint64_t offset, size_t size,
+				   struct err *err)
 {
 	size_t done = 0;
 
@@ -151,7 +153,8 @@ static int read_blocks(struct disk_sender *sender, const struct disk *disk, uint
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return err_sys(err, -errno, "disk %s: read at %llu", disk->copy.id, (unsigned long long)(offset + done));
+			return err_sys(err, -errno, "disk %s: read at %llu", disk->copy.id,
+				       (unsigned long long)(offset + done));
 		if (n == 0)
 			return err_set(err, -EIO, "disk %s: its file ends at %llu", disk->copy.id,
 				       (unsigned long long)(offset + done));
@@ -163,19 +166,20 @@ static int read_blocks(struct disk_sender *sender, const struct disk *disk, uint
 }
 
 /* Reads and sends count granules, those of zeros as a hole. */
-static int send_granules(struct disk_sender *sender, const struct disk *disk, size_t first, size_t count, struct err *err)
+static int disk_sender_send_granules(struct disk_sender *sender, const struct disk *disk, size_t first, size_t count,
+				     struct err *err)
 {
-	uint64_t start = first * DISK_GRANULE, size = bytes_of(disk, first, count), end;
-	int code = read_blocks(sender, disk, start, size, err);
+	uint64_t start = first * DISK_GRANULE, size = disk_sender_bytes_of(disk, first, count), end;
+	int code = disk_sender_read_blocks(sender, disk, start, size, err);
 
 	for (uint64_t at = 0; !code && at < size; at = end) {
-		bool zero = is_zero(sender->buf + at, MIN(DISK_GRANULE, size - at));
+		bool zero = disk_sender_is_zero(sender->buf + at, MIN(DISK_GRANULE, size - at));
 
 		end = at + MIN(DISK_GRANULE, size - at);
-		while (end < size && is_zero(sender->buf + end, MIN(DISK_GRANULE, size - end)) == zero)
+		while (end < size && disk_sender_is_zero(sender->buf + end, MIN(DISK_GRANULE, size - end)) == zero)
 			end += MIN(DISK_GRANULE, size - end);
-		code = zero ? add_hole(sender, start + at, end - at, err) :
-			      send_blocks(sender, start + at, sender->buf + at, end - at, err);
+		code = zero ? disk_sender_add_hole(sender, start + at, end - at, err) :
+			      disk_sender_send_blocks(sender, start + at, sender->buf + at, end - at, err);
 	}
 	return code;
 }
@@ -184,7 +188,7 @@ static int send_granules(struct disk_sender *sender, const struct disk *disk, si
  * Where the file has data next, at offset or behind it. What cannot tell (a device, some file systems) has it everywhere; a
  * file that has become shorter than its disk has no holes there, but fails to be read.
  */
-static uint64_t next_data(const struct disk *disk, uint64_t offset)
+static uint64_t disk_sender_next_data(const struct disk *disk, uint64_t offset)
 {
 	off_t data = lseek(disk->copy.fd, (off_t)offset, SEEK_DATA);
 
@@ -194,18 +198,19 @@ static uint64_t next_data(const struct disk *disk, uint64_t offset)
 }
 
 /* Sends from the granule on, which is on the list, as far as one turn goes; the cursor is behind it then. */
-static int send_from(struct disk_sender *sender, struct disk *disk, size_t first, struct err *err)
+static int disk_sender_send_from(struct disk_sender *sender, struct disk *disk, size_t first, struct err *err)
 {
 	const struct limiter *limiter = sender->options.limiter;
 	size_t piece = limiter ? limiter_piece(limiter, WIRE_MAX_BLOCKS) / DISK_GRANULE : PIECE;
-	uint64_t data = next_data(disk, first * DISK_GRANULE);
+	uint64_t data = disk_sender_next_data(disk, first * DISK_GRANULE);
 	size_t hole = data == disk->copy.size ? disk->granules - first : data / DISK_GRANULE - first;
-	size_t count = run_length(disk, first, hole ?: piece);
+	size_t count = disk_sender_run_length(disk, first, hole ?: piece);
 
-	clear(disk, first, count);
+	disk_sender_clear(disk, first, count);
 	sender->cursor = first + count;
-	return hole ? add_hole(sender, first * DISK_GRANULE, bytes_of(disk, first, count), err) :
-		      send_granules(sender, disk, first, count, err);
+	return hole ? disk_sender_add_hole(sender, first * DISK_GRANULE, disk_sender_bytes_of(disk, first, count),
+					   err) :
+		      disk_sender_send_granules(sender, disk, first, count, err);
 }
 
 /* ---- the outside ---- */
@@ -219,18 +224,18 @@ int disk_sender_send(struct disk_sender *sender, uint64_t deadline, struct err *
 	/* A disk more than there are: that of the cursor has a beginning and an end. */
 	for (size_t turn = 0; !code && turn <= sender->options.count && (!deadline || monotonic_ns() < deadline);) {
 		struct disk *disk = &sender->disks[sender->at];
-		size_t found = find(disk, sender->cursor);
+		size_t found = disk_sender_find(disk, sender->cursor);
 
 		if (found < disk->granules) {
-			code = send_from(sender, disk, found, err);
+			code = disk_sender_send_from(sender, disk, found, err);
 			continue;
 		}
-		code = send_hole(sender, err);
+		code = disk_sender_send_hole(sender, err);
 		sender->at = (sender->at + 1) % sender->options.count;
 		sender->cursor = 0;
 		turn++;
 	}
-	return code ?: send_hole(sender, err);
+	return code ?: disk_sender_send_hole(sender, err);
 }
 
 int disk_sender_flush(struct disk_sender *sender, struct err *err)
@@ -258,10 +263,11 @@ uint64_t disk_sender_sent(const struct disk_sender *sender)
 
 int disk_sender_end(struct disk_sender *sender, struct err *err)
 {
-	return sender ? channel_send(sender->channel, WIRE_END, sender->blocks_sent, sender->holes_sent, NULL, 0, err) : 0;
+	return sender ? channel_send(sender->channel, WIRE_END, sender->blocks_sent, sender->holes_sent, NULL, 0, err)
+	: 0;
 }
 
-static bool add_disk(struct disk *disk, const struct disk_copy *copy)
+static bool disk_sender_add_disk(struct disk *disk, const struct disk_copy *copy)
 {
 	disk->copy = *copy;
 	disk->granules = (size_t)((copy->size + (DISK_GRANULE - 1)) / DISK_GRANULE);
@@ -281,7 +287,7 @@ int disk_sender_create(const struct disk_sender_options *options, struct channel
 		sender->buf = malloc(WIRE_MAX_BLOCKS);
 	good = sender && sender->buf;
 	for (size_t i = 0; good && i < options->count; i++)
-		good = add_disk(&sender->disks[i], &options->disks[i]);
+		good = disk_sender_add_disk(&sender->disks[i], &options->disks[i]);
 	if (!good) {
 		disk_sender_destroy(sender);
 		return err_sys(err, -ENOMEM, "sending disks");

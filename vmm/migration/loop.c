@@ -34,14 +34,14 @@ struct loop {
 };
 
 /* a * b / c without overflow; what does not fit is UINT64_MAX, as is division by zero. */
-static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
+static uint64_t migration_loop_scale(uint64_t a, uint64_t b, uint64_t c)
 {
 	unsigned __int128 result = c ? (unsigned __int128)a * b / c : UINT64_MAX;
 
 	return result > UINT64_MAX ? UINT64_MAX : (uint64_t)result;
 }
 
-static uint64_t add(uint64_t a, uint64_t b)
+static uint64_t migration_loop_add(uint64_t a, uint64_t b)
 {
 	return a + b < a ? UINT64_MAX : a + b;
 }
@@ -71,60 +71,63 @@ const char *migration_format_rate(uint64_t rate, char *buf)
 /* ---- what is known ---- */
 
 /* The downtime, with that much memory that was written. */
-static uint64_t downtime_with(const struct loop *loop, uint64_t memory)
+static uint64_t migration_loop_downtime_with(const struct loop *loop, uint64_t memory)
 {
-	uint64_t bytes = add(add(memory, loop->costs.untold), loop->costs.device);
-	uint64_t sending = bytes ? scale(bytes, SECOND, loop->rate) : 0;
+	uint64_t bytes = migration_loop_add(migration_loop_add(memory, loop->costs.untold), loop->costs.device);
+	uint64_t sending = bytes ? migration_loop_scale(bytes, SECOND, loop->rate) : 0;
 
-	return add(MAX(sending, loop->costs.device_time), loop->costs.fixed);
+	return migration_loop_add(MAX(sending, loop->costs.device_time), loop->costs.fixed);
 }
 
-static void predict(struct loop *loop)
+static void migration_loop_predict(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
-	uint64_t unseen = scale(told->dirty_rate, loop->costs.unseen, SECOND);
+	uint64_t unseen = migration_loop_scale(told->dirty_rate, loop->costs.unseen, SECOND);
 
 	told->device = loop->costs.device;
 	told->device_time = loop->costs.device_time;
 	told->device_assumed = loop->costs.device_assumed;
 	told->send_rate = loop->rate;
-	told->predicted = downtime_with(loop, add(told->left, unseen));
-	told->eta = loop->rate > told->dirty_rate ? scale(told->left, SECOND, loop->rate - told->dirty_rate) : 0;
+	told->predicted = migration_loop_downtime_with(loop, migration_loop_add(told->left, unseen));
+	told->eta = loop->rate > told->dirty_rate ? migration_loop_scale(told->left, SECOND,
+									 loop->rate - told->dirty_rate) : 0;
 }
 
 /*
  * The rate at which pages go out that a guest has just written: neither zeros nor the time that was spent on them say anything
  * about it. Where there is next to nothing else they are what is known, with the cap that has not been felt yet.
  */
-static void measure_rate(struct loop *loop)
+static void migration_loop_measure_rate(struct loop *loop)
 {
 	uint64_t cap = loop->goal->bandwidth ?: UINT64_MAX;
 
 	if (loop->round_content >= MEASURABLE && loop->round_time > loop->round_looking)
-		loop->rate = MAX(scale(loop->round_content, SECOND, loop->round_time - loop->round_looking), 1u);
+		loop->rate = MAX(migration_loop_scale(loop->round_content, SECOND,
+						      loop->round_time - loop->round_looking), 1u);
 	else if (loop->round_time && !loop->rate)
-		loop->rate = MAX(MIN(scale(loop->round_bytes, SECOND, loop->round_time), cap), 1u);
+		loop->rate = MAX(MIN(migration_loop_scale(loop->round_bytes, SECOND, loop->round_time), cap), 1u);
 }
 
-static int tell(struct loop *loop, struct err *err)
+static int migration_loop_tell(struct loop *loop, struct err *err)
 {
 	loop->told->elapsed = loop->ops->now(loop->opaque) - loop->start;
-	predict(loop);
+	migration_loop_predict(loop);
 	return loop->ops->progress(loop->opaque, loop->told, err);
 }
 
 /* ---- no progress ---- */
 
-static void say_why(struct loop *loop)
+static void migration_loop_say_why(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
-	uint64_t beside = downtime_with(loop, 0);
+	uint64_t beside = migration_loop_downtime_with(loop, 0);
 	char dirty[24], sent[24];
 
 	if (!loop->costs.ready)
 		snprintf(told->reason, sizeof(told->reason), "a device is not ready to stop yet");
 	else if (beside >= loop->goal->downtime)
-		snprintf(told->reason, sizeof(told->reason), "stopping takes %.1f ms beside memory, and may take %.1f ms%s",
+		snprintf(told->reason, sizeof(told->reason),
+			 "stopping takes %.1f ms beside memory, and may take %.1f ms%s",
 			 (double)beside / 1e6, (double)loop->goal->downtime / 1e6,
 			 loop->costs.device_assumed ? "; how fast devices give their state is assumed, --device-rate says it" : "");
 	else
@@ -133,11 +136,11 @@ static void say_why(struct loop *loop)
 }
 
 /* Slows the guest so far that it should write half of what can be sent; by steps, for it may take less. */
-static void throttle(struct loop *loop)
+static void migration_loop_throttle(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
-	uint64_t unhindered = scale(told->dirty_rate, 100, 100 - told->throttle);
-	uint64_t share = MIN(scale(loop->rate, 50, unhindered), 100u); /* of its time that it may run */
+	uint64_t unhindered = migration_loop_scale(told->dirty_rate, 100, 100 - told->throttle);
+	uint64_t share = MIN(migration_loop_scale(loop->rate, 50, unhindered), 100u); /* of its time that it may run */
 	unsigned int wanted = 100 - (unsigned int)share;
 
 	wanted = MAX(wanted, told->throttle + LEAST_STEP);
@@ -147,46 +150,47 @@ static void throttle(struct loop *loop)
 }
 
 /* Looks at what the last round has brought; the list is new. */
-static void judge(struct loop *loop)
+static void migration_loop_judge(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
-	uint64_t beside = downtime_with(loop, 0);
+	uint64_t beside = migration_loop_downtime_with(loop, 0);
 	bool smaller = told->left <= loop->before - loop->before / 5;
 
 	loop->stuck = smaller && loop->costs.ready && beside < loop->goal->downtime ? 0 : loop->stuck + 1;
 	told->reason[0] = 0;
 	if (loop->stuck < PATIENCE)
 		return;
-	say_why(loop);
+	migration_loop_say_why(loop);
 	/* Where memory is not what hinders, the guest is left alone. */
 	if (loop->costs.ready && beside < loop->goal->downtime && !smaller) {
-		throttle(loop);
+		migration_loop_throttle(loop);
 		loop->stuck = 0;
 	}
 }
 
 /* ---- rounds ---- */
 
-static int collect(struct loop *loop, struct err *err)
+static int migration_loop_collect(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
 	/* The look is the last thing, for what is written after it is not seen before the guest stands. */
-	int code = loop->ops->costs(loop->opaque, &loop->costs, err) ?: loop->ops->collect(loop->opaque, &told->left, err);
+	int code = loop->ops->costs(loop->opaque, &loop->costs, err) ?:
+	loop->ops->collect(loop->opaque, &told->left, err);
 	uint64_t now = loop->ops->now(loop->opaque);
 
 	if (told->round)
-		told->dirty_rate = scale(told->left, SECOND, now - loop->round_start);
+		told->dirty_rate = migration_loop_scale(told->left, SECOND, now - loop->round_start);
 	loop->round_start = now;
 	return code;
 }
 
-static bool time_is_up(struct loop *loop)
+static bool migration_loop_time_is_up(struct loop *loop)
 {
 	return loop->goal->timeout && loop->ops->now(loop->opaque) - loop->start >= loop->goal->timeout;
 }
 
 /* Empties the list, or ends with -ETIME while something is still on it. */
-static int send(struct loop *loop, struct err *err)
+static int migration_loop_send(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
 	uint64_t first = told->sent;
@@ -194,7 +198,7 @@ static int send(struct loop *loop, struct err *err)
 
 	loop->round_bytes = loop->round_wire = loop->round_time = 0;
 	loop->round_content = loop->round_looking = 0;
-	while (!code && told->left && !time_is_up(loop)) {
+	while (!code && told->left && !migration_loop_time_is_up(loop)) {
 		uint64_t begin = loop->ops->now(loop->opaque);
 		struct migration_sent sent = {0};
 
@@ -208,20 +212,20 @@ static int send(struct loop *loop, struct err *err)
 		loop->round_looking += sent.looking;
 		told->sent = first + loop->round_wire;
 		told->left = sent.left;
-		measure_rate(loop);
-		code = tell(loop, err);
+		migration_loop_measure_rate(loop);
+		code = migration_loop_tell(loop, err);
 	}
 	return code ?: told->left ? -ETIME : 0;
 }
 
-static int out_of_time(struct loop *loop, struct err *err)
+static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
 	char dirty[24], sent[24];
 
 	/* What was written meanwhile will have to go out too, and belongs into the prediction. */
 	if (loop->goal->on_timeout == MIGRATION_STOP_AND_COPY)
-		return collect(loop, err) ?: tell(loop, err);
+		return migration_loop_collect(loop, err) ?: migration_loop_tell(loop, err);
 	if (!told->reason[0] && told->round > 1 && loop->costs.ready)
 		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
 			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
@@ -229,26 +233,26 @@ static int out_of_time(struct loop *loop, struct err *err)
 		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
 }
 
-static int rounds(struct loop *loop, struct err *err)
+static int migration_loop_rounds(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
 
 	for (;;) {
-		int code = collect(loop, err) ?: tell(loop, err);
+		int code = migration_loop_collect(loop, err) ?: migration_loop_tell(loop, err);
 
 		if (code)
 			return code;
 		if (told->round && loop->costs.ready && told->predicted <= loop->goal->downtime)
 			return 0;
 		if (told->round > 1)
-			judge(loop);
+			migration_loop_judge(loop);
 		loop->before = told->left;
 		told->round++;
-		code = send(loop, err);
+		code = migration_loop_send(loop, err);
 		if (code && code != -ETIME)
 			return code;
-		if (time_is_up(loop))
-			return out_of_time(loop, err);
+		if (migration_loop_time_is_up(loop))
+			return migration_loop_out_of_time(loop, err);
 		if (loop->round_time < SHORT_ROUND && told->round > 1)
 			loop->ops->wait(loop->opaque, SHORT_ROUND);
 	}
@@ -261,7 +265,7 @@ int migration_loop_run(const struct migration_loop_ops *ops, void *opaque, const
 	int code;
 
 	*last = (struct migration_progress){0};
-	code = rounds(&loop, err);
+	code = migration_loop_rounds(&loop, err);
 	if (code && last->throttle)
 		ops->throttle(opaque, 0);
 	return code;

@@ -56,7 +56,7 @@ struct memory_receiver {
  * Reads what is there or comes, into buf and then into the next header. *got is what went into buf. Between frames a
  * channel may be silent; within one it may not.
  */
-static int read_some(struct lane *lane, void *buf, size_t len, size_t *got)
+static int memory_receiver_read_some(struct lane *lane, void *buf, size_t len, size_t *got)
 {
 	struct iovec iov[] = {{buf, len}, {lane->header + lane->header_have, WIRE_HEADER_SIZE - lane->header_have}};
 	struct msghdr message = {.msg_iov = len ? iov : iov + 1, .msg_iovlen = len ? 2 : 1};
@@ -75,7 +75,7 @@ static int read_some(struct lane *lane, void *buf, size_t len, size_t *got)
 }
 
 /* All of a payload; ahead: with the header behind it, where the payload need not be looked at before that has come. */
-static int read_payload(struct lane *lane, void *buf, size_t len, bool ahead)
+static int memory_receiver_read_payload(struct lane *lane, void *buf, size_t len, bool ahead)
 {
 	size_t tail = ahead ? MIN(len, TAIL) : 0;
 	uint8_t *to = buf;
@@ -93,17 +93,17 @@ static int read_payload(struct lane *lane, void *buf, size_t len, bool ahead)
 		left -= (size_t)n;
 	}
 	for (size_t got; !code && tail; tail -= got, to += got)
-		code = read_some(lane, to, tail, &got);
+		code = memory_receiver_read_some(lane, to, tail, &got);
 	return code;
 }
 
-static int read_header(struct lane *lane, struct wire_frame *frame)
+static int memory_receiver_read_header(struct lane *lane, struct wire_frame *frame)
 {
 	size_t none;
 	int code = 0;
 
 	while (!code && lane->header_have < WIRE_HEADER_SIZE)
-		code = read_some(lane, NULL, 0, &none);
+		code = memory_receiver_read_some(lane, NULL, 0, &none);
 	if (code)
 		return code;
 	wire_get_header(lane->header, frame);
@@ -114,7 +114,8 @@ static int read_header(struct lane *lane, struct wire_frame *frame)
 /* ---- frames ---- */
 
 /* The host's bytes of a frame's pages, whose place was not checked yet. *written and *first tell where their bits are. */
-static void *place(struct lane *lane, uint64_t gpa, uint64_t bytes, unsigned long **written, size_t *first)
+static void *memory_receiver_place(struct lane *lane, uint64_t gpa, uint64_t bytes, unsigned long **written,
+				   size_t *first)
 {
 	const struct memory_receiver *receiver = lane->receiver;
 	size_t count;
@@ -132,35 +133,36 @@ static void *place(struct lane *lane, uint64_t gpa, uint64_t bytes, unsigned lon
 		*first = (size_t)((gpa - regions[i].gpa) / PAGE);
 		return (uint8_t *)regions[i].host + (gpa - regions[i].gpa);
 	}
-	err_set(&lane->err, -EPROTO, "0x%llx, %llu bytes: no memory there", (unsigned long long)gpa, (unsigned long long)bytes);
+	err_set(&lane->err, -EPROTO, "0x%llx, %llu bytes: no memory there", (unsigned long long)gpa,
+		(unsigned long long)bytes);
 	return NULL;
 }
 
-static void set_written(unsigned long *written, size_t first, size_t count)
+static void memory_receiver_set_written(unsigned long *written, size_t first, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		if (!bitmap_test(written, first + i))
 			bitmap_set(written, first + i);
 }
 
-static int take_pages(struct lane *lane, const struct wire_frame *frame)
+static int memory_receiver_take_pages(struct lane *lane, const struct wire_frame *frame)
 {
 	unsigned long *written;
 	size_t first;
-	void *host = place(lane, frame->a, frame->length, &written, &first);
+	void *host = memory_receiver_place(lane, frame->a, frame->length, &written, &first);
 
 	if (!host)
 		return -EPROTO;
-	set_written(written, first, frame->length / PAGE);
+	memory_receiver_set_written(written, first, frame->length / PAGE);
 	__atomic_fetch_add(&lane->pages, frame->length / PAGE, __ATOMIC_RELAXED);
-	return read_payload(lane, host, frame->length, true);
+	return memory_receiver_read_payload(lane, host, frame->length, true);
 }
 
-static int take_zeros(struct lane *lane, const struct wire_frame *frame)
+static int memory_receiver_take_zeros(struct lane *lane, const struct wire_frame *frame)
 {
 	unsigned long *written;
 	size_t first, count = (size_t)(frame->b / PAGE);
-	uint8_t *host = place(lane, frame->a, frame->b, &written, &first);
+	uint8_t *host = memory_receiver_place(lane, frame->a, frame->b, &written, &first);
 
 	if (!host)
 		return -EPROTO;
@@ -175,11 +177,11 @@ static int take_zeros(struct lane *lane, const struct wire_frame *frame)
 	return 0;
 }
 
-static int take_packed(struct lane *lane, const struct wire_frame *frame)
+static int memory_receiver_take_packed(struct lane *lane, const struct wire_frame *frame)
 {
 	unsigned long *written;
 	size_t first;
-	void *host = place(lane, frame->a, frame->b, &written, &first);
+	void *host = memory_receiver_place(lane, frame->a, frame->b, &written, &first);
 	int code = host ? 0 : -EPROTO;
 
 	if (!code && !lane->compressor)
@@ -188,10 +190,10 @@ static int take_packed(struct lane *lane, const struct wire_frame *frame)
 		lane->packed = malloc(WIRE_MAX_ZSTD);
 		code = lane->packed ? 0 : err_sys(&lane->err, -ENOMEM, "zstd");
 	}
-	code = code ?: read_payload(lane, lane->packed, frame->length, false);
+	code = code ?: memory_receiver_read_payload(lane, lane->packed, frame->length, false);
 	if (code)
 		return code;
-	set_written(written, first, (size_t)(frame->b / PAGE));
+	memory_receiver_set_written(written, first, (size_t)(frame->b / PAGE));
 	__atomic_fetch_add(&lane->pages, frame->b / PAGE, __ATOMIC_RELAXED);
 	if (compressor_unpack(lane->compressor, lane->packed, frame->length, host, (size_t)frame->b))
 		return err_set(&lane->err, -EPROTO, "what is compressed for 0x%llx, %llu bytes, is not that",
@@ -199,32 +201,32 @@ static int take_packed(struct lane *lane, const struct wire_frame *frame)
 	return 0;
 }
 
-static int take_end(struct lane *lane, const struct wire_frame *frame)
+static int memory_receiver_take_end(struct lane *lane, const struct wire_frame *frame)
 {
 	if (frame->a != lane->pages || frame->b != lane->zero_pages)
 		return err_set(&lane->err, -EPROTO, "%llu pages and %llu of zeros were sent, %llu and %llu came",
-			       (unsigned long long)frame->a, (unsigned long long)frame->b, (unsigned long long)lane->pages,
-			       (unsigned long long)lane->zero_pages);
+			       (unsigned long long)frame->a, (unsigned long long)frame->b,
+			       (unsigned long long)lane->pages, (unsigned long long)lane->zero_pages);
 	return 1;
 }
 
 /* One frame: 1 when it was END, 0 when not, or what is wrong. */
-static int take_frame(struct lane *lane)
+static int memory_receiver_take_frame(struct lane *lane)
 {
 	struct wire_frame frame;
-	int code = read_header(lane, &frame);
+	int code = memory_receiver_read_header(lane, &frame);
 
 	if (code)
 		return code;
 	switch (frame.type) {
 	case WIRE_PAGES:
-		return take_pages(lane, &frame);
+		return memory_receiver_take_pages(lane, &frame);
 	case WIRE_ZERO:
-		return take_zeros(lane, &frame);
+		return memory_receiver_take_zeros(lane, &frame);
 	case WIRE_ZSTD:
-		return take_packed(lane, &frame);
+		return memory_receiver_take_packed(lane, &frame);
 	case WIRE_END:
-		return take_end(lane, &frame);
+		return memory_receiver_take_end(lane, &frame);
 	default: /* a newer version's */
 		return err_set(&lane->err, -EPROTO, "%s", wire_type_name(frame.type));
 	}
@@ -233,7 +235,7 @@ static int take_frame(struct lane *lane)
 /* ---- lanes ---- */
 
 /* Ends all that is under way. Lock held. */
-static void fail(struct memory_receiver *receiver, int code, const struct err *err)
+static void memory_receiver_fail(struct memory_receiver *receiver, int code, const struct err *err)
 {
 	if (receiver->code)
 		return;
@@ -244,7 +246,7 @@ static void fail(struct memory_receiver *receiver, int code, const struct err *e
 		channel_break(receiver->options.channels[i]);
 }
 
-static void *run_lane(void *opaque)
+static void *memory_receiver_run_lane(void *opaque)
 {
 	struct lane *lane = opaque;
 	struct memory_receiver *receiver = lane->receiver;
@@ -252,13 +254,13 @@ static void *run_lane(void *opaque)
 	int code = 0;
 
 	while (!code)
-		code = take_frame(lane);
+		code = memory_receiver_take_frame(lane);
 	compressor_destroy(lane->compressor);
 	free(lane->packed);
 	pthread_mutex_lock(&receiver->lock);
 	if (code < 0) {
 		err_prefix(&lane->err, code, "memory channel %u", lane->index);
-		fail(receiver, code, &lane->err);
+		memory_receiver_fail(receiver, code, &lane->err);
 	}
 	if (--receiver->running == 0)
 		eventfd_write(receiver->done_fd, 1);
@@ -269,7 +271,7 @@ static void *run_lane(void *opaque)
 	return NULL;
 }
 
-static int start_lane(struct lane *lane, struct err *err)
+static int memory_receiver_start_lane(struct lane *lane, struct err *err)
 {
 	unsigned int silence = lane->channel->options.silence_ms;
 	const struct timeval timeout = {.tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000};
@@ -277,24 +279,25 @@ static int start_lane(struct lane *lane, struct err *err)
 
 	if (setsockopt(lane->channel->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
 		return err_sys(err, -errno, "memory channel %u", lane->index);
-	code = thread_start(&lane->thread, run_lane, lane, "memory%u", lane->index);
+	code = thread_start(&lane->thread, memory_receiver_run_lane, lane, "memory%u", lane->index);
 	return code ? err_sys(err, code, "memory channel %u: thread", lane->index) : 0;
 }
 
-static int start_lanes(struct memory_receiver *receiver, struct err *err)
+static int memory_receiver_start_lanes(struct memory_receiver *receiver, struct err *err)
 {
 	int code = 0;
 
 	receiver->running = receiver->options.channel_count;
 	for (unsigned int i = 0; !code && i < receiver->options.channel_count; i++) {
-		receiver->lanes[i] = (struct lane){.receiver = receiver, .channel = receiver->options.channels[i], .index = i};
-		code = start_lane(&receiver->lanes[i], err);
+		receiver->lanes[i] = (struct lane){.receiver = receiver, .channel = receiver->options.channels[i],
+						   .index = i};
+		code = memory_receiver_start_lane(&receiver->lanes[i], err);
 		receiver->started += !code;
 	}
 	return code;
 }
 
-static int make_bitmaps(struct memory_receiver *receiver)
+static int memory_receiver_make_bitmaps(struct memory_receiver *receiver)
 {
 	size_t count;
 	const struct guest_region *regions = guest_memory_regions(receiver->options.memory, &count);
@@ -324,10 +327,10 @@ int memory_receiver_create(const struct memory_receiver_options *options, struct
 	receiver->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	receiver->lanes = calloc(options->channel_count, sizeof(*receiver->lanes));
 	code = receiver->fail_fd < 0 || receiver->done_fd < 0 ? -errno : receiver->lanes ? 0 : -ENOMEM;
-	code = code ?: make_bitmaps(receiver);
+	code = code ?: memory_receiver_make_bitmaps(receiver);
 	if (code)
 		err_sys(err, code, "receiving memory");
-	code = code ?: start_lanes(receiver, err);
+	code = code ?: memory_receiver_start_lanes(receiver, err);
 	if (code) {
 		memory_receiver_destroy(receiver);
 		return code;
@@ -369,7 +372,7 @@ int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct
 		const struct err cancelled = {"cancelled"};
 
 		pthread_mutex_lock(&receiver->lock);
-		fail(receiver, -ECANCELED, &cancelled);
+		memory_receiver_fail(receiver, -ECANCELED, &cancelled);
 		pthread_mutex_unlock(&receiver->lock);
 		fds[1].fd = -1;
 		while (poll(fds, 1, -1) < 0 && errno == EINTR)

@@ -64,14 +64,14 @@ struct memory_sender {
 
 /* ---- frames ---- */
 
-static size_t batch_limit(const struct lane *lane)
+static size_t memory_sender_batch_limit(const struct lane *lane)
 {
 	const struct limiter *limiter = lane->sender->options.limiter;
 
 	return limiter ? limiter_piece(limiter, BATCH_BYTES) : BATCH_BYTES;
 }
 
-static int flush(struct lane *lane)
+static int memory_sender_flush(struct lane *lane)
 {
 	struct memory_sender *sender = lane->sender;
 	size_t bytes = send_queue_batch(lane->queue)->bytes;
@@ -81,30 +81,32 @@ static int flush(struct lane *lane)
 		code = limiter_wait(sender->options.limiter, bytes, sender->stop_fd);
 	if (code)
 		return err_set(&lane->err, code, "cancelled");
-	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err) : send_queue_flush(lane->queue, &lane->err);
+	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err)
+	: send_queue_flush(lane->queue, &lane->err);
 	if (lane->queue->zero_copied)
 		__atomic_store_n(&lane->zero_copied, true, __ATOMIC_RELAXED);
 	return code;
 }
 
 /* The batch for one more frame, of which `bytes` at least must fit. */
-static int room_for(struct lane *lane, size_t bytes, struct batch **ret)
+static int memory_sender_room_for(struct lane *lane, size_t bytes, struct batch **ret)
 {
 	struct batch *batch = send_queue_batch(lane->queue);
 	int code = 0;
 
-	if (batch->frames == BATCH_FRAMES || (batch->frames && batch->bytes + bytes > batch_limit(lane)) ||
+	if (batch->frames == BATCH_FRAMES || (batch->frames &&
+					      batch->bytes + bytes > memory_sender_batch_limit(lane)) ||
 	    (lane->compressor && BATCH_PACKED - batch->packed_used < WIRE_MAX_ZSTD))
-		code = flush(lane);
+		code = memory_sender_flush(lane);
 	*ret = send_queue_batch(lane->queue);
 	return code;
 }
 
-static int add_zeros(struct lane *lane, uint64_t gpa, uint64_t bytes)
+static int memory_sender_add_zeros(struct lane *lane, uint64_t gpa, uint64_t bytes)
 {
 	const struct wire_frame frame = {.type = WIRE_ZERO, .a = gpa, .b = bytes};
 	struct batch *batch;
-	int code = room_for(lane, 0, &batch);
+	int code = memory_sender_room_for(lane, 0, &batch);
 
 	if (!code)
 		batch_add(batch, &frame, NULL);
@@ -113,7 +115,8 @@ static int add_zeros(struct lane *lane, uint64_t gpa, uint64_t bytes)
 }
 
 /* As one frame of zstd where that is smaller. */
-static bool add_packed(struct lane *lane, struct batch *batch, uint64_t gpa, const void *host, size_t bytes)
+static bool memory_sender_add_packed(struct lane *lane, struct batch *batch, uint64_t gpa, const void *host,
+				     size_t bytes)
 {
 	struct wire_frame frame = {.type = WIRE_ZSTD, .a = gpa, .b = bytes};
 	uint8_t *to = batch->packed + batch->packed_used;
@@ -127,7 +130,7 @@ static bool add_packed(struct lane *lane, struct batch *batch, uint64_t gpa, con
 	return true;
 }
 
-static int add_pages(struct lane *lane, uint64_t gpa, const uint8_t *host, uint64_t bytes)
+static int memory_sender_add_pages(struct lane *lane, uint64_t gpa, const uint8_t *host, uint64_t bytes)
 {
 	int code = 0;
 
@@ -137,11 +140,11 @@ static int add_pages(struct lane *lane, uint64_t gpa, const uint8_t *host, uint6
 		struct batch *batch;
 		uint64_t n;
 
-		code = room_for(lane, PAGE, &batch);
-		n = batch_limit(lane) - MIN(batch->bytes, batch_limit(lane) - PAGE);
+		code = memory_sender_room_for(lane, PAGE, &batch);
+		n = memory_sender_batch_limit(lane) - MIN(batch->bytes, memory_sender_batch_limit(lane) - PAGE);
 		n = MIN(bytes, MIN(align_down(n, PAGE), most));
 		frame.length = (uint32_t)n;
-		if (!code && !(lane->compressor && add_packed(lane, batch, gpa, host, n)))
+		if (!code && !(lane->compressor && memory_sender_add_packed(lane, batch, gpa, host, n)))
 			batch_add(batch, &frame, host);
 		__atomic_fetch_add(&lane->pages, n / PAGE, __ATOMIC_RELAXED);
 		gpa += n;
@@ -154,7 +157,7 @@ static int add_pages(struct lane *lane, uint64_t gpa, const uint8_t *host, uint6
 /* ---- chunks ---- */
 
 /* Takes the marks of count pages from first on, clearing them; bit 0 of out is the first. False when there are none. */
-static bool take_marks(const struct memory_marks *marks, size_t first, size_t count, unsigned long *out)
+static bool memory_sender_take_marks(const struct memory_marks *marks, size_t first, size_t count, unsigned long *out)
 {
 	bool any = false;
 
@@ -178,7 +181,7 @@ static bool take_marks(const struct memory_marks *marks, size_t first, size_t co
 	return any;
 }
 
-static unsigned int count_marks(const unsigned long *marks)
+static unsigned int memory_sender_count_marks(const unsigned long *marks)
 {
 	unsigned int count = 0;
 
@@ -188,14 +191,14 @@ static unsigned int count_marks(const unsigned long *marks)
 }
 
 /* Sends the marked ones of the pages at gpa, which lie in one chunk and in the region. */
-static int send_marked(struct lane *lane, const struct guest_region *region, uint64_t gpa, size_t count,
-		       const unsigned long *marks)
+static int memory_sender_send_marked(struct lane *lane, const struct guest_region *region, uint64_t gpa, size_t count,
+				     const unsigned long *marks)
 {
 	const uint8_t *host = (uint8_t *)region->host + (gpa - region->gpa);
 	unsigned long absent[CHUNK_LONGS] = {0};
 	int code = 0;
 
-	if (count_marks(marks) >= LOOK_FIRST)
+	if (memory_sender_count_marks(marks) >= LOOK_FIRST)
 		zero_map_absent(lane->sender->zeros, region, gpa - region->gpa, count, absent);
 	for (size_t at = 0, end; at < count && !code; at = end) {
 		bool zero;
@@ -207,14 +210,14 @@ static int send_marked(struct lane *lane, const struct guest_region *region, uin
 		while (end < count && bitmap_test(marks, end) &&
 		       (bitmap_test(absent, end) || zero_page(host + end * PAGE)) == zero)
 			end++;
-		code = zero ? add_zeros(lane, gpa + at * PAGE, (end - at) * PAGE) :
-			      add_pages(lane, gpa + at * PAGE, host + at * PAGE, (end - at) * PAGE);
+		code = zero ? memory_sender_add_zeros(lane, gpa + at * PAGE, (end - at) * PAGE) :
+			      memory_sender_add_pages(lane, gpa + at * PAGE, host + at * PAGE, (end - at) * PAGE);
 	}
 	return code;
 }
 
 /* The part of the chunk that these marks have. */
-static int send_chunk(struct lane *lane, const struct memory_marks *marks, uint64_t chunk)
+static int memory_sender_send_chunk(struct lane *lane, const struct memory_marks *marks, uint64_t chunk)
 {
 	uint64_t start = MAX(chunk * WIRE_CHUNK, marks->gpa);
 	uint64_t end = MIN(chunk * WIRE_CHUNK + (WIRE_CHUNK - 1), marks->gpa + (marks->size - 1));
@@ -222,15 +225,15 @@ static int send_chunk(struct lane *lane, const struct memory_marks *marks, uint6
 	const struct guest_region *region = guest_memory_regions(lane->sender->options.memory, &regions);
 	unsigned long taken[CHUNK_LONGS];
 
-	if (!take_marks(marks, (start - marks->gpa) / PAGE, count, taken))
+	if (!memory_sender_take_marks(marks, (start - marks->gpa) / PAGE, count, taken))
 		return 0;
 	while (start - region->gpa >= region->size)
 		region++;
-	return send_marked(lane, region, start, count, taken);
+	return memory_sender_send_marked(lane, region, start, count, taken);
 }
 
 /* Of the chunks from first to last, those that are the lane's. */
-static int send_chunks(struct lane *lane, const struct memory_marks *marks, uint64_t first, uint64_t last)
+static int memory_sender_send_chunks(struct lane *lane, const struct memory_marks *marks, uint64_t first, uint64_t last)
 {
 	const struct memory_sender *sender = lane->sender;
 	unsigned int lanes = sender->options.channel_count;
@@ -245,7 +248,7 @@ static int send_chunks(struct lane *lane, const struct memory_marks *marks, uint
 			lane->cursor = chunk;
 			return -EAGAIN;
 		}
-		code = send_chunk(lane, marks, chunk);
+		code = memory_sender_send_chunk(lane, marks, chunk);
 		now = sender->deadline ? monotonic_ns() : 0;
 		if (lane->pages == pages)
 			__atomic_fetch_add(&lane->zero_ns, now - begin, __ATOMIC_RELAXED);
@@ -254,7 +257,7 @@ static int send_chunks(struct lane *lane, const struct memory_marks *marks, uint
 }
 
 /* All marks, from the cursor on and then up to it; the last batch stays to be flushed. */
-static int gather(struct lane *lane)
+static int memory_sender_gather(struct lane *lane)
 {
 	const struct memory_sender *sender = lane->sender;
 	uint64_t begin = lane->cursor;
@@ -271,21 +274,21 @@ static int gather(struct lane *lane)
 			else
 				last = MIN(last, begin - 1);
 			if (marks->size && first <= last)
-				code = send_chunks(lane, marks, first, last);
+				code = memory_sender_send_chunks(lane, marks, first, last);
 		}
 	}
 	return code == -EAGAIN ? 0 : code;
 }
 
-static int send_all(struct lane *lane)
+static int memory_sender_send_all(struct lane *lane)
 {
-	return gather(lane) ?: flush(lane) ?: send_queue_drain(lane->queue, &lane->err);
+	return memory_sender_gather(lane) ?: memory_sender_flush(lane) ?: send_queue_drain(lane->queue, &lane->err);
 }
 
 /* ---- lanes ---- */
 
 /* Ends all that is under way. Lock held. */
-static void fail(struct memory_sender *sender, int code, const struct err *err)
+static void memory_sender_fail(struct memory_sender *sender, int code, const struct err *err)
 {
 	if (sender->code)
 		return;
@@ -296,7 +299,7 @@ static void fail(struct memory_sender *sender, int code, const struct err *err)
 		channel_break(sender->options.channels[i]);
 }
 
-static int prepare(struct lane *lane)
+static int memory_sender_prepare(struct lane *lane)
 {
 	int code = send_queue_create(lane->channel, lane->sender->options.compress, &lane->queue, &lane->err);
 
@@ -306,18 +309,18 @@ static int prepare(struct lane *lane)
 	return lane->copy ? compressor_create(&lane->compressor, &lane->err) : err_sys(&lane->err, -ENOMEM, "zstd");
 }
 
-static void *run_lane(void *opaque)
+static void *memory_sender_run_lane(void *opaque)
 {
 	struct lane *lane = opaque;
 	struct memory_sender *sender = lane->sender;
 	uint64_t done = 0;
-	int code = prepare(lane);
+	int code = memory_sender_prepare(lane);
 
 	for (;;) {
 		pthread_mutex_lock(&sender->lock);
 		if (code) {
 			err_prefix(&lane->err, 0, "memory channel %u", lane->index);
-			fail(sender, code, &lane->err);
+			memory_sender_fail(sender, code, &lane->err);
 		}
 		if (--sender->running == 0)
 			eventfd_write(sender->done_fd, 1);
@@ -327,7 +330,7 @@ static void *run_lane(void *opaque)
 		pthread_mutex_unlock(&sender->lock);
 		if (sender->end)
 			break;
-		code = send_all(lane);
+		code = memory_sender_send_all(lane);
 	}
 	compressor_destroy(lane->compressor);
 	free(lane->copy);
@@ -336,9 +339,10 @@ static void *run_lane(void *opaque)
 }
 
 /* Waits until no lane is at work, looking after the rest of the world meanwhile. tick may be NULL. */
-static void wait_done(struct memory_sender *sender, int (*tick)(void *opaque, struct err *err))
+static void memory_sender_wait_done(struct memory_sender *sender, int (*tick)(void *opaque, struct err *err))
 {
-	struct pollfd fds[] = {{.fd = sender->done_fd, .events = POLLIN}, {.fd = sender->options.cancel_fd, .events = POLLIN}};
+	struct pollfd fds[] = {{.fd = sender->done_fd, .events = POLLIN},
+			       {.fd = sender->options.cancel_fd, .events = POLLIN}};
 	eventfd_t count;
 
 	while (!fds[0].revents) {
@@ -353,7 +357,7 @@ static void wait_done(struct memory_sender *sender, int (*tick)(void *opaque, st
 		}
 		if (code) {
 			pthread_mutex_lock(&sender->lock);
-			fail(sender, code, &err);
+			memory_sender_fail(sender, code, &err);
 			pthread_mutex_unlock(&sender->lock);
 		}
 	}
@@ -362,7 +366,7 @@ static void wait_done(struct memory_sender *sender, int (*tick)(void *opaque, st
 
 /* ---- the outside ---- */
 
-static int start_lanes(struct memory_sender *sender, struct err *err)
+static int memory_sender_start_lanes(struct memory_sender *sender, struct err *err)
 {
 	int code = 0;
 
@@ -371,12 +375,12 @@ static int start_lanes(struct memory_sender *sender, struct err *err)
 		struct lane *lane = &sender->lanes[i];
 
 		*lane = (struct lane){.sender = sender, .channel = sender->options.channels[i], .index = i};
-		code = thread_start(&lane->thread, run_lane, lane, "memory%u", i);
+		code = thread_start(&lane->thread, memory_sender_run_lane, lane, "memory%u", i);
 		sender->started += !code;
 	}
 	if (code)
 		return err_sys(err, code, "thread");
-	wait_done(sender, NULL);
+	memory_sender_wait_done(sender, NULL);
 	if (sender->code)
 		return err_set(err, sender->code, "%s", sender->err.text);
 	return 0;
@@ -399,7 +403,7 @@ int memory_sender_create(const struct memory_sender_options *options, struct mem
 	if (code)
 		err_sys(err, code, "sending memory");
 	code = code ?: zero_map_create(options->memory, &sender->zeros, err);
-	code = code ?: start_lanes(sender, err);
+	code = code ?: memory_sender_start_lanes(sender, err);
 	if (code) {
 		memory_sender_destroy(sender);
 		return code;
@@ -427,24 +431,26 @@ void memory_sender_destroy(struct memory_sender *sender)
 	free(sender);
 }
 
-static bool in_one_region(const struct guest_memory *memory, const struct memory_marks *marks)
+static bool memory_sender_in_one_region(const struct guest_memory *memory, const struct memory_marks *marks)
 {
-	return (marks->gpa | marks->size) % PAGE == 0 && (!marks->size || guest_memory_at(memory, marks->gpa, marks->size));
+	return (marks->gpa | marks->size) % PAGE == 0 && (!marks->size ||
+							  guest_memory_at(memory, marks->gpa, marks->size));
 }
 
-static int check_marks(const struct memory_sender *sender, const struct memory_marks *marks, size_t count, struct err *err)
+static int memory_sender_check_marks(const struct memory_sender *sender, const struct memory_marks *marks, size_t count,
+				     struct err *err)
 {
 	for (size_t i = 0; i < count; i++)
-		if (!in_one_region(sender->options.memory, &marks[i]))
+		if (!memory_sender_in_one_region(sender->options.memory, &marks[i]))
 			return err_set(err, -EINVAL, "0x%llx, %llu bytes: not in one region of memory",
 				       (unsigned long long)marks[i].gpa, (unsigned long long)marks[i].size);
 	return 0;
 }
 
-int memory_sender_send(struct memory_sender *sender, const struct memory_marks *marks, size_t count, uint64_t deadline_ns,
-		       struct err *err)
+int memory_sender_send(struct memory_sender *sender, const struct memory_marks *marks, size_t count,
+		       uint64_t deadline_ns, struct err *err)
 {
-	int code = check_marks(sender, marks, count, err);
+	int code = memory_sender_check_marks(sender, marks, count, err);
 
 	if (code)
 		return code;
@@ -458,7 +464,7 @@ int memory_sender_send(struct memory_sender *sender, const struct memory_marks *
 		sender->call++;
 		pthread_cond_broadcast(&sender->work);
 		pthread_mutex_unlock(&sender->lock);
-		wait_done(sender, sender->options.tick);
+		memory_sender_wait_done(sender, sender->options.tick);
 		pthread_mutex_lock(&sender->lock);
 		sender->busy_ns += monotonic_ns() - sender->began;
 		sender->began = 0;
@@ -468,7 +474,7 @@ int memory_sender_send(struct memory_sender *sender, const struct memory_marks *
 }
 
 /* One of the chunks that are the lane's; false where there is none. */
-static bool find_page(const struct lane *lane, uint64_t *gpa, const uint8_t **host)
+static bool memory_sender_find_page(const struct lane *lane, uint64_t *gpa, const uint8_t **host)
 {
 	const struct memory_sender *sender = lane->sender;
 	unsigned int lanes = sender->options.channel_count;
@@ -488,13 +494,13 @@ static bool find_page(const struct lane *lane, uint64_t *gpa, const uint8_t **ho
 	return false;
 }
 
-static int rehearse_lane(struct lane *lane)
+static int memory_sender_rehearse_lane(struct lane *lane)
 {
 	const uint8_t *host;
 	uint64_t gpa;
-	int code = find_page(lane, &gpa, &host) ? add_pages(lane, gpa, host, PAGE) : 0;
+	int code = memory_sender_find_page(lane, &gpa, &host) ? memory_sender_add_pages(lane, gpa, host, PAGE) : 0;
 
-	return code ?: flush(lane);
+	return code ?: memory_sender_flush(lane);
 }
 
 int memory_sender_rehearse(struct memory_sender *sender, struct err *err)
@@ -505,7 +511,7 @@ int memory_sender_rehearse(struct memory_sender *sender, struct err *err)
 		return err_set(err, code, "%s", sender->err.text);
 	sender->here = true;
 	for (unsigned int i = 0; i < sender->options.channel_count && !code; i++) {
-		code = rehearse_lane(&sender->lanes[i]);
+		code = memory_sender_rehearse_lane(&sender->lanes[i]);
 		if (code)
 			err_set(err, code, "memory channel %u: %s", i, sender->lanes[i].err.text);
 	}
@@ -514,23 +520,23 @@ int memory_sender_rehearse(struct memory_sender *sender, struct err *err)
 }
 
 /* What is left on the lane's channel and END, by the caller's thread. */
-static int end_lane(struct lane *lane)
+static int memory_sender_end_lane(struct lane *lane)
 {
 	struct wire_frame end = {.type = WIRE_END};
 	struct batch *batch;
-	int code = gather(lane) ?: room_for(lane, 0, &batch);
+	int code = memory_sender_gather(lane) ?: memory_sender_room_for(lane, 0, &batch);
 
 	if (code)
 		return code;
 	end.a = lane->pages;
 	end.b = lane->zero_pages;
 	batch_add(batch, &end, NULL);
-	return channel_step(lane->channel, WIRE_SOURCE, &end, &lane->err) ?: flush(lane);
+	return channel_step(lane->channel, WIRE_SOURCE, &end, &lane->err) ?: memory_sender_flush(lane);
 }
 
 int memory_sender_end(struct memory_sender *sender, const struct memory_marks *marks, size_t count, struct err *err)
 {
-	int code = check_marks(sender, marks, count, err);
+	int code = memory_sender_check_marks(sender, marks, count, err);
 
 	if (sender->code)
 		return err_set(err, sender->code, "%s", sender->err.text);
@@ -539,7 +545,7 @@ int memory_sender_end(struct memory_sender *sender, const struct memory_marks *m
 	sender->deadline = 0;
 	sender->here = true;
 	for (unsigned int i = 0; i < sender->options.channel_count && !code; i++) {
-		code = end_lane(&sender->lanes[i]);
+		code = memory_sender_end_lane(&sender->lanes[i]);
 		if (code)
 			err_set(err, code, "memory channel %u: %s", i, sender->lanes[i].err.text);
 	}
@@ -552,7 +558,8 @@ void memory_sender_get_stats(struct memory_sender *sender, struct memory_sender_
 	for (unsigned int i = 0; i < sender->options.channel_count; i++) {
 		stats->pages += __atomic_load_n(&sender->lanes[i].pages, __ATOMIC_RELAXED);
 		stats->zero_pages += __atomic_load_n(&sender->lanes[i].zero_pages, __ATOMIC_RELAXED);
-		stats->zero_ns += __atomic_load_n(&sender->lanes[i].zero_ns, __ATOMIC_RELAXED) / sender->options.channel_count;
+		stats->zero_ns += __atomic_load_n(&sender->lanes[i].zero_ns,
+						  __ATOMIC_RELAXED) / sender->options.channel_count;
 		stats->zero_copy |= __atomic_load_n(&sender->lanes[i].zero_copied, __ATOMIC_RELAXED);
 		stats->bytes += channel_sent(sender->options.channels[i]);
 	}

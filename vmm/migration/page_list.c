@@ -31,7 +31,7 @@ void page_list_destroy(struct page_list *list)
 	free(list);
 }
 
-static bool add_piece(struct page_list *list, const struct guest_region *region)
+static bool page_list_add_piece(struct page_list *list, const struct guest_region *region)
 {
 	struct piece *piece = &list->pieces[list->count];
 
@@ -48,7 +48,8 @@ static bool add_piece(struct page_list *list, const struct guest_region *region)
 	return true;
 }
 
-int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, struct page_list **ret, struct err *err)
+int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, struct page_list **ret,
+		     struct err *err)
 {
 	struct page_list *list = calloc(1, sizeof(*list));
 	size_t count;
@@ -59,7 +60,7 @@ int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty,
 		list->pieces = calloc(MAX(count, 1u), sizeof(*list->pieces));
 	good = list && list->pieces;
 	for (size_t i = 0; good && i < count; i++)
-		good = add_piece(list, &regions[i]);
+		good = page_list_add_piece(list, &regions[i]);
 	if (!good) {
 		page_list_destroy(list);
 		return err_sys(err, -ENOMEM, "the list of pages");
@@ -75,7 +76,7 @@ uint64_t page_list_total(const struct page_list *list)
 }
 
 /* Pages of [first, first + count) that are on the list; first is a multiple of the bits of a long. */
-static uint64_t count_bits(const struct piece *piece, uint64_t first, uint64_t count)
+static uint64_t page_list_count_bits(const struct piece *piece, uint64_t first, uint64_t count)
 {
 	uint64_t sum = 0;
 
@@ -91,24 +92,25 @@ uint64_t page_list_left(const struct page_list *list)
 	uint64_t pages = 0;
 
 	for (size_t i = 0; i < list->count; i++)
-		pages += count_bits(&list->pieces[i], 0, list->pieces[i].pages);
+		pages += page_list_count_bits(&list->pieces[i], 0, list->pieces[i].pages);
 	return pages * GUEST_PAGE_SIZE;
 }
 
-static void set_bits(struct piece *piece, uint64_t first, uint64_t count)
+static void page_list_set_bits(struct piece *piece, uint64_t first, uint64_t count)
 {
 	for (uint64_t page = first; page < first + count; page++)
 		piece->bits[page / BITS_PER_LONG] |= 1ul << page % BITS_PER_LONG;
 }
 
 /* Collects [first, first + count) of a piece; first is a multiple of the bits of a long. */
-static int collect_part(struct page_list *list, struct piece *piece, uint64_t first, uint64_t count, struct err *err)
+static int page_list_collect_part(struct page_list *list, struct piece *piece, uint64_t first, uint64_t count,
+				  struct err *err)
 {
 	int code = dirty_set_collect(list->dirty, piece->gpa + first * GUEST_PAGE_SIZE, count * GUEST_PAGE_SIZE,
 				     &piece->bits[first / BITS_PER_LONG], err);
 
 	if (code)
-		set_bits(piece, first, count); /* bits may be lost */
+		page_list_set_bits(piece, first, count); /* bits may be lost */
 	return code;
 }
 
@@ -120,12 +122,13 @@ int page_list_collect(struct page_list *list, struct err *err)
 		return 0;
 	list->through = true;
 	for (size_t i = 0; !code && i < list->count; i++)
-		code = collect_part(list, &list->pieces[i], 0, list->pieces[i].pages, err);
+		code = page_list_collect_part(list, &list->pieces[i], 0, list->pieces[i].pages, err);
 	return code;
 }
 
 /* Of a piece that the first pass is in: the part that it has come to, which is collected first; false when it is through. */
-static bool next_part(struct page_list *list, struct piece *piece, struct memory_marks *mark, int *code, struct err *err)
+static bool page_list_next_part(struct page_list *list, struct piece *piece, struct memory_marks *mark, int *code,
+				struct err *err)
 {
 	*code = 0;
 	if (bitmap_is_blank(&piece->bits[piece->part / BITS_PER_LONG], bitmap_longs(piece->seen - piece->part))) {
@@ -133,7 +136,7 @@ static bool next_part(struct page_list *list, struct piece *piece, struct memory
 		piece->seen += MIN(PART / GUEST_PAGE_SIZE, piece->pages - piece->seen);
 		if (piece->part == piece->seen)
 			return false;
-		*code = collect_part(list, piece, piece->part, piece->seen - piece->part, err);
+		*code = page_list_collect_part(list, piece, piece->part, piece->seen - piece->part, err);
 	}
 	*mark = (struct memory_marks){
 		.gpa = piece->gpa + piece->part * GUEST_PAGE_SIZE,
@@ -143,14 +146,15 @@ static bool next_part(struct page_list *list, struct piece *piece, struct memory
 	return true;
 }
 
-int page_list_marks(struct page_list *list, struct memory_marks marks[PAGE_LIST_MAX_MARKS], size_t *count, struct err *err)
+int page_list_marks(struct page_list *list, struct memory_marks marks[PAGE_LIST_MAX_MARKS], size_t *count,
+		    struct err *err)
 {
 	int code;
 
 	*count = 0;
 	list->begun = true;
 	for (size_t i = 0; !list->through && i < list->count; i++) {
-		if (!next_part(list, &list->pieces[i], &marks[0], &code, err))
+		if (!page_list_next_part(list, &list->pieces[i], &marks[0], &code, err))
 			continue;
 		*count = !code;
 		return code;

@@ -26,7 +26,7 @@ json_t *migration_request_to_json(const struct migration_request *request)
 
 /* ---- each kind of member; true when it is missing or good ---- */
 
-static bool read_text(const json_t *value, char **ret)
+static bool migration_request_read_text(const json_t *value, char **ret)
 {
 	if (!value || json_is_null(value))
 		return true;
@@ -37,7 +37,7 @@ static bool read_text(const json_t *value, char **ret)
 	return *ret;
 }
 
-static bool read_seconds(const json_t *value, uint64_t *ret)
+static bool migration_request_read_seconds(const json_t *value, uint64_t *ret)
 {
 	double seconds = json_number_value(value);
 
@@ -49,7 +49,7 @@ static bool read_seconds(const json_t *value, uint64_t *ret)
 	return true;
 }
 
-static bool read_number(const json_t *value, uint64_t max, uint64_t *ret)
+static bool migration_request_read_number(const json_t *value, uint64_t max, uint64_t *ret)
 {
 	if (!value || json_is_null(value))
 		return true;
@@ -59,7 +59,7 @@ static bool read_number(const json_t *value, uint64_t max, uint64_t *ret)
 	return true;
 }
 
-static bool read_word(const json_t *value, const char *const *words, unsigned int *ret)
+static bool migration_request_read_word(const json_t *value, const char *const *words, unsigned int *ret)
 {
 	const char *text = json_string_value(value);
 
@@ -74,30 +74,30 @@ static bool read_word(const json_t *value, const char *const *words, unsigned in
 	return false;
 }
 
-static const char *read_all(const json_t *from, struct migration_request *request)
+static const char *migration_request_read_all(const json_t *from, struct migration_request *request)
 {
 	uint64_t streams = 0;
 	unsigned int compress = MIGRATION_PLAIN, copy_disks = MIGRATION_COPY_NONE, on_timeout = MIGRATION_CANCEL;
 
-	if (!read_text(json_object_get(from, "to"), &request->to) || !request->to)
+	if (!migration_request_read_text(json_object_get(from, "to"), &request->to) || !request->to)
 		return "to";
-	if (!read_text(json_object_get(from, "tls"), &request->tls))
+	if (!migration_request_read_text(json_object_get(from, "tls"), &request->tls))
 		return "tls";
-	if (!read_seconds(json_object_get(from, "downtime"), &request->goal.downtime))
+	if (!migration_request_read_seconds(json_object_get(from, "downtime"), &request->goal.downtime))
 		return "downtime";
-	if (!read_seconds(json_object_get(from, "timeout"), &request->goal.timeout))
+	if (!migration_request_read_seconds(json_object_get(from, "timeout"), &request->goal.timeout))
 		return "timeout";
-	if (!read_number(json_object_get(from, "bandwidth"), INT64_MAX, &request->goal.bandwidth))
+	if (!migration_request_read_number(json_object_get(from, "bandwidth"), INT64_MAX, &request->goal.bandwidth))
 		return "bandwidth";
-	if (!read_number(json_object_get(from, "device_rate"), INT64_MAX, &request->device_rate) || !request->device_rate)
+	if (!migration_request_read_number(json_object_get(from, "device_rate"), INT64_MAX, &request->device_rate) || !request->device_rate)
 		return "device_rate";
-	if (!read_number(json_object_get(from, "streams"), MIGRATION_MAX_STREAMS, &streams))
+	if (!migration_request_read_number(json_object_get(from, "streams"), MIGRATION_MAX_STREAMS, &streams))
 		return "streams";
-	if (!read_word(json_object_get(from, "compress"), migration_compress_words, &compress))
+	if (!migration_request_read_word(json_object_get(from, "compress"), migration_compress_words, &compress))
 		return "compress";
-	if (!read_word(json_object_get(from, "copy_disks"), migration_copy_words, &copy_disks))
+	if (!migration_request_read_word(json_object_get(from, "copy_disks"), migration_copy_words, &copy_disks))
 		return "copy_disks";
-	if (!read_word(json_object_get(from, "on_timeout"), migration_timeout_words, &on_timeout))
+	if (!migration_request_read_word(json_object_get(from, "on_timeout"), migration_timeout_words, &on_timeout))
 		return "on_timeout";
 	request->streams = (unsigned int)streams;
 	request->compress = compress;
@@ -112,7 +112,7 @@ const char *migration_request_from_json(const json_t *parameters, struct migrati
 		.device_rate = MIGRATION_DEFAULT_DEVICE_RATE,
 		.goal = {.downtime = MIGRATION_DEFAULT_DOWNTIME, .timeout = MIGRATION_DEFAULT_TIMEOUT},
 	};
-	const char *bad = read_all(parameters, &request);
+	const char *bad = migration_request_read_all(parameters, &request);
 
 	if (bad)
 		migration_request_done(&request);

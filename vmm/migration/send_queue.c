@@ -17,7 +17,7 @@
 #define ZERO_COPY_MIN KIB(16) /* bytes an iovec, below which pinning costs more than copying */
 #define ENTRIES 32u
 
-static int ring_init(struct io_uring *ring)
+static int send_queue_ring_init(struct io_uring *ring)
 {
 	static const unsigned int flags[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
 					     IORING_SETUP_COOP_TASKRUN, 0};
@@ -36,7 +36,7 @@ int send_queue_create(struct channel *channel, bool pack, struct send_queue **re
 	if (!code) {
 		queue->channel = channel;
 		queue->zero_copy = true;
-		code = ring_init(&queue->ring);
+		code = send_queue_ring_init(&queue->ring);
 		queue->has_ring = !code;
 	}
 	for (size_t i = 0; !code && pack && i < BATCHES; i++) {
@@ -68,7 +68,7 @@ void batch_add(struct batch *batch, const struct wire_frame *frame, const void *
 
 /* ---- operations ---- */
 
-static void start_send(struct send_queue *queue, struct batch *batch)
+static void send_queue_start_send(struct send_queue *queue, struct batch *batch)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring); /* there are more of them than batches */
 	bool large = batch->bytes / batch->iov_count >= ZERO_COPY_MIN;
@@ -82,7 +82,7 @@ static void start_send(struct send_queue *queue, struct batch *batch)
 	batch->sending = true;
 }
 
-static void advance(struct batch *batch, size_t n)
+static void send_queue_advance(struct batch *batch, size_t n)
 {
 	struct msghdr *message = &batch->message;
 
@@ -95,28 +95,28 @@ static void advance(struct batch *batch, size_t n)
 }
 
 /* What a send without a copy may fail with where one with a copy does not: not known, not here, too much memory pinned. */
-static bool wants_copy(int result)
+static bool send_queue_wants_copy(int result)
 {
 	return result == -EINVAL || result == -EOPNOTSUPP || result == -ENOMEM || result == -ENOBUFS || result == -EPERM;
 }
 
-static int send_done(struct send_queue *queue, struct batch *batch, int result, struct err *err)
+static int send_queue_done(struct send_queue *queue, struct batch *batch, int result, struct err *err)
 {
 	batch->sending = false;
 	if (result > 0) {
 		__atomic_fetch_add(&queue->channel->sent, (uint64_t)result, __ATOMIC_RELAXED);
-		advance(batch, (size_t)result);
-	} else if (queue->zero_copy && wants_copy(result)) {
+		send_queue_advance(batch, (size_t)result);
+	} else if (queue->zero_copy && send_queue_wants_copy(result)) {
 		queue->zero_copy = false;
 	} else if (result != -EAGAIN && result != -EINTR) {
 		return channel_lost(queue->channel, -result, err);
 	}
 	if (batch->message.msg_iovlen)
-		start_send(queue, batch);
+		send_queue_start_send(queue, batch);
 	return 0;
 }
 
-static int handle(struct send_queue *queue, const struct io_uring_cqe *cqe, struct err *err)
+static int send_queue_handle(struct send_queue *queue, const struct io_uring_cqe *cqe, struct err *err)
 {
 	struct batch *batch = io_uring_cqe_get_data(cqe);
 
@@ -130,11 +130,11 @@ static int handle(struct send_queue *queue, const struct io_uring_cqe *cqe, stru
 	}
 	if (cqe->flags & IORING_CQE_F_MORE)
 		batch->notifications++;
-	return send_done(queue, batch, cqe->res, err);
+	return send_queue_done(queue, batch, cqe->res, err);
 }
 
 /* Hands over what was prepared, waits until something is done and deals with all that is. */
-static int turn(struct send_queue *queue, struct err *err)
+static int send_queue_turn(struct send_queue *queue, struct err *err)
 {
 	unsigned int silence = queue->channel->options.silence_ms;
 	struct __kernel_timespec limit = {.tv_sec = silence / 1000, .tv_nsec = silence % 1000 * 1000000ll};
@@ -148,14 +148,14 @@ static int turn(struct send_queue *queue, struct err *err)
 		return err_sys(err, code, "io_uring");
 	code = 0;
 	io_uring_for_each_cqe(&queue->ring, head, cqe) {
-		code = code ?: handle(queue, cqe, err);
+		code = code ?: send_queue_handle(queue, cqe, err);
 		count++;
 	}
 	io_uring_cq_advance(&queue->ring, count);
 	return code;
 }
 
-static struct batch *sending(struct send_queue *queue)
+static struct batch *send_queue_sending(struct send_queue *queue)
 {
 	for (size_t i = 0; i < BATCHES; i++)
 		if (queue->batches[i].sending)
@@ -174,12 +174,12 @@ int send_queue_drain(struct send_queue *queue, struct err *err)
 {
 	int code = 0;
 
-	while (!code && sending(queue))
-		code = turn(queue, err);
+	while (!code && send_queue_sending(queue))
+		code = send_queue_turn(queue, err);
 	return code;
 }
 
-static void empty(struct batch *batch)
+static void send_queue_empty(struct batch *batch)
 {
 	batch->iov_count = batch->frames = 0;
 	batch->bytes = batch->packed_used = 0;
@@ -190,7 +190,7 @@ int send_queue_flush_here(struct send_queue *queue, struct err *err)
 	struct batch *batch = send_queue_batch(queue);
 	int code = batch->frames ? channel_send_bytes(queue->channel, batch->iov, batch->iov_count, err) : 0;
 
-	empty(batch);
+	send_queue_empty(batch);
 	return code;
 }
 
@@ -202,15 +202,15 @@ int send_queue_flush(struct send_queue *queue, struct err *err)
 	if (code || !batch->frames)
 		return code;
 	batch->message = (struct msghdr){.msg_iov = batch->iov, .msg_iovlen = batch->iov_count};
-	start_send(queue, batch);
+	send_queue_start_send(queue, batch);
 	code = io_uring_submit(&queue->ring);
 	if (code < 0)
 		return err_sys(err, code, "io_uring");
 	queue->current = (queue->current + 1) % BATCHES;
 	next = send_queue_batch(queue);
 	for (code = 0; !code && next->notifications;)
-		code = turn(queue, err);
-	empty(next);
+		code = send_queue_turn(queue, err);
+	send_queue_empty(next);
 	return code;
 }
 
@@ -219,7 +219,7 @@ void send_queue_destroy(struct send_queue *queue)
 	if (!queue)
 		return;
 	/* A failed send is not begun again; one that is under way ends with its connection. */
-	while (queue->has_ring && sending(queue) && !turn(queue, NULL))
+	while (queue->has_ring && send_queue_sending(queue) && !send_queue_turn(queue, NULL))
 		;
 	if (queue->has_ring)
 		io_uring_queue_exit(&queue->ring);

@@ -88,7 +88,7 @@ int socket_pass(int door, int fd, struct err *err)
 }
 
 /* The descriptors that came with a message: all but one is closed. */
-static int first_right(struct msghdr *message)
+static int socket_first_right(struct msghdr *message)
 {
 	int fd = -1;
 
@@ -124,7 +124,7 @@ int socket_take(int door, int *ret, struct err *err)
 		return err_sys(err, -errno, "taking a socket");
 	if (n == 0)
 		return err_set(err, -ECONNRESET, "the other end was closed");
-	fd = first_right(&message);
+	fd = socket_first_right(&message);
 	if (fd < 0)
 		return err_set(err, -EPROTO, "a byte came without a socket; the sender is to be started with --to fd:N");
 	*ret = fd;

@@ -16,7 +16,7 @@
 #define REHEARSALS 5
 #define REHEARSED_FOR 5000000000ull /* ns that a rehearsal tells how it will be */
 
-static void tell(struct migration_source *source, enum migration_state state)
+static void source_tell(struct migration_source *source, enum migration_state state)
 {
 	source->report->state = state;
 	source->report->disk_left = disk_sender_left(source->disks);
@@ -25,15 +25,15 @@ static void tell(struct migration_source *source, enum migration_state state)
 }
 
 /* The guest stands; one of the steps to where it runs again has been made. */
-static void step_done_at(struct migration_source *source, enum migration_step step, uint64_t time)
+static void source_step_done_at(struct migration_source *source, enum migration_step step, uint64_t time)
 {
 	source->report->steps[step] += time - source->step_at;
 	source->step_at = time;
 }
 
-static void step_done(struct migration_source *source, enum migration_step step)
+static void source_step_done(struct migration_source *source, enum migration_step step)
 {
-	step_done_at(source, step, monotonic_ns());
+	source_step_done_at(source, step, monotonic_ns());
 }
 
 /* ---- being cancelled ---- */
@@ -53,7 +53,7 @@ int migration_source_cancel(struct migration_source *source, const char *reason,
 	return code;
 }
 
-static int check_cancelled(struct migration_source *source, struct err *err)
+static int source_check_cancelled(struct migration_source *source, struct err *err)
 {
 	int code = 0;
 
@@ -66,7 +66,7 @@ static int check_cancelled(struct migration_source *source, struct err *err)
 
 /* ---- connecting ---- */
 
-static int connect_control(struct migration_source *source, struct err *err)
+static int source_connect_control(struct migration_source *source, struct err *err)
 {
 	const struct dialer_options options = {.to = &source->address, .cancel_fd = source->cancel_fd,
 					      .silence_ms = source->config.silence_ms,
@@ -79,7 +79,7 @@ static int connect_control(struct migration_source *source, struct err *err)
 	return code ?: channel_keep_alive(source->control, err);
 }
 
-static void hang_up(struct migration_source *source)
+static void source_hang_up(struct migration_source *source)
 {
 	channel_destroy(take_ptr(source->control));
 	dialer_destroy(take_ptr(source->dialer));
@@ -87,14 +87,14 @@ static void hang_up(struct migration_source *source)
 
 /* ---- the offer ---- */
 
-static unsigned int default_streams(void)
+static unsigned int source_default_streams(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	return cpus < 1 ? 1 : (unsigned int)MIN(cpus, (long)MAX_DEFAULT_STREAMS);
 }
 
-static int make_offer(struct migration_source *source, struct err *err)
+static int source_make_offer(struct migration_source *source, struct err *err)
 {
 	const struct migration_request *request = source->config.request;
 	_cleanup_(free_ptr) char *machine = NULL;
@@ -104,7 +104,7 @@ static int make_offer(struct migration_source *source, struct err *err)
 
 	if (code)
 		return code;
-	source->streams = request->streams ?: default_streams();
+	source->streams = request->streams ?: source_default_streams();
 	if (asprintf(&offer, "{\"streams\":%u,\"machine\":%s}", source->streams, machine) < 0) {
 		offer = NULL;
 		code = err_sys(err, -ENOMEM, "the offer");
@@ -122,14 +122,14 @@ static int make_offer(struct migration_source *source, struct err *err)
 }
 
 /* Unless a person is to decide: until then the machine stays as it is. */
-static void take_offer_back(struct migration_source *source, bool stays)
+static void source_take_offer_back(struct migration_source *source, bool stays)
 {
 	if (source->outcome != MIGRATION_UNRESOLVED)
 		source->config.ops->end(source->config.machine);
 }
 
 /* What the target says while it is only to listen: why it gives up. */
-static int hear_target(struct migration_source *source, struct err *err)
+static int source_hear_target(struct migration_source *source, struct err *err)
 {
 	struct wire_frame frame;
 	int code = channel_check(source->control, err);
@@ -143,7 +143,7 @@ static int hear_target(struct migration_source *source, struct err *err)
 /* ---- memory ---- */
 
 /* Sends what is on the list, until it is empty or the time has come (0: none). */
-static int send_list(struct migration_source *source, uint64_t deadline, struct err *err)
+static int source_send_list(struct migration_source *source, uint64_t deadline, struct err *err)
 {
 	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
 	size_t count;
@@ -158,7 +158,7 @@ static int send_list(struct migration_source *source, uint64_t deadline, struct 
 }
 
 /* So far, disks included: what is on them is content. */
-static struct migration_sent sent_so_far(const struct migration_source *source)
+static struct migration_sent source_sent_so_far(const struct migration_source *source)
 {
 	uint64_t disks = disk_sender_sent(source->disks);
 	struct memory_sender_stats stats;
@@ -168,12 +168,12 @@ static struct migration_sent sent_so_far(const struct migration_source *source)
 				       .wire = stats.bytes + disks};
 }
 
-static uint64_t left(const struct migration_source *source)
+static uint64_t source_left(const struct migration_source *source)
 {
 	return page_list_left(source->pages) + disk_sender_left(source->disks);
 }
 
-static void drop_channels(struct migration_source *source, bool stays)
+static void source_drop_channels(struct migration_source *source, bool stays)
 {
 	memory_sender_destroy(take_ptr(source->sender));
 	limiter_destroy(&source->limiter);
@@ -182,14 +182,15 @@ static void drop_channels(struct migration_source *source, bool stays)
 }
 
 /* While memory is being sent the target may say why it gives up, and the user may. */
-static int tick(void *opaque, struct err *err)
+static int source_tick(void *opaque, struct err *err)
 {
 	struct migration_source *source = opaque;
 
-	return check_cancelled(source, err) ?: hear_target(source, err) ?: source_check_devices(source, err);
+	return source_check_cancelled(source, err) ?: source_hear_target(source, err) ?:
+	source_check_devices(source, err);
 }
 
-static int join_channels(struct migration_source *source, struct err *err)
+static int source_join_channels(struct migration_source *source, struct err *err)
 {
 	const struct migration_request *request = source->config.request;
 	const struct memory_sender_options options = {
@@ -199,7 +200,7 @@ static int join_channels(struct migration_source *source, struct err *err)
 		.limiter = &source->limiter,
 		.compress = request->compress == MIGRATION_ZSTD,
 		.cancel_fd = source->cancel_fd,
-		.tick = tick,
+		.tick = source_tick,
 		.opaque = source,
 	};
 	int code = 0;
@@ -209,11 +210,11 @@ static int join_channels(struct migration_source *source, struct err *err)
 		code = dialer_connect(source->dialer, WIRE_MEMORY, i, source->streams, &source->channels[i], err);
 	code = code ?: memory_sender_create(&options, &source->sender, err);
 	if (code)
-		drop_channels(source, true);
+		source_drop_channels(source, true);
 	return code;
 }
 
-static int track(struct migration_source *source, struct err *err)
+static int source_track(struct migration_source *source, struct err *err)
 {
 	const struct migration_machine_ops *ops = source->config.ops;
 	int code = ops->track(source->config.machine, err);
@@ -221,13 +222,14 @@ static int track(struct migration_source *source, struct err *err)
 	if (code)
 		return err_prefix(err, code, "tracking what the guest writes");
 	ops->dirty(source->config.machine)->rounds_follow = true;
-	code = page_list_create(ops->memory(source->config.machine), ops->dirty(source->config.machine), &source->pages, err);
+	code = page_list_create(ops->memory(source->config.machine), ops->dirty(source->config.machine), &source->pages,
+				err);
 	if (code)
 		ops->untrack(source->config.machine);
 	return code;
 }
 
-static void untrack(struct migration_source *source, bool stays)
+static void source_untrack(struct migration_source *source, bool stays)
 {
 	page_list_destroy(take_ptr(source->pages));
 	source->config.ops->dirty(source->config.machine)->rounds_follow = false;
@@ -236,12 +238,12 @@ static void untrack(struct migration_source *source, bool stays)
 
 /* ---- the loop's view of all this ---- */
 
-static uint64_t loop_now(void *opaque)
+static uint64_t source_loop_now(void *opaque)
 {
 	return monotonic_ns();
 }
 
-static int loop_collect(void *opaque, uint64_t *bytes, struct err *err)
+static int source_loop_collect(void *opaque, uint64_t *bytes, struct err *err)
 {
 	struct migration_source *source = opaque;
 	/* What was sent is flushed now, so that little is while the guest stands. */
@@ -251,21 +253,21 @@ static int loop_collect(void *opaque, uint64_t *bytes, struct err *err)
 	disk_sender_collect(source->disks);
 	code = code ?: page_list_collect(source->pages, err);
 	source->report->expected[MIGRATION_STEP_COLLECT] = monotonic_ns() - begin;
-	*bytes = left(source);
+	*bytes = source_left(source);
 	return code;
 }
 
-static int loop_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
+static int source_loop_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
 {
 	struct migration_source *source = opaque;
-	struct migration_sent before = sent_so_far(source), after;
-	uint64_t all = left(source), deadline = monotonic_ns() + time;
+	struct migration_sent before = source_sent_so_far(source), after;
+	uint64_t all = source_left(source), deadline = monotonic_ns() + time;
 	int code = disk_sender_send(source->disks, deadline, err); /* first: memory changes faster */
 
 	if (!code && monotonic_ns() < deadline)
-		code = send_list(source, deadline, err);
-	after = sent_so_far(source);
-	ret->left = left(source);
+		code = source_send_list(source, deadline, err);
+	after = source_sent_so_far(source);
+	ret->left = source_left(source);
 	ret->bytes = all - ret->left;
 	ret->content = after.content - before.content;
 	ret->looking = after.looking - before.looking;
@@ -274,7 +276,8 @@ static int loop_send(void *opaque, uint64_t time, struct migration_sent *ret, st
 }
 
 /* As the last memory and the state will go; the target loads the state as far as that can be undone. steps: ns of each. */
-static int send_trial(struct migration_source *source, const struct state_buffer *state, uint64_t *steps, struct err *err)
+static int source_send_trial(struct migration_source *source, const struct state_buffer *state, uint64_t *steps,
+			     struct err *err)
 {
 	uint64_t begin = monotonic_ns(), sent;
 	struct wire_frame frame;
@@ -293,7 +296,7 @@ static int send_trial(struct migration_source *source, const struct state_buffer
 }
 
 /* What will be asked of the machine when it stops; the guest stands still for that moment and goes on. */
-static int rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
+static int source_rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
 {
 	const struct migration_machine_ops *ops = source->config.ops;
 	struct state_buffer state = {0};
@@ -309,12 +312,12 @@ static int rehearse_once(struct migration_source *source, uint64_t *steps, struc
 	steps[MIGRATION_STEP_START] = resumed - saved; /* which is done there then */
 	steps[MIGRATION_STEP_LOAD] = saved - begin;
 	if (!code && source->control->conversation.version >= WIRE_TRIALS_SINCE)
-		code = send_trial(source, &state, steps, err);
+		code = source_send_trial(source, &state, steps, err);
 	state_buffer_free(&state);
 	return code;
 }
 
-static uint64_t second_longest(const uint64_t *values, size_t count)
+static uint64_t source_second_longest(const uint64_t *values, size_t count)
 {
 	uint64_t longest = 0, second = 0;
 
@@ -330,36 +333,37 @@ static uint64_t second_longest(const uint64_t *values, size_t count)
  * warm when it counts. The longest of each step has met what was cold, or what else the hosts do; the rest is quicker than
  * what is done but once, and the second longest is next to it.
  */
-static int rehearse(struct migration_source *source, struct err *err)
+static int source_rehearse(struct migration_source *source, struct err *err)
 {
 	uint64_t times[REHEARSALS][MIGRATION_STEPS] = {0}, values[REHEARSALS];
 	int code = 0;
 
 	for (int i = 0; !code && i < REHEARSALS; i++)
-		code = rehearse_once(source, times[i], err);
+		code = source_rehearse_once(source, times[i], err);
 	for (int step = 0; !code && step < MIGRATION_STEPS; step++) {
 		for (int i = 0; i < REHEARSALS; i++)
 			values[i] = times[i][step];
 		if (step != MIGRATION_STEP_COLLECT)
-			source->report->expected[step] = second_longest(values, REHEARSALS);
+			source->report->expected[step] = source_second_longest(values, REHEARSALS);
 	}
 	source->rehearsed = monotonic_ns();
 	return code;
 }
 
-static bool must_rehearse(const struct migration_source *source)
+static bool source_must_rehearse(const struct migration_source *source)
 {
-	return source->report->progress.round && (!source->rehearsed || monotonic_ns() - source->rehearsed > REHEARSED_FOR);
+	return source->report->progress.round && (!source->rehearsed ||
+						  monotonic_ns() - source->rehearsed > REHEARSED_FOR);
 }
 
-static int loop_costs(void *opaque, struct migration_costs *ret, struct err *err)
+static int source_loop_costs(void *opaque, struct migration_costs *ret, struct err *err)
 {
 	struct migration_source *source = opaque;
 	const uint64_t *expected = source->report->expected;
 	/* The target flushes disks while memory is collected and sent here. */
 	uint64_t flush = disk_sender_flush_time(source->disks);
 	uint64_t before_load = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_MEMORY];
-	int code = must_rehearse(source) ? rehearse(source, err) : 0;
+	int code = source_must_rehearse(source) ? source_rehearse(source, err) : 0;
 
 	if (code)
 		return code;
@@ -373,49 +377,49 @@ static int loop_costs(void *opaque, struct migration_costs *ret, struct err *err
 	return source->devices ? source_device_costs(source, ret, err) : 0;
 }
 
-static void loop_throttle(void *opaque, unsigned int percent)
+static void source_loop_throttle(void *opaque, unsigned int percent)
 {
 	struct migration_source *source = opaque;
 
 	source->config.ops->throttle(source->config.machine, percent);
 }
 
-static void loop_wait(void *opaque, uint64_t time)
+static void source_loop_wait(void *opaque, uint64_t time)
 {
 	const struct timespec span = {.tv_sec = (time_t)(time / 1000000000), .tv_nsec = (long)(time % 1000000000)};
 
 	nanosleep(&span, NULL);
 }
 
-static int loop_progress(void *opaque, const struct migration_progress *progress, struct err *err)
+static int source_loop_progress(void *opaque, const struct migration_progress *progress, struct err *err)
 {
 	struct migration_source *source = opaque;
-	int code = check_cancelled(source, err);
+	int code = source_check_cancelled(source, err);
 
 	if (code)
 		return code;
 	channel_set_progress(source->control, progress->sent, progress->round);
-	tell(source, MIGRATION_MEMORY);
-	return hear_target(source, err) ?: source_check_devices(source, err);
+	source_tell(source, MIGRATION_MEMORY);
+	return source_hear_target(source, err) ?: source_check_devices(source, err);
 }
 
 static const struct migration_loop_ops loop_ops = {
-	.now = loop_now,
-	.collect = loop_collect,
-	.send = loop_send,
-	.costs = loop_costs,
-	.throttle = loop_throttle,
-	.wait = loop_wait,
-	.progress = loop_progress,
+	.now = source_loop_now,
+	.collect = source_loop_collect,
+	.send = source_loop_send,
+	.costs = source_loop_costs,
+	.throttle = source_loop_throttle,
+	.wait = source_loop_wait,
+	.progress = source_loop_progress,
 };
 
-static int run_rounds(struct migration_source *source, struct err *err)
+static int source_run_rounds(struct migration_source *source, struct err *err)
 {
 	return migration_loop_run(&loop_ops, source, &source->config.request->goal, &source->report->progress, err);
 }
 
 /* The loop has lifted it where it failed; where it did not, the guest is held back until it stands. */
-static void unthrottle(struct migration_source *source, bool stays)
+static void source_unthrottle(struct migration_source *source, bool stays)
 {
 	if (source->report->progress.throttle)
 		source->config.ops->throttle(source->config.machine, 0);
@@ -423,7 +427,7 @@ static void unthrottle(struct migration_source *source, bool stays)
 
 /* ---- the switch-over ---- */
 
-static void go_on(struct migration_source *source, bool stays)
+static void source_go_on(struct migration_source *source, bool stays)
 {
 	if (!stays)
 		return;
@@ -432,28 +436,29 @@ static void go_on(struct migration_source *source, bool stays)
 	source->config.ops->resume(source->config.machine);
 }
 
-static int stop(struct migration_source *source, struct err *err)
+static int source_stop(struct migration_source *source, struct err *err)
 {
 	int code;
 
-	tell(source, MIGRATION_SWITCHING);
+	source_tell(source, MIGRATION_SWITCHING);
 	memset(source->report->steps, 0, sizeof(source->report->steps));
 	source->stop_at = source->step_at = monotonic_ns();
 	/* What host devices add to the state is known when they have stopped. */
-	code = source->config.ops->pause(source->config.machine, &source->stopped_at, source->devices ? NULL : &source->state, err);
+	code = source->config.ops->pause(source->config.machine, &source->stopped_at, source->devices ? NULL
+					 : &source->state, err);
 	if (code)
 		return code;
-	step_done_at(source, MIGRATION_STEP_PAUSE, source->stopped_at);
-	step_done(source, MIGRATION_STEP_SAVE);
+	source_step_done_at(source, MIGRATION_STEP_PAUSE, source->stopped_at);
+	source_step_done(source, MIGRATION_STEP_SAVE);
 	code = source_stop_devices(source, err);
 	if (code)
-		go_on(source, true);
-	step_done(source, MIGRATION_STEP_DEVICES);
+		source_go_on(source, true);
+	source_step_done(source, MIGRATION_STEP_DEVICES);
 	return code;
 }
 
 /* Nobody writes to memory any more: what is collected now is the rest. Devices are read meanwhile. */
-static int send_rest(struct migration_source *source, struct err *err)
+static int source_send_rest(struct migration_source *source, struct err *err)
 {
 	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
 	size_t count = 0;
@@ -461,23 +466,23 @@ static int send_rest(struct migration_source *source, struct err *err)
 
 	source->config.ops->dirty(source->config.machine)->rounds_follow = false;
 	code = source_end_disks(source, err) ?: page_list_collect(source->pages, err);
-	step_done(source, MIGRATION_STEP_COLLECT);
+	source_step_done(source, MIGRATION_STEP_COLLECT);
 	if (!code && page_list_left(source->pages) > MEMORY_SENDER_LITTLE)
-		code = send_list(source, 0, err);
+		code = source_send_list(source, 0, err);
 	code = code ?: page_list_marks(source->pages, marks, &count, err);
 	code = code ?: memory_sender_end(source->sender, marks, count, err);
 	if (!code && source->devices)
 		code = device_sender_wait(source->device_sender, err);
-	step_done(source, MIGRATION_STEP_MEMORY);
+	source_step_done(source, MIGRATION_STEP_MEMORY);
 	return code;
 }
 
-static int send_state(struct migration_source *source, struct err *err)
+static int source_send_state(struct migration_source *source, struct err *err)
 {
 	struct channel_frame frames[] = {{.type = WIRE_STOPPED}, {.type = WIRE_STATE}, {.type = WIRE_END}};
 	int code = source->state.len ? 0 : source->config.ops->save(source->config.machine, &source->state, err);
 
-	step_done(source, MIGRATION_STEP_SAVE);
+	source_step_done(source, MIGRATION_STEP_SAVE);
 	if (code)
 		return err_prefix(err, code, "saving the machine's state");
 	frames[1].payload = source->state.data;
@@ -485,20 +490,20 @@ static int send_state(struct migration_source *source, struct err *err)
 	return channel_send_frames(source->control, frames, ARRAY_SIZE(frames), err);
 }
 
-static int await_loaded(struct migration_source *source, struct err *err)
+static int source_await_loaded(struct migration_source *source, struct err *err)
 {
 	struct wire_frame frame;
 	int code = channel_expect(source->control, WIRE_LOADED, &frame, err);
 
 	if (code)
 		return code;
-	step_done(source, MIGRATION_STEP_LOAD);
+	source_step_done(source, MIGRATION_STEP_LOAD);
 	source->report->target_load = MIN(frame.a, source->report->steps[MIGRATION_STEP_LOAD]);
 	return 0;
 }
 
 /* From here on nobody can cancel. */
-static int commit(struct migration_source *source, struct err *err)
+static int source_commit(struct migration_source *source, struct err *err)
 {
 	int code = 0;
 
@@ -511,15 +516,15 @@ static int commit(struct migration_source *source, struct err *err)
 	return code;
 }
 
-static int hand_over(struct migration_source *source, struct err *err)
+static int source_hand_over(struct migration_source *source, struct err *err)
 {
 	source->config.ops->unlock_disks(source->config.machine);
-	step_done(source, MIGRATION_STEP_UNLOCK);
+	source_step_done(source, MIGRATION_STEP_UNLOCK);
 	return 0;
 }
 
 /* Where another process has a disk by now the guest must not go on here, whoever that is: it stands until a person has looked. */
-static void take_back(struct migration_source *source, bool stays)
+static void source_take_back(struct migration_source *source, bool stays)
 {
 	struct err err;
 
@@ -533,7 +538,7 @@ static void take_back(struct migration_source *source, bool stays)
  * A GO that could not be sent as a whole is one that the target does not get. One that was sent is answered, or the guest
  * stands.
  */
-static int go(struct migration_source *source, struct err *err)
+static int source_go(struct migration_source *source, struct err *err)
 {
 	struct memory_sender_stats stats;
 	struct wire_frame frame;
@@ -549,7 +554,7 @@ static int go(struct migration_source *source, struct err *err)
 		source->outcome = MIGRATION_UNRESOLVED;
 		return code;
 	}
-	step_done(source, MIGRATION_STEP_START);
+	source_step_done(source, MIGRATION_STEP_START);
 	taken = source->report->steps[MIGRATION_STEP_START];
 	source->outcome = MIGRATION_DONE;
 	source->report->target_start = MIN(frame.a, taken);
@@ -570,23 +575,23 @@ static const struct step {
 	void (*undo)(struct migration_source *source, bool stays);
 	bool guest; /* the guest waits for that: undone before the target is talked to */
 } steps[] = {
-	{connect_control, NULL, false},
-	{make_offer, take_offer_back, false},
-	{join_channels, drop_channels, false},
-	{track, untrack, false},
+	{source_connect_control, NULL, false},
+	{source_make_offer, source_take_offer_back, false},
+	{source_join_channels, source_drop_channels, false},
+	{source_track, source_untrack, false},
 	{source_start_devices, source_drop_devices, false},
 	{source_start_disks, source_drop_disks, false},
-	{run_rounds, unthrottle, true},
-	{stop, go_on, true},
-	{send_rest, NULL, false},
-	{send_state, NULL, false},
-	{await_loaded, NULL, false},
-	{commit, NULL, false},
-	{hand_over, take_back, true},
-	{go, NULL, false},
+	{source_run_rounds, source_unthrottle, true},
+	{source_stop, source_go_on, true},
+	{source_send_rest, NULL, false},
+	{source_send_state, NULL, false},
+	{source_await_loaded, NULL, false},
+	{source_commit, NULL, false},
+	{source_hand_over, source_take_back, true},
+	{source_go, NULL, false},
 };
 
-static void undo(struct migration_source *source, size_t done, bool guest)
+static void source_undo(struct migration_source *source, size_t done, bool guest)
 {
 	while (done--)
 		if (steps[done].undo && steps[done].guest == guest)
@@ -594,9 +599,9 @@ static void undo(struct migration_source *source, size_t done, bool guest)
 }
 
 /* The peer's words say more than a connection that it closed, and ours are for it. */
-static void explain(struct migration_source *source, int code, struct err *err)
+static void source_explain(struct migration_source *source, int code, struct err *err)
 {
-	int cancelled = check_cancelled(source, err);
+	int cancelled = source_check_cancelled(source, err);
 
 	if (!source->control || source->outcome == MIGRATION_UNRESOLVED)
 		return;
@@ -606,7 +611,7 @@ static void explain(struct migration_source *source, int code, struct err *err)
 		channel_farewell(source->control, WIRE_ABORT, err->text);
 }
 
-static void conclude(struct migration_source *source, const struct err *err)
+static void source_conclude(struct migration_source *source, const struct err *err)
 {
 	struct migration_report *report = source->report;
 
@@ -615,8 +620,8 @@ static void conclude(struct migration_source *source, const struct err *err)
 		snprintf(report->text, sizeof(report->text), "%s", err->text);
 	else if (source->outcome == MIGRATION_UNRESOLVED && source->why_not[0])
 		snprintf(report->text, sizeof(report->text),
-			 "%.200s; the guest stands here, for %.200s; mvmm migrate --resolve continue|end decides", err->text,
-			 source->why_not);
+			 "%.200s; the guest stands here, for %.200s; mvmm migrate --resolve continue|end decides",
+			 err->text, source->why_not);
 	else if (source->outcome == MIGRATION_UNRESOLVED)
 		snprintf(report->text, sizeof(report->text),
 			 "the target was told to go on and its answer was lost (%.200s); the guest stands here. Look whether it runs "
@@ -634,15 +639,15 @@ void migration_source_run(struct migration_source *source, struct migration_repo
 	source->report = report;
 	source->outcome = MIGRATION_FAILED;
 	while (!code && done < ARRAY_SIZE(steps)) {
-		code = check_cancelled(source, &err) ?: steps[done].run(source, &err);
+		code = source_check_cancelled(source, &err) ?: steps[done].run(source, &err);
 		done += !code;
 	}
-	undo(source, done, true);
+	source_undo(source, done, true);
 	if (code)
-		explain(source, code, &err);
-	undo(source, done, false);
-	hang_up(source);
-	conclude(source, &err);
+		source_explain(source, code, &err);
+	source_undo(source, done, false);
+	source_hang_up(source);
+	source_conclude(source, &err);
 }
 
 /* ---- making one ---- */

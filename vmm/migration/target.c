@@ -33,7 +33,7 @@ struct migration_target {
 
 /* ---- the source and its offer ---- */
 
-static int await_source(struct migration_target *target, struct err *err)
+static int target_await_source(struct migration_target *target, struct err *err)
 {
 	int code = acceptor_control(target->acceptor, -1, &target->control, err);
 
@@ -41,7 +41,8 @@ static int await_source(struct migration_target *target, struct err *err)
 }
 
 /* Takes the offer apart: how many connections there will be, and the machine, as text again. */
-static int read_offer(struct migration_target *target, const char *text, size_t len, char **machine, struct err *err)
+static int target_read_offer(struct migration_target *target, const char *text, size_t len, char **machine,
+			     struct err *err)
 {
 	json_t *offer = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
 	json_int_t streams = json_integer_value(json_object_get(offer, "streams"));
@@ -56,7 +57,7 @@ static int read_offer(struct migration_target *target, const char *text, size_t 
 	return code;
 }
 
-static int take_offer(struct migration_target *target, struct err *err)
+static int target_take_offer(struct migration_target *target, struct err *err)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	_cleanup_(free_ptr) char *machine = NULL;
@@ -65,7 +66,7 @@ static int take_offer(struct migration_target *target, struct err *err)
 	int code = channel_expect(target->control, WIRE_OFFER, &frame, err);
 
 	code = code ?: channel_payload_all(target->control, &text, err);
-	code = code ?: read_offer(target, text, frame.length, &machine, err);
+	code = code ?: target_read_offer(target, text, frame.length, &machine, err);
 	code = code ?: target->config.ops->create(target->config.opaque, machine, strlen(machine), &ready, err);
 	return code ?: channel_send(target->control, WIRE_READY, 0, 0, ready, strlen(ready), err);
 }
@@ -73,7 +74,7 @@ static int take_offer(struct migration_target *target, struct err *err)
 /* ---- failures beside the control channel ---- */
 
 /* A failure there ends waits for the source's next words. */
-static int listen_to(struct migration_target *target, int fd, struct err *err)
+static int target_listen_to(struct migration_target *target, int fd, struct err *err)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 
@@ -86,7 +87,7 @@ static int listen_to(struct migration_target *target, int fd, struct err *err)
 }
 
 /* What has failed there. */
-static int find_failure(struct migration_target *target, struct err *err)
+static int target_find_failure(struct migration_target *target, struct err *err)
 {
 	struct pollfd fds[] = {
 		{.fd = target->disk_receiver ? disk_receiver_fd(target->disk_receiver) : -1, .events = POLLIN},
@@ -105,58 +106,65 @@ static int find_failure(struct migration_target *target, struct err *err)
 }
 
 /* Waits for a frame of the source beside its other channels, whose failure says more than its silence. */
-static int expect_either(struct migration_target *target, enum wire_type type, enum wire_type other, struct wire_frame *frame,
-			 struct err *err)
+static int target_expect_either(struct migration_target *target, enum wire_type type, enum wire_type other,
+				struct wire_frame *frame, struct err *err)
 {
 	int code = channel_expect_either(target->control, type, other, frame, err);
 
-	return code == -EINTR ? find_failure(target, err) : code;
+	return code == -EINTR ? target_find_failure(target, err) : code;
 }
 
-static int expect(struct migration_target *target, enum wire_type type, struct wire_frame *frame, struct err *err)
+static int target_expect(struct migration_target *target, enum wire_type type, struct wire_frame *frame,
+			 struct err *err)
 {
-	return expect_either(target, type, type, frame, err);
+	return target_expect_either(target, type, type, frame, err);
 }
 
 /* ---- memory ---- */
 
-static int join_channels(struct migration_target *target, struct err *err)
+static int target_join_channels(struct migration_target *target, struct err *err)
 {
 	struct memory_receiver_options options = {.channels = target->channels, .channel_count = target->streams};
 	struct wire_frame frame;
-	int code = acceptor_join(target->acceptor, target->control, WIRE_MEMORY, target->streams, target->channels, err);
+	int code = acceptor_join(target->acceptor, target->control, WIRE_MEMORY, target->streams, target->channels,
+				 err);
 
 	if (code == -EINTR) /* the source has something to say, and it can only be that it gives up */
-		code = channel_expect(target->control, WIRE_STOPPED, &frame, err) ?: err_set(err, -EPROTO, "STOPPED before memory");
+		code = channel_expect(target->control, WIRE_STOPPED, &frame, err) ?:
+		err_set(err, -EPROTO, "STOPPED before memory");
 	options.memory = target->config.ops->memory(target->config.opaque);
 	code = code ?: memory_receiver_create(&options, &target->receiver, err);
-	return code ?: listen_to(target, memory_receiver_fd(target->receiver), err);
+	return code ?: target_listen_to(target, memory_receiver_fd(target->receiver), err);
 }
 
 /* ---- host devices ---- */
 
-static int join_devices(struct migration_target *target, struct err *err)
+static int target_join_devices(struct migration_target *target, struct err *err)
 {
 	struct device_receiver_options options = {.channels = target->device_channels};
 	struct wire_frame frame;
 	int code;
 
-	options.count = target->config.ops->devices ? target->config.ops->devices(target->config.opaque, &options.devices) : 0;
+	options.count = target->config.ops->devices ? target->config.ops->devices(target->config.opaque,
+										  &options.devices) : 0;
 	if (!options.count)
 		return 0;
 	if (options.count > WIRE_MAX_DEVICES)
-		return err_set(err, -E2BIG, "%zu host devices; at most %u can arrive at once", options.count, WIRE_MAX_DEVICES);
+		return err_set(err, -E2BIG, "%zu host devices; at most %u can arrive at once", options.count,
+			       WIRE_MAX_DEVICES);
 	target->devices = options.count;
-	code = acceptor_join(target->acceptor, target->control, WIRE_DEVICE, (uint32_t)options.count, target->device_channels, err);
+	code = acceptor_join(target->acceptor, target->control, WIRE_DEVICE, (uint32_t)options.count,
+			     target->device_channels, err);
 	if (code == -EINTR)
-		code = expect(target, WIRE_STOPPED, &frame, err) ?: err_set(err, -EPROTO, "STOPPED before devices");
+		code = target_expect(target, WIRE_STOPPED, &frame, err) ?:
+		err_set(err, -EPROTO, "STOPPED before devices");
 	code = code ?: device_receiver_create(&options, &target->device_receiver, err);
-	return code ?: listen_to(target, device_receiver_fd(target->device_receiver), err);
+	return code ?: target_listen_to(target, device_receiver_fd(target->device_receiver), err);
 }
 
 /* ---- disks ---- */
 
-static int join_disks(struct migration_target *target, struct err *err)
+static int target_join_disks(struct migration_target *target, struct err *err)
 {
 	const struct disk_target *disks;
 	size_t count = target->config.ops->disks ? target->config.ops->disks(target->config.opaque, &disks) : 0;
@@ -168,16 +176,17 @@ static int join_disks(struct migration_target *target, struct err *err)
 		return 0;
 	code = acceptor_join(target->acceptor, target->control, WIRE_DISK, 1, &channel, err);
 	if (code == -EINTR)
-		code = expect(target, WIRE_STOPPED, &frame, err) ?: err_set(err, -EPROTO, "STOPPED before disks");
+		code = target_expect(target, WIRE_STOPPED, &frame, err) ?:
+		err_set(err, -EPROTO, "STOPPED before disks");
 	code = code ?: disk_receiver_create(disks, count, &channel, &target->disk_receiver, err);
 	channel_destroy(channel);
-	return code ?: listen_to(target, disk_receiver_fd(target->disk_receiver), err);
+	return code ?: target_listen_to(target, disk_receiver_fd(target->disk_receiver), err);
 }
 
 /* ---- what the source says when the guest stands ---- */
 
 /* Practises on a state that does not count. */
-static int try_state(struct migration_target *target, struct err *err)
+static int target_try_state(struct migration_target *target, struct err *err)
 {
 	_cleanup_(free_ptr) char *state = NULL;
 	size_t len = target->control->payload_left;
@@ -188,32 +197,32 @@ static int try_state(struct migration_target *target, struct err *err)
 	return code ?: channel_send(target->control, WIRE_TRIED, monotonic_ns() - begin, 0, NULL, 0, err);
 }
 
-static int await_stop(struct migration_target *target, struct err *err)
+static int target_await_stop(struct migration_target *target, struct err *err)
 {
 	struct wire_frame frame;
 	int code;
 
 	do {
-		code = expect_either(target, WIRE_STOPPED, WIRE_TRIAL, &frame, err);
+		code = target_expect_either(target, WIRE_STOPPED, WIRE_TRIAL, &frame, err);
 		if (!code && frame.type == WIRE_TRIAL)
-			code = try_state(target, err);
+			code = target_try_state(target, err);
 	} while (!code && frame.type == WIRE_TRIAL);
 	return code;
 }
 
-static int take_state(struct migration_target *target, struct err *err)
+static int target_take_state(struct migration_target *target, struct err *err)
 {
 	struct wire_frame frame;
-	int code = expect(target, WIRE_STATE, &frame, err);
+	int code = target_expect(target, WIRE_STATE, &frame, err);
 
 	if (code)
 		return code;
 	target->state_len = frame.length;
 	code = channel_payload_all(target->control, &target->state, err);
-	return code ?: expect(target, WIRE_END, &frame, err);
+	return code ?: target_expect(target, WIRE_END, &frame, err);
 }
 
-static int load(struct migration_target *target, struct err *err)
+static int target_load(struct migration_target *target, struct err *err)
 {
 	uint64_t begin;
 	int code;
@@ -231,7 +240,7 @@ static int load(struct migration_target *target, struct err *err)
 	return code ?: channel_send(target->control, WIRE_LOADED, monotonic_ns() - begin, 0, NULL, 0, err);
 }
 
-static int await_go(struct migration_target *target, struct err *err)
+static int target_await_go(struct migration_target *target, struct err *err)
 {
 	struct wire_frame frame;
 
@@ -239,7 +248,7 @@ static int await_go(struct migration_target *target, struct err *err)
 }
 
 /* The guest is ours now, and runs whether or not the source hears of it. */
-static int start(struct migration_target *target, struct err *err)
+static int target_start(struct migration_target *target, struct err *err)
 {
 	uint64_t begin = monotonic_ns();
 	int code = target->config.ops->start(target->config.opaque, err);
@@ -257,20 +266,20 @@ static const struct step {
 	int (*run)(struct migration_target *target, struct err *err);
 	enum wire_type failure; /* how the source hears of one; 0: not at all */
 } steps[] = {
-	{await_source, 0},
-	{take_offer, WIRE_REFUSED},
-	{join_channels, WIRE_FAILED},
-	{join_devices, WIRE_FAILED},
-	{join_disks, WIRE_FAILED},
-	{await_stop, WIRE_FAILED},
-	{take_state, WIRE_FAILED},
-	{load, WIRE_FAILED},
-	{await_go, WIRE_FAILED},
-	{start, WIRE_FAILED},
+	{target_await_source, 0},
+	{target_take_offer, WIRE_REFUSED},
+	{target_join_channels, WIRE_FAILED},
+	{target_join_devices, WIRE_FAILED},
+	{target_join_disks, WIRE_FAILED},
+	{target_await_stop, WIRE_FAILED},
+	{target_take_state, WIRE_FAILED},
+	{target_load, WIRE_FAILED},
+	{target_await_go, WIRE_FAILED},
+	{target_start, WIRE_FAILED},
 };
 
 /* The guest is not here: the source's words say more than a lost connection, and ours are for it. */
-static int explain(struct migration_target *target, const struct step *step, int code, struct err *err)
+static int target_explain(struct migration_target *target, const struct step *step, int code, struct err *err)
 {
 	if (code == -ECANCELED)
 		err_set(err, code, "the target was ended");
@@ -278,12 +287,13 @@ static int explain(struct migration_target *target, const struct step *step, int
 		return code;
 	if (code == -ECONNRESET)
 		code = channel_last_words(target->control, code, err);
-	if (step->failure && code != -EREMOTEIO && code != -ECONNRESET && code != -ETIMEDOUT) /* who is gone hears nothing */
+	if (step->failure && code != -EREMOTEIO && code != -ECONNRESET &&
+	    code != -ETIMEDOUT) /* who is gone hears nothing */
 		channel_farewell(target->control, step->failure, err->text);
 	return code;
 }
 
-static void hang_up(struct migration_target *target)
+static void target_hang_up(struct migration_target *target)
 {
 	memory_receiver_destroy(take_ptr(target->receiver));
 	device_receiver_destroy(take_ptr(target->device_receiver));
@@ -303,17 +313,19 @@ int migration_target_run(struct migration_target *target, struct err *err)
 	for (size_t i = 0; !code && i < ARRAY_SIZE(steps); i++) {
 		code = steps[i].run(target, err);
 		if (code)
-			code = explain(target, &steps[i], code, err);
+			code = target_explain(target, &steps[i], code, err);
 	}
-	hang_up(target);
+	target_hang_up(target);
 	return code;
 }
 
 /* ---- making one ---- */
 
-int migration_target_create(const struct migration_target_config *config, struct migration_target **ret, struct err *err)
+int migration_target_create(const struct migration_target_config *config, struct migration_target **ret,
+			    struct err *err)
 {
-	const struct acceptor_options options = {.from = config->from, .log = config->log, .cancel_fd = config->cancel_fd,
+	const struct acceptor_options options = {.from = config->from, .log = config->log,
+						 .cancel_fd = config->cancel_fd,
 						 .silence_ms = config->silence_ms, .tls = config->tls};
 	struct migration_target *target = calloc(1, sizeof(*target));
 	int code = target ? 0 : err_sys(err, -ENOMEM, "migration");
@@ -334,7 +346,7 @@ void migration_target_destroy(struct migration_target *target)
 {
 	if (!target)
 		return;
-	hang_up(target);
+	target_hang_up(target);
 	acceptor_destroy(target->acceptor);
 	free(target->state);
 	free(target);

@@ -25,7 +25,7 @@ struct tls {
 };
 
 /* Beside this program where it was built; as it was installed, also where all of that has been moved since. */
-static void find_helper(char path[PATH_MAX])
+static void tls_find_helper(char path[PATH_MAX])
 {
 	static const char *const places[] = {HELPER, MVMM_FROM_BIN "/" HELPER};
 	char self[PATH_MAX - 256];
@@ -41,7 +41,7 @@ static void find_helper(char path[PATH_MAX])
 	snprintf(path, PATH_MAX, "%s", MVMM_LIBEXEC "/" HELPER);
 }
 
-static int start_helper(struct tls *tls, const struct tls_options *options, struct err *err)
+static int tls_start_helper(struct tls *tls, const struct tls_options *options, struct err *err)
 {
 	_cleanup_(fd_close) int their_end = -1;
 	_cleanup_(fd_close) int their_report = -1;
@@ -61,7 +61,7 @@ static int start_helper(struct tls *tls, const struct tls_options *options, stru
 	if (options->helper)
 		snprintf(path, sizeof(path), "%s", options->helper);
 	else
-		find_helper(path);
+		tls_find_helper(path);
 	code = process_start(argv, (int[]){tls->socket, their_end, their_report}, 3, -1, &tls->pid);
 	return code ? err_sys(err, code, "--tls: start %s", path) : 0;
 }
@@ -74,7 +74,7 @@ int tls_start(const struct tls_options *options, int *fd, struct tls **ret, stru
 	if (!tls)
 		return err_sys(err, -ENOMEM, "--tls");
 	*tls = (struct tls){.socket = take_fd(fd), .pair = -1, .report = -1};
-	code = start_helper(tls, options, err);
+	code = tls_start_helper(tls, options, err);
 	if (code) {
 		tls_destroy(tls);
 		return code;

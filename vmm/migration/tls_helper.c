@@ -39,12 +39,12 @@ struct helper {
 	gnutls_session_t session;
 };
 
-static const char *peer(const struct helper *helper)
+static const char *tls_helper_peer(const struct helper *helper)
 {
 	return helper->target ? "source" : "target";
 }
 
-static int report(int code, const struct err *err)
+static int tls_helper_report(int code, const struct err *err)
 {
 	char text[480];
 	int len = snprintf(text, sizeof(text), "%d %s", code, err->text);
@@ -55,7 +55,7 @@ static int report(int code, const struct err *err)
 
 /* ---- certificates ---- */
 
-static int load(struct helper *helper, struct err *err)
+static int tls_helper_load(struct helper *helper, struct err *err)
 {
 	char ca[4096], cert[4096], key[4096];
 	int code;
@@ -81,7 +81,7 @@ static int load(struct helper *helper, struct err *err)
 }
 
 /* Which of the peer's certificate's faults it is; what is told to the peer is one of TLS's own words. */
-static int judge(struct helper *helper, struct err *err)
+static int tls_helper_judge(struct helper *helper, struct err *err)
 {
 	static const struct {
 		unsigned int status;
@@ -89,7 +89,8 @@ static int judge(struct helper *helper, struct err *err)
 		const char *words;
 	} faults[] = {
 		{GNUTLS_CERT_EXPIRED, GNUTLS_A_CERTIFICATE_EXPIRED, "has expired"},
-		{GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_CERTIFICATE_EXPIRED, "is not valid yet; look at both hosts' clocks"},
+		{GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_CERTIFICATE_EXPIRED,
+		 "is not valid yet; look at both hosts' clocks"},
 		{GNUTLS_CERT_UNEXPECTED_OWNER, GNUTLS_A_BAD_CERTIFICATE, "is for another host"},
 		{GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, "is not signed by our ca.pem"},
 		{GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED, "was revoked"},
@@ -110,10 +111,11 @@ static int judge(struct helper *helper, struct err *err)
 		if (faults[i].status == ~0u && !code)
 			gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
 		if (faults[i].status == GNUTLS_CERT_UNEXPECTED_OWNER)
-			err_set(err, -EACCES, "the %s's certificate %s than %s", peer(helper), faults[i].words, host);
+			err_set(err, -EACCES, "the %s's certificate %s than %s", tls_helper_peer(helper),
+				faults[i].words, host);
 		else
-			err_set(err, -EACCES, "the %s's certificate %s%s%s", peer(helper), faults[i].words, text.data ? ": " : "",
-				text.data ? (char *)text.data : "");
+			err_set(err, -EACCES, "the %s's certificate %s%s%s", tls_helper_peer(helper), faults[i].words,
+				text.data ? ": " : "", text.data ? (char *)text.data : "");
 		gnutls_free(text.data);
 		gnutls_alert_send(helper->session, GNUTLS_AL_FATAL, faults[i].alert);
 		break;
@@ -124,7 +126,7 @@ static int judge(struct helper *helper, struct err *err)
 /* ---- shaking hands ---- */
 
 /* What the peer had against us. */
-static const char *refusal(struct helper *helper)
+static const char *tls_helper_refusal(struct helper *helper)
 {
 	gnutls_alert_description_t alert = gnutls_alert_get(helper->session);
 
@@ -144,30 +146,32 @@ static const char *refusal(struct helper *helper)
 }
 
 /* Where TLS's own words say too little, ours. */
-static int explain(struct helper *helper, int code, const char *when, struct err *err)
+static int tls_helper_explain(struct helper *helper, int code, const char *when, struct err *err)
 {
 	switch (code) {
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
-		return err_set(err, -EACCES, "the %s refused us: %s", peer(helper), refusal(helper));
+		return err_set(err, -EACCES, "the %s refused us: %s", tls_helper_peer(helper),
+			       tls_helper_refusal(helper));
 	case GNUTLS_E_NO_CERTIFICATE_FOUND:
 	case GNUTLS_E_CERTIFICATE_REQUIRED:
-		return err_set(err, -EACCES, "the %s showed no certificate", peer(helper));
+		return err_set(err, -EACCES, "the %s showed no certificate", tls_helper_peer(helper));
 	case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
 	case GNUTLS_E_UNEXPECTED_PACKET:
 	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-		return err_set(err, -EPROTO, "the %s does not speak TLS 1.3; give --tls there too", peer(helper));
+		return err_set(err, -EPROTO, "the %s does not speak TLS 1.3; give --tls there too",
+			       tls_helper_peer(helper));
 	case GNUTLS_E_PREMATURE_TERMINATION:
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
 		return err_set(err, -ECONNRESET, "the %s hung up %s; look there for the reason, or for a missing --tls",
-			       peer(helper), when);
+			       tls_helper_peer(helper), when);
 	default:
 		return err_set(err, -EPROTO, "%s: %s", when, gnutls_strerror(code));
 	}
 }
 
 /* One that says HELLO without TLS is told so in the words it understands. */
-static int refuse_plain(struct helper *helper, struct err *err)
+static int tls_helper_refuse_plain(struct helper *helper, struct err *err)
 {
 	static const char words[] = "it takes TLS alone; give --tls here too";
 	const struct wire_frame frame = {.type = WIRE_REFUSED, .length = sizeof(words) - 1};
@@ -183,7 +187,7 @@ static int refuse_plain(struct helper *helper, struct err *err)
 	return err_set(err, -EPROTO, "the source does not speak TLS; give --tls there too");
 }
 
-static int shake_hands(struct helper *helper, struct err *err)
+static int tls_helper_shake_hands(struct helper *helper, struct err *err)
 {
 	unsigned int flags = GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL;
 	int code = gnutls_init(&helper->session, flags | (helper->target ? GNUTLS_SERVER : GNUTLS_CLIENT));
@@ -201,25 +205,25 @@ static int shake_hands(struct helper *helper, struct err *err)
 	do {
 		code = gnutls_handshake(helper->session);
 	} while (code < 0 && !gnutls_error_is_fatal(code));
-	return code ? explain(helper, code, "while shaking hands", err) : 0;
+	return code ? tls_helper_explain(helper, code, "while shaking hands", err) : 0;
 }
 
 /* TLS 1.3 lets the source go on before the target has looked at its certificate: each says that it is content. */
-static int agree(struct helper *helper, struct err *err)
+static int tls_helper_agree(struct helper *helper, struct err *err)
 {
 	char mine = OURS, theirs = 0;
 	ssize_t n = gnutls_record_send(helper->session, &mine, 1);
 
 	if (n != 1)
-		return explain(helper, (int)n, "before it had looked at our certificate", err);
+		return tls_helper_explain(helper, (int)n, "before it had looked at our certificate", err);
 	do {
 		n = gnutls_record_recv(helper->session, &theirs, 1);
 	} while (n < 0 && !gnutls_error_is_fatal((int)n));
 	if (n == 0)
 		n = GNUTLS_E_PREMATURE_TERMINATION;
 	if (n < 0)
-		return explain(helper, (int)n, "before it was content with our certificate", err);
-	return theirs == OURS ? 0 : err_set(err, -EPROTO, "the %s is no mvmm", peer(helper));
+		return tls_helper_explain(helper, (int)n, "before it was content with our certificate", err);
+	return theirs == OURS ? 0 : err_set(err, -EPROTO, "the %s is no mvmm", tls_helper_peer(helper));
 }
 
 /* ---- the kernel ---- */
@@ -231,7 +235,7 @@ union keys {
 };
 
 /* The state of one direction as the kernel wants it; its size, or 0 for a cipher that it is not told of. */
-static socklen_t get_keys(gnutls_session_t session, bool receive, union keys *keys)
+static socklen_t tls_helper_get_keys(gnutls_session_t session, bool receive, union keys *keys)
 {
 	gnutls_datum_t mac, iv, key;
 	unsigned char number[8];
@@ -263,16 +267,18 @@ static socklen_t get_keys(gnutls_session_t session, bool receive, union keys *ke
  * 1: the kernel has both directions. 0: it has none, and the connection is as it was: receiving is tried first, for a kernel
  * that can receive can send. Negative: the connection is of no use any more.
  */
-static int give_to_kernel(struct helper *helper, struct err *err)
+static int tls_helper_give_to_kernel(struct helper *helper, struct err *err)
 {
 	union keys receive, send;
-	socklen_t receive_len = get_keys(helper->session, true, &receive), send_len = get_keys(helper->session, false, &send);
+	socklen_t receive_len = tls_helper_get_keys(helper->session, true, &receive),
+	send_len = tls_helper_get_keys(helper->session, false, &send);
 	int code = 0;
 
 	if (receive_len && send_len && !gnutls_record_check_pending(helper->session) &&
 	    setsockopt(NET, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0 &&
 	    setsockopt(NET, SOL_TLS, TLS_RX, &receive, receive_len) == 0)
-		code = setsockopt(NET, SOL_TLS, TLS_TX, &send, send_len) == 0 ? 1 : err_sys(err, -errno, "TLS in the kernel");
+		code = setsockopt(NET, SOL_TLS, TLS_TX, &send, send_len) == 0 ? 1
+		: err_sys(err, -errno, "TLS in the kernel");
 	explicit_bzero(&receive, sizeof(receive));
 	explicit_bzero(&send, sizeof(send));
 	return code;
@@ -280,7 +286,7 @@ static int give_to_kernel(struct helper *helper, struct err *err)
 
 /* ---- moving bytes ---- */
 
-static bool write_all(int fd, const char *data, size_t len)
+static bool tls_helper_write_all(int fd, const char *data, size_t len)
 {
 	while (len) {
 		ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
@@ -295,7 +301,7 @@ static bool write_all(int fd, const char *data, size_t len)
 	return true;
 }
 
-static bool send_record(gnutls_session_t session, const char *data, size_t len)
+static bool tls_helper_send_record(gnutls_session_t session, const char *data, size_t len)
 {
 	while (len) {
 		ssize_t n = gnutls_record_send(session, data, len);
@@ -311,7 +317,7 @@ static bool send_record(gnutls_session_t session, const char *data, size_t len)
 }
 
 /* What mvmm says goes to the network; its end too. */
-static void *move_out(void *opaque)
+static void *tls_helper_move_out(void *opaque)
 {
 	struct helper *helper = opaque;
 	struct pollfd app = {.fd = APP};
@@ -319,7 +325,7 @@ static void *move_out(void *opaque)
 	ssize_t n;
 
 	while ((n = recv(APP, buf, sizeof(buf), 0)) > 0 || (n < 0 && errno == EINTR))
-		if (n > 0 && !send_record(helper->session, buf, (size_t)n))
+		if (n > 0 && !tls_helper_send_record(helper->session, buf, (size_t)n))
 			break;
 	shutdown(NET, n > 0 ? SHUT_RDWR : SHUT_WR);
 	/* Closed altogether: what was written is still sent when we are gone. */
@@ -329,7 +335,7 @@ static void *move_out(void *opaque)
 }
 
 /* And the other way. When mvmm does not listen any more there is no use in going on. */
-static void move_in(struct helper *helper)
+static void tls_helper_move_in(struct helper *helper)
 {
 	static char buf[BUFFER];
 
@@ -340,19 +346,19 @@ static void move_in(struct helper *helper)
 			continue;
 		if (n <= 0)
 			break;
-		if (!write_all(APP, buf, (size_t)n))
+		if (!tls_helper_write_all(APP, buf, (size_t)n))
 			_exit(0);
 	}
 	shutdown(APP, SHUT_WR);
 }
 
-static int move(struct helper *helper)
+static int tls_helper_move(struct helper *helper)
 {
 	pthread_t thread;
 
-	if (pthread_create(&thread, NULL, move_out, helper))
+	if (pthread_create(&thread, NULL, tls_helper_move_out, helper))
 		return 1;
-	move_in(helper);
+	tls_helper_move_in(helper);
 	pthread_join(thread, NULL);
 	return 0;
 }
@@ -369,11 +375,13 @@ int main(int argc, char **argv)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .host = argv[3]};
-	code = load(&helper, &err) ?: refuse_plain(&helper, &err) ?: shake_hands(&helper, &err);
-	code = code ?: judge(&helper, &err) ?: agree(&helper, &err) ?: give_to_kernel(&helper, &err);
+	code = tls_helper_load(&helper, &err) ?: tls_helper_refuse_plain(&helper, &err) ?:
+	tls_helper_shake_hands(&helper, &err);
+	code = code ?: tls_helper_judge(&helper, &err) ?: tls_helper_agree(&helper, &err) ?:
+	tls_helper_give_to_kernel(&helper, &err);
 	if (code < 0)
-		return report(code, &err);
+		return tls_helper_report(code, &err);
 	send(REPORT, code ? "k" : "p", 1, MSG_NOSIGNAL);
 	close(REPORT);
-	return code ? 0 : move(&helper);
+	return code ? 0 : tls_helper_move(&helper);
 }

@@ -24,7 +24,8 @@ enum state {
 };
 
 static const char *const state_names[STATES] = {
-	[NEW] = "before HELLO",   [GREETED] = "after the first HELLO", [OPEN] = "after HELLO", [OFFERED] = "after OFFER",
+	[NEW] = "before HELLO",   [GREETED] = "after the first HELLO", [OPEN] = "after HELLO",
+	[OFFERED] = "after OFFER",
 	[ROUNDS] = "after READY", [TRYING] = "after TRIAL",            [STOPPED] = "after STOPPED",
 	[STATED] = "after STATE", [COMPLETE] = "after END",
 	[LOADED] = "after LOADED", [GONE] = "after GO",                [OVER] = "after the end",
@@ -42,39 +43,40 @@ struct type {
 };
 
 /* [gpa, gpa + bytes): whole pages in one chunk. */
-static bool in_one_chunk(uint64_t gpa, uint64_t bytes)
+static bool wire_in_one_chunk(uint64_t gpa, uint64_t bytes)
 {
 	return bytes && (gpa | bytes) % WIRE_PAGE == 0 && bytes <= WIRE_CHUNK - gpa % WIRE_CHUNK;
 }
 
-static int check_pages(const struct wire_frame *frame)
+static int wire_check_pages(const struct wire_frame *frame)
 {
-	return in_one_chunk(frame->a, frame->length) ? 0 : -EPROTO;
+	return wire_in_one_chunk(frame->a, frame->length) ? 0 : -EPROTO;
 }
 
-static int check_zero(const struct wire_frame *frame)
+static int wire_check_zero(const struct wire_frame *frame)
 {
-	return in_one_chunk(frame->a, frame->b) ? 0 : -EPROTO;
+	return wire_in_one_chunk(frame->a, frame->b) ? 0 : -EPROTO;
 }
 
 /* What does not get smaller is sent as it is. */
-static int check_zstd(const struct wire_frame *frame)
+static int wire_check_zstd(const struct wire_frame *frame)
 {
-	return in_one_chunk(frame->a, frame->b) && frame->b <= WIRE_MAX_ZSTD && frame->length < frame->b ? 0 : -EPROTO;
+	return wire_in_one_chunk(frame->a, frame->b) && frame->b <= WIRE_MAX_ZSTD && frame->length < frame->b ? 0
+	: -EPROTO;
 }
 
-static int check_data(const struct wire_frame *frame)
+static int wire_check_data(const struct wire_frame *frame)
 {
 	return range_wraps(frame->a, frame->length) ? -EPROTO : 0;
 }
 
 /* Whole sectors; where they end is for who knows the disk's size. */
-static int check_blocks(const struct wire_frame *frame)
+static int wire_check_blocks(const struct wire_frame *frame)
 {
 	return (frame->a | frame->length) % WIRE_SECTOR || range_wraps(frame->a, frame->length) ? -EPROTO : 0;
 }
 
-static int check_hole(const struct wire_frame *frame)
+static int wire_check_hole(const struct wire_frame *frame)
 {
 	bool bad = !frame->b || frame->b > WIRE_MAX_HOLE || (frame->a | frame->b) % WIRE_SECTOR;
 
@@ -97,20 +99,20 @@ static const struct type types[] = {
 	{WIRE_PROGRESS, "PROGRESS", 1, 0, 0, true, true, NULL},
 	{WIRE_TRIAL, "TRIAL", WIRE_TRIALS_SINCE, 1, WIRE_MAX_STATE, false, false, NULL},
 	{WIRE_TRIED, "TRIED", WIRE_TRIALS_SINCE, 0, 0, true, false, NULL},
-	{WIRE_PAGES, "PAGES", 1, WIRE_PAGE, WIRE_CHUNK, true, false, check_pages},
-	{WIRE_ZERO, "ZERO", 1, 0, 0, true, true, check_zero},
-	{WIRE_ZSTD, "ZSTD", 1, 1, WIRE_MAX_ZSTD, true, true, check_zstd},
-	{WIRE_DATA, "DATA", 1, 1, WIRE_MAX_DATA, true, false, check_data},
+	{WIRE_PAGES, "PAGES", 1, WIRE_PAGE, WIRE_CHUNK, true, false, wire_check_pages},
+	{WIRE_ZERO, "ZERO", 1, 0, 0, true, true, wire_check_zero},
+	{WIRE_ZSTD, "ZSTD", 1, 1, WIRE_MAX_ZSTD, true, true, wire_check_zstd},
+	{WIRE_DATA, "DATA", 1, 1, WIRE_MAX_DATA, true, false, wire_check_data},
 	{WIRE_INITIAL, "INITIAL", 1, 0, 0, true, false, NULL},
 	{WIRE_ACK, "ACK", 1, 0, 0, true, false, NULL},
 	{WIRE_SELECT, "SELECT", WIRE_DISKS_SINCE, 0, 0, true, false, NULL},
-	{WIRE_BLOCKS, "BLOCKS", WIRE_DISKS_SINCE, WIRE_SECTOR, WIRE_MAX_BLOCKS, true, false, check_blocks},
-	{WIRE_HOLE, "HOLE", WIRE_DISKS_SINCE, 0, 0, true, true, check_hole},
+	{WIRE_BLOCKS, "BLOCKS", WIRE_DISKS_SINCE, WIRE_SECTOR, WIRE_MAX_BLOCKS, true, false, wire_check_blocks},
+	{WIRE_HOLE, "HOLE", WIRE_DISKS_SINCE, 0, 0, true, true, wire_check_hole},
 	{WIRE_FLUSH, "FLUSH", WIRE_DISKS_SINCE, 0, 0, false, false, NULL},
 	{WIRE_FLUSHED, "FLUSHED", WIRE_DISKS_SINCE, 0, 0, false, false, NULL},
 };
 
-static const struct type *find_type(uint32_t type, uint32_t version)
+static const struct type *wire_find_type(uint32_t type, uint32_t version)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		if (types[i].type == type)
@@ -118,13 +120,13 @@ static const struct type *find_type(uint32_t type, uint32_t version)
 	return NULL;
 }
 
-static int check_frame(const struct type *type, const struct wire_frame *frame, struct err *err)
+static int wire_check_frame(const struct type *type, const struct wire_frame *frame, struct err *err)
 {
 	if (frame->length < type->min || frame->length > type->max)
 		return err_set(err, -EPROTO, "%s of %u bytes", type->name, frame->length);
 	if ((!type->a && frame->a) || (!type->b && frame->b) || (type->check && type->check(frame)))
-		return err_set(err, -EPROTO, "%s with 0x%llx, 0x%llx and %u bytes", type->name, (unsigned long long)frame->a,
-			       (unsigned long long)frame->b, frame->length);
+		return err_set(err, -EPROTO, "%s with 0x%llx, 0x%llx and %u bytes", type->name,
+			       (unsigned long long)frame->a, (unsigned long long)frame->b, frame->length);
 	return 0;
 }
 
@@ -186,7 +188,8 @@ static const struct move moves[] = {
 	{KIND(WIRE_DISK), OPEN, OPEN, WIRE_SOURCE, WIRE_END, OVER},
 };
 
-static const struct move *find_move(const struct wire_conversation *conversation, enum wire_side from, uint32_t type)
+static const struct move *wire_find_move(const struct wire_conversation *conversation, enum wire_side from,
+					 uint32_t type)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(moves); i++) {
 		const struct move *move = &moves[i];
@@ -204,10 +207,11 @@ void wire_begin(struct wire_conversation *conversation, enum wire_kind kind)
 	*conversation = (struct wire_conversation){.kind = kind, .version = WIRE_OLDEST, .state = NEW};
 }
 
-int wire_step(struct wire_conversation *conversation, enum wire_side from, const struct wire_frame *frame, struct err *err)
+int wire_step(struct wire_conversation *conversation, enum wire_side from, const struct wire_frame *frame,
+	      struct err *err)
 {
-	const struct type *type = find_type(frame->type, conversation->version);
-	const struct move *move = find_move(conversation, from, frame->type);
+	const struct type *type = wire_find_type(frame->type, conversation->version);
+	const struct move *move = wire_find_move(conversation, from, frame->type);
 	int code;
 
 	if (!type)
@@ -216,7 +220,7 @@ int wire_step(struct wire_conversation *conversation, enum wire_side from, const
 		return err_set(err, -EPROTO, "%s from the %s, %s of the %s channel", type->name,
 			       from == WIRE_SOURCE ? "source" : "target", state_names[conversation->state],
 			       wire_kind_name(conversation->kind));
-	code = check_frame(type, frame, err);
+	code = wire_check_frame(type, frame, err);
 	if (!code && move->next != STAY)
 		conversation->state = move->next;
 	return code;
@@ -234,7 +238,7 @@ bool wire_over(const struct wire_conversation *conversation)
 
 const char *wire_type_name(uint32_t type)
 {
-	const struct type *found = find_type(type, WIRE_VERSION);
+	const struct type *found = wire_find_type(type, WIRE_VERSION);
 
 	return found ? found->name : "?";
 }
@@ -297,8 +301,8 @@ int wire_get_hello(const uint8_t buf[WIRE_HELLO_SIZE], struct wire_hello *hello,
 	memcpy(got.session, buf + 8, WIRE_SESSION_SIZE);
 	if (got.kind >= WIRE_KINDS || !got.count || got.count > most[got.kind] || got.index >= got.count ||
 	    !got.oldest || got.oldest > got.version)
-		return err_set(err, -EPROTO, "HELLO for channel %u of %u of kind %u, versions %u to %u", got.index, got.count,
-			       got.kind, got.oldest, got.version);
+		return err_set(err, -EPROTO, "HELLO for channel %u of %u of kind %u, versions %u to %u", got.index,
+			       got.count, got.kind, got.oldest, got.version);
 	*hello = got;
 	return 0;
 }

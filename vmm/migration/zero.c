@@ -27,7 +27,7 @@ struct zero_map {
 	size_t span_count, span_room;
 };
 
-static int add_span(struct zero_map *map, struct span span)
+static int zero_add_span(struct zero_map *map, struct span span)
 {
 	struct span *last = map->span_count ? &map->spans[map->span_count - 1] : NULL;
 
@@ -52,7 +52,7 @@ static int add_span(struct zero_map *map, struct span span)
  * A line of /proc/self/maps: the kernel gives anonymous memory of huge pages a file too, by this name and outside of every
  * file system that people see (device 0:N).
  */
-static bool parse_line(const char *line, struct span *span)
+static bool zero_parse_line(const char *line, struct span *span)
 {
 	unsigned long start, end, inode;
 	unsigned int major, minor;
@@ -67,7 +67,7 @@ static bool parse_line(const char *line, struct span *span)
 	return true;
 }
 
-static bool holds_region(const struct guest_memory *memory, struct span span)
+static bool zero_holds_region(const struct guest_memory *memory, struct span span)
 {
 	size_t count;
 	const struct guest_region *regions = guest_memory_regions(memory, &count);
@@ -78,7 +78,7 @@ static bool holds_region(const struct guest_memory *memory, struct span span)
 	return false;
 }
 
-static int read_maps(const struct guest_memory *memory, struct zero_map *map)
+static int zero_read_maps(const struct guest_memory *memory, struct zero_map *map)
 {
 	FILE *file = fopen("/proc/self/maps", "re");
 	struct span span;
@@ -87,8 +87,8 @@ static int read_maps(const struct guest_memory *memory, struct zero_map *map)
 	int code = 0;
 
 	while (file && !code && getline(&line, &room, file) > 0)
-		if (parse_line(line, &span) && holds_region(memory, span))
-			code = add_span(map, span);
+		if (zero_parse_line(line, &span) && zero_holds_region(memory, span))
+			code = zero_add_span(map, span);
 	free(line);
 	if (file)
 		fclose(file);
@@ -98,7 +98,7 @@ static int read_maps(const struct guest_memory *memory, struct zero_map *map)
 int zero_map_create(const struct guest_memory *memory, struct zero_map **ret, struct err *err)
 {
 	struct zero_map *map = calloc(1, sizeof(*map));
-	int code = map ? read_maps(memory, map) : -ENOMEM;
+	int code = map ? zero_read_maps(memory, map) : -ENOMEM;
 
 	if (code) {
 		zero_map_destroy(map);
@@ -119,7 +119,7 @@ void zero_map_destroy(struct zero_map *map)
 }
 
 /* How many of the count pages at host are private anonymous memory. */
-static size_t anonymous_pages(const struct zero_map *map, uintptr_t host, size_t count)
+static size_t zero_anonymous_pages(const struct zero_map *map, uintptr_t host, size_t count)
 {
 	for (size_t i = 0; i < map->span_count; i++)
 		if (host >= map->spans[i].start && host < map->spans[i].end)
@@ -127,13 +127,13 @@ static size_t anonymous_pages(const struct zero_map *map, uintptr_t host, size_t
 	return 0;
 }
 
-static void absent_anonymous(const struct zero_map *map, uintptr_t host, size_t count, unsigned long *absent)
+static void zero_absent_anonymous(const struct zero_map *map, uintptr_t host, size_t count, unsigned long *absent)
 {
 	uint64_t entries[ZERO_MAP_PAGES];
 	ssize_t n;
 
 	for (size_t at = 0; at < count;) {
-		size_t pages = anonymous_pages(map, host + at * PAGE, count - at);
+		size_t pages = zero_anonymous_pages(map, host + at * PAGE, count - at);
 
 		if (!pages) {
 			at++;
@@ -150,7 +150,7 @@ static void absent_anonymous(const struct zero_map *map, uintptr_t host, size_t 
 	}
 }
 
-static void absent_memfd(const struct guest_region *region, uint64_t offset, size_t count, unsigned long *absent)
+static void zero_absent_memfd(const struct guest_region *region, uint64_t offset, size_t count, unsigned long *absent)
 {
 	uint64_t start = region->fd_offset + offset, end = start + count * PAGE;
 	struct statfs fs;
@@ -176,9 +176,9 @@ void zero_map_absent(const struct zero_map *map, const struct guest_region *regi
 		     unsigned long *absent)
 {
 	if (region->fd >= 0)
-		absent_memfd(region, offset, count, absent);
+		zero_absent_memfd(region, offset, count, absent);
 	else if (map->pagemap_fd >= 0)
-		absent_anonymous(map, (uintptr_t)region->host + offset, count, absent);
+		zero_absent_anonymous(map, (uintptr_t)region->host + offset, count, absent);
 }
 
 /* The first words tell most pages apart; the rest goes by blocks that the compiler makes vectors of. */

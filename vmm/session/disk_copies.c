@@ -34,7 +34,7 @@ uint64_t disk_copies_allocated(struct virtio_device *disk)
 								     image.size;
 }
 
-static void collect(void *opaque, unsigned long *bitmap)
+static void disk_copies_collect(void *opaque, unsigned long *bitmap)
 {
 	virtio_blk_collect(opaque, bitmap);
 }
@@ -51,7 +51,8 @@ size_t disk_copies_of(const struct machine *machine, enum migration_copy which, 
 			continue;
 		virtio_blk_image(device, &image);
 		ret[count] = (struct disk_copy){
-			.fd = image.fd, .size = image.size, .uncached = image.direct, .collect = collect, .opaque = device,
+			.fd = image.fd, .size = image.size, .uncached = image.direct, .collect = disk_copies_collect,
+			.opaque = device,
 		};
 		snprintf(ret[count++].id, sizeof(ret[0].id), "%s", device->id);
 	}
@@ -90,7 +91,7 @@ struct disk_arrivals {
 	size_t count;
 };
 
-static const char *path_of(const struct machine_config *config, const char *id)
+static const char *disk_copies_path_of(const struct machine_config *config, const char *id)
 {
 	for (size_t i = 0; i < config->disk_count; i++)
 		if (config->disks[i].id && strcmp(config->disks[i].id, id) == 0)
@@ -98,7 +99,7 @@ static const char *path_of(const struct machine_config *config, const char *id)
 	return NULL;
 }
 
-static bool is_named(const char *id, const struct receive_override *named, size_t count)
+static bool disk_copies_is_named(const char *id, const struct receive_override *named, size_t count)
 {
 	size_t len = strlen(id);
 
@@ -109,7 +110,7 @@ static bool is_named(const char *id, const struct receive_override *named, size_
 }
 
 /* That there is a file of this name shall be as safe as what is in it. */
-static int sync_folder(const char *path)
+static int disk_copies_sync_folder(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	_cleanup_(free_ptr) char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
@@ -118,7 +119,7 @@ static int sync_folder(const char *path)
 	return fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? 0 : -errno;
 }
 
-static int make_file(struct disk_target *target, struct place *place, struct err *err)
+static int disk_copies_make_file(struct disk_target *target, struct place *place, struct err *err)
 {
 	int code = 0;
 
@@ -127,18 +128,19 @@ static int make_file(struct disk_target *target, struct place *place, struct err
 		return err_sys(err, -errno, "cannot be given %llu bytes", (unsigned long long)target->size);
 	if (fsync(target->fd) < 0)
 		code = -errno;
-	code = code ?: sync_folder(place->path);
+	code = code ?: disk_copies_sync_folder(place->path);
 	return code ? err_sys(err, code, "cannot be made safe") : 0;
 }
 
 /* Looked at before it is opened: to open a pipe or a terminal can wait or do harm. */
-static int open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
+static int disk_copies_open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
 {
 	uint64_t size;
 	struct stat st;
 
 	if (!named)
-		return err_set(err, -EEXIST, "is there already; mvmm receive --disk %s=PATH overwrites one of the same size, or names "
+		return err_set(err, -EEXIST,
+			       "is there already; mvmm receive --disk %s=PATH overwrites one of the same size, or names "
 			       "another place", target->id);
 	if (stat(place->path, &st) < 0)
 		return err_sys(err, -errno, "cannot be looked at");
@@ -151,21 +153,23 @@ static int open_there(struct disk_target *target, struct place *place, bool name
 	if (S_ISBLK(st.st_mode) && ioctl(target->fd, BLKGETSIZE64, &size) < 0)
 		return err_sys(err, -errno, "does not tell its size");
 	if (size / WIRE_SECTOR != target->size / WIRE_SECTOR)
-		return err_set(err, -EINVAL, "has %llu bytes, and the disk that comes has %llu", (unsigned long long)size,
-			       (unsigned long long)target->size);
+		return err_set(err, -EINVAL, "has %llu bytes, and the disk that comes has %llu",
+			       (unsigned long long)size, (unsigned long long)target->size);
 	return 0;
 }
 
-static int open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named, struct err *err)
+static int disk_copies_open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named,
+				   struct err *err)
 {
 	struct stat st;
 	int code;
 
 	target->fd = open(place->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (target->fd >= 0)
-		code = make_file(target, place, err);
+		code = disk_copies_make_file(target, place, err);
 	else
-		code = errno == EEXIST ? open_there(target, place, named, err) : err_sys(err, -errno, "cannot be made");
+		code = errno == EEXIST ? disk_copies_open_there(target, place, named, err)
+		: err_sys(err, -errno, "cannot be made");
 	if (!code && fstat(target->fd, &st) < 0)
 		code = err_sys(err, -errno, "cannot be looked at");
 	if (code)
@@ -178,7 +182,7 @@ static int open_target(struct disk_target *target, struct place *place, uint64_t
 }
 
 /* Each with those before it that share its file system. */
-static int check_room(const struct disk_arrivals *arrivals, struct err *err)
+static int disk_copies_check_room(const struct disk_arrivals *arrivals, struct err *err)
 {
 	for (size_t i = 0; i < arrivals->count; i++) {
 		uint64_t needs = 0, has;
@@ -191,14 +195,17 @@ static int check_room(const struct disk_arrivals *arrivals, struct err *err)
 			continue;
 		has = (uint64_t)fs.f_bavail * fs.f_frsize;
 		if (needs > has)
-			return err_set(err, -ENOSPC, "disk %s: %.300s: needs %s, and there is room for %s", arrivals->targets[i].id,
-				       arrivals->places[i].path, migration_format_bytes(needs, a), migration_format_bytes(has, b));
+			return err_set(err, -ENOSPC, "disk %s: %.300s: needs %s, and there is room for %s",
+				       arrivals->targets[i].id,
+				       arrivals->places[i].path, migration_format_bytes(needs, a),
+				       migration_format_bytes(has, b));
 	}
 	return 0;
 }
 
-static int open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer, const struct machine_config *config,
-		    const struct receive_override *named, size_t named_count, struct err *err)
+static int disk_copies_open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer,
+				const struct machine_config *config,
+				const struct receive_override *named, size_t named_count, struct err *err)
 {
 	int code = 0;
 
@@ -211,23 +218,27 @@ static int open_all(struct disk_arrivals *arrivals, const struct machine_offer *
 			continue;
 		*target = (struct disk_target){.fd = -1, .size = device->size};
 		snprintf(target->id, sizeof(target->id), "%.63s", device->id);
-		*place = (struct place){.path = path_of(config, device->id)};
+		*place = (struct place){.path = disk_copies_path_of(config, device->id)};
 		arrivals->count++;
-		code = place->path ? open_target(target, place, device->allocated, is_named(device->id, named, named_count), err) :
-				     err_set(err, -EBADMSG, "disk %s is copied, and is not in the configuration", device->id);
+		code = place->path ? disk_copies_open_target(target, place, device->allocated,
+							     disk_copies_is_named(device->id, named, named_count),
+							     err) :
+				     err_set(err, -EBADMSG, "disk %s is copied, and is not in the configuration",
+					     device->id);
 	}
-	return code ?: check_room(arrivals, err);
+	return code ?: disk_copies_check_room(arrivals, err);
 }
 
 int disk_arrivals_create(const struct machine_offer *offer, const struct machine_config *config,
-			 const struct receive_override *named, size_t named_count, struct disk_arrivals **ret, struct err *err)
+			 const struct receive_override *named, size_t named_count, struct disk_arrivals **ret,
+			 struct err *err)
 {
 	struct disk_arrivals *arrivals = calloc(1, sizeof(*arrivals));
 	int code;
 
 	if (!arrivals)
 		return err_sys(err, -ENOMEM, "disks");
-	code = open_all(arrivals, offer, config, named, named_count, err);
+	code = disk_copies_open_all(arrivals, offer, config, named, named_count, err);
 	if (code) {
 		disk_arrivals_destroy(arrivals);
 		return code;
@@ -249,7 +260,7 @@ void disk_arrivals_keep(struct disk_arrivals *arrivals)
 }
 
 /* Only what is still the file that was made. */
-static void remove_file(const struct disk_target *target, const struct place *place)
+static void disk_copies_remove_file(const struct disk_target *target, const struct place *place)
 {
 	struct stat ours, there;
 
@@ -264,7 +275,7 @@ void disk_arrivals_destroy(struct disk_arrivals *arrivals)
 		return;
 	for (size_t i = 0; i < arrivals->count; i++) {
 		if (arrivals->places[i].made)
-			remove_file(&arrivals->targets[i], &arrivals->places[i]);
+			disk_copies_remove_file(&arrivals->targets[i], &arrivals->places[i]);
 		fd_close(&arrivals->targets[i].fd);
 	}
 	free(arrivals);

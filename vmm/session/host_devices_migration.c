@@ -11,20 +11,23 @@ struct host_devices_migration {
 	size_t *index; /* of each in devices */
 };
 
-static int refuse(const struct vfio_pci_info *info, const char *machine, int code, struct err *err)
+static int host_devices_migration_refuse(const struct vfio_pci_info *info, const char *machine, int code,
+					 struct err *err)
 {
 	struct err why = *err;
 
-	return err_set(err, code, "--vfio %s: %s; take it out first: mvmm vfio remove %s %s", info->id, why.text, machine,
-		       info->id);
+	return err_set(err, code, "--vfio %s: %s; take it out first: mvmm vfio remove %s %s", info->id, why.text,
+		       machine, info->id);
 }
 
-static void info_of(const struct host_devices_migration *migration, size_t i, struct vfio_pci_info *info)
+static void host_devices_migration_info_of(const struct host_devices_migration *migration, size_t i,
+					   struct vfio_pci_info *info)
 {
 	host_devices_info(migration->devices, migration->index[i], info);
 }
 
-static int add(struct host_devices_migration *migration, size_t index, const char *machine, struct err *err)
+static int host_devices_migration_add(struct host_devices_migration *migration, size_t index, const char *machine,
+				      struct err *err)
 {
 	struct vfio_pci_info info, other;
 	struct vfio_migration *device;
@@ -35,9 +38,9 @@ static int add(struct host_devices_migration *migration, size_t index, const cha
 	code = info.fenced ? err_set(err, -ENOTSUP, "it has failed and is cut off") :
 			     vfio_migration_create(info.device, &device, err);
 	if (code < 0)
-		return refuse(&info, machine, code, err);
+		return host_devices_migration_refuse(&info, machine, code, err);
 	for (; at > 0; at--) {
-		info_of(migration, at - 1, &other);
+		host_devices_migration_info_of(migration, at - 1, &other);
 		if (strcmp(other.id, info.id) < 0)
 			break;
 		migration->group[at] = migration->group[at - 1];
@@ -50,7 +53,8 @@ static int add(struct host_devices_migration *migration, size_t index, const cha
 }
 
 /* Whether they can be moved together. */
-static int check(const struct host_devices_migration *migration, const char *machine, struct err *err)
+static int host_devices_migration_check(const struct host_devices_migration *migration, const char *machine,
+					struct err *err)
 {
 	struct vfio_pci_info info;
 	size_t which;
@@ -58,8 +62,8 @@ static int check(const struct host_devices_migration *migration, const char *mac
 
 	if (code == 0)
 		return 0;
-	info_of(migration, which, &info);
-	return refuse(&info, machine, code, err);
+	host_devices_migration_info_of(migration, which, &info);
+	return host_devices_migration_refuse(&info, machine, code, err);
 }
 
 int host_devices_migration_begin(struct host_devices *devices, const char *machine, struct host_devices_migration **ret,
@@ -79,9 +83,9 @@ int host_devices_migration_begin(struct host_devices *devices, const char *machi
 	if (!migration->group || !migration->index)
 		code = err_sys(err, -ENOMEM, "migrate host devices");
 	for (size_t i = 0; i < count && code == 0; i++)
-		code = add(migration, i, machine, err);
+		code = host_devices_migration_add(migration, i, machine, err);
 	if (code == 0)
-		code = check(migration, machine, err);
+		code = host_devices_migration_check(migration, machine, err);
 	if (code < 0) {
 		host_devices_migration_end(migration);
 		return code;
@@ -107,7 +111,7 @@ const char *host_devices_migration_id(const struct host_devices_migration *migra
 {
 	struct vfio_pci_info info;
 
-	info_of(migration, index, &info);
+	host_devices_migration_info_of(migration, index, &info);
 	return info.id;
 }
 
@@ -161,7 +165,8 @@ int host_devices_migration_check_whole(const struct host_devices_migration *migr
 {
 	for (size_t i = 0; i < migration->count; i++)
 		if (vfio_migration_was_reset(migration->group[i]))
-			return err_set(err, -EIO, "vfio %s: it did not run with the state that came, and had to be reset",
+			return err_set(err, -EIO,
+				       "vfio %s: it did not run with the state that came, and had to be reset",
 				       host_devices_migration_id(migration, i));
 	return 0;
 }

@@ -27,14 +27,14 @@ struct outgoing {
 
 /* ---- from the migration's thread to the loop's ---- */
 
-static int on_loop(void *opaque, int (*fn)(void *opaque, void *argument, struct err *err), void *argument, struct err *err)
+static int outgoing_on_loop(void *opaque, int (*fn)(void *opaque, void *argument, struct err *err), void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
 	return event_loop_ask(outgoing->host.loop, fn, outgoing, argument, err);
 }
 
-static struct machine *machine_of(void *opaque)
+static struct machine *outgoing_machine_of(void *opaque)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -43,7 +43,7 @@ static struct machine *machine_of(void *opaque)
 
 /* ---- what the source asks of the machine ---- */
 
-static int check_alive(struct outgoing *outgoing, struct err *err)
+static int outgoing_check_alive(struct outgoing *outgoing, struct err *err)
 {
 	static const char *const ends[] = {
 		[MACHINE_OFF] = "the guest powered off",      [MACHINE_REBOOT] = "the guest rebooted",
@@ -56,7 +56,7 @@ static int check_alive(struct outgoing *outgoing, struct err *err)
 }
 
 /* What will be sent while the guest stands is said before anything is. */
-static void announce_untold(struct outgoing *outgoing)
+static void outgoing_announce_untold(struct outgoing *outgoing)
 {
 	const char *id;
 	uint64_t bytes = host_devices_migration_untold(outgoing->devices, &id);
@@ -66,16 +66,16 @@ static void announce_untold(struct outgoing *outgoing)
 			 "stands still", id, (unsigned long long)(bytes >> 20));
 }
 
-static int do_offer(void *opaque, void *argument, struct err *err)
+static int outgoing_do_offer(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 	struct host_devices *devices = machine_host_devices(outgoing->host.machine);
-	int code = check_alive(outgoing, err) ?:
+	int code = outgoing_check_alive(outgoing, err) ?:
 		   host_devices_migration_begin(devices, outgoing->host.name, &outgoing->devices, err);
 
 	if (code)
 		return code;
-	announce_untold(outgoing);
+	outgoing_announce_untold(outgoing);
 	outgoing->disk_count = disk_copies_of(outgoing->host.machine, outgoing->request.copy_disks, outgoing->disks);
 	code = machine_offer(outgoing->host.machine, outgoing->request.copy_disks, argument, err);
 	if (code)
@@ -83,13 +83,13 @@ static int do_offer(void *opaque, void *argument, struct err *err)
 	return code;
 }
 
-static int begin(void *opaque, char **offer, struct err *err)
+static int outgoing_begin(void *opaque, char **offer, struct err *err)
 {
-	return on_loop(opaque, do_offer, offer, err);
+	return outgoing_on_loop(opaque, outgoing_do_offer, offer, err);
 }
 
 /* Hot plug is refused as long as the migration is active, which its last report ends. */
-static int do_end(void *opaque, void *argument, struct err *err)
+static int outgoing_do_end(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -97,23 +97,23 @@ static int do_end(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static void end(void *opaque)
+static void outgoing_end(void *opaque)
 {
-	on_loop(opaque, do_end, NULL, NULL);
+	outgoing_on_loop(opaque, outgoing_do_end, NULL, NULL);
 }
 
-static struct guest_memory *memory(void *opaque)
+static struct guest_memory *outgoing_memory(void *opaque)
 {
-	return machine_memory(machine_of(opaque));
+	return machine_memory(outgoing_machine_of(opaque));
 }
 
-static struct dirty_set *dirty(void *opaque)
+static struct dirty_set *outgoing_dirty(void *opaque)
 {
-	return machine_dirty(machine_of(opaque));
+	return machine_dirty(outgoing_machine_of(opaque));
 }
 
 /* On the loop's thread, which alone changes where memory lies. */
-static int do_track(void *opaque, void *argument, struct err *err)
+static int outgoing_do_track(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 	struct machine *machine = outgoing->host.machine;
@@ -127,12 +127,12 @@ static int do_track(void *opaque, void *argument, struct err *err)
 	return code;
 }
 
-static int track(void *opaque, struct err *err)
+static int outgoing_track(void *opaque, struct err *err)
 {
-	return on_loop(opaque, do_track, NULL, err);
+	return outgoing_on_loop(opaque, outgoing_do_track, NULL, err);
 }
 
-static int do_untrack(void *opaque, void *argument, struct err *err)
+static int outgoing_do_untrack(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -141,12 +141,12 @@ static int do_untrack(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static void untrack(void *opaque)
+static void outgoing_untrack(void *opaque)
 {
-	on_loop(opaque, do_untrack, NULL, NULL);
+	outgoing_on_loop(opaque, outgoing_do_untrack, NULL, NULL);
 }
 
-static int do_throttle(void *opaque, void *argument, struct err *err)
+static int outgoing_do_throttle(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -154,12 +154,12 @@ static int do_throttle(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static void throttle(void *opaque, unsigned int percent)
+static void outgoing_throttle(void *opaque, unsigned int percent)
 {
-	on_loop(opaque, do_throttle, &percent, NULL);
+	outgoing_on_loop(opaque, outgoing_do_throttle, &percent, NULL);
 }
 
-static int do_resume(void *opaque, void *argument, struct err *err)
+static int outgoing_do_resume(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -174,7 +174,7 @@ struct pause {
 };
 
 /* Once the vCPUs stand the guest cannot end itself any more: what it did before is seen here. */
-static int do_pause(void *opaque, void *argument, struct err *err)
+static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 	const struct pause *pause = argument;
@@ -182,53 +182,53 @@ static int do_pause(void *opaque, void *argument, struct err *err)
 
 	machine_pause(outgoing->host.machine);
 	*pause->stopped_at = monotonic_ns();
-	code = check_alive(outgoing, err);
+	code = outgoing_check_alive(outgoing, err);
 	if (!code && pause->state)
 		code = machine_save(outgoing->host.machine, pause->state, err);
 	if (code)
-		do_resume(outgoing, NULL, NULL);
+		outgoing_do_resume(outgoing, NULL, NULL);
 	return code;
 }
 
-static int pause_machine(void *opaque, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
+static int outgoing_pause_machine(void *opaque, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
 {
 	struct pause pause = {stopped_at, state};
 
-	return on_loop(opaque, do_pause, &pause, err);
+	return outgoing_on_loop(opaque, outgoing_do_pause, &pause, err);
 }
 
-static void resume_machine(void *opaque)
+static void outgoing_resume_machine(void *opaque)
 {
-	on_loop(opaque, do_resume, NULL, NULL);
+	outgoing_on_loop(opaque, outgoing_do_resume, NULL, NULL);
 }
 
-static int do_save(void *opaque, void *argument, struct err *err)
+static int outgoing_do_save(void *opaque, void *argument, struct err *err)
 {
-	return machine_save(machine_of(opaque), argument, err);
+	return machine_save(outgoing_machine_of(opaque), argument, err);
 }
 
-static int save(void *opaque, struct state_buffer *out, struct err *err)
+static int outgoing_save(void *opaque, struct state_buffer *out, struct err *err)
 {
-	return on_loop(opaque, do_save, out, err);
+	return outgoing_on_loop(opaque, outgoing_do_save, out, err);
 }
 
 /* ---- its host devices; held by the migration, so that any thread may ask ---- */
 
-static size_t devices(void *opaque, struct vfio_migration *const **ret)
+static size_t outgoing_devices(void *opaque, struct vfio_migration *const **ret)
 {
 	struct outgoing *outgoing = opaque;
 
 	return host_devices_migration_group(outgoing->devices, ret);
 }
 
-static int start_devices(void *opaque, struct err *err)
+static int outgoing_start_devices(void *opaque, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
 	return host_devices_migration_start(outgoing->devices, err);
 }
 
-static int stop_devices(void *opaque, struct err *err)
+static int outgoing_stop_devices(void *opaque, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -236,7 +236,7 @@ static int stop_devices(void *opaque, struct err *err)
 }
 
 /* One that does not run again is cut off, and the guest goes on without it. */
-static int do_run_devices(void *opaque, void *argument, struct err *err)
+static int outgoing_do_run_devices(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 	struct err why;
@@ -246,12 +246,12 @@ static int do_run_devices(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static void run_devices(void *opaque)
+static void outgoing_run_devices(void *opaque)
 {
-	on_loop(opaque, do_run_devices, NULL, NULL);
+	outgoing_on_loop(opaque, outgoing_do_run_devices, NULL, NULL);
 }
 
-static uint64_t untold(void *opaque)
+static uint64_t outgoing_untold(void *opaque)
 {
 	struct outgoing *outgoing = opaque;
 	const char *id;
@@ -261,7 +261,7 @@ static uint64_t untold(void *opaque)
 
 /* ---- its disks ---- */
 
-static size_t disks(void *opaque, const struct disk_copy **ret)
+static size_t outgoing_disks(void *opaque, const struct disk_copy **ret)
 {
 	struct outgoing *outgoing = opaque;
 
@@ -270,67 +270,67 @@ static size_t disks(void *opaque, const struct disk_copy **ret)
 }
 
 /* Of a machine that stands and keeps its shape nobody else touches them: the loop need not be woken for it. */
-static void unlock_disks(void *opaque)
+static void outgoing_unlock_disks(void *opaque)
 {
 	struct outgoing *outgoing = opaque;
 
 	machine_unlock_disks(outgoing->host.machine);
 }
 
-static int do_lock(void *opaque, void *argument, struct err *err)
+static int outgoing_do_lock(void *opaque, void *argument, struct err *err)
 {
-	return machine_lock_disks(machine_of(opaque), err);
+	return machine_lock_disks(outgoing_machine_of(opaque), err);
 }
 
-static int lock_disks(void *opaque, struct err *err)
+static int outgoing_lock_disks(void *opaque, struct err *err)
 {
-	return on_loop(opaque, do_lock, NULL, err);
+	return outgoing_on_loop(opaque, outgoing_do_lock, NULL, err);
 }
 
 static const struct migration_machine_ops machine_ops = {
-	.begin = begin,
-	.end = end,
-	.memory = memory,
-	.dirty = dirty,
-	.track = track,
-	.untrack = untrack,
-	.throttle = throttle,
-	.pause = pause_machine,
-	.resume = resume_machine,
-	.save = save,
-	.devices = devices,
-	.start_devices = start_devices,
-	.stop_devices = stop_devices,
-	.run_devices = run_devices,
-	.untold = untold,
-	.disks = disks,
-	.unlock_disks = unlock_disks,
-	.lock_disks = lock_disks,
+	.begin = outgoing_begin,
+	.end = outgoing_end,
+	.memory = outgoing_memory,
+	.dirty = outgoing_dirty,
+	.track = outgoing_track,
+	.untrack = outgoing_untrack,
+	.throttle = outgoing_throttle,
+	.pause = outgoing_pause_machine,
+	.resume = outgoing_resume_machine,
+	.save = outgoing_save,
+	.devices = outgoing_devices,
+	.start_devices = outgoing_start_devices,
+	.stop_devices = outgoing_stop_devices,
+	.run_devices = outgoing_run_devices,
+	.untold = outgoing_untold,
+	.disks = outgoing_disks,
+	.unlock_disks = outgoing_unlock_disks,
+	.lock_disks = outgoing_lock_disks,
 };
 
 /* ---- what it tells ---- */
 
-static json_t *answer_of(const struct migration_report *report)
+static json_t *outgoing_answer_of(const struct migration_report *report)
 {
 	return json_pack("{s:o*}", "migration", migration_report_json(report));
 }
 
-static int do_tell(void *opaque, void *argument, struct err *err)
+static int outgoing_do_tell(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
 	outgoing->report = *(const struct migration_report *)argument;
 	if (outgoing->call)
-		control_progress(outgoing->call, answer_of(&outgoing->report));
+		control_progress(outgoing->call, outgoing_answer_of(&outgoing->report));
 	return 0;
 }
 
-static void tell(void *opaque, const struct migration_report *report)
+static void outgoing_tell(void *opaque, const struct migration_report *report)
 {
-	on_loop(opaque, do_tell, (void *)report, NULL);
+	outgoing_on_loop(opaque, outgoing_do_tell, (void *)report, NULL);
 }
 
-static void answer(struct outgoing *outgoing)
+static void outgoing_answer(struct outgoing *outgoing)
 {
 	struct control_call *call = take_ptr(outgoing->call);
 	struct err err;
@@ -338,21 +338,21 @@ static void answer(struct outgoing *outgoing)
 	if (!call)
 		return;
 	if (outgoing->report.state == MIGRATION_DONE) {
-		control_reply(call, answer_of(&outgoing->report));
+		control_reply(call, outgoing_answer_of(&outgoing->report));
 		return;
 	}
 	err_set(&err, -EIO, "%s", outgoing->report.text);
 	control_fail(call, &err);
 }
 
-static int do_finish(void *opaque, void *argument, struct err *err)
+static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 	const struct log *log = outgoing->host.log;
 
 	outgoing->report = *(const struct migration_report *)argument;
 	outgoing->running = false;
-	answer(outgoing);
+	outgoing_answer(outgoing);
 	if (outgoing->report.state == MIGRATION_DONE) {
 		log_info(log, "%s at %s now", outgoing->paused ? "waits" : "runs", outgoing->request.to);
 		outgoing->host.gone(outgoing->host.opaque);
@@ -364,21 +364,21 @@ static int do_finish(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static void *thread_main(void *opaque)
+static void *outgoing_thread_main(void *opaque)
 {
 	struct outgoing *outgoing = opaque;
 	struct migration_report report;
 
 	migration_source_run(outgoing->source, &report);
-	on_loop(outgoing, do_finish, &report, NULL);
+	outgoing_on_loop(outgoing, outgoing_do_finish, &report, NULL);
 	return NULL;
 }
 
 /* ---- its life ---- */
 
-static int start_thread(struct outgoing *outgoing, struct err *err)
+static int outgoing_start_thread(struct outgoing *outgoing, struct err *err)
 {
-	int code = thread_start(&outgoing->thread, thread_main, outgoing, "migration");
+	int code = thread_start(&outgoing->thread, outgoing_thread_main, outgoing, "migration");
 
 	if (code)
 		return err_sys(err, code, "the migration's thread");
@@ -399,7 +399,7 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 		    struct outgoing **ret, struct err *err)
 {
 	struct outgoing *outgoing = calloc(1, sizeof(*outgoing));
-	struct migration_source_config config = {.ops = &machine_ops, .tell = tell, .log = host->log};
+	struct migration_source_config config = {.ops = &machine_ops, .tell = outgoing_tell, .log = host->log};
 	int code;
 
 	if (!outgoing)
@@ -412,7 +412,7 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 	config.machine = config.opaque = outgoing;
 	code = throttle_create(host->loop, machine_vcpus(host->machine), &outgoing->throttle, err);
 	code = code ?: migration_source_create(&config, fd, &outgoing->source, err);
-	code = code ?: start_thread(outgoing, err);
+	code = code ?: outgoing_start_thread(outgoing, err);
 	if (code) {
 		outgoing->request = (struct migration_request){0}; /* still the caller's */
 		outgoing_free(outgoing);
@@ -468,8 +468,8 @@ int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err)
 	code = machine_lock_disks(outgoing->host.machine, err);
 	if (code)
 		return err_prefix(err, code, "the guest cannot go on here");
-	do_run_devices(outgoing, NULL, NULL);
-	do_resume(outgoing, NULL, NULL);
+	outgoing_do_run_devices(outgoing, NULL, NULL);
+	outgoing_do_resume(outgoing, NULL, NULL);
 	host_devices_migration_end(take_ptr(outgoing->devices));
 	outgoing->report.state = MIGRATION_FAILED;
 	log_info(outgoing->host.log, "the guest goes on here, as asked");

@@ -25,7 +25,7 @@ struct port {
 	struct port_events events;
 };
 
-static int open_stdio(struct port *port, const struct port_config *config, struct err *err)
+static int ports_open_stdio(struct port *port, const struct port_config *config, struct err *err)
 {
 	int ret = terminal_open(port->loop, port->events.leave, port->events.opaque, &port->terminal, err);
 
@@ -36,7 +36,7 @@ static int open_stdio(struct port *port, const struct port_config *config, struc
 	return 0;
 }
 
-static int open_pty(struct port *port, const struct port_config *config, struct err *err)
+static int ports_open_pty(struct port *port, const struct port_config *config, struct err *err)
 {
 	_cleanup_(fd_close) int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
 	struct termios raw;
@@ -60,7 +60,7 @@ static int open_pty(struct port *port, const struct port_config *config, struct 
 }
 
 /* A device is read as well. */
-static int open_file(struct port *port, const struct port_config *config, struct err *err)
+static int ports_open_file(struct port *port, const struct port_config *config, struct err *err)
 {
 	struct stat st;
 	bool device = stat(config->path, &st) == 0 && S_ISCHR(st.st_mode);
@@ -80,56 +80,56 @@ static int open_file(struct port *port, const struct port_config *config, struct
 
 /* ---- a socket: one client at a time, the next one waits in the backlog ---- */
 
-static void drop_client(struct port *port)
+static void ports_drop_client(struct port *port)
 {
 	port->events.changed(port->events.opaque, -1, -1);
 	fd_close(&port->in_fd);
 	port->out_fd = -1;
 }
 
-static bool client_gone(const struct port *port)
+static bool ports_client_gone(const struct port *port)
 {
 	char byte;
 
 	return recv(port->in_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
-static void on_connect(void *opaque, uint32_t events)
+static void ports_on_connect(void *opaque, uint32_t events)
 {
 	struct port *port = opaque;
 	int fd = accept4(port->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0)
 		return;
-	if (port->in_fd >= 0 && !client_gone(port)) {
+	if (port->in_fd >= 0 && !ports_client_gone(port)) {
 		fd_close(&fd);
 		return;
 	}
 	if (port->in_fd >= 0)
-		drop_client(port);
+		ports_drop_client(port);
 	port->in_fd = port->out_fd = fd;
 	port->events.changed(port->events.opaque, fd, fd);
 }
 
 /* A socket file that nobody listens on any more is taken over. */
-static bool stale(const struct sockaddr_un *addr)
+static bool ports_stale(const struct sockaddr_un *addr)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	return fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 && errno == ECONNREFUSED;
 }
 
-static int bind_socket(int fd, const struct sockaddr_un *addr)
+static int ports_bind_socket(int fd, const struct sockaddr_un *addr)
 {
 	if (bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
 		return 0;
-	if (errno != EADDRINUSE || !stale(addr))
+	if (errno != EADDRINUSE || !ports_stale(addr))
 		return -errno;
 	unlink(addr->sun_path);
 	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
 }
 
-static int open_socket(struct port *port, const struct port_config *config, struct err *err)
+static int ports_open_socket(struct port *port, const struct port_config *config, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int ret;
@@ -141,16 +141,16 @@ static int open_socket(struct port *port, const struct port_config *config, stru
 	port->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (port->listen_fd < 0)
 		return err_sys(err, -errno, "%s socket=%s", port->option, config->path);
-	ret = bind_socket(port->listen_fd, &addr);
+	ret = ports_bind_socket(port->listen_fd, &addr);
 	if (ret < 0)
 		return err_sys(err, ret, "%s socket=%s", port->option, config->path);
 	port->path = strdup(config->path);
 	if (!port->path || listen(port->listen_fd, 1) < 0)
 		return err_sys(err, port->path ? -errno : -ENOMEM, "%s socket=%s", port->option, config->path);
-	return event_loop_watch(port->loop, port->listen_fd, EPOLLIN, on_connect, port, &port->listener, err);
+	return event_loop_watch(port->loop, port->listen_fd, EPOLLIN, ports_on_connect, port, &port->listener, err);
 }
 
-static int open_none(struct port *port, const struct port_config *config, struct err *err)
+static int ports_open_none(struct port *port, const struct port_config *config, struct err *err)
 {
 	return 0;
 }
@@ -159,8 +159,8 @@ int port_open(const struct port_config *config, const char *option, struct event
 	      const struct port_events *events, struct port **ret, struct err *err)
 {
 	static int (*const openers[])(struct port *port, const struct port_config *config, struct err *err) = {
-		[PORT_NONE] = open_none, [PORT_STDIO] = open_stdio, [PORT_PTY] = open_pty,
-		[PORT_FILE] = open_file, [PORT_SOCKET] = open_socket,
+		[PORT_NONE] = ports_open_none, [PORT_STDIO] = ports_open_stdio, [PORT_PTY] = ports_open_pty,
+		[PORT_FILE] = ports_open_file, [PORT_SOCKET] = ports_open_socket,
 	};
 	struct port *port = malloc(sizeof(*port));
 	int code;

@@ -11,12 +11,13 @@
 /* ---- what may end it ---- */
 
 /* Whether there is a guest to press it for. One that is being migrated may stand still for a moment. */
-static bool may_press(const struct session *session)
+static bool session_may_press(const struct session *session)
 {
 	if (!session->machine || session->arriving)
 		return false;
 	return !machine_paused(session->machine) ||
-	       (outgoing_active(session->outgoing) && outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
+	       (outgoing_active(session->outgoing) &&
+		outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
 }
 
 void session_press_button(struct session *session)
@@ -26,14 +27,14 @@ void session_press_button(struct session *session)
 }
 
 /* SIGTERM presses the power button, the second one ends the machine as the others do at once. */
-static void on_signal(void *opaque, uint32_t events)
+static void session_on_signal(void *opaque, uint32_t events)
 {
 	struct session *session = opaque;
 	struct signalfd_siginfo info;
 
 	if (read(session->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
-	if (info.ssi_signo == SIGTERM && !session->button_pressed && may_press(session)) {
+	if (info.ssi_signo == SIGTERM && !session->button_pressed && session_may_press(session)) {
 		session->button_pressed = true;
 		log_info(&session->log, "pressing the power button; another SIGTERM ends the machine");
 		session_press_button(session);
@@ -60,11 +61,12 @@ int session_catch_signals(struct session *session, struct err *err)
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (session->signal_fd < 0)
 		return err_sys(err, -errno, "signals");
-	code = event_loop_watch(session->loop, session->signal_fd, EPOLLIN, on_signal, session, &session->signals, err);
+	code = event_loop_watch(session->loop, session->signal_fd, EPOLLIN, session_on_signal, session,
+				&session->signals, err);
 	return code ? err_prefix(err, code, "signals") : 0;
 }
 
-static void on_leave(void *opaque)
+static void session_on_leave(void *opaque)
 {
 	struct session *session = opaque;
 
@@ -76,7 +78,7 @@ static void on_leave(void *opaque)
 
 /* ---- ports ---- */
 
-static void serial_changed(void *opaque, int in_fd, int out_fd)
+static void session_serial_changed(void *opaque, int in_fd, int out_fd)
 {
 	struct session *session = opaque;
 
@@ -87,12 +89,13 @@ static void serial_changed(void *opaque, int in_fd, int out_fd)
 int session_open_ports(struct session *session, struct err *err)
 {
 	const struct machine_config *config = session->config;
-	const struct port_events serial = {.changed = serial_changed, .leave = on_leave, .opaque = session};
-	const struct port_events console = {.leave = on_leave, .opaque = session};
+	const struct port_events serial = {.changed = session_serial_changed, .leave = session_on_leave,
+					   .opaque = session};
+	const struct port_events console = {.leave = session_on_leave, .opaque = session};
 	int code = port_open(&config->serial, "--serial", session->loop, &session->log, &serial, &session->serial, err);
 
-	return code ?: port_open(&config->console, "--console", session->loop, &session->log, &console, &session->console,
-				 err);
+	return code ?: port_open(&config->console, "--console", session->loop, &session->log, &console,
+				 &session->console, err);
 }
 
 void session_keep_ports(struct session *session)
@@ -103,7 +106,7 @@ void session_keep_ports(struct session *session)
 
 /* ---- the machine ---- */
 
-static void device_gone(void *opaque, const char *id)
+static void session_device_gone(void *opaque, const char *id)
 {
 	struct session *session = opaque;
 
@@ -119,7 +122,7 @@ int session_make_machine(struct session *session, struct err *err)
 		.serial_out = port_out(session->serial),
 		.console_in = port_in(session->console),
 		.console_out = port_out(session->console),
-		.device_gone = device_gone,
+		.device_gone = session_device_gone,
 		.opaque = session,
 		.incoming = session->arriving ? session->offer : NULL,
 	};
@@ -127,7 +130,7 @@ int session_make_machine(struct session *session, struct err *err)
 	return machine_create(session->config, &host, &session->machine, err);
 }
 
-static int end_code(struct session *session)
+static int session_end_code(struct session *session)
 {
 	if (session->gone)
 		return EXIT_OFF;
@@ -145,11 +148,12 @@ static int end_code(struct session *session)
 }
 
 /* The kernel binds an open device once, so one that was handed in has served. */
-static int check_reboot(const struct machine_config *config, struct err *err)
+static int session_check_reboot(const struct machine_config *config, struct err *err)
 {
 	for (size_t i = 0; i < config->vfio_count; i++)
 		if (config->vfios[i].fd >= 0)
-			return err_set(err, -EBUSY, "--vfio fd=%d: a descriptor that was handed in can be bound only once; start "
+			return err_set(err, -EBUSY,
+				       "--vfio fd=%d: a descriptor that was handed in can be bound only once; start "
 						    "again with a new one", config->vfios[i].fd);
 	return 0;
 }
@@ -168,11 +172,12 @@ int session_live(struct session *session, struct err *err)
 			event_loop_run(session->loop);
 		/* What is on its way still cannot go without its machine; that may yet find that it has arrived. */
 		outgoing_destroy(take_ptr(session->outgoing), reasons[machine_end(session->machine)]);
-		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT || session->config->on_reboot != ON_REBOOT_REBOOT)
-			return end_code(session);
+		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT ||
+		    session->config->on_reboot != ON_REBOOT_REBOOT)
+			return session_end_code(session);
 		machine_destroy(take_ptr(session->machine));
 		session->button_pressed = false;
-		if (check_reboot(session->config, err) || session_make_machine(session, err) ||
+		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||
 		    machine_start(session->machine, err)) {
 			err_prefix(err, 0, "reboot");
 			return EXIT_FAILED;
@@ -182,7 +187,7 @@ int session_live(struct session *session, struct err *err)
 }
 
 /* The socket is there before the guest runs, and connections end after the name is free: `mvmm stop` waits for that. */
-static int begin(struct session *session, struct err *err)
+static int session_begin(struct session *session, struct err *err)
 {
 	int code = event_loop_create(&session->loop, err);
 
@@ -220,7 +225,7 @@ int session_run(struct machine_config *config, struct err *err)
 	};
 	int code = EXIT_BAD_INPUT;
 
-	if (!begin(&session, err)) {
+	if (!session_begin(&session, err)) {
 		err->text[0] = 0; /* what was tried first and did not matter */
 		code = session_live(&session, err);
 	}

@@ -10,7 +10,7 @@
 #include "vmm/machine/machine_info.h"
 
 /* 0, or why the machine cannot be changed now. */
-static int check_settled(const struct session *session, struct err *err)
+static int session_control_check_settled(const struct session *session, struct err *err)
 {
 	if (session->arriving)
 		return err_set(err, -EBUSY, "is still arriving from another host");
@@ -21,34 +21,34 @@ static int check_settled(const struct session *session, struct err *err)
 	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel ends that");
 }
 
-static int do_pause(void *opaque, struct err *err)
+static int session_control_do_pause(void *opaque, struct err *err)
 {
 	struct session *session = opaque;
-	int code = check_settled(session, err);
+	int code = session_control_check_settled(session, err);
 
 	if (!code)
 		machine_pause(session->machine);
 	return code;
 }
 
-static int do_resume(void *opaque, struct err *err)
+static int session_control_do_resume(void *opaque, struct err *err)
 {
 	struct session *session = opaque;
-	int code = check_settled(session, err);
+	int code = session_control_check_settled(session, err);
 
 	if (!code)
 		machine_resume(session->machine);
 	return code;
 }
 
-static int do_stop(void *opaque, bool force, struct err *err)
+static int session_control_do_stop(void *opaque, bool force, struct err *err)
 {
 	struct session *session = opaque;
 
 	if (force)
 		machine_stop(session->machine);
 	else if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
-		return check_settled(session, err);
+		return session_control_check_settled(session, err);
 	else if (outgoing_active(session->outgoing))
 		session_press_button(session);
 	else if (machine_paused(session->machine))
@@ -58,7 +58,7 @@ static int do_stop(void *opaque, bool force, struct err *err)
 	return 0;
 }
 
-static int do_info(void *opaque, json_t *info, struct err *err)
+static int session_control_do_info(void *opaque, json_t *info, struct err *err)
 {
 	struct session *session = opaque;
 	const char *state = session->arriving ? "arriving" : machine_paused(session->machine) ? "paused" : "running";
@@ -70,13 +70,13 @@ static int do_info(void *opaque, json_t *info, struct err *err)
 	return machine_info(session->machine, info, err);
 }
 
-static int do_balloon(void *opaque, uint64_t bytes, struct err *err)
+static int session_control_do_balloon(void *opaque, uint64_t bytes, struct err *err)
 {
 	struct session *session = opaque;
 	struct virtio_device *balloon = machine_balloon(session->machine);
 
 	if (session->arriving) /* what comes has its own target */
-		return check_settled(session, err);
+		return session_control_check_settled(session, err);
 	if (!balloon)
 		return err_set(err, -ENODEV, "has no balloon; start it with --balloon on");
 	virtio_balloon_set_target(balloon, bytes);
@@ -84,12 +84,12 @@ static int do_balloon(void *opaque, uint64_t bytes, struct err *err)
 }
 
 /* The configuration takes part, so that the device is there again after a reboot. */
-static int do_add_device(void *opaque, const char *vfio, const char **id, struct err *err)
+static int session_control_do_add_device(void *opaque, const char *vfio, const char **id, struct err *err)
 {
 	struct session *session = opaque;
 	struct machine_config *config = session->config;
 	const struct vfio_config *added;
-	int code = check_settled(session, err) ?: machine_config_add_vfio(config, vfio, err);
+	int code = session_control_check_settled(session, err) ?: machine_config_add_vfio(config, vfio, err);
 
 	if (code)
 		return code;
@@ -101,18 +101,18 @@ static int do_add_device(void *opaque, const char *vfio, const char **id, struct
 	return code;
 }
 
-static int do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
-			    void (*done)(void *opaque, int code), void *done_opaque, struct err *err)
+static int session_control_do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
+					    void (*done)(void *opaque, int code), void *done_opaque, struct err *err)
 {
 	struct session *session = opaque;
-	int code = check_settled(session, err);
+	int code = session_control_check_settled(session, err);
 
 	return code ?: host_devices_remove(machine_host_devices(session->machine), id, force, timeout_ms, done, done_opaque, err);
 }
 
 /* ---- migration ---- */
 
-static void machine_gone(void *opaque)
+static void session_control_machine_gone(void *opaque)
 {
 	struct session *session = opaque;
 
@@ -120,14 +120,14 @@ static void machine_gone(void *opaque)
 	machine_stop(session->machine);
 }
 
-static int do_migrate(void *opaque, struct migration_request *request, int *fd, struct control_call *call, struct err *err)
+static int session_control_do_migrate(void *opaque, struct migration_request *request, int *fd, struct control_call *call, struct err *err)
 {
 	struct session *session = opaque;
 	const struct outgoing_host host = {
 		.loop = session->loop, .log = &session->log, .machine = session->machine,
-		.name = session->config->name, .gone = machine_gone, .opaque = session,
+		.name = session->config->name, .gone = session_control_machine_gone, .opaque = session,
 	};
-	int code = check_settled(session, err);
+	int code = session_control_check_settled(session, err);
 
 	if (!code) {
 		outgoing_destroy(take_ptr(session->outgoing), NULL); /* the last one's report */
@@ -137,21 +137,21 @@ static int do_migrate(void *opaque, struct migration_request *request, int *fd, 
 	return code;
 }
 
-static json_t *do_migration_status(void *opaque)
+static json_t *session_control_do_migration_status(void *opaque)
 {
 	struct session *session = opaque;
 
 	return migration_report_json(outgoing_report(session->outgoing));
 }
 
-static int do_migration_cancel(void *opaque, struct err *err)
+static int session_control_do_migration_cancel(void *opaque, struct err *err)
 {
 	struct session *session = opaque;
 
 	return outgoing_cancel(session->outgoing, "cancelled", err);
 }
 
-static int do_migration_resolve(void *opaque, bool go_on, struct err *err)
+static int session_control_do_migration_resolve(void *opaque, bool go_on, struct err *err)
 {
 	struct session *session = opaque;
 
@@ -159,17 +159,17 @@ static int do_migration_resolve(void *opaque, bool go_on, struct err *err)
 }
 
 static const struct control_ops control_ops = {
-	.pause = do_pause,
-	.resume = do_resume,
-	.stop = do_stop,
-	.info = do_info,
-	.balloon = do_balloon,
-	.add_device = do_add_device,
-	.remove_device = do_remove_device,
-	.migrate = do_migrate,
-	.migration_status = do_migration_status,
-	.migration_cancel = do_migration_cancel,
-	.migration_resolve = do_migration_resolve,
+	.pause = session_control_do_pause,
+	.resume = session_control_do_resume,
+	.stop = session_control_do_stop,
+	.info = session_control_do_info,
+	.balloon = session_control_do_balloon,
+	.add_device = session_control_do_add_device,
+	.remove_device = session_control_do_remove_device,
+	.migrate = session_control_do_migrate,
+	.migration_status = session_control_do_migration_status,
+	.migration_cancel = session_control_do_migration_cancel,
+	.migration_resolve = session_control_do_migration_resolve,
 };
 
 int session_open_control(struct session *session, struct err *err)

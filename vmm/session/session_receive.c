@@ -32,7 +32,8 @@ struct arrival {
 
 /* ---- from the migration's thread to the loop's ---- */
 
-static int on_loop(void *opaque, int (*fn)(void *opaque, void *argument, struct err *err), void *argument, struct err *err)
+static int session_receive_on_loop(void *opaque, int (*fn)(void *opaque, void *argument, struct err *err),
+				   void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
 
@@ -46,8 +47,8 @@ struct bytes {
 
 /* ---- the machine of an offer ---- */
 
-static int override_each(struct machine_config *config, const char *option, const struct receive_override *texts,
-			 size_t count, struct err *err)
+static int session_receive_override_each(struct machine_config *config, const char *option,
+					 const struct receive_override *texts, size_t count, struct err *err)
 {
 	int code = 0;
 
@@ -57,7 +58,8 @@ static int override_each(struct machine_config *config, const char *option, cons
 }
 
 /* The ports lead to this host's places, not to those of the source. A console that there is must lead somewhere. */
-static int override_ports(struct machine_config *config, const struct receive_options *options, struct err *err)
+static int session_receive_override_ports(struct machine_config *config, const struct receive_options *options,
+					  struct err *err)
 {
 	const char *console = options->console ?: config->console.kind == PORT_NONE ? NULL : "pty";
 	bool stdio = console && strcmp(console, "stdio") == 0;
@@ -66,20 +68,20 @@ static int override_ports(struct machine_config *config, const struct receive_op
 	return code ?: machine_override(config, "serial", options->serial ?: stdio ? "none" : "stdio", err);
 }
 
-static int configure(struct arrival *arrival, struct err *err)
+static int session_receive_configure(struct arrival *arrival, struct err *err)
 {
 	const struct receive_options *options = arrival->options;
 	struct machine_config *config = &arrival->config;
 	int code = machine_offer_config(arrival->session.offer, config, err);
 
-	code = code ?: override_each(config, "disk", options->disks, options->disk_count, err);
-	code = code ?: override_each(config, "net", options->nets, options->net_count, err);
-	code = code ?: override_each(config, "vfio", options->vfios, options->vfio_count, err);
+	code = code ?: session_receive_override_each(config, "disk", options->disks, options->disk_count, err);
+	code = code ?: session_receive_override_each(config, "net", options->nets, options->net_count, err);
+	code = code ?: session_receive_override_each(config, "vfio", options->vfios, options->vfio_count, err);
 	if (!code && options->vsock)
 		code = machine_override(config, "vsock", options->vsock, err);
 	if (!code && options->name)
 		code = machine_override(config, "name", options->name, err);
-	code = code ?: override_ports(config, options, err);
+	code = code ?: session_receive_override_ports(config, options, err);
 	if (code)
 		return code;
 	config->verbose = options->verbose;
@@ -87,18 +89,19 @@ static int configure(struct arrival *arrival, struct err *err)
 	return machine_config_finish(config, err);
 }
 
-static int make(struct arrival *arrival, struct err *err)
+static int session_receive_make(struct arrival *arrival, struct err *err)
 {
 	struct session *session = &arrival->session;
 	int code = rundir_claim(arrival->config.name, &session->rundir, err);
 
 	if (code == -EADDRINUSE)
-		return err_set(err, code, "a machine named %s runs there already; mvmm receive --name gives this one another",
+		return err_set(err, code,
+			       "a machine named %s runs there already; mvmm receive --name gives this one another",
 			       arrival->config.name);
 	code = code ?: session_open_ports(session, err);
 	code = code ?: machine_offer_check_room(session->offer, &arrival->config, memory_room(""), err);
-	code = code ?: disk_arrivals_create(session->offer, &arrival->config, arrival->options->disks, arrival->options->disk_count,
-					    &arrival->disks, err);
+	code = code ?: disk_arrivals_create(session->offer, &arrival->config, arrival->options->disks,
+					    arrival->options->disk_count, &arrival->disks, err);
 	code = code ?: session_make_machine(session, err);
 	code = code ?: machine_offer_check(session->offer, session->machine, err);
 	code = code ?: host_devices_migration_begin(machine_host_devices(session->machine), arrival->config.name,
@@ -106,7 +109,7 @@ static int make(struct arrival *arrival, struct err *err)
 	return code ?: session_open_control(session, err);
 }
 
-static int do_create(void *opaque, void *argument, struct err *err)
+static int session_receive_do_create(void *opaque, void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	const struct bytes *offer = argument;
@@ -114,42 +117,43 @@ static int do_create(void *opaque, void *argument, struct err *err)
 	int code = machine_offer_parse(offer->data, offer->len, &session->offer, err);
 
 	session->arriving = true;
-	code = code ?: configure(arrival, err) ?: make(arrival, err);
+	code = code ?: session_receive_configure(arrival, err) ?: session_receive_make(arrival, err);
 	if (code)
 		return code;
 	err->text[0] = 0; /* what was tried first and did not matter */
 	log_info(&session->log, "%s is arriving", arrival->config.name);
 	if (arrival->config.kernel && access(arrival->config.kernel, R_OK) < 0)
-		log_warn(&session->log, "a reboot of the guest will need %s, which is not here", arrival->config.kernel);
+		log_warn(&session->log, "a reboot of the guest will need %s, which is not here",
+			 arrival->config.kernel);
 	return 0;
 }
 
-static int create(void *opaque, const char *offer, size_t len, char **ready, struct err *err)
+static int session_receive_create(void *opaque, const char *offer, size_t len, char **ready, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	struct bytes bytes = {offer, len};
-	int code = on_loop(arrival, do_create, &bytes, err);
+	int code = session_receive_on_loop(arrival, session_receive_do_create, &bytes, err);
 
 	if (!code && asprintf(ready, "{\"name\":\"%s\"}", arrival->config.name) < 0)
 		code = err_sys(err, -ENOMEM, "the answer");
 	return code;
 }
 
-static struct guest_memory *memory(void *opaque)
+static struct guest_memory *session_receive_memory(void *opaque)
 {
 	struct arrival *arrival = opaque;
 
 	return machine_memory(arrival->session.machine);
 }
 
-static size_t devices(void *opaque, struct vfio_migration *const **ret)
+static size_t session_receive_devices(void *opaque, struct vfio_migration *const **ret)
 {
 	struct arrival *arrival = opaque;
 
 	return host_devices_migration_group(arrival->devices, ret);
 }
 
-static size_t disks(void *opaque, const struct disk_target **ret)
+static size_t session_receive_disks(void *opaque, const struct disk_target **ret)
 {
 	struct arrival *arrival = opaque;
 
@@ -162,7 +166,7 @@ struct state_call {
 	struct bytes state;
 };
 
-static int do_state(void *opaque, void *argument, struct err *err)
+static int session_receive_do_state(void *opaque, void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	const struct state_call *call = argument;
@@ -170,21 +174,21 @@ static int do_state(void *opaque, void *argument, struct err *err)
 	return call->fn(arrival->session.machine, call->state.data, call->state.len, err);
 }
 
-static int try(void *opaque, const void *state, size_t len, struct err *err)
+static int session_receive_try(void *opaque, const void *state, size_t len, struct err *err)
 {
 	struct state_call call = {machine_try, {state, len}};
 
-	return on_loop(opaque, do_state, &call, err);
+	return session_receive_on_loop(opaque, session_receive_do_state, &call, err);
 }
 
-static int load(void *opaque, const void *state, size_t len, struct err *err)
+static int session_receive_load(void *opaque, const void *state, size_t len, struct err *err)
 {
 	struct state_call call = {machine_load, {state, len}};
 
-	return on_loop(opaque, do_state, &call, err);
+	return session_receive_on_loop(opaque, session_receive_do_state, &call, err);
 }
 
-static int do_start(void *opaque, void *argument, struct err *err)
+static int session_receive_do_start(void *opaque, void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	struct session *session = &arrival->session;
@@ -209,24 +213,24 @@ static int do_start(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static int start(void *opaque, struct err *err)
+static int session_receive_start(void *opaque, struct err *err)
 {
-	return on_loop(opaque, do_start, NULL, err);
+	return session_receive_on_loop(opaque, session_receive_do_start, NULL, err);
 }
 
 static const struct migration_arrival_ops arrival_ops = {
-	.create = create,
-	.memory = memory,
-	.devices = devices,
-	.disks = disks,
-	.try = try,
-	.load = load,
-	.start = start,
+	.create = session_receive_create,
+	.memory = session_receive_memory,
+	.devices = session_receive_devices,
+	.disks = session_receive_disks,
+	.try = session_receive_try,
+	.load = session_receive_load,
+	.start = session_receive_start,
 };
 
 /* ---- its life ---- */
 
-static int do_finish(void *opaque, void *argument, struct err *err)
+static int session_receive_do_finish(void *opaque, void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
 
@@ -235,23 +239,23 @@ static int do_finish(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-static void *thread_main(void *opaque)
+static void *session_receive_thread_main(void *opaque)
 {
 	struct arrival *arrival = opaque;
 
 	arrival->code = migration_target_run(arrival->target, &arrival->err);
-	on_loop(arrival, do_finish, NULL, NULL);
+	session_receive_on_loop(arrival, session_receive_do_finish, NULL, NULL);
 	return NULL;
 }
 
-static int start_thread(struct arrival *arrival, struct err *err)
+static int session_receive_start_thread(struct arrival *arrival, struct err *err)
 {
-	int code = thread_start(&arrival->thread, thread_main, arrival, "migration");
+	int code = thread_start(&arrival->thread, session_receive_thread_main, arrival, "migration");
 
 	return code ? err_sys(err, code, "the migration's thread") : 0;
 }
 
-static int listen_for_it(struct arrival *arrival, struct err *err)
+static int session_receive_listen_for_it(struct arrival *arrival, struct err *err)
 {
 	struct migration_target_config config = {
 		.ops = &arrival_ops, .opaque = arrival, .log = &arrival->session.log, .tls = arrival->options->tls,
@@ -267,7 +271,8 @@ static int listen_for_it(struct arrival *arrival, struct err *err)
 	config.from = &from;
 	config.cancel_fd = arrival->cancel_fd;
 	if (!config.tls && !address_is_local(&from))
-		log_warn(&arrival->session.log, "whoever reaches this address can send a machine, which uses the files and devices of "
+		log_warn(&arrival->session.log,
+			 "whoever reaches this address can send a machine, which uses the files and devices of "
 						"this host that it names, and makes files; --tls DIR lets in known hosts alone, and encrypts");
 	code = migration_target_create(&config, &arrival->target, err);
 	if (!code)
@@ -275,40 +280,40 @@ static int listen_for_it(struct arrival *arrival, struct err *err)
 	return code;
 }
 
-static int begin(struct arrival *arrival, struct err *err)
+static int session_receive_begin(struct arrival *arrival, struct err *err)
 {
 	int code = event_loop_create(&arrival->session.loop, err);
 
 	code = code ?: session_catch_signals(&arrival->session, err);
-	code = code ?: listen_for_it(arrival, err);
+	code = code ?: session_receive_listen_for_it(arrival, err);
 	if (!code)
 		event_loop_claim(arrival->session.loop);
-	return code ?: start_thread(arrival, err);
+	return code ?: session_receive_start_thread(arrival, err);
 }
 
 /* Somebody ended it before the machine ran: by a signal, Ctrl-A x, or mvmm stop --force. */
-static bool ended_early(const struct session *session)
+static bool session_receive_ended_early(const struct session *session)
 {
 	return session->signal || (session->machine && machine_end(session->machine) != MACHINE_RUNNING);
 }
 
 /* Until the machine runs here, or will not. */
-static void await(struct arrival *arrival)
+static void session_receive_await(struct arrival *arrival)
 {
-	while (!arrival->over && !ended_early(&arrival->session))
+	while (!arrival->over && !session_receive_ended_early(&arrival->session))
 		event_loop_run(arrival->session.loop);
 	eventfd_kick(arrival->cancel_fd);
 	pthread_join(arrival->thread, NULL);
 	migration_target_destroy(take_ptr(arrival->target));
 }
 
-static int receive(struct arrival *arrival, struct err *err)
+static int session_receive_receive(struct arrival *arrival, struct err *err)
 {
 	struct session *session = &arrival->session;
 
-	if (begin(arrival, err))
+	if (session_receive_begin(arrival, err))
 		return EXIT_BAD_INPUT;
-	await(arrival);
+	session_receive_await(arrival);
 	if (!arrival->code)
 		return session_live(session, err);
 	if (session->signal)
@@ -330,7 +335,7 @@ int session_receive(const struct receive_options *options, struct err *err)
 		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(&arrival.config), .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};
-	code = receive(&arrival, err);
+	code = session_receive_receive(&arrival, err);
 	migration_target_destroy(arrival.target);
 	disk_arrivals_destroy(arrival.disks);
 	host_devices_migration_end(arrival.devices);

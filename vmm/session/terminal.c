@@ -36,38 +36,38 @@ static struct {
 static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGQUIT, SIGXCPU, SIGXFSZ};
 
 /* In the background the terminal is somebody else's, and touching it would stop us. */
-static bool in_foreground(void)
+static bool terminal_in_foreground(void)
 {
 	return tcgetpgrp(STDIN_FILENO) == getpgrp();
 }
 
-static void apply(const struct termios *mode)
+static void terminal_apply(const struct termios *mode)
 {
 	int saved = errno;
 
-	if (modes.raw_wanted && in_foreground())
+	if (modes.raw_wanted && terminal_in_foreground())
 		tcsetattr(STDIN_FILENO, TCSANOW, mode);
 	errno = saved;
 }
 
-static void on_deadly(int signal)
+static void terminal_on_deadly(int signal)
 {
-	apply(&modes.found);
+	terminal_apply(&modes.found);
 	raise(signal); /* SA_RESETHAND: this time it is deadly */
 }
 
-static void on_stop(int signal)
+static void terminal_on_stop(int signal)
 {
-	apply(&modes.found);
+	terminal_apply(&modes.found);
 	raise(SIGSTOP);
 }
 
-static void on_continue(int signal)
+static void terminal_on_continue(int signal)
 {
-	apply(&modes.raw);
+	terminal_apply(&modes.raw);
 }
 
-static void catch(struct terminal *terminal, int signal, void (*handler)(int signal), int flags)
+static void terminal_catch(struct terminal *terminal, int signal, void (*handler)(int signal), int flags)
 {
 	struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
 
@@ -75,15 +75,15 @@ static void catch(struct terminal *terminal, int signal, void (*handler)(int sig
 	sigaction(signal, &action, &terminal->old_actions[signal]);
 }
 
-static void catch_signals(struct terminal *terminal)
+static void terminal_catch_signals(struct terminal *terminal)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
-		catch(terminal, deadly[i], on_deadly, SA_RESETHAND | SA_NODEFER);
-	catch(terminal, SIGTSTP, on_stop, SA_RESTART);
-	catch(terminal, SIGCONT, on_continue, SA_RESTART);
+		terminal_catch(terminal, deadly[i], terminal_on_deadly, SA_RESETHAND | SA_NODEFER);
+	terminal_catch(terminal, SIGTSTP, terminal_on_stop, SA_RESTART);
+	terminal_catch(terminal, SIGCONT, terminal_on_continue, SA_RESTART);
 }
 
-static void release_signals(struct terminal *terminal)
+static void terminal_release_signals(struct terminal *terminal)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
 		sigaction(deadly[i], &terminal->old_actions[deadly[i]], NULL);
@@ -93,7 +93,7 @@ static void release_signals(struct terminal *terminal)
 
 /* ---- keys ---- */
 
-static void show_keys(void)
+static void terminal_show_keys(void)
 {
 	static const char text[] = "\nCtrl-A x: end the machine   Ctrl-A h: this   Ctrl-A Ctrl-A: a Ctrl-A for the guest\n";
 
@@ -103,7 +103,7 @@ static void show_keys(void)
 }
 
 /* Takes a key. Returns how many bytes of out (2) are for the guest; *leave is set for Ctrl-A x. */
-static size_t take_key(struct terminal *terminal, char key, char *out, bool *leave)
+static size_t terminal_take_key(struct terminal *terminal, char key, char *out, bool *leave)
 {
 	size_t len = 0;
 
@@ -118,7 +118,7 @@ static size_t take_key(struct terminal *terminal, char key, char *out, bool *lea
 		*leave = true;
 		return 0;
 	case 'h':
-		show_keys();
+		terminal_show_keys();
 		return 0;
 	case ESCAPE:
 		break;
@@ -130,7 +130,7 @@ static size_t take_key(struct terminal *terminal, char key, char *out, bool *lea
 	return len;
 }
 
-static void on_keys(void *opaque, uint32_t events)
+static void terminal_on_keys(void *opaque, uint32_t events)
 {
 	struct terminal *terminal = opaque;
 	char keys[256], out[2 * sizeof(keys)];
@@ -143,7 +143,7 @@ static void on_keys(void *opaque, uint32_t events)
 		leave = true;
 	}
 	for (ssize_t i = 0; i < n && !leave; i++)
-		len += take_key(terminal, keys[i], out + len, &leave);
+		len += terminal_take_key(terminal, keys[i], out + len, &leave);
 	if (len && write(terminal->pipe_in, out, len) < 0) {
 		/* The guest has 64 KiB of keys before it; these are lost. */
 	}
@@ -157,7 +157,7 @@ static void on_keys(void *opaque, uint32_t events)
  * A description of our own of the terminal or pipe that stdout is, for O_NONBLOCK would else be set for everybody who
  * shares it. Where there is none to be had, stdout itself.
  */
-static int open_out(void)
+static int terminal_open_out(void)
 {
 	struct stat st;
 	int fd = -1;
@@ -167,7 +167,7 @@ static int open_out(void)
 	return fd < 0 ? STDOUT_FILENO : fd;
 }
 
-static int open_keys(struct terminal *terminal, struct event_loop *loop, struct err *err)
+static int terminal_open_keys(struct terminal *terminal, struct event_loop *loop, struct err *err)
 {
 	int ends[2], code;
 
@@ -175,7 +175,7 @@ static int open_keys(struct terminal *terminal, struct event_loop *loop, struct 
 		return err_sys(err, -errno, "terminal");
 	terminal->in_fd = ends[0];
 	terminal->pipe_in = ends[1];
-	code = event_loop_watch(loop, STDIN_FILENO, EPOLLIN, on_keys, terminal, &terminal->source, err);
+	code = event_loop_watch(loop, STDIN_FILENO, EPOLLIN, terminal_on_keys, terminal, &terminal->source, err);
 	if (code)
 		return err_prefix(err, code, "terminal");
 	modes.raw = modes.found;
@@ -184,8 +184,8 @@ static int open_keys(struct terminal *terminal, struct event_loop *loop, struct 
 	modes.raw.c_cc[VMIN] = 0;   /* a read never waits */
 	modes.raw.c_cc[VTIME] = 0;
 	modes.raw_wanted = 1;
-	catch_signals(terminal);
-	apply(&modes.raw);
+	terminal_catch_signals(terminal);
+	terminal_apply(&modes.raw);
 	return 0;
 }
 
@@ -203,10 +203,10 @@ int terminal_open(struct event_loop *loop, void (*leave)(void *opaque), void *op
 	terminal->in_fd = STDIN_FILENO;
 	if (tcgetattr(STDIN_FILENO, &modes.found) == 0) {
 		terminal->in_fd = -1;
-		if (in_foreground())
-			code = open_keys(terminal, loop, err);
+		if (terminal_in_foreground())
+			code = terminal_open_keys(terminal, loop, err);
 	}
-	terminal->out_fd = open_out();
+	terminal->out_fd = terminal_open_out();
 	if (code) {
 		terminal_close(terminal);
 		return code;
@@ -220,9 +220,9 @@ void terminal_close(struct terminal *terminal)
 	if (!terminal)
 		return;
 	if (modes.raw_wanted) {
-		apply(&modes.found);
+		terminal_apply(&modes.found);
 		modes.raw_wanted = 0;
-		release_signals(terminal);
+		terminal_release_signals(terminal);
 	}
 	event_source_remove(terminal->source);
 	fd_close(&terminal->pipe_in);

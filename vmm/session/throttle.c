@@ -11,7 +11,7 @@ struct throttle {
 	bool held;
 };
 
-static void let_go(struct throttle *throttle)
+static void throttle_let_go(struct throttle *throttle)
 {
 	if (throttle->held)
 		vcpu_set_resume(throttle->vcpus);
@@ -19,13 +19,13 @@ static void let_go(struct throttle *throttle)
 }
 
 /* One timer, which is set anew each time: held for a part, let go for the rest. */
-static void on_timer(void *opaque, uint32_t expirations)
+static void throttle_on_timer(void *opaque, uint32_t expirations)
 {
 	struct throttle *throttle = opaque;
 	uint64_t held = PERIOD / 100 * throttle->percent;
 
 	if (throttle->held) {
-		let_go(throttle);
+		throttle_let_go(throttle);
 		event_timer_set(throttle->timer, PERIOD - held, 0);
 	} else {
 		vcpu_set_pause(throttle->vcpus);
@@ -42,7 +42,7 @@ int throttle_create(struct event_loop *loop, struct vcpu_set *vcpus, struct thro
 	if (!throttle)
 		return err_sys(err, -ENOMEM, "throttle");
 	throttle->vcpus = vcpus;
-	code = event_loop_timer(loop, on_timer, throttle, &throttle->timer, err);
+	code = event_loop_timer(loop, throttle_on_timer, throttle, &throttle->timer, err);
 	if (code) {
 		free(throttle);
 		return err_prefix(err, code, "throttle");
@@ -67,7 +67,7 @@ void throttle_set(struct throttle *throttle, unsigned int percent)
 	throttle->percent = MIN(percent, 99u);
 	if (!percent) {
 		event_timer_set(throttle->timer, 0, 0);
-		let_go(throttle);
+		throttle_let_go(throttle);
 	} else if (begins) {
 		event_timer_set(throttle->timer, 1, 0);
 	}
