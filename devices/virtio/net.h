@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "devices/virtio/vhost_kernel.h"
+#include "devices/virtio/vhost.h"
 #include "devices/virtio/virtio.h"
 
 #include <linux/virtio_net.h>

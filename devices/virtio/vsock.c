@@ -8,7 +8,7 @@
  * tracks what is written it stands still: a guest that moves to another host loses its connections with this one anyway.
  */
 #include "core/irq.h"
-#include "devices/virtio/vhost_kernel.h"
+#include "devices/virtio/vhost.h"
 #include "devices/virtio/vsock.h"
 
 #include <sys/epoll.h>

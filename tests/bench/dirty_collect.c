@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "core/bitmap.h"
-#include "devices/virtio/vhost_kernel.h"
+#include "devices/virtio/vhost.h"
 #include "tests/testhost/softdev_drive.h"
 #include "vmm/kvm/kvm.h"
 

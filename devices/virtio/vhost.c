@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See vhost_kernel.h.
+ * See vhost.h.
  *
  * The log is a bitmap of this process's, from guest address 0 on, in which the kernel sets bits while its workers run
  * under a lock of the ring: once VHOST_SET_FEATURES, which takes these locks, has switched the log off, nobody writes
  * into it any more.
  */
-#include "devices/virtio/vhost_kernel.h"
+#include "devices/virtio/vhost.h"
 
 #include "core/bitmap.h"
 
