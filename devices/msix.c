@@ -136,20 +136,6 @@ static void msix_mask_table(struct msix *msix)
 		msix_entry(msix, i)[PCI_MSIX_ENTRY_VECTOR_CTRL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
 }
 
-void msix_reset(struct msix *msix)
-{
-	uint8_t *control = msix->function->config + msix->cap + PCI_MSIX_FLAGS;
-
-	pthread_mutex_lock(&msix->lock);
-	put_le16(control, get_le16(control) & (uint16_t)~CONTROL_WRITABLE);
-	msix_set_control(msix, false, false);
-	msix_mask_table(msix);
-	for (unsigned int i = 0; i < msix->config.vectors; i++)
-		if (msix->vectors[i].irq)
-			eventfd_drain(msix->vectors[i].irq->fd);
-	pthread_mutex_unlock(&msix->lock);
-}
-
 /* ---- the table and the pending bits ---- */
 
 uint64_t msix_table_size(const struct msix *msix)

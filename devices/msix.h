@@ -51,8 +51,6 @@ void msix_destroy(struct msix *msix);
 
 /* The function's config_written hook calls this; it looks at the control word alone. */
 void msix_config_written(struct msix *msix);
-/* All vectors masked, disabled, pending cleared. The function's reset hook calls this. */
-void msix_reset(struct msix *msix);
 
 /*
  * Accesses to the table and the pending bits; offset counts from their start. Beyond their end reads give zero. Writes

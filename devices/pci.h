@@ -55,10 +55,8 @@ struct pci_function_ops {
 	/* BAR bar is now decoded at bars[bar].addr and was not before (old is PCI_UNMAPPED), or it was at old and no
 	 * longer is; a move is told as the second, then the first. May be NULL. */
 	void (*bar_moved)(struct pci_function *function, unsigned int bar, uint64_t old);
-	/* Bus-master enable changed; a reset is told too. May be NULL. */
+	/* Bus-master enable changed; the removal from the bus is told too. May be NULL. */
 	void (*bus_master)(struct pci_function *function, bool on);
-	/* The machine resets: registers go to their power-on values, but BARs are the bus's matter. May be NULL. */
-	void (*reset)(struct pci_function *function);
 };
 
 /* Embedded in the device. Zero it, call pci_function_init, declare capabilities and BARs, then pci_bus_add. */
@@ -136,8 +134,6 @@ int pci_bus_add(struct pci_bus *bus, struct pci_function *function, int devfn, s
 void pci_bus_remove(struct pci_function *function);
 /* NULL when nothing is there. */
 struct pci_function *pci_bus_function(struct pci_bus *bus, uint8_t devfn);
-/* Machine reset: every function's reset hook, command registers cleared, BARs back where pci_bus_add placed them. */
-void pci_bus_reset(struct pci_bus *bus);
 
 /* What an access does when there is no hook; hooks call these for the bytes they do not care about. */
 void pci_config_read(struct pci_function *function, unsigned int offset, void *data, unsigned int len);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See pci.h and pci_bar.h: the registers of a function's BARs, where they are placed and where they are decoded.
+ * See pci.h and pci_internal.h: the registers of a function's BARs, where they are placed and where they are decoded.
  *
  * Nothing but the functions on the bus records what is taken, so a function that leaves gives everything back.
  */
-#include "devices/pci_bar.h"
+#include "devices/pci_internal.h"
 
 #define PAGE 4096ull
 
@@ -84,7 +84,7 @@ static bool pci_bar_in_windows(const struct pci_windows *w, const struct pci_bar
 	if (bar->kind == PCI_BAR_IO)
 		return pci_bar_inside(addr, bar->size, w->io, w->io_size);
 	return pci_bar_inside(addr, bar->size, w->mem32, w->mem32_size) ||
-	pci_bar_inside(addr, bar->size, w->mem64, w->mem64_size);
+	       pci_bar_inside(addr, bar->size, w->mem64, w->mem64_size);
 }
 
 /* Where the BAR should be decoded by its register and the enable bits. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See pci.h: the saved state of the bus and of what every function on it has. */
 #include "core/state.h"
-#include "devices/pci_bar.h"
+#include "devices/pci_internal.h"
 
 /* ---- a function ---- */
 

@@ -329,24 +329,11 @@ static void virtio_pci_bus_master(struct pci_function *function, bool on)
 	pthread_mutex_unlock(&pci->device->lock);
 }
 
-static void virtio_pci_reset_function(struct pci_function *function)
-{
-	struct virtio_pci *pci = virtio_pci_of(function);
-
-	pthread_mutex_lock(&pci->device->lock);
-	virtio_pci_reset(pci);
-	pthread_mutex_unlock(&pci->device->lock);
-	msix_reset(pci->msix);
-	memset(function->config + pci->window + offsetof(struct virtio_pci_cap, bar), 0, 1);
-	memset(function->config + pci->window + offsetof(struct virtio_pci_cap, offset), 0, 12);
-}
-
 static const struct pci_function_ops function_ops = {
 	.config_read = virtio_pci_config_read,
 	.config_written = virtio_pci_config_written,
 	.bar_moved = virtio_pci_bar_moved,
 	.bus_master = virtio_pci_bus_master,
-	.reset = virtio_pci_reset_function,
 };
 
 /* ---- construction ---- */

@@ -146,14 +146,6 @@ static void written(struct pci_function *function, unsigned int offset, unsigned
 	msix_config_written(container_of(function, struct device, function)->msix);
 }
 
-static void reset(struct pci_function *function)
-{
-	struct device *device = container_of(function, struct device, function);
-
-	msix_reset(device->msix);
-	memset(device->kicked, 0, sizeof(device->kicked));
-}
-
 static int used(void *opaque, unsigned int index, int fd)
 {
 	((struct device *)opaque)->vectors[index] = rig->by_fd[fd];
@@ -175,9 +167,8 @@ static void own_write(struct pci_function *function, unsigned int offset, const 
 }
 
 static const struct pci_function_ops ops[] = {
-	{.config_written = written, .bar_moved = moved, .reset = reset},
-	{.config_read = own_read, .config_write = own_write, .config_written = written, .bar_moved = moved,
-	 .reset = reset},
+	{.config_written = written, .bar_moved = moved},
+	{.config_read = own_read, .config_write = own_write, .config_written = written, .bar_moved = moved},
 };
 
 static void write_config(const struct device *device, unsigned int offset, unsigned int len, uint32_t value)
@@ -414,8 +405,6 @@ static void act(struct input *in)
 		access_bus(rig->mmio, ECAM + take(in, 3) % 0x100010, in);
 	else if (what < 72)
 		access_bus(what & 1 ? rig->pio : rig->mmio, interesting(in), in);
-	else if (what < 76)
-		pci_bus_reset(rig->bus);
 	else if (!device->plugged)
 		plug(device, in);
 	else if (what < 80)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The PCI transport: accesses of any width to the BAR and to config space, in any order, with interrupts, config
- * changes, pauses and machine resets in between. The device behind it checks that its life is in order and pops from
+ * changes, pauses and new functions in between. The device behind it checks that its life is in order and pops from
  * whatever rings it is started with.
  */
 #include "tests/fuzz/fuzz.h"
@@ -92,6 +92,17 @@ static const struct virtio_device_ops ops = {
 	.destroy = destroy,
 };
 
+static void plug(void)
+{
+	MUST(virtio_pci_create(&checker.device, rig.bus, rig.mmio, &rig.msi, loop, SLOT, &pci, NULL) == 0);
+}
+
+static void unplug(void)
+{
+	virtio_pci_destroy(pci);
+	MUST(!checker.active && !rig.attached && !rig.line.level);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static const uint16_t sizes[] = {8, 64, 1024};
@@ -101,7 +112,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	MUST(event_loop_create(&loop, NULL) == 0);
 	checker.device.config_size = 12;
 	MUST(virtio_device_init(&checker.device, &ops, "checker0", 42, 3, sizes, memory->memory, NULL, NULL) == 0);
-	MUST(virtio_pci_create(&checker.device, rig.bus, rig.mmio, &rig.msi, loop, SLOT, &pci, NULL) == 0);
 	return 0;
 }
 
@@ -151,7 +161,8 @@ static void act(struct input *in)
 		(what & 16 ? virtio_pci_quiesce : virtio_pci_resume)(pci);
 		break;
 	case 2:
-		pci_bus_reset(rig.bus);
+		unplug();
+		plug();
 		break;
 	case 3:
 		checker.device.transport->notify_queue(&checker.device, what >> 4 & 1);
@@ -189,11 +200,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, size};
 
+	plug();
 	while (in.left)
 		act(&in);
-	virtio_pci_resume(pci);
-	pci_bus_reset(rig.bus);
-	MUST(!checker.active && !rig.attached && !rig.line.level);
+	unplug();
 	memset(memory->ram.host, 0, memory->ram.size);
 	return 0;
 }

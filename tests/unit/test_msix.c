@@ -384,27 +384,6 @@ static void shows_all_pending_bits(void)
 	close_msix();
 }
 
-static void resets(void)
-{
-	uint8_t data[16];
-
-	open_msix(4);
-	control(ON);
-	table(0, CTRL, 0);
-	table(1, PCI_MSIX_ENTRY_DATA, 5);
-	kick(1);
-	msix_reset(msix);
-	CHECK(r.off == 1 && r.connects == r.disconnects && pba() == 0 && !msix_enabled(msix));
-	CHECK_EQ(get_le16(function.config + 0x42), 3);
-	msix_table_read(msix, 16, data, 8);
-	msix_table_read(msix, 24, data + 8, 8);
-	CHECK(get_le64(data) == 0 && get_le64(data + 8) == 1ull << 32);
-	control(ON);
-	table(1, CTRL, 0);
-	CHECK_EQ(pump(), 0);
-	close_msix();
-}
-
 /* A device that kicks, counts, and waits until the interrupt for each kick has come. */
 static unsigned int kicked, seen;
 
@@ -449,5 +428,5 @@ static void loses_and_doubles_nothing_while_masking(void)
 
 TEST_MAIN(TEST(looks_as_the_specification_says), TEST(any_access_is_harmless), TEST(refuses_impossible_layouts),
 	  TEST(every_state_from_every_other), TEST(makes_vectors_when_needed), TEST(owners_may_refuse_and_call_back),
-	  TEST(lives_with_failures), TEST(shows_all_pending_bits), TEST(resets),
+	  TEST(lives_with_failures), TEST(shows_all_pending_bits),
 	  TEST(loses_and_doubles_nothing_while_masking))

@@ -91,7 +91,7 @@ static void cfg_write(struct rig *rig, unsigned int devfn, unsigned int offset, 
 struct device {
 	struct pci_function function;
 	uint64_t at[PCI_BARS]; /* as bar_moved told */
-	unsigned int moves, masters, resets, written_offset, written_len;
+	unsigned int moves, masters, written_offset, written_len;
 	bool master;
 	uint8_t reg;
 };
@@ -113,11 +113,6 @@ static void dev_master(struct pci_function *function, bool on)
 	device->masters++;
 }
 
-static void dev_reset(struct pci_function *function)
-{
-	container_of(function, struct device, function)->resets++;
-}
-
 static void dev_written(struct pci_function *function, unsigned int offset, unsigned int len)
 {
 	container_of(function, struct device, function)->written_offset = offset;
@@ -125,7 +120,7 @@ static void dev_written(struct pci_function *function, unsigned int offset, unsi
 }
 
 static const struct pci_function_ops dev_ops = {
-	.config_written = dev_written, .bar_moved = dev_bar_moved, .bus_master = dev_master, .reset = dev_reset};
+	.config_written = dev_written, .bar_moved = dev_bar_moved, .bus_master = dev_master};
 
 static void reg_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
@@ -571,33 +566,6 @@ static void drives_lines(void)
 	rig_close(&rig);
 }
 
-static void resets(void)
-{
-	struct rig rig;
-	struct device device;
-
-	rig_open(&rig);
-	dev_init_bars(&device);
-	pci_set_pin(&device.function, 1);
-	CHECK_EQ(pci_bus_add(rig.bus, &device.function, -1, NULL), 0);
-	cfg_write(&rig, 8, PCI_COMMAND, 2, 7);
-	cfg_write(&rig, 8, 0x10, 4, MEM32 + 0x100000);
-	cfg_write(&rig, 8, PCI_ROM_ADDRESS, 4, MEM32 + 0x1000001);
-	cfg_write(&rig, 8, PCI_INTERRUPT_LINE, 1, 11);
-	pci_set_intx(&device.function, true);
-	pci_bus_reset(rig.bus);
-	CHECK(device.resets == 1 && !device.master && !rig.lines[0].high);
-	CHECK_EQ(cfg(&rig, 8, PCI_COMMAND, 4), 0);
-	CHECK_EQ(cfg(&rig, 8, 0x10, 4), MEM32);
-	CHECK_EQ(cfg(&rig, 8, PCI_ROM_ADDRESS, 4), device.function.bars[PCI_ROM_BAR].home);
-	CHECK_EQ(cfg(&rig, 8, PCI_INTERRUPT_LINE, 2), 0x100);
-	for (unsigned int i = 0; i < PCI_BARS; i++)
-		CHECK_EQ(device.at[i], PCI_UNMAPPED);
-	CHECK(!answers(rig.mmio, MEM32 + 0x100000));
-	pci_bus_remove(&device.function);
-	rig_close(&rig);
-}
-
 /* A function that answers for itself, as a passed-through one does. */
 static void own_read(struct pci_function *function, unsigned int offset, void *data, unsigned int len)
 {
@@ -657,5 +625,5 @@ static void needs_its_window(void)
 TEST_MAIN(TEST(powers_on_as_written_down), TEST(takes_any_access), TEST(sizes_every_kind_of_bar),
 	  TEST(refuses_impossible_bars), TEST(places_bars_in_their_windows), TEST(plugs_and_unplugs_for_ever),
 	  TEST(decodes_what_the_command_register_says), TEST(moves_bars), TEST(ignores_bars_where_they_cannot_be),
-	  TEST(bars_in_each_others_way), TEST(chains_capabilities), TEST(fills_slots), TEST(drives_lines), TEST(resets),
+	  TEST(bars_in_each_others_way), TEST(chains_capabilities), TEST(fills_slots), TEST(drives_lines),
 	  TEST(lets_functions_answer_themselves), TEST(needs_its_window))

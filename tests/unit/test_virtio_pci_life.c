@@ -230,27 +230,6 @@ static void cannot_be_started(void)
 	CHECK_EQ(probe->activated, 2);
 }
 
-static void resets_with_the_machine(void)
-{
-	set_up();
-	enable_msix(true);
-	SET(msix_config, 0);
-	bring_up(2);
-	aim(0, 4, 4);
-	notify(0);
-	pci_bus_reset(rig.bus);
-	CHECK_EQ(probe->resets, 1);
-	CHECK_EQ(rig.attached, 0);
-	CHECK(!line_high());
-	command(MEMORY | MASTER);
-	CHECK_EQ(GET(device_status), 0);
-	CHECK_EQ(GET(msix_config), VIRTIO_MSI_NO_VECTOR);
-	CHECK_EQ(rig_cfg(&rig, SLOT, rig_find_cap(&rig, SLOT, PCI_CAP_ID_MSIX, 0) + PCI_MSIX_FLAGS, 2), QUEUES);
-	CHECK_EQ(rig_cfg(&rig, SLOT, window() + VIRTIO_PCI_CAP_LENGTH, 4), 0);
-	bring_up(1);
-	CHECK_EQ(probe->activated, 2);
-}
-
 static void leaves_nothing(void)
 {
 	set_up();
@@ -399,5 +378,5 @@ static void survives_two_vcpus(void)
 TEST_MAIN(TEST(interrupts_by_message), TEST(interrupts_by_pin), TEST(hands_out_call_fds),
 	  TEST(attaches_notifications_once), TEST(notifies_without_the_kernel),
 	  TEST(waits_for_bus_mastering_and_pauses), TEST(breaks_and_heals), TEST(cannot_be_started),
-	  TEST(resets_with_the_machine), TEST(leaves_nothing), TEST(fails_without_a_slot), TEST(serves_entropy),
+	  TEST(leaves_nothing), TEST(fails_without_a_slot), TEST(serves_entropy),
 	  TEST(survives_two_vcpus))

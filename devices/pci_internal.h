@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What pci.c, pci_bar.c and pci_state.c share; nobody else includes it. All calls with the bus's lock held.
+ * What pci_bus.c, pci_function.c, pci_bar.c and pci_state.c share; nobody else includes it. All calls with the bus's lock
+ * held.
  */
 #pragma once
 
@@ -23,6 +24,9 @@ static inline uint16_t pci_command(const struct pci_function *function)
 {
 	return get_le16(function->config + PCI_COMMAND);
 }
+
+/* Command register to zero with all that follows: BARs unmapped, no bus master, line low. */
+void pci_function_quiet(struct pci_function *function);
 
 /* Finds a home for a BAR of a function that is on the bus and writes it to the register. -ENOSPC. */
 int pci_bar_place(struct pci_function *function, unsigned int bar, struct err *err);
