@@ -2,8 +2,8 @@
 /*
  * What it costs to ask which pages were written: 1 GiB, of which every hundredth page was.
  *
- *	dirty_collect ROUNDS [ring]				by a vCPU (KVM's log, or its ring) and by this process (guest memory's own
- *								marks); and how long the vCPU takes to write
+ *	dirty_collect ROUNDS					by a vCPU (KVM's log) and by this process (guest memory's own marks); and
+ *								how long the vCPU takes to write
  *	dirty_collect ROUNDS vhost				by the kernel's vhost-net, whose bits are set here in its place
  *	dirty_collect ROUNDS iommufd|legacy log|nolog DEVICE	by a softdev (tests/testhost/softdev): its own log, or the IOMMU's
  *
@@ -79,8 +79,6 @@ static void make_vcpu(void)
 	run = vcpu < 0 ? MAP_FAILED : mmap(NULL, kvm.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
 	if (run == MAP_FAILED || ioctl(vcpu, KVM_GET_SREGS, &sregs) < 0)
 		give_up("vCPU", strerror(errno));
-	if (kvm_ring_map(&kvm, vcpu, &err))
-		give_up("vCPU", err.text);
 	sregs.cs = (struct kvm_segment){.limit = ~0u, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1};
 	sregs.ds = sregs.es = sregs.ss = (struct kvm_segment){
 		.limit = ~0u, .selector = 16, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1};
@@ -103,10 +101,9 @@ static void make_memory(void)
 		give_up("memory", memory ? err.text : strerror(errno));
 }
 
-static void make_kvm(bool ring)
+static void make_kvm(void)
 {
-	if (kvm_open(&kvm, &err) || kvm_create_vm(&kvm, &err) || (ring && kvm_ring_enable(&kvm, &err)) ||
-	    kvm_add_memory(&kvm, memory, &err))
+	if (kvm_open(&kvm, &err) || kvm_create_vm(&kvm, &err) || kvm_add_memory(&kvm, memory, &err))
 		give_up("KVM", err.text);
 	make_vcpu();
 }
@@ -150,11 +147,11 @@ static uint64_t collect(struct dirty_source *source, unsigned long *bitmap, enum
 }
 
 /* The first time every page may be told, and caches are cold. */
-static void measure_kvm(int rounds, unsigned long *bitmap, bool ring)
+static void measure_kvm(int rounds, unsigned long *bitmap)
 {
 	struct dirty_source *log, *own;
 
-	make_kvm(ring);
+	make_kvm();
 	log = kvm_dirty_source(&kvm);
 	own = guest_memory_dirty_source(memory);
 	if (log->ops->start(log, &err) || own->ops->start(own, &err))
@@ -227,17 +224,16 @@ static void measure_device(int rounds, unsigned long *bitmap, char **words)
 int main(int argc, char **argv)
 {
 	int rounds = argc > 1 ? atoi(argv[1]) : 0;
-	bool ring = argc == 3 && strcmp(argv[2], "ring") == 0;
 	unsigned long *bitmap = malloc(SIZE / 4096 / 8);
 
-	if (rounds < 1 || !bitmap || (argc != 2 && argc != 5 && !ring && !(argc == 3 && strcmp(argv[2], "vhost") == 0))) {
-		fprintf(stderr, "usage: dirty_collect ROUNDS [ring | vhost | iommufd|legacy log|nolog DEVICE]\n");
+	if (rounds < 1 || !bitmap || (argc != 2 && argc != 5 && !(argc == 3 && strcmp(argv[2], "vhost") == 0))) {
+		fprintf(stderr, "usage: dirty_collect ROUNDS [vhost | iommufd|legacy log|nolog DEVICE]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	make_memory();
-	if (argc == 2 || ring)
-		measure_kvm(rounds, bitmap, ring);
+	if (argc == 2)
+		measure_kvm(rounds, bitmap);
 	else if (argc == 3)
 		measure_vhost(rounds, bitmap);
 	else

@@ -259,12 +259,8 @@ TRACKERS = {
 
 
 def collecting_here(rounds):
-    """Of KVM, by its log and by its ring, and this process, in microseconds, the kernel's share of KVM's, and what the guest takes
-    to write."""
-    results = {f'migrate_collect_{name}': figures for name, figures in collecting(rounds).items()}
-    ring = collecting(rounds, 'ring')
-    results.update({f'migrate_ring_{name}': ring[name] for name in ('kvm', 'share', 'guest')})
-    return results
+    """Of KVM and this process, in microseconds, the kernel's share of KVM's, and what the guest takes to write."""
+    return {f'migrate_collect_{name}': figures for name, figures in collecting(rounds).items()}
 
 
 def collecting_in_host(rounds):

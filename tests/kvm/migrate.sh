@@ -135,12 +135,6 @@ for member in '"state": "done"' '"downtime": 0\.' '"stall": 0\.' '"predicted": [
 done
 check 'nothing was lost on the way' end_well
 
-begin pattern --memory 64M --cpus 2 --cmdline pages=4096 --dirty-tracking ring
-check 'info tells that rings are in use' grep -q 'tracking  ring' <("$mvmm" info m$hop)
-check 'two CPUs with rings, four times' there_and_back 4 "unix:$work/sock"
-check '... and with rings there' grep -q 'tracking  ring' <("$mvmm" info m$hop)
-check 'nothing was lost on the way' end_well
-
 begin pattern --memory 64M --cmdline pages=8192
 receive "unix:$work/sock"
 check 'a guest that writes faster than the link is slowed down until it fits' \

@@ -2,7 +2,7 @@
 /*
  * Machines that move, inside one process and without a network: a tiny guest runs, is followed by the dirty log, paused,
  * saved; a second machine is made of the first one's offer, gets its memory and its state, and the guest goes on there and
- * judges. And the dirty log by itself, with a guest that writes known pages. Both by KVM's rings, too.
+ * judges. And the dirty log by itself, with a guest that writes known pages.
  */
 #include "tests/unit/test.h"
 #include "core/bitmap.h"
@@ -412,12 +412,6 @@ static void four_vcpus_move(void)
 	guest_goes_on("--cpus 4 --balloon on");
 }
 
-static void four_vcpus_move_by_rings(void)
-{
-	guest_goes_on("--cpus 4 --dirty-tracking ring");
-	CHECK(machine_has_ring(there->machine));
-}
-
 /* Who runs the guest has the disk; the size of it is looked at before. */
 static void a_disk_goes_along(void)
 {
@@ -667,11 +661,11 @@ static void writes_are_reported(char digit)
 	CHECK_EQ(count_bits(bitmap, KNOWN_PAGES), 0);
 }
 
-static void reports_what_a_guest_writes(const char *options)
+static void the_log_reports_what_a_guest_writes(void)
 {
 	unsigned long bitmap[1] = {0};
 
-	boot("dirty", options);
+	boot("dirty", "--cpus 1");
 	CHECK_EQ(dirty_set_start(machine_dirty(here->machine), &err), 0);
 	writes_are_reported('7');
 	writes_are_reported('3');
@@ -685,18 +679,6 @@ static void reports_what_a_guest_writes(const char *options)
 	CHECK_EQ(bitmap[0], 1);
 	type(here, 'e');
 	CHECK(wait_for(here, NULL, 60 * SECOND));
-}
-
-static void the_log_reports_what_a_guest_writes(void)
-{
-	reports_what_a_guest_writes("--cpus 1");
-	CHECK(!machine_has_ring(here->machine));
-}
-
-static void rings_report_what_a_guest_writes(void)
-{
-	reports_what_a_guest_writes("--cpus 1 --dirty-tracking ring");
-	CHECK(machine_has_ring(here->machine));
 }
 
 /* A range that ends and begins in the middle of words leaves its neighbours' writes where they are. */
@@ -725,7 +707,7 @@ static void ranges_may_lie_anywhere(void)
 	event_loop_destroy(take_ptr(loop));
 }
 
-TEST_MAIN(TEST(one_vcpu_moves), TEST(four_vcpus_move), TEST(four_vcpus_move_by_rings), TEST(a_disk_goes_along),
+TEST_MAIN(TEST(one_vcpu_moves), TEST(four_vcpus_move), TEST(a_disk_goes_along),
 	  TEST(a_target_that_differs_is_refused), TEST(the_first_machine_can_go_on), TEST(a_target_without_threads_is_refused),
 	  TEST(a_pause_hits_string_instructions), TEST(there_and_back_again), TEST(nonsense_is_not_loaded),
-	  TEST(the_log_reports_what_a_guest_writes), TEST(rings_report_what_a_guest_writes), TEST(ranges_may_lie_anywhere))
+	  TEST(the_log_reports_what_a_guest_writes), TEST(ranges_may_lie_anywhere))

@@ -77,7 +77,6 @@ struct port_config {
 };
 
 /* How KVM tells what vCPUs write: by a bitmap of each memory slot, or by a ring of each vCPU. */
-enum dirty_tracking { DIRTY_TRACKING_LOG, DIRTY_TRACKING_RING };
 
 enum reboot_action { ON_REBOOT_REBOOT, ON_REBOOT_EXIT };
 
@@ -112,7 +111,6 @@ struct machine_config {
 	struct port_config console; /* virtio-console; NONE: no such device */
 	struct port_config serial;  /* NONE: the port is there and leads nowhere */
 	bool balloon;
-	enum dirty_tracking dirty_tracking;
 	enum reboot_action on_reboot;
 	struct vfio_config *vfios;
 	size_t vfio_count;

@@ -8,7 +8,6 @@
 static const char *const hugepage_words[] = {"off", "2M", "1G", NULL};
 static const char *const toggle_words[] = {"auto", "off", "on", NULL};
 static const char *const model_words[] = {"host", NULL};
-static const char *const tracking_words[] = {"log", "ring", NULL};
 static const char *const reboot_words[] = {"reboot", "exit", NULL};
 static const char *const backend_words[] = {"auto", "iommufd", "legacy", "noiommu", NULL};
 static const char *const rom_words[] = {"on", "off", NULL};
@@ -95,8 +94,6 @@ static const struct option options[] = {
 	      ID(vfio_config))},
 	{"iommufd", "fd=N", "an open /dev/iommu, handed in as descriptor N", FIELD(iommufd),
 	 KEYS({"fd", OPTION_FD, .value = UINT32_MAX, .help = "N", .required = true})},
-	{"dirty-tracking", "log|ring", "how KVM tells what the guest writes while it is migrated; log unless said otherwise",
-	 FIELD(dirty_tracking), PLAIN("dirty-tracking", OPTION_WORD, .words = tracking_words)},
 	{"on-reboot", "reboot|exit", "what a guest's reboot does; reboot unless said otherwise", FIELD(on_reboot),
 	 PLAIN("on-reboot", OPTION_WORD, .words = reboot_words)},
 	{"name", "NAME", "how other commands call the machine; vm-PID unless said otherwise", FIELD(name),

@@ -2,6 +2,9 @@
 /* See kvm.h. */
 #include "vmm/kvm/kvm.h"
 
+#include "core/bitmap.h"
+#include "vmm/kvm/kvm_arch.h"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
@@ -49,12 +52,11 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 	if (run_size < (int)sizeof(struct kvm_run))
 		return err_set(err, -ENOTSUP, "KVM_GET_VCPU_MMAP_SIZE gives %d", run_size);
 	kvm->run_size = (size_t)run_size;
-	return kvm_arch_setup(kvm, err);
+	return kvm_arch_setup(kvm->vm_fd, err);
 }
 
 void kvm_close(struct kvm *kvm)
 {
-	kvm_ring_unmap(kvm);
 	fd_close(&kvm->vm_fd);
 	fd_close(&kvm->fd);
 }
@@ -86,6 +88,23 @@ int kvm_set_slot(struct kvm *kvm, unsigned int slot, const struct kvm_slot *s, u
 	return ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? -errno : 0;
 }
 
+int kvm_make_room(struct kvm *kvm, struct kvm_slot *slot)
+{
+	size_t longs = bitmap_longs(slot->size / GUEST_PAGE_SIZE);
+
+	if (longs > kvm->log_longs) {
+		unsigned long *log = reallocarray(kvm->log, longs, sizeof(*log));
+
+		if (!log)
+			return -ENOMEM;
+		kvm->log = log;
+		kvm->log_longs = longs;
+	}
+	if (!kvm->manual_log)
+		slot->kept = calloc(longs, sizeof(*slot->kept));
+	return kvm->manual_log || slot->kept ? 0 : -ENOMEM;
+}
+
 static int kvm_add_slot(struct kvm *kvm, struct kvm_slot *s, struct err *err)
 {
 	unsigned int slot = 0;
@@ -97,7 +116,7 @@ static int kvm_add_slot(struct kvm *kvm, struct kvm_slot *s, struct err *err)
 	if (slot == KVM_SLOTS)
 		ret = -ENOSPC;
 	else if (s->ram && kvm->tracking)
-		ret = kvm_dirty_prepare(kvm, s);
+		ret = kvm_make_room(kvm, s);
 	if (ret == 0)
 		ret = kvm_set_slot(kvm, slot, s, s->size);
 	if (ret == 0)

@@ -20,14 +20,7 @@ struct kvm_slot {
 	uint64_t gpa, size; /* size 0: free */
 	void *host;
 	bool ram;            /* guest memory, which is logged while somebody tracks */
-	unsigned long *kept; /* kvm_dirty.c's: pages that were read from log or ring and not asked for yet */
-};
-
-/* What one vCPU has written, shared with the kernel. */
-struct kvm_ring {
-	struct kvm_dirty_gfn *entries;
-	uint32_t next;    /* the entry that is read next, not wrapped */
-	uint32_t full_at; /* next, when it was full the last time */
+	unsigned long *kept; /* kvm_dirty.c's: pages that were read from the log and not asked for yet */
 };
 
 struct kvm {
@@ -35,9 +28,6 @@ struct kvm {
 	int vm_fd;
 	size_t run_size;  /* bytes of a vCPU's shared page */
 	struct guest_memory_listener listener;
-	unsigned int ring_entries; /* of each vCPU, a power of two; 0: there is a log instead */
-	struct kvm_ring *rings;    /* as many as there are vCPUs, before any of them runs */
-	unsigned int ring_count;
 	pthread_mutex_t lock;
 	/* under lock */
 	struct kvm_slot slots[KVM_SLOTS];
@@ -45,9 +35,6 @@ struct kvm {
 	bool manual_log; /* reading the log does not clear it */
 	unsigned long *log; /* room for the log of the largest slot, while tracking */
 	size_t log_longs;
-	unsigned int ring_taken; /* entries that were read, whose pages are not protected again yet */
-	bool ring_lost;          /* pages may be unprotected that nobody knows of */
-	bool ring_overrun;       /* the kernel has written over entries: there is no telling any more */
 	struct dirty_source dirty;
 };
 
@@ -69,30 +56,13 @@ int kvm_map(struct kvm *kvm, uint64_t gpa, uint64_t size, void *host, struct err
 /* Ends the mapping that starts at gpa. */
 void kvm_unmap(struct kvm *kvm, uint64_t gpa);
 
-/*
- * The dirty source of what vCPUs write, and the kernel for them (kvm_dirty.c). It reports ranges within one region. It asks
- * KVM's log, or the rings if those were enabled. To be asked by threads that have no io_uring.
- */
+/* The dirty source of what vCPUs write, and the kernel for them (kvm_dirty.c). It reports ranges within one region. */
 struct dirty_source *kvm_dirty_source(struct kvm *kvm);
 
-/* Before the first vCPU: written pages go to rings (kvm_ring.c) instead of the log, once and for all. -ENOTSUP: there are none,
- * and the log serves. */
-int kvm_ring_enable(struct kvm *kvm, struct err *err);
-/* A new vCPU's ring, if there are rings; kvm_close gives it back. */
-int kvm_ring_map(struct kvm *kvm, int vcpu_fd, struct err *err);
-/* On the vCPU's thread, after KVM_EXIT_DIRTY_RING_FULL. On failure the vCPU cannot go on. */
-int kvm_ring_full(struct kvm *kvm, unsigned int index);
-/* For kvm.c, and for kvm_dirty.c with the lock held: notes what the rings have in the slots' kept, and empties them. */
-void kvm_ring_unmap(struct kvm *kvm);
-int kvm_ring_harvest(struct kvm *kvm);
-
-/* For kvm.c and kvm_dirty.c, lock held: makes slot what s says, size bytes long (0: gone), logged if that is called for. */
+/* For kvm_dirty.c, lock held: makes slot what s says, size bytes long (0: gone), logged if that is called for. */
 int kvm_set_slot(struct kvm *kvm, unsigned int slot, const struct kvm_slot *s, uint64_t size);
-/* Before a slot is logged: room for its log. What a slot keeps is freed with it. */
-int kvm_dirty_prepare(struct kvm *kvm, struct kvm_slot *slot);
+/* ... and before a slot is logged: room for its log. What a slot keeps is freed with it. -ENOMEM. */
+int kvm_make_room(struct kvm *kvm, struct kvm_slot *slot);
 
 /* Eventfds on the buses go through KVM from now on. */
 int kvm_attach_buses(struct kvm *kvm, struct bus *mmio, struct bus *pio, struct err *err);
-
-/* The architecture's part of kvm_create_vm, before any slot (kvm_x86.c). */
-int kvm_arch_setup(struct kvm *kvm, struct err *err);

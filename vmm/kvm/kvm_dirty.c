@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * KVM's log of written pages as a dirty source (Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG,
- * KVM_CLEAR_DIRTY_LOG, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2), or its rings (kvm_ring.c), which are there instead of a log. Guest
- * memory is logged, BARs of host devices are not.
+ * KVM_CLEAR_DIRTY_LOG, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). Guest memory is logged, BARs of host devices are not.
  *
  * The log of a slot can only be read as a whole. Where KVM lets us clear it ourselves we clear exactly the pages that
  * are reported, and what was not asked for stays in KVM. Where reading clears it, what was not asked for is kept here
@@ -26,35 +25,17 @@ static size_t kvm_dirty_pages_of(const struct kvm_slot *slot)
 
 /* ---- start and stop ---- */
 
-/* From the next start on the log is ours to clear. Asked for once: it cannot be undone. Pages that count as written without
- * being protected would never get into a ring. */
+/* From the next start on the log is ours to clear. Asked for once: it cannot be undone. */
 static void kvm_dirty_enable_manual(struct kvm *kvm)
 {
 	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
 
-	if (kvm->manual_log || kvm->ring_entries)
+	if (kvm->manual_log)
 		return;
 	cap.args[0] = (uint64_t)kvm_check(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) &
 		      (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET);
 	kvm->manual_log = cap.args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE &&
 			  ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
-}
-
-int kvm_dirty_prepare(struct kvm *kvm, struct kvm_slot *slot)
-{
-	size_t longs = bitmap_longs(kvm_dirty_pages_of(slot));
-
-	if (!kvm->ring_entries && longs > kvm->log_longs) {
-		unsigned long *log = reallocarray(kvm->log, longs, sizeof(*log));
-
-		if (!log)
-			return -ENOMEM;
-		kvm->log = log;
-		kvm->log_longs = longs;
-	}
-	if (!kvm->manual_log)
-		slot->kept = calloc(longs, sizeof(*slot->kept));
-	return kvm->manual_log || slot->kept ? 0 : -ENOMEM;
 }
 
 static void kvm_dirty_end_tracking(struct kvm *kvm)
@@ -72,7 +53,6 @@ static void kvm_dirty_end_tracking(struct kvm *kvm)
 	free(kvm->log);
 	kvm->log = NULL;
 	kvm->log_longs = 0;
-	kvm_ring_harvest(kvm); /* what is in there shall not count as written another time */
 }
 
 static int kvm_dirty_begin_tracking(struct kvm *kvm)
@@ -80,13 +60,12 @@ static int kvm_dirty_begin_tracking(struct kvm *kvm)
 	int ret = 0;
 
 	kvm->tracking = true;
-	kvm->ring_lost = false;
 	for (unsigned int i = 0; i < KVM_SLOTS && ret == 0; i++) {
 		struct kvm_slot *slot = &kvm->slots[i];
 
 		if (!slot->size || !slot->ram)
 			continue;
-		ret = kvm_dirty_prepare(kvm, slot);
+		ret = kvm_make_room(kvm, slot);
 		if (ret == 0)
 			ret = kvm_set_slot(kvm, i, slot, slot->size);
 	}
@@ -234,37 +213,6 @@ static int kvm_dirty_collect_slot(struct kvm *kvm, unsigned int index, const str
 	return kvm_dirty_clear_log(kvm, index, span, log);
 }
 
-/* Protects all pages as at the start, and takes them for written, since it is not known which ones were. */
-static int kvm_dirty_protect_again(struct kvm *kvm)
-{
-	int ret = 0;
-
-	for (unsigned int i = 0; i < KVM_SLOTS && ret == 0; i++) {
-		struct kvm_slot *slot = &kvm->slots[i];
-
-		if (!slot->size || !slot->ram)
-			continue;
-		kvm->tracking = false;
-		ret = kvm_set_slot(kvm, i, slot, slot->size);
-		kvm->tracking = true;
-		ret = ret ?: kvm_set_slot(kvm, i, slot, slot->size);
-		memset(slot->kept, 0xff, bitmap_longs(kvm_dirty_pages_of(slot)) * sizeof(*slot->kept));
-	}
-	kvm->ring_lost = ret < 0;
-	return ret;
-}
-
-static int kvm_dirty_collect_rings(struct kvm *kvm, unsigned int index, const struct span *span, size_t count, unsigned long *bitmap)
-{
-	int ret = kvm_ring_harvest(kvm);
-
-	if (ret == 0 && kvm->ring_lost)
-		ret = kvm_dirty_protect_again(kvm);
-	if (ret == 0)
-		bitmap_take(kvm->slots[index].kept, span->first, count, bitmap);
-	return ret;
-}
-
 /* The slot of guest memory that holds all of the range, or KVM_SLOTS. */
 static unsigned int kvm_dirty_find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size)
 {
@@ -286,7 +234,6 @@ static int kvm_dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t
 	struct kvm *kvm = kvm_dirty_of(source);
 	unsigned int index;
 	struct span span;
-	bool overrun;
 	int ret = -EINVAL;
 
 	if (!size)
@@ -295,14 +242,9 @@ static int kvm_dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t
 	index = kvm_dirty_find_slot(kvm, gpa, size);
 	if (kvm->tracking && index < KVM_SLOTS) {
 		span = kvm_dirty_span_of((gpa - kvm->slots[index].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE);
-		ret = kvm->ring_entries ? kvm_dirty_collect_rings(kvm, index, &span, size / GUEST_PAGE_SIZE, bitmap) :
-					  kvm_dirty_collect_slot(kvm, index, &span, bitmap);
+		ret = kvm_dirty_collect_slot(kvm, index, &span, bitmap);
 	}
-	overrun = kvm->ring_overrun;
 	pthread_mutex_unlock(&kvm->lock);
-	if (overrun)
-		return err_set(err, -EOVERFLOW, "this host's KVM has lost entries of a ring of written pages, which it let "
-						"overflow; --dirty-tracking log does not need it");
 	return ret < 0 ? err_sys(err, ret, "written pages of 0x%llx, %llu bytes", (unsigned long long)gpa,
 				 (unsigned long long)size) : 0;
 }

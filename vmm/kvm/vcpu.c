@@ -112,16 +112,6 @@ static enum step vcpu_exit_internal(struct vcpu *vcpu)
 	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-static enum step vcpu_exit_ring_full(struct vcpu *vcpu)
-{
-	int ret = kvm_ring_full(vcpu->set->config.kvm, vcpu->index);
-
-	if (ret == 0)
-		return STEP_ON;
-	log_error(vcpu->set->config.log, "vCPU %u: KVM_RESET_DIRTY_RINGS: %s", vcpu->index, strerrordesc_np(-ret));
-	return vcpu_tell(vcpu, VCPU_FAILED);
-}
-
 static enum step vcpu_exit_nothing(struct vcpu *vcpu)
 {
 	return STEP_ON;
@@ -137,7 +127,6 @@ static exit_fn *const exits[] = {
 	[KVM_EXIT_INTR] = vcpu_exit_nothing,
 	[KVM_EXIT_INTERNAL_ERROR] = vcpu_exit_internal,
 	[KVM_EXIT_SYSTEM_EVENT] = vcpu_exit_event,
-	[KVM_EXIT_DIRTY_RING_FULL] = vcpu_exit_ring_full,
 };
 
 static enum step vcpu_handle_exit(struct vcpu *vcpu)
@@ -236,9 +225,7 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, co
 	if (run == MAP_FAILED)
 		return err_sys(err, -errno, "shared page of the vCPU");
 	vcpu->run = run;
-	ret = kvm_ring_map(kvm, vcpu->fd, err);
-	if (ret == 0)
-		ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, err);
+	ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, err);
 	vcpu->set->tsc_khz = vcpu->set->config.tsc_khz;
 	if (ret == 0)
 		ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc_khz,

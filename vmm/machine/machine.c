@@ -412,25 +412,10 @@ static int machine_open_kvm(struct machine *machine, struct err *err)
 	return kvm_open(&machine->kvm, err);
 }
 
-/* A guest also comes from a host that has rings to one that has none. */
-static int machine_enable_rings(struct machine *machine, struct err *err)
-{
-	struct err why;
-	int ret = kvm_ring_enable(&machine->kvm, &why);
-
-	if (ret < 0 && ret != -ENOTSUP)
-		return err_set(err, ret, "%s", why.text);
-	if (ret < 0)
-		log_warn(machine->host.log, "--dirty-tracking ring: %s; its log serves", why.text);
-	return 0;
-}
-
 static int machine_create_vm(struct machine *machine, struct err *err)
 {
 	int ret = kvm_create_vm(&machine->kvm, err);
 
-	if (ret == 0 && machine->config->dirty_tracking == DIRTY_TRACKING_RING)
-		ret = machine_enable_rings(machine, err);
 	return ret < 0 ? ret : machine_check_cpus(machine, err);
 }
 

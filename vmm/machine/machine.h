@@ -92,8 +92,6 @@ int machine_lock_disks(struct machine *machine, struct err *err);
 /* Its memory, and whoever can tell which of its pages were written. */
 struct guest_memory *machine_memory(const struct machine *machine);
 struct dirty_set *machine_dirty(struct machine *machine);
-/* Whether KVM tells that by rings instead of its log. */
-bool machine_has_ring(const struct machine *machine);
 
 /* Its vCPUs, for who holds them back. */
 struct vcpu_set;

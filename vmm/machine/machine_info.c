@@ -84,9 +84,8 @@ int machine_info(struct machine *machine, json_t *info, struct err *err)
 {
 	const struct host_devices *host = machine_host_devices(machine);
 	json_t *devices = json_array();
-	int ret = json_object_set_new(info, "tracking", json_string(machine_has_ring(machine) ? "ring" : "log"));
+	int ret = json_object_set_new(info, "devices", devices);
 
-	ret |= json_object_set_new(info, "devices", devices);
 	for (size_t i = 0; i < machine_virtio_count(machine) && ret == 0; i++)
 		ret = machine_info_add_device(machine, i, devices);
 	for (size_t i = 0; i < host_devices_count(host) && ret == 0; i++)

@@ -141,11 +141,6 @@ struct dirty_set *machine_dirty(struct machine *machine)
 	return &machine->dirty;
 }
 
-bool machine_has_ring(const struct machine *machine)
-{
-	return machine->kvm.ring_entries > 0;
-}
-
 struct vcpu_set *machine_vcpus(const struct machine *machine)
 {
 	return machine->vcpus;
