@@ -2,8 +2,6 @@
 /* See host_devices.h. */
 #include "vmm/machine/host_devices.h"
 
-#include "vmm/machine/machine_offer.h"
-
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -272,10 +270,12 @@ static int host_devices_free_devfn(const struct host_devices *devices)
 
 static int host_devices_devfn_for(const struct host_devices *devices, const char *id, struct err *err)
 {
-	int devfn = devices->machine.incoming ? machine_offer_devfn(devices->machine.incoming, id, err)
-	: host_devices_free_devfn(devices);
+	int devfn;
 
-	if (devfn == -1)
+	if (devices->machine.slot_for)
+		return devices->machine.slot_for(devices->machine.opaque, id, err);
+	devfn = host_devices_free_devfn(devices);
+	if (devfn < 0)
 		return err_set(err, -ENOSPC, "--vfio %s: no slot of the PCI bus is free; remove another device", id);
 	return devfn;
 }
@@ -385,7 +385,7 @@ static int host_devices_start(struct host_devices *devices, const struct machine
 		code = host_devices_plug(devices, &config->vfios[i], &slot, err);
 	if (code < 0)
 		return code;
-	devices->machine.incoming = NULL;
+	devices->machine.slot_for = NULL;
 	for (slot = devices->slots; slot; slot = slot->next)
 		vfio_pci_reset(slot->pci);
 	power_set_ejected(devices->machine.power, host_devices_ejected, devices);

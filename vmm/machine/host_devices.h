@@ -15,7 +15,6 @@
 #include "vmm/kvm/vcpu.h"
 
 struct host_devices;
-struct machine_offer;
 
 struct host_devices_machine {
 	struct kvm *kvm;
@@ -23,8 +22,8 @@ struct host_devices_machine {
 	struct dirty_set *dirty;
 	struct pci_bus *pci;
 	uint32_t slots; /* the PCI devices that can come and go: bit d is device d */
-	/* Where the guest knows those of the configuration, while they are made; NULL: nowhere yet. */
-	const struct machine_offer *incoming;
+	/* The devfn at which the guest knows a device of the configuration already, or negative. NULL: any free slot will do. */
+	int (*slot_for)(void *opaque, const char *id, struct err *err);
 	struct msi_controller *msi;
 	struct power *power;
 	struct vcpu_set *const *vcpus; /* where the vCPUs will be; none yet at creation */

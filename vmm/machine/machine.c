@@ -297,14 +297,29 @@ static uint32_t machine_hotplug_slots(const struct machine_config *config)
 	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
 }
 
+static int machine_slot_for(void *opaque, const char *id, struct err *err)
+{
+	const struct machine *machine = opaque;
+
+	return machine_offer_devfn(machine->host.incoming, id, err);
+}
+
+static void machine_device_gone(void *opaque, const char *id)
+{
+	const struct machine *machine = opaque;
+
+	if (machine->host.device_gone)
+		machine->host.device_gone(machine->host.opaque, id);
+}
+
 /* After the balloon, which asks before it gives back what a device may be writing to. */
 static int machine_create_host_devices(struct machine *machine, struct err *err)
 {
 	const struct host_devices_machine around = {
 		.kvm = &machine->kvm, .memory = machine->memory, .dirty = &machine->dirty, .pci = machine->pci,
-		.slots = machine->hotplug, .incoming = machine->host.incoming, .msi = irqchip_msi(machine->irqchip),
-		.power = machine->power, .vcpus = &machine->vcpus, .loop = machine->host.loop, .log = machine->host.log,
-		.gone = machine->host.device_gone, .opaque = machine->host.opaque,
+		.slots = machine->hotplug, .slot_for = machine->host.incoming ? machine_slot_for : NULL,
+		.msi = irqchip_msi(machine->irqchip), .power = machine->power, .vcpus = &machine->vcpus,
+		.loop = machine->host.loop, .log = machine->host.log, .gone = machine_device_gone, .opaque = machine,
 	};
 	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);
 
