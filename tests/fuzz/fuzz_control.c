@@ -55,11 +55,11 @@ static int do_add_device(void *opaque, const char *vfio, const char **id, struct
 }
 
 static int do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
-			    void (*done)(void *opaque, int code), void *done_opaque, struct err *err)
+			    void (*done)(void *opaque, int code, const struct err *err), void *done_opaque, struct err *err)
 {
 	if (!force && strlen(id) > 8)
 		return err_set(err, -ENOENT, "no such device");
-	done(done_opaque, force ? 0 : -ETIMEDOUT);
+	done(done_opaque, force ? 0 : err_set(err, -ETIMEDOUT, "it stays"), err);
 	return 0;
 }
 

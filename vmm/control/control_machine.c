@@ -57,7 +57,8 @@ static const char description[] =
 	"\n"
 	"error Failed (text: string)\n";
 
-static void control_machine_finish(struct control_call *call, int code, const struct err *err)
+/* Answers a call, which may have waited for it. */
+static void control_machine_finish(void *call, int code, const struct err *err)
 {
 	if (code)
 		control_fail(call, err);
@@ -142,18 +143,6 @@ static void control_machine_call_add_device(void *opaque, struct control_call *c
 		control_reply(call, json_pack("{s:s}", "id", id));
 }
 
-/* The guest has let the device go, or has not. */
-static void control_machine_removed(void *opaque, int code)
-{
-	struct err err;
-
-	if (code == -ETIMEDOUT)
-		err_set(&err, code, "the guest has not let it go; it stays. --force takes it out all the same");
-	else
-		err_sys(&err, code, "the device stays");
-	control_machine_finish(opaque, code, &err);
-}
-
 static void control_machine_call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	struct control_machine *machine = opaque;
@@ -168,7 +157,7 @@ static void control_machine_call_remove_device(void *opaque, struct control_call
 		return;
 	}
 	code = machine->ops->remove_device(machine->machine, id, json_is_true(json_object_get(parameters, "force")),
-					   (unsigned int)seconds * 1000, control_machine_removed, call, &err);
+					   (unsigned int)seconds * 1000, control_machine_finish, call, &err);
 	if (code)
 		control_fail(call, &err);
 }

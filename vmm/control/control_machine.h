@@ -26,7 +26,7 @@ struct control_ops {
 	int (*add_device)(void *machine, const char *vfio, const char **id, struct err *err);
 	/* Takes one out; done answers the call later, unless this fails. */
 	int (*remove_device)(void *machine, const char *id, bool force, unsigned int timeout_ms,
-			     void (*done)(void *opaque, int code), void *opaque, struct err *err);
+			     void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
 	/*
 	 * Begins to move the machine to another host; takes request and *fd (-1: none) over. The call is answered when that has
 	 * ended, and told how it goes, unless this fails.

@@ -98,7 +98,7 @@ static void host_devices_unlink_slot(struct host_devices *devices, struct slot *
 }
 
 /* Takes a device out of the list and off the bus, both of which vCPUs look at. */
-static void host_devices_drop(struct slot *slot, int code)
+static void host_devices_drop(struct slot *slot, bool for_good)
 {
 	struct host_devices *devices = slot->devices;
 
@@ -107,10 +107,10 @@ static void host_devices_drop(struct slot *slot, int code)
 	vfio_pci_destroy(slot->pci);
 	host_devices_pause_vcpus(devices, vcpu_set_resume);
 	event_source_remove(slot->timer);
-	if (code == 0 && devices->machine.gone)
+	if (for_good && devices->machine.gone)
 		devices->machine.gone(devices->machine.opaque, slot->id);
 	if (slot->done)
-		slot->done(slot->opaque, code);
+		slot->done(slot->opaque, 0, NULL);
 	free(slot->id);
 	free(slot);
 }
@@ -127,7 +127,7 @@ static void host_devices_on_eject(void *opaque, uint32_t events)
 
 		if (__atomic_load_n(&slot->ejected, __ATOMIC_ACQUIRE)) {
 			log_info(devices->machine.log, "vfio %s: the guest has let it go", slot->id);
-			host_devices_drop(slot, 0);
+			host_devices_drop(slot, true);
 		}
 		slot = next;
 	}
@@ -155,11 +155,12 @@ static void host_devices_ejected(void *opaque, unsigned int device)
 static void host_devices_on_timeout(void *opaque, uint32_t events)
 {
 	struct slot *slot = opaque;
-	host_devices_done_fn *done = slot->done;
+	host_devices_done_fn *done = take_ptr(slot->done);
+	struct err err;
 
 	event_source_remove(take_ptr(slot->timer));
-	slot->done = NULL;
-	done(slot->opaque, -ETIMEDOUT);
+	err_set(&err, -ETIMEDOUT, "the guest has not let it go; it stays. --force takes it out all the same");
+	done(slot->opaque, -ETIMEDOUT, &err);
 }
 
 static struct slot *host_devices_find(const struct host_devices *devices, const char *id)
@@ -184,8 +185,8 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 	if (slot->done && !force)
 		return err_set(err, -EBUSY, "%s: the guest is being asked already", id);
 	if (force) {
-		host_devices_drop(slot, 0);
-		done(opaque, 0);
+		host_devices_drop(slot, true);
+		done(opaque, 0, NULL);
 		return 0;
 	}
 	ret = event_loop_timer(devices->machine.loop, host_devices_on_timeout, slot, &slot->timer, err);
@@ -430,7 +431,7 @@ void host_devices_destroy(struct host_devices *devices)
 		return;
 	/* What was asked to leave has left with the machine, and the next one is without it. */
 	while (devices->slots)
-		host_devices_drop(devices->slots, devices->slots->wanted || devices->slots->done ? 0 : -ECANCELED);
+		host_devices_drop(devices->slots, devices->slots->wanted || devices->slots->done);
 	vfio_space_destroy(devices->space);
 	fd_close(&devices->kvm_device);
 	event_source_remove(devices->eject);

@@ -44,11 +44,11 @@ void host_devices_destroy(struct host_devices *devices);
 int host_devices_add(struct host_devices *devices, const struct vfio_config *config, struct err *err);
 
 /*
- * Asks the guest to let a device go; done is called on the loop's thread when it is out (code 0), or when timeout_ms
- * have passed without that (-ETIMEDOUT; the device stays). force: it is taken out at once, whatever the guest does with
+ * Asks the guest to let a device go; done is called on the loop's thread when it is out (code 0, err NULL), or when
+ * timeout_ms have passed without that (-ETIMEDOUT and its sentence; the device stays). force: it is taken out at once, whatever the guest does with
  * it. -ENOENT, -EBUSY when it is on its way out already; then done is not called.
  */
-typedef void host_devices_done_fn(void *opaque, int code);
+typedef void host_devices_done_fn(void *opaque, int code, const struct err *err);
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
 			host_devices_done_fn *done, void *opaque, struct err *err);
 

@@ -102,7 +102,7 @@ static int session_control_do_add_device(void *opaque, const char *vfio, const c
 }
 
 static int session_control_do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
-					    void (*done)(void *opaque, int code), void *done_opaque, struct err *err)
+					    void (*done)(void *opaque, int code, const struct err *err), void *done_opaque, struct err *err)
 {
 	struct session *session = opaque;
 	int code = session_control_check_settled(session, err);
