@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * devices/virtio/vhost_kernel and the kernel's form of vsock, on a kernel of the test's own: its open(2) and ioctl(2) stand
+ * devices/virtio/vhost and the kernel's form of vsock, on a kernel of the test's own: its open(2) and ioctl(2) stand
  * in for the C library's. What is written while it is tracked is told once and never lost; each call fails in turn.
  */
 #include "core/bitmap.h"
 #include "core/irq.h"
-#include "devices/virtio/vhost_kernel.h"
+#include "devices/virtio/vhost.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
