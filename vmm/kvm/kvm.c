@@ -28,7 +28,7 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	int version;
 
 	memset(kvm, 0, sizeof(*kvm));
-	kvm->fd = kvm->vm_fd = -1;
+	kvm->fd = kvm->vm_fd = kvm->vfio_fd = -1;
 	pthread_mutex_init(&kvm->lock, NULL);
 	kvm->fd = kvm_open_device(err);
 	if (kvm->fd < 0)
@@ -57,6 +57,7 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 
 void kvm_close(struct kvm *kvm)
 {
+	fd_close(&kvm->vfio_fd);
 	fd_close(&kvm->vm_fd);
 	fd_close(&kvm->fd);
 }
@@ -149,6 +150,37 @@ void kvm_unmap(struct kvm *kvm, uint64_t gpa)
 		break;
 	}
 	pthread_mutex_unlock(&kvm->lock);
+}
+
+/* ---- devices of the host ---- */
+
+static int kvm_vfio_tell(struct kvm *kvm, uint64_t attribute, int fd)
+{
+	int32_t value = fd;
+	struct kvm_device_attr attr = {
+		.group = KVM_DEV_VFIO_GROUP, .attr = attribute, .addr = (uintptr_t)&value,
+	};
+
+	return ioctl(kvm->vfio_fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? -errno : 0;
+}
+
+int kvm_vfio_add(struct kvm *kvm, int fd, struct err *err)
+{
+	struct kvm_create_device create = {.type = KVM_DEV_TYPE_VFIO};
+	int ret;
+
+	if (kvm->vfio_fd < 0) {
+		if (ioctl(kvm->vm_fd, KVM_CREATE_DEVICE, &create) < 0)
+			return err_sys(err, -errno, "KVM_CREATE_DEVICE for VFIO");
+		kvm->vfio_fd = (int)create.fd;
+	}
+	ret = kvm_vfio_tell(kvm, KVM_DEV_VFIO_GROUP_ADD, fd);
+	return ret < 0 ? err_sys(err, ret, "KVM_DEV_VFIO_FILE_ADD") : 0;
+}
+
+void kvm_vfio_remove(struct kvm *kvm, int fd)
+{
+	kvm_vfio_tell(kvm, KVM_DEV_VFIO_GROUP_DEL, fd);
 }
 
 /* ---- guest memory: each region is a slot ---- */

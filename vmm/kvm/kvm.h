@@ -26,6 +26,7 @@ struct kvm_slot {
 struct kvm {
 	int fd;           /* /dev/kvm */
 	int vm_fd;
+	int vfio_fd;      /* KVM_DEV_TYPE_VFIO, or -1 until somebody needs it */
 	size_t run_size;  /* bytes of a vCPU's shared page */
 	struct guest_memory_listener listener;
 	pthread_mutex_t lock;
@@ -55,6 +56,11 @@ int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err
 int kvm_map(struct kvm *kvm, uint64_t gpa, uint64_t size, void *host, struct err *err);
 /* Ends the mapping that starts at gpa. */
 void kvm_unmap(struct kvm *kvm, uint64_t gpa);
+
+/* Tells KVM of a descriptor that VFIO uses (KVM_DEV_VFIO_FILE), so that it keeps caches coherent as the device needs
+ * it, and that it is no longer used. One thread at a time. */
+int kvm_vfio_add(struct kvm *kvm, int fd, struct err *err);
+void kvm_vfio_remove(struct kvm *kvm, int fd);
 
 /* The dirty source of what vCPUs write, and the kernel for them (kvm_dirty.c). It reports ranges within one region. */
 struct dirty_source *kvm_dirty_source(struct kvm *kvm);

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 
 /* One device. id is its own; config's strings are copied as far as they are needed again. */
 struct slot {
@@ -25,7 +24,6 @@ struct host_devices {
 	struct host_devices_machine machine;
 	struct vfio_space *space; /* made with the first device */
 	pthread_mutex_t space_lock;
-	int kvm_device; /* KVM_DEV_VFIO, or -1 */
 	int iommufd;    /* handed in, kept for the space; -1 */
 	struct event_source *eject;
 	int eject_fd;
@@ -34,59 +32,7 @@ struct host_devices {
 	bool balloon_told;
 };
 
-/* ---- what vfio/ needs of the hypervisor ---- */
-
-static int host_devices_kvm_tell(struct host_devices *devices, uint64_t attribute, int fd)
-{
-	int32_t value = fd;
-	struct kvm_device_attr attr = {
-		.group = KVM_DEV_VFIO_GROUP, .attr = attribute, .addr = (uintptr_t)&value,
-	};
-
-	return ioctl(devices->kvm_device, KVM_SET_DEVICE_ATTR, &attr) < 0 ? -errno : 0;
-}
-
-static int host_devices_kvm_add(void *opaque, int fd, struct err *err)
-{
-	struct host_devices *devices = opaque;
-	struct kvm_create_device create = {.type = KVM_DEV_TYPE_VFIO};
-	int ret;
-
-	if (devices->kvm_device < 0) {
-		if (ioctl(devices->machine.kvm->vm_fd, KVM_CREATE_DEVICE, &create) < 0)
-			return err_sys(err, -errno, "KVM_CREATE_DEVICE for VFIO");
-		devices->kvm_device = (int)create.fd;
-	}
-	ret = host_devices_kvm_tell(devices, KVM_DEV_VFIO_GROUP_ADD, fd);
-	return ret < 0 ? err_sys(err, ret, "KVM_DEV_VFIO_FILE_ADD") : 0;
-}
-
-static void host_devices_kvm_remove(void *opaque, int fd)
-{
-	host_devices_kvm_tell(opaque, KVM_DEV_VFIO_GROUP_DEL, fd);
-}
-
-static int host_devices_map(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
-{
-	struct host_devices *devices = opaque;
-
-	return kvm_map(devices->machine.kvm, gpa, size, host, err);
-}
-
-static void host_devices_unmap(void *opaque, uint64_t gpa)
-{
-	struct host_devices *devices = opaque;
-
-	kvm_unmap(devices->machine.kvm, gpa);
-}
-
 /* ---- taking one out ---- */
-
-static void host_devices_pause_vcpus(struct host_devices *devices, void (*change)(struct vcpu_set *set))
-{
-	if (*devices->machine.vcpus)
-		change(*devices->machine.vcpus);
-}
 
 static void host_devices_unlink_slot(struct host_devices *devices, struct slot *slot)
 {
@@ -101,14 +47,15 @@ static void host_devices_unlink_slot(struct host_devices *devices, struct slot *
 static void host_devices_drop(struct slot *slot, bool for_good)
 {
 	struct host_devices *devices = slot->devices;
+	const struct host_devices_machine *machine = &devices->machine;
 
-	host_devices_pause_vcpus(devices, vcpu_set_pause);
+	machine->ops->pause_vcpus(machine->opaque);
 	host_devices_unlink_slot(devices, slot);
 	vfio_pci_destroy(slot->pci);
-	host_devices_pause_vcpus(devices, vcpu_set_resume);
+	machine->ops->resume_vcpus(machine->opaque);
 	event_source_remove(slot->timer);
-	if (for_good && devices->machine.gone)
-		devices->machine.gone(devices->machine.opaque, slot->id);
+	if (for_good)
+		machine->ops->gone(machine->opaque, slot->id);
 	if (slot->done)
 		slot->done(slot->opaque, 0, NULL);
 	free(slot->id);
@@ -285,13 +232,12 @@ static int host_devices_plug(struct host_devices *devices, const struct vfio_con
 			     struct err *err)
 {
 	int devfn = host_devices_devfn_for(devices, config->id, err);
-	static const struct vfio_map_ops map_ops = {.map = host_devices_map, .unmap = host_devices_unmap};
 	static const struct vfio_pci_events events = {.failed = host_devices_on_failed,
 						      .wanted = host_devices_on_wanted};
 	const struct vfio_pci_machine machine = {
 		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,
-		.log = devices->machine.log, .map = &map_ops, .map_opaque = devices, .events = &events,
-		.events_opaque = devices, .space_lock = &devices->space_lock,
+		.log = devices->machine.log, .map = &devices->machine.ops->map, .map_opaque = devices->machine.opaque,
+		.events = &events, .events_opaque = devices, .space_lock = &devices->space_lock,
 	};
 	const struct vfio_pci_options options = {
 		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
@@ -331,12 +277,13 @@ static int host_devices_plug(struct host_devices *devices, const struct vfio_con
 /* The space is made when the first device needs it: a machine without one pays nothing. */
 static int host_devices_need_space(struct host_devices *devices, struct err *err)
 {
-	const struct vfio_hypervisor hypervisor = {.add = host_devices_kvm_add, .remove = host_devices_kvm_remove,
-						   .opaque = devices};
+	const struct vfio_hypervisor hypervisor = {.add = devices->machine.ops->add_file,
+						   .remove = devices->machine.ops->remove_file,
+						   .opaque = devices->machine.opaque};
 	_cleanup_(fd_close) int fd = devices->iommufd < 0 ? -1 : fcntl(devices->iommufd, F_DUPFD_CLOEXEC, 3);
 	struct vfio_space_options options = {
-		.log = devices->machine.log, .memory = devices->machine.memory, .dirty = devices->machine.dirty,
-		.hypervisor = &hypervisor, .lock = &devices->space_lock,
+		.sys = devices->machine.sys, .log = devices->machine.log, .memory = devices->machine.memory,
+		.dirty = devices->machine.dirty, .hypervisor = &hypervisor, .lock = &devices->space_lock,
 	};
 
 	if (devices->space)
@@ -413,7 +360,7 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 	if (!devices)
 		return err_sys(err, -ENOMEM, "host devices");
 	devices->machine = *machine;
-	devices->kvm_device = devices->eject_fd = -1;
+	devices->eject_fd = -1;
 	devices->iommufd = config->iommufd;
 	host_devices_init_recursive(&devices->space_lock);
 	code = host_devices_start(devices, config, err);
@@ -433,7 +380,6 @@ void host_devices_destroy(struct host_devices *devices)
 	while (devices->slots)
 		host_devices_drop(devices->slots, devices->slots->wanted || devices->slots->done);
 	vfio_space_destroy(devices->space);
-	fd_close(&devices->kvm_device);
 	event_source_remove(devices->eject);
 	fd_close(&devices->eject_fd);
 	pthread_mutex_destroy(&devices->space_lock);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host devices of a machine (--vfio): the address space that they share, and each of them from sysfs to the guest's
- * bus; later ones are plugged in while the guest runs, and those that the guest lets go are taken out. What is made
- * here is known to KVM (KVM_DEV_VFIO), which then keeps caches coherent as the devices need it.
+ * bus; later ones are plugged in while the guest runs, and those that the guest lets go are taken out. KVM and the
+ * vCPUs are behind struct host_devices_ops.
  */
 #pragma once
 
@@ -11,26 +11,35 @@
 #include "devices/platform.h"
 #include "vfio/pci.h"
 #include "vmm/config/config.h"
-#include "vmm/kvm/kvm.h"
-#include "vmm/kvm/vcpu.h"
 
 struct host_devices;
 
+/* What is asked of the machine; opaque is host_devices_machine's. On the loop's thread, but for map. */
+struct host_devices_ops {
+	/* KVM knows the descriptors that VFIO uses (KVM_DEV_VFIO_FILE_ADD and _DEL). */
+	int (*add_file)(void *opaque, int fd, struct err *err);
+	void (*remove_file)(void *opaque, int fd);
+	struct vfio_map_ops map; /* any thread */
+	/* No vCPU runs in between. There may be no vCPUs yet, or any more. */
+	void (*pause_vcpus)(void *opaque);
+	void (*resume_vcpus)(void *opaque);
+	void (*gone)(void *opaque, const char *id); /* a device has left for good */
+};
+
 struct host_devices_machine {
-	struct kvm *kvm;
+	const struct host_devices_ops *ops;
+	void *opaque;
+	const struct vfio_sys *sys; /* NULL: the kernel */
 	struct guest_memory *memory;
 	struct dirty_set *dirty;
 	struct pci_bus *pci;
 	uint32_t slots; /* the PCI devices that can come and go: bit d is device d */
-	/* The devfn at which the guest knows a device of the configuration already, or negative. NULL: any free slot will do. */
+	/* The devfn at which the guest knows a device of the configuration already, or -errno. NULL: any free slot. */
 	int (*slot_for)(void *opaque, const char *id, struct err *err);
 	struct msi_controller *msi;
 	struct power *power;
-	struct vcpu_set *const *vcpus; /* where the vCPUs will be; none yet at creation */
 	struct event_loop *loop;
 	const struct log *log;
-	void (*gone)(void *opaque, const char *id); /* a device has left while the guest runs; may be NULL */
-	void *opaque;
 };
 
 /* Opens every device of the configuration. Nothing is done where there is none. */
@@ -45,8 +54,8 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 
 /*
  * Asks the guest to let a device go; done is called on the loop's thread when it is out (code 0, err NULL), or when
- * timeout_ms have passed without that (-ETIMEDOUT and its sentence; the device stays). force: it is taken out at once, whatever the guest does with
- * it. -ENOENT, -EBUSY when it is on its way out already; then done is not called.
+ * timeout_ms have passed without that (-ETIMEDOUT and its sentence; the device stays). force: it is taken out at once,
+ * whatever the guest does with it. -ENOENT, -EBUSY when it is on its way out already; then done is not called.
  */
 typedef void host_devices_done_fn(void *opaque, int code, const struct err *err);
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,

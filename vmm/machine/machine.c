@@ -304,22 +304,72 @@ static int machine_slot_for(void *opaque, const char *id, struct err *err)
 	return machine_offer_devfn(machine->host.incoming, id, err);
 }
 
+static int machine_add_vfio_file(void *opaque, int fd, struct err *err)
+{
+	struct machine *machine = opaque;
+
+	return kvm_vfio_add(&machine->kvm, fd, err);
+}
+
+static void machine_remove_vfio_file(void *opaque, int fd)
+{
+	struct machine *machine = opaque;
+
+	kvm_vfio_remove(&machine->kvm, fd);
+}
+
+static int machine_map_bar(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
+{
+	struct machine *machine = opaque;
+
+	return kvm_map(&machine->kvm, gpa, size, host, err);
+}
+
+static void machine_unmap_bar(void *opaque, uint64_t gpa)
+{
+	struct machine *machine = opaque;
+
+	kvm_unmap(&machine->kvm, gpa);
+}
+
+static void machine_pause_vcpus(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	if (machine->vcpus)
+		vcpu_set_pause(machine->vcpus);
+}
+
+static void machine_resume_vcpus(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	if (machine->vcpus)
+		vcpu_set_resume(machine->vcpus);
+}
+
 static void machine_device_gone(void *opaque, const char *id)
 {
-	const struct machine *machine = opaque;
+	struct machine *machine = opaque;
 
 	if (machine->host.device_gone)
 		machine->host.device_gone(machine->host.opaque, id);
 }
 
+static const struct host_devices_ops host_devices_ops = {
+	.add_file = machine_add_vfio_file, .remove_file = machine_remove_vfio_file,
+	.map = {machine_map_bar, machine_unmap_bar}, .pause_vcpus = machine_pause_vcpus,
+	.resume_vcpus = machine_resume_vcpus, .gone = machine_device_gone,
+};
+
 /* After the balloon, which asks before it gives back what a device may be writing to. */
 static int machine_create_host_devices(struct machine *machine, struct err *err)
 {
 	const struct host_devices_machine around = {
-		.kvm = &machine->kvm, .memory = machine->memory, .dirty = &machine->dirty, .pci = machine->pci,
-		.slots = machine->hotplug, .slot_for = machine->host.incoming ? machine_slot_for : NULL,
-		.msi = irqchip_msi(machine->irqchip), .power = machine->power, .vcpus = &machine->vcpus,
-		.loop = machine->host.loop, .log = machine->host.log, .gone = machine_device_gone, .opaque = machine,
+		.ops = &host_devices_ops, .opaque = machine, .memory = machine->memory, .dirty = &machine->dirty,
+		.pci = machine->pci, .slots = machine->hotplug,
+		.slot_for = machine->host.incoming ? machine_slot_for : NULL, .msi = irqchip_msi(machine->irqchip),
+		.power = machine->power, .loop = machine->host.loop, .log = machine->host.log,
 	};
 	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);
 
@@ -538,7 +588,7 @@ int machine_create(const struct machine_config *config, const struct machine_hos
 	machine->config = config;
 	machine->host = *host;
 	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_hotplug_slots(config);
-	machine->kvm.fd = machine->kvm.vm_fd = -1;
+	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		int code = parts[i](machine, err);
 
