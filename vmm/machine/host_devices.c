@@ -6,14 +6,44 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+/* Who wants a device back. Only the loop's thread changes it. */
+enum slot_state {
+	SLOT_PRESENT, /* nobody */
+	SLOT_WANTED,  /* the host */
+	SLOT_ASKED,   /* a caller of host_devices_remove, who waits */
+	SLOT_BOTH,
+	SLOT_GONE,    /* it has left, and the slot ends */
+};
+
+enum slot_event {
+	SLOT_REMOVE,  /* a caller asks for it */
+	SLOT_WANT,    /* the host asks for it, which it repeats */
+	SLOT_TIMEOUT, /* of the caller */
+	SLOT_EJECT,   /* the guest has let it go, asked or not, or it is taken by force */
+	SLOT_END,     /* of the machine: what was asked to leave has left, and the next machine is without it */
+	SLOT_EVENTS,
+};
+
+/*
+ * The state behind an event; the same one: nothing changes. The guest is asked with every step of SLOT_REMOVE and
+ * SLOT_WANT. While devices are held, SLOT_EJECT waits, and callers are refused.
+ */
+static const enum slot_state host_devices_steps[SLOT_GONE][SLOT_EVENTS] = {
+			 /* REMOVE     WANT         TIMEOUT       EJECT      END */
+	[SLOT_PRESENT] = {SLOT_ASKED, SLOT_WANTED, SLOT_PRESENT, SLOT_GONE, SLOT_PRESENT},
+	[SLOT_WANTED]  = {SLOT_BOTH,  SLOT_WANTED, SLOT_WANTED,  SLOT_GONE, SLOT_GONE},
+	[SLOT_ASKED]   = {SLOT_ASKED, SLOT_BOTH,   SLOT_PRESENT, SLOT_GONE, SLOT_GONE},
+	[SLOT_BOTH]    = {SLOT_BOTH,  SLOT_BOTH,   SLOT_WANTED,  SLOT_GONE, SLOT_GONE},
+};
+
 /* One device. id is its own; config's strings are copied as far as they are needed again. */
 struct slot {
 	struct host_devices *devices;
 	char *id;
+	unsigned int device; /* its number on the bus */
 	struct vfio_pci *pci;
-	bool wanted;      /* the host has asked for it, which was said */
-	bool ejected;     /* the guest has let it go; written on a vCPU's thread */
-	/* while it is asked to leave */
+	enum slot_state state;
+	/* the caller who waits */
 	struct event_source *timer;
 	host_devices_done_fn *done;
 	void *opaque;
@@ -24,7 +54,8 @@ struct host_devices {
 	struct host_devices_machine machine;
 	struct vfio_space *space; /* made with the first device */
 	pthread_mutex_t space_lock;
-	int iommufd;    /* handed in, kept for the space; -1 */
+	int iommufd;      /* handed in, kept for the space; -1 */
+	uint32_t ejected; /* bit d: the guest has let device d go, which the loop has not seen; set by vCPUs */
 	struct event_source *eject;
 	int eject_fd;
 	struct slot *slots;
@@ -33,6 +64,11 @@ struct host_devices {
 };
 
 /* ---- taking one out ---- */
+
+static enum slot_state host_devices_next(const struct slot *slot, enum slot_event event)
+{
+	return host_devices_steps[slot->state][event];
+}
 
 static void host_devices_unlink_slot(struct host_devices *devices, struct slot *slot)
 {
@@ -43,59 +79,66 @@ static void host_devices_unlink_slot(struct host_devices *devices, struct slot *
 	*link = slot->next;
 }
 
-/* Takes a device out of the list and off the bus, both of which vCPUs look at. */
-static void host_devices_drop(struct slot *slot, bool for_good)
+/* What was ejected there is not the device that comes there. */
+static void host_devices_forget_ejected(struct host_devices *devices, unsigned int device)
 {
-	struct host_devices *devices = slot->devices;
-	const struct host_devices_machine *machine = &devices->machine;
+	__atomic_and_fetch(&devices->ejected, ~(1u << device), __ATOMIC_RELAXED);
+}
 
-	machine->ops->pause_vcpus(machine->opaque);
-	host_devices_unlink_slot(devices, slot);
-	vfio_pci_destroy(slot->pci);
-	machine->ops->resume_vcpus(machine->opaque);
-	event_source_remove(slot->timer);
-	if (for_good)
-		machine->ops->gone(machine->opaque, slot->id);
-	if (slot->done)
-		slot->done(slot->opaque, 0, NULL);
+static void host_devices_free_slot(struct slot *slot)
+{
 	free(slot->id);
 	free(slot);
 }
 
-/* Takes out what the guest has let go, unless that must wait. */
-static void host_devices_on_eject(void *opaque, uint32_t events)
+/* Takes a device off the bus, at which vCPUs look. Who waits for it is told, once. */
+static void host_devices_drop(struct slot *slot, enum slot_event event)
 {
-	struct host_devices *devices = opaque;
-	struct slot *slot = devices->held ? NULL : devices->slots;
+	struct host_devices *devices = slot->devices;
+	const struct host_devices_machine *machine = &devices->machine;
 
-	eventfd_drain(devices->eject_fd);
-	while (slot) {
-		struct slot *next = slot->next;
+	slot->state = host_devices_next(slot, event);
+	machine->ops->pause_vcpus(machine->opaque);
+	host_devices_unlink_slot(devices, slot);
+	vfio_pci_destroy(slot->pci);
+	host_devices_forget_ejected(devices, slot->device);
+	machine->ops->resume_vcpus(machine->opaque);
+	event_source_remove(slot->timer);
+	if (slot->state == SLOT_GONE)
+		machine->ops->gone(machine->opaque, slot->id);
+	if (slot->done)
+		slot->done(slot->opaque, 0, NULL);
+	host_devices_free_slot(slot);
+}
 
-		if (__atomic_load_n(&slot->ejected, __ATOMIC_ACQUIRE)) {
-			log_info(devices->machine.log, "vfio %s: the guest has let it go", slot->id);
-			host_devices_drop(slot, true);
-		}
-		slot = next;
+static void host_devices_take_ejected(struct host_devices *devices)
+{
+	uint32_t ejected = __atomic_exchange_n(&devices->ejected, 0, __ATOMIC_RELAXED);
+
+	for (struct slot *slot = devices->slots, *next; slot; slot = next) {
+		next = slot->next;
+		if (!(ejected >> slot->device & 1))
+			continue;
+		log_info(devices->machine.log, "vfio %s: the guest has let it go", slot->id);
+		host_devices_drop(slot, SLOT_EJECT);
 	}
 }
 
-static unsigned int host_devices_device_number(const struct slot *slot)
+static void host_devices_on_eject(void *opaque, uint32_t events)
 {
-	struct vfio_pci_info info;
+	struct host_devices *devices = opaque;
 
-	vfio_pci_get_info(slot->pci, &info);
-	return info.devfn >> 3;
+	eventfd_drain(devices->eject_fd);
+	if (!devices->held)
+		host_devices_take_ejected(devices);
 }
 
-/* On a vCPU's thread. Slots leave the list while no vCPU runs, and join it at its head. */
+/* On a vCPU's thread. */
 static void host_devices_ejected(void *opaque, unsigned int device)
 {
 	struct host_devices *devices = opaque;
 
-	for (struct slot *slot = devices->slots; slot; slot = slot->next)
-		if (host_devices_device_number(slot) == device)
-			__atomic_store_n(&slot->ejected, true, __ATOMIC_RELEASE);
+	__atomic_or_fetch(&devices->ejected, 1u << device, __ATOMIC_RELAXED);
 	eventfd_kick(devices->eject_fd);
 }
 
@@ -105,6 +148,7 @@ static void host_devices_on_timeout(void *opaque, uint32_t events)
 	host_devices_done_fn *done = take_ptr(slot->done);
 	struct err err;
 
+	slot->state = host_devices_next(slot, SLOT_TIMEOUT);
 	event_source_remove(take_ptr(slot->timer));
 	err_set(&err, -ETIMEDOUT, "the guest has not let it go; it stays. --force takes it out all the same");
 	done(slot->opaque, -ETIMEDOUT, &err);
@@ -129,20 +173,21 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 		return err_set(err, -ENOENT, "%s: no passed-through device of that id; mvmm info lists them", id);
 	if (devices->held)
 		return err_set(err, -EBUSY, "%s: %s", id, devices->held);
-	if (slot->done && !force)
-		return err_set(err, -EBUSY, "%s: the guest is being asked already", id);
 	if (force) {
-		host_devices_drop(slot, true);
+		host_devices_drop(slot, SLOT_EJECT);
 		done(opaque, 0, NULL);
 		return 0;
 	}
+	if (host_devices_next(slot, SLOT_REMOVE) == slot->state)
+		return err_set(err, -EBUSY, "%s: the guest is being asked already", id);
 	ret = event_loop_timer(devices->machine.loop, host_devices_on_timeout, slot, &slot->timer, err);
 	if (ret < 0)
 		return ret;
+	slot->state = host_devices_next(slot, SLOT_REMOVE);
 	slot->done = done;
 	slot->opaque = opaque;
 	event_timer_set(slot->timer, (uint64_t)timeout_ms * 1000000, 0);
-	power_pci_remove(devices->machine.power, host_devices_device_number(slot));
+	power_pci_remove(devices->machine.power, slot->device);
 	return 0;
 }
 
@@ -167,11 +212,11 @@ static void host_devices_on_wanted(void *opaque, struct vfio_pci *pci)
 	struct host_devices *devices = opaque;
 	struct slot *slot = host_devices_slot_of(devices, pci);
 
-	if (!slot || slot->wanted)
+	if (!slot || host_devices_next(slot, SLOT_WANT) == slot->state)
 		return;
-	slot->wanted = true;
+	slot->state = host_devices_next(slot, SLOT_WANT);
 	log_info(devices->machine.log, "vfio %s: the host wants it back; asking the guest to let it go", slot->id);
-	power_pci_remove(devices->machine.power, host_devices_device_number(slot));
+	power_pci_remove(devices->machine.power, slot->device);
 }
 
 /* ---- putting one in ---- */
@@ -228,12 +273,12 @@ static int host_devices_devfn_for(const struct host_devices *devices, const char
 	return devfn;
 }
 
-static int host_devices_plug(struct host_devices *devices, const struct vfio_config *config, struct slot **ret,
-			     struct err *err)
+/* From sysfs to the bus. */
+static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn, struct err *err)
 {
-	int devfn = host_devices_devfn_for(devices, config->id, err);
 	static const struct vfio_pci_events events = {.failed = host_devices_on_failed,
 						      .wanted = host_devices_on_wanted};
+	struct host_devices *devices = slot->devices;
 	const struct vfio_pci_machine machine = {
 		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,
 		.log = devices->machine.log, .map = &devices->machine.ops->map, .map_opaque = devices->machine.opaque,
@@ -243,31 +288,39 @@ static int host_devices_plug(struct host_devices *devices, const struct vfio_con
 		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
 		.rom_file = config->rom == VFIO_ROM_FILE ? config->rom_file : NULL, .devfn = devfn,
 	};
-	struct slot *slot = calloc(1, sizeof(*slot));
 	struct vfio_device *device = NULL;
-	int code = -ENOMEM;
+	int code = host_devices_open_device(devices, config, &device, err);
 
-	if (slot)
-		slot->id = strdup(config->id);
-	if (devfn < 0) {
-		code = devfn;
-	} else if (!slot || !slot->id) {
-		err_sys(err, code, "--vfio %s", config->id);
-	} else {
-		code = host_devices_open_device(devices, config, &device, err);
-		if (code == 0)
-			code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
-	}
-	if (code < 0) {
+	if (code == 0)
+		code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
+	if (device) {
 		pthread_mutex_lock(&devices->space_lock);
 		vfio_device_close(device);
 		pthread_mutex_unlock(&devices->space_lock);
-		if (slot)
-			free(slot->id);
-		free(slot);
+	}
+	return code;
+}
+
+static int host_devices_plug(struct host_devices *devices, const struct vfio_config *config, struct slot **ret,
+			     struct err *err)
+{
+	int code, devfn = host_devices_devfn_for(devices, config->id, err);
+	struct slot *slot;
+
+	if (devfn < 0)
+		return devfn;
+	slot = calloc(1, sizeof(*slot));
+	if (!slot)
+		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
+	slot->devices = devices;
+	slot->device = (unsigned int)devfn >> 3;
+	slot->id = strdup(config->id);
+	host_devices_forget_ejected(devices, slot->device);
+	code = slot->id ? host_devices_fill_slot(slot, config, devfn, err) : err_sys(err, -ENOMEM, "name");
+	if (code < 0) {
+		host_devices_free_slot(slot);
 		return code;
 	}
-	slot->devices = devices;
 	slot->next = devices->slots;
 	devices->slots = slot;
 	*ret = slot;
@@ -311,7 +364,7 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 	if (code < 0)
 		return code;
 	vfio_pci_reset(slot->pci);
-	power_pci_added(devices->machine.power, host_devices_device_number(slot));
+	power_pci_added(devices->machine.power, slot->device);
 	return 0;
 }
 
@@ -376,23 +429,14 @@ void host_devices_destroy(struct host_devices *devices)
 {
 	if (!devices)
 		return;
-	/* What was asked to leave has left with the machine, and the next one is without it. */
+	host_devices_take_ejected(devices);
 	while (devices->slots)
-		host_devices_drop(devices->slots, devices->slots->wanted || devices->slots->done);
+		host_devices_drop(devices->slots, SLOT_END);
 	vfio_space_destroy(devices->space);
 	event_source_remove(devices->eject);
 	fd_close(&devices->eject_fd);
 	pthread_mutex_destroy(&devices->space_lock);
 	free(devices);
-}
-
-struct vfio_pci *host_devices_pci(const struct host_devices *devices, size_t index)
-{
-	const struct slot *slot = devices->slots;
-
-	while (index--)
-		slot = slot->next;
-	return slot->pci;
 }
 
 size_t host_devices_count(const struct host_devices *devices)
@@ -411,6 +455,11 @@ static const struct slot *host_devices_at(const struct host_devices *devices, si
 	while (index--)
 		slot = slot->next;
 	return slot;
+}
+
+struct vfio_pci *host_devices_pci(const struct host_devices *devices, size_t index)
+{
+	return host_devices_at(devices, index)->pci;
 }
 
 void host_devices_info(const struct host_devices *devices, size_t index, struct vfio_pci_info *info)

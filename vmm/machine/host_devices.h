@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host devices of a machine (--vfio): the address space that they share, and each of them from sysfs to the guest's
- * bus; later ones are plugged in while the guest runs, and those that the guest lets go are taken out. KVM and the
- * vCPUs are behind struct host_devices_ops.
+ * bus; later ones are plugged in while the guest runs, and those that the guest lets go are taken out. How one leaves
+ * is a table in host_devices.c. KVM and the vCPUs are behind struct host_devices_ops.
  */
 #pragma once
 

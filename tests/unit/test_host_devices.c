@@ -1,0 +1,683 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm/machine/host_devices: devices of the host come and go, on a fake kernel and with a guest that this test plays by
+ * the registers of the power device. Whoever asks for a device is answered exactly once, and whatever fails leaves
+ * nothing behind.
+ */
+#include "tests/unit/fake_internal.h"
+#include "tests/unit/vfio_pci_bench.h"
+#include "vmm/machine/host_devices.h"
+
+#include <poll.h>
+#include <sys/resource.h>
+
+#define POWER 0x600
+#define SECOND "0000:02:00.0"
+#define THIRD "0000:03:00.0"
+#define SLOTS 0xc0000000u /* room for two */
+#define SLOT_A 31u        /* the highest comes first */
+#define SLOT_B 30u
+#define REQ_IRQ VFIO_PCI_REQ_IRQ_INDEX
+
+/* A caller of host_devices_remove. */
+struct caller {
+	unsigned int answers;
+	int code;
+};
+
+static struct {
+	struct pci_bench p;
+	struct power *power;
+	struct irq_line line;
+	struct host_devices *devices;
+	unsigned int paused, pauses;
+	unsigned int gone;
+	char last_gone[16];
+	struct caller first, second;
+} t;
+
+static struct vfio_config configs[] = {
+	{.device = (char *)BDF, .id = (char *)"a", .backend = VFIO_BACKEND_IOMMUFD, .fd = -1},
+	{.device = (char *)SECOND, .id = (char *)"b", .backend = VFIO_BACKEND_IOMMUFD, .fd = -1},
+	{.device = (char *)THIRD, .id = (char *)"c", .backend = VFIO_BACKEND_IOMMUFD, .fd = -1},
+};
+
+/* ---- the machine around them ---- */
+
+/* KVM's calls fail in turn as the fake kernel's do. */
+static int add_file(void *opaque, int fd, struct err *err)
+{
+	if (fake_fails(t.p.base.fake))
+		return err_set(err, t.p.base.fake->fail_errno, "KVM refuses");
+	return bench_tell(&t.p.base, fd, err);
+}
+
+static void remove_file(void *opaque, int fd)
+{
+	bench_untell(&t.p.base, fd);
+}
+
+static int map(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
+{
+	if (fake_fails(t.p.base.fake))
+		return err_set(err, t.p.base.fake->fail_errno, "KVM refuses");
+	return pb_map(&t.p, gpa, size, host, err);
+}
+
+static void unmap(void *opaque, uint64_t gpa)
+{
+	pb_unmap(&t.p, gpa);
+}
+
+static void pause_vcpus(void *opaque)
+{
+	t.paused++;
+	t.pauses++;
+}
+
+static void resume_vcpus(void *opaque)
+{
+	t.paused--;
+}
+
+static void gone(void *opaque, const char *id)
+{
+	CHECK_EQ(t.paused, 0);
+	t.gone++;
+	snprintf(t.last_gone, sizeof(t.last_gone), "%s", id);
+}
+
+static void answer(void *opaque, int code, const struct err *err)
+{
+	struct caller *caller = opaque;
+
+	CHECK_EQ(!err, !code);
+	if (err)
+		t.p.base.err = *err;
+	caller->answers++;
+	caller->code = code;
+}
+
+static void on_power(void *opaque, enum power_event event)
+{
+}
+
+static void add_device(const char *bdf)
+{
+	struct fake_kernel *fake = t.p.base.fake;
+	struct fake_device *device = strcmp(bdf, BDF) == 0 ? t.p.device :
+				     fake_device(fake, bdf, fake_group(fake), fake_iommu(fake, true));
+	struct fake_pci *pci = device->pci ?: fake_pci(device);
+
+	fake_pci_bar(pci, 0, 0, KIB(16), FAKE_REGION_RWM);
+	pci->irqs[REQ_IRQ] = (struct fake_irq){.flags = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE, .count = 1};
+}
+
+static void setup(void)
+{
+	static const struct irq_line_ops line_ops = {.set = pb_level};
+	struct power_config config = {.port = POWER, .event = on_power, .irq = &t.line};
+
+	memset(&t, 0, sizeof(t));
+	pb_init(&t.p);
+	t.line.ops = &line_ops;
+	config.pio = t.p.rig.pio;
+	CHECK_EQ(power_create(&config, &t.power, NULL), 0);
+	add_device(BDF);
+	add_device(SECOND);
+	add_device(THIRD);
+}
+
+static int create(size_t count)
+{
+	static const struct host_devices_ops ops = {
+		.add_file = add_file, .remove_file = remove_file, .map = {map, unmap},
+		.pause_vcpus = pause_vcpus, .resume_vcpus = resume_vcpus, .gone = gone,
+	};
+	const struct host_devices_machine machine = {
+		.ops = &ops, .sys = &t.p.base.fake->sys, .memory = t.p.base.memory, .dirty = &t.p.base.dirty,
+		.pci = t.p.rig.bus, .slots = SLOTS, .msi = &t.p.rig.msi, .power = t.power, .loop = t.p.loop,
+		.log = &t.p.base.log,
+	};
+	const struct machine_config config = {.vfios = configs, .vfio_count = count, .iommufd = -1};
+
+	t.p.base.err.text[0] = 0;
+	return host_devices_create(&config, &machine, &t.devices, &t.p.base.err);
+}
+
+static void start(size_t count)
+{
+	setup();
+	CHECK_EQ(create(count), 0);
+}
+
+static void destroy(void)
+{
+	host_devices_destroy(take_ptr(t.devices));
+}
+
+/* Nothing is left, here or in the kernel. */
+static void done(void)
+{
+	destroy();
+	CHECK_EQ(t.paused, 0);
+	power_destroy(t.power);
+	pb_done(&t.p);
+}
+
+/* ---- the guest, and people ---- */
+
+/* The devices that the guest has been asked to let go since the last time. */
+static uint32_t asked_for(void)
+{
+	uint8_t data[4] = {0};
+
+	bus_read(t.p.rig.pio, POWER + POWER_PCI_DOWN, data, sizeof(data));
+	return get_le32(data);
+}
+
+static uint32_t appeared(void)
+{
+	uint8_t data[4] = {0};
+
+	bus_read(t.p.rig.pio, POWER + POWER_PCI_UP, data, sizeof(data));
+	return get_le32(data);
+}
+
+/* The loop has not seen it yet. */
+static void ejects(unsigned int device)
+{
+	uint8_t data[4];
+
+	put_le32(data, 1u << device);
+	bus_write(t.p.rig.pio, POWER + POWER_PCI_DOWN, data, sizeof(data));
+}
+
+static void eject(unsigned int device)
+{
+	ejects(device);
+	pb_pump(&t.p);
+}
+
+static uint32_t identity(unsigned int device)
+{
+	return rig_cfg(&t.p.rig, PCI_DEVFN(device, 0), PCI_VENDOR_ID, 4);
+}
+
+#define NOTHING 0xffffffff /* is read where there is no device */
+#define NVME 0x00101b36
+
+static int add(size_t i)
+{
+	t.p.base.err.text[0] = 0;
+	return host_devices_add(t.devices, &configs[i], &t.p.base.err);
+}
+
+static int remove_device(const char *id, bool force, unsigned int timeout_ms, struct caller *caller)
+{
+	t.p.base.err.text[0] = 0;
+	return host_devices_remove(t.devices, id, force, timeout_ms, answer, caller, &t.p.base.err);
+}
+
+/* Asks for it, with more time than the test takes. */
+static void ask(const char *id, struct caller *caller)
+{
+	CHECK_EQ(remove_device(id, false, 600000, caller), 0);
+}
+
+static void wait_for_answer(const struct caller *caller)
+{
+	for (unsigned int i = 0; !caller->answers && i < 5000; i++) {
+		poll(NULL, 0, 1);
+		pb_pump(&t.p);
+	}
+}
+
+/* The host asks for it back. */
+static void host_wants(size_t index)
+{
+	CHECK(fake_pci_fire(t.p.base.fake->devices[index].pci, REQ_IRQ, 0));
+	pb_pump(&t.p);
+}
+
+#define ANSWERED(caller, with) CHECK_EQ((caller).answers == 1 ? (caller).code : 1, with)
+#define SAYS(sentence) CHECK_STR(t.p.base.err.text, sentence)
+
+/* ---- coming ---- */
+
+static void those_of_the_configuration_fill_the_bus_from_above(void)
+{
+	struct vfio_pci_info info;
+
+	for (size_t count = 0; count <= 2; count++) {
+		start(count);
+		CHECK_EQ(host_devices_count(t.devices), count);
+		CHECK_EQ(identity(SLOT_A), count > 0 ? NVME : NOTHING);
+		CHECK_EQ(identity(SLOT_B), count > 1 ? NVME : NOTHING);
+		CHECK_EQ(appeared(), 0); /* they have been there before the guest was */
+		CHECK_EQ(t.p.base.told > 0, count > 0);
+		if (count) {
+			host_devices_info(t.devices, count - 1, &info);
+			CHECK_STR(info.id, "a");
+			CHECK_EQ(info.devfn, PCI_DEVFN(SLOT_A, 0));
+		}
+		done();
+	}
+	CHECK_EQ(t.gone, 0);
+}
+
+static void one_that_comes_later_is_told_to_the_guest(void)
+{
+	start(0);
+	CHECK_EQ(add(0), 0);
+	CHECK_EQ(appeared(), 1u << SLOT_A);
+	CHECK_EQ(add(1), 0);
+	CHECK_EQ(appeared(), 1u << SLOT_B);
+	CHECK_EQ(host_devices_count(t.devices), 2);
+	CHECK_EQ(identity(SLOT_A), NVME);
+	CHECK_EQ(identity(SLOT_B), NVME);
+	done();
+}
+
+static void one_that_cannot_come_is_told_why(void)
+{
+	start(1);
+	CHECK_EQ(add(0), -EEXIST);
+	SAYS("a: a device of that id is there; use another id=");
+	host_devices_hold(t.devices, "the machine is being migrated");
+	CHECK_EQ(add(1), -EBUSY);
+	SAYS("b: the machine is being migrated");
+	host_devices_hold(t.devices, NULL);
+	CHECK_EQ(add(1), 0);
+	CHECK_EQ(add(2), -ENOSPC);
+	SAYS("--vfio c: no slot of the PCI bus is free; remove another device");
+	CHECK_EQ(host_devices_count(t.devices), 2);
+	CHECK_EQ(appeared(), 1u << SLOT_B);
+	/* Another one leaves, and there is room. */
+	eject(SLOT_A);
+	CHECK_EQ(add(2), 0);
+	CHECK_EQ(appeared(), 1u << SLOT_A);
+	done();
+}
+
+/* ---- going ---- */
+
+static void the_guest_is_asked_and_lets_it_go(void)
+{
+	start(2);
+	ask("b", &t.first);
+	CHECK_EQ(asked_for(), 1u << SLOT_B);
+	pb_pump(&t.p);
+	CHECK_EQ(t.first.answers, 0);
+	CHECK_EQ(identity(SLOT_B), NVME);
+	eject(SLOT_B);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(identity(SLOT_B), NOTHING);
+	CHECK_EQ(identity(SLOT_A), NVME);
+	CHECK_EQ(host_devices_count(t.devices), 1);
+	CHECK_EQ(t.gone, 1);
+	CHECK_STR(t.last_gone, "b");
+	CHECK_EQ(t.pauses, 1); /* the vCPUs did not look at the bus meanwhile */
+	CHECK(!t.p.base.fake->devices[1].fd);
+	/* Its id and its place are free. */
+	CHECK_EQ(add(1), 0);
+	CHECK_EQ(appeared(), 1u << SLOT_B);
+	done();
+	CHECK_EQ(t.gone, 1);
+	ANSWERED(t.first, 0);
+}
+
+static void one_that_is_not_there_cannot_go(void)
+{
+	start(1);
+	CHECK_EQ(remove_device("b", false, 1000, &t.first), -ENOENT);
+	SAYS("b: no passed-through device of that id; mvmm info lists them");
+	CHECK_EQ(remove_device("b", true, 1000, &t.first), -ENOENT);
+	CHECK_EQ(t.first.answers, 0);
+	CHECK_EQ(asked_for(), 0);
+	done();
+}
+
+static void a_guest_that_does_nothing_keeps_it(void)
+{
+	start(1);
+	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
+	wait_for_answer(&t.first);
+	ANSWERED(t.first, -ETIMEDOUT);
+	SAYS("the guest has not let it go; it stays. --force takes it out all the same");
+	/* It is there, and works: its BAR is mapped when the guest decodes it. */
+	CHECK_EQ(identity(SLOT_A), NVME);
+	rig_cfg_write(&t.p.rig, PCI_DEVFN(SLOT_A, 0), PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	CHECK_EQ(t.p.maps, 1);
+	CHECK_EQ(t.gone + t.pauses, 0);
+	/* It can be asked for again. */
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	ask("a", &t.second);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	eject(SLOT_A);
+	ANSWERED(t.second, 0);
+	CHECK_EQ(t.p.maps, 0);
+	CHECK_EQ(t.gone, 1);
+	done();
+	ANSWERED(t.first, -ETIMEDOUT);
+}
+
+static void a_guest_that_is_late_lets_it_go_all_the_same(void)
+{
+	start(1);
+	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
+	wait_for_answer(&t.first);
+	eject(SLOT_A);
+	CHECK_EQ(identity(SLOT_A), NOTHING);
+	CHECK_EQ(t.gone, 1);
+	done();
+	ANSWERED(t.first, -ETIMEDOUT);
+}
+
+static void one_caller_waits_at_a_time(void)
+{
+	start(1);
+	ask("a", &t.first);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	CHECK_EQ(remove_device("a", false, 1000, &t.second), -EBUSY);
+	SAYS("a: the guest is being asked already");
+	CHECK_EQ(asked_for(), 0);
+	eject(SLOT_A);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.second.answers, 0);
+	done();
+}
+
+static void force_asks_nobody(void)
+{
+	start(1);
+	CHECK_EQ(remove_device("a", true, 1000, &t.first), 0);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(asked_for(), 0);
+	CHECK_EQ(identity(SLOT_A), NOTHING);
+	CHECK_EQ(t.gone, 1);
+	done();
+	ANSWERED(t.first, 0);
+}
+
+static void force_answers_who_waits_too(void)
+{
+	start(1);
+	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
+	CHECK_EQ(remove_device("a", true, 1000, &t.second), 0);
+	ANSWERED(t.first, 0);
+	ANSWERED(t.second, 0);
+	CHECK_EQ(t.gone, 1);
+	/* Neither the time nor the guest, which has seen the question, bring anything more. */
+	poll(NULL, 0, 5);
+	eject(SLOT_A);
+	ANSWERED(t.first, 0);
+	ANSWERED(t.second, 0);
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
+static void a_guest_may_let_go_what_nobody_asked_for(void)
+{
+	start(2);
+	eject(SLOT_A);
+	CHECK_EQ(identity(SLOT_A), NOTHING);
+	CHECK_EQ(host_devices_count(t.devices), 1);
+	CHECK_EQ(t.gone, 1);
+	CHECK_STR(t.last_gone, "a");
+	/* Nor is it a matter when there is nothing. */
+	eject(SLOT_A);
+	eject(3);
+	CHECK_EQ(t.gone, 1);
+	CHECK_EQ(identity(SLOT_B), NVME);
+	done();
+}
+
+/* An eject that the loop has not seen when its device is taken by force, or where none was. */
+static void an_eject_is_none_of_the_next_one_there(void)
+{
+	start(1);
+	ejects(SLOT_A);
+	CHECK_EQ(remove_device("a", true, 1000, &t.first), 0);
+	CHECK_EQ(add(1), 0);
+	pb_pump(&t.p);
+	CHECK_EQ(identity(SLOT_A), NVME);
+	ejects(SLOT_B);
+	CHECK_EQ(add(0), 0);
+	pb_pump(&t.p);
+	CHECK_EQ(identity(SLOT_B), NVME);
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
+/* ---- held ---- */
+
+static void held_ones_neither_come_nor_go(void)
+{
+	start(2);
+	ask("a", &t.first);
+	asked_for();
+	host_devices_hold(t.devices, "the machine is being migrated");
+	CHECK_EQ(remove_device("b", false, 1000, &t.second), -EBUSY);
+	SAYS("b: the machine is being migrated");
+	CHECK_EQ(remove_device("a", true, 1000, &t.second), -EBUSY);
+	CHECK_EQ(asked_for(), 0);
+	eject(SLOT_A);
+	eject(SLOT_B);
+	CHECK_EQ(identity(SLOT_A), NVME);
+	CHECK_EQ(identity(SLOT_B), NVME);
+	CHECK_EQ(t.first.answers + t.gone, 0);
+	host_devices_hold(t.devices, NULL);
+	CHECK_EQ(t.first.answers + t.gone, 0);
+	pb_pump(&t.p);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.second.answers, 0);
+	CHECK_EQ(t.gone, 2);
+	CHECK_EQ(host_devices_count(t.devices), 0);
+	done();
+}
+
+static void a_callers_time_runs_while_they_are_held(void)
+{
+	start(1);
+	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
+	host_devices_hold(t.devices, "the machine is being migrated");
+	wait_for_answer(&t.first);
+	ANSWERED(t.first, -ETIMEDOUT);
+	host_devices_hold(t.devices, NULL);
+	pb_pump(&t.p);
+	CHECK_EQ(identity(SLOT_A), NVME);
+	done();
+}
+
+/* ---- the host wants one back; one fails ---- */
+
+static void the_host_asks_the_guest_once(void)
+{
+	start(1);
+	host_wants(0);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; asking the guest to let it go", 1);
+	host_wants(0);
+	CHECK_EQ(asked_for(), 0);
+	CHECK_LOGGED(&t.p, "wants it back", 1);
+	/* A caller is no host: he asks again, and when his time is over the host still wants it. */
+	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	host_wants(0);
+	CHECK_EQ(remove_device("a", false, 1, &t.second), -EBUSY);
+	wait_for_answer(&t.first);
+	ANSWERED(t.first, -ETIMEDOUT);
+	host_wants(0);
+	CHECK_EQ(asked_for(), 0);
+	eject(SLOT_A);
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
+static void the_host_and_a_caller_may_want_the_same_one(void)
+{
+	start(1);
+	ask("a", &t.first);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	host_wants(0);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	CHECK_EQ(remove_device("a", false, 1, &t.second), -EBUSY);
+	eject(SLOT_A);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
+static void one_that_is_cut_off_reads_as_ones(void)
+{
+	struct vfio_pci_info info;
+
+	start(1);
+	rig_cfg_write(&t.p.rig, PCI_DEVFN(SLOT_A, 0), PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	CHECK_EQ(t.p.maps, 1);
+	host_devices_cut_off(t.devices, 0);
+	CHECK_EQ(identity(SLOT_A), 0xffffffff);
+	CHECK_EQ(t.p.maps, 0);
+	host_devices_info(t.devices, 0, &info);
+	CHECK(info.fenced);
+	CHECK_EQ(t.gone, 0);
+	/* It is there all the same, and goes as others do. */
+	ask("a", &t.first);
+	eject(SLOT_A);
+	ANSWERED(t.first, 0);
+	done();
+}
+
+/* ---- the end ---- */
+
+static void who_waits_is_answered_by_the_end(void)
+{
+	start(2);
+	ask("a", &t.first);
+	destroy();
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.gone, 1);
+	CHECK_STR(t.last_gone, "a"); /* and b will be there for the next machine */
+	done();
+}
+
+static void what_the_host_wants_goes_with_the_end(void)
+{
+	start(2);
+	host_wants(1);
+	destroy();
+	CHECK_EQ(t.gone, 1);
+	CHECK_STR(t.last_gone, "b");
+	done();
+}
+
+/* Held, or not seen by the loop yet: the guest has let it go before it ended. */
+static void what_was_let_go_does_not_come_again(void)
+{
+	for (unsigned int held = 0; held <= 1; held++) {
+		start(2);
+		if (held)
+			host_devices_hold(t.devices, "the machine is being migrated");
+		ejects(SLOT_A);
+		destroy();
+		CHECK_EQ(t.gone, 1);
+		CHECK_STR(t.last_gone, "a");
+		done();
+	}
+}
+
+/* ---- every call fails ---- */
+
+/* True when the nth call of making or adding one was reached. */
+static bool live(size_t count, size_t added, unsigned int n, int code)
+{
+	bool reached;
+	int rc;
+
+	setup();
+	if (added)
+		CHECK_EQ(create(count), 0);
+	t.p.base.fake->fail_errno = code;
+	t.p.base.fake->fail_at = t.p.base.fake->calls + n;
+	rc = added ? add(count) : create(count);
+	reached = t.p.base.fake->calls >= t.p.base.fake->fail_at;
+	t.p.base.fake->fail_at = 0;
+	CHECK(reached || rc == 0);
+	if (rc < 0) {
+		CHECK(t.p.base.err.text[0] && !strstr(t.p.base.err.text, "Success"));
+		CHECK(!t.devices == !added);
+		CHECK_EQ(appeared(), 0);
+		CHECK_EQ(identity(added && count ? SLOT_B : SLOT_A), NOTHING);
+		CHECK(!t.p.base.fake->devices[added ? count : 0].fd);
+	}
+	if (rc < 0 && added) {
+		CHECK_EQ(host_devices_count(t.devices), count);
+		CHECK_EQ(identity(SLOT_A), count ? NVME : NOTHING);
+		CHECK_EQ(add(count), 0); /* nothing is in its way */
+	} else if (rc < 0) {
+		CHECK_EQ(fake_left(t.p.base.fake), 0);
+		CHECK_EQ(t.p.base.told, 0);
+	}
+	CHECK_EQ(t.gone, 0);
+	done();
+	return reached;
+}
+
+static void every_call(size_t count, size_t added)
+{
+	static const int codes[] = {-ENOMEM, -EINVAL, -EBUSY, -ENOTTY, -EIO, -ENOSPC};
+
+	for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+		unsigned int n = 1;
+
+		while (live(count, added, n, codes[i]))
+			n++;
+		printf("# %s: %u calls failed, each once\n", strerrorname_np(-codes[i]), n - 1);
+		CHECK(n > 30 && n < 1000);
+	}
+}
+
+static void every_call_fails_at_creation(void)
+{
+	every_call(1, 0);
+	every_call(2, 0);
+}
+
+static void every_call_fails_at_an_addition(void)
+{
+	every_call(0, 1);
+	every_call(1, 1);
+}
+
+/* No descriptor is left for a caller's time: nobody was asked, and he may try again. */
+static void no_descriptor_for_the_time(void)
+{
+	struct rlimit old, none;
+
+	start(1);
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){.rlim_max = old.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	CHECK_EQ(remove_device("a", false, 1000, &t.first), -EMFILE);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+	CHECK_EQ(asked_for(), 0);
+	ask("a", &t.second);
+	CHECK_EQ(asked_for(), 1u << SLOT_A);
+	eject(SLOT_A);
+	ANSWERED(t.second, 0);
+	CHECK_EQ(t.first.answers, 0);
+	done();
+}
+
+TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_that_comes_later_is_told_to_the_guest),
+	  TEST(one_that_cannot_come_is_told_why), TEST(the_guest_is_asked_and_lets_it_go),
+	  TEST(one_that_is_not_there_cannot_go), TEST(a_guest_that_does_nothing_keeps_it),
+	  TEST(a_guest_that_is_late_lets_it_go_all_the_same), TEST(one_caller_waits_at_a_time),
+	  TEST(force_asks_nobody), TEST(force_answers_who_waits_too), TEST(a_guest_may_let_go_what_nobody_asked_for),
+	  TEST(an_eject_is_none_of_the_next_one_there), TEST(held_ones_neither_come_nor_go),
+	  TEST(a_callers_time_runs_while_they_are_held), TEST(the_host_asks_the_guest_once),
+	  TEST(the_host_and_a_caller_may_want_the_same_one), TEST(one_that_is_cut_off_reads_as_ones),
+	  TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),
+	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
+	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time))
