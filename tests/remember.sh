@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# For tests/testhost/run-cases, which sources it: a case takes minutes, so one that has passed is not run again while everything
-# that it is made of is as it was: the programs of build-release, the scripts, the test host with its QEMU, the guests. With
-# MVMM_AGAIN (tests/run --again) nothing is recalled.
+# Sourced by tests/testhost/run-cases. A case takes minutes, so a case that passed is not run again until something that it depends
+# on changes: the programs of build-release, the scripts, the test host with its QEMU, the guests. With
+# MVMM_AGAIN (tests/run --again) every case is run.
 
-# made_of_all: a key of what all such tests have in common; takes a second
+# made_of_all: prints a key of what all cases depend on; takes a second
 made_of_all()
 {
 	local top
@@ -20,20 +20,20 @@ made_of_all()
 	} | key
 }
 
-# made_of COMMON FILE...: the key of one that is made of these files, too
+# made_of COMMON FILE...: prints the key of a case that also depends on these files
 made_of() { { echo "$1" && cat "${@:2}"; } | key; }
 
 key() { sha256sum | cut -c1-32; }
 
-# recall MEMORY KEY: the results that are remembered there, and when they were got; fails where there are none for this key
+# recall MEMORY KEY: prints the results remembered in the file MEMORY and their date; fails if they have another key
 recall()
 {
 	[ -z "${MVMM_AGAIN:-}" ] && [ -s "$1" ] && [ "$(head -n 1 "$1")" = "$2" ] || return
 	tail -n +2 "$1"
-	echo "# recalled $(basename "$1"): it passed at $(date -r "$1" '+%F %T'), and nothing that it is made of has changed"
+	echo "# recalled $(basename "$1"): it passed at $(date -r "$1" '+%F %T'), and nothing that it depends on has changed"
 }
 
-# remember MEMORY KEY RESULTS: when all of them are ok
+# remember MEMORY KEY RESULTS: writes the results to the file MEMORY if all of them are ok
 remember()
 {
 	rm -f "$1"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# The program itself: bad input ends with exit code 2, one line on stderr and nothing left behind; the help, the man
-# page and the completion know every command and option. TAP on stdout. usage: cli.sh MVMM SOURCE-ROOT
+# The program itself: bad input ends it with exit code 2, one line on stderr and nothing left behind; the help, the man
+# page and the completion have every command and option. TAP on stdout. usage: cli.sh MVMM SOURCE-ROOT
 set -u
 mvmm=$(realpath "$1")
 root=$(realpath "$2")
