@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # House rules that a machine can check: a file includes from its own floor or from below; nothing below vmm/ ends the
-# process, prints to stdout or keeps a writable global; every source opens with its licence and says what it is.
-# TAP on stdout. usage: house.sh SOURCE-ROOT [LIBRARY...]
+# process, prints to stdout or keeps a writable global; every source opens with its licence and says what it is;
+# the documents name only files that are there. TAP on stdout. usage: house.sh SOURCE-ROOT [LIBRARY...]
 set -u
 root=$1
 shift
@@ -39,6 +39,14 @@ unlicensed() {
 report 'every source opens with its licence and what it is' "$(unlicensed)"
 report 'no file is over 700 lines' "$(sources | grep -v ^tests/ | xargs wc -l | awk '$2 != "total" && $1 > 700')"
 report 'no architecture behind an #ifdef' "$(grep -rnE '^#if.*(x86_64|aarch64|__arm)' --include='*.[ch]' core iommu devices boot vfio vmm)"
+missing_paths() {
+	local word
+	grep -hoP "(?<![\w/])($floors|docs|tests)/[\w./*-]*[\w*/]" README.md HACKING.md CHANGELOG.md docs/*.md docs/mvmm.1 | sort -u |
+		while read -r word; do
+			[[ $word == *NAME* ]] || compgen -G "$word" >/dev/null || echo "$word"
+		done
+}
+report 'the documents name no file that is not there' "$(missing_paths)"
 report 'no banned function' \
 	"$(grep -rnE '\b(strcpy|strcat|sprintf|atoi|atol|strtok|alloca|usleep|system|gets)\(' --include='*.[ch]' core iommu devices boot vfio vmm)"
 
