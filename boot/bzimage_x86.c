@@ -8,6 +8,7 @@
  * realigned during kernel initialization"). So it is loaded at 1 MiB plus what its place in the file is off a page
  * boundary, and whole pages of the file can be mapped there.
  */
+#include "boot/format.h"
 #include "boot/place_x86.h"
 
 #include <asm/bootparam.h>

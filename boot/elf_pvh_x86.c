@@ -5,6 +5,7 @@
  * kernel is entered in 32-bit protected mode at the address that the note XEN_ELFNOTE_PHYS32_ENTRY gives. Asked by
  * image.c.
  */
+#include "boot/format.h"
 #include "boot/place_x86.h"
 
 #include <elf.h>

@@ -2,8 +2,6 @@
 /* See place_x86.h. Called by bzimage_x86.c and elf_pvh_x86.c. */
 #include "boot/place_x86.h"
 
-const struct boot_format *const boot_formats[] = {&boot_bzimage, &boot_elf_pvh, NULL};
-
 #define LOW_RAM_MIN 0x200000ull
 
 /* What is never RAM for the guest, whatever guest memory holds there. */

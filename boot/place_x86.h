@@ -5,11 +5,8 @@
  */
 #pragma once
 
-#include "boot/image.h"
+#include "boot/file.h"
 #include "boot/layout_x86.h"
-
-/* The formats of the architecture. */
-extern const struct boot_format boot_bzimage, boot_elf_pvh;
 
 /* One entry of the memory map; the types are those of ACPI 6.4 table 15.2, which e820 and PVH share. */
 struct place_range {

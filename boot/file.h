@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside boot/: an opened kernel file and the table of formats it may have. Each architecture lists its formats, best
- * guess first, in boot_formats; image.c asks them in turn.
+ * Inside boot/: files that are opened, read, and put into guest memory, by copying or by mapping.
  */
 #pragma once
 
@@ -17,21 +16,6 @@ struct boot_file {
 	uint64_t size;
 	uint8_t head[BOOT_HEAD_SIZE]; /* its first bytes, zero beyond the file's end */
 };
-
-struct boot_format {
-	/* How much it wants to remember of a file. */
-	size_t parsed_size;
-	/* The file's first bytes are of this format. */
-	bool (*is)(const uint8_t *head);
-	/* Checks it, and fills what is remembered, which is zero before. -ENOEXEC when it is broken. */
-	int (*parse)(const struct boot_file *file, void *parsed, struct err *err);
-	/* As boot_load, with the messages' "--kernel PATH: " left to the format, for they may concern other options. */
-	int (*load)(const struct boot_file *file, const void *parsed, const struct boot_config *config,
-		    struct guest_memory *memory, struct boot_entry *ret, struct err *err);
-};
-
-/* The architecture's, ended by NULL. */
-extern const struct boot_format *const boot_formats[];
 
 /* Opens a regular file for reading and learns its size; option ("--initrd") and path are named in messages. */
 int boot_open_file(const char *option, const char *path, int *ret_fd, uint64_t *ret_size, struct err *err);
