@@ -4,6 +4,18 @@
 
 #include <sys/eventfd.h>
 
+static void virtio_queue_notify(struct virtqueue *vq)
+{
+	vq->device->transport->notify_queue(vq->device, vq->index);
+}
+
+static void virtio_queue_broken(struct virtqueue *vq, const char *why)
+{
+	virtio_device_broken(vq->device, why);
+}
+
+static const struct virtqueue_ops queue_ops = {.notify = virtio_queue_notify, .broken = virtio_queue_broken};
+
 static int virtio_init_queue(struct virtio_device *device, uint16_t index, uint16_t max_size, struct err *err)
 {
 	struct virtqueue *vq = &device->queues[index];
@@ -11,6 +23,7 @@ static int virtio_init_queue(struct virtio_device *device, uint16_t index, uint1
 	if (!is_power_of_two(max_size) || max_size > VIRTQUEUE_MAX_SIZE)
 		return err_set(err, -EINVAL, "%s: queue %u cannot have %u entries", device->id, index, max_size);
 	vq->index = index;
+	vq->ops = &queue_ops;
 	vq->device = device;
 	vq->size = vq->max_size = max_size;
 	vq->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -6,8 +6,6 @@
  */
 #include "devices/virtio/virtqueue.h"
 
-#include "devices/virtio/virtio.h"
-
 #include <stdio.h>
 
 static int virtqueue_broken(struct virtqueue *vq, const char *why)
@@ -16,7 +14,7 @@ static int virtqueue_broken(struct virtqueue *vq, const char *why)
 
 	vq->broken = true;
 	snprintf(text, sizeof(text), "queue %u: %s", vq->index, why);
-	virtio_device_broken(vq->device, text);
+	vq->ops->broken(vq, text);
 	return -EPROTO;
 }
 
@@ -340,7 +338,7 @@ static bool virtqueue_wants_interrupt(struct virtqueue *vq)
 void virtqueue_notify(struct virtqueue *vq)
 {
 	if (!vq->broken && virtqueue_wants_interrupt(vq))
-		vq->device->transport->notify_queue(vq->device, vq->index);
+		vq->ops->notify(vq);
 }
 
 bool virtqueue_enable_kicks(struct virtqueue *vq)

@@ -17,6 +17,15 @@
 #define VIRTQUEUE_MAX_SEGMENTS 1026u /* of one chain, indirect ones included */
 
 struct virtio_device;
+struct virtqueue;
+
+/* What the device that has the queue is asked for; by its thread that uses the queue. */
+struct virtqueue_ops {
+	/* Interrupts the driver for the queue. */
+	void (*notify)(struct virtqueue *vq);
+	/* The queue has become broken: needs reset. */
+	void (*broken)(struct virtqueue *vq, const char *why);
+};
 
 struct virtqueue {
 	/* What the driver programmed; the transport writes these while the queue is disabled. */
@@ -39,7 +48,8 @@ struct virtqueue {
 	bool broken;
 
 	uint16_t index;
-	struct virtio_device *device;
+	const struct virtqueue_ops *ops;
+	struct virtio_device *device; /* for ops */
 	int kick_fd; /* the driver's notifications: a non-blocking eventfd, made by virtio_device_init */
 };
 
