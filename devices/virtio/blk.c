@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtio disk (virtio 1.2 section 5.2) on io_uring: features, config space, and one thread a queue. See blk.h;
+ * A virtio disk (virtio 1.2 section 5.2) on io_uring: features, config space, and one thread a queue. See blk_internal.h;
  * virtio_blk_create is what the machine calls.
  *
  * A queue's thread sleeps in io_uring_enter(2) alone: completions and the driver's kicks (a poll on the eventfd) come
@@ -8,7 +8,7 @@
  * that is available is submitted with one system call. How long it waits for more of either is decided by blk_pace.c;
  * meanwhile it looks at the queue by itself and asks for no kicks.
  */
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 
 #include "core/irq.h"
 #include "core/monotonic.h"
@@ -23,15 +23,6 @@
 #define KICK_DATA NULL /* the user data of the kick's poll; requests use their address */
 
 /* ---- a queue's ring ---- */
-
-struct io_uring_sqe *blk_get_sqe(struct blk_queue *q)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
-
-	if (!sqe && io_uring_submit(&q->ring) >= 0)
-		sqe = io_uring_get_sqe(&q->ring);
-	return sqe;
-}
 
 /* From the best set-up flags down to none; which of them the kernel knows is told by EINVAL. */
 static int blk_ring_init(struct io_uring *ring, unsigned int entries)

@@ -8,7 +8,7 @@
  * is quiesced, for that waits for every operation.
  */
 #include "core/bitmap.h"
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 
 static size_t blk_dirty_granules(const struct blk *blk)
 {

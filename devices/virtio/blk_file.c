@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The image behind a virtio disk: a regular file or a block device, opened, measured and locked. See blk.h.
+ * The image behind a virtio disk: a regular file or a block device, opened, measured and locked. See blk_internal.h.
  *
  * The lock is an OFD lock over the whole file (fcntl(2)): for writing, or shared when read-only, so that no two
  * machines write one disk; programs that lock images with fcntl(2) are kept out as well. It is on the descriptor that
  * io_uring writes to: when this process is killed, the kernel keeps the lock until the last write has ended.
  */
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 
 #include <dirent.h>
 #include <fcntl.h>

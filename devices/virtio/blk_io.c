@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The requests of a virtio disk (virtio 1.2 section 5.2.6): a chain becomes one or more io_uring operations, their
- * result a status byte. See blk.h. Everything here runs on the queue's own thread.
+ * result a status byte. See blk_internal.h. Everything here runs on the queue's own thread.
  *
  * The chain may be cut into segments in any way: the first 16 readable bytes are the header, the last writable byte
  * is the status, what remains is data. Transfers that the kernel cuts short go on where they stopped. What O_DIRECT
  * cannot take (odd addresses, lengths or offsets) goes through the page cache, which the kernel keeps coherent.
  */
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -19,6 +19,15 @@ enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO
 #define BLK_STARTED (-1)     /* beside VIRTIO_BLK_S_*: the answer comes later */
 #define BLK_MAX_ATTEMPTS 100 /* on EAGAIN and EINTR without progress */
 #define BLK_ZERO_CHUNK KIB(256)
+
+struct io_uring_sqe *blk_get_sqe(struct blk_queue *q)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+	if (!sqe && io_uring_submit(&q->ring) >= 0)
+		sqe = io_uring_get_sqe(&q->ring);
+	return sqe;
+}
 
 static struct blk_request *blk_io_request_get(struct blk_queue *q)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * When a disk's queue interrupts its driver, and how long it sleeps without being kicked. See blk.h. Pure arithmetic.
+ * When a disk's queue interrupts its driver, and how long it sleeps without being kicked. See blk_internal.h. Pure arithmetic.
  *
  * An interrupt, like a kick, costs a virtual CPU an exit, which can be dearer than the request itself. A driver that is
  * busy submitting loses nothing when it hears of several completions at once; one that waits for them loses time. The
@@ -8,7 +8,7 @@
  * are held back up to a goal. It doubles as long as requests keep coming and falls at once when none do. The clock of
  * all this is the driver's own pace: nothing is held longer than it needs for a handful of requests.
  */
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 
 #define MAX_GOAL 16u
 

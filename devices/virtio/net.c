@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-net (virtio 1.2 section 5.1): the device itself, that is its features, its config space and its life. It is
- * called by the transport through virtio_device_ops; see net.h for the files that do the rest.
+ * called by the transport through virtio_device_ops; see net_internal.h for the files that do the rest.
  *
  * Queues are rx0, tx0, rx1, tx1, ... and the control queue behind those that the driver knows of. The number of pairs
  * with traffic is one until the driver asks for more.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include <stdio.h>
 
@@ -24,77 +24,6 @@ static void net_config_read(struct virtio_device *device, unsigned int offset, v
 	config = net->config;
 	pthread_mutex_unlock(&net->config_lock);
 	virtio_config_copy(&config, device->config_size, offset, data, len);
-}
-
-void net_link_down(struct net_device *net)
-{
-	const char *reason = net->backend->ops->reason ? net->backend->ops->reason(net->backend) : NULL;
-	bool was_up;
-
-	pthread_mutex_lock(&net->config_lock);
-	was_up = net->config.status & htole16(VIRTIO_NET_S_LINK_UP);
-	net->config.status = 0;
-	pthread_mutex_unlock(&net->config_lock);
-	if (!was_up)
-		return;
-	log_warn(net->virtio.log, "%s: the network behind it has ended, its link is down%s%s", net->virtio.id,
-		 reason ? ": " : "", reason ?: "");
-	/*
-	 * Not virtio_device_config_changed: its lock is held by whoever waits for the calling thread to end. Nor is the
-	 * generation needed for a field that is read in one piece.
-	 */
-	net->virtio.transport->notify_config(&net->virtio);
-}
-
-static int net_start_pair(struct net_device *net, unsigned int index, struct err *err)
-{
-	int ret = 0;
-
-	/* A driver need not have enabled every queue that the device has. */
-	if (!net->virtio.queues[2 * index].enabled || !net->virtio.queues[2 * index + 1].enabled)
-		return err_set(err, -EINVAL, "%s: queue pair %u is not enabled", net->virtio.id, index);
-	if (net->backend->ops->set_pair)
-		ret = net->backend->ops->set_pair(net->backend, index, true);
-	if (ret < 0)
-		return err_sys(err, ret, "%s: queue %u of the backend", net->virtio.id, index);
-	return net->vhosts[index] ? net_vhost_start(net, index, err)
-				  : net_pair_start(net, index, &net->pairs[index], err);
-}
-
-static void net_stop_pair(struct net_device *net, unsigned int index)
-{
-	if (net->vhosts[index])
-		net_vhost_stop(net, index);
-	net_pair_stop(net->pairs[index]);
-	net->pairs[index] = NULL;
-}
-
-int net_start_pairs(struct net_device *net, unsigned int index, struct err *err)
-{
-	for (unsigned int i = index; i < net->pairs_used; i++) {
-		int ret = net_start_pair(net, i, err);
-
-		if (ret < 0) {
-			net_stop_pairs(net, index);
-			return ret;
-		}
-	}
-	return 0;
-}
-
-void net_stop_pairs(struct net_device *net, unsigned int index)
-{
-	for (unsigned int i = index; i < net->backend->pairs; i++)
-		net_stop_pair(net, i);
-}
-
-/* Packets of a pair that is not in use must not wait there for a reader. */
-static void net_park_pairs(struct net_device *net, unsigned int index)
-{
-	if (!net->backend->ops->set_pair)
-		return;
-	for (unsigned int i = index; i < net->backend->pairs; i++)
-		net->backend->ops->set_pair(net->backend, i, false);
 }
 
 static int net_start(struct net_device *net, struct err *err)
@@ -134,7 +63,7 @@ static void net_reset(struct virtio_device *device)
 
 	net_stop(net);
 	net->loaded = net->link_changed = false;
-	net_park_pairs(net, 1);
+	net_detach_pairs(net, 1);
 	net->backend->ops->set_offloads(net->backend, 0);
 }
 
@@ -246,7 +175,7 @@ static int net_init(struct net_device *net, const struct virtio_net_options *opt
 	net->virtio.class_code = 0x020000; /* Ethernet controller */
 	net->virtio.config_size = offsetof(struct virtio_net_config, speed);
 	net->virtio.offered |= net_offered(net->backend);
-	net_park_pairs(net, 1);
+	net_detach_pairs(net, 1);
 	return options->vhost ? net_vhost_open(net, options->dirty, err) : 0;
 }
 

@@ -5,7 +5,7 @@
  *
  * There is no filter: every packet of the backend reaches the guest, so rx modes and address tables are agreed to.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
 
@@ -50,9 +50,7 @@ static bool net_ctrl_set_pairs(struct net_device *net, const uint8_t *data)
 		wanted = before;
 	}
 	net_stop_pairs(net, wanted);
-	if (net->backend->ops->set_pair)
-		for (unsigned int i = wanted; i < net->backend->pairs; i++)
-			net->backend->ops->set_pair(net->backend, i, false);
+	net_detach_pairs(net, wanted);
 	return wanted == get_le16(data);
 }
 

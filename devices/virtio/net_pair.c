@@ -10,7 +10,7 @@
  * driver does not merge buffers), the backend fills them in one go, those used are given back at once. Behind them lies
  * a spare buffer of our own: what ends there did not fit into what the guest has posted, and is dropped.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
 #include "core/thread.h"
@@ -62,11 +62,32 @@ static void net_pair_give_up(struct net_pair *pair, struct virtqueue *vq, const 
 	virtio_device_broken(&pair->net->virtio, why);
 }
 
+/* The guest sees the link go down, the log says so, once. */
+static void net_pair_link_down(struct net_device *net)
+{
+	const char *reason = net->backend->ops->reason ? net->backend->ops->reason(net->backend) : NULL;
+	bool was_up;
+
+	pthread_mutex_lock(&net->config_lock);
+	was_up = net->config.status & htole16(VIRTIO_NET_S_LINK_UP);
+	net->config.status = 0;
+	pthread_mutex_unlock(&net->config_lock);
+	if (!was_up)
+		return;
+	log_warn(net->virtio.log, "%s: the network behind it has ended, its link is down%s%s", net->virtio.id,
+		 reason ? ": " : "", reason ?: "");
+	/*
+	 * Not virtio_device_config_changed: its lock is held by whoever waits for the calling thread to end. Nor is the
+	 * generation needed for a field that is read in one piece.
+	 */
+	net->virtio.transport->notify_config(&net->virtio);
+}
+
 static void net_pair_lost_backend(struct net_pair *pair)
 {
 	pair->gone = true;
 	pair->readable = false;
-	net_link_down(pair->net);
+	net_pair_link_down(pair->net);
 }
 
 /* ---- from the guest ---- */

@@ -10,7 +10,7 @@
  */
 #include "core/process.h"
 #include "devices/virtio/iov.h"
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include <fcntl.h>
 #include <poll.h>

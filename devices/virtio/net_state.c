@@ -3,7 +3,7 @@
  * The saved state of virtio-net, and how the network hears that a guest is elsewhere: by a frame from the guest's address,
  * which every switch on the way learns from (RFC 903; the kind that asks for nothing a host would answer).
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include <arpa/inet.h>
 #include <net/ethernet.h>

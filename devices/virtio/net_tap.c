@@ -6,7 +6,7 @@
  * The interface is the user's: it must exist, and a persistent one is left with the flags, header size and offloads it
  * was found with.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include <fcntl.h>
 #include <linux/ethtool.h>

@@ -3,7 +3,7 @@
  * virtio-net by the kernel's vhost-net: a vhost for each pair of queues, with the tap's descriptor for that pair behind
  * it. Called by net.c; the control queue stays ours.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
 

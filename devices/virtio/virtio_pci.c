@@ -6,7 +6,7 @@
  * Notifications go from the guest to the device's kick_fd inside the kernel, interrupts from the device's thread to a
  * vector's eventfd likewise. Without MSI-X an interrupt is the ISR byte and the INTx pin.
  */
-#include "devices/virtio/virtio_pci.h"
+#include "devices/virtio/virtio_pci_internal.h"
 
 #include "core/bus.h"
 
@@ -15,18 +15,15 @@
 
 #define VENDOR 0x1af4
 #define DEVICE_BASE 0x1040 /* plus the virtio device's type */
-#define BAR 0u
 
 /* The BAR: each structure has a page of its own. */
 #define COMMON_AT 0x0000u
 #define ISR_AT 0x1000u
 #define CONFIG_AT 0x2000u
-#define NOTIFY_AT 0x3000u
 #define TABLE_AT 0x4000u
 #define PBA_AT 0x5000u
 #define BAR_SIZE 0x8000u
 #define AREA_SIZE 0x1000u
-#define NOTIFY_STEP 4u
 
 /* An eventfd that interrupts the driver when MSI-X cannot: the event loop watches it. */
 struct virtio_pci_relay {
@@ -130,28 +127,9 @@ static const struct virtio_transport_ops transport_ops = {
 
 /* ---- notifications ---- */
 
-void virtio_pci_place_kicks(struct virtio_pci *pci)
-{
-	uint64_t bar = pci->function.bars[BAR].addr;
-
-	for (unsigned int i = 0; i < pci->device->queue_count; i++) {
-		struct virtqueue *vq = &pci->device->queues[i];
-		uint64_t addr = bar == PCI_UNMAPPED ? PCI_UNMAPPED : bar + NOTIFY_AT + i * NOTIFY_STEP;
-
-		if (pci->kick_addr[i] != addr && pci->kick_addr[i] != PCI_UNMAPPED) {
-			bus_detach_eventfd(pci->mmio, pci->kick_addr[i], 0, vq->kick_fd);
-			pci->kick_addr[i] = PCI_UNMAPPED;
-		}
-		/* Where it cannot be attached the BAR's own write does the same, slowly. */
-		if (pci->kick_addr[i] != addr && vq->enabled &&
-		    bus_attach_eventfd(pci->mmio, addr, 0, vq->kick_fd, NULL) == 0)
-			pci->kick_addr[i] = addr;
-	}
-}
-
 static void virtio_pci_kick_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
-	uint64_t queue = offset / NOTIFY_STEP;
+	uint64_t queue = offset / VIRTIO_PCI_NOTIFY_STEP;
 
 	if (queue < pci->device->queue_count)
 		eventfd_kick(pci->device->queues[queue].kick_fd);
@@ -236,7 +214,7 @@ static const struct area {
 	[COMMON_AT / AREA_SIZE] = {virtio_pci_read_common, virtio_pci_write_common},
 	[ISR_AT / AREA_SIZE] = {virtio_pci_isr_read, NULL},
 	[CONFIG_AT / AREA_SIZE] = {virtio_pci_device_read, virtio_pci_device_write},
-	[NOTIFY_AT / AREA_SIZE] = {NULL, virtio_pci_kick_write},
+	[VIRTIO_PCI_NOTIFY_AT / AREA_SIZE] = {NULL, virtio_pci_kick_write},
 	[TABLE_AT / AREA_SIZE] = {virtio_pci_table_read, virtio_pci_table_write},
 	[PBA_AT / AREA_SIZE] = {virtio_pci_pba_read, NULL},
 };
@@ -279,7 +257,7 @@ static bool virtio_pci_window_target(const struct virtio_pci *pci, uint32_t *off
 
 	*offset = get_le32(cap + offsetof(struct virtio_pci_cap, offset));
 	*len = get_le32(cap + offsetof(struct virtio_pci_cap, length));
-	return cap[offsetof(struct virtio_pci_cap, bar)] == BAR && (*len == 1 || *len == 2 || *len == 4) &&
+	return cap[offsetof(struct virtio_pci_cap, bar)] == VIRTIO_PCI_BAR && (*len == 1 || *len == 2 || *len == 4) &&
 	       *offset % *len == 0 && *offset < BAR_SIZE;
 }
 
@@ -348,7 +326,7 @@ static int virtio_pci_add_capability(struct virtio_pci *pci, uint8_t type, uint3
 		return cap;
 	config[VIRTIO_PCI_CAP_LEN] = size;
 	config[VIRTIO_PCI_CAP_CFG_TYPE] = type;
-	config[VIRTIO_PCI_CAP_BAR] = BAR;
+	config[VIRTIO_PCI_CAP_BAR] = VIRTIO_PCI_BAR;
 	put_le32(config + VIRTIO_PCI_CAP_OFFSET, offset);
 	put_le32(config + VIRTIO_PCI_CAP_LENGTH, length);
 	return cap;
@@ -367,12 +345,12 @@ static int virtio_pci_add_capabilities(struct virtio_pci *pci)
 	if (cap >= 0 && device->config_size)
 		cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_DEVICE_CFG, CONFIG_AT, device->config_size, size);
 	if (cap >= 0)
-		cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_NOTIFY_CFG, NOTIFY_AT,
-						device->queue_count * NOTIFY_STEP,
+		cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_NOTIFY_AT,
+						device->queue_count * VIRTIO_PCI_NOTIFY_STEP,
 						sizeof(struct virtio_pci_notify_cap));
 	if (cap < 0)
 		return cap;
-	put_le32(pci->function.config + cap + VIRTIO_PCI_NOTIFY_CAP_MULT, NOTIFY_STEP);
+	put_le32(pci->function.config + cap + VIRTIO_PCI_NOTIFY_CAP_MULT, VIRTIO_PCI_NOTIFY_STEP);
 	cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, sizeof(struct virtio_pci_cfg_cap));
 	if (cap < 0)
 		return cap;
@@ -388,9 +366,9 @@ static int virtio_pci_build_function(struct virtio_pci *pci, struct msi_controll
 	uint16_t id = (uint16_t)(DEVICE_BASE + device->type);
 	const struct msix_config config = {
 		.vectors = device->queue_count + 1,
-		.table_bar = BAR,
+		.table_bar = VIRTIO_PCI_BAR,
 		.table_offset = TABLE_AT,
-		.pba_bar = BAR,
+		.pba_bar = VIRTIO_PCI_BAR,
 		.pba_offset = PBA_AT,
 		.msi = msi,
 		.log = device->log,
@@ -400,7 +378,7 @@ static int virtio_pci_build_function(struct virtio_pci *pci, struct msi_controll
 	pci_function_init(&pci->function, &function_ops, device->id, VENDOR, id, device->class_code, 1);
 	pci_set_subsystem(&pci->function, VENDOR, id);
 	pci_set_pin(&pci->function, 1);
-	ret = pci_set_bar(&pci->function, BAR, PCI_BAR_MEM64, true, BAR_SIZE, &bar_ops, pci);
+	ret = pci_set_bar(&pci->function, VIRTIO_PCI_BAR, PCI_BAR_MEM64, true, BAR_SIZE, &bar_ops, pci);
 	if (ret == 0)
 		ret = virtio_pci_add_capabilities(pci);
 	if (ret < 0)

@@ -4,7 +4,7 @@
  * reads and writes there, and the life of the device that follows from it. A write that the specification does not
  * allow at that time is ignored.
  */
-#include "devices/virtio/virtio_pci.h"
+#include "devices/virtio/virtio_pci_internal.h"
 
 /* What the driver says and cannot take back but by a reset. */
 #define STATUS_PROGRESS (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED)
@@ -123,6 +123,27 @@ static void virtio_pci_common_write_status(struct virtio_pci *pci, uint8_t value
 		status |= VIRTIO_CONFIG_S_DRIVER_OK;
 	virtio_pci_common_set_status(pci, status);
 	virtio_pci_settle(pci);
+}
+
+/* ---- notifications ---- */
+
+void virtio_pci_place_kicks(struct virtio_pci *pci)
+{
+	uint64_t bar = pci->function.bars[VIRTIO_PCI_BAR].addr;
+
+	for (unsigned int i = 0; i < pci->device->queue_count; i++) {
+		struct virtqueue *vq = &pci->device->queues[i];
+		uint64_t addr = bar == PCI_UNMAPPED ? PCI_UNMAPPED : bar + VIRTIO_PCI_NOTIFY_AT + i * VIRTIO_PCI_NOTIFY_STEP;
+
+		if (pci->kick_addr[i] != addr && pci->kick_addr[i] != PCI_UNMAPPED) {
+			bus_detach_eventfd(pci->mmio, pci->kick_addr[i], 0, vq->kick_fd);
+			pci->kick_addr[i] = PCI_UNMAPPED;
+		}
+		/* Where it cannot be attached the BAR's own write does the same, slowly. */
+		if (pci->kick_addr[i] != addr && vq->enabled &&
+		    bus_attach_eventfd(pci->mmio, addr, 0, vq->kick_fd, NULL) == 0)
+			pci->kick_addr[i] = addr;
+	}
 }
 
 /* ---- fields ---- */

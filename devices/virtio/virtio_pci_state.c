@@ -7,7 +7,7 @@
  * A load does in one go what the driver once did step by step, but for activate: the queues begin where they were left,
  * and the device is active and quiesced.
  */
-#include "devices/virtio/virtio_pci.h"
+#include "devices/virtio/virtio_pci_internal.h"
 
 #include <stdio.h>
 

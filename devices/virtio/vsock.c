@@ -9,7 +9,7 @@
  */
 #include "core/irq.h"
 #include "devices/virtio/vhost.h"
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 
 #include <sys/epoll.h>
 
@@ -180,6 +180,31 @@ static const struct dirty_source_ops tracking_ops = {
 	.collect = vsock_tracking_collect,
 };
 
+/* ---- saved state ---- */
+
+static int vsock_fill(void *object, void *into, struct err *err)
+{
+	((struct vsock_image *)into)->event_pending = vsock_to_kernel(object)->event_pending;
+	return 0;
+}
+
+static int vsock_apply(void *object, const void *from, uint32_t version, struct err *err)
+{
+	struct virtio_device *device = object;
+	const struct vsock_image *image = from;
+
+	if (device->active && (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled))
+		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
+	vsock_to_kernel(device)->event_pending = image->event_pending;
+	vsock_to_kernel(device)->loaded = device->active;
+	return 0;
+}
+
+static const struct state_table vsock_state = {
+	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(vsock_fields), .image = sizeof(struct vsock_image),
+	.fill = vsock_fill, .apply = vsock_apply,
+};
+
 /* ---- the device ---- */
 
 static void vsock_remove_source(void *opaque)
@@ -290,46 +315,6 @@ void virtio_vsock_transport_reset(struct virtio_device *device)
 	}
 	pthread_mutex_unlock(&device->lock);
 }
-
-/* ---- saved state, of both forms ---- */
-
-static int vsock_fill(void *object, void *into, struct err *err)
-{
-	struct virtio_device *device = object;
-	struct vsock_image *image = into;
-
-	if (device->ops == &kernel_ops)
-		image->event_pending = vsock_to_kernel(device)->event_pending;
-	else
-		vsock_unix_fill(device, image);
-	return 0;
-}
-
-static int vsock_apply(void *object, const void *from, uint32_t version, struct err *err)
-{
-	struct virtio_device *device = object;
-	const struct vsock_image *image = from;
-
-	if (device->ops != &kernel_ops) {
-		vsock_unix_apply(device, image);
-		return 0;
-	}
-	if (device->active && (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled))
-		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
-	vsock_to_kernel(device)->event_pending = image->event_pending;
-	vsock_to_kernel(device)->loaded = device->active;
-	return 0;
-}
-
-static const struct state_field state_fields[] = {
-	STATE_UINT(struct vsock_image, next_port, 1),
-	STATE_BOOL(struct vsock_image, event_pending, 1),
-};
-
-const struct state_table vsock_state = {
-	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct vsock_image),
-	.fill = vsock_fill, .apply = vsock_apply,
-};
 
 int virtio_vsock_create(const struct virtio_vsock_options *options, struct guest_memory *memory,
 			struct event_loop *loop, const struct log *log, struct virtio_device **ret, struct err *err)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One connection of the user-space virtio-vsock; see vsock.h, called by vsock_unix.c.
+ * One connection of the user-space virtio-vsock; see vsock_internal.h, called by vsock_unix.c.
  *
  * Data for the guest stay in the UNIX socket until there is a receive buffer and credit for them. Data from the guest
  * go straight to the socket; what it does not take waits in a buffer as large as the credit the guest was given, so it
  * always fits, and a guest that sends more is reset.
  */
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 
+#include "core/irq.h"
 #include "core/monotonic.h"
 #include "devices/virtio/iov.h"
 
@@ -19,6 +20,35 @@
 
 #define BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 #define BIT(n) (1u << (n))
+
+/* ---- whose turn it is ---- */
+
+void vsock_kick(struct vsock *vsock)
+{
+	if (!vsock->kicked)
+		eventfd_kick(vsock->base.device.queues[VSOCK_RX].kick_fd);
+	vsock->kicked = true;
+}
+
+void vsock_run(struct vsock_conn *conn)
+{
+	struct vsock *vsock = conn->vsock;
+
+	if (!conn->runnable) {
+		conn->runnable = true;
+		conn->next_runnable = NULL;
+		*vsock->last_runnable = conn;
+		vsock->last_runnable = &conn->next_runnable;
+	}
+	vsock_kick(vsock);
+}
+
+void vsock_set_timer(struct vsock *vsock, bool on)
+{
+	if (vsock->timer_set != on)
+		event_timer_set(vsock->timer, on ? VSOCK_LINGER_NS / 4 : 0, VSOCK_LINGER_NS / 4);
+	vsock->timer_set = on;
+}
 
 /* ---- the table ---- */
 
@@ -402,21 +432,15 @@ static void vsock_conn_look_at_host(struct vsock_conn *conn)
 		vsock_conn_close_host(conn);
 }
 
-static void vsock_conn_host_event(void *opaque, uint32_t events)
+void vsock_conn_event(struct vsock_conn *conn, uint32_t events)
 {
-	struct vsock_conn *conn = opaque;
-	struct vsock *vsock = conn->vsock;
-
-	if (!vsock_enter(vsock))
-		return; /* vsock_conn_wake_all makes up for it */
-	if (conn->fd >= 0) {
-		conn->readable = true;
-		conn->writable = true;
-		conn->hung_up |= !!(events & EPOLLHUP);
-		vsock_conn_look_at_host(conn);
-		vsock_run(conn);
-	}
-	vsock_leave(vsock);
+	if (conn->fd < 0)
+		return;
+	conn->readable = true;
+	conn->writable = true;
+	conn->hung_up |= !!(events & EPOLLHUP);
+	vsock_conn_look_at_host(conn);
+	vsock_run(conn);
 }
 
 static bool vsock_conn_wants_to_read(const struct vsock_conn *conn)
@@ -525,7 +549,7 @@ static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, int *fd, enum vs
 		return NULL;
 	*conn = (struct vsock_conn){.vsock = vsock, .state = state, .fd = *fd, .readable = true, .writable = true,
 				    .runnable = runnable, .next_runnable = next};
-	if (event_loop_watch(vsock->base.loop, *fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, vsock_conn_host_event,
+	if (event_loop_watch(vsock->base.loop, *fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, vsock->conn_event,
 			     conn, &conn->source, NULL) < 0) {
 		conn->fd = -1;
 		conn->source = NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-vsock in user space (virtio 1.2 section 5.10), for hosts without vhost-vsock and for users without a right to
- * it. Called by vsock.c; see vsock.h.
+ * it. Called by vsock.c; see vsock_internal.h.
  *
  * A program on the host connects to the UNIX socket, sends "CONNECT port\n", gets "OK hostport\n" when the guest has
  * accepted, and from then on talks to the guest. A connection of the guest's to port N of the host leads to the UNIX
@@ -10,7 +10,7 @@
  * Receive buffers go to the connections in turn, a packet each. Answers to packets of no connection wait in a list of
  * their own; while that is full, the transmit queue is not looked at, so a guest cannot make it grow.
  */
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 
 #include "core/irq.h"
 
@@ -28,38 +28,18 @@ static struct vsock *vsock_unix_to_vsock(struct virtio_device *device)
 
 /* ---- whose turn it is ---- */
 
-static void vsock_unix_kick(struct vsock *vsock)
-{
-	if (!vsock->kicked)
-		eventfd_kick(vsock->base.device.queues[VSOCK_RX].kick_fd);
-	vsock->kicked = true;
-}
-
-bool vsock_enter(struct vsock *vsock)
+static bool vsock_unix_enter(struct vsock *vsock)
 {
 	if (!virtio_loop_enter(&vsock->base))
 		return false;
-	vsock->kicked = true; /* by vsock_leave */
+	vsock->kicked = true; /* by vsock_unix_leave */
 	return true;
 }
 
-void vsock_leave(struct vsock *vsock)
+static void vsock_unix_leave(struct vsock *vsock)
 {
 	virtio_loop_serve(&vsock->base, VSOCK_RX);
 	virtio_loop_leave(&vsock->base);
-}
-
-void vsock_run(struct vsock_conn *conn)
-{
-	struct vsock *vsock = conn->vsock;
-
-	if (!conn->runnable) {
-		conn->runnable = true;
-		conn->next_runnable = NULL;
-		*vsock->last_runnable = conn;
-		vsock->last_runnable = &conn->next_runnable;
-	}
-	vsock_unix_kick(vsock);
 }
 
 static struct vsock_conn *vsock_unix_next_runnable(struct vsock *vsock)
@@ -157,7 +137,7 @@ static bool vsock_unix_serve_tx(struct vsock *vsock, struct virtqueue *vq, const
 		else if (op != VIRTIO_VSOCK_OP_RST &&
 			 !(stream && op == VIRTIO_VSOCK_OP_REQUEST && vsock_conn_request(vsock, &hdr) == 0)) {
 			vsock->orphans[vsock->orphan_count++] = hdr;
-			vsock_unix_kick(vsock);
+			vsock_kick(vsock);
 		}
 	}
 	virtqueue_push(vq, chain, 0);
@@ -204,27 +184,31 @@ static void vsock_unix_accept_event(void *opaque, uint32_t events)
 {
 	struct vsock *vsock = opaque;
 
-	if (!vsock_enter(vsock))
+	if (!vsock_unix_enter(vsock))
 		return; /* vsock_unix_start() makes up for it */
 	vsock_unix_accept_all(vsock);
-	vsock_leave(vsock);
+	vsock_unix_leave(vsock);
 }
 
-void vsock_set_timer(struct vsock *vsock, bool on)
+/* The host's side of a connection. */
+static void vsock_unix_conn_event(void *opaque, uint32_t events)
 {
-	if (vsock->timer_set != on)
-		event_timer_set(vsock->timer, on ? VSOCK_LINGER_NS / 4 : 0, VSOCK_LINGER_NS / 4);
-	vsock->timer_set = on;
+	struct vsock_conn *conn = opaque;
+
+	if (!vsock_unix_enter(conn->vsock))
+		return; /* vsock_conn_wake_all makes up for it */
+	vsock_conn_event(conn, events);
+	vsock_unix_leave(conn->vsock);
 }
 
 static void vsock_unix_timer_event(void *opaque, uint32_t events)
 {
 	struct vsock *vsock = opaque;
 
-	if (!vsock_enter(vsock))
+	if (!vsock_unix_enter(vsock))
 		return;
 	vsock_set_timer(vsock, vsock_conn_expire(vsock));
-	vsock_leave(vsock);
+	vsock_unix_leave(vsock);
 }
 
 /* ---- the device's life ---- */
@@ -286,25 +270,43 @@ void vsock_unix_transport_reset(struct virtio_device *device)
 	eventfd_kick(device->queues[VSOCK_EVENT].kick_fd);
 }
 
-void vsock_unix_fill(struct virtio_device *device, struct vsock_image *image)
+/* ---- saved state ---- */
+
+static int vsock_unix_fill(void *object, void *into, struct err *err)
 {
-	struct vsock *vsock = vsock_unix_to_vsock(device);
+	struct vsock *vsock = vsock_unix_to_vsock(object);
 
 	pthread_mutex_lock(&vsock->base.lock);
-	*image = (struct vsock_image){vsock->next_port, vsock->event_pending};
+	*(struct vsock_image *)into = (struct vsock_image){vsock->next_port, vsock->event_pending};
 	pthread_mutex_unlock(&vsock->base.lock);
+	return 0;
 }
 
-void vsock_unix_apply(struct virtio_device *device, const struct vsock_image *image)
+static int vsock_unix_apply(void *object, const void *from, uint32_t version, struct err *err)
 {
-	struct vsock *vsock = vsock_unix_to_vsock(device);
+	const struct virtio_device *device = object;
+	struct vsock *vsock = vsock_unix_to_vsock(object);
+	const struct vsock_image *image = from;
 
 	pthread_mutex_lock(&vsock->base.lock);
 	vsock->next_port = image->next_port;
 	vsock->event_pending = image->event_pending;
 	vsock->loaded = device->active;
 	pthread_mutex_unlock(&vsock->base.lock);
+	return 0;
 }
+
+const struct state_field vsock_fields[VSOCK_FIELDS] = {
+	STATE_UINT(struct vsock_image, next_port, 1),
+	STATE_BOOL(struct vsock_image, event_pending, 1),
+};
+
+static const struct state_table vsock_unix_state = {
+	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(vsock_fields), .image = sizeof(struct vsock_image),
+	.fill = vsock_unix_fill, .apply = vsock_unix_apply,
+};
+
+/* ---- the end ---- */
 
 static void vsock_unix_remove_sources(void *opaque)
 {
@@ -345,7 +347,7 @@ static const struct virtio_device_ops vsock_ops = {
 	.quiesce = virtio_loop_stop,
 	.resume = vsock_unix_start,
 	.destroy = vsock_unix_destroy,
-	.state = &vsock_state,
+	.state = &vsock_unix_state,
 };
 
 /* ---- making it ---- */
@@ -434,6 +436,7 @@ int vsock_unix_create(const struct virtio_vsock_options *options, struct guest_m
 	vsock->listen_fd = -1;
 	vsock->cid = options->cid;
 	vsock->last_runnable = &vsock->first_runnable;
+	vsock->conn_event = vsock_unix_conn_event;
 	code = vsock_unix_init(vsock, options, memory, loop, log, err);
 	if (code < 0) {
 		vsock_unix_destroy(&vsock->base.device);

@@ -4,7 +4,7 @@
  * peer that is either a tap in all but name (a socket that keeps packets whole) or passt's stream. Nothing outside
  * guest memory may be touched, and the device always comes to rest.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/virtio_actions.h"
 

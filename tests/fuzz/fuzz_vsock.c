@@ -4,7 +4,7 @@
  * or nearly so, and programs of the host that connect, write, read and leave at any time. Nothing outside guest memory
  * may be touched, and the device always comes to rest with all its sockets closed.
  */
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/virtio_actions.h"
 

@@ -8,7 +8,7 @@
  * Prints "name=value" words and exits 0, or says what is wrong and exits 1.
  */
 #include "core/bitmap.h"
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 #include "tests/unit/virtio_driver.h"
 
 #include <linux/if_packet.h>

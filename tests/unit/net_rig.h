@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 

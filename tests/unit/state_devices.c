@@ -3,7 +3,7 @@
 #include "tests/unit/state_devices.h"
 
 #include "core/irq.h"
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 
 #include <fcntl.h>
 #include <linux/virtio_pci.h>

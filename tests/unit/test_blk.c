@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/virtio/blk*: what is written is read, errors are told, layout and timing do not matter. */
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 

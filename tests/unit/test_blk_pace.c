@@ -3,7 +3,7 @@
  * devices/virtio/blk_pace.c: a driver that goes on submitting gets few interrupts, one that waits gets them at once. The
  * driver here has a number of threads that each wait for their request, one CPU, and a device of fixed speed.
  */
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 #include "tests/unit/test.h"
 
 #define DEPTH 64u

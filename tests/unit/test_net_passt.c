@@ -3,7 +3,7 @@
  * devices/virtio/net_passt: frames in pieces and in bulk, a peer that does not read, nonsense from either side, the
  * peer's end, and a passt that is started, missing or failing (programs of the test's own stand in for it).
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 

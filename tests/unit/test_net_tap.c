@@ -3,7 +3,7 @@
  * devices/virtio/net_tap on real taps, in a network namespace of the test's own: packets both ways, what is said when
  * the tap is missing or unfit, and that the tap is left as it was found. Needs root and /dev/net/tun.
  */
-#include "devices/virtio/net.h"
+#include "devices/virtio/net_internal.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 

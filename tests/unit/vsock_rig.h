@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "devices/virtio/vsock.h"
+#include "devices/virtio/vsock_internal.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 

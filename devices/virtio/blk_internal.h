@@ -133,9 +133,6 @@ struct blk_queue {
 	struct virtq_chain chain; /* the one being popped */
 };
 
-/* A submission entry; submits what is queued when the ring is full. NULL only when the kernel does not take it. */
-struct io_uring_sqe *blk_get_sqe(struct blk_queue *q);
-
 /* ---- blk_dirty.c: what was changed ---- */
 
 /* An operation on [offset, offset + size), which lies on the disk, has ended. Any thread. */
@@ -143,6 +140,8 @@ void blk_mark(struct blk *blk, uint64_t offset, uint64_t size);
 
 /* ---- blk_io.c: requests ---- */
 
+/* A submission entry; submits what is queued when the ring is full. NULL only when the kernel does not take it. */
+struct io_uring_sqe *blk_get_sqe(struct blk_queue *q);
 /* Starts the request in q->chain with a free request, or answers it at once. -EPROTO when it cannot be answered. */
 int blk_request_start(struct blk_queue *q);
 /* The kernel has done what the request asked for, with result bytes or -errno: goes on with it or gives it back. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of virtio-net share (virtio 1.2 section 5.1). net.c is the device, net_ctrl.c its control queue,
- * net_pair.c moves packets between one pair of queues and a backend, net_vhost.c has the kernel do that, net_tap.c and
- * net_passt.c are the backends, net_state.c saves and loads. Nobody else includes this but their tests.
+ * net_traffic.c starts and stops pairs of queues, net_pair.c moves packets between one of them and a backend, net_vhost.c
+ * has the kernel do that, net_tap.c and net_passt.c are the backends, net_state.c saves and loads. Nobody else includes
+ * this but their tests.
  */
 #pragma once
 
@@ -97,11 +98,11 @@ struct net_device {
 int net_create(const struct virtio_net_options *options, struct net_backend *backend, struct guest_memory *memory,
 	       const struct log *log, struct virtio_device **ret, struct err *err);
 
-/* Starts and stops the traffic of pairs: index to net->pairs_used. A failure leaves none of them running. */
+/* net_traffic.c: starts and stops the traffic of pairs: index to net->pairs_used. A failure leaves none of them running. */
 int net_start_pairs(struct net_device *net, unsigned int index, struct err *err);
 void net_stop_pairs(struct net_device *net, unsigned int index);
-/* The backend has ended: the guest sees the link go down, the log says so, once. */
-void net_link_down(struct net_device *net);
+/* Packets of a pair that is not in use must not wait in the backend for a reader. */
+void net_detach_pairs(struct net_device *net, unsigned int index);
 
 /* net_pair.c: a thread that moves packets of one pair. stop returns when it has gone and gives buffers back. */
 int net_pair_start(struct net_device *net, unsigned int index, struct net_pair **ret, struct err *err);

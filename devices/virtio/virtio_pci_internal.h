@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What virtio_pci.c, virtio_pci_common.c and virtio_pci_state.c share; nobody else includes it. Unless said otherwise everything here is
- * under device->lock, which nests inside the PCI bus's lock; no function of pci.h that takes the bus's lock is called
- * while it is held.
+ * What virtio_pci.c, virtio_pci_common.c and virtio_pci_state.c share; nobody else includes it. Unless said otherwise
+ * everything here is under device->lock, which nests inside the PCI bus's lock; no function of pci.h that takes the bus's
+ * lock is called while it is held.
  */
 #pragma once
 
@@ -11,6 +11,11 @@
 #include "devices/virtio/virtio.h"
 
 #include <linux/virtio_pci.h>
+
+/* Where the driver notifies queues: at addresses of their own in the only BAR. */
+#define VIRTIO_PCI_BAR 0u
+#define VIRTIO_PCI_NOTIFY_AT 0x3000u
+#define VIRTIO_PCI_NOTIFY_STEP 4u
 
 #define VIRTIO_PCI_ISR_QUEUE 0x1u /* beside VIRTIO_PCI_ISR_CONFIG */
 #define VIRTIO_PCI_CONFIG_SLOT VIRTIO_MAX_QUEUES /* stands behind the queues where each has a slot */
@@ -54,10 +59,9 @@ void virtio_pci_reset(struct virtio_pci *pci);
 void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
 /* Activates, quiesces or resumes the device, as status, bus mastering and pause ask for. */
 void virtio_pci_settle(struct virtio_pci *pci);
-
-/* What a relay's eventfd holds goes into the ISR byte, as the loop would have done. Without the lock. */
-void virtio_pci_drain_relays(struct virtio_pci *pci);
-
 /* Hangs the kick_fds of enabled queues on the bus where the BAR is decoded now, and takes off those that hang
  * elsewhere. They stay over a reset of the device, which ignores them: each change costs the kernel a grace period. */
 void virtio_pci_place_kicks(struct virtio_pci *pci);
+
+/* What a relay's eventfd holds goes into the ISR byte, as the loop would have done. Without the lock. */
+void virtio_pci_drain_relays(struct virtio_pci *pci);

@@ -38,13 +38,14 @@ struct vsock;
 
 /*
  * Saved state, the same for both forms, so that a guest can move from one to the other: no connections, which end with
- * the host that they lead to. vsock.c
+ * the host that they lead to.
  */
 struct vsock_image {
 	uint32_t next_port;
 	bool event_pending;
 };
-extern const struct state_table vsock_state;
+#define VSOCK_FIELDS 2u
+extern const struct state_field vsock_fields[VSOCK_FIELDS];
 
 /* Connections are allocated once and used again: an event may come late for one that has ended. */
 struct vsock_conn {
@@ -82,6 +83,7 @@ struct vsock {
 	uint64_t path_inode; /* of the socket we have made there; 0: none */
 	int listen_fd;
 	struct event_source *listener, *timer;
+	event_fn *conn_event; /* of a connection's socket */
 	bool timer_set;
 	uint32_t cid;
 	uint32_t next_port;   /* for connections of the host's */
@@ -103,21 +105,20 @@ struct vsock {
 
 int vsock_unix_create(const struct virtio_vsock_options *options, struct guest_memory *memory, struct event_loop *loop,
 		      const struct log *log, struct virtio_device **ret, struct err *err);
-/* The connection has, or may have, something to send to the guest. */
-void vsock_run(struct vsock_conn *conn);
-/* Around what a callback of the loop does: false when nothing may be done now; leave sends what there is to send. */
-bool vsock_enter(struct vsock *vsock);
-void vsock_leave(struct vsock *vsock);
-/* Calls vsock_conn_expire from time to time, or no more. */
-void vsock_set_timer(struct vsock *vsock, bool on);
 /* All connections are gone; the guest is told. */
 void vsock_unix_transport_reset(struct virtio_device *device);
-void vsock_unix_fill(struct virtio_device *device, struct vsock_image *image);
-void vsock_unix_apply(struct virtio_device *device, const struct vsock_image *image);
 
 /* ---- vsock_conn.c ---- */
 
+/* The receive queue is to be served: there may be something for the guest. */
+void vsock_kick(struct vsock *vsock);
+/* The connection has, or may have, something to send to the guest. */
+void vsock_run(struct vsock_conn *conn);
+/* vsock_conn_expire is wanted from time to time, or no more. */
+void vsock_set_timer(struct vsock *vsock, bool on);
 struct vsock_conn *vsock_conn_find(struct vsock *vsock, uint32_t host_port, uint32_t guest_port);
+/* Something happened to the host's side: what vsock->conn_event comes to. */
+void vsock_conn_event(struct vsock_conn *conn, uint32_t events);
 /* The host's side has connected; fd is consumed. */
 void vsock_conn_accept(struct vsock *vsock, int *fd);
 /* The guest asks for a connection: its answer will be a RESPONSE. -errno when it cannot be. */
