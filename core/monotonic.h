@@ -2,8 +2,9 @@
 /* What time it is on the clock by which everything here measures and waits: CLOCK_MONOTONIC. Any thread. */
 #pragma once
 
-#include <stdint.h>
 #include <time.h>
+
+#include "core/util.h"
 
 static inline uint64_t monotonic_ns(void)
 {
@@ -17,4 +18,12 @@ static inline uint64_t monotonic_ns(void)
 static inline int64_t monotonic_ms(void)
 {
 	return (int64_t)(monotonic_ns() / 1000000);
+}
+
+/* What is left until a deadline of monotonic_ms, for poll(2): in ms, 0 once it has come, -1 (for ever) for a deadline below 0. */
+static inline int monotonic_left(int64_t deadline)
+{
+	int64_t left = deadline - monotonic_ms();
+
+	return deadline < 0 ? -1 : (int)MIN(MAX(left, 0), 1000000);
 }

@@ -2,11 +2,11 @@
 /* See prefault.h. Threads take chunks from a common counter, so that a slow one does not hold up the rest. */
 #include "core/prefault.h"
 
-#include "core/thread.h"
+#include "core/crew.h"
+#include "core/monotonic.h"
 
 #include <sched.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -20,17 +20,12 @@
 struct prefault {
 	const char *what;
 	const struct log *log;
-	struct timespec begun;
+	int64_t begun; /* ms of monotonic_ms */
 	char *host;
 	uint64_t size;
-	uint64_t next; /* taken so far */
-	uint64_t done;
-	int error;     /* the first one, -errno */
-	bool given_up; /* what is not taken yet stays as it is */
-	unsigned int threads, running;
-	pthread_t ids[MAX_THREADS];
-	pthread_mutex_t lock;
-	pthread_cond_t progress;
+	uint64_t next; /* taken so far; atomic */
+	uint64_t done; /* atomic */
+	struct crew *crew;
 };
 
 /* Kernels before 5.14 lack MADV_POPULATE_WRITE: write each page's own value back to it. */
@@ -59,27 +54,22 @@ bool prefault_seems_done(void *host, uint64_t size)
 	return there & 1;
 }
 
-static void *prefault_work(void *opaque)
+/* What is not taken yet when the crew is broken off stays as it is. */
+static int prefault_work(void *opaque, unsigned int index, struct err *err)
 {
 	struct prefault *job = opaque;
+	int code = 0;
 
-	pthread_mutex_lock(&job->lock);
-	while (job->next < job->size && !job->error && !job->given_up) {
-		uint64_t at = job->next, len = MIN(CHUNK, job->size - at);
-		int ret;
+	while (!code && !crew_broken(job->crew)) {
+		uint64_t at = __atomic_fetch_add(&job->next, CHUNK, __ATOMIC_RELAXED), len;
 
-		job->next += len;
-		pthread_mutex_unlock(&job->lock);
-		ret = prefault_populate(job->host + at, len);
-		pthread_mutex_lock(&job->lock);
-		job->done += len;
-		if (ret < 0 && !job->error)
-			job->error = ret;
+		if (at >= job->size)
+			break;
+		len = MIN(CHUNK, job->size - at);
+		code = prefault_populate(job->host + at, len);
+		__atomic_fetch_add(&job->done, len, __ATOMIC_RELAXED);
 	}
-	job->running--;
-	pthread_cond_signal(&job->progress);
-	pthread_mutex_unlock(&job->lock);
-	return NULL;
+	return code ? err_sys(err, code, "%s: %.1f GiB", job->what, (double)job->size / (double)GIB(1)) : 0;
 }
 
 static unsigned int prefault_thread_count(uint64_t size)
@@ -91,52 +81,36 @@ static unsigned int prefault_thread_count(uint64_t size)
 	return (unsigned int)MIN(MIN(chunks, (uint64_t)usable), (uint64_t)MAX_THREADS);
 }
 
-/* Waits for the workers, with a line each second. Lock held. */
+/* Waits for the workers, with a line each second. */
 static void prefault_wait_done(struct prefault *job)
 {
-	struct timespec tick = job->begun;
-	unsigned int seconds = 0;
+	for (int seconds = 1; !crew_wait(job->crew, -1, job->begun + seconds * 1000); seconds++) {
+		double done = (double)__atomic_load_n(&job->done, __ATOMIC_RELAXED) / (double)GIB(1);
 
-	tick.tv_sec++;
-	while (job->running) {
-		if (pthread_cond_timedwait(&job->progress, &job->lock, &tick) != ETIMEDOUT)
-			continue;
-		tick.tv_sec++;
-		seconds++;
-		log_info(job->log, "%s: %.1f of %.1f GiB, %.1f GiB/s", job->what, (double)job->done / (double)GIB(1),
-			 (double)job->size / (double)GIB(1), (double)job->done / (double)GIB(1) / seconds);
+		log_info(job->log, "%s: %.1f of %.1f GiB, %.1f GiB/s", job->what, done, (double)job->size / (double)GIB(1),
+			 done / seconds);
 	}
 }
 
-static void prefault_job_destroy(struct prefault *job)
+/* As many threads as there can be. */
+static int prefault_start(struct prefault *job, struct err *err)
 {
-	for (unsigned int i = 0; i < job->threads; i++)
-		pthread_join(job->ids[i], NULL);
-	pthread_cond_destroy(&job->progress);
-	pthread_mutex_destroy(&job->lock);
-	free(job);
-}
+	static const struct crew_ops ops = {.work = prefault_work};
+	unsigned int threads = prefault_thread_count(job->size);
+	int code;
 
-/* All of them wait for the lock until the last one is there: what they do keeps a new thread's stack from being mapped. */
-static void prefault_start_threads(struct prefault *job)
-{
-	unsigned int wanted = prefault_thread_count(job->size);
-	sigset_t all, old;
-
-	thread_signals(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pthread_mutex_lock(&job->lock);
-	while (job->threads < wanted && pthread_create(&job->ids[job->threads], NULL, prefault_work, job) == 0)
-		job->threads++;
-	job->running = job->threads;
-	pthread_mutex_unlock(&job->lock);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	do {
+		code = crew_create(&ops, job, threads, "prefault", &job->crew, err);
+		threads /= 2;
+	} while (code == -EAGAIN && threads);
+	return code ? err_prefix(err, code, "%s", job->what) : 0;
 }
 
 int prefault_begin(void *host, uint64_t size, const char *what, const struct log *log, struct prefault **ret,
 		   struct err *err)
 {
 	struct prefault *job = calloc(1, sizeof(*job));
+	int code;
 
 	if (!job)
 		return err_sys(err, -ENOMEM, "%s", what);
@@ -144,13 +118,11 @@ int prefault_begin(void *host, uint64_t size, const char *what, const struct log
 	job->log = log;
 	job->host = host;
 	job->size = size;
-	clock_gettime(CLOCK_MONOTONIC, &job->begun);
-	pthread_mutex_init(&job->lock, NULL);
-	thread_cond_init(&job->progress);
-	prefault_start_threads(job);
-	if (!job->threads && size) {
-		prefault_job_destroy(job);
-		return err_set(err, -EAGAIN, "%s: no thread can be started", what);
+	job->begun = monotonic_ms();
+	code = prefault_start(job, err);
+	if (code) {
+		free(job);
+		return code;
 	}
 	*ret = job;
 	return 0;
@@ -158,17 +130,17 @@ int prefault_begin(void *host, uint64_t size, const char *what, const struct log
 
 int prefault_end(struct prefault *job, bool wait, struct err *err)
 {
-	int ret;
+	int code;
 
 	if (!job)
 		return 0;
-	pthread_mutex_lock(&job->lock);
-	job->given_up = !wait;
+	if (!wait)
+		crew_fail(job->crew, -ECANCELED, &(struct err){"given up"});
 	prefault_wait_done(job);
-	pthread_mutex_unlock(&job->lock);
-	ret = job->error ? err_sys(err, job->error, "%s: %.1f GiB", job->what, (double)job->size / (double)GIB(1)) : 0;
-	prefault_job_destroy(job);
-	return ret;
+	code = crew_result(job->crew, err);
+	crew_destroy(job->crew);
+	free(job);
+	return !wait && code == -ECANCELED ? 0 : code;
 }
 
 int prefault(void *host, uint64_t size, const char *what, const struct log *log, struct err *err)

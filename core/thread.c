@@ -4,7 +4,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
 void thread_signals(sigset_t *set)
 {
@@ -33,14 +32,4 @@ int thread_start(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, con
 	va_end(args);
 	pthread_setname_np(*thread, text);
 	return 0;
-}
-
-void thread_cond_init(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
 }

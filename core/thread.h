@@ -15,6 +15,3 @@ void thread_signals(sigset_t *set);
 
 /* Starts fn(opaque) on a thread that leaves signals to the main one. Its name is cut after 15 characters. -errno. */
 int thread_start(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, const char *name, ...) _printf_(4, 5);
-
-/* A condition whose deadlines are of CLOCK_MONOTONIC. */
-void thread_cond_init(pthread_cond_t *cond);

@@ -415,7 +415,7 @@ static int acceptor_time_left(const struct acceptor *acceptor, int64_t deadline)
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
 		if (!acceptor_is_free(&acceptor->callers[i]))
 			first = MIN(first, acceptor->callers[i].deadline);
-	return first == INT64_MAX ? -1 : socket_left(first);
+	return first == INT64_MAX ? -1 : monotonic_left(first);
 }
 
 enum { CANCEL, CONTROL, DOOR, CALLERS, LISTENERS = CALLERS + ACCEPTOR_MAX_WAITING, FDS = LISTENERS + MAX_LISTENERS };

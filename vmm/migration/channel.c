@@ -14,7 +14,6 @@
 
 #include "core/monotonic.h"
 #include "core/thread.h"
-#include "vmm/migration/socket.h"
 #include "vmm/migration/tls.h"
 
 #define MAX_QUIET 16 /* frames of PROGRESS that are passed over at once */
@@ -97,7 +96,7 @@ static int channel_wait_ready(struct channel *channel, short events, int64_t dea
 	int n;
 
 	do {
-		n = poll(fds, ARRAY_SIZE(fds), socket_left(deadline));
+		n = poll(fds, ARRAY_SIZE(fds), monotonic_left(deadline));
 	} while ((n < 0 && errno == EINTR) || (n == 0 && (deadline < 0 || monotonic_ms() < deadline)));
 	if (n < 0)
 		return err_sys(err, -errno, "poll");
@@ -453,7 +452,7 @@ void channel_finish(struct channel *channel)
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || monotonic_ms() >= deadline)
 			return;
 		if (n < 0)
-			poll(&fd, 1, socket_left(deadline));
+			poll(&fd, 1, monotonic_left(deadline));
 	}
 }
 

@@ -92,7 +92,7 @@ void device_receiver_destroy(struct device_receiver *receiver)
 
 int device_receiver_fd(const struct device_receiver *receiver)
 {
-	return receiver->workers->failed_fd;
+	return crew_fd(receiver->workers->crew);
 }
 
 int device_receiver_wait(struct device_receiver *receiver, struct err *err)

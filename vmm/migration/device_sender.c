@@ -2,6 +2,9 @@
 /* See device_sender.h. */
 #include "vmm/migration/device_sender.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
+
 #include "core/monotonic.h"
 #include "vmm/migration/device_workers.h"
 
@@ -44,12 +47,17 @@ static int device_sender_ask_for_ack(struct device_worker *worker, struct err *e
 
 static bool device_sender_is_stopped(struct device_worker *worker)
 {
-	bool stopped;
+	return __atomic_load_n(&worker->all->stopped, __ATOMIC_ACQUIRE);
+}
 
-	pthread_mutex_lock(&worker->all->lock);
-	stopped = worker->all->stopped;
-	pthread_mutex_unlock(&worker->all->lock);
-	return stopped;
+/* Sleeps until the devices are told to stand still or this is to end, LOOK_MS at most. False: it is to end. */
+static bool device_sender_sleep(struct device_worker *worker)
+{
+	struct pollfd fds[] = {{.fd = worker->all->stopped_fd, .events = POLLIN},
+			       {.fd = crew_fd(worker->all->crew), .events = POLLIN}};
+
+	poll(fds, ARRAY_SIZE(fds), LOOK_MS);
+	return !fds[1].revents;
 }
 
 /*
@@ -60,7 +68,7 @@ static int device_sender_rest(struct device_worker *worker, bool stopped, unsign
 {
 	int code;
 
-	if (!device_workers_rest(worker->all, LOOK_MS))
+	if (!device_sender_sleep(worker))
 		return err_set(err, -ECANCELED, "the migration has been ended");
 	if (stopped) {
 		vfio_migration_wait(worker->device, LOOK_MS);
@@ -76,7 +84,7 @@ static int device_sender_rest(struct device_worker *worker, bool stopped, unsign
 
 static int device_sender_send_data(struct device_worker *worker, const void *data, size_t len, struct err *err)
 {
-	int code = worker->all->limiter ? limiter_wait(worker->all->limiter, len, worker->all->failed_fd) : 0;
+	int code = worker->all->limiter ? limiter_wait(worker->all->limiter, len, crew_fd(worker->all->crew)) : 0;
 
 	if (code < 0)
 		return err_sys(err, code, "device state");
@@ -139,7 +147,7 @@ void device_sender_destroy(struct device_sender *sender)
 
 int device_sender_fd(const struct device_sender *sender)
 {
-	return sender->workers->failed_fd;
+	return crew_fd(sender->workers->crew);
 }
 
 /*
@@ -184,10 +192,8 @@ int device_sender_get_pending(struct device_sender *sender, struct device_sender
 
 void device_sender_stopped(struct device_sender *sender)
 {
-	pthread_mutex_lock(&sender->workers->lock);
-	sender->workers->stopped = true;
-	pthread_cond_broadcast(&sender->workers->changed);
-	pthread_mutex_unlock(&sender->workers->lock);
+	__atomic_store_n(&sender->workers->stopped, true, __ATOMIC_RELEASE);
+	eventfd_write(sender->workers->stopped_fd, 1);
 }
 
 int device_sender_wait(struct device_sender *sender, struct err *err)

@@ -4,10 +4,8 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <sys/eventfd.h>
 
-#include "core/irq.h"
-#include "core/thread.h"
+#include "core/crew.h"
 
 #define ZEROS KIB(256) /* written at once where the file cannot be told to make them */
 
@@ -24,11 +22,7 @@ struct disk_receiver {
 	struct channel *channel;
 	uint64_t blocks, holes; /* bytes that came */
 	uint8_t *buf;           /* WIRE_MAX_BLOCKS bytes */
-	pthread_t thread;
-	bool running; /* the thread is to be joined */
-	int fail_fd;
-	int code; /* the thread's */
-	struct err err;
+	struct crew *crew;      /* of one */
 };
 
 /* ---- files ---- */
@@ -170,36 +164,31 @@ static int disk_receiver_take_frame(struct disk_receiver *receiver, struct err *
 	}
 }
 
-static void *disk_receiver_receive_disks(void *opaque)
+static int disk_receiver_work(void *opaque, unsigned int index, struct err *err)
 {
 	struct disk_receiver *receiver = opaque;
 	int code = 0;
 
 	while (!code)
-		code = disk_receiver_take_frame(receiver, &receiver->err);
-	if (code < 0) {
-		receiver->code = code;
-		channel_break(receiver->channel);
-		eventfd_kick(receiver->fail_fd);
-	}
-	return NULL;
+		code = disk_receiver_take_frame(receiver, err);
+	return MIN(code, 0);
+}
+
+static void disk_receiver_break_off(void *opaque, unsigned int index)
+{
+	channel_break(((struct disk_receiver *)opaque)->channel);
 }
 
 /* ---- the outside ---- */
 
 static int disk_receiver_start(struct disk_receiver *receiver, struct err *err)
 {
-	int code;
+	static const struct crew_ops ops = {.work = disk_receiver_work, .break_off = disk_receiver_break_off};
 
-	receiver->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	receiver->buf = malloc(WIRE_MAX_BLOCKS);
-	if (receiver->fail_fd < 0 || !receiver->buf)
-		return err_sys(err, receiver->buf ? -errno : -ENOMEM, "receiving disks");
-	code = thread_start(&receiver->thread, disk_receiver_receive_disks, receiver, "disks");
-	if (code)
-		return err_sys(err, code, "receiving disks");
-	receiver->running = true;
-	return 0;
+	if (!receiver->buf)
+		return err_sys(err, -ENOMEM, "receiving disks");
+	return crew_create(&ops, receiver, 1, "disks", &receiver->crew, err);
 }
 
 int disk_receiver_create(const struct disk_target *disks, size_t count, struct channel **channel,
@@ -210,7 +199,6 @@ int disk_receiver_create(const struct disk_target *disks, size_t count, struct c
 
 	if (!receiver)
 		return err_sys(err, -ENOMEM, "receiving disks");
-	receiver->fail_fd = -1;
 	receiver->count = count;
 	receiver->channel = *channel;
 	for (size_t i = 0; i < count; i++)
@@ -230,25 +218,19 @@ void disk_receiver_destroy(struct disk_receiver *receiver)
 {
 	if (!receiver)
 		return;
-	if (receiver->running) {
-		channel_break(receiver->channel);
-		pthread_join(receiver->thread, NULL);
-	}
+	crew_destroy(receiver->crew);
 	channel_destroy(receiver->channel);
-	fd_close(&receiver->fail_fd);
 	free(receiver->buf);
 	free(receiver);
 }
 
 int disk_receiver_fd(const struct disk_receiver *receiver)
 {
-	return receiver->fail_fd;
+	return crew_fd(receiver->crew);
 }
 
 int disk_receiver_wait(struct disk_receiver *receiver, struct err *err)
 {
-	if (receiver->running)
-		pthread_join(receiver->thread, NULL);
-	receiver->running = false;
-	return receiver->code ? err_set(err, receiver->code, "%s", receiver->err.text) : 0;
+	crew_wait(receiver->crew, -1, -1);
+	return crew_result(receiver->crew, err);
 }

@@ -1,22 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See memory_receiver.h. A thread reads a payload and the header behind it by one call, the payload to where it belongs. It waits
- * in recvmsg(2) and hears of the end of the others by its connection being broken.
+ * in recvmsg(2) and hears of the end of the others by its connection being broken off.
  *
  * What was written here is kept as a bit a page: a page without one is zero as it was made, and stays untouched when it is
  * sent as zero. Chunks do not change channels, so a page's bit is set and cleared by one thread.
  */
 #include "vmm/migration/memory_receiver.h"
 
-#include <poll.h>
-#include <stdio.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 
 #include "core/bitmap.h"
-#include "core/thread.h"
+#include "core/crew.h"
 #include "vmm/migration/compress.h"
 
 #define PAGE WIRE_PAGE
@@ -26,7 +23,6 @@ struct lane {
 	struct memory_receiver *receiver;
 	struct channel *channel;
 	unsigned int index;
-	pthread_t thread;
 	uint8_t header[WIRE_HEADER_SIZE];
 	size_t header_have;
 	struct compressor *compressor; /* made when the first compressed frame comes */
@@ -40,14 +36,7 @@ struct memory_receiver {
 	unsigned long **written; /* of each region; bits are atomic */
 	size_t region_count;
 	struct lane *lanes;
-	unsigned int started;
-	int fail_fd; /* eventfd, readable once a channel has failed */
-	int done_fd; /* eventfd, readable once no thread is at work */
-	pthread_mutex_t lock;
-	/* under lock */
-	unsigned int running;
-	int code;
-	struct err err;
+	struct crew *crew; /* a member for each lane */
 };
 
 /* ---- reading ---- */
@@ -234,67 +223,50 @@ static int memory_receiver_take_frame(struct lane *lane)
 
 /* ---- lanes ---- */
 
-/* Ends all that is under way. Lock held. */
-static void memory_receiver_fail(struct memory_receiver *receiver, int code, const struct err *err)
+static int memory_receiver_run_lane(void *opaque, unsigned int index, struct err *err)
 {
-	if (receiver->code)
-		return;
-	receiver->code = code;
-	receiver->err = *err;
-	eventfd_write(receiver->fail_fd, 1);
-	for (unsigned int i = 0; i < receiver->options.channel_count; i++)
-		channel_break(receiver->options.channels[i]);
-}
-
-static void *memory_receiver_run_lane(void *opaque)
-{
-	struct lane *lane = opaque;
-	struct memory_receiver *receiver = lane->receiver;
-	uint8_t byte;
+	struct memory_receiver *receiver = opaque;
+	struct lane *lane = &receiver->lanes[index];
 	int code = 0;
 
 	while (!code)
 		code = memory_receiver_take_frame(lane);
 	compressor_destroy(lane->compressor);
 	free(lane->packed);
-	pthread_mutex_lock(&receiver->lock);
-	if (code < 0) {
-		err_prefix(&lane->err, code, "memory channel %u", lane->index);
-		memory_receiver_fail(receiver, code, &lane->err);
-	}
-	if (--receiver->running == 0)
-		eventfd_write(receiver->done_fd, 1);
-	pthread_mutex_unlock(&receiver->lock);
-	/* The guest stands still now: the thread's own end, which takes the kernel a while, waits for that of the connection. */
-	if (code > 0)
-		recv(lane->channel->fd, &byte, 1, MSG_PEEK);
-	return NULL;
+	if (code < 0)
+		return err_set(err, code, "memory channel %u: %s", index, lane->err.text);
+	/* The guest stands still now: the thread's own end, which takes the kernel a while, waits for that of the receiver. */
+	crew_next(receiver->crew, index);
+	return 0;
 }
 
-static int memory_receiver_start_lane(struct lane *lane, struct err *err)
+static void memory_receiver_break_off(void *opaque, unsigned int index)
 {
-	unsigned int silence = lane->channel->options.silence_ms;
-	const struct timeval timeout = {.tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000};
-	int code;
+	channel_break(((struct memory_receiver *)opaque)->options.channels[index]);
+}
 
-	if (setsockopt(lane->channel->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
-		return err_sys(err, -errno, "memory channel %u", lane->index);
-	code = thread_start(&lane->thread, memory_receiver_run_lane, lane, "memory%u", lane->index);
-	return code ? err_sys(err, code, "memory channel %u: thread", lane->index) : 0;
+static int memory_receiver_prepare(const struct channel *channel)
+{
+	unsigned int silence = channel->options.silence_ms;
+	const struct timeval timeout = {.tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000};
+
+	return setsockopt(channel->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0 ? -errno : 0;
 }
 
 static int memory_receiver_start_lanes(struct memory_receiver *receiver, struct err *err)
 {
-	int code = 0;
+	static const struct crew_ops ops = {.work = memory_receiver_run_lane, .break_off = memory_receiver_break_off};
+	unsigned int count = receiver->options.channel_count;
 
-	receiver->running = receiver->options.channel_count;
-	for (unsigned int i = 0; !code && i < receiver->options.channel_count; i++) {
-		receiver->lanes[i] = (struct lane){.receiver = receiver, .channel = receiver->options.channels[i],
-						   .index = i};
-		code = memory_receiver_start_lane(&receiver->lanes[i], err);
-		receiver->started += !code;
+	for (unsigned int i = 0; i < count; i++) {
+		struct channel *channel = receiver->options.channels[i];
+		int code = memory_receiver_prepare(channel);
+
+		if (code)
+			return err_sys(err, code, "memory channel %u", i);
+		receiver->lanes[i] = (struct lane){.receiver = receiver, .channel = channel, .index = i};
 	}
-	return code;
+	return crew_create(&ops, receiver, count, "memory", &receiver->crew, err);
 }
 
 static int memory_receiver_make_bitmaps(struct memory_receiver *receiver)
@@ -322,12 +294,8 @@ int memory_receiver_create(const struct memory_receiver_options *options, struct
 	if (!receiver)
 		return err_sys(err, -ENOMEM, "receiving memory");
 	receiver->options = *options;
-	pthread_mutex_init(&receiver->lock, NULL);
-	receiver->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	receiver->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	receiver->lanes = calloc(options->channel_count, sizeof(*receiver->lanes));
-	code = receiver->fail_fd < 0 || receiver->done_fd < 0 ? -errno : receiver->lanes ? 0 : -ENOMEM;
-	code = code ?: memory_receiver_make_bitmaps(receiver);
+	code = receiver->lanes ? memory_receiver_make_bitmaps(receiver) : -ENOMEM;
 	if (code)
 		err_sys(err, code, "receiving memory");
 	code = code ?: memory_receiver_start_lanes(receiver, err);
@@ -343,42 +311,23 @@ void memory_receiver_destroy(struct memory_receiver *receiver)
 {
 	if (!receiver)
 		return;
-	for (unsigned int i = 0; i < receiver->started; i++)
-		channel_break(receiver->lanes[i].channel);
-	for (unsigned int i = 0; i < receiver->started; i++)
-		pthread_join(receiver->lanes[i].thread, NULL);
+	crew_destroy(receiver->crew);
 	for (size_t i = 0; i < receiver->region_count; i++)
 		free(receiver->written[i]);
 	free(receiver->written);
 	free(receiver->lanes);
-	fd_close(&receiver->fail_fd);
-	fd_close(&receiver->done_fd);
-	pthread_mutex_destroy(&receiver->lock);
 	free(receiver);
 }
 
 int memory_receiver_fd(const struct memory_receiver *receiver)
 {
-	return receiver->fail_fd;
+	return crew_fd(receiver->crew);
 }
 
 int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct err *err)
 {
-	struct pollfd fds[] = {{.fd = receiver->done_fd, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
-
-	while (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno == EINTR)
-		;
-	if (!fds[0].revents && fds[1].revents) {
-		const struct err cancelled = {"cancelled"};
-
-		pthread_mutex_lock(&receiver->lock);
-		memory_receiver_fail(receiver, -ECANCELED, &cancelled);
-		pthread_mutex_unlock(&receiver->lock);
-		fds[1].fd = -1;
-		while (poll(fds, 1, -1) < 0 && errno == EINTR)
-			;
-	}
-	return receiver->code ? err_set(err, receiver->code, "%s", receiver->err.text) : 0;
+	crew_wait(receiver->crew, cancel_fd, -1);
+	return crew_result(receiver->crew, err);
 }
 
 void memory_receiver_get_stats(struct memory_receiver *receiver, struct memory_receiver_stats *stats)

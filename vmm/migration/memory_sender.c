@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See memory_sender.h. Each channel has a lane: a thread that goes through the chunks which are its own (their number modulo
- * that of the channels), takes their marks, tells pages of zeros from others and gathers runs of either into frames. The
- * caller waits for all lanes, and hears of the first that failed.
+ * that of the channels), takes their marks, tells pages of zeros from others and gathers runs of either into frames. Each call
+ * is a round of the crew.
  */
 #include "vmm/migration/memory_sender.h"
 
-#include <poll.h>
-#include <stdio.h>
-#include <sys/eventfd.h>
+#include <pthread.h>
 
 #include "core/bitmap.h"
+#include "core/crew.h"
 #include "core/monotonic.h"
-#include "core/thread.h"
 #include "vmm/migration/compress.h"
 #include "vmm/migration/send_queue.h"
 #include "vmm/migration/zero.h"
@@ -27,7 +25,6 @@ struct lane {
 	struct memory_sender *sender;
 	struct channel *channel;
 	unsigned int index;
-	pthread_t thread;
 	struct send_queue *queue;
 	struct compressor *compressor; /* NULL: not wanted */
 	uint8_t *copy;                 /* WIRE_MAX_ZSTD bytes, what is compressed must not change meanwhile */
@@ -35,30 +32,22 @@ struct lane {
 	uint64_t pages, zero_pages;    /* atomic */
 	uint64_t zero_ns;              /* atomic; in chunks where there was nothing else */
 	bool zero_copied;              /* atomic */
-	int code;
 	struct err err;
 };
 
 struct memory_sender {
 	struct memory_sender_options options;
 	struct zero_map *zeros;
-	int stop_fd; /* eventfd: lanes stop */
-	int done_fd; /* eventfd: no lane is at work */
 	struct lane *lanes;
-	unsigned int started; /* threads */
+	struct crew *crew; /* a member for each lane */
 	pthread_mutex_t lock;
-	pthread_cond_t work;
 	/* under lock */
-	uint64_t call; /* number of the last one; a lane that has not done it is at work */
-	unsigned int running;
-	bool end;
-	int code; /* the first failure */
-	struct err err;
 	uint64_t busy_ns;
+	uint64_t began; /* when the call under way did, or 0 */
 	/* of the call under way, written before it begins */
 	const struct memory_marks *marks;
 	size_t mark_count;
-	uint64_t deadline, began;
+	uint64_t deadline;
 	bool here; /* the caller's thread does what lanes do */
 };
 
@@ -78,7 +67,7 @@ static int memory_sender_flush(struct lane *lane)
 	int code = 0;
 
 	if (sender->options.limiter && bytes)
-		code = limiter_wait(sender->options.limiter, bytes, sender->stop_fd);
+		code = limiter_wait(sender->options.limiter, bytes, crew_fd(sender->crew));
 	if (code)
 		return err_set(&lane->err, code, "cancelled");
 	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err)
@@ -287,18 +276,6 @@ static int memory_sender_send_all(struct lane *lane)
 
 /* ---- lanes ---- */
 
-/* Ends all that is under way. Lock held. */
-static void memory_sender_fail(struct memory_sender *sender, int code, const struct err *err)
-{
-	if (sender->code)
-		return;
-	sender->code = code;
-	sender->err = *err;
-	eventfd_write(sender->stop_fd, 1);
-	for (unsigned int i = 0; i < sender->options.channel_count; i++)
-		channel_break(sender->options.channels[i]);
-}
-
 static int memory_sender_prepare(struct lane *lane)
 {
 	int code = send_queue_create(lane->channel, lane->sender->options.compress, &lane->queue, &lane->err);
@@ -309,81 +286,52 @@ static int memory_sender_prepare(struct lane *lane)
 	return lane->copy ? compressor_create(&lane->compressor, &lane->err) : err_sys(&lane->err, -ENOMEM, "zstd");
 }
 
-static void *memory_sender_run_lane(void *opaque)
+static int memory_sender_run_lane(void *opaque, unsigned int index, struct err *err)
 {
-	struct lane *lane = opaque;
-	struct memory_sender *sender = lane->sender;
-	uint64_t done = 0;
+	struct memory_sender *sender = opaque;
+	struct lane *lane = &sender->lanes[index];
 	int code = memory_sender_prepare(lane);
 
-	for (;;) {
-		pthread_mutex_lock(&sender->lock);
-		if (code) {
-			err_prefix(&lane->err, 0, "memory channel %u", lane->index);
-			memory_sender_fail(sender, code, &lane->err);
-		}
-		if (--sender->running == 0)
-			eventfd_write(sender->done_fd, 1);
-		while (sender->call == done && !sender->end)
-			pthread_cond_wait(&sender->work, &sender->lock);
-		done = sender->call;
-		pthread_mutex_unlock(&sender->lock);
-		if (sender->end)
-			break;
+	while (!code && crew_next(sender->crew, index))
 		code = memory_sender_send_all(lane);
-	}
+	if (code)
+		err_set(err, code, "memory channel %u: %s", index, lane->err.text);
 	compressor_destroy(lane->compressor);
 	free(lane->copy);
 	send_queue_destroy(lane->queue);
-	return NULL;
+	return code;
+}
+
+static void memory_sender_break_off(void *opaque, unsigned int index)
+{
+	channel_break(((struct memory_sender *)opaque)->options.channels[index]);
 }
 
 /* Waits until no lane is at work, looking after the rest of the world meanwhile. tick may be NULL. */
-static void memory_sender_wait_done(struct memory_sender *sender, int (*tick)(void *opaque, struct err *err))
+static int memory_sender_wait(struct memory_sender *sender, int (*tick)(void *opaque, struct err *err), struct err *err)
 {
-	struct pollfd fds[] = {{.fd = sender->done_fd, .events = POLLIN},
-			       {.fd = sender->options.cancel_fd, .events = POLLIN}};
-	eventfd_t count;
+	while (!crew_wait(sender->crew, sender->options.cancel_fd, monotonic_ms() + TICK_MS)) {
+		struct err why = {.text = ""};
+		int code = tick ? tick(sender->options.opaque, &why) : 0;
 
-	while (!fds[0].revents) {
-		struct err err = {"cancelled"};
-		int n = poll(fds, ARRAY_SIZE(fds), TICK_MS), code = 0;
-
-		if (n > 0 && fds[1].revents) {
-			code = -ECANCELED;
-			fds[1].fd = -1;
-		} else if (n == 0 && tick) {
-			code = tick(sender->options.opaque, &err);
-		}
-		if (code) {
-			pthread_mutex_lock(&sender->lock);
-			memory_sender_fail(sender, code, &err);
-			pthread_mutex_unlock(&sender->lock);
-		}
+		if (code)
+			crew_fail(sender->crew, code, &why);
 	}
-	eventfd_read(sender->done_fd, &count);
+	return crew_result(sender->crew, err);
 }
 
 /* ---- the outside ---- */
 
 static int memory_sender_start_lanes(struct memory_sender *sender, struct err *err)
 {
-	int code = 0;
+	static const struct crew_ops ops = {.work = memory_sender_run_lane, .break_off = memory_sender_break_off};
+	unsigned int count = sender->options.channel_count;
+	int code;
 
-	sender->running = sender->options.channel_count;
-	for (unsigned int i = 0; !code && i < sender->options.channel_count; i++) {
-		struct lane *lane = &sender->lanes[i];
-
-		*lane = (struct lane){.sender = sender, .channel = sender->options.channels[i], .index = i};
-		code = thread_start(&lane->thread, memory_sender_run_lane, lane, "memory%u", i);
-		sender->started += !code;
-	}
-	if (code)
-		return err_sys(err, code, "thread");
-	memory_sender_wait_done(sender, NULL);
-	if (sender->code)
-		return err_set(err, sender->code, "%s", sender->err.text);
-	return 0;
+	for (unsigned int i = 0; i < count; i++)
+		sender->lanes[i] = (struct lane){.sender = sender, .channel = sender->options.channels[i], .index = i};
+	code = crew_create(&ops, sender, count, "memory", &sender->crew, err);
+	return code ?: memory_sender_wait(sender, NULL, err);
 }
 
 int memory_sender_create(const struct memory_sender_options *options, struct memory_sender **ret, struct err *err)
@@ -395,14 +343,8 @@ int memory_sender_create(const struct memory_sender_options *options, struct mem
 		return err_sys(err, -ENOMEM, "sending memory");
 	sender->options = *options;
 	pthread_mutex_init(&sender->lock, NULL);
-	pthread_cond_init(&sender->work, NULL);
-	sender->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	sender->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	sender->lanes = calloc(options->channel_count, sizeof(*sender->lanes));
-	code = sender->stop_fd < 0 || sender->done_fd < 0 ? -errno : sender->lanes ? 0 : -ENOMEM;
-	if (code)
-		err_sys(err, code, "sending memory");
-	code = code ?: zero_map_create(options->memory, &sender->zeros, err);
+	code = sender->lanes ? zero_map_create(options->memory, &sender->zeros, err) : err_sys(err, -ENOMEM, "sending memory");
 	code = code ?: memory_sender_start_lanes(sender, err);
 	if (code) {
 		memory_sender_destroy(sender);
@@ -416,18 +358,10 @@ void memory_sender_destroy(struct memory_sender *sender)
 {
 	if (!sender)
 		return;
-	pthread_mutex_lock(&sender->lock);
-	sender->end = true;
-	pthread_cond_broadcast(&sender->work);
-	pthread_mutex_unlock(&sender->lock);
-	for (unsigned int i = 0; i < sender->started; i++)
-		pthread_join(sender->lanes[i].thread, NULL);
+	crew_destroy(sender->crew);
 	zero_map_destroy(sender->zeros);
-	fd_close(&sender->stop_fd);
-	fd_close(&sender->done_fd);
 	free(sender->lanes);
 	pthread_mutex_destroy(&sender->lock);
-	pthread_cond_destroy(&sender->work);
 	free(sender);
 }
 
@@ -447,30 +381,37 @@ static int memory_sender_check_marks(const struct memory_sender *sender, const s
 	return 0;
 }
 
+/* For the statistics: a call is under way from begin to done. */
+static void memory_sender_begin(struct memory_sender *sender)
+{
+	pthread_mutex_lock(&sender->lock);
+	sender->began = monotonic_ns();
+	pthread_mutex_unlock(&sender->lock);
+}
+
+static void memory_sender_done(struct memory_sender *sender)
+{
+	pthread_mutex_lock(&sender->lock);
+	sender->busy_ns += monotonic_ns() - sender->began;
+	sender->began = 0;
+	pthread_mutex_unlock(&sender->lock);
+}
+
 int memory_sender_send(struct memory_sender *sender, const struct memory_marks *marks, size_t count,
 		       uint64_t deadline_ns, struct err *err)
 {
-	int code = memory_sender_check_marks(sender, marks, count, err);
+	int code = memory_sender_check_marks(sender, marks, count, err) ?: crew_result(sender->crew, err);
 
 	if (code)
 		return code;
-	pthread_mutex_lock(&sender->lock);
-	if (!sender->code) {
-		sender->marks = marks;
-		sender->mark_count = count;
-		sender->deadline = deadline_ns;
-		sender->running = sender->options.channel_count;
-		sender->began = monotonic_ns();
-		sender->call++;
-		pthread_cond_broadcast(&sender->work);
-		pthread_mutex_unlock(&sender->lock);
-		memory_sender_wait_done(sender, sender->options.tick);
-		pthread_mutex_lock(&sender->lock);
-		sender->busy_ns += monotonic_ns() - sender->began;
-		sender->began = 0;
-	}
-	pthread_mutex_unlock(&sender->lock);
-	return sender->code ? err_set(err, sender->code, "%s", sender->err.text) : 0;
+	sender->marks = marks;
+	sender->mark_count = count;
+	sender->deadline = deadline_ns;
+	memory_sender_begin(sender);
+	crew_again(sender->crew);
+	code = memory_sender_wait(sender, sender->options.tick, err);
+	memory_sender_done(sender);
+	return code;
 }
 
 /* One of the chunks that are the lane's; false where there is none. */
@@ -505,10 +446,10 @@ static int memory_sender_rehearse_lane(struct lane *lane)
 
 int memory_sender_rehearse(struct memory_sender *sender, struct err *err)
 {
-	int code = sender->code;
+	int code = crew_result(sender->crew, err);
 
 	if (code)
-		return err_set(err, code, "%s", sender->err.text);
+		return code;
 	sender->here = true;
 	for (unsigned int i = 0; i < sender->options.channel_count && !code; i++) {
 		code = memory_sender_rehearse_lane(&sender->lanes[i]);
@@ -536,10 +477,10 @@ static int memory_sender_end_lane(struct lane *lane)
 
 int memory_sender_end(struct memory_sender *sender, const struct memory_marks *marks, size_t count, struct err *err)
 {
-	int code = memory_sender_check_marks(sender, marks, count, err);
+	int code = crew_result(sender->crew, err) ?: memory_sender_check_marks(sender, marks, count, err);
 
-	if (sender->code)
-		return err_set(err, sender->code, "%s", sender->err.text);
+	if (code)
+		return code;
 	sender->marks = marks;
 	sender->mark_count = count;
 	sender->deadline = 0;

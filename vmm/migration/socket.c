@@ -11,20 +11,13 @@
 #include "core/monotonic.h"
 #include "vmm/migration/channel.h"
 
-int socket_left(int64_t deadline)
-{
-	int64_t left = deadline - monotonic_ms();
-
-	return deadline < 0 ? -1 : (int)MIN(MAX(left, 0), 1000000);
-}
-
 int socket_wait(int fd, short events, int cancel_fd, int64_t deadline, struct err *err)
 {
 	struct pollfd fds[] = {{.fd = fd, .events = events}, {.fd = cancel_fd, .events = POLLIN}};
 	int n;
 
 	do {
-		n = poll(fds, ARRAY_SIZE(fds), socket_left(deadline));
+		n = poll(fds, ARRAY_SIZE(fds), monotonic_left(deadline));
 	} while ((n < 0 && errno == EINTR) || (n == 0 && monotonic_ms() < deadline));
 	if (n < 0)
 		return err_sys(err, -errno, "poll");

@@ -4,9 +4,6 @@
 
 #include "core/err.h"
 
-/* What is left until a deadline of monotonic_ms, for poll(2): in ms, 0 once it has come, -1 (for ever) for a deadline below 0. */
-int socket_left(int64_t deadline);
-
 /* Waits for poll(2) events on fd until deadline (ms of monotonic_ms). -ETIMEDOUT, or -ECANCELED when cancel_fd is readable. */
 int socket_wait(int fd, short events, int cancel_fd, int64_t deadline, struct err *err);
 
