@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* core/prefault: all pages are there afterwards, with what was in them; what cannot be brought in is told; giving up is no failure. */
+#include "core/prefault.h"
+
+#include "tests/unit/test.h"
+
+#include <sys/mman.h>
+
+#define SIZE MIB(160) /* three pieces of work */
+
+static const struct log quiet = {.fd = -1, .level = LOG_ERROR};
+static struct err err;
+static uint8_t *memory;
+
+static void begin(void)
+{
+	if (memory)
+		munmap(memory, SIZE);
+	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(memory != MAP_FAILED);
+}
+
+static size_t pages_there(void)
+{
+	static unsigned char there[SIZE / 4096];
+	size_t count = 0;
+
+	CHECK_EQ(mincore(memory, SIZE, there), 0);
+	for (size_t i = 0; i < sizeof(there); i++)
+		count += there[i] & 1;
+	return count;
+}
+
+static void brings_all_in_and_changes_nothing(void)
+{
+	begin();
+	memory[MIB(100)] = 7;
+	CHECK(!prefault_seems_done(memory, SIZE));
+	CHECK_EQ(prefault(memory, SIZE, "test", &quiet, &err), 0);
+	CHECK_EQ(pages_there(), SIZE / 4096);
+	CHECK_EQ(memory[MIB(100)], 7);
+	CHECK(prefault_seems_done(memory, SIZE));
+	CHECK_EQ(prefault(memory, 0, "nothing", &quiet, &err), 0);
+}
+
+static void a_failure_is_told(void)
+{
+	begin();
+	CHECK_EQ(munmap(memory + MIB(70), 4096), 0);
+	CHECK_EQ(prefault(memory, SIZE, "test", &quiet, &err), -ENOMEM);
+	CHECK(strstr(err.text, "test: 0.2 GiB"));
+}
+
+static void giving_up_is_no_failure(void)
+{
+	struct prefault *job;
+
+	begin();
+	CHECK_EQ(prefault_begin(memory, SIZE, "test", &quiet, &job, &err), 0);
+	CHECK_EQ(prefault_end(job, false, &err), 0);
+	CHECK_EQ(prefault_end(NULL, true, &err), 0);
+}
+
+TEST_MAIN(TEST(brings_all_in_and_changes_nothing), TEST(a_failure_is_told), TEST(giving_up_is_no_failure))
