@@ -4,13 +4,14 @@
  * know only its own way back. Two of them are special: `commit`, after which nobody can cancel any more, and `go`, after which
  * a failure is no longer ours to undo.
  */
-#include "vmm/migration/source_internal.h"
+#include "vmm/migration/source.h"
 
 #include <stdio.h>
 #include <sys/eventfd.h>
 
 #include "core/irq.h"
 #include "core/monotonic.h"
+#include "vmm/migration/source_internal.h"
 
 #define MAX_DEFAULT_STREAMS 4
 #define REHEARSALS 5

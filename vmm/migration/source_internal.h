@@ -11,7 +11,7 @@
 #include "vmm/migration/device_sender.h"
 #include "vmm/migration/dialer.h"
 #include "vmm/migration/page_list.h"
-#include "vmm/migration/source.h"
+#include "vmm/migration/source_config.h"
 
 struct migration_source {
 	struct migration_source_config config;
