@@ -282,7 +282,7 @@ static int cli_vfio_run_vfio(int argc, char *const *argv, struct err *err)
 {
 	const char *word = argc ? argv[0] : NULL;
 	struct nearest near = nearest_begin(word ?: "", strlen(word ?: ""));
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 
 	for (size_t i = 0; word && i < ARRAY_SIZE(subcommands); i++) {
 		const char *name = strchr(subcommands[i]->name, ' ') + 1;
@@ -297,7 +297,7 @@ static int cli_vfio_run_vfio(int argc, char *const *argv, struct err *err)
 	}
 	if (word)
 		err_set(err, -EINVAL, "vfio %.60s: unknown command%s", word,
-			near.best ? option_hint("", near.best, hint) : "; mvmm vfio --help lists them");
+			near.best ? nearest_hint("", near.best, hint) : "; mvmm vfio --help lists them");
 	else
 		err_set(err, -EINVAL, "vfio: which command; write mvmm vfio list, bind, unbind, add or remove");
 	return EXIT_BAD_INPUT;

@@ -15,7 +15,7 @@ const struct command *const commands[] = {
 const struct command *command_find(const char *name, struct err *err)
 {
 	struct nearest near = nearest_begin(name, strlen(name));
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 
 	for (size_t i = 0; commands[i]; i++) {
 		if (strcmp(commands[i]->name, name) == 0)
@@ -23,7 +23,7 @@ const struct command *command_find(const char *name, struct err *err)
 		nearest_offer(&near, commands[i]->name);
 	}
 	err_set(err, -EINVAL, "%.60s: unknown command%s", name,
-		near.best ? option_hint("", near.best, hint) : "; mvmm --help lists them");
+		near.best ? nearest_hint("", near.best, hint) : "; mvmm --help lists them");
 	return NULL;
 }
 

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "vmm/config/nearest.h"
+
 static int config_json_wrong_type(const json_t *value, const char *wanted, struct err *err)
 {
 	static const char *const types[] = {
@@ -64,11 +66,11 @@ static int config_json_set_member(const struct option *option, const char *name,
 {
 	const char *nearest;
 	const struct option_key *key = option_key_lookup(option, name, strlen(name), &nearest);
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 	int code = 0;
 
 	if (!key)
-		return err_set(err, -EINVAL, "%.60s: unknown key%s", name, option_hint("", nearest, hint));
+		return err_set(err, -EINVAL, "%.60s: unknown key%s", name, nearest_hint("", nearest, hint));
 	if (key->kind == OPTION_NAMES && json_is_array(value)) {
 		for (size_t i = 0; !code && i < json_array_size(value); i++) {
 			code = config_json_set_key(option, key, item, json_array_get(value, i), keys, err);
@@ -130,11 +132,11 @@ static int config_json_set_option(const struct option_table *table, const char *
 {
 	const char *nearest;
 	const struct option *option = option_lookup(table, name, strlen(name), &nearest);
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 	int code = 0;
 
 	if (!option)
-		return err_set(err, -EINVAL, "%.60s: unknown option%s", name, option_hint("", nearest, hint));
+		return err_set(err, -EINVAL, "%.60s: unknown option%s", name, nearest_hint("", nearest, hint));
 	if (option->command_only)
 		return err_set(err, -EINVAL, "%s: belongs on the command line; leave it out here", name);
 	if (!option->item_size || !json_is_array(value)) {

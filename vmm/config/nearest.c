@@ -2,6 +2,8 @@
 /* See nearest.h. The distance is "optimal string alignment", over three rows of a table. */
 #include "vmm/config/nearest.h"
 
+#include <stdio.h>
+
 #define LONGEST 48u /* letters; longer words have no neighbour */
 
 struct nearest nearest_begin(const char *word, size_t len)
@@ -54,4 +56,12 @@ void nearest_offer(struct nearest *nearest, const char *candidate)
 		nearest->distance = found;
 		nearest->best = candidate;
 	}
+}
+
+const char *nearest_hint(const char *dashes, const char *nearest, char *buf)
+{
+	buf[0] = 0;
+	if (nearest)
+		snprintf(buf, NEAREST_HINT, ", did you mean %s%s?", dashes, nearest);
+	return buf;
 }

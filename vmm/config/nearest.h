@@ -23,3 +23,7 @@ struct nearest nearest_begin(const char *word, size_t len);
  * third of its own letters away (two at least for words of four and more) is not close.
  */
 void nearest_offer(struct nearest *nearest, const char *candidate);
+
+/* ", did you mean WORD?" into buf, or nothing when nearest is NULL. Returns buf. */
+#define NEAREST_HINT 80
+const char *nearest_hint(const char *dashes, const char *nearest, char *buf);

@@ -139,14 +139,6 @@ void options_done(const struct option_table *table, void *target)
 
 /* ---- look-ups ---- */
 
-const char *option_hint(const char *dashes, const char *nearest, char *buf)
-{
-	buf[0] = 0;
-	if (nearest)
-		snprintf(buf, OPTION_HINT, ", did you mean %s%s?", dashes, nearest);
-	return buf;
-}
-
 static bool options_same(const char *name, const char *typed, size_t len)
 {
 	return strlen(name) == len && memcmp(name, typed, len) == 0;
@@ -184,7 +176,7 @@ const struct option_key *option_key_lookup(const struct option *option, const ch
 static int options_word_index(const char *const *words, const char *text, const char *or_else, struct err *err)
 {
 	struct nearest near = nearest_begin(text, strlen(text));
-	char list[160] = "", hint[OPTION_HINT];
+	char list[160] = "", hint[NEAREST_HINT];
 	size_t used = 0;
 
 	for (int i = 0; words[i]; i++) {
@@ -195,7 +187,7 @@ static int options_word_index(const char *const *words, const char *text, const 
 		used = MIN(used, sizeof(list) - 1);
 	}
 	if (near.best)
-		return err_set(err, -EINVAL, "unknown value%s", option_hint("", near.best, hint));
+		return err_set(err, -EINVAL, "unknown value%s", nearest_hint("", near.best, hint));
 	return err_set(err, -EINVAL, "unknown value; write one of %s%s", list, or_else);
 }
 
@@ -217,6 +209,19 @@ static int options_parse_uint(const char *text, uint64_t min, uint64_t max, uint
 			       (unsigned long long)max);
 	*ret = value;
 	return 0;
+}
+
+const char *option_format_size(uint64_t bytes, char *buf)
+{
+	static const char units[] = "KMGT";
+	int unit = -1;
+
+	while (bytes && !(bytes & 1023) && unit < 3) {
+		bytes >>= 10;
+		unit++;
+	}
+	snprintf(buf, 24, unit < 0 ? "%llu" : "%llu%c", (unsigned long long)bytes, unit < 0 ? 0 : units[unit]);
+	return buf;
 }
 
 static int options_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)

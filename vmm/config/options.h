@@ -103,9 +103,8 @@ int option_key_set(const struct option *option, const struct option_key *key, vo
 /* Checks that what must be there is. */
 int option_end(const struct option *option, option_set keys, struct err *err);
 
-/* ", did you mean WORD?" into buf, or nothing when nearest is NULL. Returns buf. */
-#define OPTION_HINT 80
-const char *option_hint(const char *dashes, const char *nearest, char *buf);
+/* How people write a size: "512M", "1536K", "4097". buf holds 24 characters and is returned. */
+const char *option_format_size(uint64_t bytes, char *buf);
 
 /* ---- options_help.c ---- */
 
@@ -113,5 +112,3 @@ const char *option_hint(const char *dashes, const char *nearest, char *buf);
 void options_print_help(const struct option_table *table);
 /* Prints a line for each option with its keys and their values, for completion scripts. */
 void options_print_words(const struct option_table *table);
-/* How people write a size: "512M", "1536K", "4097". buf holds 24 characters and is returned. */
-const char *option_format_size(uint64_t bytes, char *buf);

@@ -4,19 +4,6 @@
 
 #include <stdio.h>
 
-const char *option_format_size(uint64_t bytes, char *buf)
-{
-	static const char units[] = "KMGT";
-	int unit = -1;
-
-	while (bytes && !(bytes & 1023) && unit < 3) {
-		bytes >>= 10;
-		unit++;
-	}
-	snprintf(buf, 24, unit < 0 ? "%llu" : "%llu%c", (unsigned long long)bytes, unit < 0 ? 0 : units[unit]);
-	return buf;
-}
-
 void options_print_help(const struct option_table *table)
 {
 	for (size_t i = 0; i < table->count; i++) {

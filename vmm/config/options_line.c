@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "vmm/config/nearest.h"
+
 /* The length of "key" when text begins with "key=", else 0. */
 static size_t options_line_key_length(const char *text)
 {
@@ -15,10 +17,10 @@ static size_t options_line_key_length(const char *text)
 static int options_line_unknown_key(const struct option *option, const char *part, size_t len, const char *nearest,
 				    struct err *err)
 {
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 
 	return err_set(err, -EINVAL, "--%s: %.*s: unknown key%s%s%s", option->name, (int)MIN(len, 60u), part,
-		       option_hint("", nearest, hint), nearest ? "" : "; write ", nearest ? "" : option->value);
+		       nearest_hint("", nearest, hint), nearest ? "" : "; write ", nearest ? "" : option->value);
 }
 
 /* One part between commas: key=value, a key alone, or the first part's bare value. */
@@ -95,12 +97,12 @@ static int options_line_parse_option(const struct option_table *table, void *tar
 	const char *name = argv[*at] + 2, *nearest, *text = NULL;
 	size_t len = strcspn(name, "=");
 	const struct option *option = option_lookup(table, name, len, &nearest);
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 	void *item;
 
 	if (!option)
 		return err_set(err, -EINVAL, "--%.*s: unknown option%s", (int)MIN(len, 60u), name,
-			       option_hint("--", nearest, hint));
+			       nearest_hint("--", nearest, hint));
 	++*at;
 	if (name[len])
 		text = name + len + 1;

@@ -7,7 +7,6 @@
  */
 #include "vmm/kvm/cpuid_x86.h"
 #include "vmm/config/nearest.h"
-#include "vmm/config/options.h"
 
 #include <cpuid.h>
 #include <stdio.h>
@@ -116,12 +115,12 @@ static bool cpuid_clear_named(struct guest_cpu *model, const char *name)
 static int cpuid_unknown_feature(const char *name, struct err *err)
 {
 	struct nearest near = nearest_begin(name, strlen(name));
-	char hint[OPTION_HINT];
+	char hint[NEAREST_HINT];
 
 	for (size_t i = 0; i < ARRAY_SIZE(cpuid_features); i++)
 		nearest_offer(&near, cpuid_features[i].name);
 	return err_set(err, -EINVAL, "--cpu host,-%.60s: unknown feature%s", name,
-		       near.best ? option_hint("-", near.best, hint) : "; names are those of /proc/cpuinfo");
+		       near.best ? nearest_hint("-", near.best, hint) : "; names are those of /proc/cpuinfo");
 }
 
 /* The parts of the extended state that nothing uses any more leave leaf 0xd, or the guest would size for them. */

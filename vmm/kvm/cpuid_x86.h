@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "vmm/kvm/vcpu.h"
+#include "vmm/kvm/guest_cpu.h"
 
 #define CPUID_MAX_ENTRIES 256u
 

@@ -9,6 +9,8 @@
 #include "vmm/kvm/vcpu.h"
 
 #include "core/thread.h"
+#include "vmm/kvm/guest_cpu.h"
+#include "vmm/kvm/vcpu_arch.h"
 
 #include <stdio.h>
 #include <sys/ioctl.h>

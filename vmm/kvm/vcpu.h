@@ -9,8 +9,7 @@
 #include "core/log.h"
 #include "vmm/kvm/kvm.h"
 
-#include <jansson.h>
-
+struct guest_cpu;
 struct vcpu_set;
 
 enum vcpu_event {
@@ -29,25 +28,6 @@ struct vcpu_config {
 	/* The rate of the guest's time stamp counter in kHz, from another host; 0: this host's. */
 	unsigned int tsc_khz;
 };
-
-/* The architecture's CPU features, computed once and given to every vCPU (cpuid_x86.c). No VM is needed for it. */
-struct guest_cpu;
-int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
-		     struct guest_cpu **ret, struct err *err);
-void guest_cpu_destroy(struct guest_cpu *model);
-int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, struct err *err);
-/* The interrupt controller id of a vCPU, as the tables tell it to the guest. */
-uint32_t guest_cpu_apic_id(const struct guest_cpu *model, unsigned int index);
-/* The host's width of guest-physical addresses, in bits. */
-unsigned int guest_cpu_phys_bits(const struct guest_cpu *model);
-
-/*
- * The CPU as it travels with a guest (cpuid_offer_x86.c): guest_cpu_write's object is what guest_cpu_adopt takes, on a
- * host whose KVM supports every feature in it; the guest then finds exactly the CPU that it had. -EINVAL names the
- * features that are missing, -EBADMSG: nonsense. The object is a peer's.
- */
-int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err);
-int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err);
 
 /* Makes the vCPUs, the first one set to enter the kernel (entry NULL: to be loaded), the others waiting for it; no
  * thread yet. -ENOTSUP when the counter's rate cannot be had. */
@@ -84,21 +64,3 @@ unsigned int vcpu_set_host_tsc_khz(const struct vcpu_set *set);
 struct state_buffer;
 int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer *out, struct err *err);
 int vcpu_set_load(struct vcpu_set *set, unsigned int index, bool trial, const void *data, size_t len, struct err *err);
-
-/* ---- the architecture's part ---- */
-
-/* The registers of a fresh vCPU; entry is NULL for all but the first (vcpu_x86.c). */
-int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry, struct err *err);
-/* The counter's rate: *khz is what was asked for, or 0 for the host's own, and becomes what it is; *host_khz is as for
- * vcpu_set_host_tsc_khz. stable: the guest was promised that it never changes. */
-int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
-		      struct err *err);
-/* Whether the guest's counter was promised to be stable. */
-bool guest_cpu_stable_tsc(const struct guest_cpu *model);
-
-/* Saving and loading a vCPU (vcpu_state_x86.c); what this KVM can tell is learned once. NULL is fine for destroy. */
-struct vcpu_arch;
-int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err);
-void vcpu_arch_destroy(struct vcpu_arch *arch);
-int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, struct state_buffer *out, struct err *err);
-int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, bool trial, const void *data, size_t len, struct err *err);

@@ -10,9 +10,7 @@
  * Which MSRs there are KVM says. Those that a load brings and this KVM does not have must be zero, as they are in a
  * processor without them.
  */
-#include "vmm/kvm/vcpu.h"
-
-#include "core/state.h"
+#include "vmm/kvm/vcpu_arch.h"
 
 #include <sys/ioctl.h>
 

@@ -4,7 +4,7 @@
  * Documentation/arch/x86/boot.rst, "64-bit boot protocol"; the PVH start info ABI). Only the first vCPU enters the
  * kernel; the others wait for the INIT and SIPI that it sends.
  */
-#include "vmm/kvm/vcpu.h"
+#include "vmm/kvm/vcpu_arch.h"
 
 #include "boot/layout_x86.h"
 

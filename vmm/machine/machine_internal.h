@@ -13,11 +13,12 @@
 #include "devices/platform.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/kvm/clock.h"
-#include "vmm/machine/host_devices.h"
+#include "vmm/kvm/guest_cpu.h"
 #include "vmm/kvm/irqchip.h"
 #include "vmm/kvm/kvm.h"
-#include "vmm/machine/memory.h"
 #include "vmm/kvm/vcpu.h"
+#include "vmm/machine/host_devices.h"
+#include "vmm/machine/memory.h"
 
 #include <jansson.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See config.h. */
+/* See config.h: a configuration is completed and checked, as a whole and again when a device comes or goes. */
 #include "vmm/config/config.h"
 
 #include "devices/virtio/virtio.h"
@@ -100,7 +100,7 @@ static void config_finish_devices(struct machine_config *config)
 
 /* ---- the rest ---- */
 
-static int config_check_memory(const struct memory_config *memory, struct err *err)
+static int config_finish_check_memory(const struct memory_config *memory, struct err *err)
 {
 	static const uint64_t pages[] = {[HUGEPAGES_NONE] = KIB(4), [HUGEPAGES_2M] = MIB(2), [HUGEPAGES_1G] = GIB(1)};
 	uint64_t page = pages[memory->hugepages], host;
@@ -122,7 +122,7 @@ static int config_check_memory(const struct memory_config *memory, struct err *e
 	return 0;
 }
 
-static int config_check_ports(struct machine_config *config, struct err *err)
+static int config_finish_check_ports(struct machine_config *config, struct err *err)
 {
 	if (config->serial.kind == PORT_AUTO)
 		config->serial.kind = config->console.kind == PORT_STDIO ? PORT_NONE : PORT_STDIO;
@@ -131,7 +131,7 @@ static int config_check_ports(struct machine_config *config, struct err *err)
 	return 0;
 }
 
-static int config_check_net(const struct net_config *net, struct err *err)
+static int config_finish_check_net(const struct net_config *net, struct err *err)
 {
 	if (net->kind == NET_TAP && strlen(net->target) > 15)
 		return err_set(err, -EINVAL, "--net tap=%.60s: too long for an interface; write at most 15 characters",
@@ -143,7 +143,7 @@ static int config_check_net(const struct net_config *net, struct err *err)
 	return 0;
 }
 
-static int config_check_devices(const struct machine_config *config, struct err *err)
+static int config_finish_check_devices(const struct machine_config *config, struct err *err)
 {
 	size_t devices = machine_config_pci_devices(config);
 	int code = 0;
@@ -153,7 +153,7 @@ static int config_check_devices(const struct machine_config *config, struct err 
 			       "%zu devices: more than the %u that fit on the bus; leave out some --disk, --net or --vfio",
 			       devices, MACHINE_MAX_PCI_DEVICES);
 	for (size_t i = 0; !code && i < config->net_count; i++)
-		code = config_check_net(&config->nets[i], err);
+		code = config_finish_check_net(&config->nets[i], err);
 	for (size_t i = 0; !code && i < config->disk_count; i++)
 		if (config->disks[i].serial && strlen(config->disks[i].serial) > 20)
 			code = err_set(err, -EINVAL, "--disk serial=%.60s: too long; write at most 20 characters",
@@ -179,13 +179,13 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 	code = machine_name_check(config->name, err);
 	if (code)
 		return err_prefix(err, code, "--name %.60s", config->name);
-	code = config_check_memory(&config->memory, err);
+	code = config_finish_check_memory(&config->memory, err);
 	if (!code)
-		code = config_check_ports(config, err);
+		code = config_finish_check_ports(config, err);
 	if (!code)
 		code = config_finish_ids(config, err);
 	if (!code)
-		code = config_check_devices(config, err);
+		code = config_finish_check_devices(config, err);
 	if (!code)
 		config_finish_devices(config);
 	return code;
@@ -193,7 +193,7 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 
 /* ---- devices that come and go ---- */
 
-static struct vfio_config *config_find_vfio(const struct machine_config *config, const char *id)
+static struct vfio_config *config_finish_find_vfio(const struct machine_config *config, const char *id)
 {
 	for (size_t i = 0; i < config->vfio_count; i++)
 		if (config->vfios[i].id && strcmp(config->vfios[i].id, id) == 0)
@@ -201,7 +201,7 @@ static struct vfio_config *config_find_vfio(const struct machine_config *config,
 	return NULL;
 }
 
-static void config_drop_vfio(struct machine_config *config, struct vfio_config *vfio)
+static void config_finish_drop_vfio(struct machine_config *config, struct vfio_config *vfio)
 {
 	free(vfio->device);
 	free(vfio->id);
@@ -212,14 +212,14 @@ static void config_drop_vfio(struct machine_config *config, struct vfio_config *
 }
 
 /* Numbers are given again when their device has gone. */
-static int config_make_vfio_id(struct machine_config *config, struct vfio_config *vfio, struct err *err)
+static int config_finish_make_vfio_id(struct machine_config *config, struct vfio_config *vfio, struct err *err)
 {
 	char id[MACHINE_MAX_NAME];
 	size_t number = 0;
 
 	do {
 		snprintf(id, sizeof(id), "vfio%zu", number++);
-	} while (config_find_vfio(config, id));
+	} while (config_finish_find_vfio(config, id));
 	vfio->id = strdup(id);
 	return vfio->id ? 0 : err_sys(err, -ENOMEM, "--vfio");
 }
@@ -234,20 +234,20 @@ int machine_config_add_vfio(struct machine_config *config, const char *text, str
 	if (!code && vfio->fd >= 0)
 		code = err_set(err, -EINVAL, "--vfio fd=%d: descriptors are handed in to mvmm run; name the device", vfio->fd);
 	if (!code && !vfio->id)
-		code = config_make_vfio_id(config, vfio, err);
+		code = config_finish_make_vfio_id(config, vfio, err);
 	code = code ?: config_finish_ids(config, err);
-	code = code ?: config_check_devices(config, err);
+	code = code ?: config_finish_check_devices(config, err);
 	while (code && config->vfio_count > before)
-		config_drop_vfio(config, &config->vfios[config->vfio_count - 1]);
+		config_finish_drop_vfio(config, &config->vfios[config->vfio_count - 1]);
 	return code;
 }
 
 void machine_config_remove_vfio(struct machine_config *config, const char *id)
 {
-	struct vfio_config *vfio = config_find_vfio(config, id);
+	struct vfio_config *vfio = config_finish_find_vfio(config, id);
 
 	if (!vfio)
 		return;
 	fd_close(&vfio->fd);
-	config_drop_vfio(config, vfio);
+	config_finish_drop_vfio(config, vfio);
 }
