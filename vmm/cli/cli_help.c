@@ -1,39 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm help`, `mvmm --help`, `mvmm COMMAND --help`, and the words for completion scripts. */
+/* Which commands there are: they are looked up, and listed by `mvmm help` for people and for completion scripts. */
 #include <stdio.h>
 
 #include "vmm/cli/command.h"
+#include "vmm/config/nearest.h"
 
-void command_print_help(const struct command *command)
-{
-	printf("usage: mvmm %s%s%s%s\n\n%s.\n", command->name, *command->operands ? " " : "", command->operands,
-	       command->options->count > 1 ? " [OPTION]..." : "", command->summary);
-	if (command->text)
-		printf("\n%s", command->text);
-	printf("\n");
-	options_print_help(command->options);
-}
+/* In the order of the help; ends with NULL. */
+static const struct command *const commands[] = {
+	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
+	&command_migrate, &command_receive, &command_vfio, &command_doctor, &command_help, NULL,
+};
 
-bool command_parse(const struct command *command, void *target, size_t help_offset, int argc, char *const *argv,
-		   const char **operands, size_t max_operands, int *code, struct err *err)
+const struct command *command_find(const char *name, struct err *err)
 {
-	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
-		if (strcmp(argv[i], "-h") == 0) {
-			command_print_help(command);
-			*code = EXIT_OFF;
-			return false;
-		}
+	struct nearest near = nearest_begin(name, strlen(name));
+	char hint[NEAREST_HINT];
+
+	for (size_t i = 0; commands[i]; i++) {
+		if (strcmp(commands[i]->name, name) == 0)
+			return commands[i];
+		nearest_offer(&near, commands[i]->name);
 	}
-	if (options_parse(command->options, target, argc, argv, operands, max_operands, err)) {
-		*code = EXIT_BAD_INPUT;
-		return false;
-	}
-	if (*(bool *)((char *)target + help_offset)) {
-		command_print_help(command);
-		*code = EXIT_OFF;
-		return false;
-	}
-	return true;
+	err_set(err, -EINVAL, "%.60s: unknown command%s", name,
+		near.best ? nearest_hint("", near.best, hint) : "; mvmm --help lists them");
+	return NULL;
 }
 
 static void cli_help_print_overview(void)

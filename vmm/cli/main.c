@@ -5,27 +5,6 @@
 #include <stdio.h>
 
 #include "vmm/cli/command.h"
-#include "vmm/config/nearest.h"
-
-const struct command *const commands[] = {
-	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
-	&command_migrate, &command_receive, &command_vfio, &command_doctor, &command_help, NULL,
-};
-
-const struct command *command_find(const char *name, struct err *err)
-{
-	struct nearest near = nearest_begin(name, strlen(name));
-	char hint[NEAREST_HINT];
-
-	for (size_t i = 0; commands[i]; i++) {
-		if (strcmp(commands[i]->name, name) == 0)
-			return commands[i];
-		nearest_offer(&near, commands[i]->name);
-	}
-	err_set(err, -EINVAL, "%.60s: unknown command%s", name,
-		near.best ? nearest_hint("", near.best, hint) : "; mvmm --help lists them");
-	return NULL;
-}
 
 /* One line on stderr, whatever was put into the sentence. */
 static void main_show(struct err *err)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a machine is made of, as its owner asked for it. Filled in by the command line and the JSON file, both of which
- * follow the one table of options in config_options.c; read by machine.c. It knows nothing of KVM or of the host.
+ * follow the one table of options in config_options.c; read by machine_create.c. It knows nothing of KVM or of the
+ * host.
  *
  * Every string and array in it is its own, on the heap; machine_config_done() frees them all.
  */

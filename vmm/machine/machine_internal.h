@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine's inside, for the files that it is made of: machine.c puts it together, machine_life.c runs it,
- * machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c takes its disks along. Nobody else includes
- * this.
+ * A machine's inside, for the files that it is made of: machine_create.c puts it together, machine_life.c runs
+ * it, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c takes its disks along. Nobody else
+ * includes this.
  */
 #pragma once
 
@@ -56,39 +56,9 @@ struct machine {
 	bool paused;
 };
 
+/* ---- machine_life.c ---- */
+
+/* Why it ends: the first reason wins. Any thread. */
+void machine_end_for(struct machine *machine, enum machine_end reason);
 /* Stops the devices, when the vCPUs stand still or do not run yet: the machine is paused. */
 void machine_hold(struct machine *machine);
-
-/* ---- an offer that was read (machine_offer.c) ---- */
-
-/* A device as the guest knows it. */
-struct offered_device {
-	char id[MACHINE_MAX_NAME + 1];
-	char kind[16];     /* "disk", "net", ..., "vfio" */
-	uint8_t devfn;
-	uint64_t features; /* that the driver has accepted, virtio alone */
-	uint64_t size;     /* bytes, disks alone */
-	bool copied;       /* a disk whose content comes along, */
-	uint64_t allocated; /* of which so many bytes are no holes, */
-	uint64_t block_size; /* and that has blocks of so many */
-	const json_t *identity; /* host devices alone; the offer's */
-};
-
-#define OFFER_MAX_REGIONS 64u
-
-struct machine_offer {
-	json_t *root;
-	const json_t *config, *cpu; /* in root */
-	unsigned int tsc_khz;
-	uint32_t hotplug;
-	struct {
-		uint64_t gpa, size;
-	} regions[OFFER_MAX_REGIONS];
-	size_t region_count;
-	uint64_t used; /* bytes of memory that the machine has; 0: not told */
-	struct offered_device devices[PCI_DEVICES];
-	size_t device_count;
-};
-
-/* Whether this memory is laid out as the one offered. */
-int machine_offer_check_memory(const struct machine_offer *offer, const struct guest_memory *memory, struct err *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See machine.h: a machine that has been made is started, paused, and asked for its parts. */
+/* See machine.h: a machine that has been made is started, paused, ended, and asked for its parts. */
 #include "vmm/machine/machine_internal.h"
 
 /* ---- start and pause ---- */
@@ -90,6 +90,26 @@ bool machine_paused(const struct machine *machine)
 void machine_serial_fds(struct machine *machine, int in_fd, int out_fd)
 {
 	serial_set_fds(machine->serial, in_fd, out_fd);
+}
+
+/* ---- how it ends ---- */
+
+void machine_end_for(struct machine *machine, enum machine_end reason)
+{
+	enum machine_end running = MACHINE_RUNNING;
+
+	__atomic_compare_exchange_n(&machine->end, &running, reason, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	event_loop_stop(machine->host.loop);
+}
+
+enum machine_end machine_end(const struct machine *machine)
+{
+	return __atomic_load_n(&machine->end, __ATOMIC_ACQUIRE);
+}
+
+void machine_stop(struct machine *machine)
+{
+	machine_end_for(machine, MACHINE_STOPPED);
 }
 
 /* ---- disks: whoever runs the guest has their locks ---- */

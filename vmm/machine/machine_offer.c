@@ -15,7 +15,7 @@
 
 #include "vfio/migration.h"
 #include "vmm/config/config_json.h"
-#include "vmm/session/disk_copies.h"
+#include "vmm/machine/disk_copies.h"
 #include "vmm/machine/machine_info.h"
 #include "vmm/machine/machine_internal.h"
 #include "vmm/machine/memory_room.h"

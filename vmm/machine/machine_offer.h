@@ -10,13 +10,46 @@
  */
 #pragma once
 
+#include "core/guest_memory.h"
+#include "devices/pci.h"
 #include "vmm/config/config.h"
 #include "vmm/migration/request.h"
+
+#include <jansson.h>
 
 #define MACHINE_OFFER_MAX MIB(1) /* bytes of JSON */
 
 struct machine;
-struct machine_offer; /* one that was read */
+
+/* A device as the guest knows it. */
+struct offered_device {
+	char id[MACHINE_MAX_NAME + 1];
+	char kind[16];     /* "disk", "net", ..., "vfio" */
+	uint8_t devfn;
+	uint64_t features; /* that the driver has accepted, virtio alone */
+	uint64_t size;     /* bytes, disks alone */
+	bool copied;       /* a disk whose content comes along, */
+	uint64_t allocated; /* of which so many bytes are no holes, */
+	uint64_t block_size; /* and that has blocks of so many */
+	const json_t *identity; /* host devices alone; the offer's */
+};
+
+#define OFFER_MAX_REGIONS 64u
+
+/* One that was read, by machine_offer_parse. */
+struct machine_offer {
+	json_t *root;
+	const json_t *config, *cpu; /* in root */
+	unsigned int tsc_khz;
+	uint32_t hotplug;
+	struct {
+		uint64_t gpa, size;
+	} regions[OFFER_MAX_REGIONS];
+	size_t region_count;
+	uint64_t used; /* bytes of memory that the machine has; 0: not told */
+	struct offered_device devices[PCI_DEVICES];
+	size_t device_count;
+};
 
 /* The machine's offer as JSON text, which the caller frees; what of its disks goes along. The loop's thread; the guest may run. */
 int machine_offer(struct machine *machine, enum migration_copy copy, char **ret, struct err *err);
@@ -55,6 +88,9 @@ int machine_offer_check_room(const struct machine_offer *offer, const struct mac
  * features that the guest has accepted, its size; each host device's identity. -EINVAL names the thing.
  */
 int machine_offer_check(const struct machine_offer *offer, struct machine *machine, struct err *err);
+
+/* Whether this memory is laid out as the one offered. */
+int machine_offer_check_memory(const struct machine_offer *offer, const struct guest_memory *memory, struct err *err);
 
 /* Whether what is on the disk of this id comes along. */
 bool machine_offer_copies(const struct machine_offer *offer, const char *id);

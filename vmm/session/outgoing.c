@@ -4,10 +4,10 @@
 
 #include "core/monotonic.h"
 #include "core/thread.h"
-#include "vmm/session/disk_copies.h"
-#include "vmm/session/host_devices_migration.h"
+#include "vmm/machine/disk_copies.h"
 #include "vmm/machine/machine_offer.h"
 #include "vmm/migration/source.h"
+#include "vmm/session/host_devices_migration.h"
 #include "vmm/session/throttle.h"
 
 struct outgoing {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See session.h. */
+#include "vmm/session/session.h"
+
+#include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
 
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
-
-#include "vmm/cli/command.h"
 
 /* ---- what may end it ---- */
 
@@ -18,12 +19,6 @@ static bool session_may_press(const struct session *session)
 	return !machine_paused(session->machine) ||
 	       (outgoing_active(session->outgoing) &&
 		outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
-}
-
-void session_press_button(struct session *session)
-{
-	outgoing_cancel(session->outgoing, "its power button was pressed", NULL);
-	machine_power_button(session->machine);
 }
 
 /* SIGTERM presses the power button, the second one ends the machine as the others do at once. */

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine's life as `mvmm run` leads it, and `mvmm receive` from the middle on: the name claimed, ports opened, the machine made and run and, after a
- * reboot, made again; signals, the control socket and Ctrl-A x listened to meanwhile; and everything taken down.
+ * A machine's life as `mvmm run` leads it, and `mvmm receive` from the middle on: the name claimed, ports opened, the
+ * machine made and run and, after a reboot, made again; signals, the control socket and Ctrl-A x listened to meanwhile;
+ * and everything taken down.
  */
 #pragma once
 
 #include "vmm/config/config.h"
 
 /*
- * Runs the machine to its end. Returns the program's exit code (command.h); err->text is empty or what is to be shown.
- * EXIT_BAD_INPUT: the guest has not run, and nothing is left behind. config was finished; it follows the devices that come and go.
+ * Runs the machine to its end. Returns the program's exit code (exit_code.h); err->text is empty or what is to be
+ * shown. EXIT_BAD_INPUT: the guest has not run, and nothing is left behind. config was finished; it follows the devices
+ * that come and go.
  */
 int session_run(struct machine_config *config, struct err *err);
 

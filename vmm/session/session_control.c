@@ -41,6 +41,12 @@ static int session_control_do_resume(void *opaque, struct err *err)
 	return code;
 }
 
+void session_press_button(struct session *session)
+{
+	outgoing_cancel(session->outgoing, "its power button was pressed", NULL);
+	machine_power_button(session->machine);
+}
+
 static int session_control_do_stop(void *opaque, bool force, struct err *err)
 {
 	struct session *session = opaque;

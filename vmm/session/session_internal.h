@@ -6,12 +6,11 @@
 #pragma once
 
 #include "vmm/control/control_machine.h"
+#include "vmm/control/rundir.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/outgoing.h"
 #include "vmm/session/ports.h"
-#include "vmm/control/rundir.h"
-#include "vmm/session/session.h"
 
 struct session {
 	struct machine_config *config;
@@ -37,8 +36,6 @@ struct session {
 int session_catch_signals(struct session *session, struct err *err);
 int session_open_ports(struct session *session, struct err *err);
 int session_make_machine(struct session *session, struct err *err);
-/* Presses the power button of a guest that runs; a migration under way is cancelled, lest the guest leaves without hearing it. */
-void session_press_button(struct session *session);
 /* The guest is about to run: output files begin anew. */
 void session_keep_ports(struct session *session);
 /* Runs the machine that was started, and those that its reboots make; the program's exit code. */
@@ -47,4 +44,6 @@ void session_end(struct session *session);
 
 /* ---- session_control.c ---- */
 
+/* Presses the power button of a guest that runs; a migration under way is cancelled, lest the guest leaves without hearing it. */
+void session_press_button(struct session *session);
 int session_open_control(struct session *session, struct err *err);

@@ -7,11 +7,12 @@
 
 #include "core/irq.h"
 #include "core/thread.h"
-#include "vmm/cli/command.h"
-#include "vmm/session/disk_copies.h"
-#include "vmm/session/host_devices_migration.h"
 #include "vmm/machine/memory_room.h"
 #include "vmm/migration/target.h"
+#include "vmm/session/disk_arrivals.h"
+#include "vmm/session/exit_code.h"
+#include "vmm/session/host_devices_migration.h"
+#include "vmm/session/session.h"
 
 #include <stdio.h>
 #include <sys/eventfd.h>

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/disk_copies, the target's half: files of disks that come along are made, and go again unless they are to stay; what is there
- * is left alone unless it was named and has the size; what has no room is refused before anything is sent.
+ * vmm/session/disk_arrivals: files of disks that come along are made, and go again unless they are to stay; what is
+ * there is left alone unless it was named and has the size; what has no room is refused before anything is sent.
  */
 #include "tests/unit/test.h"
-#include "vmm/session/disk_copies.h"
-#include "vmm/machine/machine_offer.h"
+#include "vmm/session/disk_arrivals.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See disk_copies.h. */
-#include "vmm/session/disk_copies.h"
+/* See disk_arrivals.h. */
+#include "vmm/session/disk_arrivals.h"
 
-#include "vmm/machine/machine_internal.h"
-#include "vmm/machine/machine_offer.h"
+#include "vmm/migration/report.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -11,74 +10,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-
-/* ---- the source ---- */
-
-bool disk_copies_wanted(struct virtio_device *device, enum migration_copy which)
-{
-	struct virtio_blk_image image;
-
-	if (device->type != VIRTIO_ID_BLOCK || which == MIGRATION_COPY_NONE)
-		return false;
-	virtio_blk_image(device, &image);
-	return !image.readonly || which == MIGRATION_COPY_ALL;
-}
-
-uint64_t disk_copies_allocated(struct virtio_device *disk)
-{
-	struct virtio_blk_image image;
-	struct stat stat;
-
-	virtio_blk_image(disk, &image);
-	return fstat(image.fd, &stat) == 0 && S_ISREG(stat.st_mode) ? MIN((uint64_t)stat.st_blocks * 512, image.size) :
-								     image.size;
-}
-
-static void disk_copies_collect(void *opaque, unsigned long *bitmap)
-{
-	virtio_blk_collect(opaque, bitmap);
-}
-
-size_t disk_copies_of(const struct machine *machine, enum migration_copy which, struct disk_copy ret[WIRE_MAX_DISKS])
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < machine->virtio_count && count < WIRE_MAX_DISKS; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
-		struct virtio_blk_image image;
-
-		if (!disk_copies_wanted(device, which))
-			continue;
-		virtio_blk_image(device, &image);
-		ret[count] = (struct disk_copy){
-			.fd = image.fd, .size = image.size, .uncached = image.direct, .collect = disk_copies_collect,
-			.opaque = device,
-		};
-		snprintf(ret[count++].id, sizeof(ret[0].id), "%s", device->id);
-	}
-	return count;
-}
-
-int disk_copies_track(const struct machine *machine, enum migration_copy which, struct err *err)
-{
-	int code = 0;
-
-	for (size_t i = 0; !code && i < machine->virtio_count; i++)
-		if (disk_copies_wanted(virtio_pci_device(machine->virtio[i]), which))
-			code = virtio_blk_track(virtio_pci_device(machine->virtio[i]), err);
-	if (code)
-		disk_copies_untrack(machine, which);
-	return code;
-}
-
-void disk_copies_untrack(const struct machine *machine, enum migration_copy which)
-{
-	for (size_t i = 0; i < machine->virtio_count; i++)
-		if (disk_copies_wanted(virtio_pci_device(machine->virtio[i]), which))
-			virtio_blk_untrack(virtio_pci_device(machine->virtio[i]));
-}
-
-/* ---- the target ---- */
 
 struct disk_arrivals {
 	struct disk_target targets[WIRE_MAX_DISKS];
@@ -91,7 +22,7 @@ struct disk_arrivals {
 	size_t count;
 };
 
-static const char *disk_copies_path_of(const struct machine_config *config, const char *id)
+static const char *disk_arrivals_path_of(const struct machine_config *config, const char *id)
 {
 	for (size_t i = 0; i < config->disk_count; i++)
 		if (config->disks[i].id && strcmp(config->disks[i].id, id) == 0)
@@ -99,7 +30,7 @@ static const char *disk_copies_path_of(const struct machine_config *config, cons
 	return NULL;
 }
 
-static bool disk_copies_is_named(const char *id, const struct receive_override *named, size_t count)
+static bool disk_arrivals_is_named(const char *id, const struct receive_override *named, size_t count)
 {
 	size_t len = strlen(id);
 
@@ -110,7 +41,7 @@ static bool disk_copies_is_named(const char *id, const struct receive_override *
 }
 
 /* That there is a file of this name shall be as safe as what is in it. */
-static int disk_copies_sync_folder(const char *path)
+static int disk_arrivals_sync_folder(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	_cleanup_(free_ptr) char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
@@ -119,7 +50,7 @@ static int disk_copies_sync_folder(const char *path)
 	return fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? 0 : -errno;
 }
 
-static int disk_copies_make_file(struct disk_target *target, struct place *place, struct err *err)
+static int disk_arrivals_make_file(struct disk_target *target, struct place *place, struct err *err)
 {
 	int code = 0;
 
@@ -128,12 +59,12 @@ static int disk_copies_make_file(struct disk_target *target, struct place *place
 		return err_sys(err, -errno, "cannot be given %llu bytes", (unsigned long long)target->size);
 	if (fsync(target->fd) < 0)
 		code = -errno;
-	code = code ?: disk_copies_sync_folder(place->path);
+	code = code ?: disk_arrivals_sync_folder(place->path);
 	return code ? err_sys(err, code, "cannot be made safe") : 0;
 }
 
 /* Looked at before it is opened: to open a pipe or a terminal can wait or do harm. */
-static int disk_copies_open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
+static int disk_arrivals_open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
 {
 	uint64_t size;
 	struct stat st;
@@ -158,7 +89,7 @@ static int disk_copies_open_there(struct disk_target *target, struct place *plac
 	return 0;
 }
 
-static int disk_copies_open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named,
+static int disk_arrivals_open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named,
 				   struct err *err)
 {
 	struct stat st;
@@ -166,9 +97,9 @@ static int disk_copies_open_target(struct disk_target *target, struct place *pla
 
 	target->fd = open(place->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (target->fd >= 0)
-		code = disk_copies_make_file(target, place, err);
+		code = disk_arrivals_make_file(target, place, err);
 	else
-		code = errno == EEXIST ? disk_copies_open_there(target, place, named, err)
+		code = errno == EEXIST ? disk_arrivals_open_there(target, place, named, err)
 		: err_sys(err, -errno, "cannot be made");
 	if (!code && fstat(target->fd, &st) < 0)
 		code = err_sys(err, -errno, "cannot be looked at");
@@ -182,7 +113,7 @@ static int disk_copies_open_target(struct disk_target *target, struct place *pla
 }
 
 /* Each with those before it that share its file system. */
-static int disk_copies_check_room(const struct disk_arrivals *arrivals, struct err *err)
+static int disk_arrivals_check_room(const struct disk_arrivals *arrivals, struct err *err)
 {
 	for (size_t i = 0; i < arrivals->count; i++) {
 		uint64_t needs = 0, has;
@@ -203,7 +134,7 @@ static int disk_copies_check_room(const struct disk_arrivals *arrivals, struct e
 	return 0;
 }
 
-static int disk_copies_open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer,
+static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer,
 				const struct machine_config *config,
 				const struct receive_override *named, size_t named_count, struct err *err)
 {
@@ -218,15 +149,15 @@ static int disk_copies_open_all(struct disk_arrivals *arrivals, const struct mac
 			continue;
 		*target = (struct disk_target){.fd = -1, .size = device->size};
 		snprintf(target->id, sizeof(target->id), "%.63s", device->id);
-		*place = (struct place){.path = disk_copies_path_of(config, device->id)};
+		*place = (struct place){.path = disk_arrivals_path_of(config, device->id)};
 		arrivals->count++;
-		code = place->path ? disk_copies_open_target(target, place, device->allocated,
-							     disk_copies_is_named(device->id, named, named_count),
+		code = place->path ? disk_arrivals_open_target(target, place, device->allocated,
+							     disk_arrivals_is_named(device->id, named, named_count),
 							     err) :
 				     err_set(err, -EBADMSG, "disk %s is copied, and is not in the configuration",
 					     device->id);
 	}
-	return code ?: disk_copies_check_room(arrivals, err);
+	return code ?: disk_arrivals_check_room(arrivals, err);
 }
 
 int disk_arrivals_create(const struct machine_offer *offer, const struct machine_config *config,
@@ -238,7 +169,7 @@ int disk_arrivals_create(const struct machine_offer *offer, const struct machine
 
 	if (!arrivals)
 		return err_sys(err, -ENOMEM, "disks");
-	code = disk_copies_open_all(arrivals, offer, config, named, named_count, err);
+	code = disk_arrivals_open_all(arrivals, offer, config, named, named_count, err);
 	if (code) {
 		disk_arrivals_destroy(arrivals);
 		return code;
@@ -260,7 +191,7 @@ void disk_arrivals_keep(struct disk_arrivals *arrivals)
 }
 
 /* Only what is still the file that was made. */
-static void disk_copies_remove_file(const struct disk_target *target, const struct place *place)
+static void disk_arrivals_remove_file(const struct disk_target *target, const struct place *place)
 {
 	struct stat ours, there;
 
@@ -275,7 +206,7 @@ void disk_arrivals_destroy(struct disk_arrivals *arrivals)
 		return;
 	for (size_t i = 0; i < arrivals->count; i++) {
 		if (arrivals->places[i].made)
-			disk_copies_remove_file(&arrivals->targets[i], &arrivals->places[i]);
+			disk_arrivals_remove_file(&arrivals->targets[i], &arrivals->places[i]);
 		fd_close(&arrivals->targets[i].fd);
 	}
 	free(arrivals);

@@ -15,21 +15,12 @@
 
 /* ---- how it ends ---- */
 
-/* The first reason wins. Any thread. */
-static void machine_end_for(struct machine *machine, enum machine_end reason)
-{
-	enum machine_end running = MACHINE_RUNNING;
-
-	__atomic_compare_exchange_n(&machine->end, &running, reason, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-	event_loop_stop(machine->host.loop);
-}
-
-static void machine_on_power(void *opaque, enum power_event event)
+static void machine_create_on_power(void *opaque, enum power_event event)
 {
 	machine_end_for(opaque, event == POWER_OFF ? MACHINE_OFF : MACHINE_REBOOT);
 }
 
-static void machine_on_panic(void *opaque, bool loaded)
+static void machine_create_on_panic(void *opaque, bool loaded)
 {
 	struct machine *machine = opaque;
 
@@ -38,26 +29,16 @@ static void machine_on_panic(void *opaque, bool loaded)
 		machine_end_for(machine, MACHINE_PANIC);
 }
 
-static void machine_on_vcpu(void *opaque, enum vcpu_event event)
+static void machine_create_on_vcpu(void *opaque, enum vcpu_event event)
 {
 	machine_end_for(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
-}
-
-enum machine_end machine_end(const struct machine *machine)
-{
-	return __atomic_load_n(&machine->end, __ATOMIC_ACQUIRE);
-}
-
-void machine_stop(struct machine *machine)
-{
-	machine_end_for(machine, MACHINE_STOPPED);
 }
 
 /* ---- its parts ---- */
 
 /* Nothing needs a descriptor by itself; devices of the host do better with the huge pages that private memory gets on
  * every host, and shared memory on few. */
-static bool machine_wants_shared(const struct machine_config *config)
+static bool machine_create_wants_shared(const struct machine_config *config)
 {
 	return config->memory.shared == TOGGLE_ON;
 }
@@ -72,7 +53,7 @@ static int machine_create_memory(struct machine *machine, struct err *err)
 	machine->pio = bus_create();
 	if (!machine->memory || !machine->mmio || !machine->pio)
 		return err_sys(err, -ENOMEM, "machine");
-	ret = ram_create(&config->memory, machine_wants_shared(config), machine->memory, machine->host.log,
+	ret = ram_create(&config->memory, machine_create_wants_shared(config), machine->memory, machine->host.log,
 			 &machine->ram, err);
 	if (ret == 0 && machine->host.incoming)
 		ret = machine_offer_check_memory(machine->host.incoming, machine->memory, err);
@@ -84,7 +65,7 @@ static int machine_create_memory(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : dirty_set_add(&machine->dirty, kvm_dirty_source(&machine->kvm), err);
 }
 
-static int machine_intx_create(void *opaque, unsigned int root_pin, struct irq_line **ret, struct err *err)
+static int machine_create_intx_create(void *opaque, unsigned int root_pin, struct irq_line **ret, struct err *err)
 {
 	struct machine *machine = opaque;
 	struct irq_line *line = malloc(sizeof(*line));
@@ -96,13 +77,13 @@ static int machine_intx_create(void *opaque, unsigned int root_pin, struct irq_l
 	return 0;
 }
 
-static void machine_intx_destroy(void *opaque, struct irq_line *line)
+static void machine_create_intx_destroy(void *opaque, struct irq_line *line)
 {
 	free(line);
 }
 
 /* The 64-bit window lies above RAM, aligned to its size, and ends with what the CPU can address. */
-static struct pci_windows machine_windows_of(const struct machine *machine)
+static struct pci_windows machine_create_windows_of(const struct machine *machine)
 {
 	unsigned int bits = MIN(guest_cpu_phys_bits(machine->guest_cpu), 46u);
 	uint64_t limit = 1ull << bits, start = align_up(ram_end(machine->ram), GIB(1));
@@ -121,9 +102,11 @@ static struct pci_windows machine_windows_of(const struct machine *machine)
 
 static int machine_create_pci(struct machine *machine, struct err *err)
 {
-	static const struct pci_intx_ops intx = {.create = machine_intx_create, .destroy = machine_intx_destroy};
+	static const struct pci_intx_ops intx = {
+		.create = machine_create_intx_create, .destroy = machine_create_intx_destroy,
+	};
 	const struct pci_bus_config config = {
-		.windows = machine_windows_of(machine),
+		.windows = machine_create_windows_of(machine),
 		.mmio = machine->mmio,
 		.pio = machine->pio,
 		.intx = &intx,
@@ -140,7 +123,7 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 		.pio = machine->pio,
 		.port = LAYOUT_POWER,
 		.irq = &machine->power_irq,
-		.event = machine_on_power,
+		.event = machine_create_on_power,
 		.opaque = machine,
 	};
 	int ret;
@@ -153,13 +136,14 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 	if (ret == 0)
 		ret = rtc_create(machine->pio, &machine->rtc_irq, machine->host.loop, &machine->rtc, err);
 	if (ret == 0)
-		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, machine_on_panic, machine, &machine->pvpanic, err);
+		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, machine_create_on_panic, machine, &machine->pvpanic,
+				     err);
 	return ret < 0 ? ret : power_create(&power, &machine->power, err);
 }
 
 /* ---- virtio devices: each is made and put on the PCI bus, in the order of the configuration ---- */
 
-static int machine_plug(struct machine *machine, struct virtio_device *device, struct err *err)
+static int machine_create_plug(struct machine *machine, struct virtio_device *device, struct err *err)
 {
 	const struct machine_offer *incoming = machine->host.incoming;
 	int devfn = incoming ? machine_offer_devfn(incoming, device->id, err) : -1, ret;
@@ -196,7 +180,7 @@ static int machine_create_disk(struct machine *machine, const struct disk_config
 	struct virtio_device *device;
 	int ret = virtio_blk_create(&options, machine->memory, machine->host.log, &device, err);
 
-	return ret < 0 ? ret : machine_plug(machine, device, err);
+	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
 
 static int machine_create_net(struct machine *machine, const struct net_config *net, struct err *err)
@@ -217,7 +201,7 @@ static int machine_create_net(struct machine *machine, const struct net_config *
 
 	memcpy(options.mac, net->mac, sizeof(options.mac));
 	ret = virtio_net_create(&options, machine->memory, machine->host.log, &device, err);
-	return ret < 0 ? ret : machine_plug(machine, device, err);
+	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
 
 static int machine_create_vsock(struct machine *machine, struct err *err)
@@ -231,7 +215,7 @@ static int machine_create_vsock(struct machine *machine, struct err *err)
 	struct virtio_device *device;
 	int ret = virtio_vsock_create(&options, machine->memory, machine->host.loop, machine->host.log, &device, err);
 
-	return ret < 0 ? ret : machine_plug(machine, device, err);
+	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
 
 static int machine_create_console(struct machine *machine, struct err *err)
@@ -246,7 +230,7 @@ static int machine_create_console(struct machine *machine, struct err *err)
 		return err_sys(err, -errno, "--console");
 	ret = virtio_console_create("console", &in_fd, &out_fd, machine->memory, machine->host.loop, machine->host.log,
 				    &device, err);
-	return ret < 0 ? ret : machine_plug(machine, device, err);
+	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
 
 static int machine_create_rng(struct machine *machine, struct err *err)
@@ -254,7 +238,7 @@ static int machine_create_rng(struct machine *machine, struct err *err)
 	struct virtio_device *device;
 	int ret = virtio_rng_create("rng", machine->memory, machine->host.loop, machine->host.log, &device, err);
 
-	return ret < 0 ? ret : machine_plug(machine, device, err);
+	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
 
 static int machine_create_balloon(struct machine *machine, struct err *err)
@@ -264,7 +248,7 @@ static int machine_create_balloon(struct machine *machine, struct err *err)
 					err);
 
 	if (ret == 0)
-		ret = machine_plug(machine, device, err);
+		ret = machine_create_plug(machine, device, err);
 	if (ret == 0)
 		machine->balloon = device;
 	return ret;
@@ -292,47 +276,47 @@ static int machine_create_virtio(struct machine *machine, struct err *err)
 
 /* The PCI devices that can come and go: the highest ones, as many as there are host devices and eight more. Each costs
  * the guest an object and a line at boot. */
-static uint32_t machine_hotplug_slots(const struct machine_config *config)
+static uint32_t machine_create_hotplug_slots(const struct machine_config *config)
 {
 	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
 }
 
-static int machine_slot_for(void *opaque, const char *id, struct err *err)
+static int machine_create_slot_for(void *opaque, const char *id, struct err *err)
 {
 	const struct machine *machine = opaque;
 
 	return machine_offer_devfn(machine->host.incoming, id, err);
 }
 
-static int machine_add_vfio_file(void *opaque, int fd, struct err *err)
+static int machine_create_add_vfio_file(void *opaque, int fd, struct err *err)
 {
 	struct machine *machine = opaque;
 
 	return kvm_vfio_add(&machine->kvm, fd, err);
 }
 
-static void machine_remove_vfio_file(void *opaque, int fd)
+static void machine_create_remove_vfio_file(void *opaque, int fd)
 {
 	struct machine *machine = opaque;
 
 	kvm_vfio_remove(&machine->kvm, fd);
 }
 
-static int machine_map_bar(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
+static int machine_create_map_bar(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
 {
 	struct machine *machine = opaque;
 
 	return kvm_map(&machine->kvm, gpa, size, host, err);
 }
 
-static void machine_unmap_bar(void *opaque, uint64_t gpa)
+static void machine_create_unmap_bar(void *opaque, uint64_t gpa)
 {
 	struct machine *machine = opaque;
 
 	kvm_unmap(&machine->kvm, gpa);
 }
 
-static void machine_pause_vcpus(void *opaque)
+static void machine_create_pause_vcpus(void *opaque)
 {
 	struct machine *machine = opaque;
 
@@ -340,7 +324,7 @@ static void machine_pause_vcpus(void *opaque)
 		vcpu_set_pause(machine->vcpus);
 }
 
-static void machine_resume_vcpus(void *opaque)
+static void machine_create_resume_vcpus(void *opaque)
 {
 	struct machine *machine = opaque;
 
@@ -348,7 +332,7 @@ static void machine_resume_vcpus(void *opaque)
 		vcpu_set_resume(machine->vcpus);
 }
 
-static void machine_device_gone(void *opaque, const char *id)
+static void machine_create_device_gone(void *opaque, const char *id)
 {
 	struct machine *machine = opaque;
 
@@ -357,9 +341,9 @@ static void machine_device_gone(void *opaque, const char *id)
 }
 
 static const struct host_devices_ops host_devices_ops = {
-	.add_file = machine_add_vfio_file, .remove_file = machine_remove_vfio_file,
-	.map = {machine_map_bar, machine_unmap_bar}, .pause_vcpus = machine_pause_vcpus,
-	.resume_vcpus = machine_resume_vcpus, .gone = machine_device_gone,
+	.add_file = machine_create_add_vfio_file, .remove_file = machine_create_remove_vfio_file,
+	.map = {machine_create_map_bar, machine_create_unmap_bar}, .pause_vcpus = machine_create_pause_vcpus,
+	.resume_vcpus = machine_create_resume_vcpus, .gone = machine_create_device_gone,
 };
 
 /* After the balloon, which asks before it gives back what a device may be writing to. */
@@ -368,8 +352,9 @@ static int machine_create_host_devices(struct machine *machine, struct err *err)
 	const struct host_devices_machine around = {
 		.ops = &host_devices_ops, .opaque = machine, .memory = machine->memory, .dirty = &machine->dirty,
 		.pci = machine->pci, .slots = machine->hotplug,
-		.slot_for = machine->host.incoming ? machine_slot_for : NULL, .msi = irqchip_msi(machine->irqchip),
-		.power = machine->power, .loop = machine->host.loop, .log = machine->host.log,
+		.slot_for = machine->host.incoming ? machine_create_slot_for : NULL,
+		.msi = irqchip_msi(machine->irqchip), .power = machine->power, .loop = machine->host.loop,
+		.log = machine->host.log,
 	};
 	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);
 
@@ -382,7 +367,7 @@ static int machine_create_host_devices(struct machine *machine, struct err *err)
 
 /* The line for a guest whose user gave none: what there is to talk through, and what spares it useless work (the
  * self-tests of its cryptography are 40 to 70 % of what Debian's kernels compute until /init). */
-static void machine_default_cmdline(const struct machine *machine, char *line, size_t size)
+static void machine_create_default_cmdline(const struct machine *machine, char *line, size_t size)
 {
 	const struct machine_config *config = machine->config;
 	const char *console = config->serial.kind == PORT_NONE && machine->host.console_out >= 0 ? "hvc0" : "ttyS0";
@@ -391,22 +376,22 @@ static void machine_default_cmdline(const struct machine *machine, char *line, s
 		 !config->initrd && config->disk_count ? " root=/dev/vda rw" : "");
 }
 
-static bool machine_map_file(void *ram, const struct boot_mapping *mapping)
+static bool machine_create_map_file(void *ram, const struct boot_mapping *mapping)
 {
 	return ram_map_file(ram, mapping);
 }
 
 /* All of memory is there before the guest starts. A file mapped over it would be copied then, page by page, and no huge page would
  * ever lie there. */
-static bool machine_is_populated(const struct machine_config *config)
+static bool machine_create_is_populated(const struct machine_config *config)
 {
 	return config->vfio_count || config->memory.prefault;
 }
 
-static int machine_load_guest(struct machine *machine, struct err *err)
+static int machine_create_load_guest(struct machine *machine, struct err *err)
 {
 	const struct machine_config *config = machine->config;
-	const struct pci_windows windows = machine_windows_of(machine);
+	const struct pci_windows windows = machine_create_windows_of(machine);
 	uint32_t apic_ids[MACHINE_MAX_CPUS];
 	struct acpi_config acpi = {
 		.cpus = config->cpus,
@@ -421,7 +406,7 @@ static int machine_load_guest(struct machine *machine, struct err *err)
 		.rsdp = LAYOUT_ACPI,
 		.initrd = config->initrd,
 		.cmdline = config->cmdline,
-		.map = machine_is_populated(config) ? NULL : machine_map_file,
+		.map = machine_create_is_populated(config) ? NULL : machine_create_map_file,
 		.opaque = machine->ram,
 	};
 	char line[256];
@@ -432,7 +417,7 @@ static int machine_load_guest(struct machine *machine, struct err *err)
 	for (unsigned int i = 0; i < config->cpus; i++)
 		apic_ids[i] = guest_cpu_apic_id(machine->guest_cpu, i);
 	if (!boot.cmdline) {
-		machine_default_cmdline(machine, line, sizeof(line));
+		machine_create_default_cmdline(machine, line, sizeof(line));
 		boot.cmdline = line;
 	}
 	/* Once a file is mapped over the first 2 MiB, no huge page is looked for and zeroed to hold these few tables. */
@@ -448,7 +433,7 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 		.mmio = machine->mmio,
 		.pio = machine->pio,
 		.log = machine->host.log,
-		.event = machine_on_vcpu,
+		.event = machine_create_on_vcpu,
 		.opaque = machine,
 		.tsc_khz = machine->host.incoming ? machine->host.incoming->tsc_khz : 0,
 	};
@@ -458,7 +443,7 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
 }
 
-static int machine_check_cpus(const struct machine *machine, struct err *err)
+static int machine_create_check_cpus(const struct machine *machine, struct err *err)
 {
 	int most = kvm_check(&machine->kvm, KVM_CAP_MAX_VCPUS);
 
@@ -472,7 +457,7 @@ static int machine_check_cpus(const struct machine *machine, struct err *err)
 
 typedef int part_fn(struct machine *machine, struct err *err);
 
-static int machine_open_kvm(struct machine *machine, struct err *err)
+static int machine_create_open_kvm(struct machine *machine, struct err *err)
 {
 	return kvm_open(&machine->kvm, err);
 }
@@ -481,7 +466,7 @@ static int machine_create_vm(struct machine *machine, struct err *err)
 {
 	int ret = kvm_create_vm(&machine->kvm, err);
 
-	return ret < 0 ? ret : machine_check_cpus(machine, err);
+	return ret < 0 ? ret : machine_create_check_cpus(machine, err);
 }
 
 static int machine_create_irqchip(struct machine *machine, struct err *err)
@@ -500,7 +485,7 @@ struct cpu_job {
 	int code;
 };
 
-static void *machine_make_guest_cpu(void *opaque)
+static void *machine_create_make_guest_cpu(void *opaque)
 {
 	struct cpu_job *job = opaque;
 	struct machine *machine = job->machine;
@@ -515,7 +500,7 @@ static void *machine_make_guest_cpu(void *opaque)
 	return NULL;
 }
 
-static int machine_begin_guest_cpu(struct machine *machine, struct err *err)
+static int machine_create_begin_guest_cpu(struct machine *machine, struct err *err)
 {
 	struct cpu_job *job = calloc(1, sizeof(*job));
 	int ret;
@@ -523,7 +508,7 @@ static int machine_begin_guest_cpu(struct machine *machine, struct err *err)
 	if (!job)
 		return err_sys(err, -ENOMEM, "CPU model");
 	job->machine = machine;
-	ret = thread_start(&job->thread, machine_make_guest_cpu, job, "cpu model");
+	ret = thread_start(&job->thread, machine_create_make_guest_cpu, job, "cpu model");
 	if (ret < 0) {
 		free(job);
 		return err_sys(err, ret, "CPU model");
@@ -532,7 +517,7 @@ static int machine_begin_guest_cpu(struct machine *machine, struct err *err)
 	return 0;
 }
 
-static int machine_finish_guest_cpu(struct machine *machine, struct err *err)
+static int machine_create_finish_guest_cpu(struct machine *machine, struct err *err)
 {
 	_cleanup_(free_ptr) struct cpu_job *job = take_ptr(machine->cpu_job);
 
@@ -545,7 +530,7 @@ static int machine_finish_guest_cpu(struct machine *machine, struct err *err)
 }
 
 /* A guest that comes runs its kernel already, and wants the file for a reboot alone. */
-static int machine_open_image(struct machine *machine, struct err *err)
+static int machine_create_open_image(struct machine *machine, struct err *err)
 {
 	struct err why;
 
@@ -556,13 +541,13 @@ static int machine_open_image(struct machine *machine, struct err *err)
 	return 0;
 }
 
-static int machine_attach_buses(struct machine *machine, struct err *err)
+static int machine_create_attach_buses(struct machine *machine, struct err *err)
 {
 	return kvm_attach_buses(&machine->kvm, machine->mmio, machine->pio, err);
 }
 
 /* What a guest that comes will need has its threads before it stands still for it. */
-static int machine_await_state(struct machine *machine, struct err *err)
+static int machine_create_await_state(struct machine *machine, struct err *err)
 {
 	if (!machine->host.incoming)
 		return 0;
@@ -572,10 +557,10 @@ static int machine_await_state(struct machine *machine, struct err *err)
 
 /* The guest is loaded before a host device may have pinned its RAM: loading maps files over it. */
 static part_fn *const parts[] = {
-	machine_open_image, machine_open_kvm, machine_begin_guest_cpu, machine_create_vm, machine_create_memory,
-	machine_create_irqchip, machine_create_platform, machine_finish_guest_cpu, machine_create_pci,
-	machine_create_virtio, machine_load_guest, machine_create_host_devices, machine_attach_buses,
-	machine_create_vcpus, machine_await_state,
+	machine_create_open_image, machine_create_open_kvm, machine_create_begin_guest_cpu, machine_create_vm,
+	machine_create_memory, machine_create_irqchip, machine_create_platform, machine_create_finish_guest_cpu,
+	machine_create_pci, machine_create_virtio, machine_create_load_guest, machine_create_host_devices,
+	machine_create_attach_buses, machine_create_vcpus, machine_create_await_state,
 };
 
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
@@ -587,7 +572,7 @@ int machine_create(const struct machine_config *config, const struct machine_hos
 		return err_sys(err, -ENOMEM, "machine");
 	machine->config = config;
 	machine->host = *host;
-	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_hotplug_slots(config);
+	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_create_hotplug_slots(config);
 	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		int code = parts[i](machine, err);
@@ -606,7 +591,7 @@ void machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
-	machine_finish_guest_cpu(machine, NULL);
+	machine_create_finish_guest_cpu(machine, NULL);
 	clock_destroy(machine->clock);
 	vcpu_set_destroy(take_ptr(machine->vcpus));
 	dirty_set_stop(&machine->dirty);
