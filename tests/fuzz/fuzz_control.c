@@ -3,6 +3,7 @@
  * The control socket: an input is what one client sends before it is done. Always: the server answers what it must,
  * hangs up in the end, and still serves the next client.
  */
+#include "vmm/config/config.h"
 #include "vmm/control/control_machine.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -16,35 +17,36 @@ static socklen_t address_len = sizeof(sa_family_t);
 static bool paused;
 static struct machine_config config;
 
-static int do_pause(void *opaque, struct err *err)
+static int do_pause(struct session *session, struct err *err)
 {
 	paused = true;
 	return 0;
 }
 
-static int do_resume(void *opaque, struct err *err)
+static int do_resume(struct session *session, struct err *err)
 {
 	paused = false;
 	return 0;
 }
 
-static int do_stop(void *opaque, bool force, struct err *err)
+static int do_stop(struct session *session, bool force, struct err *err)
 {
 	return paused ? err_set(err, -EBUSY, "is paused") : 0;
 }
 
-static int do_info(void *opaque, json_t *info, struct err *err)
+static int do_describe(struct session *session, json_t **ret, struct err *err)
 {
-	return json_object_set_new(info, "state", json_string(paused ? "paused" : "running"));
+	*ret = json_pack("{s:s}", "state", paused ? "paused" : "running");
+	return 0;
 }
 
-static int do_balloon(void *opaque, uint64_t bytes, struct err *err)
+static int do_set_balloon(struct session *session, uint64_t bytes, struct err *err)
 {
 	return 0;
 }
 
 /* What is plugged in is a line of the configuration, checked as the command line's are. */
-static int do_add_device(void *opaque, const char *vfio, const char **id, struct err *err)
+static int do_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
 {
 	int code = machine_config_add_vfio(&config, vfio, err);
 
@@ -54,22 +56,57 @@ static int do_add_device(void *opaque, const char *vfio, const char **id, struct
 	return code;
 }
 
-static int do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
-			    void (*done)(void *opaque, int code, const struct err *err), void *done_opaque, struct err *err)
+static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,
+			    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
 {
 	if (!force && strlen(id) > 8)
 		return err_set(err, -ENOENT, "no such device");
-	done(done_opaque, force ? 0 : err_set(err, -ETIMEDOUT, "it stays"), err);
+	done(opaque, force ? 0 : err_set(err, -ETIMEDOUT, "it stays"), err);
 	return 0;
 }
 
-static const struct control_ops ops = {do_pause, do_resume, do_stop, do_info, do_balloon, do_add_device,
-				       do_remove_device};
+static int do_migrate(struct session *session, struct migration_request *request, int *fd,
+		      const struct migration_reply *reply, struct err *err)
+{
+	struct migration_report report = {.state = request->streams ? MIGRATION_DONE : MIGRATION_FAILED};
+
+	if (paused)
+		return err_set(err, -EBUSY, "is paused");
+	reply->progress(reply->opaque, &report);
+	reply->done(reply->opaque, &report);
+	return 0;
+}
+
+static const struct migration_report *do_migration_status(struct session *session)
+{
+	static const struct migration_report report = {.state = MIGRATION_NONE};
+
+	return &report;
+}
+
+static int do_migration_resolve(struct session *session, bool go_on, struct err *err)
+{
+	return go_on ? 0 : err_set(err, -EINVAL, "there is nothing to resolve");
+}
+
+static const struct operations ops = {
+	.describe = do_describe,
+	.pause = do_pause,
+	.resume = do_resume,
+	.stop = do_stop,
+	.set_balloon = do_set_balloon,
+	.add_device = do_add_device,
+	.remove_device = do_remove_device,
+	.migrate = do_migrate,
+	.migration_status = do_migration_status,
+	.migration_cancel = do_pause,
+	.migration_resolve = do_migration_resolve,
+};
 
 /* The server lives on a thread of its own as long as the fuzzer; clients come and go. */
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	static struct control_machine machine = {.config = &config, .ops = &ops};
+	static const struct operated machine = {.ops = &ops};
 	static struct event_loop *loop;
 	static struct control *control;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -132,6 +169,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 	static const char *const methods[] = {
 		"io.mvmm.Machine.Info", "io.mvmm.Machine.Pause", "io.mvmm.Machine.Resume", "io.mvmm.Machine.Stop",
 		"io.mvmm.Machine.None", "io.mvmm.Machine.AddDevice", "io.mvmm.Machine.RemoveDevice", "io.mvmm.Machine.SetBalloon",
+		"io.mvmm.Machine.Migrate", "io.mvmm.Machine.MigrationStatus", "io.mvmm.Machine.MigrationResolve",
 		"org.varlink.service.GetInfo", "org.varlink.service.GetInterfaceDescription", "x",
 	};
 	static const char *const tails[] = {
@@ -139,6 +177,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsi
 		",\"parameters\":{\"interface\":\"io.mvmm.Machine\"}", ",\"parameters\":[]",
 		",\"parameters\":{\"id\":\"disk\",\"timeout\":1}", ",\"parameters\":{\"size\":4096}",
 		",\"parameters\":{\"vfio\":\"0000:01:00.0,backend=legacy,id=x\"}", ",\"method\":1",
+		",\"parameters\":{\"to\":\"tcp:x\",\"streams\":1,\"continue\":true}",
 	};
 	char request[200];
 	size_t len;

@@ -9,72 +9,96 @@
 
 static struct event_loop *loop;
 static struct control *control;
-static struct control_machine machine;
-static struct machine_config config;
 static struct sockaddr_un address;
 static socklen_t address_len;
 static struct control_call *waiting;
 static int paused, stopped, forced;
 static uint64_t ballooned;
 
-static int do_pause(void *opaque, struct err *err)
+static int do_pause(struct session *session, struct err *err)
 {
 	paused++;
 	return 0;
 }
 
-static int do_resume(void *opaque, struct err *err)
+static int do_resume(struct session *session, struct err *err)
 {
 	return err_set(err, -EBUSY, "not now");
 }
 
-static int do_stop(void *opaque, bool force, struct err *err)
+static int do_stop(struct session *session, bool force, struct err *err)
 {
 	stopped++;
 	forced += force;
 	return 0;
 }
 
-static int do_info(void *opaque, json_t *info, struct err *err)
+static int do_describe(struct session *session, json_t **ret, struct err *err)
 {
-	json_object_set_new(info, "state", json_string("running"));
+	*ret = json_pack("{s:s}", "state", "running");
 	return 0;
 }
 
-static int do_balloon(void *opaque, uint64_t bytes, struct err *err)
+static int do_set_balloon(struct session *session, uint64_t bytes, struct err *err)
 {
 	ballooned = bytes;
 	return 0;
 }
 
-static int do_add_device(void *opaque, const char *vfio, const char **id, struct err *err)
+static int do_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
 {
 	*id = "vfio0";
 	return strcmp(vfio, "0000:01:00.0") == 0 ? 0 : err_set(err, -ENODEV, "no such device");
 }
 
 /* "slow" stays. */
-static int do_remove_device(void *opaque, const char *id, bool force, unsigned int timeout_ms,
-			    void (*done)(void *opaque, int code, const struct err *err), void *done_opaque, struct err *err)
+static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,
+			    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
 {
 	if (strcmp(id, "none") == 0)
 		return err_set(err, -ENOENT, "no such device");
 	if (strcmp(id, "slow") == 0 && !force)
-		done(done_opaque, err_set(err, -ETIMEDOUT, "it stays"), err);
+		done(opaque, err_set(err, -ETIMEDOUT, "it stays"), err);
 	else
-		done(done_opaque, 0, NULL);
+		done(opaque, 0, NULL);
 	return 0;
 }
 
-static const struct control_ops ops = {
-	.add_device = do_add_device,
-	.remove_device = do_remove_device,
+/* Goes to tcp:there alone, by way of its memory. */
+static int do_migrate(struct session *session, struct migration_request *request, int *fd,
+		      const struct migration_reply *reply, struct err *err)
+{
+	bool there = strcmp(request->to, "tcp:there") == 0;
+	struct migration_report report = {.state = MIGRATION_MEMORY};
+
+	if (strcmp(request->to, "tcp:busy") == 0)
+		return err_set(err, -EBUSY, "is paused");
+	reply->progress(reply->opaque, &report);
+	report.state = there ? MIGRATION_DONE : MIGRATION_FAILED;
+	snprintf(report.text, sizeof(report.text), "%s", there ? "" : "nobody listens");
+	reply->done(reply->opaque, &report);
+	return 0;
+}
+
+static const struct migration_report *do_migration_status(struct session *session)
+{
+	static const struct migration_report report = {.state = MIGRATION_UNRESOLVED, .text = "who knows"};
+
+	return &report;
+}
+
+static const struct operations ops = {
+	.describe = do_describe,
 	.pause = do_pause,
 	.resume = do_resume,
 	.stop = do_stop,
-	.info = do_info,
-	.balloon = do_balloon,
+	.set_balloon = do_set_balloon,
+	.add_device = do_add_device,
+	.remove_device = do_remove_device,
+	.migrate = do_migrate,
+	.migration_status = do_migration_status,
 };
+static const struct operated machine = {.ops = &ops};
 
 /* A slow method, answered by the test itself, and one with a large answer. */
 static void call_slow(void *opaque, struct control_call *call, const json_t *parameters)
@@ -127,9 +151,6 @@ static void serve(bool own)
 	if (own) {
 		CHECK_EQ(control_create(loop, &fd, &test_interface, NULL, NULL, &control, NULL), 0);
 	} else {
-		machine_config_init(&config);
-		config.name = strdup("m");
-		machine = (struct control_machine){.config = &config, .ops = &ops};
 		CHECK_EQ(control_machine_create(&machine, loop, &fd, NULL, &control, NULL), 0);
 	}
 	CHECK_EQ(event_loop_start(loop, "control", NULL), 0);
@@ -144,7 +165,6 @@ static void end(void)
 {
 	event_loop_call(loop, destroy, NULL);
 	event_loop_destroy(loop);
-	machine_config_done(&config);
 }
 
 static int client(void)
@@ -195,9 +215,6 @@ static void calls_the_machine(void)
 	CHECK_EQ(ballooned, MIB(1));
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":-1}}", BAD_SIZE);
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":\"1M\"}}", BAD_SIZE);
-	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":281474976710656}}",
-	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"the guest has no more than 536870912 bytes of "
-	    "memory\"}}");
 	CHECK_EQ(ballooned, MIB(1));
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.Resume\",\"parameters\":{}}",
 	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"not now\"}}");
@@ -236,6 +253,29 @@ static void devices_come_and_go(void)
 	ASK(fd, REMOVE "{\"id\":\"slow\"}}", FAILED("it stays"));
 	ASK(fd, REMOVE "{\"id\":\"slow\",\"force\":true}}", "{\"parameters\":{}}");
 	ASK(fd, REMOVE "{\"id\":\"a\",\"timeout\":5}}", "{\"parameters\":{}}");
+	close(fd);
+	end();
+}
+
+#define MIGRATE "{\"method\":\"io.mvmm.Machine.Migrate\",\"parameters\":"
+#define MIGRATION(state) "{\"parameters\":{\"migration\":{\"state\":\"" state "\""
+
+static void migrations_are_answered_in_the_end(void)
+{
+	int fd;
+
+	serve(false);
+	fd = client();
+	ASK(fd, MIGRATE "{}}", BAD("to"));
+	ASK(fd, MIGRATE "{\"to\":\"fd\"}}", BAD("to")); /* no descriptor */
+	ASK(fd, MIGRATE "{\"to\":\"tcp:a\",\"downtime\":-1}}", BAD("downtime"));
+	ASK(fd, MIGRATE "{\"to\":\"tcp:busy\"}}", FAILED("is paused"));
+	ASK(fd, MIGRATE "{\"to\":\"tcp:nowhere\"}}", FAILED("nobody listens"));
+	put(fd, MIGRATE "{\"to\":\"tcp:there\"},\"more\":true}");
+	CHECK(strstr(receive(fd), MIGRATION("memory")));
+	CHECK(strstr(receive(fd), MIGRATION("done")));
+	put(fd, "{\"method\":\"io.mvmm.Machine.MigrationStatus\"}");
+	CHECK(strstr(receive(fd), MIGRATION("unresolved")));
 	close(fd);
 	end();
 }
@@ -494,6 +534,8 @@ static void descriptors_come_along(void)
 	end();
 }
 
-TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(devices_come_and_go), TEST(describes_itself), TEST(refuses_what_is_no_request), TEST(requests_are_bounded),
+TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(devices_come_and_go),
+	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),
+	  TEST(requests_are_bounded),
 	  TEST(requests_may_come_in_pieces_and_together), TEST(oneway_has_no_answer), TEST(slow_calls_tell_how_they_go),
 	  TEST(clients_may_leave_at_any_time), TEST(who_does_not_read_only_stops_itself), TEST(clients_are_bounded))

@@ -2,9 +2,6 @@
 /* See control_machine.h. The description below is the interface's definition; docs/control.md explains it. */
 #include "vmm/control/control_machine.h"
 
-#include "core/monotonic.h"
-
-
 static const char description[] =
 	"# A running machine\n"
 	"interface io.mvmm.Machine\n"
@@ -68,76 +65,67 @@ static void control_machine_finish(void *call, int code, const struct err *err)
 
 static void control_machine_call_pause(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	struct err err;
 
-	control_machine_finish(call, machine->ops->pause(machine->machine, &err), &err);
+	control_machine_finish(call, machine->ops->pause(machine->session, &err), &err);
 }
 
 static void control_machine_call_resume(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	struct err err;
 
-	control_machine_finish(call, machine->ops->resume(machine->machine, &err), &err);
+	control_machine_finish(call, machine->ops->resume(machine->session, &err), &err);
 }
 
 static void control_machine_call_stop(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	const json_t *force = json_object_get(parameters, "force");
 	struct err err;
 
 	if (force && !json_is_boolean(force) && !json_is_null(force))
 		control_bad_parameter(call, "force");
 	else
-		control_machine_finish(call, machine->ops->stop(machine->machine, json_is_true(force), &err), &err);
+		control_machine_finish(call, machine->ops->stop(machine->session, json_is_true(force), &err), &err);
 }
 
 static void control_machine_call_info(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
-	const struct machine_config *config = machine->config;
-	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f}", "name", config->name, "pid", (int)getpid(), "cpus",
-				 (int)config->cpus, "memory", (json_int_t)config->memory.size, "uptime",
-				 (double)((monotonic_ns() - machine->started_ns) / 1000000) / 1e3);
+	const struct operated *machine = opaque;
+	json_t *info;
 	struct err err;
-	int code = info ? machine->ops->info(machine->machine, info, &err) : err_sys(&err, -ENOMEM, "info");
 
-	if (code) {
-		json_decref(info);
+	if (machine->ops->describe(machine->session, &info, &err))
 		control_fail(call, &err);
-	} else {
+	else
 		control_reply(call, info);
-	}
 }
 
 static void control_machine_call_set_balloon(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	const json_t *size = json_object_get(parameters, "size");
 	json_int_t bytes = json_integer_value(size);
 	struct err err;
 
 	if (!json_is_integer(size) || bytes < 0)
 		control_bad_parameter(call, "size");
-	else if ((uint64_t)bytes > machine->config->memory.size)
-		control_machine_finish(call, err_set(&err, -ERANGE, "the guest has no more than %llu bytes of memory",
-						     (unsigned long long)machine->config->memory.size), &err);
 	else
-		control_machine_finish(call, machine->ops->balloon(machine->machine, (uint64_t)bytes, &err), &err);
+		control_machine_finish(call, machine->ops->set_balloon(machine->session, (uint64_t)bytes, &err), &err);
 }
 
 static void control_machine_call_add_device(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	const char *text = json_string_value(json_object_get(parameters, "vfio"));
 	const char *id;
 	struct err err;
 
 	if (!text)
 		control_bad_parameter(call, "vfio");
-	else if (machine->ops->add_device(machine->machine, text, &id, &err))
+	else if (machine->ops->add_device(machine->session, text, &id, &err))
 		control_fail(call, &err);
 	else
 		control_reply(call, json_pack("{s:s}", "id", id));
@@ -145,7 +133,7 @@ static void control_machine_call_add_device(void *opaque, struct control_call *c
 
 static void control_machine_call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	const char *id = json_string_value(json_object_get(parameters, "id"));
 	const json_t *timeout = json_object_get(parameters, "timeout");
 	long long seconds = timeout ? (long long)json_integer_value(timeout) : 30;
@@ -156,7 +144,7 @@ static void control_machine_call_remove_device(void *opaque, struct control_call
 		control_bad_parameter(call, id ? "timeout" : "id");
 		return;
 	}
-	code = machine->ops->remove_device(machine->machine, id, json_is_true(json_object_get(parameters, "force")),
+	code = machine->ops->remove_device(machine->session, id, json_is_true(json_object_get(parameters, "force")),
 					   (unsigned int)seconds * 1000, control_machine_finish, call, &err);
 	if (code)
 		control_fail(call, &err);
@@ -164,47 +152,71 @@ static void control_machine_call_remove_device(void *opaque, struct control_call
 
 /* ---- migration ---- */
 
+static json_t *control_machine_migration(const struct migration_report *report)
+{
+	return json_pack("{s:o*}", "migration", migration_report_json(report));
+}
+
+static void control_machine_migrating(void *opaque, const struct migration_report *report)
+{
+	control_progress(opaque, control_machine_migration(report));
+}
+
+static void control_machine_migrated(void *opaque, const struct migration_report *report)
+{
+	struct err err;
+
+	if (report->state == MIGRATION_DONE) {
+		control_reply(opaque, control_machine_migration(report));
+		return;
+	}
+	err_set(&err, -EIO, "%s", report->text);
+	control_fail(opaque, &err);
+}
+
 static void control_machine_call_migrate(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
+	const struct migration_reply reply = {control_machine_migrating, control_machine_migrated, call};
 	_cleanup_(fd_close) int fd = control_take_fd(call);
 	struct migration_request request;
 	const char *bad = migration_request_from_json(parameters, &request);
 	struct err err;
 
-	if (bad || (strcmp(request.to, "fd") == 0) != (fd >= 0)) {
-		control_bad_parameter(call, bad ?: "to");
-		if (!bad)
-			migration_request_done(&request);
+	if (bad) {
+		control_bad_parameter(call, bad);
 		return;
 	}
-	if (machine->ops->migrate(machine->machine, &request, &fd, call, &err))
+	if ((strcmp(request.to, "fd") == 0) != (fd >= 0))
+		control_bad_parameter(call, "to");
+	else if (machine->ops->migrate(machine->session, &request, &fd, &reply, &err))
 		control_fail(call, &err);
+	migration_request_done(&request);
 }
 
 static void control_machine_call_migration_status(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 
-	control_reply(call, json_pack("{s:o*}", "migration", machine->ops->migration_status(machine->machine)));
+	control_reply(call, control_machine_migration(machine->ops->migration_status(machine->session)));
 }
 
 static void control_machine_call_migration_cancel(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	struct err err;
 
-	control_machine_finish(call, machine->ops->migration_cancel(machine->machine, &err), &err);
+	control_machine_finish(call, machine->ops->migration_cancel(machine->session, &err), &err);
 }
 
 static void control_machine_call_migration_resolve(void *opaque, struct control_call *call, const json_t *parameters)
 {
-	struct control_machine *machine = opaque;
+	const struct operated *machine = opaque;
 	const json_t *go_on = json_object_get(parameters, "continue");
 	struct err err;
 
 	if (json_is_boolean(go_on))
-		control_machine_finish(call, machine->ops->migration_resolve(machine->machine, json_is_true(go_on),
+		control_machine_finish(call, machine->ops->migration_resolve(machine->session, json_is_true(go_on),
 									     &err), &err);
 	else
 		control_bad_parameter(call, "continue");
@@ -226,9 +238,8 @@ static const struct control_method methods[] = {
 
 static const struct control_interface interface = {"io.mvmm.Machine", description, methods, ARRAY_SIZE(methods)};
 
-int control_machine_create(struct control_machine *machine, struct event_loop *loop, int *listen_fd,
+int control_machine_create(const struct operated *machine, struct event_loop *loop, int *listen_fd,
 			   const struct log *log, struct control **ret, struct err *err)
 {
-	machine->started_ns = monotonic_ns();
-	return control_create(loop, listen_fd, &interface, machine, log, ret, err);
+	return control_create(loop, listen_fd, &interface, (void *)machine, log, ret, err);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The CPU that a guest sees, carried to another host (see guest_cpu.h). The table travels as it is, entry by entry. The
- * host that takes it compares each word of feature bits with what it would give a guest of its own, and what the bits promise: the
- * width of addresses, the layout of the extended state, the counters. Names, caches and topology are the guest's
+ * host that takes it compares each word of feature bits with what it would give a guest of its own, and what the bits
+ * promise: the width of addresses, the layout of the extended state, the counters. Names, caches and topology are the guest's
  * affair: they are data, and stay what they were.
  */
 #include "vmm/kvm/cpuid_x86.h"

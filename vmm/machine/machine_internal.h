@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A machine's inside, for the files that it is made of: machine_create.c puts it together, machine_life.c runs
- * it, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c takes its disks along. Nobody else
- * includes this.
+ * it, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c takes its disks along. Nobody
+ * else includes this.
  */
 #pragma once
 

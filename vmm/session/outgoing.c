@@ -13,7 +13,7 @@
 struct outgoing {
 	struct outgoing_host host;
 	struct migration_request request;
-	struct control_call *call;
+	struct migration_reply reply;
 	struct migration_source *source;
 	struct throttle *throttle;
 	struct host_devices_migration *devices; /* from begin to end, and while it is unresolved; or NULL */
@@ -310,39 +310,18 @@ static const struct migration_machine_ops machine_ops = {
 
 /* ---- what it tells ---- */
 
-static json_t *outgoing_answer_of(const struct migration_report *report)
-{
-	return json_pack("{s:o*}", "migration", migration_report_json(report));
-}
-
 static int outgoing_do_tell(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
 	outgoing->report = *(const struct migration_report *)argument;
-	if (outgoing->call)
-		control_progress(outgoing->call, outgoing_answer_of(&outgoing->report));
+	outgoing->reply.progress(outgoing->reply.opaque, &outgoing->report);
 	return 0;
 }
 
 static void outgoing_tell(void *opaque, const struct migration_report *report)
 {
 	outgoing_on_loop(opaque, outgoing_do_tell, (void *)report, NULL);
-}
-
-static void outgoing_answer(struct outgoing *outgoing)
-{
-	struct control_call *call = take_ptr(outgoing->call);
-	struct err err;
-
-	if (!call)
-		return;
-	if (outgoing->report.state == MIGRATION_DONE) {
-		control_reply(call, outgoing_answer_of(&outgoing->report));
-		return;
-	}
-	err_set(&err, -EIO, "%s", outgoing->report.text);
-	control_fail(call, &err);
 }
 
 static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
@@ -352,7 +331,7 @@ static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
 
 	outgoing->report = *(const struct migration_report *)argument;
 	outgoing->running = false;
-	outgoing_answer(outgoing);
+	outgoing->reply.done(outgoing->reply.opaque, &outgoing->report);
 	if (outgoing->report.state == MIGRATION_DONE) {
 		log_info(log, "%s at %s now", outgoing->paused ? "waits" : "runs", outgoing->request.to);
 		outgoing->host.gone(outgoing->host.opaque);
@@ -395,8 +374,8 @@ static void outgoing_free(struct outgoing *outgoing)
 	free(outgoing);
 }
 
-int outgoing_create(const struct outgoing_host *host, struct migration_request *request, int *fd, struct control_call *call,
-		    struct outgoing **ret, struct err *err)
+int outgoing_create(const struct outgoing_host *host, struct migration_request *request, int *fd,
+		    const struct migration_reply *reply, struct outgoing **ret, struct err *err)
 {
 	struct outgoing *outgoing = calloc(1, sizeof(*outgoing));
 	struct migration_source_config config = {.ops = &machine_ops, .tell = outgoing_tell, .log = host->log};
@@ -406,6 +385,7 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 		return err_sys(err, -ENOMEM, "migration");
 	outgoing->host = *host;
 	outgoing->request = *request;
+	outgoing->reply = *reply;
 	outgoing->report.state = MIGRATION_CONNECTING;
 	outgoing->paused = config.paused = machine_paused(host->machine);
 	config.request = &outgoing->request;
@@ -419,7 +399,6 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 		return code;
 	}
 	*request = (struct migration_request){0};
-	outgoing->call = call;
 	*ret = outgoing;
 	return 0;
 }

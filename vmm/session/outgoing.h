@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine's way to another host, as its session sees it: the thread that migration/source.c runs on, what it asks of the
- * machine brought to the event loop's thread, and the control call that waits for the outcome. All calls come from the
+ * A machine's way to another host, as its session sees it: the thread that migration/source.c runs on, what it asks of
+ * the machine brought to the event loop's thread, and whoever waits for the outcome told. All calls come from the
  * loop's thread.
  */
 #pragma once
 
 #include "core/event_loop.h"
-#include "vmm/control/control.h"
 #include "vmm/machine/machine.h"
-#include "vmm/migration/report.h"
-#include "vmm/migration/request.h"
+#include "vmm/machine/operations.h"
 
 struct outgoing;
 
@@ -24,9 +22,9 @@ struct outgoing_host {
 	void *opaque;
 };
 
-/* Begins; takes request and *fd (-1: none) over and answers call in the end. */
-int outgoing_create(const struct outgoing_host *host, struct migration_request *request, int *fd, struct control_call *call,
-		    struct outgoing **ret, struct err *err);
+/* Begins; request, fd and reply are as for operations.migrate. */
+int outgoing_create(const struct outgoing_host *host, struct migration_request *request, int *fd,
+		    const struct migration_reply *reply, struct outgoing **ret, struct err *err);
 
 /* Ends it with that reason where that can still be done, waits for its end, and answers. NULL is fine. */
 void outgoing_destroy(struct outgoing *outgoing, const char *reason);

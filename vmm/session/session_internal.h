@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A session between its files: session.c leads the machine's life, session_control.c answers for it on the control socket,
+ * A session between its files: session.c leads the machine's life, session_operations.c does to it what is asked of it,
  * session_receive.c lets one arrive from another host.
  */
 #pragma once
 
-#include "vmm/control/control_machine.h"
+#include "vmm/control/control.h"
 #include "vmm/control/rundir.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_offer.h"
@@ -21,7 +21,8 @@ struct session {
 	int signal_fd;
 	struct event_source *signals;
 	struct machine *machine;
-	struct control_machine api;
+	uint64_t started_ns; /* CLOCK_MONOTONIC, when operations were there for it */
+	struct operated operated;
 	struct control *control;
 	bool button_pressed;
 	int signal; /* that ended it, or 0 */
@@ -42,7 +43,7 @@ void session_keep_ports(struct session *session);
 int session_live(struct session *session, struct err *err);
 void session_end(struct session *session);
 
-/* ---- session_control.c ---- */
+/* ---- session_operations.c ---- */
 
 /* Presses the power button of a guest that runs; a migration under way is cancelled, lest the guest leaves without hearing it. */
 void session_press_button(struct session *session);

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What can be done to a session's machine (machine/operations.h), and the control socket for it. A machine that arrives
+ * or goes keeps its shape meanwhile: what would be in the way is refused with the reason.
+ */
+#include "vmm/session/session_internal.h"
+
+#include "core/monotonic.h"
+#include "devices/virtio/virtio.h"
+#include "vmm/control/control_machine.h"
+#include "vmm/machine/host_devices.h"
+#include "vmm/machine/machine_info.h"
+
+/* 0, or why the machine cannot be changed now. */
+static int session_operations_check_settled(const struct session *session, struct err *err)
+{
+	if (session->arriving)
+		return err_set(err, -EBUSY, "is still arriving from another host");
+	if (!outgoing_active(session->outgoing))
+		return 0;
+	if (outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
+		return err_set(err, -EBUSY, "may run on another host already; mvmm migrate --resolve continue|end decides");
+	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel ends that");
+}
+
+static int session_operations_pause(struct session *session, struct err *err)
+{
+	int code = session_operations_check_settled(session, err);
+
+	if (!code)
+		machine_pause(session->machine);
+	return code;
+}
+
+static int session_operations_resume(struct session *session, struct err *err)
+{
+	int code = session_operations_check_settled(session, err);
+
+	if (!code)
+		machine_resume(session->machine);
+	return code;
+}
+
+void session_press_button(struct session *session)
+{
+	outgoing_cancel(session->outgoing, "its power button was pressed", NULL);
+	machine_power_button(session->machine);
+}
+
+static int session_operations_stop(struct session *session, bool force, struct err *err)
+{
+	if (force)
+		machine_stop(session->machine);
+	else if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
+		return session_operations_check_settled(session, err);
+	else if (outgoing_active(session->outgoing))
+		session_press_button(session);
+	else if (machine_paused(session->machine))
+		return err_set(err, -EBUSY, "is paused and cannot heed its power button; resume it first, or use --force");
+	else
+		machine_power_button(session->machine);
+	return 0;
+}
+
+static const char *session_operations_state(const struct session *session)
+{
+	if (outgoing_active(session->outgoing))
+		return outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED ? "unresolved" : "migrating";
+	if (session->arriving)
+		return "arriving";
+	return machine_paused(session->machine) ? "paused" : "running";
+}
+
+static int session_operations_describe(struct session *session, json_t **ret, struct err *err)
+{
+	const struct machine_config *config = session->config;
+	double uptime = (double)((monotonic_ns() - session->started_ns) / 1000000) / 1e3;
+	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f, s:s}", "name", config->name, "pid", (int)getpid(), "cpus",
+				 (int)config->cpus, "memory", (json_int_t)config->memory.size, "uptime", uptime,
+				 "state", session_operations_state(session));
+	int code = info ? machine_info(session->machine, info, err) : err_sys(err, -ENOMEM, "info");
+
+	if (code)
+		json_decref(info);
+	else
+		*ret = info;
+	return code;
+}
+
+static int session_operations_set_balloon(struct session *session, uint64_t bytes, struct err *err)
+{
+	struct virtio_device *balloon = machine_balloon(session->machine);
+
+	if (bytes > session->config->memory.size)
+		return err_set(err, -ERANGE, "the guest has no more than %llu bytes of memory",
+			       (unsigned long long)session->config->memory.size);
+	if (session->arriving) /* what comes has its own target */
+		return session_operations_check_settled(session, err);
+	if (!balloon)
+		return err_set(err, -ENODEV, "has no balloon; start it with --balloon on");
+	virtio_balloon_set_target(balloon, bytes);
+	return 0;
+}
+
+/* The configuration takes part, so that the device is there again after a reboot. */
+static int session_operations_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
+{
+	struct machine_config *config = session->config;
+	const struct vfio_config *added;
+	int code = session_operations_check_settled(session, err) ?: machine_config_add_vfio(config, vfio, err);
+
+	if (code)
+		return code;
+	added = &config->vfios[config->vfio_count - 1];
+	code = host_devices_add(machine_host_devices(session->machine), added, err);
+	*id = added->id;
+	if (code)
+		machine_config_remove_vfio(config, added->id);
+	return code;
+}
+
+static int session_operations_remove_device(struct session *session, const char *id, bool force,
+					    unsigned int timeout_ms,
+					    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
+					    struct err *err)
+{
+	int code = session_operations_check_settled(session, err);
+
+	return code ?: host_devices_remove(machine_host_devices(session->machine), id, force, timeout_ms, done, opaque,
+					   err);
+}
+
+/* ---- migration ---- */
+
+static void session_operations_machine_gone(void *opaque)
+{
+	struct session *session = opaque;
+
+	session->gone = true;
+	machine_stop(session->machine);
+}
+
+static int session_operations_migrate(struct session *session, struct migration_request *request, int *fd,
+				      const struct migration_reply *reply, struct err *err)
+{
+	const struct outgoing_host host = {
+		.loop = session->loop, .log = &session->log, .machine = session->machine,
+		.name = session->config->name, .gone = session_operations_machine_gone, .opaque = session,
+	};
+	int code = session_operations_check_settled(session, err);
+
+	if (code)
+		return code;
+	outgoing_destroy(take_ptr(session->outgoing), NULL); /* the last one's report */
+	return outgoing_create(&host, request, fd, reply, &session->outgoing, err);
+}
+
+static const struct migration_report *session_operations_migration_status(struct session *session)
+{
+	return outgoing_report(session->outgoing);
+}
+
+static int session_operations_migration_cancel(struct session *session, struct err *err)
+{
+	return outgoing_cancel(session->outgoing, "cancelled", err);
+}
+
+static int session_operations_migration_resolve(struct session *session, bool go_on, struct err *err)
+{
+	return outgoing_resolve(session->outgoing, go_on, err);
+}
+
+static const struct operations operations = {
+	.describe = session_operations_describe,
+	.pause = session_operations_pause,
+	.resume = session_operations_resume,
+	.stop = session_operations_stop,
+	.set_balloon = session_operations_set_balloon,
+	.add_device = session_operations_add_device,
+	.remove_device = session_operations_remove_device,
+	.migrate = session_operations_migrate,
+	.migration_status = session_operations_migration_status,
+	.migration_cancel = session_operations_migration_cancel,
+	.migration_resolve = session_operations_migration_resolve,
+};
+
+int session_open_control(struct session *session, struct err *err)
+{
+	_cleanup_(fd_close) int fd = -1;
+	int code = rundir_listen(session->rundir, &fd, err);
+
+	session->operated = (struct operated){.ops = &operations, .session = session};
+	session->started_ns = monotonic_ns();
+	return code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
+					      err);
+}
