@@ -32,6 +32,3 @@ int config_json_read(const struct option_table *table, void *target, const json_
  * mean nothing to anybody else, are left out. -EINVAL for a text that is not UTF-8, -ENOMEM.
  */
 int config_json_write(const struct option_table *table, const void *target, json_t **ret, struct err *err);
-
-/* The same as text, which the caller frees. */
-int config_json_print(const struct option_table *table, const void *target, char **ret, struct err *err);

@@ -192,15 +192,3 @@ int config_json_write(const struct option_table *table, const void *target, json
 	*ret = root;
 	return 0;
 }
-
-int config_json_print(const struct option_table *table, const void *target, char **ret, struct err *err)
-{
-	json_t *root;
-	int code = config_json_write(table, target, &root, err);
-
-	if (code)
-		return code;
-	*ret = json_dumps(root, JSON_INDENT(2));
-	json_decref(root);
-	return *ret ? 0 : err_sys(err, -ENOMEM, "configuration");
-}

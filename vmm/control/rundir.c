@@ -198,11 +198,6 @@ void rundir_release(struct rundir *rundir)
 	rundir_free(rundir);
 }
 
-const char *rundir_path(const struct rundir *rundir)
-{
-	return rundir->path;
-}
-
 /* The address of a socket in a folder: its path, or by way of the open folder where that is too long for an address. */
 static socklen_t rundir_socket_address(const char *path, int dir_fd, struct sockaddr_un *address)
 {

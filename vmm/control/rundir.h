@@ -23,9 +23,6 @@ void rundir_release(struct rundir *rundir);
 /* A listening socket "control.sock" in the folder, non-blocking. */
 int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err);
 
-/* The folder's path, for messages and for sockets of helpers. */
-const char *rundir_path(const struct rundir *rundir);
-
 /* ---- for those who talk to machines ---- */
 
 /* Connects to the control socket of a machine; -ENOENT with a sentence when there is none of that name. */
