@@ -42,9 +42,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	code = machine_offer_config(offer, &config, &err);
 	MUST(!code || (code == -EBADMSG && err.text[0]));
 	if (!code) {
-		machine_override(&config, "disk", "root=/b", &err);
-		machine_override(&config, "net", "net0=passt", &err);
-		machine_override(&config, "name", "n", &err);
+		machine_config_override(&config, "disk", "root=/b", &err);
+		machine_config_override(&config, "net", "net0=passt", &err);
+		machine_config_override(&config, "name", "n", &err);
 		code = machine_config_finish(&config, &err);
 		MUST(!code || (code == -EINVAL && err.text[0]));
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vmm/machine_offer and machine_override: what a peer offers is checked, and what differs on this host is put in place. */
+/* vmm/machine_offer and vmm/config_override: what a peer offers is checked, and what differs on this host is put in. */
 #include "tests/unit/test.h"
 #include "vmm/config/config_json.h"
 #include "vmm/machine/machine_internal.h"
@@ -220,13 +220,13 @@ static void a_host_without_room_refuses(void)
 static void devices_are_put_in_place(void)
 {
 	take_offer();
-	CHECK_EQ(machine_override(&config, "disk", "data=/elsewhere,direct=on", &err), 0);
-	CHECK_EQ(machine_override(&config, "net", "net0=passt", &err), 0);
-	CHECK_EQ(machine_override(&config, "vfio", "gpu=0000:05:00.1,backend=legacy", &err), 0);
-	CHECK_EQ(machine_override(&config, "name", "other", &err), 0);
-	CHECK_EQ(machine_override(&config, "serial", "stdio", &err), 0);
-	CHECK_EQ(machine_override(&config, "console", "pty", &err), 0);
-	CHECK_EQ(machine_override(&config, "vsock", "/w", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "disk", "data=/elsewhere,direct=on", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "net", "net0=passt", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "vfio", "gpu=0000:05:00.1,backend=legacy", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "name", "other", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "serial", "stdio", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "console", "pty", &err), 0);
+	CHECK_EQ(machine_config_override(&config, "vsock", "/w", &err), 0);
 	CHECK_EQ(machine_config_finish(&config, &err), 0);
 	CHECK_STR(config.disks[0].path, "/a");
 	CHECK_STR(config.disks[1].path, "/elsewhere");
@@ -247,7 +247,7 @@ static void devices_are_put_in_place(void)
 
 static bool cannot_override(const char *option, const char *text, const char *sentence)
 {
-	int code = machine_override(&config, option, text, &err);
+	int code = machine_config_override(&config, option, text, &err);
 
 	if (code != -EINVAL || strcmp(err.text, sentence) != 0)
 		printf("# %d, \"%s\"\n", code, err.text);

@@ -136,6 +136,14 @@ void machine_config_done(struct machine_config *config);
  */
 int machine_config_finish(struct machine_config *config, struct err *err);
 
+/*
+ * Puts what differs on this host into a configuration that another host offered: option is "disk", "net" or "vfio",
+ * text "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Or option is "name",
+ * "serial", "console" or "vsock" (its socket), and text is the value. -EINVAL with the sentence for the user, who gave
+ * both; an id that no device has is named, with those there are.
+ */
+int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err);
+
 /* 0, or -EINVAL when name is not 1 to MACHINE_MAX_NAME of a-z A-Z 0-9 . _ - beginning with a letter or digit. */
 int machine_name_check(const char *name, struct err *err);
 

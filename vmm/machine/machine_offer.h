@@ -63,18 +63,10 @@ void machine_offer_destroy(struct machine_offer *offer);
 bool machine_offer_paused(const struct machine_offer *offer);
 
 /*
- * Writes the offered configuration into config, which holds its defaults; machine_override and machine_config_finish
- * follow. -EBADMSG for one that this program would not take.
+ * Writes the offered configuration into config, which holds its defaults; machine_config_override and
+ * machine_config_finish follow. -EBADMSG for one that this program would not take.
  */
 int machine_offer_config(const struct machine_offer *offer, struct machine_config *config, struct err *err);
-
-/*
- * Puts what differs on this host into an offered configuration: option is "disk", "net" or "vfio", text "ID=VALUE", where
- * VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Or option is "name", "serial", "console" or
- * "vsock" (its socket), and text is the value. -EINVAL with the sentence for the user, who gave both; an id that no
- * device has is named, with those there are.
- */
-int machine_override(struct machine_config *config, const char *option, const char *text, struct err *err);
 
 /*
  * Whether a host that has room bytes of memory left can take it, before the machine is made: -ENOMEM when not. Huge pages are

@@ -20,7 +20,8 @@ struct receive_options {
 	char *from;
 	char *name;
 	char *tls;
-	char *serial, *console, *vsock; /* as machine_override's; NULL: serial on stdio, a console on a pseudo terminal */
+	/* As machine_config_override's; NULL: serial on stdio, a console on a pseudo terminal. */
+	char *serial, *console, *vsock;
 	struct receive_override {
 		char *text; /* "ID=VALUE" */
 	} *disks, *nets, *vfios;

@@ -45,6 +45,7 @@ void session_end(struct session *session);
 
 /* ---- session_operations.c ---- */
 
-/* Presses the power button of a guest that runs; a migration under way is cancelled, lest the guest leaves without hearing it. */
+/* Presses the power button of a guest that runs; a migration under way is cancelled, lest the guest leaves without
+ * hearing it. */
 void session_press_button(struct session *session);
 int session_open_control(struct session *session, struct err *err);

@@ -19,7 +19,8 @@ static int session_operations_check_settled(const struct session *session, struc
 	if (!outgoing_active(session->outgoing))
 		return 0;
 	if (outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
-		return err_set(err, -EBUSY, "may run on another host already; mvmm migrate --resolve continue|end decides");
+		return err_set(err, -EBUSY,
+			       "may run on another host already; mvmm migrate --resolve continue|end decides");
 	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel ends that");
 }
 
@@ -56,7 +57,8 @@ static int session_operations_stop(struct session *session, bool force, struct e
 	else if (outgoing_active(session->outgoing))
 		session_press_button(session);
 	else if (machine_paused(session->machine))
-		return err_set(err, -EBUSY, "is paused and cannot heed its power button; resume it first, or use --force");
+		return err_set(err, -EBUSY,
+			       "is paused and cannot heed its power button; resume it first, or use --force");
 	else
 		machine_power_button(session->machine);
 	return 0;

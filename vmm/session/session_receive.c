@@ -54,7 +54,7 @@ static int session_receive_override_each(struct machine_config *config, const ch
 	int code = 0;
 
 	for (size_t i = 0; !code && i < count; i++)
-		code = machine_override(config, option, texts[i].text, err);
+		code = machine_config_override(config, option, texts[i].text, err);
 	return code;
 }
 
@@ -64,9 +64,9 @@ static int session_receive_override_ports(struct machine_config *config, const s
 {
 	const char *console = options->console ?: config->console.kind == PORT_NONE ? NULL : "pty";
 	bool stdio = console && strcmp(console, "stdio") == 0;
-	int code = console ? machine_override(config, "console", console, err) : 0;
+	int code = console ? machine_config_override(config, "console", console, err) : 0;
 
-	return code ?: machine_override(config, "serial", options->serial ?: stdio ? "none" : "stdio", err);
+	return code ?: machine_config_override(config, "serial", options->serial ?: stdio ? "none" : "stdio", err);
 }
 
 static int session_receive_configure(struct arrival *arrival, struct err *err)
@@ -79,9 +79,9 @@ static int session_receive_configure(struct arrival *arrival, struct err *err)
 	code = code ?: session_receive_override_each(config, "net", options->nets, options->net_count, err);
 	code = code ?: session_receive_override_each(config, "vfio", options->vfios, options->vfio_count, err);
 	if (!code && options->vsock)
-		code = machine_override(config, "vsock", options->vsock, err);
+		code = machine_config_override(config, "vsock", options->vsock, err);
 	if (!code && options->name)
-		code = machine_override(config, "name", options->name, err);
+		code = machine_config_override(config, "name", options->name, err);
 	code = code ?: session_receive_override_ports(config, options, err);
 	if (code)
 		return code;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See machine_offer.h: what differs on the target's host, put into the configuration that was offered. What is written
+ * See config.h: what differs on the target's host, put into the configuration that was offered. What is written
  * for a device is read by the table of options as it would be for a machine of one's own; the guest has seen the rest of
  * it, which stays.
  */
-#include "vmm/machine/machine_offer.h"
+#include "vmm/config/config.h"
 
 #include <stdio.h>
 
@@ -18,7 +18,7 @@ struct kind {
 	void (*take)(void *item, void *written);
 };
 
-static void machine_override_swap_text(char **a, char **b)
+static void config_override_swap_text(char **a, char **b)
 {
 	char *text = *a;
 
@@ -26,30 +26,30 @@ static void machine_override_swap_text(char **a, char **b)
 	*b = text;
 }
 
-static void machine_override_take_disk(void *item, void *written)
+static void config_override_take_disk(void *item, void *written)
 {
 	struct disk_config *disk = item, *from = written;
 
-	machine_override_swap_text(&disk->path, &from->path);
+	config_override_swap_text(&disk->path, &from->path);
 	disk->direct |= from->direct;
 }
 
-static void machine_override_take_net(void *item, void *written)
+static void config_override_take_net(void *item, void *written)
 {
 	struct net_config *net = item, *from = written;
 
 	net->kind = from->kind;
 	net->vhost = from->vhost;
-	machine_override_swap_text(&net->target, &from->target);
+	config_override_swap_text(&net->target, &from->target);
 }
 
-static void machine_override_take_vfio(void *item, void *written)
+static void config_override_take_vfio(void *item, void *written)
 {
 	struct vfio_config *vfio = item, *from = written;
 
-	machine_override_swap_text(&vfio->device, &from->device);
-	machine_override_swap_text(&vfio->rom_file, &from->rom_file);
-	machine_override_swap_text(&vfio->token, &from->token);
+	config_override_swap_text(&vfio->device, &from->device);
+	config_override_swap_text(&vfio->rom_file, &from->rom_file);
+	config_override_swap_text(&vfio->token, &from->token);
 	vfio->backend = from->backend;
 	vfio->fd = from->fd;
 	vfio->rom = from->rom;
@@ -58,7 +58,7 @@ static void machine_override_take_vfio(void *item, void *written)
 #define KIND(name, type, array_, count_)                                                                             \
 	{.option = #name, .array = offsetof(struct machine_config, array_),                                          \
 	 .count = offsetof(struct machine_config, count_), .size = sizeof(struct type), .id = offsetof(struct type, id), \
-	 .take = machine_override_take_##name}
+	 .take = config_override_take_##name}
 
 static const struct kind kinds[] = {
 	KIND(disk, disk_config, disks, disk_count),
@@ -66,36 +66,36 @@ static const struct kind kinds[] = {
 	KIND(vfio, vfio_config, vfios, vfio_count),
 };
 
-static char *machine_override_items_of(const struct kind *kind, struct machine_config *config, size_t *count)
+static char *config_override_items_of(const struct kind *kind, struct machine_config *config, size_t *count)
 {
 	*count = *(size_t *)((char *)config + kind->count);
 	return *(char **)((char *)config + kind->array);
 }
 
-static const char *machine_override_id_of(const struct kind *kind, const char *item)
+static const char *config_override_id_of(const struct kind *kind, const char *item)
 {
 	return *(char *const *)(item + kind->id);
 }
 
-static int machine_override_unknown_id(const struct kind *kind, struct machine_config *config, const char *id,
-				       size_t len, struct err *err)
+static int config_override_unknown_id(const struct kind *kind, struct machine_config *config, const char *id,
+				      size_t len, struct err *err)
 {
 	char list[300] = "";
 	size_t count, used = 0;
-	char *items = machine_override_items_of(kind, config, &count);
+	char *items = config_override_items_of(kind, config, &count);
 
 	for (size_t i = 0; i < count && used < sizeof(list); i++)
 		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "",
-					 machine_override_id_of(kind, items + i * kind->size) ?: "?");
+					 config_override_id_of(kind, items + i * kind->size) ?: "?");
 	return err_set(err, -EINVAL, "--%s %.*s: the machine that comes has no %s of this id; %s%s", kind->option,
 		       (int)MIN(len, 60u), id, kind->option, count ? "it has " : "it has none", list);
 }
 
-static int machine_override_device(const struct kind *kind, struct machine_config *config, const char *text,
-				   struct err *err)
+static int config_override_device(const struct kind *kind, struct machine_config *config, const char *text,
+				  struct err *err)
 {
 	size_t len = strcspn(text, "="), count;
-	char *items = machine_override_items_of(kind, config, &count), *item = NULL;
+	char *items = config_override_items_of(kind, config, &count), *item = NULL;
 	struct machine_config written;
 	char option[16];
 	char *words[] = {option, (char *)text + len + 1};
@@ -104,25 +104,25 @@ static int machine_override_device(const struct kind *kind, struct machine_confi
 	if (!text[len] || !len)
 		return err_set(err, -EINVAL, "--%s %.100s: does not say which; write ID=VALUE", kind->option, text);
 	for (size_t i = 0; i < count && !item; i++) {
-		const char *id = machine_override_id_of(kind, items + i * kind->size);
+		const char *id = config_override_id_of(kind, items + i * kind->size);
 
 		if (id && strlen(id) == len && memcmp(id, text, len) == 0)
 			item = items + i * kind->size;
 	}
 	if (!item)
-		return machine_override_unknown_id(kind, config, text, len, err);
+		return config_override_unknown_id(kind, config, text, len, err);
 	snprintf(option, sizeof(option), "--%s", kind->option);
 	machine_config_init(&written);
 	code = options_parse(&machine_options, &written, ARRAY_SIZE(words), words, NULL, 0, err);
 	if (code == 0)
-		kind->take(item, machine_override_items_of(kind, &written, &count));
+		kind->take(item, config_override_items_of(kind, &written, &count));
 	machine_config_done(&written);
 	return code;
 }
 
 /* ---- the rest ---- */
 
-static int machine_override_vsock(struct machine_config *config, const char *text, struct err *err)
+static int config_override_vsock(struct machine_config *config, const char *text, struct err *err)
 {
 	char *socket;
 
@@ -137,7 +137,7 @@ static int machine_override_vsock(struct machine_config *config, const char *tex
 	return 0;
 }
 
-int machine_override(struct machine_config *config, const char *option, const char *text, struct err *err)
+int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err)
 {
 	static const char *const whole[] = {"name", "serial", "console"};
 	char dashed[16];
@@ -145,9 +145,9 @@ int machine_override(struct machine_config *config, const char *option, const ch
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (strcmp(kinds[i].option, option) == 0)
-			return machine_override_device(&kinds[i], config, text, err);
+			return config_override_device(&kinds[i], config, text, err);
 	if (strcmp(option, "vsock") == 0)
-		return machine_override_vsock(config, text, err);
+		return config_override_vsock(config, text, err);
 	for (size_t i = 0; i < ARRAY_SIZE(whole); i++) {
 		if (strcmp(whole[i], option) != 0)
 			continue;
