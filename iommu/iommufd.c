@@ -133,38 +133,3 @@ int iommufd_get_hw_info(const struct iommufd *iommufd, uint32_t dev, void *data,
 	}
 	return rc;
 }
-
-int iommufd_option_set(const struct iommufd *iommufd, uint32_t option, uint32_t object, uint64_t value)
-{
-	struct iommufd_uapi_option cmd = {
-		.size = sizeof(cmd),
-		.option = option,
-		.op = IOMMUFD_UAPI_OPTION_SET,
-		.object_id = object,
-		.value = value,
-	};
-
-	return iommufd_call(iommufd, IOMMUFD_UAPI_OPTION, &cmd);
-}
-
-int iommufd_option_get(const struct iommufd *iommufd, uint32_t option, uint32_t object, uint64_t *value)
-{
-	struct iommufd_uapi_option cmd = {
-		.size = sizeof(cmd),
-		.option = option,
-		.op = IOMMUFD_UAPI_OPTION_GET,
-		.object_id = object,
-	};
-	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_OPTION, &cmd);
-
-	if (rc == 0)
-		*value = cmd.value;
-	return rc;
-}
-
-int iommufd_change_process(const struct iommufd *iommufd)
-{
-	struct iommufd_uapi_change_process cmd = {.size = sizeof(cmd)};
-
-	return iommufd_call(iommufd, IOMMUFD_UAPI_CHANGE_PROCESS, &cmd);
-}

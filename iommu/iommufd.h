@@ -40,9 +40,3 @@ int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, 
 /* The IOMMU behind a bound device: its type, its registers (len bytes, zero-filled), IOMMUFD_UAPI_HW_CAP_*. */
 int iommufd_get_hw_info(const struct iommufd *iommufd, uint32_t dev, void *data, uint32_t len, uint32_t *type,
 			uint64_t *capabilities);
-
-int iommufd_option_set(const struct iommufd *iommufd, uint32_t option, uint32_t object, uint64_t value);
-int iommufd_option_get(const struct iommufd *iommufd, uint32_t option, uint32_t object, uint64_t *value);
-
-/* Makes the calling process the one that answers for the pinned memory of every IOAS. */
-int iommufd_change_process(const struct iommufd *iommufd);

@@ -69,21 +69,6 @@ struct iommufd_uapi_unmap {
 };
 #define IOMMUFD_UAPI_UNMAP IOMMUFD_UAPI_IO(0x86)
 
-#define IOMMUFD_UAPI_OPTION_RLIMIT_MODE 0u
-#define IOMMUFD_UAPI_OPTION_HUGE_PAGES 1u
-#define IOMMUFD_UAPI_OPTION_SET 0u
-#define IOMMUFD_UAPI_OPTION_GET 1u
-
-struct iommufd_uapi_option {
-	uint32_t size;
-	uint32_t option;
-	uint16_t op;
-	uint16_t reserved;
-	uint32_t object_id;
-	uint64_t value;
-};
-#define IOMMUFD_UAPI_OPTION IOMMUFD_UAPI_IO(0x87)
-
 #define IOMMUFD_UAPI_HWPT_DIRTY_TRACKING (1u << 1)
 
 /* A page table for an IOAS in the format of a device's IOMMU. The trailing fault queue of later kernels is not used. */
@@ -176,10 +161,3 @@ struct iommufd_uapi_map_file {
 	uint64_t iova;
 };
 #define IOMMUFD_UAPI_MAP_FILE IOMMUFD_UAPI_IO(0x8f)
-
-/* Linux 6.14; EINVAL when something is mapped other than by file. */
-struct iommufd_uapi_change_process {
-	uint32_t size;
-	uint32_t reserved;
-};
-#define IOMMUFD_UAPI_CHANGE_PROCESS IOMMUFD_UAPI_IO(0x92)

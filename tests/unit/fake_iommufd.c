@@ -202,27 +202,6 @@ static int do_map_file(struct fake_kernel *fake, int ctx, struct iommufd_uapi_ma
 	return map(fake, ctx, cmd->ioas_id, cmd->iova, cmd->length, true, cmd->fd);
 }
 
-static int do_change_process(struct fake_kernel *fake, int ctx)
-{
-	if (fake->no_map_file)
-		return -ENOTTY;
-	for (int i = 0; i < FAKE_MAX; i++)
-		for (size_t j = 0; fake->objects[i].kind == FAKE_IOAS && fake->objects[i].ctx == ctx &&
-				   j < fake->objects[i].maps.count; j++)
-			if (!fake->objects[i].maps.map[j].file)
-				return -EINVAL;
-	return 0;
-}
-
-static int do_option(struct iommufd_uapi_option *cmd)
-{
-	if (cmd->option > IOMMUFD_UAPI_OPTION_HUGE_PAGES)
-		return -EOPNOTSUPP;
-	if (cmd->op == IOMMUFD_UAPI_OPTION_GET)
-		cmd->value = cmd->option == IOMMUFD_UAPI_OPTION_HUGE_PAGES;
-	return 0;
-}
-
 int fake_iommufd_ioctl(struct fake_kernel *fake, int ctx, unsigned long request, void *arg)
 {
 	struct iommufd_uapi_ioas_alloc *alloc = arg;
@@ -250,10 +229,6 @@ int fake_iommufd_ioctl(struct fake_kernel *fake, int ctx, unsigned long request,
 		return do_set_dirty(fake, ctx, arg);
 	case IOMMUFD_UAPI_GET_DIRTY:
 		return do_get_dirty(fake, ctx, arg);
-	case IOMMUFD_UAPI_OPTION:
-		return do_option(arg);
-	case IOMMUFD_UAPI_CHANGE_PROCESS:
-		return do_change_process(fake, ctx);
 	}
 	return -ENOTTY;
 }

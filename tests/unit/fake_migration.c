@@ -179,11 +179,13 @@ ssize_t fake_state_read(struct fake_device *device, void *buf, size_t len)
 	len = MIN(len, m->piece ?: SIZE_MAX);
 	give(&m->initial, 0xa5, buf, len, &done);
 	give(&m->dirty, 0xd1, buf, len, &done);
+	m->given += done;
 	if (m->state != STOP_COPY)
 		return done || m->no_poll ? (ssize_t)done : -ENOMSG;
 	now = MIN(len - done, m->left);
 	memcpy((uint8_t *)buf + done, m->inside + FAKE_INSIDE - m->left, now);
 	m->left -= now;
+	m->given += now;
 	return (ssize_t)(done + now);
 }
 
@@ -199,6 +201,7 @@ ssize_t fake_state_write(struct fake_device *device, const void *buf, size_t len
 	memmove(m->tail, m->tail + keep, FAKE_INSIDE - keep);
 	memcpy(m->tail + FAKE_INSIDE - keep, (const uint8_t *)buf + len - keep, keep);
 	m->taken += len;
+	m->got += len;
 	return (ssize_t)len;
 }
 

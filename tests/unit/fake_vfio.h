@@ -76,6 +76,7 @@ struct fake_migration {
 	int fail_read, fail_write; /* -errno of every one, or 0 */
 	bool refuse_reset;
 	unsigned int resets;
+	uint64_t given, got;   /* bytes that were ever read from it, and written to it */
 	/* the session */
 	uint64_t initial, dirty, left; /* to be read: in PRE_COPY, in STOP_COPY */
 	uint64_t taken;                /* bytes written to it */

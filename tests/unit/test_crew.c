@@ -206,7 +206,8 @@ static void no_round_follows_a_failure(void)
 	crew_again(crew);
 	CHECK(crew_wait(crew, -1, 0));
 	CHECK_EQ(crew_result(crew, &err), -EIO);
-	CHECK(each_is(rounds, 1) && each_is(breaks, 1));
+	CHECK_EQ(rounds[1], 1);
+	CHECK(rounds[0] <= 1 && rounds[2] <= 1 && each_is(breaks, 1));
 	end();
 }
 

@@ -45,11 +45,9 @@ static void maps_and_unmaps(void)
 	CHECK_EQ(iommufd_ioas_alloc(&b.iommufd, &ioas), 0);
 	CHECK_EQ(iommufd_ioas_map(&b.iommufd, ioas, 0x1000, 0x2000, (void *)0x7000), 0);
 	CHECK_EQ(iommufd_ioas_map(&b.iommufd, ioas, 0x2000, 0x2000, (void *)0x7000), -EEXIST);
-	CHECK_EQ(iommufd_change_process(&b.iommufd), -EINVAL);
 	CHECK_EQ(iommufd_ioas_unmap(&b.iommufd, ioas, 0x1000, 0x1000), -ENOENT);
 	CHECK_EQ(iommufd_ioas_unmap(&b.iommufd, ioas, 0x1000, 0x2000), 0);
 	CHECK_EQ(iommufd_ioas_map_file(&b.iommufd, ioas, 0x1000, 0x2000, 7, 0), 0);
-	CHECK_EQ(iommufd_change_process(&b.iommufd), 0);
 	b.fake->no_map_file = true;
 	CHECK_EQ(iommufd_ioas_map_file(&b.iommufd, ioas, 0x8000, 0x1000, 7, 0), -ENOTTY);
 	CHECK_EQ(iommufd_destroy(&b.iommufd, ioas), 0);
@@ -105,18 +103,6 @@ static void tracks_dirty_pages(void)
 	CHECK_EQ(bitmap, 0);
 	CHECK_EQ(iommufd_hwpt_set_dirty_tracking(&b.iommufd, hwpt, false), 0);
 	CHECK_EQ(iommufd_destroy(&b.iommufd, hwpt), -EBUSY);
-	teardown(&b);
-}
-
-static void reads_and_writes_options(void)
-{
-	struct bench b = setup(false);
-	uint64_t value = 7;
-
-	CHECK_EQ(iommufd_option_set(&b.iommufd, IOMMUFD_UAPI_OPTION_HUGE_PAGES, 1, 0), 0);
-	CHECK_EQ(iommufd_option_get(&b.iommufd, IOMMUFD_UAPI_OPTION_HUGE_PAGES, 1, &value), 0);
-	CHECK_EQ(value, 1);
-	CHECK_EQ(iommufd_option_get(&b.iommufd, 99, 1, &value), -EOPNOTSUPP);
 	teardown(&b);
 }
 
@@ -210,6 +196,6 @@ static void the_real_table_answers_errno(void)
 	CHECK(sys->ops->locked_limit(sys) > 0);
 }
 
-TEST_MAIN(TEST(maps_and_unmaps), TEST(tells_the_ranges), TEST(tracks_dirty_pages), TEST(reads_and_writes_options),
+TEST_MAIN(TEST(maps_and_unmaps), TEST(tells_the_ranges), TEST(tracks_dirty_pages),
 	  TEST(knows_the_iommu_by_iommufd), TEST(a_mediated_device_has_none), TEST(knows_the_iommu_by_sysfs),
 	  TEST(the_real_table_answers_errno))

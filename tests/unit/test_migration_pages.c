@@ -70,7 +70,7 @@ static void begin(void)
 	CHECK_EQ(dirty_set_add(&set, &source, NULL), 0);
 	CHECK_EQ(dirty_set_start(&set, NULL), 0);
 	CHECK_EQ(page_list_create(memory, &set, &list, NULL), 0);
-	CHECK_EQ(page_list_total(list), LOW_SIZE + HIGH_SIZE);
+	CHECK_EQ(page_list_left(list), LOW_SIZE + HIGH_SIZE);
 }
 
 static void end(void)

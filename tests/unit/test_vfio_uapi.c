@@ -21,14 +21,12 @@
 static void has_the_published_layout(void)
 {
 	CHECK_EQ(IOMMUFD_UAPI_DESTROY, 0x3b80);
-	CHECK_EQ(IOMMUFD_UAPI_CHANGE_PROCESS, 0x3b92);
 	CHECK_EQ(sizeof(struct iommufd_uapi_destroy), 8);
 	CHECK_EQ(sizeof(struct iommufd_uapi_ioas_alloc), 12);
 	CHECK_EQ(sizeof(struct iommufd_uapi_iova_ranges), 32);
 	CHECK_EQ(sizeof(struct iommufd_uapi_map), 40);
 	CHECK_EQ(sizeof(struct iommufd_uapi_map_file), 40);
 	CHECK_EQ(sizeof(struct iommufd_uapi_unmap), 24);
-	CHECK_EQ(sizeof(struct iommufd_uapi_option), 24);
 	CHECK_EQ(sizeof(struct iommufd_uapi_hwpt_alloc), 40);
 	CHECK_EQ(sizeof(struct iommufd_uapi_hw_info), 40);
 	CHECK_EQ(sizeof(struct iommufd_uapi_hw_vtd), 24);
@@ -51,7 +49,6 @@ static void agrees_with_iommufd_h(void)
 	CHECK_EQ(IOMMUFD_UAPI_IOVA_RANGES, IOMMU_IOAS_IOVA_RANGES);
 	CHECK_EQ(IOMMUFD_UAPI_MAP, IOMMU_IOAS_MAP);
 	CHECK_EQ(IOMMUFD_UAPI_UNMAP, IOMMU_IOAS_UNMAP);
-	CHECK_EQ(IOMMUFD_UAPI_OPTION, IOMMU_OPTION);
 	CHECK_EQ(IOMMUFD_UAPI_HWPT_ALLOC, IOMMU_HWPT_ALLOC);
 	CHECK_EQ(IOMMUFD_UAPI_GET_HW_INFO, IOMMU_GET_HW_INFO);
 	CHECK_EQ(IOMMUFD_UAPI_SET_DIRTY, IOMMU_HWPT_SET_DIRTY_TRACKING);
@@ -69,8 +66,6 @@ static void agrees_with_iommufd_h(void)
 	SAME_FIELD(iommufd_uapi_unmap, length, iommu_ioas_unmap, length);
 	SAME_FIELD(iommufd_uapi_iova_ranges, count, iommu_ioas_iova_ranges, num_iovas);
 	SAME_FIELD(iommufd_uapi_iova_ranges, ranges, iommu_ioas_iova_ranges, allowed_iovas);
-	SAME_FIELD(iommufd_uapi_option, value, iommu_option, val64);
-	SAME_FIELD(iommufd_uapi_option, op, iommu_option, op);
 	SAME_FIELD(iommufd_uapi_hwpt_alloc, dev_id, iommu_hwpt_alloc, dev_id);
 	SAME_FIELD(iommufd_uapi_hwpt_alloc, pt_id, iommu_hwpt_alloc, pt_id);
 	SAME_FIELD(iommufd_uapi_hwpt_alloc, hwpt_id, iommu_hwpt_alloc, out_hwpt_id);
@@ -90,9 +85,6 @@ static void agrees_with_iommufd_h(void)
 	SAME_FIELD(iommufd_uapi_map_file, start, iommu_ioas_map_file, start);
 	SAME_FIELD(iommufd_uapi_map_file, iova, iommu_ioas_map_file, iova);
 	CHECK_EQ(sizeof(struct iommufd_uapi_hw_amd), 16);
-#endif
-#ifdef IOMMU_IOAS_CHANGE_PROCESS
-	CHECK_EQ(IOMMUFD_UAPI_CHANGE_PROCESS, IOMMU_IOAS_CHANGE_PROCESS);
 #endif
 }
 

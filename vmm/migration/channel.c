@@ -242,13 +242,8 @@ static int channel_take_header(struct channel *channel, struct err *err)
 	if (!wire_open(&channel->conversation) && frame.type != WIRE_REFUSED)
 		code = wire_check_first(&frame, err);
 	code = code ?: channel_step(channel, channel_peer_side(channel), &frame, err);
-	if (code)
+	if (code || frame.type == WIRE_PROGRESS)
 		return code;
-	if (frame.type == WIRE_PROGRESS) {
-		__atomic_store_n(&channel->heard_progress[0], frame.a, __ATOMIC_RELAXED);
-		__atomic_store_n(&channel->heard_progress[1], frame.b, __ATOMIC_RELAXED);
-		return 0;
-	}
 	channel->frame = frame;
 	channel->has_frame = true;
 	return 0;
@@ -466,8 +461,7 @@ static void *channel_keep_alive_work(void *opaque)
 	int code = 0;
 
 	while (!code && poll(&end, 1, CHANNEL_KEEP_ALIVE_MS) <= 0)
-		code = channel_send(channel, WIRE_PROGRESS, __atomic_load_n(&channel->progress[0], __ATOMIC_RELAXED),
-				    __atomic_load_n(&channel->progress[1], __ATOMIC_RELAXED), NULL, 0, NULL);
+		code = channel_send(channel, WIRE_PROGRESS, 0, 0, NULL, 0, NULL);
 	return NULL;
 }
 
@@ -484,18 +478,6 @@ int channel_keep_alive(struct channel *channel, struct err *err)
 		return err_sys(err, code, "thread of the %s channel", wire_kind_name(channel->options.kind));
 	}
 	return 0;
-}
-
-void channel_set_progress(struct channel *channel, uint64_t a, uint64_t b)
-{
-	__atomic_store_n(&channel->progress[0], a, __ATOMIC_RELAXED);
-	__atomic_store_n(&channel->progress[1], b, __ATOMIC_RELAXED);
-}
-
-void channel_get_progress(struct channel *channel, uint64_t *a, uint64_t *b)
-{
-	*a = __atomic_load_n(&channel->heard_progress[0], __ATOMIC_RELAXED);
-	*b = __atomic_load_n(&channel->heard_progress[1], __ATOMIC_RELAXED);
 }
 
 void channel_set_interrupt(struct channel *channel, int fd)

@@ -51,11 +51,9 @@ struct channel {
 	uint32_t payload_left;  /* of the frame that was taken */
 	int64_t heard;          /* ms, when something came last */
 	uint64_t sent, received;        /* bytes; atomic */
-	uint64_t progress[2], heard_progress[2]; /* atomic */
 	pthread_t keeper;
 	int keeper_fd; /* eventfd that ends it; -1: there is none */
 	struct tls *tls; /* what stands behind fd, or NULL */
-	uint64_t round_trip; /* ns between HELLO and its answer, for who said it first */
 };
 
 /* A channel on a connected stream socket, before HELLO; takes *fd. Who sets channel->tls hands that over too. */
@@ -77,7 +75,7 @@ struct channel_frame {
 int channel_send_frames(struct channel *channel, const struct channel_frame *frames, size_t count, struct err *err);
 
 /*
- * Waits for the next frame and takes it; its payload, frame->length bytes, is read next. PROGRESS is taken note of and
+ * Waits for the next frame and takes it; its payload, frame->length bytes, is read next. PROGRESS is
  * passed over. On the control channel silence ends the wait; on others there may be nothing to say between two frames
  * for any time.
  */
@@ -121,10 +119,6 @@ void channel_finish(struct channel *channel);
 
 /* Starts to send PROGRESS every second, by a thread of its own, until the channel ends. Once, after HELLO. */
 int channel_keep_alive(struct channel *channel, struct err *err);
-/* What the next PROGRESS tells. Any thread. */
-void channel_set_progress(struct channel *channel, uint64_t a, uint64_t b);
-/* What the peer's last PROGRESS told; zeroes before the first. Any thread. */
-void channel_get_progress(struct channel *channel, uint64_t *a, uint64_t *b);
 
 /* While fd is readable waits end with -EINTR: for a failure elsewhere that this thread must hear of. -1: none. Not owned. */
 void channel_set_interrupt(struct channel *channel, int fd);

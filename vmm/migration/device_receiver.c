@@ -99,8 +99,3 @@ int device_receiver_wait(struct device_receiver *receiver, struct err *err)
 {
 	return device_workers_wait(receiver->workers, err);
 }
-
-uint64_t device_receiver_bytes(const struct device_receiver *receiver)
-{
-	return device_workers_bytes(receiver->workers);
-}

@@ -32,6 +32,3 @@ int device_receiver_fd(const struct device_receiver *receiver);
  * of the sentence, ends them all. The channels' cancel descriptor ends the wait, too.
  */
 int device_receiver_wait(struct device_receiver *receiver, struct err *err);
-
-/* Bytes of device state received so far. Any thread. */
-uint64_t device_receiver_bytes(const struct device_receiver *receiver);

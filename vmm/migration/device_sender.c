@@ -200,8 +200,3 @@ int device_sender_wait(struct device_sender *sender, struct err *err)
 {
 	return device_workers_wait(sender->workers, err);
 }
-
-uint64_t device_sender_bytes(const struct device_sender *sender)
-{
-	return device_workers_bytes(sender->workers);
-}

@@ -48,6 +48,3 @@ void device_sender_stopped(struct device_sender *sender);
 
 /* Waits until all have said END. The first failure of any, with the device in front of the sentence, ends them all. */
 int device_sender_wait(struct device_sender *sender, struct err *err);
-
-/* Bytes of device state sent so far. Any thread. */
-uint64_t device_sender_bytes(const struct device_sender *sender);

@@ -60,12 +60,3 @@ int device_workers_wait(struct device_workers *workers, struct err *err)
 	crew_wait(workers->crew, -1, -1);
 	return crew_result(workers->crew, err);
 }
-
-uint64_t device_workers_bytes(const struct device_workers *workers)
-{
-	uint64_t bytes = 0;
-
-	for (size_t i = 0; i < workers->count; i++)
-		bytes += __atomic_load_n(&workers->workers[i].position, __ATOMIC_RELAXED);
-	return bytes;
-}

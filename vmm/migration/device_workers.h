@@ -40,4 +40,3 @@ int device_workers_create(struct vfio_migration *const *devices, struct channel 
 /* Ends and joins all. NULL is fine. */
 void device_workers_destroy(struct device_workers *workers);
 int device_workers_wait(struct device_workers *workers, struct err *err);
-uint64_t device_workers_bytes(const struct device_workers *workers);

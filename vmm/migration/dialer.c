@@ -202,7 +202,6 @@ static int dialer_greet(struct dialer *dialer, struct channel *channel, struct e
 	uint8_t bytes[WIRE_HELLO_SIZE];
 	struct wire_hello theirs;
 	struct wire_frame frame;
-	uint64_t begin = monotonic_ns();
 	uint32_t version = 0;
 	int code;
 
@@ -210,7 +209,6 @@ static int dialer_greet(struct dialer *dialer, struct channel *channel, struct e
 	wire_put_hello(bytes, &mine);
 	code = channel_send(channel, WIRE_HELLO, WIRE_MAGIC, 0, bytes, sizeof(bytes), err);
 	code = code ?: channel_receive(channel, &frame, err);
-	channel->round_trip = monotonic_ns() - begin;
 	if (!code && frame.type == WIRE_REFUSED)
 		return channel_words(channel, &frame, err);
 	code = code ?: channel_payload(channel, bytes, sizeof(bytes), err);

@@ -27,7 +27,7 @@ struct lane {
 	size_t header_have;
 	struct compressor *compressor; /* made when the first compressed frame comes */
 	uint8_t *packed;               /* WIRE_MAX_ZSTD bytes, likewise */
-	uint64_t pages, zero_pages;    /* atomic */
+	uint64_t pages, zero_pages;    /* as the sender counts them */
 	struct err err;
 };
 
@@ -143,7 +143,7 @@ static int memory_receiver_take_pages(struct lane *lane, const struct wire_frame
 	if (!host)
 		return -EPROTO;
 	memory_receiver_set_written(written, first, frame->length / PAGE);
-	__atomic_fetch_add(&lane->pages, frame->length / PAGE, __ATOMIC_RELAXED);
+	lane->pages += frame->length / PAGE;
 	return memory_receiver_read_payload(lane, host, frame->length, true);
 }
 
@@ -162,7 +162,7 @@ static int memory_receiver_take_zeros(struct lane *lane, const struct wire_frame
 		__atomic_fetch_and(&written[(first + i) / BITS_PER_LONG], ~(1ul << ((first + i) % BITS_PER_LONG)),
 				   __ATOMIC_RELEASE);
 	}
-	__atomic_fetch_add(&lane->zero_pages, count, __ATOMIC_RELAXED);
+	lane->zero_pages += count;
 	return 0;
 }
 
@@ -183,7 +183,7 @@ static int memory_receiver_take_packed(struct lane *lane, const struct wire_fram
 	if (code)
 		return code;
 	memory_receiver_set_written(written, first, (size_t)(frame->b / PAGE));
-	__atomic_fetch_add(&lane->pages, frame->b / PAGE, __ATOMIC_RELAXED);
+	lane->pages += frame->b / PAGE;
 	if (compressor_unpack(lane->compressor, lane->packed, frame->length, host, (size_t)frame->b))
 		return err_set(&lane->err, -EPROTO, "what is compressed for 0x%llx, %llu bytes, is not that",
 			       (unsigned long long)frame->a, (unsigned long long)frame->b);
@@ -328,14 +328,4 @@ int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct
 {
 	crew_wait(receiver->crew, cancel_fd, -1);
 	return crew_result(receiver->crew, err);
-}
-
-void memory_receiver_get_stats(struct memory_receiver *receiver, struct memory_receiver_stats *stats)
-{
-	*stats = (struct memory_receiver_stats){0};
-	for (unsigned int i = 0; i < receiver->options.channel_count; i++) {
-		stats->pages += __atomic_load_n(&receiver->lanes[i].pages, __ATOMIC_RELAXED);
-		stats->zero_pages += __atomic_load_n(&receiver->lanes[i].zero_pages, __ATOMIC_RELAXED);
-		stats->bytes += channel_received(receiver->options.channels[i]);
-	}
 }

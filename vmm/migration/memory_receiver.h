@@ -19,11 +19,6 @@ struct memory_receiver_options {
 	unsigned int channel_count;
 };
 
-struct memory_receiver_stats {
-	uint64_t pages, zero_pages; /* as the sender counts them */
-	uint64_t bytes;             /* on the wire */
-};
-
 /* Begins to receive. */
 int memory_receiver_create(const struct memory_receiver_options *options, struct memory_receiver **ret, struct err *err);
 /* Ends the connections that are not at their END. NULL is fine. */
@@ -40,6 +35,3 @@ int memory_receiver_fd(const struct memory_receiver *receiver);
  * failure of any channel, with the channel in front of the sentence, ends them all.
  */
 int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct err *err);
-
-/* So far. Any thread. */
-void memory_receiver_get_stats(struct memory_receiver *receiver, struct memory_receiver_stats *stats);

@@ -70,11 +70,6 @@ int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty,
 	return 0;
 }
 
-uint64_t page_list_total(const struct page_list *list)
-{
-	return list->total;
-}
-
 /* Pages of [first, first + count) that are on the list; first is a multiple of the bits of a long. */
 static uint64_t page_list_count_bits(const struct piece *piece, uint64_t first, uint64_t count)
 {

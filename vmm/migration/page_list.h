@@ -21,8 +21,6 @@ void page_list_destroy(struct page_list *list);
 
 /* Bytes on the list. */
 uint64_t page_list_left(const struct page_list *list);
-/* Bytes of memory, on the list or not. */
-uint64_t page_list_total(const struct page_list *list);
 
 /*
  * Adds what was written since; without effect before the first page was sent, when all are on the list anyway.

@@ -399,7 +399,6 @@ static int source_loop_progress(void *opaque, const struct migration_progress *p
 
 	if (code)
 		return code;
-	channel_set_progress(source->control, progress->sent, progress->round);
 	source_tell(source, MIGRATION_MEMORY);
 	return source_hear_target(source, err) ?: source_check_devices(source, err);
 }

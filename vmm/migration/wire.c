@@ -5,8 +5,6 @@
  */
 #include "vmm/migration/wire.h"
 
-#define ANY_LENGTH UINT32_MAX
-
 enum state {
 	NEW,      /* nothing was said */
 	GREETED,  /* the source's HELLO */
@@ -229,11 +227,6 @@ int wire_step(struct wire_conversation *conversation, enum wire_side from, const
 bool wire_open(const struct wire_conversation *conversation)
 {
 	return conversation->state >= OPEN;
-}
-
-bool wire_over(const struct wire_conversation *conversation)
-{
-	return conversation->state == OVER;
 }
 
 const char *wire_type_name(uint32_t type)

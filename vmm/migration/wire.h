@@ -54,7 +54,7 @@ enum wire_type {
 	WIRE_RUNNING = 22, /* target: JSON; a: ns from GO until the guest ran */
 	WIRE_FAILED = 23,  /* target: text; the guest does not run here and never will */
 	WIRE_ABORT = 24,   /* either: text */
-	WIRE_PROGRESS = 25, /* either: I live; a: bytes sent or received, b: round */
+	WIRE_PROGRESS = 25, /* either: I live */
 	WIRE_TRIAL = 26,    /* source: a state as the one that will come, to be loaded for practice */
 	WIRE_TRIED = 27,    /* target: a: ns that it took */
 	/* memory */
@@ -107,8 +107,6 @@ int wire_step(struct wire_conversation *conversation, enum wire_side from, const
 
 /* Both HELLOs have been said. */
 bool wire_open(const struct wire_conversation *conversation);
-/* The last frame that ends the conversation has been. */
-bool wire_over(const struct wire_conversation *conversation);
 
 /* "OFFER", or "?". */
 const char *wire_type_name(uint32_t type);
