@@ -180,7 +180,7 @@ static struct guest_memory *memory_of(uint8_t *host)
 	return memory;
 }
 
-static void stop(const struct err *err)
+static _Noreturn void stop(const struct err *err)
 {
 	fprintf(stderr, "migration_stream: %s\n", err->text);
 	exit(1);
