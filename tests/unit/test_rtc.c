@@ -119,6 +119,13 @@ static void set(struct rig *rig, uint32_t date, uint32_t time_of_day)
 	put(rig, 0x0b, get(rig, 0x0b) & 0x7f);
 }
 
+static void host_time(char text[32])
+{
+	time_t t = time(NULL);
+
+	strftime(text, 32, "%Y%m%d %H%M%S", gmtime(&t));
+}
+
 static void shows_the_hosts_time(void)
 {
 	struct rig rig;
@@ -126,13 +133,9 @@ static void shows_the_hosts_time(void)
 	const char *have;
 
 	open_rtc(&rig);
-	for (unsigned int i = 0; i < 2; i++) {
-		time_t t = time(NULL);
-
-		strftime(want[i], sizeof(want[i]), "%Y%m%d %H%M%S", gmtime(&t));
-		if (i == 0)
-			have = shown(&rig);
-	}
+	host_time(want[0]);
+	have = shown(&rig);
+	host_time(want[1]);
 	/* the second may have ended just now */
 	CHECK(strcmp(have, want[0]) == 0 || strcmp(have, want[1]) == 0);
 	close_rtc(&rig);
