@@ -96,7 +96,7 @@ static void sim_wait(void *opaque, uint64_t time)
 	run_guest(time);
 }
 
-static int sim_progress(void *opaque, const struct migration_progress *progress, struct err *err)
+static int sim_progress(void *opaque, struct err *err)
 {
 	return ++world.tells == world.cancel_at ? err_set(err, -ECANCELED, "cancelled") : 0;
 }

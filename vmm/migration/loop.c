@@ -112,7 +112,7 @@ static int migration_loop_tell(struct loop *loop, struct err *err)
 {
 	loop->told->elapsed = loop->ops->now(loop->opaque) - loop->start;
 	migration_loop_predict(loop);
-	return loop->ops->progress(loop->opaque, loop->told, err);
+	return loop->ops->progress(loop->opaque, err);
 }
 
 /* ---- no progress ---- */

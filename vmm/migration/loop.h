@@ -74,8 +74,8 @@ struct migration_loop_ops {
 	void (*throttle)(void *opaque, unsigned int percent);
 	/* Lets time pass, while there is next to nothing to send and yet no end. */
 	void (*wait)(void *opaque, uint64_t time);
-	/* Called several times a second and at least once a round; nonzero (-ECANCELED) ends it. */
-	int (*progress)(void *opaque, const struct migration_progress *progress, struct err *err);
+	/* Called several times a second and at least once a round, *last being how it goes; nonzero (-ECANCELED) ends it. */
+	int (*progress)(void *opaque, struct err *err);
 };
 
 /*

@@ -392,7 +392,7 @@ static void source_loop_wait(void *opaque, uint64_t time)
 	nanosleep(&span, NULL);
 }
 
-static int source_loop_progress(void *opaque, const struct migration_progress *progress, struct err *err)
+static int source_loop_progress(void *opaque, struct err *err)
 {
 	struct migration_source *source = opaque;
 	int code = source_check_cancelled(source, err);
