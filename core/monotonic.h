@@ -27,3 +27,11 @@ static inline int monotonic_left(int64_t deadline)
 
 	return deadline < 0 ? -1 : (int)MIN(MAX(left, 0), 1000000);
 }
+
+/* Such a deadline as calls of libc take it. */
+static inline struct timespec monotonic_deadline(int64_t ms)
+{
+	if (ms < 0)
+		return (struct timespec){.tv_sec = INT32_MAX};
+	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+}

@@ -12,7 +12,6 @@
 
 #include "core/irq.h"
 #include "core/monotonic.h"
-#include "core/thread.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -127,9 +126,9 @@ static bool blk_queue_poll(struct blk_queue *q)
 }
 
 /* Submits what is prepared and sleeps until something happens. */
-static void blk_queue_sleep(struct blk_queue *q, bool stopping)
+static void blk_queue_sleep(struct blk_queue *q, bool parking)
 {
-	if (!stopping && q->free && virtqueue_enable_kicks(q->vq))
+	if (!parking && q->free && virtqueue_enable_kicks(q->vq))
 		virtqueue_disable_kicks(q->vq);
 	else
 		io_uring_submit_and_wait(&q->ring, 1);
@@ -138,7 +137,7 @@ static void blk_queue_sleep(struct blk_queue *q, bool stopping)
 static void *blk_queue_main(void *opaque)
 {
 	struct blk_queue *q = opaque;
-	bool stopping, quiet = false;
+	bool parking, quiet = false;
 	unsigned int took, before;
 	uint64_t now;
 
@@ -147,9 +146,9 @@ static void *blk_queue_main(void *opaque)
 	blk_pace_init(&q->pace);
 	for (;;) {
 		blk_queue_reap(q);
-		stopping = atomic_load(&q->stop);
+		parking = virtio_thread_asked(&q->thread);
 		before = q->in_flight;
-		took = stopping ? 0 : blk_queue_take(q);
+		took = parking ? 0 : blk_queue_take(q);
 		now = monotonic_ns();
 		if (took)
 			blk_pace_took(&q->pace, took, before, now);
@@ -157,64 +156,60 @@ static void *blk_queue_main(void *opaque)
 		if (q->pushed)
 			blk_pace_completed(&q->pace, q->pushed, now);
 		q->pushed = 0;
-		if (blk_pace_interrupt(&q->pace, quiet || stopping, before, now))
+		if (blk_pace_interrupt(&q->pace, quiet || parking, before, now))
 			virtqueue_notify(q->vq);
-		if (stopping && !q->in_flight)
-			break;
+		if (parking && !q->in_flight) {
+			if (!virtio_thread_park(&q->thread))
+				break;
+			continue;
+		}
 		if (!q->kick_armed)
 			blk_kick_arm(q);
-		if (!quiet && !stopping && q->free && (q->pace.goal > 1 || q->in_flight >= BUSY_REQUESTS))
+		if (!quiet && !parking && q->free && (q->pace.goal > 1 || q->in_flight >= BUSY_REQUESTS))
 			quiet = blk_queue_poll(q);
 		else if (took)
 			io_uring_submit_and_get_events(&q->ring);
 		else
-			blk_queue_sleep(q, stopping);
+			blk_queue_sleep(q, parking);
 	}
 	io_uring_unregister_ring_fd(&q->ring);
 	return NULL;
 }
 
-static void blk_queue_stop(struct blk_queue *q)
+static void blk_queue_end(struct blk_queue *q)
 {
-	if (!q->running)
+	if (!q->requests)
 		return;
-	atomic_store(&q->stop, true);
-	eventfd_kick(q->vq->kick_fd);
-	pthread_join(q->thread, NULL);
-	q->running = false;
+	virtio_thread_stop(&q->thread);
 	io_uring_queue_exit(&q->ring);
 	free(take_ptr(q->requests));
 	q->free = NULL;
 }
 
-static int blk_queue_start(struct blk_queue *q, struct err *err)
+/* All that the queue runs on; its thread is parked. */
+static int blk_queue_make(struct blk_queue *q, struct err *err)
 {
-	unsigned int i;
+	_cleanup_(free_ptr) struct blk_request *requests = calloc(q->vq->size, sizeof(*requests));
+	char name[16];
 	int ret;
 
-	q->requests = calloc(q->vq->size, sizeof(*q->requests));
-	if (!q->requests)
+	if (!requests)
 		return err_sys(err, -ENOMEM, "%s", q->blk->id);
-	for (i = 0; i < q->vq->size; i++) {
-		q->requests[i].next_free = q->free;
-		q->free = &q->requests[i];
-	}
+	for (unsigned int i = 0; i < q->vq->size; i++)
+		requests[i].next_free = i ? &requests[i - 1] : NULL;
 	ret = blk_queue_ring_create(q, err);
-	if (ret == 0) {
-		q->in_flight = q->pushed = 0;
-		atomic_store(&q->stop, false);
-		ret = thread_start(&q->thread, blk_queue_main, q, "%.10s-q%u", q->blk->id, q->vq->index);
-		q->running = ret == 0;
-		if (ret < 0) {
-			io_uring_queue_exit(&q->ring);
-			err_sys(err, ret, "%s: thread", q->blk->id);
-		}
-	}
+	if (ret < 0)
+		return ret;
+	q->free = &requests[q->vq->size - 1];
+	q->in_flight = q->pushed = 0;
+	snprintf(name, sizeof(name), "%.10s-q%u", q->blk->id, q->vq->index);
+	ret = virtio_thread_start(&q->thread, q->vq->kick_fd, blk_queue_main, q, name);
 	if (ret < 0) {
-		free(take_ptr(q->requests));
-		q->free = NULL;
+		io_uring_queue_exit(&q->ring);
+		return err_sys(err, ret, "%s: thread", q->blk->id);
 	}
-	return ret;
+	q->requests = take_ptr(requests);
+	return 0;
 }
 
 /* ---- the device ---- */
@@ -224,27 +219,22 @@ static struct blk *blk_to_blk(struct virtio_device *device)
 	return container_of(device, struct blk, device);
 }
 
-static void blk_stop_queues(struct blk *blk)
+static void blk_end_queues(struct blk *blk)
 {
-	unsigned int i;
-
-	for (i = 0; i < blk->device.queue_count; i++)
-		blk_queue_stop(&blk->queues[i]);
+	for (unsigned int i = 0; i < blk->device.queue_count; i++)
+		blk_queue_end(&blk->queues[i]);
 }
 
-static int blk_start_queues(struct blk *blk, struct err *err)
+static int blk_make_queues(struct blk *blk, struct err *err)
 {
-	unsigned int i;
-	int ret;
+	int ret = 0;
 
-	for (i = 0; i < blk->device.queue_count; i++) {
-		ret = blk->device.queues[i].enabled ? blk_queue_start(&blk->queues[i], err) : 0;
-		if (ret < 0) {
-			blk_stop_queues(blk);
-			return ret;
-		}
-	}
-	return 0;
+	for (unsigned int i = 0; i < blk->device.queue_count && ret == 0; i++)
+		if (blk->device.queues[i].enabled)
+			ret = blk_queue_make(&blk->queues[i], err);
+	if (ret < 0)
+		blk_end_queues(blk);
+	return ret;
 }
 
 /* Without FLUSH the driver cannot ask for durability, so every write has it (section 5.2.6.2). */
@@ -257,34 +247,53 @@ static void blk_set_write_cache(struct blk *blk)
 		fdatasync(blk->file.fd); /* what was written before will not be asked for any more */
 }
 
-static int blk_activate(struct virtio_device *device, struct err *err)
+static int blk_prepare(struct virtio_device *device, struct err *err)
 {
 	struct blk *blk = blk_to_blk(device);
 
 	atomic_store(&blk->write_cache, false);
 	blk_set_write_cache(blk);
-	return blk_start_queues(blk, err);
+	return blk_make_queues(blk, err);
+}
+
+static void blk_resume(struct virtio_device *device)
+{
+	struct blk *blk = blk_to_blk(device);
+
+	for (unsigned int i = 0; i < device->queue_count; i++)
+		virtio_thread_resume(&blk->queues[i].thread);
+}
+
+static int blk_activate(struct virtio_device *device, struct err *err)
+{
+	int ret = blk_prepare(device, err);
+
+	if (ret == 0)
+		blk_resume(device);
+	return ret;
 }
 
 static void blk_reset(struct virtio_device *device)
 {
 	struct blk *blk = blk_to_blk(device);
 
-	blk_stop_queues(blk);
+	blk_end_queues(blk);
 	blk->config.wce = 1;
 }
 
-static void blk_quiesce(struct virtio_device *device)
+static int blk_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
 {
-	blk_stop_queues(blk_to_blk(device));
-}
+	struct blk *blk = blk_to_blk(device);
+	int ret = 0;
 
-static void blk_resume(struct virtio_device *device)
-{
-	struct err err;
-
-	if (blk_start_queues(blk_to_blk(device), &err) < 0)
-		virtio_device_broken(device, err.text);
+	for (unsigned int i = 0; i < device->queue_count; i++)
+		virtio_thread_pause(&blk->queues[i].thread);
+	for (unsigned int i = 0; i < device->queue_count && ret == 0; i++)
+		ret = virtio_thread_wait(&blk->queues[i].thread, deadline);
+	if (ret == 0)
+		return 0;
+	blk_resume(device);
+	return err_set(err, ret, "%s: its storage does not answer", blk->id);
 }
 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
@@ -389,6 +398,7 @@ static const struct virtio_device_ops blk_ops = {
 	.config_read = blk_config_read,
 	.config_write = blk_config_write,
 	.activate = blk_activate,
+	.prepare = blk_prepare,
 	.reset = blk_reset,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,

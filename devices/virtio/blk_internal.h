@@ -10,6 +10,7 @@
 #pragma once
 
 #include "devices/virtio/virtio.h"
+#include "devices/virtio/virtio_thread.h"
 
 #include <liburing.h>
 #include <linux/virtio_blk.h>
@@ -118,9 +119,7 @@ struct blk_request {
 struct blk_queue {
 	struct blk *blk;
 	struct virtqueue *vq;
-	pthread_t thread;
-	bool running; /* the thread is there */
-	atomic_bool stop;
+	struct virtio_thread thread;
 	struct io_uring ring;
 	bool fixed_files; /* descriptors are registered */
 	bool kick_armed;

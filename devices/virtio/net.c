@@ -26,25 +26,22 @@ static void net_config_read(struct virtio_device *device, unsigned int offset, v
 	virtio_config_copy(&config, device->config_size, offset, data, len);
 }
 
-static int net_start(struct net_device *net, struct err *err)
+static int net_go_on(struct net_device *net, struct err *err)
 {
-	int ret = net_start_pairs(net, 0, err);
+	int ret = net_run_pairs(net, 0, err);
 
-	if (ret < 0)
-		return ret;
-	ret = net_ctrl_start(net, err);
-	if (ret < 0)
-		net_stop_pairs(net, 0);
+	if (ret == 0)
+		net_ctrl_run(net);
 	return ret;
 }
 
 static void net_stop(struct net_device *net)
 {
-	net_ctrl_stop(net);
-	net_stop_pairs(net, 0);
+	net_ctrl_end(net);
+	net_end_pairs(net, 0);
 }
 
-static int net_activate(struct virtio_device *device, struct err *err)
+static int net_prepare(struct virtio_device *device, struct err *err)
 {
 	struct net_device *net = net_to_net(device);
 	int ret;
@@ -54,7 +51,23 @@ static int net_activate(struct virtio_device *device, struct err *err)
 	ret = net->backend->ops->set_offloads(net->backend, net->offloads);
 	if (ret < 0)
 		return err_sys(err, ret, "%s: offloads of the backend", net->virtio.id);
-	return net_start(net, err);
+	ret = net_make_pairs(net, 0, err);
+	ret = ret ?: net_ctrl_make(net, err);
+	if (ret < 0)
+		net_stop(net);
+	return ret;
+}
+
+static int net_activate(struct virtio_device *device, struct err *err)
+{
+	int ret = net_prepare(device, err);
+
+	if (ret < 0)
+		return ret;
+	ret = net_go_on(net_to_net(device), err);
+	if (ret < 0)
+		net_stop(net_to_net(device));
+	return ret;
 }
 
 static void net_reset(struct virtio_device *device)
@@ -67,11 +80,20 @@ static void net_reset(struct virtio_device *device)
 	net->backend->ops->set_offloads(net->backend, 0);
 }
 
-static void net_quiesce(struct virtio_device *device)
+static int net_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
 {
-	net_stop(net_to_net(device));
+	struct net_device *net = net_to_net(device);
+	int ret = net_ctrl_park(net, deadline);
+
+	if (ret == 0) {
+		ret = net_park_pairs(net, deadline);
+		if (ret < 0)
+			net_go_on(net, NULL);
+	}
+	return ret < 0 ? err_set(err, ret, "%s: the network behind it does not answer", device->id) : 0;
 }
 
+/* Only the kernel can refuse: with vhost=on it is given what it had. */
 static void net_resume(struct virtio_device *device)
 {
 	struct net_device *net = net_to_net(device);
@@ -82,7 +104,7 @@ static void net_resume(struct virtio_device *device)
 	if (net->link_changed)
 		virtio_device_config_changed(device);
 	net->loaded = net->link_changed = false;
-	if (net_start(net, &err) < 0) {
+	if (net_go_on(net, &err) < 0) {
 		log_error(device->log, "%s", err.text);
 		virtio_device_broken(device, "it could not be started again");
 	}
@@ -98,12 +120,14 @@ static void net_destroy(struct virtio_device *device)
 		net->backend->ops->destroy(net->backend);
 	virtio_device_done(device);
 	pthread_mutex_destroy(&net->config_lock);
+	pthread_mutex_destroy(&net->ctrl_lock);
 	free(net);
 }
 
 static const struct virtio_device_ops net_ops = {
 	.config_read = net_config_read,
 	.activate = net_activate,
+	.prepare = net_prepare,
 	.reset = net_reset,
 	.quiesce = net_quiesce,
 	.resume = net_resume,
@@ -188,6 +212,7 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 	if (!net)
 		return err_sys(err, -ENOMEM, "virtio-net");
 	pthread_mutex_init(&net->config_lock, NULL);
+	pthread_mutex_init(&net->ctrl_lock, NULL);
 	net->backend = backend;
 	code = net_init(net, options, memory, log, err);
 	if (code < 0) {

@@ -8,6 +8,7 @@
 #include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
+#include "core/monotonic.h"
 
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -44,12 +45,12 @@ static bool net_ctrl_set_pairs(struct net_device *net, const uint8_t *data)
 	if (wanted < 1 || wanted > net->backend->pairs)
 		return false;
 	net->pairs_used = wanted;
-	if (wanted > before && net_start_pairs(net, before, &err) < 0) {
+	if (wanted > before && (net_make_pairs(net, before, &err) < 0 || net_run_pairs(net, before, &err) < 0)) {
 		log_warn(net->virtio.log, "%s", err.text);
 		net->pairs_used = before;
 		wanted = before;
 	}
-	net_stop_pairs(net, wanted);
+	net_end_pairs(net, wanted);
 	net_detach_pairs(net, wanted);
 	return wanted == get_le16(data);
 }
@@ -97,15 +98,8 @@ static struct virtqueue *net_ctrl_queue(struct net_device *net)
 	return &net->virtio.queues[2 * pairs];
 }
 
-static void net_ctrl_kicked(void *opaque, uint32_t events)
+static void net_ctrl_serve(struct net_device *net, struct virtqueue *vq, struct virtq_chain *chain)
 {
-	struct net_device *net = opaque;
-	struct virtqueue *vq = net_ctrl_queue(net);
-	_cleanup_(free_ptr) struct virtq_chain *chain = malloc(sizeof(*chain));
-
-	if (!chain)
-		return;
-	eventfd_drain(vq->kick_fd);
 	do {
 		while (virtqueue_pop(vq, chain) > 0) {
 			uint8_t ack;
@@ -120,6 +114,21 @@ static void net_ctrl_kicked(void *opaque, uint32_t events)
 			virtqueue_notify(vq);
 		}
 	} while (virtqueue_enable_kicks(vq));
+}
+
+static void net_ctrl_kicked(void *opaque, uint32_t events)
+{
+	struct net_device *net = opaque;
+	struct virtqueue *vq = net_ctrl_queue(net);
+	_cleanup_(free_ptr) struct virtq_chain *chain = malloc(sizeof(*chain));
+
+	if (!chain)
+		return;
+	eventfd_drain(vq->kick_fd);
+	pthread_mutex_lock(&net->ctrl_lock);
+	if (net->ctrl_running) /* net_ctrl_run kicks again */
+		net_ctrl_serve(net, vq, chain);
+	pthread_mutex_unlock(&net->ctrl_lock);
 }
 
 static void net_ctrl_vhost_failed(void *opaque, uint32_t events)
@@ -138,13 +147,14 @@ static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct e
 	return event_loop_watch(net->ctrl_loop, fd, EPOLLIN, fn, net, &source, err);
 }
 
-int net_ctrl_start(struct net_device *net, struct err *err)
+int net_ctrl_make(struct net_device *net, struct err *err)
 {
 	struct virtqueue *vq = net_ctrl_queue(net);
 	bool wanted = virtio_has(&net->virtio, VIRTIO_NET_F_CTRL_VQ) && vq->enabled;
 	char name[16];
 	int ret;
 
+	net->ctrl_running = false;
 	if (!wanted && !net->vhosts[0])
 		return 0;
 	ret = event_loop_create(&net->ctrl_loop, err);
@@ -156,16 +166,32 @@ int net_ctrl_start(struct net_device *net, struct err *err)
 		ret = net_ctrl_watch(net, vhost_error_fd(net->vhosts[i]), net_ctrl_vhost_failed, err);
 	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
 	ret = ret ?: event_loop_start(net->ctrl_loop, name, err);
-	if (ret < 0) {
-		net_ctrl_stop(net);
+	if (ret < 0)
+		net_ctrl_end(net);
+	return ret;
+}
+
+void net_ctrl_run(struct net_device *net)
+{
+	pthread_mutex_lock(&net->ctrl_lock);
+	net->ctrl_running = true;
+	pthread_mutex_unlock(&net->ctrl_lock);
+	eventfd_kick(net_ctrl_queue(net)->kick_fd);
+}
+
+int net_ctrl_park(struct net_device *net, int64_t deadline)
+{
+	const struct timespec until = monotonic_deadline(deadline);
+	int ret = -pthread_mutex_clocklock(&net->ctrl_lock, CLOCK_MONOTONIC, &until);
+
+	if (ret < 0)
 		return ret;
-	}
-	if (wanted)
-		eventfd_kick(vq->kick_fd);
+	net->ctrl_running = false;
+	pthread_mutex_unlock(&net->ctrl_lock);
 	return 0;
 }
 
-void net_ctrl_stop(struct net_device *net)
+void net_ctrl_end(struct net_device *net)
 {
 	event_loop_destroy(net->ctrl_loop);
 	net->ctrl_loop = NULL;

@@ -9,6 +9,7 @@
 
 #include "devices/virtio/vhost.h"
 #include "devices/virtio/virtio.h"
+#include "devices/virtio/virtio_thread.h"
 
 #include <linux/virtio_net.h>
 
@@ -80,8 +81,9 @@ struct net_pair;
 struct net_device {
 	struct virtio_device virtio;
 	struct net_backend *backend;
-	/* Pairs with a running thread, or a vhost. */
+	/* Pairs with a thread, or a vhost. */
 	struct net_pair *pairs[NET_MAX_PAIRS];
+	struct virtio_thread threads[NET_MAX_PAIRS];
 	struct vhost *vhosts[NET_MAX_PAIRS]; /* NULL without vhost=on */
 	bool vhost_running[NET_MAX_PAIRS];
 	unsigned int pairs_used;             /* what the guest asked for; 1 to backend->pairs */
@@ -90,6 +92,8 @@ struct net_device {
 	bool link_changed;                   /* by that, which the guest has not been told */
 	/* The control queue's thread, which also hears of vhost's errors; NULL when there is neither. */
 	struct event_loop *ctrl_loop;
+	pthread_mutex_t ctrl_lock; /* over a turn of the control queue */
+	bool ctrl_running;         /* under ctrl_lock */
 	pthread_mutex_t config_lock;
 	struct virtio_net_config config; /* under config_lock; little-endian */
 };
@@ -98,17 +102,22 @@ struct net_device {
 int net_create(const struct virtio_net_options *options, struct net_backend *backend, struct guest_memory *memory,
 	       const struct log *log, struct virtio_device **ret, struct err *err);
 
-/* net_traffic.c: starts and stops the traffic of pairs: index to net->pairs_used. A failure leaves none of them running. */
-int net_start_pairs(struct net_device *net, unsigned int index, struct err *err);
-void net_stop_pairs(struct net_device *net, unsigned int index);
+/*
+ * net_traffic.c: pairs index to net->pairs_used are made and stand still, run, stand still again. -errno of the first two
+ * leaves none of them; park: -ETIMEDOUT at deadline, and some stand, until run. end is for all from index on.
+ */
+int net_make_pairs(struct net_device *net, unsigned int index, struct err *err);
+int net_run_pairs(struct net_device *net, unsigned int index, struct err *err);
+int net_park_pairs(struct net_device *net, int64_t deadline);
+void net_end_pairs(struct net_device *net, unsigned int index);
 /* Packets of a pair that is not in use must not wait in the backend for a reader. */
 void net_detach_pairs(struct net_device *net, unsigned int index);
 
-/* net_pair.c: a thread that moves packets of one pair. stop returns when it has gone and gives buffers back. */
-int net_pair_start(struct net_device *net, unsigned int index, struct net_pair **ret, struct err *err);
-void net_pair_stop(struct net_pair *pair);
+/* net_pair.c: net->threads[index], which moves packets of one pair. It is made parked; a parked one holds no buffers. */
+int net_pair_make(struct net_device *net, unsigned int index, struct err *err);
+void net_pair_end(struct net_device *net, unsigned int index);
 
-/* net_vhost.c: the same for the kernel. stop leaves the queues where the kernel got to. */
+/* net_vhost.c: the kernel moves them. stop leaves the queues where the kernel got to. */
 int net_vhost_open(struct net_device *net, struct dirty_set *dirty, struct err *err);
 int net_vhost_start(struct net_device *net, unsigned int index, struct err *err);
 void net_vhost_stop(struct net_device *net, unsigned int index);
@@ -117,6 +126,8 @@ void net_vhost_stop(struct net_device *net, unsigned int index);
 extern const struct state_table net_state;
 void net_announce(struct net_device *net);
 
-/* net_ctrl.c */
-int net_ctrl_start(struct net_device *net, struct err *err);
-void net_ctrl_stop(struct net_device *net);
+/* net_ctrl.c: the control queue stands still until run; park: -ETIMEDOUT, and it runs. */
+int net_ctrl_make(struct net_device *net, struct err *err);
+void net_ctrl_run(struct net_device *net);
+int net_ctrl_park(struct net_device *net, int64_t deadline);
+void net_ctrl_end(struct net_device *net);

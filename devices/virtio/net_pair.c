@@ -13,15 +13,13 @@
 #include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
-#include "core/thread.h"
 
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 
 #define ROUND 64u /* packets in one direction before it is the other's turn */
 
-enum { EVENT_BACKEND, EVENT_RX, EVENT_TX, EVENT_STOP, EVENTS };
+enum { EVENT_BACKEND, EVENT_RX, EVENT_TX, EVENTS };
 
 struct rx_buffer {
 	uint16_t head;
@@ -34,9 +32,7 @@ struct net_pair {
 	struct net_backend *backend;
 	struct virtqueue *rx, *tx;
 	unsigned int index;
-	pthread_t thread;
-	int epoll_fd, stop_fd;
-	bool stop;
+	int epoll_fd;
 	bool merge;        /* packets may span receive buffers */
 	bool readable;     /* the backend may have a packet */
 	bool writable;     /* the backend may take one */
@@ -338,19 +334,41 @@ static void net_pair_wait_for_work(struct net_pair *pair)
 	}
 }
 
+/* What was popped ahead goes back into the queue. */
+static void net_pair_give_back(struct net_pair *pair)
+{
+	for (; pair->buffers; pair->buffers--)
+		virtqueue_unpop(pair->rx);
+	pair->first_buffer = pair->first_segment = pair->segments = 0;
+	pair->bytes = 0;
+}
+
+/* True when it is to go on: then it looks at everything once, for what has happened meanwhile is told no second time. */
+static bool net_pair_park(struct net_pair *pair)
+{
+	net_pair_give_back(pair);
+	if (!virtio_thread_park(&pair->net->threads[pair->index]))
+		return false;
+	virtqueue_disable_kicks(pair->rx);
+	pair->readable = !pair->gone;
+	pair->writable = true;
+	pair->starved = false;
+	return true;
+}
+
 static void *net_pair_main(void *opaque)
 {
 	struct net_pair *pair = opaque;
+	bool more;
 
-	virtqueue_disable_kicks(pair->rx);
-	while (!__atomic_load_n(&pair->stop, __ATOMIC_ACQUIRE)) {
-		bool more = net_pair_transmit(pair);
-
+	for (;;) {
+		if (virtio_thread_asked(&pair->net->threads[pair->index]) && !net_pair_park(pair))
+			return NULL;
+		more = net_pair_transmit(pair);
 		more |= net_pair_receive(pair);
 		if (!more)
 			net_pair_wait_for_work(pair);
 	}
-	return NULL;
 }
 
 static int net_pair_watch(struct net_pair *pair, int fd, unsigned int what)
@@ -365,27 +383,25 @@ static int net_pair_open_fds(struct net_pair *pair)
 	int ret;
 
 	pair->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	pair->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (pair->epoll_fd < 0 || pair->stop_fd < 0)
+	if (pair->epoll_fd < 0)
 		return -errno;
 	pair->interest = EPOLLIN | EPOLLET;
 	ret = net_pair_watch(pair, pair->backend->fds[pair->index], EVENT_BACKEND);
 	ret = ret ?: net_pair_watch(pair, pair->rx->kick_fd, EVENT_RX);
-	ret = ret ?: net_pair_watch(pair, pair->tx->kick_fd, EVENT_TX);
-	return ret ?: net_pair_watch(pair, pair->stop_fd, EVENT_STOP);
+	return ret ?: net_pair_watch(pair, pair->tx->kick_fd, EVENT_TX);
 }
 
 static void net_pair_free_pair(struct net_pair *pair)
 {
 	fd_close(&pair->epoll_fd);
-	fd_close(&pair->stop_fd);
 	free(pair);
 }
 
-int net_pair_start(struct net_device *net, unsigned int index, struct net_pair **ret, struct err *err)
+int net_pair_make(struct net_device *net, unsigned int index, struct err *err)
 {
 	struct net_pair *pair = malloc(sizeof(*pair));
-	int code;
+	char name[16];
+	int ret;
 
 	if (!pair)
 		return err_sys(err, -ENOMEM, "%s: queue pair %u", net->virtio.id, index);
@@ -397,27 +413,22 @@ int net_pair_start(struct net_device *net, unsigned int index, struct net_pair *
 	pair->rx = &net->virtio.queues[2 * index];
 	pair->tx = &net->virtio.queues[2 * index + 1];
 	pair->merge = virtio_has(&net->virtio, VIRTIO_NET_F_MRG_RXBUF);
-	pair->readable = true;
-	pair->writable = true;
-	pair->flush = pair->backend->ops->flush; /* a rest from before a pause */
-	code = net_pair_open_fds(pair);
-	code = code ?: thread_start(&pair->thread, net_pair_main, pair, "%.12s.%u", net->virtio.id, index);
-	if (code) {
+	pair->flush = pair->backend->ops->flush; /* a rest from before a reset */
+	snprintf(name, sizeof(name), "%.12s.%u", net->virtio.id, index);
+	ret = net_pair_open_fds(pair);
+	ret = ret ?: virtio_thread_start(&net->threads[index], pair->tx->kick_fd, net_pair_main, pair, name);
+	if (ret < 0) {
 		net_pair_free_pair(pair);
-		return err_sys(err, code, "%s: queue pair %u", net->virtio.id, index);
+		return err_sys(err, ret, "%s: queue pair %u", net->virtio.id, index);
 	}
-	*ret = pair;
+	net->pairs[index] = pair;
 	return 0;
 }
 
-void net_pair_stop(struct net_pair *pair)
+void net_pair_end(struct net_device *net, unsigned int index)
 {
-	if (!pair)
+	if (!net->pairs[index])
 		return;
-	__atomic_store_n(&pair->stop, true, __ATOMIC_RELEASE);
-	eventfd_kick(pair->stop_fd);
-	pthread_join(pair->thread, NULL);
-	while (pair->buffers--)
-		virtqueue_unpop(pair->rx);
-	net_pair_free_pair(pair);
+	virtio_thread_stop(&net->threads[index]);
+	net_pair_free_pair(take_ptr(net->pairs[index]));
 }

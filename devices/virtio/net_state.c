@@ -58,13 +58,9 @@ static int net_state_load_backend(struct net_device *net, const struct image *im
 	ret = ops->set_offloads(net->backend, image->offloads);
 	if (ret < 0)
 		return err_sys(err, ret, "offloads of the backend");
-	for (unsigned int i = 0; i < image->pairs_used && ops->set_pair && ret == 0; i++)
-		ret = ops->set_pair(net->backend, i, true);
-	if (ret < 0)
-		return err_sys(err, ret, "queues of the backend");
 	net->pairs_used = image->pairs_used;
 	net->offloads = image->offloads;
-	return 0;
+	return net_make_pairs(net, 1, err);
 }
 
 /* A driver that was told of an MTU sends packets of that size; one that was not reads what is here. */

@@ -5,7 +5,7 @@
  */
 #include "devices/virtio/net_internal.h"
 
-static int net_traffic_start_pair(struct net_device *net, unsigned int index, struct err *err)
+static int net_traffic_make_pair(struct net_device *net, unsigned int index, struct err *err)
 {
 	int ret = 0;
 
@@ -16,35 +16,53 @@ static int net_traffic_start_pair(struct net_device *net, unsigned int index, st
 		ret = net->backend->ops->set_pair(net->backend, index, true);
 	if (ret < 0)
 		return err_sys(err, ret, "%s: queue %u of the backend", net->virtio.id, index);
-	return net->vhosts[index] ? net_vhost_start(net, index, err)
-				  : net_pair_start(net, index, &net->pairs[index], err);
+	return net->vhosts[index] ? 0 : net_pair_make(net, index, err);
 }
 
-static void net_traffic_stop_pair(struct net_device *net, unsigned int index)
+int net_make_pairs(struct net_device *net, unsigned int index, struct err *err)
 {
-	if (net->vhosts[index])
-		net_vhost_stop(net, index);
-	net_pair_stop(net->pairs[index]);
-	net->pairs[index] = NULL;
+	int ret = 0;
+
+	for (unsigned int i = index; i < net->pairs_used && ret == 0; i++)
+		ret = net_traffic_make_pair(net, i, err);
+	if (ret < 0)
+		net_end_pairs(net, index);
+	return ret;
 }
 
-int net_start_pairs(struct net_device *net, unsigned int index, struct err *err)
+int net_run_pairs(struct net_device *net, unsigned int index, struct err *err)
 {
-	for (unsigned int i = index; i < net->pairs_used; i++) {
-		int ret = net_traffic_start_pair(net, i, err);
+	int ret = 0;
 
-		if (ret < 0) {
-			net_stop_pairs(net, index);
-			return ret;
-		}
+	for (unsigned int i = index; i < net->pairs_used && ret == 0; i++)
+		if (net->vhosts[i])
+			ret = net_vhost_start(net, i, err);
+		else
+			virtio_thread_resume(&net->threads[i]);
+	if (ret < 0)
+		net_end_pairs(net, index);
+	return ret;
+}
+
+int net_park_pairs(struct net_device *net, int64_t deadline)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < net->pairs_used; i++)
+		virtio_thread_pause(&net->threads[i]);
+	for (unsigned int i = 0; i < net->pairs_used && ret == 0; i++)
+		ret = virtio_thread_wait(&net->threads[i], deadline);
+	for (unsigned int i = 0; i < net->pairs_used && ret == 0; i++)
+		net_vhost_stop(net, i);
+	return ret;
+}
+
+void net_end_pairs(struct net_device *net, unsigned int index)
+{
+	for (unsigned int i = index; i < net->backend->pairs; i++) {
+		net_vhost_stop(net, i);
+		net_pair_end(net, i);
 	}
-	return 0;
-}
-
-void net_stop_pairs(struct net_device *net, unsigned int index)
-{
-	for (unsigned int i = index; i < net->backend->pairs; i++)
-		net_traffic_stop_pair(net, i);
 }
 
 void net_detach_pairs(struct net_device *net, unsigned int index)

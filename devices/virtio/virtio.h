@@ -20,6 +20,7 @@
 #include <pthread.h>
 
 #define VIRTIO_MAX_QUEUES 64u
+#define VIRTIO_NO_DEADLINE (-1)
 
 struct virtio_device;
 
@@ -38,9 +39,18 @@ struct virtio_device_ops {
 	 * only (quiesced or not), on a vCPU thread, so nothing it waits for may wait for a vCPU. Also before destroy.
 	 */
 	void (*reset)(struct virtio_device *device);
-	/* Stops touching queues and guest memory, in-flight requests completed, so that state can be saved or memory
-	 * changed; resume goes on as if nothing had happened. Only between activate and reset. */
-	void (*quiesce)(struct virtio_device *device);
+	/*
+	 * The first half of activate, for a device that is loaded as an active one: makes what it runs on, before its state is
+	 * loaded, and leaves it quiesced. NULL: there is nothing to make.
+	 */
+	int (*prepare)(struct virtio_device *device, struct err *err);
+	/*
+	 * Stops touching queues and guest memory, in-flight requests completed and none cancelled, so that state can be saved
+	 * or memory changed; resume goes on as if nothing had happened, with what the device has: it allocates nothing and
+	 * makes no descriptor. Only between activate (prepare) and reset. -ETIMEDOUT when requests are still in flight at
+	 * deadline (of monotonic_ms()): then the device has gone on. err names it.
+	 */
+	int (*quiesce)(struct virtio_device *device, int64_t deadline, struct err *err);
 	void (*resume)(struct virtio_device *device);
 	/* Frees the device, which is reset and off its transport. */
 	void (*destroy)(struct virtio_device *device);
@@ -232,8 +242,8 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 void virtio_pci_destroy(struct virtio_pci *pci);
 struct virtio_device *virtio_pci_device(struct virtio_pci *pci);
 uint8_t virtio_pci_devfn(const struct virtio_pci *pci);
-/* Around a pause of the machine. */
-void virtio_pci_quiesce(struct virtio_pci *pci);
+/* Around a pause of the machine. -ETIMEDOUT as virtio_device_ops.quiesce says: it is not paused. */
+int virtio_pci_quiesce(struct virtio_pci *pci, int64_t deadline, struct err *err);
 void virtio_pci_resume(struct virtio_pci *pci);
 
 /*

@@ -103,6 +103,12 @@ void virtio_loop_stop(struct virtio_device *device)
 	pthread_mutex_unlock(&l->lock);
 }
 
+int virtio_loop_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+{
+	virtio_loop_stop(device);
+	return 0;
+}
+
 bool virtio_loop_enter(struct virtio_loop *l)
 {
 	pthread_mutex_lock(&l->lock);

@@ -49,8 +49,9 @@ void virtio_loop_done(struct virtio_loop *l);
 /* The device's activate, and what it needs as resume: every queue is looked at once. */
 int virtio_loop_activate(struct virtio_device *device, struct err *err);
 void virtio_loop_start(struct virtio_device *device);
-/* The device's reset and quiesce: on return nothing touches the queues any more. */
+/* The device's reset and quiesce: on return nothing touches the queues any more. Neither fails. */
 void virtio_loop_stop(struct virtio_device *device);
+int virtio_loop_quiesce(struct virtio_device *device, int64_t deadline, struct err *err);
 
 /* For the device's own callbacks and calls: true with the lock held while the queues may be used, else false. */
 bool virtio_loop_enter(struct virtio_loop *l);

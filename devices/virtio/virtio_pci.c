@@ -303,7 +303,8 @@ static void virtio_pci_bus_master(struct pci_function *function, bool on)
 	struct virtio_pci *pci = virtio_pci_of(function);
 
 	pthread_mutex_lock(&pci->device->lock);
-	virtio_pci_settle(pci);
+	/* Without it nothing may touch memory: it takes as long as it takes, as a reset does. */
+	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
 	pthread_mutex_unlock(&pci->device->lock);
 }
 
@@ -458,23 +459,26 @@ struct virtio_device *virtio_pci_device(struct virtio_pci *pci)
 	return pci->device;
 }
 
-static void virtio_pci_set_paused(struct virtio_pci *pci, bool paused)
+int virtio_pci_quiesce(struct virtio_pci *pci, int64_t deadline, struct err *err)
 {
-	pthread_mutex_lock(&pci->device->lock);
-	pci->paused = paused;
-	virtio_pci_settle(pci);
-	pthread_mutex_unlock(&pci->device->lock);
-	if (!paused && pci->loaded)
-		msix_kick(pci->msix);
-	pci->loaded &= paused;
-}
+	int ret;
 
-void virtio_pci_quiesce(struct virtio_pci *pci)
-{
-	virtio_pci_set_paused(pci, true);
+	pthread_mutex_lock(&pci->device->lock);
+	pci->paused = true;
+	ret = virtio_pci_settle(pci, deadline, err);
+	if (ret < 0)
+		pci->paused = false;
+	pthread_mutex_unlock(&pci->device->lock);
+	return ret;
 }
 
 void virtio_pci_resume(struct virtio_pci *pci)
 {
-	virtio_pci_set_paused(pci, false);
+	pthread_mutex_lock(&pci->device->lock);
+	pci->paused = false;
+	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
+	pthread_mutex_unlock(&pci->device->lock);
+	if (pci->loaded)
+		msix_kick(pci->msix);
+	pci->loaded = false;
 }

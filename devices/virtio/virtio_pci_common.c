@@ -83,23 +83,26 @@ static void virtio_pci_common_activate(struct virtio_pci *pci)
 	virtio_device_broken(device, err.text);
 }
 
-void virtio_pci_settle(struct virtio_pci *pci)
+int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err)
 {
 	struct virtio_device *device = pci->device;
 	bool run = pci->status & VIRTIO_CONFIG_S_DRIVER_OK && pci_bus_master_enabled(&pci->function) && !pci->paused;
+	int ret = 0;
 
 	if (!device->active) {
 		if (run && !__atomic_load_n(&device->broken, __ATOMIC_ACQUIRE))
 			virtio_pci_common_activate(pci);
-		return;
+		return 0;
 	}
 	if (run == pci->running)
-		return;
-	pci->running = run;
+		return 0;
 	if (run)
 		device->ops->resume(device);
 	else
-		device->ops->quiesce(device);
+		ret = device->ops->quiesce(device, deadline, err);
+	if (ret == 0)
+		pci->running = run;
+	return ret;
 }
 
 static bool virtio_pci_common_features_fit(const struct virtio_pci *pci)
@@ -122,7 +125,7 @@ static void virtio_pci_common_write_status(struct virtio_pci *pci, uint8_t value
 	if (value & VIRTIO_CONFIG_S_DRIVER_OK && status & VIRTIO_CONFIG_S_FEATURES_OK)
 		status |= VIRTIO_CONFIG_S_DRIVER_OK;
 	virtio_pci_common_set_status(pci, status);
-	virtio_pci_settle(pci);
+	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
 }
 
 /* ---- notifications ---- */

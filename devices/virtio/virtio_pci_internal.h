@@ -57,8 +57,8 @@ void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void
 void virtio_pci_reset(struct virtio_pci *pci);
 /* Lets a queue, or the config slot, interrupt by a vector; one that cannot be had becomes VIRTIO_MSI_NO_VECTOR. */
 void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
-/* Activates, quiesces or resumes the device, as status, bus mastering and pause ask for. */
-void virtio_pci_settle(struct virtio_pci *pci);
+/* Activates, quiesces (by deadline, or -ETIMEDOUT) or resumes the device, as status, bus mastering and pause ask for. */
+int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err);
 /* Hangs the kick_fds of enabled queues on the bus where the BAR is decoded now, and takes off those that hang
  * elsewhere. They stay over a reset of the device, which ignores them: each change costs the kernel a grace period. */
 void virtio_pci_place_kicks(struct virtio_pci *pci);

@@ -256,6 +256,8 @@ static int virtio_pci_state_load_device(struct virtio_pci *pci, const uint8_t **
 	struct virtio_device *device = pci->device;
 	int ret = state_load_first(&transport_state, pci, data, len, err);
 
+	if (ret == 0 && device->active && device->ops->prepare)
+		ret = device->ops->prepare(device, err);
 	if (ret == 0 && device->ops->state)
 		ret = state_load_first(device->ops->state, device, data, len, err);
 	if (ret == 0 && *len)

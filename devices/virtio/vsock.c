@@ -124,6 +124,12 @@ static void vsock_stop(struct virtio_device *device)
 	vsock_to_kernel(device)->wanted = false;
 }
 
+static int vsock_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+{
+	vsock_stop(device);
+	return 0;
+}
+
 static void vsock_reset(struct virtio_device *device)
 {
 	vsock_stop(device);
@@ -231,7 +237,7 @@ static const struct virtio_device_ops kernel_ops = {
 	.config_read = vsock_config_read,
 	.activate = vsock_start,
 	.reset = vsock_reset,
-	.quiesce = vsock_stop,
+	.quiesce = vsock_quiesce,
 	.resume = vsock_resume,
 	.destroy = vsock_destroy,
 	.state = &vsock_state,

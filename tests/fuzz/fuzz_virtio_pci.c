@@ -65,10 +65,11 @@ static void reset(struct virtio_device *device)
 	checker.active = checker.running = false;
 }
 
-static void quiesce(struct virtio_device *device)
+static int quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	MUST(checker.active && checker.running);
 	checker.running = false;
+	return 0;
 }
 
 static void resume(struct virtio_device *device)
@@ -158,7 +159,10 @@ static void act(struct input *in)
 		bring_up(in);
 		break;
 	case 1:
-		(what & 16 ? virtio_pci_quiesce : virtio_pci_resume)(pci);
+		if (what & 16)
+			MUST(virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL) == 0);
+		else
+			virtio_pci_resume(pci);
 		break;
 	case 2:
 		unplug();

@@ -25,7 +25,6 @@ static void nothing(struct virtio_device *device)
 static const struct virtio_device_ops ops = {
 	.activate = activate,
 	.reset = nothing,
-	.quiesce = nothing,
 	.resume = nothing,
 };
 

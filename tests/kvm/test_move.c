@@ -359,7 +359,7 @@ static void move(void)
 	copy_memory(true);
 	for (int round = 0; round < 3; round++)
 		copy_what_is_written();
-	machine_pause(here->machine);
+	CHECK_EQ(machine_pause(here->machine, NULL), 0);
 	first = save(here);
 	again = save(here);
 	CHECK(states_are_the_same(&first, &again));
@@ -587,7 +587,7 @@ static void a_pause_hits_string_instructions(void)
 	boot("strings", "--cpus 1");
 	for (int i = 0; i < 200; i++) {
 		pass_time(SECOND / 1000 + (uint64_t)i * 1000);
-		machine_pause(here->machine);
+		CHECK_EQ(machine_pause(here->machine, NULL), 0);
 		machine_resume(here->machine);
 	}
 	type(here, 'e');
@@ -619,7 +619,7 @@ static void nonsense_is_not_loaded(void)
 	int code;
 
 	boot("travel", "--cpus 1");
-	machine_pause(here->machine);
+	CHECK_EQ(machine_pause(here->machine, NULL), 0);
 	state = save(here);
 	for (size_t len = 0; len < state.len; len += MAX(state.len / 23, 1)) {
 		make_there();

@@ -21,6 +21,10 @@ static ssize_t fake_receive(struct net_backend *backend, unsigned int pair, cons
 static int fake_send(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
 		     size_t bytes)
 {
+	while (__atomic_load_n(&fake->hold, __ATOMIC_SEQ_CST)) {
+		__atomic_store_n(&fake->held, true, __ATOMIC_SEQ_CST);
+		poll(NULL, 0, 1);
+	}
 	return writev(backend->fds[pair], iov, (int)count) < 0 && errno == EAGAIN ? -EAGAIN : 0;
 }
 

@@ -23,6 +23,7 @@ struct fake {
 	uint64_t offloads;
 	bool on[2];
 	bool broken;
+	bool hold, held; /* send does not return; it is in there */
 };
 
 extern struct fake *fake;

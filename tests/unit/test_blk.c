@@ -4,6 +4,8 @@
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
+#include "core/monotonic.h"
+
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -629,7 +631,7 @@ static void rests_and_goes_on(void)
 			add(&disk, 0, &disk.slots[i], false, 1);
 			driver_kick(&disk.driver->queues[0]);
 		}
-		disk.device->ops->quiesce(disk.device);
+		disk.device->ops->quiesce(disk.device, VIRTIO_NO_DEADLINE, NULL);
 		used = disk.driver->queues[0].used->idx;
 		usleep(500);
 		CHECK_EQ(disk.driver->queues[0].used->idx, used);
@@ -644,6 +646,117 @@ static void rests_and_goes_on(void)
 			CHECK_EQ(status_of(&disk, finish(&disk, 0, &written)), VIRTIO_BLK_S_OK);
 	}
 	close_disk(&disk);
+}
+
+/* ---- pauses ---- */
+
+static void keeps_thread_and_ring_in_a_pause(void)
+{
+	uint64_t fds, threads;
+	struct rlimit before;
+	struct disk disk;
+
+	make_image(&disk, SLOTS * SLOT_DATA);
+	disk.options.queues = 2;
+	plug(&disk, DRIVER_ALL_FEATURES);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+	fds = sum_of_names("/proc/self/fd");
+	threads = sum_of_names("/proc/self/task");
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+	for (unsigned int round = 0; round < 3; round++) {
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, before.rlim_max}), 0);
+		CHECK_EQ(disk.device->ops->quiesce(disk.device, VIRTIO_NO_DEADLINE, NULL), 0);
+		disk.device->ops->resume(disk.device);
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+		CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+		CHECK_EQ(sum_of_names("/proc/self/fd"), fds);
+		CHECK_EQ(sum_of_names("/proc/self/task"), threads);
+	}
+	close_disk(&disk);
+}
+
+/* A disk whose storage answers a read of slot 1, which it has, when 512 bytes are written to *answer. */
+static void open_hung_disk(struct disk *disk, int *answer)
+{
+	int ends[2];
+
+	make_image(disk, SLOTS * SLOT_DATA);
+	disk->driver = driver_create(MIB(8), false);
+	CHECK_EQ(virtio_blk_create(&disk->options, disk->driver->memory, NULL, &disk->device, NULL), 0);
+	CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+	CHECK(dup3(ends[0], container_of(disk->device, struct blk, device)->file.fd, O_CLOEXEC) >= 0);
+	close(ends[0]);
+	*answer = ends[1];
+	CHECK_EQ(driver_attach(disk->driver, disk->device, DRIVER_ALL_FEATURES), 0);
+	place_slots(disk);
+	disk->slots[1].type = VIRTIO_BLK_T_IN;
+	disk->slots[1].len = 512;
+	add(disk, 0, &disk->slots[1], true, 1);
+	/* Behind it, and so it has been taken when this is answered. */
+	CHECK_EQ(ask(disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
+}
+
+static void answer_and_close(struct disk *disk, int answer)
+{
+	uint32_t written;
+
+	CHECK(finish(disk, 0, &written) == &disk->slots[1]);
+	CHECK_EQ(status_of(disk, &disk->slots[1]), VIRTIO_BLK_S_OK);
+	CHECK_EQ(written, 513);
+	CHECK_EQ(ask(disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
+	close(answer);
+	close_disk(disk);
+}
+
+struct pause {
+	struct virtio_device *device;
+	int code;
+	atomic_bool over;
+};
+
+static void *run_pause(void *opaque)
+{
+	struct pause *pause = opaque;
+
+	pause->code = pause->device->ops->quiesce(pause->device, VIRTIO_NO_DEADLINE, NULL);
+	atomic_store(&pause->over, true);
+	return NULL;
+}
+
+static void a_pause_waits_for_what_is_in_flight(void)
+{
+	static const uint8_t bytes[512];
+	struct pause pause = {0};
+	pthread_t thread;
+	struct disk disk;
+	int answer;
+
+	open_hung_disk(&disk, &answer);
+	pause.device = disk.device;
+	CHECK_EQ(pthread_create(&thread, NULL, run_pause, &pause), 0);
+	usleep(20000);
+	CHECK(!atomic_load(&pause.over));
+	CHECK_EQ(write(answer, bytes, sizeof(bytes)), sizeof(bytes));
+	pthread_join(thread, NULL);
+	CHECK_EQ(pause.code, 0);
+	CHECK_EQ(le16toh(disk.driver->queues[0].used->idx), 2);
+	disk.device->ops->resume(disk.device);
+	answer_and_close(&disk, answer);
+}
+
+static void a_pause_gives_up_on_storage_that_hangs(void)
+{
+	static const uint8_t bytes[512];
+	struct disk disk;
+	struct err err;
+	int answer;
+
+	open_hung_disk(&disk, &answer);
+	CHECK_EQ(disk.device->ops->quiesce(disk.device, monotonic_ms() + 20, &err), -ETIMEDOUT);
+	CHECK_STR(err.text, "disk0: its storage does not answer");
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
+	CHECK_EQ(write(answer, bytes, sizeof(bytes)), sizeof(bytes));
+	answer_and_close(&disk, answer);
 }
 
 static int arrive(struct disk *disk, struct driver_luggage *luggage, struct err *err)
@@ -820,7 +933,7 @@ static void misses_no_write_in_flight(void)
 	random_operations(&disk, 6000, false);
 	atomic_store(&copier.over, true);
 	pthread_join(thread, NULL);
-	disk.device->ops->quiesce(disk.device);
+	disk.device->ops->quiesce(disk.device, VIRTIO_NO_DEADLINE, NULL);
 	copy_changed(&copier);
 	for (unsigned int i = 0; i < SLOTS * SLOT_DATA / 512; i++) {
 		read_image(&disk, i, bytes);
@@ -834,6 +947,8 @@ TEST_MAIN(TEST(keeps_data), TEST(takes_any_layout), TEST(has_queues), TEST(goes_
 	  TEST(works_without_event_index), TEST(writes_through_without_flush), TEST(describes_itself),
 	  TEST(tells_its_serial), TEST(refuses_what_is_wrong), TEST(discards_and_zeroes), TEST(is_read_only),
 	  TEST(survives_nonsense), TEST(tells_that_the_file_ended), TEST(tells_that_a_write_failed),
-	  TEST(stands_a_full_host), TEST(waits_when_reset), TEST(rests_and_goes_on), TEST(moves_to_another_host),
+	  TEST(stands_a_full_host), TEST(waits_when_reset), TEST(rests_and_goes_on),
+	  TEST(keeps_thread_and_ring_in_a_pause), TEST(a_pause_waits_for_what_is_in_flight),
+	  TEST(a_pause_gives_up_on_storage_that_hangs), TEST(moves_to_another_host),
 	  TEST(does_not_move_to_another_disk), TEST(marks_what_it_writes),
 	  TEST(tells_what_was_changed), TEST(tells_of_a_write_that_failed), TEST(misses_no_write_in_flight))

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/virtio/net: pauses, moves to another host, resets, the backend's end, options, and nothing left behind. */
+#include "core/monotonic.h"
 #include "tests/unit/net_rig.h"
+
+#include <sys/resource.h>
 
 /* The network behind it is asked to look for the guest here: a frame from its address, to all. */
 static void expect_announcement(const uint8_t mac[6])
@@ -57,7 +60,7 @@ static void moves_to_another_host(void)
 		send_from_guest((uint32_t[]){HDR + 60, 0}, i);
 		driver_kick(tx);
 		expect_far(1, 60, i);
-		device->ops->quiesce(device);
+		device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
 		device->ops->resume(device);
 		CHECK_EQ(recv(fake->far[0], &(char){0}, 1, MSG_DONTWAIT), -1); /* no word of it again */
 	}
@@ -125,14 +128,83 @@ static void survives_a_pause(void)
 			break;
 		CHECK(driver_wait_used(rx, WAIT, &head, &len));
 		expect_rx(gpa[i], 1000, i, 1);
-		device->ops->quiesce(device);
+		device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
 		CHECK_EQ(device->queues[0].next_avail, i + 1);
 		send_from_guest((uint32_t[]){HDR + 60, 0}, i);
 		driver_kick(tx);
 		device->ops->resume(device);
 		expect_far(0, 60, i);
 	}
-	device->ops->quiesce(device);
+	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	tear_down();
+}
+
+static void keeps_threads_in_a_pause(void)
+{
+	uint64_t fds, threads;
+	struct rlimit before;
+
+	set_up(ALL);
+	CHECK_EQ(pairs(2), VIRTIO_NET_OK);
+	fds = sum_of_names("/proc/self/fd");
+	threads = sum_of_names("/proc/self/task");
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+	for (uint32_t round = 0; round < 3; round++) {
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, before.rlim_max}), 0);
+		CHECK_EQ(device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL), 0);
+		device->ops->resume(device);
+		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+		CHECK_EQ(sum_of_names("/proc/self/fd"), fds);
+		CHECK_EQ(sum_of_names("/proc/self/task"), threads);
+		for (int pair = 0; pair < 2; pair++) {
+			tx = &driver->queues[2 * pair + 1];
+			send_from_guest((uint32_t[]){HDR + 60, 0}, round);
+			driver_kick(tx);
+			expect_far(pair, 60, round);
+		}
+	}
+	CHECK_EQ(pairs(1), VIRTIO_NET_OK);
+	tear_down();
+}
+
+static void *let_go(void *opaque)
+{
+	poll(NULL, 0, 20);
+	__atomic_store_n(&fake->hold, false, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static void send_and_hang(uint32_t number)
+{
+	fake->held = false;
+	__atomic_store_n(&fake->hold, true, __ATOMIC_SEQ_CST);
+	send_from_guest((uint32_t[]){HDR + 60, 0}, number);
+	driver_kick(tx);
+	for (int i = 0; i < WAIT && !__atomic_load_n(&fake->held, __ATOMIC_SEQ_CST); i++)
+		poll(NULL, 0, 1);
+}
+
+static void a_pause_waits_for_a_packet_and_not_for_ever(void)
+{
+	pthread_t thread;
+	struct err err;
+
+	set_up(ALL);
+	send_and_hang(0);
+	CHECK_EQ(device->ops->quiesce(device, monotonic_ms() + 20, &err), -ETIMEDOUT);
+	CHECK_STR(err.text, "net0: the network behind it does not answer");
+	CHECK_EQ(pthread_create(&thread, NULL, let_go, NULL), 0);
+	expect_far(0, 60, 0);
+	pthread_join(thread, NULL);
+	send_and_hang(1);
+	CHECK_EQ(pthread_create(&thread, NULL, let_go, NULL), 0);
+	CHECK_EQ(device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL), 0);
+	CHECK_EQ(device->queues[1].next_used, 2);
+	expect_far(0, 60, 1);
+	pthread_join(thread, NULL);
+	device->ops->resume(device);
+	CHECK_EQ(pairs(2), VIRTIO_NET_OK); /* the control queue goes on, too */
+	CHECK_EQ(pairs(1), VIRTIO_NET_OK);
 	tear_down();
 }
 
@@ -195,5 +267,6 @@ static void refuses_bad_options(void)
 }
 
 TEST_MAIN(TEST(moves_to_another_host), TEST(a_link_that_is_up_again_elsewhere_is_told),
-	  TEST(does_not_move_to_a_lesser_network), TEST(survives_a_pause), TEST(resets_in_flight),
+	  TEST(does_not_move_to_a_lesser_network), TEST(survives_a_pause), TEST(keeps_threads_in_a_pause),
+	  TEST(a_pause_waits_for_a_packet_and_not_for_ever), TEST(resets_in_flight),
 	  TEST(leaves_nothing_behind), TEST(refuses_bad_options))

@@ -368,7 +368,7 @@ static void goes_on_after_a_pause(void)
 	while (seen < total) {
 		size_t got;
 
-		driver->device->ops->quiesce(driver->device);
+		driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
 		got = host_read(buf, sizeof(buf));
 		driver_settle(loop); /* the event that the pipe has room comes while nobody may act on it */
 		for (size_t i = 0; i < got; i++, seen++)

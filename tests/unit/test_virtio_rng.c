@@ -92,14 +92,14 @@ static void rests_while_quiesced(void)
 
 	set_up();
 	gpa = driver_alloc(driver, 64, 1);
-	driver->device->ops->quiesce(driver->device);
+	driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
 	driver_add(queue, &(struct driver_segment){gpa, 8, true}, 1, false);
 	driver_kick_always(queue);
 	driver_settle(loop);
 	CHECK(!driver_used(queue, &head, &len));
 	driver->device->ops->resume(driver->device);
 	CHECK(driver_wait_used(queue, 5000, &head, &len));
-	driver->device->ops->quiesce(driver->device);
+	driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
 	driver_reset(driver);
 	CHECK_EQ(driver_start(driver, 0), 0);
 	driver_add(queue, &(struct driver_segment){driver_alloc(driver, 64, 1), 8, true}, 1, false);
@@ -115,7 +115,7 @@ static void looks_by_itself(void)
 	uint64_t gpa;
 
 	set_up();
-	driver->device->ops->quiesce(driver->device);
+	driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
 	gpa = driver_alloc(driver, 64, 1);
 	driver_add(queue, &(struct driver_segment){gpa, 8, true}, 1, false);
 	driver_kick(queue);
@@ -135,7 +135,7 @@ static void moves(void)
 	set_up();
 	gpa = driver_alloc(driver, 64, 1);
 	for (unsigned int round = 0; round < 3; round++) {
-		driver->device->ops->quiesce(driver->device);
+		driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
 		driver_add(queue, &(struct driver_segment){gpa, 64, true}, 1, false);
 		driver_kick(queue);
 		driver_pack(driver, &luggage);

@@ -4,6 +4,7 @@
 
 #include "core/irq.h"
 
+#include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -179,6 +180,18 @@ void driver_reset(struct virtio_driver *driver)
 	driver->next = driver->ram.gpa;
 }
 
+uint64_t sum_of_names(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	uint64_t sum = 0;
+
+	while ((entry = readdir(dir)))
+		sum += strtoull(entry->d_name, NULL, 10);
+	closedir(dir);
+	return sum;
+}
+
 /* ---- from one device to another ---- */
 
 static void save_own(struct virtio_device *device, struct state_buffer *out)
@@ -193,7 +206,7 @@ void driver_pack(struct virtio_driver *driver, struct driver_luggage *luggage)
 
 	*luggage = (struct driver_luggage){.features = device->features};
 	pthread_mutex_lock(&device->lock);
-	device->ops->quiesce(device);
+	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		virtqueue_place(&device->queues[i], &luggage->places[i]);
 		luggage->rings[i] = device->queues[i];
@@ -234,7 +247,9 @@ int driver_unpack(struct virtio_driver *driver, struct virtio_device *device, st
 	for (unsigned int i = 0; i < device->queue_count; i++)
 		take_ring(driver, &device->queues[i], luggage);
 	device->active = true;
-	if (device->ops->state)
+	if (device->ops->prepare)
+		ret = device->ops->prepare(device, err);
+	if (ret == 0 && device->ops->state)
 		ret = state_load(device->ops->state, device, luggage->state.data, luggage->state.len, err);
 	if (ret == 0) {
 		save_own(device, &again);

@@ -68,6 +68,8 @@ int driver_attach(struct virtio_driver *driver, struct virtio_device *device, ui
 void driver_reset(struct virtio_driver *driver);
 /* Negotiates and activates again after driver_reset. */
 int driver_start(struct virtio_driver *driver, uint64_t features);
+/* Of /proc/self/task or /proc/self/fd: a number that another thread, or another descriptor, changes. */
+uint64_t sum_of_names(const char *path);
 
 /*
  * Moves the guest from the device it has to another one of its kind, as a load does: pack quiesces and saves the first and

@@ -38,9 +38,18 @@ static void probe_reset(struct virtio_device *device)
 	of(device)->resets++;
 }
 
-static void probe_quiesce(struct virtio_device *device)
+static int probe_prepare(struct virtio_device *device, struct err *err)
 {
+	of(device)->prepared++;
+	return 0;
+}
+
+static int probe_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+{
+	if (of(device)->hung)
+		return err_set(err, -ETIMEDOUT, "%s: told to hang", device->id);
 	of(device)->quiesced++;
+	return 0;
 }
 
 static void probe_resume(struct virtio_device *device)
@@ -59,6 +68,7 @@ const struct virtio_device_ops probe_ops = {
 	.config_read = probe_config_read,
 	.config_write = probe_config_write,
 	.activate = probe_activate,
+	.prepare = probe_prepare,
 	.reset = probe_reset,
 	.quiesce = probe_quiesce,
 	.resume = probe_resume,

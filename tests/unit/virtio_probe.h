@@ -28,7 +28,8 @@
 /* A device that notes what happens to it. */
 struct probe {
 	struct virtio_device device;
-	unsigned int activated, resets, quiesced, resumed, destroyed;
+	unsigned int activated, prepared, resets, quiesced, resumed, destroyed;
+	bool hung; /* a quiesce times out */
 	uint64_t features;
 	int fail;
 	uint8_t config[8];

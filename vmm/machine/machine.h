@@ -62,8 +62,11 @@ void machine_power_button(struct machine *machine);
 /* Ends it at once, as if unplugged. */
 void machine_stop(struct machine *machine);
 
-/* Stops the vCPUs, then the devices, all requests in flight completed; resume goes on. Pausing twice is once. */
-void machine_pause(struct machine *machine);
+/*
+ * Stops the vCPUs, then the devices, all requests in flight completed; resume goes on. Pausing twice is once. -ETIMEDOUT
+ * when a device's requests do not complete in 10 seconds, as on storage that hangs: err names it, and the machine runs on.
+ */
+int machine_pause(struct machine *machine, struct err *err);
 void machine_resume(struct machine *machine);
 bool machine_paused(const struct machine *machine);
 

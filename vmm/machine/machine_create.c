@@ -551,8 +551,7 @@ static int machine_create_await_state(struct machine *machine, struct err *err)
 {
 	if (!machine->host.incoming)
 		return 0;
-	machine_hold(machine);
-	return vcpu_set_start(machine->vcpus, true, err);
+	return machine_hold(machine, err) ?: vcpu_set_start(machine->vcpus, true, err);
 }
 
 /* The guest is loaded before a host device may have pinned its RAM: loading maps files over it. */

@@ -60,5 +60,6 @@ struct machine {
 
 /* Why it ends: the first reason wins. Any thread. */
 void machine_end_for(struct machine *machine, enum machine_end reason);
-/* Stops the devices, when the vCPUs stand still or do not run yet: the machine is paused. */
-void machine_hold(struct machine *machine);
+/* Stops the devices, when the vCPUs stand still or do not run yet: the machine is paused. As machine_pause, but what stands
+ * after a failure the caller lets go. */
+int machine_hold(struct machine *machine, struct err *err);

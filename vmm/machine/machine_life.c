@@ -2,13 +2,23 @@
 /* See machine.h: a machine that has been made is started, paused, ended, and asked for its parts. */
 #include "vmm/machine/machine_internal.h"
 
+#include "core/monotonic.h"
+
 /* ---- start and pause ---- */
 
-void machine_hold(struct machine *machine)
+/* How long a pause waits for what the devices have in flight, all of them together: less than a guest's watchdogs do. */
+#define PAUSE_MS 10000
+
+int machine_hold(struct machine *machine, struct err *err)
 {
-	for (size_t i = 0; i < machine->virtio_count; i++)
-		virtio_pci_quiesce(machine->virtio[i]);
-	machine->paused = true;
+	int64_t deadline = monotonic_ms() + PAUSE_MS;
+	int ret = 0;
+
+	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++)
+		ret = virtio_pci_quiesce(machine->virtio[i], deadline, err);
+	if (ret == 0)
+		machine->paused = true;
+	return ret;
 }
 
 static void machine_life_let_go(struct machine *machine)
@@ -59,19 +69,24 @@ void machine_power_button(struct machine *machine)
 	power_button(machine->power);
 }
 
-void machine_pause(struct machine *machine)
+int machine_pause(struct machine *machine, struct err *err)
 {
-	struct err err;
+	struct err why;
+	int ret;
 
 	if (machine->paused && !machine->started)
-		return;
+		return 0;
 	if (!machine->paused)
 		vcpu_set_pause(machine->vcpus);
 	clock_release(machine->clock); /* time goes on in a pause */
-	if (clock_hold(machine->clock, &err))
-		log_warn(machine->host.log, "%s; this machine's state cannot be saved", err.text);
-	if (!machine->paused)
-		machine_hold(machine);
+	if (clock_hold(machine->clock, &why))
+		log_warn(machine->host.log, "%s; this machine's state cannot be saved", why.text);
+	ret = machine->paused ? 0 : machine_hold(machine, err);
+	if (ret == 0)
+		return 0;
+	machine_life_let_go(machine);
+	vcpu_set_resume(machine->vcpus);
+	return err_prefix(err, ret, "cannot be paused");
 }
 
 void machine_resume(struct machine *machine)

@@ -180,7 +180,9 @@ static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 	const struct pause *pause = argument;
 	int code;
 
-	machine_pause(outgoing->host.machine);
+	code = machine_pause(outgoing->host.machine, err);
+	if (code)
+		return code;
 	*pause->stopped_at = monotonic_ns();
 	code = outgoing_check_alive(outgoing, err);
 	if (!code && pause->state)

@@ -28,9 +28,7 @@ static int session_operations_pause(struct session *session, struct err *err)
 {
 	int code = session_operations_check_settled(session, err);
 
-	if (!code)
-		machine_pause(session->machine);
-	return code;
+	return code ?: machine_pause(session->machine, err);
 }
 
 static int session_operations_resume(struct session *session, struct err *err)
