@@ -142,7 +142,6 @@ void pci_config_write(struct pci_function *function, unsigned int offset, const 
 /* Raises or lowers this function's pin, command register's INTx disable respected, status bit kept. Any thread. */
 void pci_set_intx(struct pci_function *function, bool level);
 
-bool pci_memory_enabled(const struct pci_function *function);
 bool pci_bus_master_enabled(const struct pci_function *function);
 
 /*

@@ -54,11 +54,6 @@ int pci_add_capability(struct pci_function *function, uint8_t id, uint8_t len)
 	return (int)offset;
 }
 
-bool pci_memory_enabled(const struct pci_function *function)
-{
-	return pci_command(function) & PCI_COMMAND_MEMORY;
-}
-
 bool pci_bus_master_enabled(const struct pci_function *function)
 {
 	return pci_command(function) & PCI_COMMAND_MASTER;

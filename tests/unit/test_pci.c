@@ -347,7 +347,7 @@ static void decodes_what_the_command_register_says(void)
 	CHECK(!answers(rig.mmio, MEM32));
 	cfg_write(&rig, 8, PCI_COMMAND, 1, PCI_COMMAND_MEMORY);
 	CHECK(!answers(rig.pio, 0x1000) && answers(rig.mmio, MEM32) && answers(rig.mmio, MEM64 + GIB(8) - 1));
-	CHECK(pci_memory_enabled(&device.function) && !pci_bus_master_enabled(&device.function));
+	CHECK(!pci_bus_master_enabled(&device.function));
 	CHECK_EQ(device.at[PCI_ROM_BAR], PCI_UNMAPPED);
 	cfg_write(&rig, 8, PCI_ROM_ADDRESS, 4, cfg(&rig, 8, PCI_ROM_ADDRESS, 4) | 1);
 	CHECK_EQ(device.at[PCI_ROM_BAR], device.function.bars[PCI_ROM_BAR].home);
