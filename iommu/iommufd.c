@@ -81,7 +81,13 @@ int iommufd_ioas_unmap(const struct iommufd *iommufd, uint32_t ioas, uint64_t io
 
 int iommufd_hwpt_alloc(const struct iommufd *iommufd, uint32_t dev, uint32_t ioas, uint32_t flags, uint32_t *hwpt)
 {
-	struct iommufd_uapi_hwpt_alloc cmd = {.size = sizeof(cmd), .flags = flags, .dev_id = dev, .pt_id = ioas};
+	struct iommufd_uapi_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.flags = flags,
+		.dev_id = dev,
+		.pt_id = ioas,
+		.data_type = IOMMUFD_UAPI_HWPT_DATA_NONE,
+	};
 	int rc = iommufd_call(iommufd, IOMMUFD_UAPI_HWPT_ALLOC, &cmd);
 
 	if (rc == 0)

@@ -70,6 +70,7 @@ struct iommufd_uapi_unmap {
 #define IOMMUFD_UAPI_UNMAP IOMMUFD_UAPI_IO(0x86)
 
 #define IOMMUFD_UAPI_HWPT_DIRTY_TRACKING (1u << 1)
+#define IOMMUFD_UAPI_HWPT_DATA_NONE 0u
 
 /* A page table for an IOAS in the format of a device's IOMMU. The trailing fault queue of later kernels is not used. */
 struct iommufd_uapi_hwpt_alloc {

@@ -147,7 +147,7 @@ static int do_hwpt_alloc(struct fake_kernel *fake, int ctx, struct iommufd_uapi_
 
 	if (!idev || fake->devices[idev->device].iommu < 0)
 		return -ENOENT;
-	if (!fake_object(fake, ctx, cmd->pt_id, FAKE_IOAS))
+	if (!fake_object(fake, ctx, cmd->pt_id, FAKE_IOAS) || cmd->data_type != IOMMUFD_UAPI_HWPT_DATA_NONE || cmd->data_len)
 		return -EINVAL;
 	iommu = &fake->iommus[fake->devices[idev->device].iommu];
 	if (dirty && !iommu->dirty)

@@ -70,6 +70,7 @@ static void agrees_with_iommufd_h(void)
 	SAME_FIELD(iommufd_uapi_hwpt_alloc, pt_id, iommu_hwpt_alloc, pt_id);
 	SAME_FIELD(iommufd_uapi_hwpt_alloc, hwpt_id, iommu_hwpt_alloc, out_hwpt_id);
 	SAME_FIELD(iommufd_uapi_hwpt_alloc, data, iommu_hwpt_alloc, data_uptr);
+	CHECK_EQ(IOMMUFD_UAPI_HWPT_DATA_NONE, IOMMU_HWPT_DATA_NONE);
 	SAME_FIELD(iommufd_uapi_hw_info, type, iommu_hw_info, out_data_type);
 	SAME_FIELD(iommufd_uapi_hw_info, capabilities, iommu_hw_info, out_capabilities);
 	SAME_FIELD(iommufd_uapi_hw_vtd, ecap, iommu_hw_info_vtd, ecap_reg);
