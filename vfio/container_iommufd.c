@@ -7,16 +7,20 @@
  * dirty tracking whenever the IOMMU can track, because it cannot be added later. A mediated device goes to the IOAS.
  * Called by vfio/device.c and vfio/space.c through the table at the end.
  */
-#include "vfio/container.h"
+#include "vfio/space.h"
+
+#include "vfio/feature.h"
+#include "vfio/vfio_uapi.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 
-struct vfio_hwpt {
+struct hwpt {
 	uint32_t id;
 	bool dirty;           /* made with dirty tracking */
 	unsigned int devices; /* attached to it */
-	struct vfio_hwpt *next;
+	const struct iommufd *iommufd;
+	struct vfio_dirty_log log;
+	struct hwpt *next;
 };
 
 struct iommufd_container {
@@ -25,12 +29,25 @@ struct iommufd_container {
 	uint32_t ioas;
 	bool by_address;   /* the kernel has no IOMMU_IOAS_MAP_FILE */
 	bool mixed_told;
-	struct vfio_hwpt *hwpts;
+	struct hwpt *hwpts;
 };
+
+/* A device's attachment: from bind on, and what it is attached to. */
+struct attachment {
+	uint32_t devid;
+	struct hwpt *hwpt; /* NULL: the IOAS itself */
+};
+
+static const struct vfio_dirty_log_ops log_ops;
 
 static struct iommufd_container *vfio_iommufd_of(struct vfio_container *container)
 {
 	return container_of(container, struct iommufd_container, base);
+}
+
+static struct attachment *vfio_iommufd_attachment(const struct vfio_device *device)
+{
+	return device->attachment;
 }
 
 static struct iommufd vfio_iommufd_file(const struct vfio_device *device)
@@ -60,8 +77,9 @@ static int vfio_iommufd_read_ranges(struct iommufd_container *c)
 	return rc;
 }
 
-static void vfio_iommufd_container_destroy(struct iommufd_container *c)
+static void vfio_iommufd_destroy(struct vfio_container *container)
 {
+	struct iommufd_container *c = vfio_iommufd_of(container);
 	int rc = iommufd_destroy(&c->iommufd, c->ioas);
 
 	if (rc < 0)
@@ -107,15 +125,15 @@ static int vfio_iommufd_detach_pt(const struct vfio_device *device)
 
 /* A page table for the device's IOMMU, dirty tracking asked for when it can. The kernel may refuse the combination. */
 static int vfio_iommufd_hwpt_alloc(const struct iommufd_container *c, const struct vfio_device *device,
-				   struct vfio_hwpt *hwpt)
+				   struct hwpt *hwpt)
 {
 	bool dirty = host_iommu_tracks_dirty(device->iommu);
 	uint32_t flags = dirty ? IOMMUFD_UAPI_HWPT_DIRTY_TRACKING : 0;
-	int rc = iommufd_hwpt_alloc(&c->iommufd, device->devid, c->ioas, flags, &hwpt->id);
+	int rc = iommufd_hwpt_alloc(&c->iommufd, vfio_iommufd_attachment(device)->devid, c->ioas, flags, &hwpt->id);
 
 	if (dirty && (rc == -EOPNOTSUPP || rc == -EINVAL)) {
 		dirty = false;
-		rc = iommufd_hwpt_alloc(&c->iommufd, device->devid, c->ioas, 0, &hwpt->id);
+		rc = iommufd_hwpt_alloc(&c->iommufd, vfio_iommufd_attachment(device)->devid, c->ioas, 0, &hwpt->id);
 		if (rc == 0)
 			log_warn(device->log,
 				 "vfio %s: the kernel refuses a page table with dirty tracking: without it",
@@ -125,7 +143,7 @@ static int vfio_iommufd_hwpt_alloc(const struct iommufd_container *c, const stru
 	return rc;
 }
 
-static int vfio_iommufd_hwpt_destroy(const struct iommufd_container *c, struct vfio_hwpt *hwpt)
+static int vfio_iommufd_hwpt_destroy(const struct iommufd_container *c, struct hwpt *hwpt)
 {
 	int rc = iommufd_destroy(&c->iommufd, hwpt->id);
 
@@ -135,13 +153,15 @@ static int vfio_iommufd_hwpt_destroy(const struct iommufd_container *c, struct v
 	return rc;
 }
 
-static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_device *device, struct vfio_hwpt **ret)
+static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_device *device, struct hwpt **ret)
 {
-	struct vfio_hwpt *hwpt = calloc(1, sizeof(*hwpt));
+	struct hwpt *hwpt = calloc(1, sizeof(*hwpt));
 	int rc;
 
 	if (!hwpt)
 		return -ENOMEM;
+	hwpt->iommufd = &c->iommufd;
+	vfio_dirty_log_init(&hwpt->log, &device->space->logs, &log_ops);
 	rc = vfio_iommufd_hwpt_alloc(c, device, hwpt);
 	if (rc < 0) {
 		free(hwpt);
@@ -159,46 +179,57 @@ static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_dev
 }
 
 /* One warning, with a name, for a container in which some page tables can track and others cannot. */
-static void vfio_iommufd_warn_mixed(struct iommufd_container *c, const struct vfio_device *device)
+static void vfio_iommufd_warn_mixed(struct iommufd_container *c, const struct vfio_device *device,
+				    const struct hwpt *mine)
 {
-	for (const struct vfio_hwpt *hwpt = c->hwpts; hwpt && !c->mixed_told; hwpt = hwpt->next) {
-		if (hwpt->dirty == device->hwpt->dirty)
+	for (const struct hwpt *hwpt = c->hwpts; hwpt && !c->mixed_told; hwpt = hwpt->next) {
+		if (hwpt->dirty == mine->dirty)
 			continue;
 		c->mixed_told = true;
 		log_warn(device->log, "vfio %s: its IOMMU %s dirty pages, that of another device %s", device->host.name,
-			 device->hwpt->dirty ? "tracks" : "does not track", hwpt->dirty ? "does" : "does not");
+			 mine->dirty ? "tracks" : "does not track", hwpt->dirty ? "does" : "does not");
 	}
+}
+
+/* To the first page table that takes the device: EINVAL means that all are for other IOMMUs. */
+static int vfio_iommufd_hwpt_find(const struct iommufd_container *c, const struct vfio_device *device,
+				  struct hwpt **ret)
+{
+	for (struct hwpt *hwpt = c->hwpts; hwpt; hwpt = hwpt->next) {
+		int rc = vfio_iommufd_attach_pt(device, hwpt->id);
+
+		if (rc == 0)
+			*ret = hwpt;
+		if (rc != -EINVAL)
+			return rc;
+	}
+	return -EINVAL;
 }
 
 /* Attaches the device within this container: 0, -EINVAL when it does not fit here, or another -errno. No text. */
 static int vfio_iommufd_attach_auto(struct iommufd_container *c, struct vfio_device *device)
 {
-	struct vfio_hwpt *hwpt;
-	int rc = -EINVAL;
+	struct hwpt *hwpt;
+	int rc;
 
 	if (!device->iommu)
 		return vfio_iommufd_attach_pt(device, c->ioas);
-	for (hwpt = c->hwpts; hwpt; hwpt = hwpt->next) {
-		rc = vfio_iommufd_attach_pt(device, hwpt->id);
-		if (rc != -EINVAL)
-			break;
-	}
-	if (!hwpt)
+	rc = vfio_iommufd_hwpt_find(c, device, &hwpt);
+	if (rc == -EINVAL)
 		rc = vfio_iommufd_hwpt_create(c, device, &hwpt);
 	if (rc < 0)
 		return rc;
 	hwpt->devices++;
-	device->hwpt = hwpt;
-	vfio_iommufd_warn_mixed(c, device);
+	vfio_iommufd_attachment(device)->hwpt = hwpt;
+	vfio_iommufd_warn_mixed(c, device, hwpt);
 	return 0;
 }
 
 /* The device has been detached, or is about to be closed: the last one takes the HWPT with it. */
 static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_device *device)
 {
-	struct vfio_hwpt **link = &c->hwpts, *hwpt = device->hwpt;
+	struct hwpt **link = &c->hwpts, *hwpt = take_ptr(vfio_iommufd_attachment(device)->hwpt);
 
-	device->hwpt = NULL;
 	if (!hwpt || --hwpt->devices)
 		return;
 	while (*link != hwpt)
@@ -207,15 +238,8 @@ static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_dev
 	vfio_iommufd_hwpt_destroy(c, hwpt);
 }
 
-static void vfio_iommufd_joined(struct iommufd_container *c, struct vfio_device *device)
-{
-	c->base.devices++;
-	device->container = &c->base;
-	device->ioas = c->ioas;
-}
-
 /* The hypervisor lets go of the file before it is closed, else closing it does not unbind. */
-static void vfio_iommufd_close_device(struct vfio_device *device)
+static void vfio_iommufd_close_file(struct vfio_device *device)
 {
 	if (device->fd >= 0)
 		vfio_space_untell_hypervisor(device->space, device->fd);
@@ -226,74 +250,68 @@ static void vfio_iommufd_close_device(struct vfio_device *device)
  * Detaches first, then leaves the HWPT. When the detach fails, closing the device does it, so that the HWPT can go
  * after that.
  */
-static void vfio_iommufd_leave_container(struct iommufd_container *c, struct vfio_device *device)
+static void vfio_iommufd_leave(struct iommufd_container *c, struct vfio_device *device)
 {
 	int rc = vfio_iommufd_detach_pt(device);
 
 	if (rc < 0) {
 		log_warn(device->log, "vfio %s: detach: %s", device->host.name, strerrordesc_np(-rc));
-		vfio_iommufd_close_device(device);
+		vfio_iommufd_close_file(device);
 	}
 	vfio_iommufd_leave_hwpt(c, device);
 }
 
-static int vfio_iommufd_attach_failed(const struct vfio_device *device, int rc, struct err *err)
+static void vfio_iommufd_detach(struct vfio_device *device)
 {
-	if (rc == -EADDRINUSE)
-		return err_set(err, rc, "its IOMMU reserves addresses where guest memory is mapped already");
-	return err_sys(err, rc, "attach it to an address space");
+	vfio_iommufd_leave(vfio_iommufd_of(device->container), device);
 }
 
-/* An address space of its own, with all RAM in it. */
-static int vfio_iommufd_attach_new(struct vfio_device *device, struct err *err)
+/* What may be mapped is known only when the device is in. */
+static int vfio_iommufd_attach(struct iommufd_container *c, struct vfio_device *device, struct err *err)
 {
-	struct iommufd_container *c = NULL;
+	int rc = vfio_iommufd_attach_auto(c, device);
+
+	if (rc == -EINVAL)
+		return VFIO_MISFIT;
+	if (rc == -EADDRINUSE)
+		return err_set(err, rc, "its IOMMU reserves addresses where guest memory is mapped already");
+	if (rc < 0)
+		return err_sys(err, rc, "attach it to an address space");
+	rc = vfio_iommufd_read_ranges(c);
+	if (rc < 0) {
+		vfio_iommufd_leave(c, device);
+		return err_sys(err, rc, "read the ranges that can be mapped");
+	}
+	return 0;
+}
+
+static int vfio_iommufd_try(struct vfio_device *device, struct vfio_container *container, struct err *err)
+{
+	return vfio_iommufd_attach(vfio_iommufd_of(container), device, err);
+}
+
+static int vfio_iommufd_create(struct vfio_device *device, struct vfio_container **ret, struct err *err)
+{
+	struct iommufd_container *c;
 	int rc = vfio_iommufd_container_create(device, &c, err);
 
 	if (rc < 0)
 		return rc;
-	rc = vfio_iommufd_attach_auto(c, device);
+	rc = vfio_iommufd_attach(c, device, err);
+	if (rc == VFIO_MISFIT)
+		rc = err_sys(err, -EINVAL, "attach it to an address space");
 	if (rc < 0) {
-		vfio_iommufd_container_destroy(c);
-		return vfio_iommufd_attach_failed(device, rc, err);
-	}
-	/* What may be mapped is known only now that the device is in. */
-	rc = vfio_iommufd_read_ranges(c);
-	if (rc < 0)
-		err_sys(err, rc, "read the ranges that can be mapped");
-	else
-		rc = vfio_space_add_container(device->space, &c->base, err);
-	if (rc < 0) {
-		vfio_iommufd_leave_container(c, device);
-		vfio_iommufd_container_destroy(c);
+		vfio_iommufd_destroy(&c->base);
 		return rc;
 	}
-	vfio_iommufd_joined(c, device);
-	return 0;
-}
-
-static int vfio_iommufd_attach_any(struct vfio_device *device, struct err *err)
-{
-	for (struct vfio_container *container = device->space->containers; container; container = container->next) {
-		struct iommufd_container *c = vfio_iommufd_of(container);
-		int rc;
-
-		if (container->ops != &vfio_container_iommufd)
-			continue;
-		rc = vfio_iommufd_attach_auto(c, device);
-		if (rc == -EINVAL)
-			continue;
-		if (rc < 0)
-			return vfio_iommufd_attach_failed(device, rc, err);
-		rc = vfio_iommufd_read_ranges(c);
-		if (rc < 0) {
-			vfio_iommufd_leave_container(c, device);
-			return err_sys(err, rc, "read the ranges that can be mapped");
-		}
-		vfio_iommufd_joined(c, device);
-		return 0;
+	rc = vfio_space_add_container(device->space, &c->base, err);
+	if (rc < 0) {
+		vfio_iommufd_leave(c, device);
+		vfio_iommufd_destroy(&c->base);
+		return rc;
 	}
-	return vfio_iommufd_attach_new(device, err);
+	*ret = &c->base;
+	return 0;
 }
 
 /* ---- Devices ---- */
@@ -319,8 +337,9 @@ static int vfio_iommufd_bind_failed(const struct vfio_device *device, int rc, bo
 	return err_sys(err, rc, "bind it to iommufd");
 }
 
-static int vfio_iommufd_bind(struct vfio_device *device, const uint8_t *token, struct err *err)
+static int vfio_iommufd_bind(struct vfio_device *device, struct err *err)
 {
+	const uint8_t *token = device->vf_token;
 	struct vfio_uapi_bind cmd = {
 		.argsz = token ? sizeof(cmd) : VFIO_UAPI_BIND_SIZE_OLD,
 		.flags = token ? VFIO_UAPI_BIND_TOKEN : 0,
@@ -331,20 +350,17 @@ static int vfio_iommufd_bind(struct vfio_device *device, const uint8_t *token, s
 
 	if (rc < 0)
 		return vfio_iommufd_bind_failed(device, rc, token, err);
-	device->devid = cmd.devid;
+	vfio_iommufd_attachment(device)->devid = cmd.devid;
 	return 0;
 }
 
 /* The IOMMU is asked between bind and the first page table. A device that has none behind it is a mediated one. */
-static int vfio_iommufd_realize_iommu(struct vfio_device *device, struct err *err)
+static int vfio_iommufd_realize(struct vfio_device *device, struct err *err)
 {
 	struct iommufd iommufd = vfio_iommufd_file(device);
-	struct host_iommu_source source = {.iommufd = &iommufd, .devid = device->devid};
-	int rc;
+	struct host_iommu_source source = {.iommufd = &iommufd, .devid = vfio_iommufd_attachment(device)->devid};
+	int rc = host_iommu_device_realize(device->iommu, &source);
 
-	if (!device->iommu)
-		return 0;
-	rc = host_iommu_device_realize(device->iommu, &source);
 	if (rc == -ENOENT && !device->host.path[0]) {
 		host_iommu_device_destroy(take_ptr(device->iommu));
 		device->mdev = true;
@@ -353,10 +369,15 @@ static int vfio_iommufd_realize_iommu(struct vfio_device *device, struct err *er
 	return rc < 0 ? err_sys(err, rc, "ask for its IOMMU") : 0;
 }
 
-static int vfio_iommufd_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_iommufd_open(struct vfio_device *device, struct err *err)
 {
 	int rc;
 
+	device->attachment = calloc(1, sizeof(struct attachment));
+	if (!device->attachment) {
+		vfio_sys_close(device->sys, &device->fd);
+		return err_sys(err, -ENOMEM, "attach");
+	}
 	if (device->fd < 0)
 		device->fd = device->sys->ops->open(device->sys, device->host.cdev, O_RDWR);
 	if (device->fd < 0)
@@ -366,25 +387,13 @@ static int vfio_iommufd_attach(struct vfio_device *device, const struct vfio_dev
 		vfio_sys_close(device->sys, &device->fd);
 		return rc;
 	}
-	rc = vfio_iommufd_bind(device, options->vf_token, err);
-	if (rc == 0)
-		rc = vfio_iommufd_realize_iommu(device, err);
-	if (rc == 0)
-		rc = vfio_iommufd_attach_any(device, err);
-	if (rc < 0)
-		vfio_iommufd_close_device(device);
-	return rc;
+	return vfio_iommufd_bind(device, err);
 }
 
-static void vfio_iommufd_detach(struct vfio_device *device)
+static void vfio_iommufd_close(struct vfio_device *device)
 {
-	struct iommufd_container *c = vfio_iommufd_of(device->container);
-
-	vfio_iommufd_leave_container(c, device);
-	device->container = NULL;
-	if (!--c->base.devices)
-		vfio_iommufd_container_destroy(c);
-	vfio_iommufd_close_device(device);
+	vfio_iommufd_close_file(device);
+	free(take_ptr(device->attachment));
 }
 
 /* ---- Memory ---- */
@@ -422,8 +431,8 @@ static int vfio_iommufd_map_bar(struct vfio_container *container, const struct v
 		.length = bar->size,
 	};
 	struct iommufd_container *c = vfio_iommufd_of(container);
-	int fd = vfio_device_feature(bar->device, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_DMA_BUF, &cmd,
-				     sizeof(cmd));
+	int fd = vfio_feature(bar->device->sys, bar->device->fd, VFIO_DEVICE_FEATURE_GET, VFIO_UAPI_FEATURE_DMA_BUF,
+			      &cmd, sizeof(cmd));
 	int rc;
 
 	if (fd < 0)
@@ -435,38 +444,70 @@ static int vfio_iommufd_map_bar(struct vfio_container *container, const struct v
 
 /* ---- Dirty pages ---- */
 
-static enum vfio_coverage vfio_iommufd_coverage(const struct vfio_device *device)
+static int vfio_iommufd_track(struct vfio_dirty_log *log, bool on)
 {
-	return device->hwpt && device->hwpt->dirty ? VFIO_COVERAGE_HWPT : VFIO_COVERAGE_NONE;
+	const struct hwpt *hwpt = container_of(log, struct hwpt, log);
+
+	return iommufd_hwpt_set_dirty_tracking(hwpt->iommufd, hwpt->id, on);
 }
 
-static int vfio_iommufd_track(struct vfio_device *device, bool on)
+static int vfio_iommufd_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap,
+			      bool keep)
 {
-	return iommufd_hwpt_set_dirty_tracking(&vfio_iommufd_of(device->container)->iommufd, device->hwpt->id, on);
+	const struct hwpt *hwpt = container_of(log, struct hwpt, log);
+
+	return iommufd_hwpt_get_dirty_bitmap(hwpt->iommufd, hwpt->id, keep ? IOMMUFD_UAPI_DIRTY_NO_CLEAR : 0, iova,
+					     size, GUEST_PAGE_SIZE, bitmap);
 }
 
-static int vfio_iommufd_collect(struct vfio_device *device, uint64_t iova, uint64_t size, unsigned long *bitmap,
-				bool keep)
+static const struct vfio_dirty_log_ops log_ops = {
+	.coverage = VFIO_COVERAGE_HWPT,
+	.name = "the dirty log of the IOMMU (hwpt)",
+	.track = vfio_iommufd_track,
+	.query = vfio_iommufd_query,
+};
+
+static struct vfio_dirty_log *vfio_iommufd_log(struct vfio_device *device)
 {
-	return iommufd_hwpt_get_dirty_bitmap(&vfio_iommufd_of(device->container)->iommufd, device->hwpt->id,
-					     keep ? IOMMUFD_UAPI_DIRTY_NO_CLEAR : 0, iova, size, GUEST_PAGE_SIZE,
-					     bitmap);
+	struct hwpt *hwpt = vfio_iommufd_attachment(device)->hwpt;
+
+	return hwpt && hwpt->dirty ? &hwpt->log : NULL;
 }
 
-uint32_t vfio_device_hwpt_id(const struct vfio_device *device)
+/* ---- Telling ---- */
+
+static struct vfio_device_ids vfio_iommufd_ids(const struct vfio_device *device)
 {
-	return device->hwpt ? device->hwpt->id : 0;
+	const struct attachment *attachment = vfio_iommufd_attachment(device);
+
+	return (struct vfio_device_ids){
+		.devid = attachment->devid,
+		.ioas = vfio_iommufd_of(device->container)->ioas,
+		.hwpt = attachment->hwpt ? attachment->hwpt->id : 0,
+	};
+}
+
+static bool vfio_iommufd_owns(const struct vfio_device *device, uint32_t id, int *fd)
+{
+	*fd = -1;
+	return id != VFIO_UAPI_DEVID_NOT_OWNED;
 }
 
 const struct vfio_container_ops vfio_container_iommufd = {
 	.name = "iommufd",
+	.pins = true,
+	.open = vfio_iommufd_open,
 	.iommu = &host_iommu_iommufd,
-	.attach = vfio_iommufd_attach,
+	.realize = vfio_iommufd_realize,
+	.try = vfio_iommufd_try,
+	.create = vfio_iommufd_create,
 	.detach = vfio_iommufd_detach,
+	.destroy = vfio_iommufd_destroy,
+	.close = vfio_iommufd_close,
 	.map = vfio_iommufd_map,
 	.unmap = vfio_iommufd_unmap,
 	.map_bar = vfio_iommufd_map_bar,
-	.coverage = vfio_iommufd_coverage,
-	.track = vfio_iommufd_track,
-	.collect = vfio_iommufd_collect,
+	.log = vfio_iommufd_log,
+	.ids = vfio_iommufd_ids,
+	.owns = vfio_iommufd_owns,
 };

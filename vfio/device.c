@@ -2,43 +2,10 @@
 /* See device.h. */
 #include "vfio/device.h"
 
-#include "vfio/container.h"
-#include "vfio/tracker.h"
-
 #include <fcntl.h>
 #include <stdio.h>
 
-#define MAX_FEATURE 64u
-
-const char *vfio_coverage_name(enum vfio_coverage coverage)
-{
-	static const char *const names[] = {
-		[VFIO_COVERAGE_NONE] = "none",
-		[VFIO_COVERAGE_TYPE1] = "type1",
-		[VFIO_COVERAGE_HWPT] = "hwpt",
-		[VFIO_COVERAGE_DEVICE] = "device log",
-	};
-
-	return names[coverage];
-}
-
-int vfio_device_feature(const struct vfio_device *device, uint32_t op, uint32_t feature, void *data, size_t len)
-{
-	_Alignas(8) uint8_t buf[sizeof(struct vfio_device_feature) + MAX_FEATURE] = {0};
-	struct vfio_device_feature *arg = (void *)buf;
-	int rc;
-
-	if (len > MAX_FEATURE)
-		return -E2BIG;
-	arg->argsz = (uint32_t)(sizeof(*arg) + len);
-	arg->flags = op | feature;
-	if (len)
-		memcpy(arg->data, data, len);
-	rc = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_FEATURE, arg);
-	if (rc >= 0 && len)
-		memcpy(data, arg->data, len);
-	return rc;
-}
+/* ---- Choosing ---- */
 
 /* Says what the device is before anything is opened. A descriptor alone is known by its number. */
 static int vfio_device_identify(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
@@ -81,7 +48,7 @@ static int vfio_device_choose_backend(struct vfio_device *device, const struct v
 				 err_set(err, -EPERM,
 					 "it has no IOMMU (VFIO's no-IOMMU mode): the device could write anywhere in the "
 					 "host's memory; only backend=noiommu accepts that");
-	device->backend = &vfio_container_legacy;
+	device->backend = noiommu ? &vfio_container_noiommu : &vfio_container_legacy;
 	if (device->fd >= 0 && (noiommu || options->backend == VFIO_WANT_LEGACY))
 		return err_set(err, -EINVAL, "fd= needs the iommufd backend: a group's descriptor is not taken");
 	if (noiommu || options->backend == VFIO_WANT_LEGACY)
@@ -133,43 +100,105 @@ static void vfio_device_leave_space(struct vfio_device *device)
 		*link = device->next;
 }
 
-/* From attached to usable. */
-static int vfio_device_complete(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+/* ---- Attaching ---- */
+
+static int vfio_device_realize_iommu(struct vfio_device *device, struct err *err)
+{
+	if (device->mdev || !device->backend->realize)
+		return 0;
+	device->iommu = host_iommu_device_create(device->backend->iommu);
+	if (!device->iommu)
+		return err_sys(err, -ENOMEM, "attach");
+	return device->backend->realize(device, err);
+}
+
+/* To the first container that takes the device: 0, VFIO_MISFIT when there is none, or what ends the attempt. */
+static int vfio_device_try_each(struct vfio_device *device, struct vfio_container **ret, struct err *err)
+{
+	for (struct vfio_container *container = device->space->containers; container; container = container->next) {
+		int rc;
+
+		if (container->ops != device->backend)
+			continue;
+		rc = device->backend->try(device, container, err);
+		if (rc == 0)
+			*ret = container;
+		if (rc != VFIO_MISFIT)
+			return rc;
+	}
+	return VFIO_MISFIT;
+}
+
+static int vfio_device_attach(struct vfio_device *device, struct err *err)
+{
+	const struct vfio_container_ops *backend = device->backend;
+	int rc = backend->open ? backend->open(device, err) : 0;
+
+	if (rc == 0)
+		rc = vfio_device_realize_iommu(device, err);
+	if (rc == 0)
+		rc = vfio_device_try_each(device, &device->container, err);
+	if (rc == VFIO_MISFIT)
+		rc = backend->create(device, &device->container, err);
+	if (rc < 0)
+		backend->close(device);
+	else
+		device->container->devices++;
+	return rc;
+}
+
+/* A container goes with its last device. */
+static void vfio_device_detach(struct vfio_device *device)
+{
+	device->backend->detach(device);
+	if (!--device->container->devices)
+		device->backend->destroy(device->container);
+	device->backend->close(device);
+}
+
+/* ---- From attached to usable ---- */
+
+/* The device's own log, unless it is to do without, then that of its IOMMU. */
+static struct vfio_dirty_log *vfio_device_choose_log(struct vfio_device *device, bool no_device_log)
+{
+	struct vfio_dirty_log *log = NULL;
+
+	if (!no_device_log && vfio_dma_log_init(&device->dma_log, &device->space->logs, device->sys, device->fd))
+		return &device->dma_log.log;
+	if (device->backend->log)
+		log = device->backend->log(device);
+	return log ?: &device->space->logs.nobody;
+}
+
+static int vfio_device_complete(struct vfio_device *device, bool no_device_log, struct err *err)
 {
 	int rc = vfio_device_get_info(device, err);
 
 	if (rc < 0)
 		return rc;
-	vfio_tracker_init(device, options->no_device_log);
-	vfio_device_join_space(device);
-	rc = device->space->dirty ? dirty_set_add(device->space->dirty, &device->source, err) : 0;
-	if (rc < 0)
-		vfio_device_leave_space(device);
+	device->dirty.name = device->host.name;
+	rc = vfio_dirty_log_join(vfio_device_choose_log(device, no_device_log), &device->dirty, err);
+	if (rc == 0)
+		vfio_device_join_space(device);
 	return rc;
 }
 
-static int vfio_device_attach(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
+static int vfio_device_bring_in(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
 	int rc = vfio_device_identify(device, options, err);
 
 	if (rc == 0)
 		rc = vfio_device_choose_backend(device, options, err);
-	if (rc < 0)
-		return rc;
-	if (!device->mdev) {
-		device->iommu = host_iommu_device_create(device->backend->iommu);
-		if (!device->iommu)
-			return err_sys(err, -ENOMEM, "attach");
-	}
-	rc = device->host.noiommu ? 0 : vfio_space_populate_ahead(device->space, err);
+	if (rc == 0 && device->backend->pins)
+		rc = vfio_space_populate_ahead(device->space, err);
 	if (rc == 0)
-		rc = device->backend->attach(device, options, err);
+		rc = vfio_device_attach(device, err);
 	vfio_space_populate_stop(device->space);
 	if (rc < 0)
 		return rc;
-	rc = vfio_device_complete(device, options, err);
+	rc = vfio_device_complete(device, options->no_device_log, err);
 	if (rc < 0)
-		device->backend->detach(device);
+		vfio_device_detach(device);
 	return rc;
 }
 
@@ -188,7 +217,9 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 	device->sys = space->sys;
 	device->log = space->log;
 	device->fd = fd;
-	rc = vfio_device_attach(device, options, err);
+	device->vf_token = options->vf_token;
+	rc = vfio_device_bring_in(device, options, err);
+	device->vf_token = NULL;
 	if (rc < 0) {
 		host_iommu_device_destroy(device->iommu);
 		vfio_sys_close(space->sys, &device->fd);
@@ -208,11 +239,30 @@ void vfio_device_close(struct vfio_device *device)
 {
 	if (!device)
 		return;
-	vfio_tracker_flush(device);
-	if (device->space->dirty)
-		dirty_set_remove(device->space->dirty, &device->source);
+	vfio_dirty_log_leave(&device->dirty);
 	vfio_device_leave_space(device);
-	device->backend->detach(device);
+	vfio_device_detach(device);
 	host_iommu_device_destroy(device->iommu);
 	free(device);
+}
+
+/* ---- Telling ---- */
+
+struct vfio_device_ids vfio_device_ids(const struct vfio_device *device)
+{
+	return device->backend->ids ? device->backend->ids(device) : (struct vfio_device_ids){0};
+}
+
+enum vfio_coverage vfio_device_coverage(const struct vfio_device *device)
+{
+	return device->dirty.log->ops->coverage;
+}
+
+uint64_t vfio_device_untold(struct vfio_space *space, const struct vfio_device **who)
+{
+	const struct vfio_dirty_log_user *user;
+	uint64_t bytes = vfio_dirty_logs_untold(&space->logs, &user);
+
+	*who = user ? container_of(user, struct vfio_device, dirty) : NULL;
+	return bytes;
 }

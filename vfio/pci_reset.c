@@ -5,8 +5,6 @@
  */
 #include "vfio/pci_internal.h"
 
-#include "vfio/container.h"
-
 #define MAX_DEVICES 64u
 
 struct dependents {
@@ -40,15 +38,13 @@ static int vfio_pci_reset_foreign(struct vfio_pci *pci, const struct vfio_pci_de
 static int vfio_pci_reset_collect_groups(struct vfio_pci *pci, const struct dependents *on_bus,
 					 struct reset_request *request)
 {
-	bool by_group = pci->device->backend == &vfio_container_legacy;
-
 	for (uint32_t i = 0; i < on_bus->info.count; i++) {
 		const struct vfio_pci_dependent_device *d = &on_bus->devices[i];
-		int fd = by_group ? vfio_legacy_group_fd(pci->device->space, (int)d->group_id) : -1;
+		int fd;
 
-		if (by_group ? fd < 0 : d->group_id == VFIO_UAPI_DEVID_NOT_OWNED)
+		if (!pci->device->backend->owns(pci->device, d->group_id, &fd))
 			return vfio_pci_reset_foreign(pci, d);
-		if (by_group && !vfio_pci_reset_listed(request, fd))
+		if (fd >= 0 && !vfio_pci_reset_listed(request, fd))
 			request->fds[request->reset.count++] = fd;
 	}
 	request->reset.argsz += request->reset.count * (uint32_t)sizeof(int32_t);

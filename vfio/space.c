@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See space.h. */
-#include "vfio/container.h"
+#include "vfio/space.h"
 
-#include "core/bitmap.h"
 #include "core/monotonic.h"
-#include "vfio/tracker.h"
-
 
 #define LARGEST_PIECE GIB(1) /* so that a long mapping can tell how far it is */
 
@@ -24,12 +21,15 @@ int vfio_space_create(const struct vfio_space_options *options, struct vfio_spac
 	space->sys = options->sys ?: vfio_sys_host();
 	space->log = options->log;
 	space->memory = options->memory;
-	space->dirty = options->dirty;
 	if (options->hypervisor)
 		space->hypervisor = *options->hypervisor;
-	space->lock = options->lock;
 	space->granule = options->granule;
-	space->piece = options->granule ?: LARGEST_PIECE;
+	space->ram.piece = options->granule ?: LARGEST_PIECE;
+	space->logs = (struct vfio_dirty_logs){
+		.ram = &space->ram, .memory = space->memory, .set = options->dirty, .lock = options->lock,
+		.log = space->log,
+	};
+	vfio_dirty_logs_init(&space->logs);
 	space->iommufd = -1;
 	space->listener.ops = &listener_ops;
 	rc = guest_memory_listen(space->memory, &space->listener, err);
@@ -61,58 +61,6 @@ void vfio_space_untell_hypervisor(struct vfio_space *space, int fd)
 {
 	if (space->hypervisor.remove)
 		space->hypervisor.remove(space->hypervisor.opaque, fd);
-}
-
-/* ---- Pieces ---- */
-
-static uint64_t vfio_space_region_end(const struct vfio_ram *ram)
-{
-	return ram->region.gpa + ram->region.size;
-}
-
-static uint64_t vfio_space_piece_of(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
-{
-	return (gpa - ram->region.gpa) / space->piece;
-}
-
-static uint64_t vfio_space_piece_start(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t piece)
-{
-	return ram->region.gpa + piece * space->piece;
-}
-
-/* The end of the piece that gpa is in. */
-static uint64_t vfio_space_piece_end(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
-{
-	return MIN(vfio_space_piece_start(space, ram, vfio_space_piece_of(space, ram, gpa) + 1),
-		   vfio_space_region_end(ram));
-}
-
-static bool vfio_space_is_released(const struct vfio_space *space, const struct vfio_ram *ram, uint64_t gpa)
-{
-	return ram->released && bitmap_test(ram->released, vfio_space_piece_of(space, ram, gpa));
-}
-
-bool vfio_space_next_run(const struct vfio_space *space, uint64_t *gpa, uint64_t end, uint64_t *size, bool whole)
-{
-	for (size_t i = 0; i < space->ram_count; i++) {
-		const struct vfio_ram *ram = &space->ram[i];
-		uint64_t from = MAX(*gpa, ram->region.gpa), limit = MIN(end, vfio_space_region_end(ram)), to;
-
-		while (from < limit && vfio_space_is_released(space, ram, from))
-			from = vfio_space_piece_end(space, ram, from);
-		if (from >= limit)
-			continue;
-		for (to = from; to < limit && !vfio_space_is_released(space, ram, to);)
-			to = vfio_space_piece_end(space, ram, to);
-		if (whole)
-			from = vfio_space_piece_start(space, ram, vfio_space_piece_of(space, ram, from));
-		else
-			to = MIN(to, limit);
-		*gpa = from;
-		*size = to - from;
-		return true;
-	}
-	return false;
 }
 
 /* ---- Mapping ---- */
@@ -158,7 +106,7 @@ static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_contain
 {
 	int rc;
 
-	if (!size || container->noiommu)
+	if (!size)
 		return;
 	rc = container->ops->unmap(container, gpa, size);
 	if (rc < 0 && rc != -ENOENT)
@@ -167,14 +115,12 @@ static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_contain
 }
 
 /* Maps the pieces of [gpa, gpa + size) that are not released, all or none. The range is made of whole pieces. */
-static int vfio_space_map_range(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram,
-				uint64_t gpa, uint64_t size, struct err *err)
+static int vfio_space_map_range(struct vfio_space *space, struct vfio_container *container,
+				const struct vfio_ram_region *ram, uint64_t gpa, uint64_t size, struct err *err)
 {
 	struct meter meter = {0};
 	uint64_t end = gpa + size, next;
 
-	if (container->noiommu)
-		return 0;
 	for (uint64_t at = gpa; at < end; at = next) {
 		uint64_t offset = at - ram->region.gpa;
 		struct vfio_dma dma = {.iova = at, .host = (char *)ram->region.host + offset, .fd = ram->region.fd,
@@ -182,9 +128,9 @@ static int vfio_space_map_range(struct vfio_space *space, struct vfio_container 
 		int rc;
 
 		vfio_space_meter_at(&meter, space->log, at - gpa, size);
-		next = vfio_space_piece_end(space, ram, at);
+		next = vfio_ram_piece_end(&space->ram, ram, at);
 		dma.size = next - at;
-		if (vfio_space_is_released(space, ram, at))
+		if (vfio_ram_is_released(&space->ram, ram, at))
 			continue;
 		rc = container->ops->map(container, &dma);
 		if (rc < 0) {
@@ -221,10 +167,11 @@ static int vfio_space_check_range(const struct vfio_container *container, const 
 		       (unsigned long long)last, (unsigned long long)hole, (unsigned long long)hole_last);
 }
 
-int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_container *container, struct err *err)
+static int vfio_space_check_ranges(const struct vfio_space *space, const struct vfio_container *container,
+				   struct err *err)
 {
-	for (size_t i = 0; !container->noiommu && i < space->ram_count; i++) {
-		int rc = vfio_space_check_range(container, &space->ram[i].region, err);
+	for (size_t i = 0; i < space->ram.count; i++) {
+		int rc = vfio_space_check_range(container, &space->ram.regions[i].region, err);
 
 		if (rc < 0)
 			return rc;
@@ -232,27 +179,27 @@ int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_containe
 	return 0;
 }
 
-static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size,
+static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram_region *ram, uint64_t gpa, uint64_t size,
 				     struct err *err)
 {
 	return space->sys->ops->prefault_begin(space->sys, (char *)ram->region.host + (gpa - ram->region.gpa), size,
 					       "prefault guest memory for devices", space->log, &ram->coming, err);
 }
 
-static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram *ram, bool wait, struct err *err)
+static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram_region *ram, bool wait, struct err *err)
 {
 	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->coming), wait, err);
 }
 
 /* Pinning pages that are not there yet is slow, and one after the other: bring them in first, in parallel. */
-static int vfio_space_populate(struct vfio_space *space, struct vfio_ram *ram, struct err *err)
+static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
 	uint64_t gpa = ram->region.gpa, size;
 	bool ahead = ram->coming;
 	int rc = ahead ? vfio_space_populate_end(space, ram, true, err) : 0;
 
 	for (; !ahead && !ram->populated && rc == 0; gpa += size) {
-		if (!vfio_space_next_run(space, &gpa, vfio_space_region_end(ram), &size, false))
+		if (!vfio_ram_next_run(&space->ram, &gpa, vfio_ram_end(ram), &size, false))
 			break;
 		rc = vfio_space_populate_begin(space, ram, gpa, size, err);
 		if (rc == 0)
@@ -266,8 +213,8 @@ int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < space->ram_count && rc == 0; i++) {
-		struct vfio_ram *ram = &space->ram[i];
+	for (size_t i = 0; i < space->ram.count && rc == 0; i++) {
+		struct vfio_ram_region *ram = &space->ram.regions[i];
 
 		if (!ram->populated && !ram->released)
 			rc = vfio_space_populate_begin(space, ram, ram->region.gpa, ram->region.size, err);
@@ -277,19 +224,20 @@ int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
 
 void vfio_space_populate_stop(struct vfio_space *space)
 {
-	for (size_t i = 0; i < space->ram_count; i++)
-		vfio_space_populate_end(space, &space->ram[i], false, NULL);
+	for (size_t i = 0; i < space->ram.count; i++)
+		vfio_space_populate_end(space, &space->ram.regions[i], false, NULL);
 }
 
-static int vfio_space_map_ram(struct vfio_space *space, struct vfio_container *container, struct vfio_ram *ram,
+static int vfio_space_map_ram(struct vfio_space *space, struct vfio_container *container, struct vfio_ram_region *ram,
 			      struct err *err)
 {
-	int rc = container->noiommu ? 0 : vfio_space_populate(space, ram, err);
+	int rc = container->ops->pins ? vfio_space_populate(space, ram, err) : 0;
 
 	return rc < 0 ? rc : vfio_space_map_range(space, container, ram, ram->region.gpa, ram->region.size, err);
 }
 
-static void vfio_space_unmap_ram(struct vfio_space *space, struct vfio_container *container, const struct vfio_ram *ram)
+static void vfio_space_unmap_ram(struct vfio_space *space, struct vfio_container *container,
+				 const struct vfio_ram_region *ram)
 {
 	vfio_space_unmap_range(space, container, ram->region.gpa, ram->region.size);
 }
@@ -304,17 +252,13 @@ static struct vfio_space *vfio_space_of(struct guest_memory_listener *listener)
 static void vfio_space_region_remove(struct guest_memory_listener *listener, const struct guest_region *region)
 {
 	struct vfio_space *space = vfio_space_of(listener);
-	size_t i = 0;
+	struct vfio_ram_region *ram = vfio_ram_find(&space->ram, region->gpa);
 
-	while (i < space->ram_count && space->ram[i].region.gpa != region->gpa)
-		i++;
-	if (i == space->ram_count)
+	if (!ram)
 		return;
 	for (struct vfio_container *container = space->containers; container; container = container->next)
-		vfio_space_unmap_ram(space, container, &space->ram[i]);
-	free(space->ram[i].released);
-	space->ram_count--;
-	memmove(&space->ram[i], &space->ram[i + 1], (space->ram_count - i) * sizeof(space->ram[0]));
+		vfio_space_unmap_ram(space, container, ram);
+	vfio_ram_remove(&space->ram, ram);
 }
 
 static int vfio_space_region_add(struct guest_memory_listener *listener, const struct guest_region *region,
@@ -322,29 +266,23 @@ static int vfio_space_region_add(struct guest_memory_listener *listener, const s
 {
 	struct vfio_space *space = vfio_space_of(listener);
 	struct vfio_container *container, *undo;
-	struct vfio_ram *ram;
-	size_t at;
+	struct vfio_ram_region *ram;
 	int rc = 0;
 
-	if (space->ram_count == VFIO_MAX_RAM)
-		return err_set(err, -ENOSPC, "vfio: more than %d regions of guest memory", VFIO_MAX_RAM);
 	for (container = space->containers; container && rc == 0; container = container->next)
-		rc = container->noiommu ? 0 : vfio_space_check_range(container, region, err);
+		rc = vfio_space_check_range(container, region, err);
 	if (rc < 0)
 		return rc;
-	for (at = space->ram_count; at && space->ram[at - 1].region.gpa > region->gpa; at--)
-		space->ram[at] = space->ram[at - 1];
-	ram = &space->ram[at];
-	*ram = (struct vfio_ram){.region = *region};
-	space->ram_count++;
+	ram = vfio_ram_insert(&space->ram, region);
+	if (!ram)
+		return err_set(err, -ENOSPC, "vfio: more than %d regions of guest memory", VFIO_MAX_RAM);
 	for (container = space->containers; container; container = container->next) {
 		rc = vfio_space_map_ram(space, container, ram, err);
 		if (rc == 0)
 			continue;
 		for (undo = space->containers; undo != container; undo = undo->next)
 			vfio_space_unmap_ram(space, undo, ram);
-		space->ram_count--;
-		memmove(ram, ram + 1, (space->ram_count - at) * sizeof(*ram));
+		vfio_ram_remove(&space->ram, ram);
 		return rc;
 	}
 	return 0;
@@ -367,20 +305,20 @@ static int vfio_space_check_limit(const struct vfio_space *space, const struct v
 {
 	uint64_t needed = 0;
 
-	for (size_t i = 0; i < space->ram_count; i++)
-		needed += (space->ram[i].region.size + space->piece - 1) / space->piece;
+	for (size_t i = 0; i < space->ram.count; i++)
+		needed += vfio_ram_pieces(&space->ram, &space->ram.regions[i]);
 	if (!container->map_limit || needed <= container->map_limit)
 		return 0;
 	return err_set(err, -ENOSPC, "guest memory takes %llu DMA mappings of %llu KiB and the kernel allows %llu: raise it with 'echo "
 		       "%llu > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit'", (unsigned long long)needed,
-		       (unsigned long long)(space->piece >> 10), (unsigned long long)container->map_limit,
+		       (unsigned long long)(space->ram.piece >> 10), (unsigned long long)container->map_limit,
 		       (unsigned long long)(needed + 1024));
 }
 
 static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_container *container,
 				  const struct vfio_bar *bar)
 {
-	int rc = container->noiommu ? 0 : container->ops->map_bar(container, bar);
+	int rc = container->ops->map_bar(container, bar);
 
 	if (rc < 0)
 		space->bar_refusal = rc;
@@ -390,10 +328,10 @@ int vfio_space_add_container(struct vfio_space *space, struct vfio_container *co
 {
 	int rc = vfio_space_check_ranges(space, container, err);
 
-	if (rc == 0 && !container->noiommu)
+	if (rc == 0)
 		rc = vfio_space_check_limit(space, container, err);
-	for (size_t i = 0; rc == 0 && i < space->ram_count; i++)
-		rc = vfio_space_map_ram(space, container, &space->ram[i], err);
+	for (size_t i = 0; rc == 0 && i < space->ram.count; i++)
+		rc = vfio_space_map_ram(space, container, &space->ram.regions[i], err);
 	if (rc < 0)
 		return rc;
 	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
@@ -451,47 +389,36 @@ void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)
 /* ---- Releasing ---- */
 
 /* The region that holds all of the range, which is made of whole pieces of it; NULL with a reason otherwise. */
-static struct vfio_ram *vfio_space_whole_pieces(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
+static struct vfio_ram_region *vfio_space_whole_pieces(struct vfio_space *space, uint64_t gpa, uint64_t size,
+						       struct err *err)
 {
-	for (size_t i = 0; size && i < space->ram_count; i++) {
-		struct vfio_ram *ram = &space->ram[i];
+	for (size_t i = 0; size && i < space->ram.count; i++) {
+		struct vfio_ram_region *ram = &space->ram.regions[i];
 
-		if (gpa < ram->region.gpa || gpa >= vfio_space_region_end(ram) ||
-		    size > vfio_space_region_end(ram) - gpa)
+		if (gpa < ram->region.gpa || gpa >= vfio_ram_end(ram) ||
+		    size > vfio_ram_end(ram) - gpa)
 			continue;
 		if (space->granule && (gpa - ram->region.gpa) % space->granule == 0 &&
-		    (size % space->granule == 0 || gpa + size == vfio_space_region_end(ram)))
+		    (size % space->granule == 0 || gpa + size == vfio_ram_end(ram)))
 			return ram;
 		err_set(err, -EBUSY, "guest memory 0x%llx-0x%llx stays: devices have it mapped in pieces of %llu KiB, and a part of one "
 			"cannot be given back", (unsigned long long)gpa, (unsigned long long)(gpa + size - 1),
-			(unsigned long long)(space->piece >> 10));
+			(unsigned long long)(space->ram.piece >> 10));
 		return NULL;
 	}
 	err_set(err, -EBUSY, "0x%llx is not guest memory", (unsigned long long)gpa);
 	return NULL;
 }
 
-static void vfio_space_mark(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size, bool released)
-{
-	for (uint64_t at = gpa; at < gpa + size; at = vfio_space_piece_end(space, ram, at)) {
-		uint64_t piece = vfio_space_piece_of(space, ram, at);
-
-		if (released)
-			bitmap_set(ram->released, piece);
-		else
-			ram->released[piece / BITS_PER_LONG] &= ~(1ul << piece % BITS_PER_LONG);
-	}
-}
-
 /* Unmaps it everywhere or nowhere. */
-static int vfio_space_unmap_everywhere(struct vfio_space *space, struct vfio_ram *ram, uint64_t gpa, uint64_t size,
-				       struct err *err)
+static int vfio_space_unmap_everywhere(struct vfio_space *space, struct vfio_ram_region *ram, uint64_t gpa,
+				       uint64_t size, struct err *err)
 {
 	struct vfio_container *container, *undo;
 	int rc = 0;
 
 	for (container = space->containers; container; container = container->next) {
-		rc = container->noiommu ? -EOPNOTSUPP : container->ops->unmap(container, gpa, size);
+		rc = container->ops->unmap(container, gpa, size);
 		if (rc < 0)
 			break;
 	}
@@ -507,7 +434,7 @@ static int vfio_space_unmap_everywhere(struct vfio_space *space, struct vfio_ram
 
 int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
 {
-	struct vfio_ram *ram;
+	struct vfio_ram_region *ram;
 	int rc;
 
 	if (!space->containers && !space->granule)
@@ -515,23 +442,20 @@ int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, st
 	ram = vfio_space_whole_pieces(space, gpa, size, err);
 	if (!ram)
 		return -EBUSY;
-	if (!ram->released)
-		ram->released = calloc(bitmap_longs(vfio_space_piece_of(space, ram,
-									vfio_space_region_end(ram) - 1) + 1),
-				       sizeof(*ram->released));
-	if (!ram->released)
+	rc = vfio_ram_may_release(&space->ram, ram);
+	if (rc < 0)
 		return err_sys(err, -EBUSY, "guest memory 0x%llx stays", (unsigned long long)gpa);
-	vfio_tracker_keep(space, gpa, size);
+	vfio_dirty_logs_keep(&space->logs, gpa, size);
 	rc = vfio_space_unmap_everywhere(space, ram, gpa, size, err);
 	if (rc == 0)
-		vfio_space_mark(space, ram, gpa, size, true);
+		vfio_ram_mark(&space->ram, ram, gpa, size, true);
 	return rc;
 }
 
 int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
 {
 	struct vfio_container *container, *undo;
-	struct vfio_ram *ram;
+	struct vfio_ram_region *ram;
 	int rc = 0;
 
 	if (!space->containers && !space->granule)
@@ -539,16 +463,16 @@ int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, st
 	ram = vfio_space_whole_pieces(space, gpa, size, err);
 	if (!ram)
 		return -EBUSY;
-	for (uint64_t at = gpa; at < gpa + size; at = vfio_space_piece_end(space, ram, at))
-		if (!vfio_space_is_released(space, ram, at))
+	for (uint64_t at = gpa; at < gpa + size; at = vfio_ram_piece_end(&space->ram, ram, at))
+		if (!vfio_ram_is_released(&space->ram, ram, at))
 			return err_set(err, -EINVAL, "guest memory at 0x%llx is not released", (unsigned long long)at);
-	vfio_space_mark(space, ram, gpa, size, false);
+	vfio_ram_mark(&space->ram, ram, gpa, size, false);
 	for (container = space->containers; container && rc == 0; container = container->next) {
 		rc = vfio_space_map_range(space, container, ram, gpa, size, err);
 		for (undo = space->containers; rc < 0 && undo != container; undo = undo->next)
 			vfio_space_unmap_range(space, undo, gpa, size);
 	}
 	if (rc < 0)
-		vfio_space_mark(space, ram, gpa, size, true);
+		vfio_ram_mark(&space->ram, ram, gpa, size, true);
 	return rc;
 }

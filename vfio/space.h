@@ -9,16 +9,10 @@
  */
 #pragma once
 
-#include "core/dirty.h"
-#include "core/guest_memory.h"
-#include "core/log.h"
-#include "iommu/vfio_sys.h"
+#include "vfio/container.h"
+#include "vfio/ram.h"
 
-#include <pthread.h>
-
-struct vfio_container;
-struct vfio_device;
-struct vfio_space;
+struct vfio_group;
 
 /*
  * Tells the hypervisor of a group's or a device's descriptor while it is in use (KVM_DEV_VFIO_FILE), before the device
@@ -34,7 +28,7 @@ struct vfio_space_options {
 	const struct vfio_sys *sys; /* NULL: the kernel */
 	const struct log *log;
 	struct guest_memory *memory;
-	struct dirty_set *dirty; /* every device joins it with one source; NULL: nobody will ask */
+	struct dirty_set *dirty; /* the devices' dirty logs join it; NULL: nobody will ask */
 	const struct vfio_hypervisor *hypervisor; /* NULL: none */
 	pthread_mutex_t *lock; /* recursive; held while dirty pages are collected, from any thread. NULL: none is needed */
 	int *iommufd; /* an open /dev/iommu to use instead of opening one; taken over on success. NULL: none */
@@ -55,50 +49,26 @@ int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, st
 /* Maps a released range again, before the guest uses it. */
 int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err);
 
-/* A piece of a device's BAR at a place in the guest. The caller keeps it while it is mapped. */
-struct vfio_bar {
-	const struct vfio_device *device;
-	uint32_t region;
-	uint64_t offset; /* in the region */
-	uint64_t gpa;
-	uint64_t size;
-	void *host; /* where it is mapped in this process */
-	struct vfio_bar *next; /* the space's */
-};
-
-/* Lets the other devices reach it (peer to peer), as far as kernel and IOMMU allow: a refusal is one line in the log. */
+/* Lets the other devices reach a BAR (peer to peer), as far as kernel and IOMMU allow; a refusal is logged. */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
 /* No effect when it is not mapped. */
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar);
 
-/* ---- For container backends, devices and the tracker. ---- */
-
-/* A region of RAM, and which of its pieces are released (a bit each; NULL: none ever was). */
-struct vfio_ram {
-	struct guest_region region;
-	unsigned long *released;
-	bool populated;
-	struct prefault *coming; /* being populated */
-};
-
-#define VFIO_MAX_RAM 64
+/* ---- For container backends and devices. ---- */
 
 struct vfio_space {
 	const struct vfio_sys *sys;
 	const struct log *log;
 	struct guest_memory *memory;
-	struct dirty_set *dirty;
 	struct vfio_hypervisor hypervisor;
-	pthread_mutex_t *lock;
 	uint64_t granule;
-	uint64_t piece;  /* RAM is mapped in pieces of so many bytes, counted from the start of a region */
-	int iommufd;     /* /dev/iommu, or -1 */
+	int iommufd; /* /dev/iommu, or -1 */
 	struct guest_memory_listener listener;
-	struct vfio_ram ram[VFIO_MAX_RAM];
-	size_t ram_count;
+	struct vfio_ram ram;
+	struct vfio_dirty_logs logs;
 	struct vfio_container *containers;
 	struct vfio_device *devices;
-	struct vfio_group *groups; /* legacy */
+	struct vfio_group *groups; /* group.c's */
 	struct vfio_bar *bars;
 	int bar_refusal; /* the last -errno of a BAR, until it is logged */
 	bool bar_told;
@@ -123,14 +93,8 @@ int vfio_space_add_container(struct vfio_space *space, struct vfio_container *co
 /* Takes it off the list and frees its ranges; the maps go with the backend's objects. Fine when it never joined. */
 void vfio_space_remove_container(struct vfio_space *space, struct vfio_container *container);
 
-/* -EINVAL when RAM lies where the container's IOMMUs let nothing be mapped. */
-int vfio_space_check_ranges(struct vfio_space *space, const struct vfio_container *container, struct err *err);
-
-/*
- * The first mapped run of RAM in [*gpa, end): *gpa and *size are set to it. whole: it is made larger on both sides until
- * it cuts no map. False when there is none.
- */
-bool vfio_space_next_run(const struct vfio_space *space, uint64_t *gpa, uint64_t end, uint64_t *size, bool whole);
+/* Takes the ranges over (freed with the container, by vfio_space_remove_container). */
+void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count);
 
 /* Says once that devices cannot reach each other, when there are two and a BAR was refused. */
 void vfio_space_note_bars(struct vfio_space *space);

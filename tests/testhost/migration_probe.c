@@ -13,7 +13,6 @@
 #include "core/bitmap.h"
 #include "tests/testhost/softdev_drive.h"
 #include "vfio/migration.h"
-#include "vfio/tracker.h"
 
 #include <linux/serial_reg.h>
 #include <pthread.h>
@@ -254,10 +253,10 @@ static void tell(const struct host *from, double ms)
 	for (size_t i = 0; i < from->count; i++) {
 		len += streams[i].len;
 		early += streams[i].early;
-		printf("coverage=%s ", vfio_coverage_name(from->devices[i]->coverage));
+		printf("coverage=%s ", vfio_coverage_name(vfio_device_coverage(from->devices[i])));
 	}
 	printf("untold=%llu bytes=%zu early=%zu downtime_ms=%.1f\n",
-	       (unsigned long long)vfio_tracker_untold(from->space, &who), len, early, ms);
+	       (unsigned long long)vfio_device_untold(from->space, &who), len, early, ms);
 }
 
 static int run_move(struct host *from, struct host *to)

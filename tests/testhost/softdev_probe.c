@@ -10,9 +10,7 @@
  */
 #include "core/bitmap.h"
 #include "tests/testhost/softdev_drive.h"
-#include "vfio/container.h"
 #include "vfio/irq.h"
-#include "vfio/tracker.h"
 
 #include <dirent.h>
 #include <poll.h>
@@ -154,9 +152,9 @@ static int open_device(struct probe *p, struct vfio_device_options *options)
 	if (rc < 0)
 		return rc;
 	p->count++;
-	p->uncovered |= (*device)->coverage == VFIO_COVERAGE_NONE;
-	printf("device=%s hwpt=%u tracks=%d coverage=%s\n", (*device)->host.name, vfio_device_hwpt_id(*device),
-	       host_iommu_tracks_dirty((*device)->iommu), vfio_coverage_name((*device)->coverage));
+	p->uncovered |= vfio_device_coverage(*device) == VFIO_COVERAGE_NONE;
+	printf("device=%s hwpt=%u tracks=%d coverage=%s\n", (*device)->host.name, vfio_device_ids(*device).hwpt,
+	       host_iommu_tracks_dirty((*device)->iommu), vfio_coverage_name(vfio_device_coverage(*device)));
 	return softdev_prepare(*device, &p->bars[p->count - 1], &p->err);
 }
 
@@ -249,15 +247,15 @@ static int check_keep(struct probe *p)
 	for (int round = 0; round < 2; round++) {
 		memset(bitmap, 0, sizeof(bitmap));
 		for (size_t i = 0; i < p->count; i++) {
-			struct vfio_device *device = p->devices[i];
+			struct vfio_dirty_log *log = p->devices[i]->dirty.log;
 
-			if (device->coverage != VFIO_COVERAGE_HWPT)
+			if (log->ops->coverage != VFIO_COVERAGE_HWPT)
 				continue;
-			if (device->backend->collect(device, p->parts[1].gpa, SIZE, bitmap, true) < 0)
+			if (log->ops->query(log, p->parts[1].gpa, SIZE, bitmap, true) < 0)
 				return fail("collect without clearing");
 			printf("kept_round=%d\n", round);
 		}
-		if (p->devices[0]->coverage == VFIO_COVERAGE_HWPT && !p->uncovered &&
+		if (vfio_device_coverage(p->devices[0]) == VFIO_COVERAGE_HWPT && !p->uncovered &&
 		    compare(&p->parts[1], bitmap, false, "without clearing") < 0)
 			return -1;
 	}

@@ -15,7 +15,6 @@
  * Prints "name=value" words and exits 0, or says what is wrong and exits 1.
  */
 #include "core/bitmap.h"
-#include "vfio/container.h"
 #include "vfio/device.h"
 
 #include <dirent.h>
@@ -221,25 +220,27 @@ static long collect(struct probe *p)
 static void describe(const struct vfio_device *device)
 {
 	unsigned int width = host_iommu_address_width(device->iommu, device->container->ranges, device->container->range_count);
+	struct vfio_device_ids ids = vfio_device_ids(device);
 
 	printf("device=%s backend=%s group=%d ioas=%u hwpt=%u iommu=%s cap=0x%llx capabilities=0x%llx width=%u ranges=%zu "
-	       "coverage=%s regions=%u irqs=%u\n", device->host.name, device->backend->name, device->host.group, device->ioas,
-	       vfio_device_hwpt_id(device), device->iommu ? host_iommu_type_name(device->iommu->type) : "-",
+	       "coverage=%s regions=%u irqs=%u\n", device->host.name, device->backend->name, device->host.group, ids.ioas,
+	       ids.hwpt, device->iommu ? host_iommu_type_name(device->iommu->type) : "-",
 	       device->iommu ? (unsigned long long)device->iommu->registers.vtd.cap : 0,
 	       device->iommu ? (unsigned long long)device->iommu->capabilities : 0, width, device->container->range_count,
-	       vfio_coverage_name(device->coverage), device->num_regions, device->num_irqs);
+	       vfio_coverage_name(vfio_device_coverage(device)), device->num_regions, device->num_irqs);
 }
 
 /* The IOMMU says it cannot track: asking all the same is what the retry without the flag is for. */
 static void ask_for_tracking(const struct probe *p, const struct vfio_device *device)
 {
 	struct iommufd iommufd = {.sys = device->sys, .fd = p->space->iommufd};
+	struct vfio_device_ids ids = vfio_device_ids(device);
 	uint32_t hwpt;
 	int rc;
 
-	if (!device->hwpt)
+	if (!ids.hwpt)
 		return;
-	rc = iommufd_hwpt_alloc(&iommufd, device->devid, device->ioas, IOMMUFD_UAPI_HWPT_DIRTY_TRACKING, &hwpt);
+	rc = iommufd_hwpt_alloc(&iommufd, ids.devid, ids.ioas, IOMMUFD_UAPI_HWPT_DIRTY_TRACKING, &hwpt);
 	printf("device=%s dirty_hwpt=%s\n", device->host.name, rc < 0 ? strerrorname_np(-rc) : "made");
 	if (rc == 0)
 		iommufd_destroy(&iommufd, hwpt);
@@ -364,15 +365,16 @@ static double map_bare(const struct probe *p, void *host)
 	struct vfio_iommu_type1_dma_map map = {.argsz = sizeof(map), .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
 					       .vaddr = (uintptr_t)host, .iova = RATE_GPA, .size = RATE_SIZE};
 	struct vfio_iommu_type1_dma_unmap unmap = {.argsz = sizeof(unmap), .iova = RATE_GPA, .size = RATE_SIZE};
-	int legacy = device->ioas ? -1 : opened("/dev/vfio/vfio");
+	uint32_t ioas = vfio_device_ids(device).ioas;
+	int legacy = ioas ? -1 : opened("/dev/vfio/vfio");
 	double begun = seconds(), took;
 
-	if (device->ioas ? iommufd_ioas_map(&iommufd, device->ioas, RATE_GPA, RATE_SIZE, host) < 0
-			 : ioctl(legacy, VFIO_IOMMU_MAP_DMA, &map) < 0)
+	if (ioas ? iommufd_ioas_map(&iommufd, ioas, RATE_GPA, RATE_SIZE, host) < 0
+		 : ioctl(legacy, VFIO_IOMMU_MAP_DMA, &map) < 0)
 		return -1;
 	took = seconds() - begun;
-	if (device->ioas)
-		iommufd_ioas_unmap(&iommufd, device->ioas, RATE_GPA, RATE_SIZE);
+	if (ioas)
+		iommufd_ioas_unmap(&iommufd, ioas, RATE_GPA, RATE_SIZE);
 	else
 		ioctl(legacy, VFIO_IOMMU_UNMAP_DMA, &unmap);
 	return took;

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vfio/tracker: every device by its best tracker, results joined, nothing lost. Most cases are faults that other
+ * vfio/dirty_log and dma_log: every device by its best log, results joined, nothing lost. Most cases are faults that other
  * programs have had: coverage as one flag of a container, mixed trackers of which one is never asked, ranges reported
  * that were never started, bits lost at an unmap or with a device that leaves.
  */
 #include "tests/unit/vfio_bench.h"
-#include "vfio/tracker.h"
 
 static struct vfio_bench b;
 static struct vfio_device *one, *two;
@@ -54,7 +53,7 @@ static void the_iommu_tracks(void)
 	CHECK_EQ(bench_collect(&b, 0x3000, 0x10000), 1);
 	CHECK(is_dirty(0xa000 - 0x3000));
 	dirty_set_stop(&b.dirty);
-	CHECK(!b.fake->objects[vfio_device_hwpt_id(one) - 1].log.on);
+	CHECK(!b.fake->objects[vfio_device_ids(one).hwpt - 1].log.on);
 	vfio_device_close(one);
 	bench_done(&b);
 }
@@ -66,7 +65,7 @@ static void a_shared_page_table_is_asked_once(void)
 	setup(true, true, 0);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(bench_open(&b, "0000:03:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	hwpt = &b.fake->objects[vfio_device_hwpt_id(one) - 1];
+	hwpt = &b.fake->objects[vfio_device_ids(one).hwpt - 1];
 	b.fake->counted = IOMMUFD_UAPI_SET_DIRTY;
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
 	CHECK_EQ(b.fake->count, 1);
@@ -85,6 +84,78 @@ static void a_shared_page_table_is_asked_once(void)
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 3);
 	dirty_set_stop(&b.dirty);
 	CHECK(!hwpt->log.on);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+static size_t count_sources(void)
+{
+	size_t count = 0;
+
+	for (const struct dirty_source *source = b.dirty.first; source; source = source->next)
+		count++;
+	return count;
+}
+
+/* However many devices use it: one source beside guest memory's own, named as the one that is there longest. */
+static void a_log_is_one_source(void)
+{
+	struct vfio_device *three;
+
+	setup(true, false, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:03:00.0", VFIO_WANT_IOMMUFD, &three), 0);
+	CHECK(one->dirty.log == three->dirty.log);
+	CHECK_EQ(count_sources(), 2);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK(two->dirty.log == &b.space->logs.nobody);
+	CHECK_EQ(count_sources(), 3);
+	CHECK_STR(one->dirty.log->source.name, "0000:01:00.0");
+	vfio_device_close(one);
+	CHECK_EQ(count_sources(), 3);
+	CHECK_STR(three->dirty.log->source.name, "0000:03:00.0");
+	vfio_device_close(three);
+	CHECK_EQ(count_sources(), 2);
+	vfio_device_close(two);
+	CHECK_EQ(count_sources(), 1);
+	bench_done(&b);
+}
+
+/* Both of two devices that nobody covers are said, the second one also when it is plugged in under tracking. */
+static void one_that_nobody_covers_is_told_when_it_comes(void)
+{
+	setup(false, false, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(bench_logged(&b, "neither the device nor its IOMMU tells"), 1);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: neither the device nor its IOMMU tells"), 1);
+	CHECK_EQ(count_sources(), 2);
+	/* The first one leaves, and nothing that it wrote is forgotten. */
+	vfio_device_close(one);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(two);
+	bench_done(&b);
+}
+
+/* A log that cannot be started keeps the device out that would have used it first, and nobody else. */
+static void a_device_whose_log_does_not_start_is_not_let_in(void)
+{
+	setup(true, true, 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	b.fake->fail_request = IOMMUFD_UAPI_SET_DIRTY;
+	b.fake->fail_request_errno = -ENOSPC;
+	b.fake->fail_times = 1;
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), -ENOSPC);
+	CHECK_HAS(b.err.text, "0000:02:00.0: start the dirty log of the IOMMU (hwpt)");
+	CHECK(!b.space->logs.used->next && b.space->logs.used == one->dirty.log);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	dma(1, 0x1000, 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+	dirty_set_stop(&b.dirty);
+	vfio_device_close(one);
 	vfio_device_close(two);
 	bench_done(&b);
 }
@@ -119,8 +190,8 @@ static void mixed_trackers_are_joined(void)
 	b.fake->devices[0].log_page_size = 65536;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_DEVICE);
-	CHECK_EQ(two->coverage, VFIO_COVERAGE_HWPT);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_DEVICE);
+	CHECK_EQ(vfio_device_coverage(two), VFIO_COVERAGE_HWPT);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
 	CHECK_EQ(one->dma_log.page_size, 65536);
 	dma(0, 0x1000, 1);
@@ -145,12 +216,12 @@ static void the_best_tracker_is_started(void)
 	setup(true, true, 0);
 	b.fake->devices[0].can_log = b.fake->devices[2].can_log = true;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	hwpt = &b.fake->objects[vfio_device_hwpt_id(one) - 1];
+	hwpt = &b.fake->objects[vfio_device_ids(one).hwpt - 1];
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
 	CHECK(b.fake->devices[0].log.on && !hwpt->log.on);
 	/* Attached while tracking goes on: its log is started before it can write. */
 	CHECK_EQ(vfio_device_open(b.space, &options, &two, &b.err), 0);
-	CHECK_EQ(two->coverage, VFIO_COVERAGE_HWPT);
+	CHECK_EQ(vfio_device_coverage(two), VFIO_COVERAGE_HWPT);
 	CHECK(hwpt->log.on && !b.fake->devices[2].log.on);
 	dma(2, 0x1000, 1);
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
@@ -205,7 +276,7 @@ static void a_region_that_has_grown_is_asked_for_in_part(void)
 	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
-	CHECK_EQ(vfio_tracker_untold(b.space, &who), 0);
+	CHECK_EQ(vfio_device_untold(b.space, &who), 0);
 	CHECK(!who);
 	guest_memory_remove(b.memory, GIB(8), NULL);
 	region.gpa = GIB(8) - MIB(1);
@@ -215,7 +286,7 @@ static void a_region_that_has_grown_is_asked_for_in_part(void)
 	dma(0, GIB(8) + MIB(5), 1);
 	CHECK_EQ(bench_collect(&b, GIB(8) - MIB(1), MIB(8)), MIB(3) / 4096 + 1);
 	CHECK(is_dirty(MIB(1) + 0x1000) && is_dirty(MIB(6)) && is_dirty(MIB(5)) && !is_dirty(MIB(5) - 0x1000));
-	CHECK_EQ(vfio_tracker_untold(b.space, &who), MIB(3));
+	CHECK_EQ(vfio_device_untold(b.space, &who), MIB(3));
 	CHECK(who == one);
 	dirty_set_stop(&b.dirty);
 	vfio_device_close(one);
@@ -229,9 +300,9 @@ static void what_nobody_covers_waits_for_the_last_round(void)
 
 	setup(true, false, MIB(8));
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	CHECK_EQ(vfio_tracker_untold(b.space, &who), 0);
+	CHECK_EQ(vfio_device_untold(b.space, &who), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(vfio_tracker_untold(b.space, &who), LOW_SIZE + HIGH_SIZE);
+	CHECK_EQ(vfio_device_untold(b.space, &who), LOW_SIZE + HIGH_SIZE);
 	CHECK(who == two);
 	b.dirty.rounds_follow = true;
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
@@ -241,7 +312,7 @@ static void what_nobody_covers_waits_for_the_last_round(void)
 	CHECK_EQ(vfio_space_release(b.space, MIB(8), MIB(8), &b.err), 0);
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), MIB(8) / 4096);
 	CHECK(is_dirty(MIB(8)) && is_dirty(MIB(16) - 4096));
-	CHECK_EQ(vfio_tracker_untold(b.space, &who), LOW_SIZE + HIGH_SIZE - MIB(8));
+	CHECK_EQ(vfio_device_untold(b.space, &who), LOW_SIZE + HIGH_SIZE - MIB(8));
 	b.dirty.rounds_follow = false;
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
 	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), HIGH_SIZE / 4096);
@@ -292,9 +363,9 @@ static void a_failed_start_undoes_what_was_started(void)
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), -ENOSPC);
 	CHECK_HAS(b.err.text, "start the dirty log of the IOMMU (hwpt)");
 	CHECK_EQ(b.fake->count, 3); /* on, refused, off again */
-	CHECK(!b.fake->objects[vfio_device_hwpt_id(one) - 1].log.on);
-	CHECK(!b.fake->objects[vfio_device_hwpt_id(two) - 1].log.on);
-	CHECK(!one->tracking && !two->tracking);
+	CHECK(!b.fake->objects[vfio_device_ids(one).hwpt - 1].log.on);
+	CHECK(!b.fake->objects[vfio_device_ids(two).hwpt - 1].log.on);
+	CHECK(!one->dirty.log->started && !two->dirty.log->started);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
 	dirty_set_stop(&b.dirty);
 	/* A device that takes fewer ranges than there are says so. */
@@ -306,8 +377,8 @@ static void a_failed_start_undoes_what_was_started(void)
 	CHECK_HAS(b.err.text, "0000:02:00.0: start the device's DMA log");
 	/* Stopping what never was started does nothing. */
 	b.fake->count = 0;
-	one->source.ops->stop(&one->source);
-	two->source.ops->stop(&two->source);
+	one->dirty.log->source.ops->stop(&one->dirty.log->source);
+	two->dirty.log->source.ops->stop(&two->dirty.log->source);
 	CHECK_EQ(b.fake->count, 0);
 	vfio_device_close(one);
 	vfio_device_close(two);
@@ -373,7 +444,7 @@ static void an_unmap_loses_no_bits(void)
 	CHECK_EQ(vfio_space_release(b.space, MIB(4), MIB(2), &b.err), 0);
 	CHECK_EQ(b.fake->count, 1);
 	/* The IOMMU was asked not to clear: its unmap flushes anyway. */
-	CHECK_EQ(b.fake->objects[vfio_device_hwpt_id(one) - 1].log.count, 1);
+	CHECK_EQ(b.fake->objects[vfio_device_ids(one).hwpt - 1].log.count, 1);
 	CHECK_EQ(bench_collect(&b, MIB(4), MIB(2)), 2);
 	CHECK(is_dirty(0x3000) && is_dirty(0x4000));
 	/* A query that fails does not keep it from being unmapped; everything counts then. */
@@ -417,7 +488,7 @@ static void type1_is_asked_for_whole_maps(void)
 	b.fake->type1_dirty = true;
 	bench_space(&b, MIB(2), NULL);
 	CHECK_EQ(bench_open(&b, UUID, VFIO_WANT_LEGACY, &one), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_TYPE1);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_TYPE1);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
 	dma(0, 0x1000, 1);
 	dma(0, 0x5000, 1);
@@ -430,10 +501,10 @@ static void type1_is_asked_for_whole_maps(void)
 	CHECK_EQ(bench_collect(&b, 0, MIB(4)), 0);
 	/* What other sources have set stays set, though the kernel writes the whole bitmap here. */
 	dma(0, 0x7000, 1);
-	CHECK_EQ(one->source.ops->collect(&one->source, 0, MIB(2), bench_bitmap, &b.err), 0);
+	CHECK_EQ(one->dirty.log->source.ops->collect(&one->dirty.log->source, 0, MIB(2), bench_bitmap, &b.err), 0);
 	CHECK(is_dirty(0x7000));
 	dma(0, 0x8000, 1);
-	CHECK_EQ(one->source.ops->collect(&one->source, 0, MIB(2), bench_bitmap, &b.err), 0);
+	CHECK_EQ(one->dirty.log->source.ops->collect(&one->dirty.log->source, 0, MIB(2), bench_bitmap, &b.err), 0);
 	CHECK(is_dirty(0x7000) && is_dirty(0x8000));
 	dma(0, MIB(6), 1);
 	CHECK_EQ(vfio_space_release(b.space, MIB(6), MIB(2), &b.err), 0);
@@ -464,7 +535,9 @@ static void type1_with_an_iommu_says_everything(void)
 	bench_done(&b);
 }
 
-TEST_MAIN(TEST(the_iommu_tracks), TEST(a_shared_page_table_is_asked_once), TEST(what_nobody_covers_is_dirty),
+TEST_MAIN(TEST(the_iommu_tracks), TEST(a_shared_page_table_is_asked_once), TEST(a_log_is_one_source),
+	  TEST(one_that_nobody_covers_is_told_when_it_comes), TEST(a_device_whose_log_does_not_start_is_not_let_in),
+	  TEST(what_nobody_covers_is_dirty),
 	  TEST(mixed_trackers_are_joined), TEST(the_best_tracker_is_started),
 	  TEST(the_log_is_asked_for_what_it_was_started_for), TEST(a_region_that_has_grown_is_asked_for_in_part),
 	  TEST(what_nobody_covers_waits_for_the_last_round), TEST(hot_added_memory_is_tracked_by_the_iommu),

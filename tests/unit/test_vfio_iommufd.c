@@ -28,8 +28,8 @@ static void attaches_and_leaves_nothing(void)
 	CHECK_EQ(one->num_regions, 9);
 	CHECK_EQ(one->num_irqs, 5);
 	CHECK(one->flags & VFIO_DEVICE_FLAGS_PCI);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_HWPT);
-	CHECK(vfio_device_hwpt_id(one) && one->ioas && one->devid);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_HWPT);
+	CHECK(vfio_device_ids(one).hwpt && vfio_device_ids(one).ioas && vfio_device_ids(one).devid);
 	CHECK_EQ(b.told, 1);
 	CHECK(fake_mapped(b.fake, &b.fake->devices[0], 0, LOW_SIZE));
 	CHECK(fake_mapped(b.fake, &b.fake->devices[0], HIGH_GPA, HIGH_SIZE));
@@ -45,7 +45,7 @@ static void one_iommu_shares_a_page_table(void)
 	setup(true, true, true);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(vfio_device_hwpt_id(one), vfio_device_hwpt_id(two));
+	CHECK_EQ(vfio_device_ids(one).hwpt, vfio_device_ids(two).hwpt);
 	CHECK_EQ(one->container == two->container, 1);
 	CHECK_EQ(fake_objects(b.fake, FAKE_HWPT), 1);
 	vfio_device_close(one);
@@ -53,7 +53,7 @@ static void one_iommu_shares_a_page_table(void)
 	CHECK_EQ(fake_objects(b.fake, FAKE_HWPT), 1);
 	CHECK(fake_mapped(b.fake, &b.fake->devices[1], 0, LOW_SIZE));
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	CHECK_EQ(vfio_device_hwpt_id(one), vfio_device_hwpt_id(two));
+	CHECK_EQ(vfio_device_ids(one).hwpt, vfio_device_ids(two).hwpt);
 	vfio_device_close(two);
 	CHECK_EQ(fake_objects(b.fake, FAKE_HWPT), 1);
 	vfio_device_close(one);
@@ -68,8 +68,8 @@ static void two_iommus_do_not(void)
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(b.fake->count, 1);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK(vfio_device_hwpt_id(one) != vfio_device_hwpt_id(two));
-	CHECK_EQ(one->ioas, two->ioas);
+	CHECK(vfio_device_ids(one).hwpt != vfio_device_ids(two).hwpt);
+	CHECK_EQ(vfio_device_ids(one).ioas, vfio_device_ids(two).ioas);
 	CHECK_EQ(fake_objects(b.fake, FAKE_IOAS), 1);
 	/* The second page table needs no second map. */
 	CHECK_EQ(b.fake->count, 1);
@@ -86,16 +86,16 @@ static void mixed_iommus_warn_once_with_a_name(void)
 	setup(true, false, false);
 	fake_device(b.fake, "0000:03:00.0", fake_group(b.fake), fake_iommu(b.fake, false));
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_HWPT);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_HWPT);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(two->coverage, VFIO_COVERAGE_NONE);
+	CHECK_EQ(vfio_device_coverage(two), VFIO_COVERAGE_NONE);
 	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: its IOMMU does not track dirty pages"), 1);
 	CHECK_EQ(bench_open(&b, "0000:03:00.0", VFIO_WANT_IOMMUFD, &three), 0);
 	CHECK_EQ(bench_logged(&b, "warning"), 1);
 	/* What one device can is no matter of the others. */
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_HWPT);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_HWPT);
 	vfio_device_close(one);
-	CHECK_EQ(two->coverage, VFIO_COVERAGE_NONE);
+	CHECK_EQ(vfio_device_coverage(two), VFIO_COVERAGE_NONE);
 	vfio_device_close(two);
 	vfio_device_close(three);
 	bench_done(&b);
@@ -113,7 +113,7 @@ static void a_refused_dirty_flag_is_retried_without(void)
 		CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 		CHECK_EQ(b.fake->count, 2);
 		CHECK(host_iommu_tracks_dirty(one->iommu));
-		CHECK_EQ(one->coverage, VFIO_COVERAGE_NONE);
+		CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_NONE);
 		CHECK_EQ(bench_logged(&b, "0000:01:00.0: the kernel refuses a page table with dirty tracking"), 1);
 		vfio_device_close(one);
 		bench_done(&b);
@@ -157,7 +157,7 @@ static void a_group_of_two_shares_its_page_table(void)
 	bench_space(&b, 0, NULL);
 	CHECK_EQ(bench_open(&b, "01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(bench_open(&b, "01:00.1", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(vfio_device_hwpt_id(one), vfio_device_hwpt_id(two));
+	CHECK_EQ(vfio_device_ids(one).hwpt, vfio_device_ids(two).hwpt);
 	vfio_device_close(one);
 	vfio_device_close(two);
 	bench_done(&b);
@@ -172,13 +172,13 @@ static void a_mediated_device_goes_to_the_ioas(void)
 	b.fake->counted = IOMMUFD_UAPI_GET_HW_INFO;
 	CHECK_EQ(bench_open(&b, UUID, VFIO_WANT_AUTO, &one), 0);
 	CHECK_EQ(b.fake->count, 0);
-	CHECK(one->mdev && !one->iommu && !one->hwpt);
-	CHECK_EQ(vfio_device_hwpt_id(one), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_NONE);
+	CHECK(one->mdev && !one->iommu && !vfio_device_ids(one).hwpt);
+	CHECK_EQ(vfio_device_ids(one).hwpt, 0);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_NONE);
 	CHECK_EQ(fake_objects(b.fake, FAKE_HWPT), 0);
 	CHECK(fake_mapped(b.fake, &b.fake->devices[2], HIGH_GPA, HIGH_SIZE));
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_AUTO, &two), 0);
-	CHECK_EQ(two->ioas, one->ioas);
+	CHECK_EQ(vfio_device_ids(two).ioas, vfio_device_ids(one).ioas);
 	vfio_device_close(one);
 	CHECK(fake_mapped(b.fake, &b.fake->devices[0], HIGH_GPA, HIGH_SIZE));
 	vfio_device_close(two);
@@ -202,14 +202,14 @@ static void takes_descriptors_handed_in(void)
 	b.fake->no_rights = true;
 	CHECK_EQ(vfio_device_open(b.space, &options, &one, &b.err), 0);
 	CHECK_EQ(cdev, -1);
-	CHECK(one->iommu && one->hwpt);
+	CHECK(one->iommu && vfio_device_ids(one).hwpt);
 	CHECK_HAS(one->host.name, "fd 10");
 	/* A mediated device that comes as a descriptor shows itself by having no IOMMU. */
 	b.fake->no_rights = false;
 	cdev = fake_open(b.fake, "/dev/vfio/devices/vfio1");
 	b.fake->no_rights = true;
 	CHECK_EQ(vfio_device_open(b.space, &options, &two, &b.err), 0);
-	CHECK(two->mdev && !two->iommu && !two->hwpt);
+	CHECK(two->mdev && !two->iommu && !vfio_device_ids(two).hwpt);
 	vfio_device_close(one);
 	vfio_device_close(two);
 	/* A descriptor that does not do is closed. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vfio/container_legacy: groups, containers, the information chain, no-IOMMU mode, and what is said when it fails. */
+/* vfio/group, container_legacy and container_noiommu: groups, containers, the information chain, no-IOMMU mode, and what is said when it fails. */
 #include "tests/unit/vfio_bench.h"
 
 static struct vfio_bench b;
@@ -30,9 +30,9 @@ static void attaches_and_leaves_nothing(void)
 	CHECK(one->iommu->realized);
 	CHECK_EQ(one->iommu->type, HOST_IOMMU_VTD);
 	CHECK_EQ(one->iommu->registers.vtd.cap, 0x123);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_TYPE1);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_TYPE1);
 	CHECK_EQ(one->num_regions, 9);
-	CHECK_EQ(vfio_device_hwpt_id(one), 0);
+	CHECK_EQ(vfio_device_ids(one).hwpt, 0);
 	CHECK_EQ(one->container->map_limit, 65535);
 	CHECK_EQ(b.told, 1);
 	CHECK(fake_mapped(b.fake, &b.fake->devices[2], 0, LOW_SIZE));
@@ -46,7 +46,7 @@ static void a_group_is_opened_once(void)
 	setup();
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
 	CHECK_EQ(bench_open(&b, "0000:01:00.1", VFIO_WANT_LEGACY, &two), 0);
-	CHECK(one->group == two->group);
+	CHECK(one->attachment == two->attachment);
 	CHECK_EQ(b.told, 1);
 	vfio_device_close(one);
 	CHECK_EQ(b.told, 1);
@@ -61,7 +61,7 @@ static void groups_share_a_container(void)
 	b.fake->counted = VFIO_IOMMU_MAP_DMA;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_LEGACY, &two), 0);
-	CHECK(one->container == two->container && one->group != two->group);
+	CHECK(one->container == two->container && one->attachment != two->attachment);
 	CHECK_EQ(b.fake->count, 2);
 	CHECK_EQ(b.told, 2);
 	vfio_device_close(one);
@@ -108,14 +108,14 @@ static void old_kernels_have_no_chain(void)
 	setup();
 	b.fake->type1_avail = 0;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_NONE);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_NONE);
 	CHECK_EQ(one->container->map_limit, 0);
 	vfio_device_close(one);
 	/* A log in another page size than ours is none. */
 	b.fake->type1_dirty = true;
 	b.fake->page_sizes = 0x10000;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_NONE);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_NONE);
 	vfio_device_close(one);
 	bench_done(&b);
 }
@@ -136,8 +136,11 @@ static void noiommu_only_by_name(void)
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_NOIOMMU, &one), -EINVAL);
 	CHECK_HAS(b.err.text, "the device has an IOMMU");
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_NOIOMMU, &one), 0);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_NONE);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_NONE);
+	CHECK_STR(one->backend->name, "noiommu");
+	CHECK(!one->iommu);
 	CHECK_EQ(b.fake->pinned, 0);
+	CHECK_EQ(b.fake->prefaults_at_open, 0);
 	/* It mixes with no real group. */
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_LEGACY, &two), 0);
 	CHECK(one->container != two->container);
@@ -145,6 +148,59 @@ static void noiommu_only_by_name(void)
 	vfio_device_close(one);
 	vfio_device_close(two);
 	bench_done(&b);
+}
+
+/* Groups without an IOMMU share a container; memory comes and goes beside them, but none is released. */
+static void noiommu_maps_nothing(void)
+{
+	struct guest_region region = {.gpa = GIB(8), .size = MIB(4), .fd = -1};
+	static const char *const names[] = {"0000:01:00.0", "0000:02:00.0"};
+
+	bench_init(&b);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		int group = fake_group(b.fake);
+
+		b.fake->groups[group].noiommu = true;
+		fake_device(b.fake, names[i], group, -1)->cdev = false;
+	}
+	bench_space(&b, MIB(2), NULL);
+	region.host = b.host;
+	CHECK_EQ(bench_open(&b, names[0], VFIO_WANT_NOIOMMU, &one), 0);
+	CHECK_EQ(bench_open(&b, names[1], VFIO_WANT_NOIOMMU, &two), 0);
+	CHECK(one->container == two->container && one->attachment != two->attachment);
+	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+	CHECK_EQ(guest_memory_remove(b.memory, GIB(8), &b.err), 0);
+	CHECK_EQ(b.fake->pinned, 0);
+	CHECK_EQ(vfio_space_release(b.space, 0, MIB(2), &b.err), -EBUSY);
+	CHECK_EQ(bench_logged(&b, "warning"), 0);
+	vfio_device_close(one);
+	vfio_device_close(two);
+	CHECK_EQ(vfio_space_release(b.space, 0, MIB(2), &b.err), 0);
+	bench_done(&b);
+}
+
+/* Every call of its attach fails in turn. */
+static void noiommu_leaves_nothing(void)
+{
+	bool reached = true;
+
+	for (unsigned int n = 1; reached; n++) {
+		int group, rc;
+
+		bench_init(&b);
+		group = fake_group(b.fake);
+		b.fake->groups[group].noiommu = true;
+		fake_device(b.fake, "0000:01:00.0", group, -1)->cdev = false;
+		bench_space(&b, 0, NULL);
+		b.fake->fail_at = n;
+		rc = bench_open(&b, "0000:01:00.0", VFIO_WANT_NOIOMMU, &one);
+		CHECK(rc == 0 || b.err.text[0]);
+		if (rc == 0)
+			vfio_device_close(one);
+		reached = b.fake->calls >= n;
+		CHECK(n > 8 || reached);
+		bench_done(&b);
+	}
 }
 
 static void says_who_has_it(void)
@@ -200,12 +256,13 @@ static void a_mediated_device_has_no_host_iommu(void)
 	bench_space(&b, 0, NULL);
 	CHECK_EQ(bench_open(&b, UUID, VFIO_WANT_LEGACY, &one), 0);
 	CHECK(one->mdev && !one->iommu);
-	CHECK_EQ(one->coverage, VFIO_COVERAGE_TYPE1);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_TYPE1);
 	vfio_device_close(one);
 	bench_done(&b);
 }
 
 TEST_MAIN(TEST(attaches_and_leaves_nothing), TEST(a_group_is_opened_once), TEST(groups_share_a_container),
 	  TEST(a_group_that_fits_no_container_is_told_why), TEST(only_a_misfit_tries_the_next_container),
-	  TEST(old_kernels_have_no_chain), TEST(noiommu_only_by_name), TEST(says_who_has_it),
+	  TEST(old_kernels_have_no_chain), TEST(noiommu_only_by_name), TEST(noiommu_maps_nothing),
+	  TEST(noiommu_leaves_nothing), TEST(says_who_has_it),
 	  TEST(vf_tokens_are_in_the_name), TEST(a_mediated_device_has_no_host_iommu))

@@ -91,7 +91,7 @@ static void maps_by_file_where_it_can(void)
 
 	setup(0);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	maps = &b.fake->objects[one->ioas - 1].maps;
+	maps = &b.fake->objects[vfio_device_ids(one).ioas - 1].maps;
 	CHECK_EQ(maps->count, 2);
 	CHECK(!maps->map[0].file && maps->map[1].file && maps->map[1].fd == b.memfd);
 	vfio_device_close(one);
@@ -100,7 +100,7 @@ static void maps_by_file_where_it_can(void)
 	b.fake->counted = IOMMUFD_UAPI_MAP_FILE;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(b.fake->count, 1);
-	CHECK(!b.fake->objects[one->ioas - 1].maps.map[1].file);
+	CHECK(!b.fake->objects[vfio_device_ids(one).ioas - 1].maps.map[1].file);
 	CHECK(fake_mapped(b.fake, dev(0), HIGH_GPA, HIGH_SIZE));
 	vfio_device_close(one);
 	/* A file that it does not take (not a memfd): by address, and the next file is tried again. */
@@ -109,7 +109,7 @@ static void maps_by_file_where_it_can(void)
 	b.fake->fail_request_errno = -EINVAL;
 	b.fake->fail_times = 1;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	CHECK(!b.fake->objects[one->ioas - 1].maps.map[1].file);
+	CHECK(!b.fake->objects[vfio_device_ids(one).ioas - 1].maps.map[1].file);
 	vfio_device_close(one);
 	bench_done(&b);
 }

@@ -8,7 +8,6 @@
 #include "core/bitmap.h"
 #include "tests/unit/fake_vfio.h"
 #include "tests/unit/test.h"
-#include "vfio/container.h"
 #include "vfio/device.h"
 
 #include <fcntl.h>

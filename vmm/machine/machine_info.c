@@ -3,7 +3,6 @@
 #include "vmm/machine/machine_info.h"
 
 #include "devices/virtio/virtio.h"
-#include "vfio/container.h"
 #include "vfio/migration.h"
 #include "vmm/machine/host_devices.h"
 
@@ -33,12 +32,14 @@ static int machine_info_add_device(const struct machine *machine, size_t index, 
 static int machine_info_add_host_device(const struct host_devices *all, size_t index, json_t *devices)
 {
 	const struct vfio_device *device;
+	struct vfio_device_ids ids;
 	struct vfio_pci_info v;
 	char slot[16], kind[16];
 	json_t *object, *bars = json_array();
 
 	host_devices_info(all, index, &v);
 	device = v.device;
+	ids = vfio_device_ids(device);
 	for (int bar = 0; bar < 7; bar++)
 		if (v.mapped_bars >> bar & 1)
 			json_array_append_new(bars, json_integer(bar));
@@ -46,9 +47,9 @@ static int machine_info_add_host_device(const struct host_devices *all, size_t i
 	snprintf(kind, sizeof(kind), "%04x:%04x", v.vendor, v.product);
 	object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:i, s:o, s:s, s:s, s:s, s:b}", "id", v.id, "kind",
 			   "vfio", "slot", slot, "host", device->host.name, "pci", kind, "backend", device->backend->name,
-			   "ioas", (json_int_t)device->ioas, "hwpt", (json_int_t)vfio_device_hwpt_id(device), "group",
+			   "ioas", (json_int_t)ids.ioas, "hwpt", (json_int_t)ids.hwpt, "group",
 			   device->host.group, "interrupts", v.interrupts, "vectors", (int)v.vectors, "mapped_bars", bars,
-			   "dirty_tracking", vfio_coverage_name(device->coverage), "migration",
+			   "dirty_tracking", vfio_coverage_name(vfio_device_coverage(device)), "migration",
 			   vfio_migration_flags_name(vfio_migration_flags(device)), "reset", v.reset, "fenced", v.fenced);
 	return json_array_append_new(devices, object);
 }
