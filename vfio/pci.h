@@ -5,41 +5,9 @@
  */
 #pragma once
 
-#include "core/event_loop.h"
 #include "core/state.h"
-#include "devices/msix.h"
 #include "vfio/device.h"
-
-#include <pthread.h>
-
-struct vfio_pci;
-
-/* Shows host bytes to the vCPUs at a guest address, as memory (KVM_SET_USER_MEMORY_REGION). Page multiples. */
-struct vfio_map_ops {
-	int (*map)(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err);
-	void (*unmap)(void *opaque, uint64_t gpa);
-};
-
-/* What the device says by itself; on the event loop's thread. */
-struct vfio_pci_events {
-	/* An error that it cannot go on from: it has been fenced, the guest reads ones from now on. */
-	void (*failed)(void *opaque, struct vfio_pci *pci);
-	/* The host wants it back (its driver is being unbound). */
-	void (*wanted)(void *opaque, struct vfio_pci *pci);
-};
-
-/* The machine around it; outlives it. */
-struct vfio_pci_machine {
-	struct pci_bus *bus;
-	struct msi_controller *msi;
-	struct event_loop *loop;
-	const struct log *log;
-	const struct vfio_map_ops *map;
-	void *map_opaque;
-	const struct vfio_pci_events *events;
-	void *events_opaque;
-	pthread_mutex_t *space_lock; /* held around calls that change the device's struct vfio_space */
-};
+#include "vfio/pci_machine.h"
 
 struct vfio_pci_options {
 	const char *id; /* names it to people; kept, not copied */

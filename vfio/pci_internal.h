@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What pci.c, pci_config.c, pci_irq.c and pci_state.c share; nobody else includes it. */
+/* What the parts of a passed-through function (pci*.c) share and offer each other; nobody else includes it. */
 #pragma once
 
 #include "vfio/irq.h"
-#include "vfio/pci.h"
+#include "vfio/pci_machine.h"
 #include "vfio/region.h"
 
 /* How the device interrupts now. */
@@ -59,10 +59,24 @@ struct vfio_pci {
 	struct event_source *error, *request;
 };
 
-/* ---- pci.c ---- */
+/* ---- pci_bar.c ---- */
 
 /* Accesses to a BAR that are trapped; opaque is the struct vfio_pci_bar. */
 extern const struct bus_ops vfio_pci_bar_ops;
+/* The regions behind config space and BARs. */
+int vfio_pci_bar_get_regions(struct vfio_pci *pci, struct err *err);
+/* -EINVAL: the MSI-X table, as the capability has it, lies outside of its BAR. */
+int vfio_pci_bar_check_msix(const struct vfio_pci *pci, struct err *err);
+/* The device's own ROM where it is shown, or a file in its place (NULL: none). */
+int vfio_pci_bar_init_rom(struct vfio_pci *pci, bool shown, const char *file, struct err *err);
+/* Maps into this process what the guest may have mapped. */
+void vfio_pci_bar_map_regions(struct vfio_pci *pci);
+/* pci_function_ops.bar_moved. */
+void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old);
+/* From now on the guest has no memory of it. */
+void vfio_pci_bar_fence(struct vfio_pci *pci);
+/* Fine at any stage of the construction. */
+void vfio_pci_bar_done(struct vfio_pci *pci);
 
 /* ---- pci_config.c ---- */
 

@@ -3,6 +3,8 @@
  * The reset of a function that has none of its own: by its bus (VFIO_DEVICE_PCI_HOT_RESET), which the kernel allows to
  * whoever holds every device there. Ownership is shown by the groups' descriptors, or under iommufd by the bindings.
  */
+#include "vfio/pci.h"
+
 #include "vfio/pci_internal.h"
 
 #define MAX_DEVICES 64u

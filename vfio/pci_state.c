@@ -6,6 +6,8 @@
  * A load writes the device's own command register twice. BARs are mapped for other devices too, and the kernel maps none
  * of a device that does not decode; but it may master the bus only when everything else is in place.
  */
+#include "vfio/pci.h"
+
 #include "vfio/pci_internal.h"
 
 struct image {
