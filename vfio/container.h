@@ -33,6 +33,8 @@ struct vfio_device {
 	struct vfio_device *next; /* the space's */
 	struct vfio_dirty_log_user dirty;
 	struct vfio_dma_log dma_log; /* unless it has none, or is to do without */
+	const char *reset; /* how it was: "function", "bus" or "none"; NULL: not yet (pci_reset.h) */
+	bool at_work;      /* the guest may use it */
 };
 
 /* The object ids behind a device, for people: 0 where the backend has none. */

@@ -140,7 +140,6 @@ int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *
 		return code;
 	}
 	vfio_pci_irq_update(pci);
-	pci->reset = pci->device->flags & VFIO_DEVICE_FLAGS_RESET ? "function" : "none";
 	*device = NULL;
 	*ret = pci;
 	return 0;
@@ -169,7 +168,7 @@ void vfio_pci_get_info(struct vfio_pci *pci, struct vfio_pci_info *info)
 	};
 
 	*info = (struct vfio_pci_info){
-		.id = pci->id, .device = pci->device, .devfn = pci->function.devfn, .reset = pci->reset,
+		.id = pci->id, .device = pci->device, .devfn = pci->function.devfn, .reset = pci->device->reset,
 		.vendor = get_le16(pci->function.config + PCI_VENDOR_ID),
 		.product = get_le16(pci->function.config + PCI_DEVICE_ID),
 	};

@@ -25,13 +25,6 @@ int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *
 /* Off the bus, interrupts off, closed. The event loop's thread, while no vCPU runs; NULL is fine. */
 void vfio_pci_destroy(struct vfio_pci *pci);
 
-/*
- * For a device that cannot be reset by itself (the kernel resets one that can when it is opened and closed): resets the
- * bus that it is on, if all devices there belong to this guest. Says so when there is no way. After all devices of the
- * machine are there, before the guest runs.
- */
-void vfio_pci_reset(struct vfio_pci *pci);
-
 /* Nothing of the guest reaches the device any more, and nothing of it the guest, which reads ones: when it is of no more
  * use to it. The event loop's thread. */
 void vfio_pci_cut_off(struct vfio_pci *pci);
@@ -45,7 +38,7 @@ struct vfio_pci_info {
 	const char *interrupts;   /* "none", "INTx", "MSI", "MSI-X" */
 	unsigned int vectors;     /* in use */
 	unsigned int mapped_bars; /* bit n: BAR n is mapped into the guest now, at least in part */
-	const char *reset;        /* "function", "bus", "none" */
+	const char *reset;        /* "function", "bus", "none"; NULL: not yet (pci_reset.h) */
 	bool fenced;
 };
 void vfio_pci_get_info(struct vfio_pci *pci, struct vfio_pci_info *info);

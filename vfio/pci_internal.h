@@ -54,7 +54,6 @@ struct vfio_pci {
 	struct vfio_pci_irqs irqs;
 	pthread_mutex_t map_lock; /* of the bars' mapped and fenced */
 	bool fenced;
-	const char *reset;
 	int error_fd, request_fd;
 	struct event_source *error, *request;
 };

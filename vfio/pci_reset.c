@@ -1,23 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The reset of a function that has none of its own: by its bus (VFIO_DEVICE_PCI_HOT_RESET), which the kernel allows to
- * whoever holds every device there. Ownership is shown by the groups' descriptors, or under iommufd by the bindings.
- */
-#include "vfio/pci.h"
+/* See pci_reset.h. */
+#include "vfio/pci_reset.h"
 
-#include "vfio/pci_internal.h"
+#include <stdio.h>
 
 #define MAX_DEVICES 64u
 
-struct dependents {
+/* What is reset with a device. */
+struct reset_set {
+	const struct vfio_device *device;
 	struct vfio_pci_hot_reset_info info;
-	struct vfio_pci_dependent_device devices[MAX_DEVICES];
+	struct vfio_pci_dependent_device members[MAX_DEVICES];
 };
 
 struct reset_request {
 	struct vfio_pci_hot_reset reset;
 	int32_t fds[MAX_DEVICES];
 };
+
+/* The kernel names members by their ids in iommufd, or they are told by address: a group's device has a name. */
+static bool vfio_pci_reset_is(const struct reset_set *set, const struct vfio_pci_dependent_device *member,
+			      const struct vfio_device *device)
+{
+	char name[32];
+
+	if (set->info.flags & VFIO_UAPI_HOT_RESET_DEV_ID)
+		return member->group_id && member->group_id == vfio_device_ids(device).devid;
+	snprintf(name, sizeof(name), "%04x:%02x:%02x.%x", member->segment, member->bus, member->devfn >> 3,
+		 member->devfn & 7);
+	return strcmp(name, device->host.name) == 0;
+}
+
+static bool vfio_pci_reset_has(const struct reset_set *set, const struct vfio_device *device)
+{
+	for (uint32_t i = 0; i < set->info.count; i++)
+		if (vfio_pci_reset_is(set, &set->members[i], device))
+			return true;
+	return device == set->device;
+}
+
+/* ---- May it be reset? ---- */
 
 static bool vfio_pci_reset_listed(const struct reset_request *request, int fd)
 {
@@ -27,25 +49,18 @@ static bool vfio_pci_reset_listed(const struct reset_request *request, int fd)
 	return false;
 }
 
-static int vfio_pci_reset_foreign(struct vfio_pci *pci, const struct vfio_pci_dependent_device *d)
+/* All members are this guest's. The request then names each of their groups; under iommufd the kernel knows. */
+static int vfio_pci_reset_check_owned(const struct reset_set *set, struct reset_request *request, struct err *err)
 {
-	log_warn(pci->machine.log,
-		 "vfio %s: it can only be reset with its bus, and %04x:%02x:%02x.%x there is not this guest's; going on without "
-		 "a reset", pci->device->host.name, d->segment, d->bus, d->devfn >> 3, d->devfn & 7);
-	return 1;
-}
-
-/* 0 when all devices on the bus are this guest's, 1 when one is not, which has been said. The request then names every
- * group of them; under iommufd the kernel knows by itself. */
-static int vfio_pci_reset_collect_groups(struct vfio_pci *pci, const struct dependents *on_bus,
-					 struct reset_request *request)
-{
-	for (uint32_t i = 0; i < on_bus->info.count; i++) {
-		const struct vfio_pci_dependent_device *d = &on_bus->devices[i];
+	for (uint32_t i = 0; i < set->info.count; i++) {
+		const struct vfio_pci_dependent_device *m = &set->members[i];
 		int fd;
 
-		if (!pci->device->backend->owns(pci->device, d->group_id, &fd))
-			return vfio_pci_reset_foreign(pci, d);
+		if (!set->device->backend->owns(set->device, m->group_id, &fd))
+			return err_set(err, -EPERM,
+				       "it can only be reset with its bus, and %04x:%02x:%02x.%x there is not this "
+				       "guest's; going on without a reset", m->segment, m->bus, m->devfn >> 3,
+				       m->devfn & 7);
 		if (fd >= 0 && !vfio_pci_reset_listed(request, fd))
 			request->fds[request->reset.count++] = fd;
 	}
@@ -53,33 +68,78 @@ static int vfio_pci_reset_collect_groups(struct vfio_pci *pci, const struct depe
 	return 0;
 }
 
-/* 0; 1: it cannot be, and that has been said; -errno. */
-static int vfio_pci_reset_bus(struct vfio_pci *pci)
+static int vfio_pci_reset_check_idle(const struct reset_set *set, struct err *err)
 {
-	const struct vfio_device *device = pci->device;
-	struct dependents on_bus = {.info.argsz = sizeof(on_bus)};
-	struct reset_request request = {.reset.argsz = sizeof(request.reset)};
-	int ret = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &on_bus);
-
-	if (ret < 0 || on_bus.info.count > MAX_DEVICES)
-		return ret < 0 ? ret : -E2BIG;
-	ret = vfio_pci_reset_collect_groups(pci, &on_bus, &request);
-	if (ret != 0)
-		return ret;
-	ret = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_PCI_HOT_RESET, &request);
-	return MIN(ret, 0);
+	for (const struct vfio_device *device = set->device->space->devices; device; device = device->next)
+		if (device->at_work && vfio_pci_reset_has(set, device))
+			return err_set(err, -EBUSY,
+				       "it can only be reset with its bus, and %s there is at work in this guest; "
+				       "going on without a reset", device->host.name);
+	return 0;
 }
 
-void vfio_pci_reset(struct vfio_pci *pci)
-{
-	int ret;
+/* ---- Resetting ---- */
 
-	if (pci->device->flags & VFIO_DEVICE_FLAGS_RESET)
-		return;
-	ret = vfio_pci_reset_bus(pci);
-	if (ret == 0)
-		pci->reset = "bus";
-	else if (ret < 0)
-		log_warn(pci->machine.log, "vfio %s: it has no reset (%s); it begins as its last user left it",
-			 pci->device->host.name, strerrordesc_np(-ret));
+static int vfio_pci_reset_failed(int rc, struct err *err)
+{
+	return err_set(err, rc, "it has no reset (%s); it begins as its last user left it", strerrordesc_np(-rc));
+}
+
+static int vfio_pci_reset_read(struct reset_set *set, struct err *err)
+{
+	const struct vfio_device *device = set->device;
+	int rc;
+
+	set->info.argsz = sizeof(set->info) + sizeof(set->members);
+	rc = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &set->info);
+	if (rc >= 0 && set->info.count > MAX_DEVICES)
+		rc = -E2BIG;
+	if (rc < 0)
+		set->info.count = 0;
+	return rc < 0 ? vfio_pci_reset_failed(rc, err) : 0;
+}
+
+static int vfio_pci_reset_bus(struct reset_set *set, struct err *err)
+{
+	struct reset_request request = {.reset.argsz = sizeof(request.reset)};
+	int rc = vfio_pci_reset_read(set, err);
+
+	if (rc == 0)
+		rc = vfio_pci_reset_check_owned(set, &request, err);
+	if (rc == 0)
+		rc = vfio_pci_reset_check_idle(set, err);
+	if (rc < 0)
+		return rc;
+	rc = vfio_sys_ioctl(set->device->sys, set->device->fd, VFIO_DEVICE_PCI_HOT_RESET, &request);
+	return rc < 0 ? vfio_pci_reset_failed(rc, err) : 0;
+}
+
+/* One reset, or one attempt, for all of the set. */
+static void vfio_pci_reset_set(struct vfio_device *device)
+{
+	struct reset_set set = {.device = device};
+	struct err err;
+	int rc = vfio_pci_reset_bus(&set, &err);
+
+	for (struct vfio_device *member = device->space->devices; member; member = member->next) {
+		if (member->reset || !vfio_pci_reset_has(&set, member))
+			continue;
+		member->reset = rc == 0 ? "bus" : "none";
+		if (rc < 0)
+			log_warn(member->log, "vfio %s: %s", member->host.name, err.text);
+	}
+}
+
+void vfio_pci_reset(struct vfio_space *space)
+{
+	struct vfio_device *device;
+
+	for (device = space->devices; device; device = device->next)
+		if (device->flags & VFIO_DEVICE_FLAGS_RESET)
+			device->reset = "function";
+	for (device = space->devices; device; device = device->next)
+		if (!device->reset)
+			vfio_pci_reset_set(device);
+	for (device = space->devices; device; device = device->next)
+		device->at_work = true;
 }

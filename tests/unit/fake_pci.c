@@ -338,6 +338,18 @@ bool fake_pci_poll_unmask(struct fake_pci *pci)
 
 /* ---- resets ---- */
 
+/* The device's id where the asking one's iommufd has it, 0 where it only owns it, or not that either. */
+static uint32_t dependent_id(const struct fake_kernel *fake, const struct fake_device *device, uint8_t devfn, bool owned)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "0000:01:%02x.%x", devfn >> 3, devfn & 7);
+	for (int i = 0; i < FAKE_MAX; i++)
+		if (strcmp(fake->devices[i].name, name) == 0 && fake->devices[i].ctx == device->ctx)
+			return fake->devices[i].devid;
+	return owned ? 0 : VFIO_UAPI_DEVID_NOT_OWNED;
+}
+
 static int hot_reset_info(struct fake_kernel *fake, struct fake_device *device, struct vfio_pci_hot_reset_info *info)
 {
 	const struct fake_pci *pci = device->pci;
@@ -355,7 +367,8 @@ static int hot_reset_info(struct fake_kernel *fake, struct fake_device *device, 
 		for (int k = 0; k < FAKE_MAX; k++)
 			owned |= device->ctx && fake->devices[k].group == group && fake->devices[k].ctx == device->ctx;
 		info->devices[i] = (struct vfio_pci_dependent_device){.bus = 1, .devfn = pci->dependents[i].devfn};
-		info->devices[i].group_id = !device->ctx ? (uint32_t)group : owned ? 0 : VFIO_UAPI_DEVID_NOT_OWNED;
+		info->devices[i].group_id = !device->ctx ? (uint32_t)group :
+					    dependent_id(fake, device, pci->dependents[i].devfn, owned);
 		if (!owned)
 			info->flags &= ~VFIO_UAPI_HOT_RESET_OWNED;
 	}

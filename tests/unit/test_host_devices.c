@@ -14,6 +14,7 @@
 #define POWER 0x600
 #define SECOND "0000:02:00.0"
 #define THIRD "0000:03:00.0"
+#define SIBLING "0000:01:00.1" /* of the first */
 #define SLOTS 0xc0000000u /* room for two */
 #define SLOT_A 31u        /* the highest comes first */
 #define SLOT_B 30u
@@ -128,7 +129,7 @@ static void setup(void)
 	add_device(THIRD);
 }
 
-static int create(size_t count)
+static int create_of(struct vfio_config *vfios, size_t count)
 {
 	static const struct host_devices_ops ops = {
 		.add_file = add_file, .remove_file = remove_file, .map = {map, unmap},
@@ -139,10 +140,15 @@ static int create(size_t count)
 		.pci = t.p.rig.bus, .slots = SLOTS, .msi = &t.p.rig.msi, .power = t.power, .loop = t.p.loop,
 		.log = &t.p.base.log,
 	};
-	const struct machine_config config = {.vfios = configs, .vfio_count = count, .iommufd = -1};
+	const struct machine_config config = {.vfios = vfios, .vfio_count = count, .iommufd = -1};
 
 	t.p.base.err.text[0] = 0;
 	return host_devices_create(&config, &machine, &t.devices, &t.p.base.err);
+}
+
+static int create(size_t count)
+{
+	return create_of(configs, count);
 }
 
 static void start(size_t count)
@@ -297,6 +303,57 @@ static void one_that_cannot_come_is_told_why(void)
 	eject(SLOT_A);
 	CHECK_EQ(add(2), 0);
 	CHECK_EQ(appeared(), 1u << SLOT_A);
+	done();
+}
+
+/* Two functions of one device, which can only be reset together. */
+static struct vfio_config functions[] = {
+	{.device = (char *)BDF, .id = (char *)"f0", .backend = VFIO_BACKEND_IOMMUFD, .fd = -1},
+	{.device = (char *)SIBLING, .id = (char *)"f1", .backend = VFIO_BACKEND_IOMMUFD, .fd = -1},
+};
+
+static void setup_functions(void)
+{
+	struct fake_device *both[2];
+
+	setup();
+	add_device(SIBLING);
+	both[0] = t.p.device;
+	both[1] = &t.p.base.fake->devices[3];
+	both[1]->group = both[0]->group;
+	both[1]->iommu = both[0]->iommu;
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		both[i]->flags = VFIO_DEVICE_FLAGS_PCI;
+		both[i]->pci->can_hot_reset = true;
+		both[i]->pci->dependent_count = 2;
+		both[i]->pci->dependents[1].devfn = 1;
+	}
+	t.p.base.fake->counted = VFIO_DEVICE_PCI_HOT_RESET;
+}
+
+static void functions_that_come_together_are_reset_once(void)
+{
+	struct vfio_pci_info info;
+
+	setup_functions();
+	CHECK_EQ(create_of(functions, 2), 0);
+	CHECK_EQ(t.p.base.fake->count, 1);
+	for (size_t i = 0; i < 2; i++) {
+		host_devices_info(t.devices, i, &info);
+		CHECK_STR(info.reset, "bus");
+	}
+	CHECK_LOGGED(&t.p, "warning", 0);
+	done();
+}
+
+static void a_function_at_work_is_not_reset_by_the_next_one(void)
+{
+	setup_functions();
+	CHECK_EQ(create_of(functions, 1), 0);
+	CHECK_EQ(t.p.base.fake->count, 1);
+	CHECK_EQ(host_devices_add(t.devices, &functions[1], &t.p.base.err), 0);
+	CHECK_EQ(t.p.base.fake->count, 1);
+	CHECK_LOGGED(&t.p, "vfio " SIBLING ": it can only be reset with its bus, and " BDF " there is at work", 1);
 	done();
 }
 
@@ -678,6 +735,7 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(an_eject_is_none_of_the_next_one_there), TEST(held_ones_neither_come_nor_go),
 	  TEST(a_callers_time_runs_while_they_are_held), TEST(the_host_asks_the_guest_once),
 	  TEST(the_host_and_a_caller_may_want_the_same_one), TEST(one_that_is_cut_off_reads_as_ones),
-	  TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),
+	  TEST(functions_that_come_together_are_reset_once),
+	  TEST(a_function_at_work_is_not_reset_by_the_next_one), TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),
 	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
 	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time))

@@ -4,6 +4,7 @@
  * reset, and every call to the kernel failing from its opening to its end.
  */
 #include "tests/unit/vfio_pci_bench.h"
+#include "vfio/pci_reset.h"
 
 #include <sys/resource.h>
 
@@ -173,7 +174,7 @@ static void the_host_wants_it_back(void)
 static void check_reset(enum vfio_want want, const char *how, const char *said)
 {
 	CHECK_EQ(pb_create(&p, want), 0);
-	vfio_pci_reset(p.pci);
+	vfio_pci_reset(p.base.space);
 	CHECK_STR(info().reset, how);
 	CHECK_EQ(p.fake->hot_resets, strcmp(how, "bus") == 0);
 	CHECK_LOGGED(&p, said ? said : " reset", said ? 1 : 0);
@@ -234,6 +235,120 @@ static void reset(void)
 		check_reset(want, "none", "it has no reset (Operation not permitted)");
 		pb_done(&p);
 	}
+}
+
+/* A second function beside the first, in a group of its own: neither has a reset, and both go with their bus. */
+#define SIBLING "0000:01:00.1"
+
+static struct fake_device *sibling;
+
+static void two_functions(void)
+{
+	struct fake_device *both[2];
+
+	pb_init(&p);
+	sibling = fake_device(p.base.fake, SIBLING, fake_group(p.base.fake), p.device->iommu);
+	fake_pci(sibling);
+	both[0] = p.device;
+	both[1] = sibling;
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		both[i]->flags = VFIO_DEVICE_FLAGS_PCI;
+		both[i]->pci->can_hot_reset = true;
+		both[i]->pci->dependent_count = 2;
+		for (size_t k = 0; k < ARRAY_SIZE(both); k++) {
+			both[i]->pci->dependents[k].group = both[k]->group;
+			both[i]->pci->dependents[k].devfn = (uint8_t)k;
+		}
+	}
+	bench_space(&p.base, 0, NULL);
+}
+
+static unsigned int hot_resets(void)
+{
+	return p.device->pci->hot_resets + sibling->pci->hot_resets;
+}
+
+/* Two that come together are reset together, once, and both know it. */
+static void a_set_is_reset_once(void)
+{
+	struct vfio_device *other;
+
+	for (enum vfio_want want = VFIO_WANT_IOMMUFD; want <= VFIO_WANT_LEGACY; want++) {
+		two_functions();
+		CHECK_EQ(pb_create(&p, want), 0);
+		CHECK_EQ(bench_open(&p.base, SIBLING, want, &other), 0);
+		vfio_pci_reset(p.base.space);
+		CHECK_EQ(hot_resets(), 1);
+		CHECK_STR(info().reset, "bus");
+		CHECK_STR(other->reset, "bus");
+		vfio_pci_reset(p.base.space);
+		CHECK_EQ(hot_resets(), 1);
+		CHECK_LOGGED(&p, "reset", 0);
+		vfio_device_close(other);
+		pb_done(&p);
+	}
+}
+
+/* The second one comes while the first is at work: it is not reset, which is said, until it comes without the first. */
+static void a_set_with_one_at_work_is_left_alone(void)
+{
+	struct vfio_device *other;
+
+	for (enum vfio_want want = VFIO_WANT_IOMMUFD; want <= VFIO_WANT_LEGACY; want++) {
+		two_functions();
+		if (want == VFIO_WANT_LEGACY)
+			sibling->group = p.device->pci->dependents[1].group = sibling->pci->dependents[1].group = p.device->group;
+		CHECK_EQ(pb_create(&p, want), 0);
+		vfio_pci_reset(p.base.space);
+		p.device->pci->hot_resets = 0;
+		CHECK_EQ(bench_open(&p.base, SIBLING, want, &other), 0);
+		vfio_pci_reset(p.base.space);
+		CHECK_EQ(hot_resets(), 0);
+		CHECK_STR(other->reset, "none");
+		CHECK_LOGGED(&p, "vfio " SIBLING ": it can only be reset with its bus, and " BDF " there is at work in this guest", 1);
+		vfio_device_close(other);
+		/* A function that the kernel resets by itself is at work as well. */
+		vfio_pci_destroy(take_ptr(p.pci));
+		p.device->flags |= VFIO_DEVICE_FLAGS_RESET;
+		CHECK_EQ(pb_create(&p, want), 0);
+		vfio_pci_reset(p.base.space);
+		CHECK_STR(info().reset, "function");
+		CHECK_EQ(bench_open(&p.base, SIBLING, want, &other), 0);
+		vfio_pci_reset(p.base.space);
+		CHECK_EQ(hot_resets(), 0);
+		CHECK_STR(other->reset, "none");
+		vfio_device_close(other);
+		/* When both come together it does no harm to it. */
+		vfio_pci_destroy(take_ptr(p.pci));
+		CHECK_EQ(pb_create(&p, want), 0);
+		CHECK_EQ(bench_open(&p.base, SIBLING, want, &other), 0);
+		vfio_pci_reset(p.base.space);
+		CHECK_EQ(hot_resets(), 1);
+		CHECK_STR(other->reset, "bus");
+		CHECK_STR(info().reset, "function");
+		vfio_device_close(other);
+		pb_done(&p);
+	}
+}
+
+/* A reset that the kernel refuses is tried once for the set, and said of each. */
+static void a_refused_reset_is_said_of_each(void)
+{
+	struct vfio_device *other;
+
+	two_functions();
+	p.device->pci->refuse_hot_reset = sibling->pci->refuse_hot_reset = -EPERM;
+	p.base.fake->counted = VFIO_DEVICE_PCI_HOT_RESET;
+	CHECK_EQ(pb_create(&p, VFIO_WANT_IOMMUFD), 0);
+	CHECK_EQ(bench_open(&p.base, SIBLING, VFIO_WANT_IOMMUFD, &other), 0);
+	vfio_pci_reset(p.base.space);
+	CHECK_EQ(p.base.fake->count, 1);
+	CHECK_LOGGED(&p, "vfio " BDF ": it has no reset (Operation not permitted); it begins as its last user left it", 1);
+	CHECK_LOGGED(&p, "vfio " SIBLING ": it has no reset (Operation not permitted)", 1);
+	CHECK_STR(info().reset, "none");
+	CHECK_STR(other->reset, "none");
+	vfio_device_close(other);
+	pb_done(&p);
 }
 
 /* ---- every call fails ---- */
@@ -336,4 +451,5 @@ static void no_place(void)
 }
 
 TEST_MAIN(TEST(tells_what_it_is), TEST(an_error_fences), TEST(fenced_memory), TEST(the_host_wants_it_back), TEST(reset),
+	  TEST(a_set_is_reset_once), TEST(a_set_with_one_at_work_is_left_alone), TEST(a_refused_reset_is_said_of_each),
 	  TEST(every_call_fails), TEST(no_descriptors), TEST(no_place))

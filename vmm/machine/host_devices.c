@@ -2,6 +2,8 @@
 /* See host_devices.h. */
 #include "vmm/machine/host_devices.h"
 
+#include "vfio/pci_reset.h"
+
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -363,7 +365,7 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 		code = host_devices_plug(devices, config, &slot, err);
 	if (code < 0)
 		return code;
-	vfio_pci_reset(slot->pci);
+	vfio_pci_reset(devices->space);
 	power_pci_added(devices->machine.power, slot->device);
 	return 0;
 }
@@ -387,8 +389,8 @@ static int host_devices_start(struct host_devices *devices, const struct machine
 	if (code < 0)
 		return code;
 	devices->machine.slot_for = NULL;
-	for (slot = devices->slots; slot; slot = slot->next)
-		vfio_pci_reset(slot->pci);
+	if (devices->space)
+		vfio_pci_reset(devices->space);
 	power_set_ejected(devices->machine.power, host_devices_ejected, devices);
 	return 0;
 }
