@@ -304,15 +304,18 @@ static int source_rehearse_once(struct migration_source *source, uint64_t *steps
 	uint64_t begin = monotonic_ns(), stopped_at, saved, resumed;
 	int code = ops->pause(source->config.machine, &stopped_at, &state, err);
 
+	if (code) {
+		state_buffer_free(&state);
+		return code;
+	}
 	saved = monotonic_ns();
-	if (!code)
-		ops->resume(source->config.machine);
+	ops->resume(source->config.machine);
 	resumed = monotonic_ns();
 	steps[MIGRATION_STEP_PAUSE] = stopped_at - begin;
 	steps[MIGRATION_STEP_SAVE] = saved - stopped_at;
 	steps[MIGRATION_STEP_START] = resumed - saved; /* which is done there then */
 	steps[MIGRATION_STEP_LOAD] = saved - begin;
-	if (!code && source->control->conversation.version >= WIRE_TRIALS_SINCE)
+	if (source->control->conversation.version >= WIRE_TRIALS_SINCE)
 		code = source_send_trial(source, &state, steps, err);
 	state_buffer_free(&state);
 	return code;
