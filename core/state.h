@@ -66,12 +66,16 @@ struct state_table {
 };
 
 #define STATE_FIELDS(array) .fields = (array), .field_count = ARRAY_SIZE(array)
-#define STATE_UINT(type, member, version) \
-	{#member, STATE_KIND_UINT, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, false, 0}
-#define STATE_BOOL(type, member, version) \
-	{#member, STATE_KIND_BOOL, version, offsetof(type, member), 1, 1, NULL, false, 0}
-#define STATE_BYTES(type, member, version) \
-	{#member, STATE_KIND_BYTES, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, false, 0}
+#define STATE_UINT(type, member, version) STATE_UINT_AS(#member, type, member, version)
+/* _AS: under another name than the member's. Signed numbers are saved as the bits that they have. */
+#define STATE_UINT_AS(name, type, member, version) \
+	{name, STATE_KIND_UINT, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, false, 0}
+#define STATE_BOOL(type, member, version) STATE_BOOL_AS(#member, type, member, version)
+#define STATE_BOOL_AS(name, type, member, version) \
+	{name, STATE_KIND_BOOL, version, offsetof(type, member), 1, 1, NULL, false, 0}
+#define STATE_BYTES(type, member, version) STATE_BYTES_AS(#member, type, member, version)
+#define STATE_BYTES_AS(name, type, member, version) \
+	{name, STATE_KIND_BYTES, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, false, 0}
 #define STATE_ARRAY(type, member, version, element)                                                            \
 	{#member, STATE_KIND_TABLE, version, offsetof(type, member), sizeof(((type *)0)->member[0]),           \
 	 ARRAY_SIZE(((type *)0)->member), element, false, 0}

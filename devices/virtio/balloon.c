@@ -256,8 +256,8 @@ static int balloon_apply(void *object, const void *from, uint32_t version, struc
 	const struct image *image = from;
 	const struct virtqueue *vq = &device->queues[STATS];
 
-	if (image->has_buffer && (!device->active || !virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ) || !vq->enabled ||
-				  image->buffer >= vq->size))
+	if (image->has_buffer && (!device->active || !virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ) || !vq->setup.enabled ||
+				  image->buffer >= vq->setup.size))
 		return err_set(err, -EBADMSG, "a buffer for statistics where there can be none");
 	pthread_mutex_lock(&balloon->loop.lock);
 	balloon->target = image->target;

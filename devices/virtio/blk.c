@@ -189,18 +189,18 @@ static void blk_queue_end(struct blk_queue *q)
 /* All that the queue runs on; its thread is parked. */
 static int blk_queue_make(struct blk_queue *q, struct err *err)
 {
-	_cleanup_(free_ptr) struct blk_request *requests = calloc(q->vq->size, sizeof(*requests));
+	_cleanup_(free_ptr) struct blk_request *requests = calloc(q->vq->setup.size, sizeof(*requests));
 	char name[16];
 	int ret;
 
 	if (!requests)
 		return err_sys(err, -ENOMEM, "%s", q->blk->id);
-	for (unsigned int i = 0; i < q->vq->size; i++)
+	for (unsigned int i = 0; i < q->vq->setup.size; i++)
 		requests[i].next_free = i ? &requests[i - 1] : NULL;
 	ret = blk_queue_ring_create(q, err);
 	if (ret < 0)
 		return ret;
-	q->free = &requests[q->vq->size - 1];
+	q->free = &requests[q->vq->setup.size - 1];
 	q->in_flight = q->pushed = 0;
 	snprintf(name, sizeof(name), "%.10s-q%u", q->blk->id, q->vq->index);
 	ret = virtio_thread_start(&q->thread, q->vq->kick_fd, blk_queue_main, q, name);
@@ -230,7 +230,7 @@ static int blk_make_queues(struct blk *blk, struct err *err)
 	int ret = 0;
 
 	for (unsigned int i = 0; i < blk->device.queue_count && ret == 0; i++)
-		if (blk->device.queues[i].enabled)
+		if (blk->device.queues[i].setup.enabled)
 			ret = blk_queue_make(&blk->queues[i], err);
 	if (ret < 0)
 		blk_end_queues(blk);

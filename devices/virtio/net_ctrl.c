@@ -150,7 +150,7 @@ static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct e
 int net_ctrl_make(struct net_device *net, struct err *err)
 {
 	struct virtqueue *vq = net_ctrl_queue(net);
-	bool wanted = virtio_has(&net->virtio, VIRTIO_NET_F_CTRL_VQ) && vq->enabled;
+	bool wanted = virtio_has(&net->virtio, VIRTIO_NET_F_CTRL_VQ) && vq->setup.enabled;
 	char name[16];
 	int ret;
 

@@ -213,7 +213,7 @@ static int net_pair_gather_one(struct net_pair *pair)
  */
 static bool net_pair_gather(struct net_pair *pair)
 {
-	unsigned int enough = MAX(pair->rx->size / 8u, 1u);
+	unsigned int enough = MAX(pair->rx->setup.size / 8u, 1u);
 
 	if (!pair->merge)
 		return pair->buffers || net_pair_gather_one(pair) > 0;

@@ -50,7 +50,7 @@ static int net_state_load_backend(struct net_device *net, const struct image *im
 		return err_set(err, -EBADMSG, "%u pairs of queues are in use, of %u", image->pairs_used,
 			       net->backend->pairs);
 	for (unsigned int i = 0; i < 2u * image->pairs_used; i++)
-		if (!net->virtio.queues[i].enabled)
+		if (!net->virtio.queues[i].setup.enabled)
 			return err_set(err, -EBADMSG, "queue %u is in use and not enabled", i);
 	if (image->offloads & ~(net->virtio.features & NET_GUEST_OFFLOADS))
 		return err_set(err, -EBADMSG, "offloads 0x%llx were not negotiated",

@@ -10,7 +10,7 @@ static int net_traffic_make_pair(struct net_device *net, unsigned int index, str
 	int ret = 0;
 
 	/* A driver need not have enabled every queue that the device has. */
-	if (!net->virtio.queues[2 * index].enabled || !net->virtio.queues[2 * index + 1].enabled)
+	if (!net->virtio.queues[2 * index].setup.enabled || !net->virtio.queues[2 * index + 1].setup.enabled)
 		return err_set(err, -EINVAL, "%s: queue pair %u is not enabled", net->virtio.id, index);
 	if (net->backend->ops->set_pair)
 		ret = net->backend->ops->set_pair(net->backend, index, true);

@@ -335,7 +335,7 @@ int vhost_error_fd(const struct vhost *vhost)
 static int vhost_program_ring(struct vhost *vhost, unsigned int ring, const struct virtqueue *vq, int call_fd,
 			      struct err *err)
 {
-	const struct vhost_vring_state size = {.index = ring, .num = vq->size};
+	const struct vhost_vring_state size = {.index = ring, .num = vq->setup.size};
 	const struct vhost_vring_state base = {.index = ring, .num = vq->next_avail};
 	const struct vhost_vring_file kick = {.index = ring, .fd = vq->kick_fd};
 	const struct vhost_vring_file call = {.index = ring, .fd = call_fd};
@@ -372,7 +372,7 @@ int vhost_ring_start(struct vhost *vhost, unsigned int ring, const struct virtqu
 		.desc_user_addr = (uintptr_t)vq->desc_host,
 		.avail_user_addr = (uintptr_t)vq->avail_host,
 		.used_user_addr = (uintptr_t)vq->used_host,
-		.log_guest_addr = vq->used,
+		.log_guest_addr = vq->setup.used,
 	};
 	ret = vhost_program_ring(vhost, ring, vq, call_fd, err);
 	vhost->running[ring] = ret == 0;

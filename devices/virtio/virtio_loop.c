@@ -13,7 +13,7 @@ void virtio_loop_serve(struct virtio_loop *l, unsigned int queue)
 	struct virtqueue *vq = l->queues[queue].vq;
 	unsigned int left = CHAINS_A_TURN;
 
-	if (!vq->enabled)
+	if (!vq->setup.enabled)
 		return;
 	do {
 		virtqueue_disable_kicks(vq);

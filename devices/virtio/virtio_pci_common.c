@@ -27,9 +27,9 @@ void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t v
 static void virtio_pci_common_reset_queue(struct virtqueue *vq)
 {
 	virtqueue_stop(vq);
-	vq->enabled = false;
-	vq->size = vq->max_size;
-	vq->desc = vq->avail = vq->used = 0;
+	vq->setup.enabled = false;
+	vq->setup.size = vq->max_size;
+	vq->setup.desc = vq->setup.avail = vq->setup.used = 0;
 }
 
 void virtio_pci_reset(struct virtio_pci *pci)
@@ -61,7 +61,7 @@ static int virtio_pci_common_start_queues(struct virtio_device *device, struct e
 	int ret = 0;
 
 	for (unsigned int i = 0; ret == 0 && i < device->queue_count; i++)
-		if (device->queues[i].enabled)
+		if (device->queues[i].setup.enabled)
 			ret = virtqueue_start(&device->queues[i], device->memory, device->features, err);
 	return ret;
 }
@@ -143,7 +143,7 @@ void virtio_pci_place_kicks(struct virtio_pci *pci)
 			pci->kick_addr[i] = PCI_UNMAPPED;
 		}
 		/* Where it cannot be attached the BAR's own write does the same, slowly. */
-		if (pci->kick_addr[i] != addr && vq->enabled &&
+		if (pci->kick_addr[i] != addr && vq->setup.enabled &&
 		    bus_attach_eventfd(pci->mmio, addr, 0, vq->kick_fd, NULL) == 0)
 			pci->kick_addr[i] = addr;
 	}
@@ -161,7 +161,7 @@ static struct virtqueue *virtio_pci_common_programmable(const struct virtio_pci 
 {
 	struct virtqueue *vq = virtio_pci_common_selected(pci);
 
-	return vq && !vq->enabled && !(pci->status & VIRTIO_CONFIG_S_DRIVER_OK) ? vq : NULL;
+	return vq && !vq->setup.enabled && !(pci->status & VIRTIO_CONFIG_S_DRIVER_OK) ? vq : NULL;
 }
 
 static uint32_t virtio_pci_common_half(uint64_t features, uint32_t select)
@@ -184,16 +184,16 @@ static void virtio_pci_common_describe_queue(const struct virtio_pci *pci, struc
 	cfg->queue_msix_vector = htole16(VIRTIO_MSI_NO_VECTOR);
 	if (!vq)
 		return;
-	cfg->queue_size = htole16(vq->size);
+	cfg->queue_size = htole16(vq->setup.size);
 	cfg->queue_msix_vector = htole16(pci->vector[vq->index]);
-	cfg->queue_enable = htole16(vq->enabled);
+	cfg->queue_enable = htole16(vq->setup.enabled);
 	cfg->queue_notify_off = htole16(vq->index);
-	cfg->queue_desc_lo = htole32((uint32_t)vq->desc);
-	cfg->queue_desc_hi = htole32((uint32_t)(vq->desc >> 32));
-	cfg->queue_avail_lo = htole32((uint32_t)vq->avail);
-	cfg->queue_avail_hi = htole32((uint32_t)(vq->avail >> 32));
-	cfg->queue_used_lo = htole32((uint32_t)vq->used);
-	cfg->queue_used_hi = htole32((uint32_t)(vq->used >> 32));
+	cfg->queue_desc_lo = htole32((uint32_t)vq->setup.desc);
+	cfg->queue_desc_hi = htole32((uint32_t)(vq->setup.desc >> 32));
+	cfg->queue_avail_lo = htole32((uint32_t)vq->setup.avail);
+	cfg->queue_avail_hi = htole32((uint32_t)(vq->setup.avail >> 32));
+	cfg->queue_used_lo = htole32((uint32_t)vq->setup.used);
+	cfg->queue_used_hi = htole32((uint32_t)(vq->setup.used >> 32));
 }
 
 void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
@@ -228,23 +228,23 @@ static void virtio_pci_common_write_queue_field(struct virtio_pci *pci, uint64_t
 	switch (field) {
 	case FIELD(queue_size):
 		if (is_power_of_two(value) && value <= vq->max_size)
-			vq->size = (uint16_t)value;
+			vq->setup.size = (uint16_t)value;
 		break;
 	case FIELD(queue_enable):
-		vq->enabled = value == 1;
+		vq->setup.enabled = value == 1;
 		virtio_pci_place_kicks(pci);
 		break;
 	case FIELD(queue_desc_lo):
 	case FIELD(queue_desc_hi):
-		virtio_pci_common_set_half(&vq->desc, field == FIELD(queue_desc_hi), value);
+		virtio_pci_common_set_half(&vq->setup.desc, field == FIELD(queue_desc_hi), value);
 		break;
 	case FIELD(queue_avail_lo):
 	case FIELD(queue_avail_hi):
-		virtio_pci_common_set_half(&vq->avail, field == FIELD(queue_avail_hi), value);
+		virtio_pci_common_set_half(&vq->setup.avail, field == FIELD(queue_avail_hi), value);
 		break;
 	case FIELD(queue_used_lo):
 	case FIELD(queue_used_hi):
-		virtio_pci_common_set_half(&vq->used, field == FIELD(queue_used_hi), value);
+		virtio_pci_common_set_half(&vq->setup.used, field == FIELD(queue_used_hi), value);
 		break;
 	}
 }

@@ -16,9 +16,8 @@
 	 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_FAILED)
 
 struct queue_image {
-	uint16_t size, vector;
-	bool enabled;
-	uint64_t desc, avail, used;
+	uint16_t vector;
+	struct virtqueue_setup setup;
 	struct virtqueue_place place; /* of an enabled queue of an active device */
 };
 
@@ -39,14 +38,10 @@ static void virtio_pci_state_fill_queue(const struct virtio_pci *pci, unsigned i
 	const struct virtqueue *vq = &pci->device->queues[index];
 
 	*image = (struct queue_image){
-		.size = vq->size,
 		.vector = pci->vector[index],
-		.enabled = vq->enabled,
-		.desc = vq->desc,
-		.avail = vq->avail,
-		.used = vq->used,
+		.setup = vq->setup,
 	};
-	if (pci->device->active && vq->enabled)
+	if (pci->device->active && vq->setup.enabled)
 		virtqueue_place(vq, &image->place);
 }
 
@@ -136,14 +131,10 @@ static int virtio_pci_state_load_queue(struct virtio_pci *pci, unsigned int inde
 
 	if (ret < 0)
 		return ret;
-	if (!is_power_of_two(image->size) || image->size > vq->max_size)
-		return err_set(err, -EBADMSG, "queue %u: bad size %u", index, image->size);
-	vq->size = image->size;
-	vq->enabled = image->enabled;
-	vq->desc = image->desc;
-	vq->avail = image->avail;
-	vq->used = image->used;
-	if (!device->active || !vq->enabled)
+	if (!is_power_of_two(image->setup.size) || image->setup.size > vq->max_size)
+		return err_set(err, -EBADMSG, "queue %u: bad size %u", index, image->setup.size);
+	vq->setup = image->setup;
+	if (!device->active || !vq->setup.enabled)
 		return 0;
 	return virtqueue_start_at(vq, device->memory, device->features, &image->place, err);
 }
@@ -181,12 +172,12 @@ static int virtio_pci_state_apply(void *object, const void *from, uint32_t versi
 }
 
 static const struct state_field queue_fields[] = {
-	STATE_UINT(struct queue_image, size, 1),
+	STATE_UINT_AS("size", struct queue_image, setup.size, 1),
 	STATE_UINT(struct queue_image, vector, 1),
-	STATE_BOOL(struct queue_image, enabled, 1),
-	STATE_UINT(struct queue_image, desc, 1),
-	STATE_UINT(struct queue_image, avail, 1),
-	STATE_UINT(struct queue_image, used, 1),
+	STATE_BOOL_AS("enabled", struct queue_image, setup.enabled, 1),
+	STATE_UINT_AS("desc", struct queue_image, setup.desc, 1),
+	STATE_UINT_AS("avail", struct queue_image, setup.avail, 1),
+	STATE_UINT_AS("used", struct queue_image, setup.used, 1),
 	STATE_UINT(struct queue_image, place.next_avail, 1),
 	STATE_UINT(struct queue_image, place.next_used, 1),
 	STATE_UINT(struct queue_image, place.signalled_used, 1),

@@ -37,22 +37,24 @@ static inline void virtqueue_store16(void *p, uint16_t value)
 /* The word behind the available ring (used ring): when the driver (device) wants to be woken. */
 static inline const void *virtqueue_used_event(const struct virtqueue *vq)
 {
-	return &vq->avail_host->ring[vq->size];
+	return &vq->avail_host->ring[vq->setup.size];
 }
 
 static inline void *virtqueue_avail_event(const struct virtqueue *vq)
 {
-	return &vq->used_host->ring[vq->size];
+	return &vq->used_host->ring[vq->setup.size];
 }
 
 static uint64_t virtqueue_used_size(const struct virtqueue *vq)
 {
-	return offsetof(struct vring_used, ring) + sizeof(struct vring_used_elem) * vq->size + 2;
+	return offsetof(struct vring_used, ring) + sizeof(struct vring_used_elem) * vq->setup.size + 2;
 }
 
 static void virtqueue_used_dirty(struct virtqueue *vq, const void *at, size_t len)
 {
-	guest_memory_dirty(vq->memory, vq->used + (uint64_t)((const char *)at - (const char *)vq->used_host), len);
+	uint64_t offset = (uint64_t)((const char *)at - (const char *)vq->used_host);
+
+	guest_memory_dirty(vq->memory, vq->setup.used + offset, len);
 }
 
 /* ---- start and stop ---- */
@@ -72,18 +74,18 @@ static int virtqueue_locate(struct virtqueue *vq, uint64_t gpa, uint64_t len, ui
 
 int virtqueue_start(struct virtqueue *vq, struct guest_memory *memory, uint64_t features, struct err *err)
 {
-	uint64_t avail_size = offsetof(struct vring_avail, ring) + 2ull * vq->size + 2;
+	uint64_t avail_size = offsetof(struct vring_avail, ring) + 2ull * vq->setup.size + 2;
 	void *desc = NULL, *avail = NULL, *used = NULL; /* gcc 12 does not see that ret guards them */
 	int ret;
 
-	if (!is_power_of_two(vq->size) || vq->size > vq->max_size)
-		return err_set(err, -EINVAL, "queue %u: bad size %u", vq->index, vq->size);
+	if (!is_power_of_two(vq->setup.size) || vq->setup.size > vq->max_size)
+		return err_set(err, -EINVAL, "queue %u: bad size %u", vq->index, vq->setup.size);
 	vq->memory = memory;
-	ret = virtqueue_locate(vq, vq->desc, 16ull * vq->size, 16, "descriptor table", &desc, err);
+	ret = virtqueue_locate(vq, vq->setup.desc, 16ull * vq->setup.size, 16, "descriptor table", &desc, err);
 	if (ret == 0)
-		ret = virtqueue_locate(vq, vq->avail, avail_size, 2, "available ring", &avail, err);
+		ret = virtqueue_locate(vq, vq->setup.avail, avail_size, 2, "available ring", &avail, err);
 	if (ret == 0)
-		ret = virtqueue_locate(vq, vq->used, virtqueue_used_size(vq), 4, "used ring", &used, err);
+		ret = virtqueue_locate(vq, vq->setup.used, virtqueue_used_size(vq), 4, "used ring", &used, err);
 	if (ret < 0)
 		return ret;
 	vq->desc_host = desc;
@@ -126,7 +128,7 @@ int virtqueue_start_at(struct virtqueue *vq, struct guest_memory *memory, uint64
 	    virtqueue_load16(&vq->used_host->idx) != place->used_idx)
 		return err_set(err, -EBADMSG,
 			       "queue %u: its ring at 0x%llx is not the one that was left: memory is missing",
-			       vq->index, (unsigned long long)vq->avail);
+			       vq->index, (unsigned long long)vq->setup.avail);
 	vq->next_avail = vq->seen_avail = place->next_avail;
 	vq->next_used = place->next_used;
 	vq->signalled_used = place->signalled_used;
@@ -191,8 +193,8 @@ static int virtqueue_enter_indirect(struct virtqueue *vq, struct table *table, c
 /* Follows a chain from its head. Each descriptor but an indirect one adds a segment, so a loop ends as a long chain. */
 static int virtqueue_walk(struct virtqueue *vq, struct virtq_chain *chain)
 {
-	struct table table = {.desc = vq->desc_host, .count = vq->size};
-	uint32_t next = chain->head, left = vq->size;
+	struct table table = {.desc = vq->desc_host, .count = vq->setup.size};
+	uint32_t next = chain->head, left = vq->setup.size;
 
 	for (;;) {
 		struct vring_desc desc;
@@ -226,7 +228,7 @@ static int virtqueue_available(struct virtqueue *vq)
 	if (vq->next_avail != vq->seen_avail)
 		return 1;
 	vq->seen_avail = le16toh(__atomic_load_n(&vq->avail_host->idx, __ATOMIC_ACQUIRE));
-	if ((uint16_t)(vq->seen_avail - vq->next_avail) > vq->size)
+	if ((uint16_t)(vq->seen_avail - vq->next_avail) > vq->setup.size)
 		return virtqueue_broken(vq, "more chains are available than the queue holds");
 	return vq->seen_avail != vq->next_avail;
 }
@@ -237,7 +239,7 @@ int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain)
 
 	if (ret <= 0)
 		return ret;
-	chain->head = virtqueue_load16(&vq->avail_host->ring[vq->next_avail & (vq->size - 1)]);
+	chain->head = virtqueue_load16(&vq->avail_host->ring[vq->next_avail & (vq->setup.size - 1)]);
 	chain->out_count = chain->in_count = 0;
 	chain->out_bytes = chain->in_bytes = 0;
 	ret = virtqueue_walk(vq, chain);
@@ -280,7 +282,7 @@ void virtqueue_dirty(struct virtqueue *vq, const struct iovec *iov, unsigned int
 void virtqueue_fill(struct virtqueue *vq, uint16_t ahead, uint16_t head, const struct iovec *in, unsigned int in_count,
 		    uint32_t written)
 {
-	uint16_t slot = (uint16_t)(vq->next_used + ahead) & (uint16_t)(vq->size - 1);
+	uint16_t slot = (uint16_t)(vq->next_used + ahead) & (uint16_t)(vq->setup.size - 1);
 	struct vring_used_elem *elem = &vq->used_host->ring[slot];
 
 	virtqueue_dirty(vq, in, in_count, written);

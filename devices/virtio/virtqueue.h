@@ -27,12 +27,16 @@ struct virtqueue_ops {
 	void (*broken)(struct virtqueue *vq, const char *why);
 };
 
-struct virtqueue {
-	/* What the driver programmed; the transport writes these while the queue is disabled. */
+/* What the driver programmed; the transport writes these while the queue is disabled. */
+struct virtqueue_setup {
 	uint16_t size; /* entries, a power of two up to max_size */
-	uint16_t max_size;
 	bool enabled;
 	uint64_t desc, avail, used; /* guest addresses of the three parts */
+};
+
+struct virtqueue {
+	struct virtqueue_setup setup;
+	uint16_t max_size;
 
 	/* The running queue: host addresses, valid from virtqueue_start to virtqueue_stop. */
 	struct guest_memory *memory;

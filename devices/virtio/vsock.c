@@ -69,7 +69,7 @@ static void vsock_send_event(struct virtio_device *device)
 	struct virtqueue *vq = &device->queues[VSOCK_EVENT];
 	_cleanup_(free_ptr) struct virtq_chain *chain = malloc(sizeof(*chain));
 
-	if (!chain || !vq->enabled || virtqueue_pop(vq, chain) <= 0)
+	if (!chain || !vq->setup.enabled || virtqueue_pop(vq, chain) <= 0)
 		return;
 	virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &event, sizeof(event)));
 	virtqueue_notify(vq);
@@ -81,7 +81,7 @@ static int vsock_go_on(struct virtio_device *device, struct err *err)
 	struct kernel_vsock *kernel = vsock_to_kernel(device);
 	int on = 1, ret;
 
-	if (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled)
+	if (!device->queues[VSOCK_RX].setup.enabled || !device->queues[VSOCK_TX].setup.enabled)
 		return err_set(err, -EINVAL, "%s: a queue is not enabled", device->id);
 	kernel->running = true;
 	ret = vhost_set_features(kernel->vhost, device->features, err);
@@ -199,7 +199,7 @@ static int vsock_apply(void *object, const void *from, uint32_t version, struct 
 	struct virtio_device *device = object;
 	const struct vsock_image *image = from;
 
-	if (device->active && (!device->queues[VSOCK_RX].enabled || !device->queues[VSOCK_TX].enabled))
+	if (device->active && (!device->queues[VSOCK_RX].setup.enabled || !device->queues[VSOCK_TX].setup.enabled))
 		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
 	vsock_to_kernel(device)->event_pending = image->event_pending;
 	vsock_to_kernel(device)->loaded = device->active;

@@ -43,9 +43,9 @@ static void pop_some(struct virtio_device *device)
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		struct virtqueue *vq = &device->queues[i];
 
-		for (unsigned int n = 0; vq->enabled && n < 8 && virtqueue_pop(vq, &chain) == 1; n++)
+		for (unsigned int n = 0; vq->setup.enabled && n < 8 && virtqueue_pop(vq, &chain) == 1; n++)
 			virtqueue_push(vq, &chain, chain.in_bytes);
-		if (vq->enabled)
+		if (vq->setup.enabled)
 			virtqueue_notify(vq);
 	}
 }

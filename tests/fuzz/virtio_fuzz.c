@@ -30,11 +30,11 @@ static uint64_t any_address(struct run *run, const struct driver_queue *queue)
 	case 1:
 		return ram->gpa - 8 + take(&run->in, 1);
 	case 2:
-		return queue->vq->desc + take(&run->in, 1) * 4;
+		return queue->vq->setup.desc + take(&run->in, 1) * 4;
 	case 3:
-		return queue->vq->avail + take(&run->in, 1);
+		return queue->vq->setup.avail + take(&run->in, 1);
 	case 4:
-		return queue->vq->used + take(&run->in, 1);
+		return queue->vq->setup.used + take(&run->in, 1);
 	case 5:
 		return take(&run->in, 8);
 	default:

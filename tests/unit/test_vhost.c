@@ -140,10 +140,10 @@ static void set_up(void)
 	options.memory = driver->memory;
 	CHECK_EQ(vhost_open(&options, &vhost, NULL), 0);
 	for (unsigned int i = 0; i < VHOST_RINGS; i++) {
-		rings[i] = (struct virtqueue){.size = 16, .max_size = 16, .kick_fd = (int)(1000 + i)};
-		rings[i].desc = driver_alloc(driver, KIB(12), 4096);
-		rings[i].avail = rings[i].desc + KIB(4);
-		rings[i].used = rings[i].desc + KIB(8);
+		rings[i] = (struct virtqueue){.setup.size = 16, .max_size = 16, .kick_fd = (int)(1000 + i)};
+		rings[i].setup.desc = driver_alloc(driver, KIB(12), 4096);
+		rings[i].setup.avail = rings[i].setup.desc + KIB(4);
+		rings[i].setup.used = rings[i].setup.desc + KIB(8);
 		CHECK_EQ(virtqueue_start(&rings[i], driver->memory, 0, NULL), 0);
 	}
 }
@@ -181,7 +181,7 @@ static void tracking_begins_and_ends_while_rings_run(void)
 	CHECK_EQ(dirty_set_start(&set, NULL), 0);
 	CHECK_EQ(k.features, RING_FEATURES | LOG_ALL);
 	CHECK(logs(0) && logs(1));
-	CHECK_EQ(k.addr[1].log_guest_addr, rings[1].used);
+	CHECK_EQ(k.addr[1].log_guest_addr, rings[1].setup.used);
 	CHECK_EQ(k.addr[1].desc_user_addr, (uintptr_t)rings[1].desc_host);
 	kernel_writes(3);
 	kernel_writes(200);

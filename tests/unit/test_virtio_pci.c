@@ -150,7 +150,7 @@ static void programs_queues(void)
 	SET(queue_select, 0);
 	SET(queue_enable, 1);
 	CHECK_EQ(GET(queue_enable), 0);
-	CHECK(probe->device.queues[1].enabled && !probe->device.queues[0].enabled);
+	CHECK(probe->device.queues[1].setup.enabled && !probe->device.queues[0].setup.enabled);
 	SET(device_status, 0);
 	SET(queue_select, 1);
 	CHECK_EQ(GET(queue_size), 32);

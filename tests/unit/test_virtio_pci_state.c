@@ -34,7 +34,7 @@ static void use(void *object)
 		struct virtqueue *vq = &probe->device.queues[i];
 
 		notify(i);
-		if (probe->device.active && vq->enabled && virtqueue_pop(vq, &chain) == 1)
+		if (probe->device.active && vq->setup.enabled && virtqueue_pop(vq, &chain) == 1)
 			virtqueue_push(vq, &chain, 0);
 	}
 	for (unsigned int at = 0; at < 256; at += 4)
@@ -124,11 +124,11 @@ static void a_driver_goes_on_in_the_middle_of_its_steps(void)
 static void add_chain(unsigned int index, uint16_t at)
 {
 	const struct virtqueue *vq = &probe->device.queues[index];
-	struct vring_desc *desc = driver_at(memory, vq->desc);
-	struct vring_avail *avail = driver_at(memory, vq->avail);
+	struct vring_desc *desc = driver_at(memory, vq->setup.desc);
+	struct vring_avail *avail = driver_at(memory, vq->setup.avail);
 
-	desc[at % vq->size] = (struct vring_desc){.addr = htole64(DRIVER_RAM_BASE), .len = htole32(1)};
-	avail->ring[at % vq->size] = htole16(at % vq->size);
+	desc[at % vq->setup.size] = (struct vring_desc){.addr = htole64(DRIVER_RAM_BASE), .len = htole32(1)};
+	avail->ring[at % vq->setup.size] = htole16(at % vq->setup.size);
 	avail->idx = htole16((uint16_t)(at + 1));
 }
 
@@ -164,7 +164,7 @@ static void an_active_device_is_resumed_where_it_was(void)
 		virtqueue_push(vq, &chain, 0);
 	}
 	CHECK_EQ(virtqueue_pop(vq, &chain), 0);
-	CHECK_EQ(le16toh(((struct vring_used *)driver_at(memory, vq->used))->idx), 40);
+	CHECK_EQ(le16toh(((struct vring_used *)driver_at(memory, vq->setup.used))->idx), 40);
 	SET(device_status, 0);
 	CHECK_EQ(probe->resets, 1);
 }
@@ -394,7 +394,7 @@ static void memory_that_is_not_the_guests_is_noticed(void)
 	set_up();
 	bring_up(1);
 	add_chain(0, 0);
-	avail = driver_at(memory, probe->device.queues[0].avail);
+	avail = driver_at(memory, probe->device.queues[0].setup.avail);
 	save_it();
 	make();
 	avail->idx = 0; /* as a page that was not sent */

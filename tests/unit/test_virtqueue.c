@@ -338,32 +338,32 @@ static void refuses_bad_rings(void)
 	set_up(0);
 	good = *vq;
 	for (unsigned int size = 0; size <= 2 * SIZE; size++) {
-		vq->size = (uint16_t)size;
+		vq->setup.size = (uint16_t)size;
 		CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), is_power_of_two(size) && size <= SIZE ? 0 : -EINVAL);
 	}
 	*vq = good;
-	vq->desc += 8;
+	vq->setup.desc += 8;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EINVAL);
 	*vq = good;
-	vq->avail += 1;
+	vq->setup.avail += 1;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EINVAL);
 	*vq = good;
-	vq->used += 2;
+	vq->setup.used += 2;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EINVAL);
 	*vq = good;
-	vq->desc = RAM_END - 16 * SIZE + 16;
+	vq->setup.desc = RAM_END - 16 * SIZE + 16;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EFAULT);
 	*vq = good;
-	vq->avail = RAM_END - 6 - 2 * SIZE + 2;
+	vq->setup.avail = RAM_END - 6 - 2 * SIZE + 2;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EFAULT);
-	vq->avail -= 2;
+	vq->setup.avail -= 2;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), 0);
 	*vq = good;
-	vq->used = RAM_END - 8 * SIZE - 4; /* the word behind the ring lies outside */
+	vq->setup.used = RAM_END - 8 * SIZE - 4; /* the word behind the ring lies outside */
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EFAULT);
-	vq->used -= 4;
+	vq->setup.used -= 4;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), 0);
-	vq->used = UINT64_MAX - 3;
+	vq->setup.used = UINT64_MAX - 3;
 	CHECK_EQ(virtqueue_start(vq, driver->memory, 0, &err), -EFAULT);
 	*vq = good;
 }
@@ -408,7 +408,7 @@ static void marks_what_it_writes(void)
 	set_up(EVENT_IDX);
 	source = guest_memory_dirty_source(driver->memory);
 	page = driver_alloc(driver, 4 * 4096, 4096);
-	vq->used = driver_alloc(driver, 2 * 4096, 4096) + 4092; /* the index on one page, the entries on the next */
+	vq->setup.used = driver_alloc(driver, 2 * 4096, 4096) + 4092; /* the index on one page, the entries on the next */
 	CHECK_EQ(virtqueue_start(vq, driver->memory, EVENT_IDX, NULL), 0);
 	driver_add(queue, (struct driver_segment[]){{page, 10}, {page + 4096 + 4090, 6, true}, {page + 8192, 4096, true},
 						    {page + 12288, 4096, true}}, 4, false);
@@ -416,17 +416,17 @@ static void marks_what_it_writes(void)
 	CHECK_EQ(virtqueue_pop(vq, &chain), 1);
 	CHECK_EQ(source->ops->start(source, NULL), 0);
 	virtqueue_push(vq, &chain, 7);
-	CHECK(page_dirty(vq->used));
-	CHECK(page_dirty(vq->used + 4));
+	CHECK(page_dirty(vq->setup.used));
+	CHECK(page_dirty(vq->setup.used + 4));
 	CHECK(!page_dirty(page));
 	CHECK(page_dirty(page + 4096));
 	CHECK(page_dirty(page + 8192));
 	CHECK(!page_dirty(page + 12288));
 	virtqueue_push_iov(vq, chain.head, chain.iov + chain.out_count, chain.in_count, 0);
 	CHECK(page_dirty(page + 12288));
-	CHECK(page_dirty(vq->used + 4));
+	CHECK(page_dirty(vq->setup.used + 4));
 	virtqueue_enable_kicks(vq);
-	CHECK(page_dirty(vq->used + 4));
+	CHECK(page_dirty(vq->setup.used + 4));
 	source->ops->stop(source);
 }
 

@@ -114,13 +114,13 @@ static void make_ring(struct driver_queue *queue)
 	struct virtio_driver *driver = queue->driver;
 	struct virtqueue *vq = queue->vq;
 
-	queue->size = vq->size = vq->max_size;
-	vq->desc = driver_alloc(driver, 16ull * queue->size, 16);
-	vq->avail = driver_alloc(driver, 6 + 2ull * queue->size, 2);
-	vq->used = driver_alloc(driver, 6 + 8ull * queue->size, 4);
-	queue->desc = driver_at(driver, vq->desc);
-	queue->avail = driver_at(driver, vq->avail);
-	queue->used = driver_at(driver, vq->used);
+	queue->size = vq->setup.size = vq->max_size;
+	vq->setup.desc = driver_alloc(driver, 16ull * queue->size, 16);
+	vq->setup.avail = driver_alloc(driver, 6 + 2ull * queue->size, 2);
+	vq->setup.used = driver_alloc(driver, 6 + 8ull * queue->size, 4);
+	queue->desc = driver_at(driver, vq->setup.desc);
+	queue->avail = driver_at(driver, vq->setup.avail);
+	queue->used = driver_at(driver, vq->setup.used);
 	queue->tables = driver_alloc(driver, 16ull * DRIVER_INDIRECT * queue->size, 16);
 	queue->avail_idx = queue->used_idx = 0;
 	queue->free = 0;
@@ -151,7 +151,7 @@ int driver_start(struct virtio_driver *driver, uint64_t features)
 
 		queue->vq = &device->queues[i];
 		make_ring(queue);
-		queue->vq->enabled = true;
+		queue->vq->setup.enabled = true;
 		need(virtqueue_start(queue->vq, driver->memory, device->features, NULL) == 0, "ring refused");
 	}
 	device->active = true;
@@ -174,7 +174,7 @@ void driver_reset(struct virtio_driver *driver)
 	device->features = 0;
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		virtqueue_stop(&device->queues[i]);
-		device->queues[i].enabled = false;
+		device->queues[i].setup.enabled = false;
 	}
 	pthread_mutex_unlock(&device->lock);
 	driver->next = driver->ram.gpa;
@@ -209,7 +209,7 @@ void driver_pack(struct virtio_driver *driver, struct driver_luggage *luggage)
 	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		virtqueue_place(&device->queues[i], &luggage->places[i]);
-		luggage->rings[i] = device->queues[i];
+		luggage->rings[i] = device->queues[i].setup;
 	}
 	save_own(device, &luggage->state);
 	device->ops->reset(device);
@@ -221,13 +221,8 @@ void driver_pack(struct virtio_driver *driver, struct driver_luggage *luggage)
 
 static void take_ring(struct virtio_driver *driver, struct virtqueue *vq, const struct driver_luggage *luggage)
 {
-	const struct virtqueue *ring = &luggage->rings[vq->index];
-
-	vq->size = ring->size;
-	vq->desc = ring->desc;
-	vq->avail = ring->avail;
-	vq->used = ring->used;
-	vq->enabled = true;
+	vq->setup = luggage->rings[vq->index];
+	vq->setup.enabled = true;
 	need(virtqueue_start_at(vq, driver->memory, luggage->features, &luggage->places[vq->index], NULL) == 0, "ring refused");
 	driver->queues[vq->index].vq = vq;
 }

@@ -80,7 +80,7 @@ uint64_t sum_of_names(const char *path);
 struct driver_luggage {
 	uint64_t features;
 	struct virtqueue_place places[VIRTIO_MAX_QUEUES];
-	struct virtqueue rings[VIRTIO_MAX_QUEUES];
+	struct virtqueue_setup rings[VIRTIO_MAX_QUEUES];
 	struct state_buffer state;
 };
 void driver_pack(struct virtio_driver *driver, struct driver_luggage *luggage);
