@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Saved state: every stateful thing declares its fields once, in a table, and saving, loading, printing and fuzzing all
- * read that table.
+ * Saved state: every stateful thing declares its fields once, in a table, and saving, loading and fuzzing all read
+ * that table.
  *
  *	static const struct state_field fields[] = {
  *		STATE_UINT(struct serial, lcr, 1),
@@ -108,11 +108,3 @@ int state_load(const struct state_table *table, void *object, const void *data, 
  * records lie one behind the other. */
 int state_load_first(const struct state_table *table, void *object, const uint8_t **data, size_t *len,
 		     struct err *err);
-
-/*
- * Walks a record without a table, for people: tells every field's name, depth and bytes (NULL where a record begins).
- * -EBADMSG for nonsense.
- */
-int state_walk(const void *data, size_t len,
-	       void (*fn)(void *opaque, unsigned int depth, const char *name, const void *data, size_t len), void *opaque,
-	       struct err *err);

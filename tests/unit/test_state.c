@@ -224,25 +224,7 @@ static void records_lie_one_behind_the_other(void)
 	state_buffer_free(&buffer);
 }
 
-static void count_fields(void *opaque, unsigned int depth, const char *name, const void *data, size_t len)
-{
-	++*(int *)opaque;
-}
-
-static void walks_without_a_table(void)
-{
-	struct outer from = sample;
-	struct state_buffer buffer = {0};
-	int fields = 0;
-
-	CHECK_EQ(state_save(&outer_v2, &from, &buffer, NULL), 0);
-	CHECK_EQ(state_walk(buffer.data, buffer.len, count_fields, &fields, NULL), 0);
-	CHECK_EQ(fields, 1 + 4 + 3 * 3);
-	CHECK_EQ(state_walk(buffer.data, buffer.len - 1, count_fields, &fields, NULL), -EBADMSG);
-	state_buffer_free(&buffer);
-}
-
 TEST_MAIN(TEST(comes_back_byte_for_byte), TEST(loads_an_older_record), TEST(tells_where_a_value_is_bad),
-	  TEST(survives_every_cut_and_every_broken_byte), TEST(walks_without_a_table),
+	  TEST(survives_every_cut_and_every_broken_byte),
 	  TEST(part_of_an_array_comes_back), TEST(more_than_an_array_holds_is_refused),
 	  TEST(what_an_image_does_not_pass_never_reaches_the_object), TEST(records_lie_one_behind_the_other))
