@@ -9,6 +9,8 @@
  */
 #include "core/state.h"
 
+#include <pthread.h>
+
 #define MAX_DEPTH 8u
 #define MAX_FIELDS 64u
 
@@ -38,6 +40,39 @@ void state_buffer_free(struct state_buffer *buffer)
 {
 	free(buffer->data);
 	*buffer = (struct state_buffer){0};
+}
+
+/* ---- the struct ---- */
+
+static void state_lock(const struct state_table *table, void *object)
+{
+	if (table->lock)
+		pthread_mutex_lock((pthread_mutex_t *)((char *)object + table->lock));
+}
+
+static void state_unlock(const struct state_table *table, void *object)
+{
+	if (table->lock)
+		pthread_mutex_unlock((pthread_mutex_t *)((char *)object + table->lock));
+}
+
+/* What the object has now; lock held. */
+static void state_copy_out(const struct state_table *table, const void *object, void *copy)
+{
+	if (!table->apart)
+		memcpy(copy, (const char *)object + table->at, table->size);
+}
+
+static int state_copy_in(const struct state_table *table, uint32_t version, void *object, const void *copy,
+			 struct err *err)
+{
+	int ret = table->judge ? table->judge(object, copy, version, err) : 0;
+
+	if (ret < 0)
+		return ret;
+	if (!table->apart)
+		memcpy((char *)object + table->at, copy, table->size);
+	return table->loaded ? table->loaded(object, copy, err) : 0;
 }
 
 /* ---- saving ---- */
@@ -137,19 +172,25 @@ static int state_save_record(const struct state_table *table, void *from, struct
 	return ret;
 }
 
+static int state_save_struct(const struct state_table *table, void *object, struct state_buffer *out, struct err *err)
+{
+	_cleanup_(free_ptr) void *copy = calloc(1, table->size);
+	int ret;
+
+	if (!copy)
+		return -ENOMEM;
+	state_lock(table, object);
+	state_copy_out(table, object, copy);
+	ret = table->collect ? table->collect(object, copy, err) : 0;
+	state_unlock(table, object);
+	return ret < 0 ? err_prefix(err, ret, "%s", table->name) : state_save_record(table, copy, out, err);
+}
+
 int state_save(const struct state_table *table, void *object, struct state_buffer *out, struct err *err)
 {
-	_cleanup_(free_ptr) void *image = table->image ? calloc(1, table->image) : NULL;
 	size_t start = out->len;
-	int ret = 0;
+	int ret = table->size ? state_save_struct(table, object, out, err) : state_save_record(table, object, out, err);
 
-	if (table->image && !image)
-		return err_sys(err, -ENOMEM, "%s", table->name);
-	if (image)
-		ret = table->fill(object, image, err);
-	if (ret < 0)
-		return err_prefix(err, ret, "%s", table->name);
-	ret = state_save_record(table, image ?: object, out, err);
 	if (ret < 0) {
 		out->len = start;
 		return ret == -ENOMEM ? err_sys(err, ret, "%s", table->name) : ret;
@@ -322,20 +363,20 @@ static int state_load_fields(const struct state_table *table, uint32_t version, 
 	return 0;
 }
 
-/* The fields into the object, or into an image and from there into the object. */
-static int state_load_into(const struct state_table *table, uint32_t version, void *object, struct reader *fields,
-			   unsigned int depth, struct err *err)
+static int state_load_struct(const struct state_table *table, uint32_t version, void *object, struct reader *fields,
+			     unsigned int depth, struct err *err)
 {
-	_cleanup_(free_ptr) void *image = table->image ? calloc(1, table->image) : NULL;
+	_cleanup_(free_ptr) void *copy = calloc(1, table->size);
 	int ret;
 
-	if (table->image && !image)
-		return err_sys(err, -ENOMEM, "its image");
-	ret = state_load_fields(table, version, image ?: object, fields, depth, err);
-	if (ret == 0 && image)
-		return table->apply(object, image, version, err);
-	if (ret == 0 && table->after_load)
-		ret = table->after_load(object, version, err);
+	if (!copy)
+		return err_sys(err, -ENOMEM, "its state");
+	state_lock(table, object);
+	state_copy_out(table, object, copy);
+	ret = state_load_fields(table, version, copy, fields, depth, err);
+	if (ret == 0)
+		ret = state_copy_in(table, version, object, copy, err);
+	state_unlock(table, object);
 	return ret;
 }
 
@@ -356,7 +397,8 @@ static int state_load_record(const struct state_table *table, void *object, stru
 	if (version < table->oldest || version > table->version)
 		return err_set(err, -EBADMSG, "%s: version %u, this program knows %u to %u", name, version,
 			       table->oldest, table->version);
-	ret = state_load_into(table, version, object, &fields, depth, err);
+	ret = table->size ? state_load_struct(table, version, object, &fields, depth, err)
+			  : state_load_fields(table, version, object, &fields, depth, err);
 	return ret < 0 ? err_prefix(err, ret, "%s", name) : 0;
 }
 

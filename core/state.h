@@ -4,22 +4,26 @@
  * that table.
  *
  *	static const struct state_field fields[] = {
- *		STATE_UINT(struct serial, lcr, 1),
- *		STATE_BYTES(struct serial, fifo, 1),
+ *		STATE_UINT(struct serial_state, lcr, 1),
+ *		STATE_BYTES(struct serial_state, fifo, 1),
  *	};
- *	const struct state_table serial_state = {.name = "serial", .version = 1, .oldest = 1, STATE_FIELDS(fields), ...};
+ *	const struct state_table serial_state = {
+ *		.name = "serial", .version = 1, .oldest = 1, STATE_FIELDS(fields),
+ *		STATE_IN(struct serial, state), STATE_LOCK(struct serial, lock), .judge = serial_judge, ...
+ *	};
  *
  * What is saved is a record: the table's name, its version, and each field with its name and length, little-endian.
  * Fields are found by name, so their order is free. A field newer than the record keeps the value it had; one that the
  * table does not know, or of another length, fails the load. Meaning never changes under a name: a new meaning is a
  * new field.
  *
- * A record is hostile. Loading reads nothing beyond its end, allocates what the table says and no more, and after_load
- * judges the values; an object whose load failed is only good for being destroyed.
+ * A record is hostile. Loading reads nothing beyond its end and allocates what the table says and no more. An object
+ * whose load failed is only good for being destroyed.
  *
- * An object that is in use (a device with threads, a timer, an interrupt line) should not meet values that nobody has
- * judged: its table has an image, a plain struct that fields are saved from and loaded into, and two functions between
- * that and the object.
+ * An object keeps what migrates in one struct of its own (here serial->state), whose members are its registers. Saving
+ * copies that struct under the object's lock, lets collect complete the copy, and writes it. Loading begins with a copy
+ * of the struct as it is, reads the record into that, asks judge, copies it back, and calls loaded: values that nobody
+ * has judged never meet the object's threads, timers and lines.
  */
 #pragma once
 
@@ -38,7 +42,7 @@ struct state_field {
 	const char *name;
 	enum state_kind kind;
 	uint32_t since; /* the table's version that brought it */
-	size_t offset;  /* in the object */
+	size_t offset;  /* in the struct */
 	size_t size;    /* bytes; of one element for STATE_KIND_TABLE */
 	size_t count;   /* elements of STATE_KIND_TABLE */
 	const struct state_table *table;
@@ -55,17 +59,28 @@ struct state_table {
 	const struct state_field *fields;
 	size_t field_count;
 	/*
-	 * 0: the fields are the object's. Else those of an image of so many bytes, zeroed, that lives for the call: fill
-	 * takes it from the object, apply judges it and puts it into the object. Then after_load is not called.
+	 * The struct: its bytes, and where it begins in the object (STATE_IN). apart: the object has none, for its
+	 * state is the kernel's or has another form (STATE_APART); the struct lives for the call and begins as zeroes.
+	 * 0 bytes: the object itself is the struct, an element of another one or a whole of parts that have tables;
+	 * nothing below then.
 	 */
-	size_t image;
-	int (*fill)(void *object, void *image, struct err *err);
-	int (*apply)(void *object, const void *image, uint32_t version, struct err *err);
-	/* Checks what was loaded and puts it to work. version is the record's. May be NULL. */
-	int (*after_load)(void *object, uint32_t version, struct err *err);
+	size_t size, at;
+	bool apart;
+	size_t lock; /* a pthread_mutex_t in the object, held over copies and calls; 0: the caller sees to that */
+	/* All three may be NULL; 0 or -errno. */
+	/* Completes the copy that is to be saved: what is derived, in flight, the kernel's. */
+	int (*collect)(void *object, void *state, struct err *err);
+	/* Whether the object can be so; changes nothing. version is the record's. */
+	int (*judge)(const void *object, const void *state, uint32_t version, struct err *err);
+	/* Puts to work what the object's struct has now, which state is a copy of: lines, timers, the kernel. */
+	int (*loaded)(void *object, const void *state, struct err *err);
 };
 
 #define STATE_FIELDS(array) .fields = (array), .field_count = ARRAY_SIZE(array)
+#define STATE_IN(type, member) .size = sizeof(((type *)0)->member), .at = offsetof(type, member)
+#define STATE_APART(type) .size = sizeof(type), .apart = true
+#define STATE_LOCK(type, member) .lock = offsetof(type, member)
+
 #define STATE_UINT(type, member, version) STATE_UINT_AS(#member, type, member, version)
 /* _AS: under another name than the member's. Signed numbers are saved as the bits that they have. */
 #define STATE_UINT_AS(name, type, member, version) \
@@ -98,10 +113,10 @@ struct state_buffer {
 int state_buffer_add(struct state_buffer *buffer, const void *data, size_t len);
 void state_buffer_free(struct state_buffer *buffer);
 
-/* Appends object's record to out. -ENOMEM, or what fill says; out is then as it was. */
+/* Appends object's record to out. -ENOMEM, or what collect says; out is then as it was. */
 int state_save(const struct state_table *table, void *object, struct state_buffer *out, struct err *err);
 
-/* Loads the record that is all of [data, data + len) into object. -EBADMSG for nonsense, or what after_load says. */
+/* Loads the record that is all of [data, data + len) into object. -EBADMSG for nonsense, or what judge, loaded say. */
 int state_load(const struct state_table *table, void *object, const void *data, size_t len, struct err *err);
 
 /* The same for the record at the front of [*data, *data + *len), behind which success moves both: for objects whose

@@ -16,11 +16,19 @@
 #define CAP_SIZE PCI_CAP_MSIX_SIZEOF
 #define CONTROL_WRITABLE (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL)
 #define PBA_WORD 64u /* pending bits come in words of 8 bytes */
+#define BITMAP_BYTES (MSIX_MAX_VECTORS / 8)
 
 struct vector {
 	struct msi_vector *irq; /* NULL until it is needed; then it stays */
-	bool used;              /* the owner knows of it */
 	bool connected;
+};
+
+/* The bitmaps have a bit for each vector, in words of 8 bytes. */
+struct msix_state {
+	uint32_t table_len, used_len, pending_len; /* bytes */
+	uint8_t table[MSIX_MAX_VECTORS * MSIX_TABLE_ENTRY];
+	uint8_t used[BITMAP_BYTES];    /* the owner knows of it */
+	uint8_t pending[BITMAP_BYTES]; /* for saving alone: its eventfd holds a kick */
 };
 
 struct msix {
@@ -30,19 +38,29 @@ struct msix {
 	pthread_mutex_t lock; /* recursive: ops may call back */
 	bool on, masked;      /* the control word's two bits */
 	bool complained;
-	uint8_t *table;
+	struct msix_state state;
 	struct vector vectors[];
 };
 
-static uint8_t *msix_entry(const struct msix *msix, unsigned int index)
+static uint8_t *msix_entry(struct msix *msix, unsigned int index)
 {
-	return msix->table + index * MSIX_TABLE_ENTRY;
+	return msix->state.table + index * MSIX_TABLE_ENTRY;
 }
 
-static bool msix_live(const struct msix *msix, unsigned int index)
+static bool msix_live(struct msix *msix, unsigned int index)
 {
 	return msix->on && !msix->masked &&
 	       !(msix_entry(msix, index)[PCI_MSIX_ENTRY_VECTOR_CTRL] & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+}
+
+static bool msix_bit(const uint8_t *bits, unsigned int index)
+{
+	return bits[index / 8] >> index % 8 & 1;
+}
+
+static void msix_set_used(struct msix *msix, unsigned int index)
+{
+	msix->state.used[index / 8] |= (uint8_t)(1u << index % 8);
 }
 
 static void msix_complain(struct msix *msix, unsigned int index, const struct err *err)
@@ -84,10 +102,10 @@ static void msix_update_vector(struct msix *msix, unsigned int index, bool moved
 	}
 	if ((vector->connected && !moved) || msix_need_vector(msix, index) < 0)
 		return;
-	if (!vector->used && msix->config.ops && msix->config.ops->used &&
+	if (!msix_bit(msix->state.used, index) && msix->config.ops && msix->config.ops->used &&
 	    msix->config.ops->used(msix->config.opaque, index, vector->irq->fd))
 		return;
-	vector->used = true;
+	msix_set_used(msix, index);
 	if (msi->ops->connect(msi, vector->irq, &message, &err) == 0) {
 		vector->connected = true;
 		return;
@@ -110,11 +128,10 @@ static void msix_set_control(struct msix *msix, bool on, bool masked)
 	msix->masked = masked;
 	if (on && !was_on && ops && ops->enabled)
 		ops->enabled(msix->config.opaque, true);
-	for (unsigned int i = 0; i < msix->config.vectors; i++) {
+	for (unsigned int i = 0; i < msix->config.vectors; i++)
 		msix_update_vector(msix, i, false);
-		if (!on)
-			msix->vectors[i].used = false;
-	}
+	if (!on)
+		memset(msix->state.used, 0, sizeof(msix->state.used));
 	if (!on && was_on && ops && ops->enabled)
 		ops->enabled(msix->config.opaque, false);
 }
@@ -131,7 +148,7 @@ void msix_config_written(struct msix *msix)
 
 static void msix_mask_table(struct msix *msix)
 {
-	memset(msix->table, 0, msix_table_size(msix));
+	memset(msix->state.table, 0, msix_table_size(msix));
 	for (unsigned int i = 0; i < msix->config.vectors; i++)
 		msix_entry(msix, i)[PCI_MSIX_ENTRY_VECTOR_CTRL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
 }
@@ -156,7 +173,7 @@ void msix_table_read(struct msix *msix, uint64_t offset, void *data, unsigned in
 	if (offset >= size)
 		return;
 	pthread_mutex_lock(&msix->lock);
-	memcpy(data, msix->table + offset, MIN(len, size - offset));
+	memcpy(data, msix->state.table + offset, MIN(len, size - offset));
 	pthread_mutex_unlock(&msix->lock);
 }
 
@@ -170,7 +187,7 @@ void msix_table_write(struct msix *msix, uint64_t offset, const void *data, unsi
 	pthread_mutex_lock(&msix->lock);
 	e = msix_entry(msix, index);
 	memcpy(before, e, sizeof(before));
-	memcpy(msix->table + offset, data, len);
+	memcpy(msix->state.table + offset, data, len);
 	put_le32(e + PCI_MSIX_ENTRY_VECTOR_CTRL,
 		 get_le32(e + PCI_MSIX_ENTRY_VECTOR_CTRL) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 	msix_update_vector(msix, index, memcmp(before, e, PCI_MSIX_ENTRY_VECTOR_CTRL) != 0);
@@ -241,49 +258,37 @@ bool msix_enabled(const struct msix *msix)
 
 /* ---- saved state ---- */
 
-#define BITMAP_BYTES (MSIX_MAX_VECTORS / 8)
-
-struct image {
-	uint32_t table_len, bits_len, pending_len;
-	uint8_t table[MSIX_MAX_VECTORS * MSIX_TABLE_ENTRY];
-	uint8_t used[BITMAP_BYTES], pending[BITMAP_BYTES]; /* a bit for each vector, in words of 8 bytes */
-};
-
-static int msix_fill(void *object, void *into, struct err *err)
+static int msix_collect(void *object, void *state, struct err *err)
 {
-	struct msix *msix = object;
-	struct image *image = into;
-
-	pthread_mutex_lock(&msix->lock);
-	image->table_len = (uint32_t)msix_table_size(msix);
-	image->bits_len = image->pending_len = (uint32_t)msix_pba_size(msix);
-	memcpy(image->table, msix->table, image->table_len);
-	for (unsigned int i = 0; i < msix->config.vectors; i++)
-		image->used[i / 8] |= (uint8_t)(msix->vectors[i].used << i % 8);
-	for (unsigned int i = 0; i < msix->config.vectors; i += PBA_WORD)
-		put_le64(image->pending + i / 8, msix_pending_word(msix, i));
-	pthread_mutex_unlock(&msix->lock);
+	for (unsigned int i = 0; i < ((struct msix *)object)->config.vectors; i += PBA_WORD)
+		put_le64(((struct msix_state *)state)->pending + i / 8, msix_pending_word(object, i));
 	return 0;
 }
 
-static bool msix_bit(const uint8_t *bits, unsigned int index)
+/* MSI-X as the config space has it, which is loaded before. */
+static uint16_t msix_control(const struct msix *msix)
 {
-	return bits[index / 8] >> index % 8 & 1;
+	return get_le16(msix->function->config + msix->cap + PCI_MSIX_FLAGS);
 }
 
-static int msix_check(const struct msix *msix, const struct image *image, bool on, struct err *err)
+static int msix_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	if (image->table_len != msix_table_size(msix) || image->bits_len != msix_pba_size(msix) ||
-	    image->pending_len != image->bits_len)
-		return err_set(err, -EBADMSG, "%u vectors, not %u", image->table_len / MSIX_TABLE_ENTRY,
+	const struct msix *msix = object;
+	const struct msix_state *state = loaded;
+
+	if (msix->on)
+		return err_set(err, -EBUSY, "it is in use");
+	if (state->table_len != msix_table_size(msix) || state->used_len != msix_pba_size(msix) ||
+	    state->pending_len != state->used_len)
+		return err_set(err, -EBADMSG, "%u vectors, not %u", state->table_len / MSIX_TABLE_ENTRY,
 			       msix->config.vectors);
-	for (unsigned int i = 0; i < image->bits_len * 8; i++) {
-		if (i >= msix->config.vectors && (msix_bit(image->used, i) || msix_bit(image->pending, i)))
+	for (unsigned int i = 0; i < state->used_len * 8; i++) {
+		if (i >= msix->config.vectors && (msix_bit(state->used, i) || msix_bit(state->pending, i)))
 			return err_set(err, -EBADMSG, "there is no vector %u", i);
-		if (msix_bit(image->used, i) && !on)
+		if (msix_bit(state->used, i) && !(msix_control(msix) & PCI_MSIX_FLAGS_ENABLE))
 			return err_set(err, -EBADMSG, "vector %u is in use while MSI-X is off", i);
 		if (i < msix->config.vectors &&
-		    get_le32(image->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
+		    get_le32(state->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
 						~PCI_MSIX_ENTRY_CTRL_MASKBIT)
 			return err_set(err, -EBADMSG, "vector %u has bits that it cannot have", i);
 	}
@@ -298,9 +303,11 @@ static int msix_load_vector(struct msix *msix, unsigned int index, bool used, bo
 
 	if ((used || pending) && msix_need_vector(msix, index) < 0)
 		return err_set(err, -EMFILE, "vector %u cannot be had", index);
-	if (used && !vector->used && ops && ops->used && ops->used(msix->config.opaque, index, vector->irq->fd))
+	if (used && !msix_bit(msix->state.used, index) && ops && ops->used &&
+	    ops->used(msix->config.opaque, index, vector->irq->fd))
 		return err_set(err, -EIO, "vector %u cannot be used", index);
-	vector->used |= used;
+	if (used)
+		msix_set_used(msix, index);
 	if (used && msix_live(msix, index) && !vector->connected)
 		return err_set(err, -EIO, "vector %u cannot be connected", index);
 	if (pending)
@@ -308,35 +315,30 @@ static int msix_load_vector(struct msix *msix, unsigned int index, bool used, bo
 	return 0;
 }
 
-static int msix_apply(void *object, const void *from, uint32_t version, struct err *err)
+/* The owner knows of no vector yet. */
+static int msix_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct msix *msix = object;
-	const struct image *image = from;
-	uint16_t control = get_le16(msix->function->config + msix->cap + PCI_MSIX_FLAGS);
-	bool on = control & PCI_MSIX_FLAGS_ENABLE;
-	int ret;
+	const struct msix_state *state = loaded;
+	uint16_t control = msix_control(msix);
+	int ret = 0;
 
-	pthread_mutex_lock(&msix->lock);
-	ret = msix->on ? err_set(err, -EBUSY, "it is in use") : msix_check(msix, image, on, err);
-	if (ret == 0) {
-		memcpy(msix->table, image->table, image->table_len);
-		msix_set_control(msix, on, control & PCI_MSIX_FLAGS_MASKALL);
-	}
+	memset(msix->state.used, 0, sizeof(msix->state.used));
+	msix_set_control(msix, control & PCI_MSIX_FLAGS_ENABLE, control & PCI_MSIX_FLAGS_MASKALL);
 	for (unsigned int i = 0; i < msix->config.vectors && ret == 0; i++)
-		ret = msix_load_vector(msix, i, msix_bit(image->used, i), msix_bit(image->pending, i), err);
-	pthread_mutex_unlock(&msix->lock);
+		ret = msix_load_vector(msix, i, msix_bit(state->used, i), msix_bit(state->pending, i), err);
 	return ret;
 }
 
 static const struct state_field fields[] = {
-	STATE_SOME_BYTES(struct image, table, 1, table_len),
-	STATE_SOME_BYTES(struct image, used, 1, bits_len),
-	STATE_SOME_BYTES(struct image, pending, 1, pending_len),
+	STATE_SOME_BYTES(struct msix_state, table, 1, table_len),
+	STATE_SOME_BYTES(struct msix_state, used, 1, used_len),
+	STATE_SOME_BYTES(struct msix_state, pending, 1, pending_len),
 };
 
 const struct state_table msix_state = {
-	.name = "msix", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image),
-	.fill = msix_fill, .apply = msix_apply,
+	.name = "msix", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct msix, state),
+	STATE_LOCK(struct msix, lock), .collect = msix_collect, .judge = msix_judge, .loaded = msix_loaded,
 };
 
 void msix_kick(struct msix *msix)
@@ -376,15 +378,13 @@ int msix_adopt(struct pci_function *function, unsigned int cap, const struct msi
 	if (code < 0)
 		return code;
 	msix = calloc(1, sizeof(*msix) + config->vectors * sizeof(msix->vectors[0]));
-	if (msix)
-		msix->table = calloc(config->vectors, MSIX_TABLE_ENTRY);
-	if (!msix || !msix->table) {
-		free(msix);
+	if (!msix)
 		return err_sys(err, -ENOMEM, "%s: MSI-X", function->name);
-	}
 	msix->function = function;
 	msix->cap = cap;
 	msix->config = *config;
+	msix->state.table_len = (uint32_t)msix_table_size(msix);
+	msix->state.used_len = msix->state.pending_len = (uint32_t)msix_pba_size(msix);
 	msix_mask_table(msix);
 	put_le16(at + PCI_MSIX_FLAGS, (uint16_t)(config->vectors - 1));
 	put_le32(at + PCI_MSIX_TABLE, config->table_offset | config->table_bar);
@@ -425,6 +425,5 @@ void msix_destroy(struct msix *msix)
 			msi->ops->destroy(msi, vector->irq);
 	}
 	pthread_mutex_destroy(&msix->lock);
-	free(msix->table);
 	free(msix);
 }

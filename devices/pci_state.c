@@ -5,15 +5,12 @@
 
 /* ---- a function ---- */
 
-struct bar_image {
-	uint64_t size, home, addr;
-};
-
-struct function_image {
+/* Apart from the function: of config space a part may be a device's own, which is not saved. */
+struct pci_function_state {
 	uint8_t devfn;
 	uint32_t config_len; /* without the zeroes at its end */
 	uint8_t config[PCI_CONFIG_SIZE];
-	struct bar_image bars[PCI_BARS];
+	struct pci_bar bars[PCI_BARS];
 };
 
 static uint8_t pci_state_ours(const struct pci_function *function, unsigned int at)
@@ -21,102 +18,93 @@ static uint8_t pci_state_ours(const struct pci_function *function, unsigned int 
 	return function->ours ? function->ours[at] : 0xff;
 }
 
-static int pci_state_fill_function(void *object, void *into, struct err *err)
+static int pci_state_collect_function(void *object, void *into, struct err *err)
 {
 	struct pci_function *function = object;
-	struct function_image *image = into;
+	struct pci_function_state *state = into;
 
 	pthread_mutex_lock(&function->bus->lock);
-	image->devfn = function->devfn;
+	state->devfn = function->devfn;
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
-		image->config[i] = function->config[i] & pci_state_ours(function, i);
-		if (image->config[i])
-			image->config_len = i + 1;
+		state->config[i] = function->config[i] & pci_state_ours(function, i);
+		if (state->config[i])
+			state->config_len = i + 1;
 	}
-	for (unsigned int i = 0; i < PCI_BARS; i++)
-		image->bars[i] = (struct bar_image){function->bars[i].size, function->bars[i].home,
-						    function->bars[i].addr};
+	memcpy(state->bars, function->bars, sizeof(state->bars));
 	pthread_mutex_unlock(&function->bus->lock);
 	return 0;
 }
 
-/* Takes over what the guest may write; the rest says which device it is. */
-static int pci_state_load_config(struct pci_function *function, const uint8_t *config, struct err *err)
+/* What the guest cannot write says which device it is. Nobody else touches one that has just come onto the bus. */
+static int pci_state_judge_function(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
-		uint8_t writable = function->wmask[i] & pci_state_ours(function, i),
-		fixed = pci_state_ours(function, i) & (uint8_t)~writable;
+	const struct pci_function *function = object;
+	const struct pci_function_state *state = loaded;
 
-		if ((config[i] ^ function->config[i]) & fixed)
+	if (state->devfn != function->devfn)
+		return err_set(err, -EBADMSG, "it was in PCI slot %02x.%d, and is in %02x.%d here", state->devfn >> 3,
+			       state->devfn & 7, function->devfn >> 3, function->devfn & 7);
+	if (pci_command(function))
+		return err_set(err, -EBUSY, "it is in use");
+	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
+		uint8_t fixed = pci_state_ours(function, i) & (uint8_t)~function->wmask[i];
+
+		if ((state->config[i] ^ function->config[i]) & fixed)
 			return err_set(err, -EBADMSG,
 				       "another device, or another make of it: config space has 0x%02x at 0x%x, "
-				       "not 0x%02x", function->config[i] & fixed, i, config[i] & fixed);
+				       "not 0x%02x", function->config[i] & fixed, i, state->config[i] & fixed);
 	}
-	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
-		uint8_t writable = function->wmask[i] & pci_state_ours(function, i);
-
-		function->config[i] = (uint8_t)((function->config[i] & ~writable) | (config[i] & writable));
-	}
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		if (state->bars[i].size != function->bars[i].size)
+			return err_set(err, -EBADMSG, "BAR %u had %llu bytes, and has %llu here", i,
+				       (unsigned long long)state->bars[i].size,
+				       (unsigned long long)function->bars[i].size);
 	return 0;
 }
 
-static int pci_state_load_bar(struct pci_function *function, unsigned int index, const struct bar_image *image,
-			      struct err *err)
-{
-	if (image->size != function->bars[index].size)
-		return err_set(err, -EBADMSG, "BAR %u had %llu bytes, and has %llu here", index,
-			       (unsigned long long)image->size, (unsigned long long)function->bars[index].size);
-	return pci_bar_load(function, index, image->home, image->addr, err);
-}
-
-static int pci_state_apply_function(void *object, const void *from, uint32_t version, struct err *err)
+static int pci_state_function_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct pci_function *function = object;
-	const struct function_image *image = from;
-	int ret;
+	const struct pci_function_state *state = loaded;
+	int ret = 0;
 
-	if (image->devfn != function->devfn)
-		return err_set(err, -EBADMSG, "it was in PCI slot %02x.%d, and is in %02x.%d here", image->devfn >> 3,
-			       image->devfn & 7, function->devfn >> 3, function->devfn & 7);
 	pthread_mutex_lock(&function->bus->lock);
-	ret = pci_command(function) ? err_set(err, -EBUSY, "it is in use")
-	: pci_state_load_config(function, image->config, err);
+	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
+		uint8_t writable = function->wmask[i] & pci_state_ours(function, i);
+
+		function->config[i] = (uint8_t)((function->config[i] & ~writable) | (state->config[i] & writable));
+	}
 	for (unsigned int i = 0; i < PCI_BARS && ret == 0; i++)
-		ret = pci_state_load_bar(function, i, &image->bars[i], err);
+		ret = pci_bar_load(function, i, state->bars[i].home, state->bars[i].addr, err);
 	pthread_mutex_unlock(&function->bus->lock);
 	return ret;
 }
 
 static const struct state_field bar_fields[] = {
-	STATE_UINT(struct bar_image, size, 1),
-	STATE_UINT(struct bar_image, home, 1),
-	STATE_UINT(struct bar_image, addr, 1),
+	STATE_UINT(struct pci_bar, size, 1),
+	STATE_UINT(struct pci_bar, home, 1),
+	STATE_UINT(struct pci_bar, addr, 1),
 };
 static const struct state_table bar_state = {.name = "bar", .version = 1, .oldest = 1, STATE_FIELDS(bar_fields)};
 
 static const struct state_field function_fields[] = {
-	STATE_UINT(struct function_image, devfn, 1),
-	STATE_SOME_BYTES(struct function_image, config, 1, config_len),
-	STATE_ARRAY(struct function_image, bars, 1, &bar_state),
+	STATE_UINT(struct pci_function_state, devfn, 1),
+	STATE_SOME_BYTES(struct pci_function_state, config, 1, config_len),
+	STATE_ARRAY(struct pci_function_state, bars, 1, &bar_state),
 };
 
 const struct state_table pci_function_state = {
 	.name = "pci-function", .version = 1, .oldest = 1, STATE_FIELDS(function_fields),
-	.image = sizeof(struct function_image), .fill = pci_state_fill_function, .apply = pci_state_apply_function,
+	STATE_APART(struct pci_function_state), .collect = pci_state_collect_function,
+	.judge = pci_state_judge_function, .loaded = pci_state_function_loaded,
 };
 
 /* ---- the bus ---- */
 
-static int pci_state_fill_windows(void *object, void *into, struct err *err)
-{
-	*(struct pci_windows *)into = ((struct pci_bus *)object)->config.windows;
-	return 0;
-}
-
 /* The guest was told of the windows when it booted; a device that is added must find its place inside them. */
-static int pci_state_apply_windows(void *object, const void *from, uint32_t version, struct err *err)
+static int pci_state_judge_windows(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	const struct pci_windows *here = &((struct pci_bus *)object)->config.windows, *there = from;
+	const struct pci_windows *here = &((const struct pci_bus *)object)->config.windows, *there = loaded;
 
 	if (memcmp(here, there, sizeof(*here)) == 0)
 		return 0;
@@ -136,7 +124,7 @@ static const struct state_field windows_fields[] = {
 };
 static const struct state_table windows_state = {
 	.name = "pci-windows", .version = 1, .oldest = 1, STATE_FIELDS(windows_fields),
-	.image = sizeof(struct pci_windows), .fill = pci_state_fill_windows, .apply = pci_state_apply_windows,
+	STATE_IN(struct pci_bus, config.windows), .judge = pci_state_judge_windows,
 };
 
 static const struct state_field bus_fields[] = {

@@ -19,10 +19,14 @@
 /* The 32-bit registers from POWER_GED_EVENTS on; all are read and cleared. */
 enum { EVENTS, PCI_UP, PCI_DOWN, REGISTERS };
 
+struct power_state {
+	uint32_t registers[REGISTERS];
+};
+
 struct power {
 	struct power_config config;
 	pthread_mutex_t lock;
-	uint32_t registers[REGISTERS];
+	struct power_state state;
 	bool line;
 	void (*ejected)(void *opaque, unsigned int device);
 	void *ejected_opaque;
@@ -31,7 +35,7 @@ struct power {
 /* Lock held. */
 static void power_update_line(struct power *power)
 {
-	bool level = power->registers[EVENTS] != 0;
+	bool level = power->state.registers[EVENTS] != 0;
 
 	if (level != power->line)
 		irq_line_set(power->config.irq, level);
@@ -50,8 +54,8 @@ static void power_read(void *opaque, uint64_t offset, void *data, unsigned int l
 		if (at < POWER_GED_EVENTS)
 			continue;
 		at -= POWER_GED_EVENTS;
-		((uint8_t *)data)[i] = (uint8_t)(power->registers[at / 4] >> at % 4 * 8);
-		power->registers[at / 4] &= ~(0xffu << at % 4 * 8);
+		((uint8_t *)data)[i] = (uint8_t)(power->state.registers[at / 4] >> at % 4 * 8);
+		power->state.registers[at / 4] &= ~(0xffu << at % 4 * 8);
 	}
 	power_update_line(power);
 	pthread_mutex_unlock(&power->lock);
@@ -124,8 +128,8 @@ void power_destroy(struct power *power)
 static void power_raise_event(struct power *power, uint32_t event, unsigned int reg, uint32_t bits)
 {
 	pthread_mutex_lock(&power->lock);
-	power->registers[reg] |= bits;
-	power->registers[EVENTS] |= event;
+	power->state.registers[reg] |= bits;
+	power->state.registers[EVENTS] |= event;
 	power_update_line(power);
 	pthread_mutex_unlock(&power->lock);
 }
@@ -157,44 +161,28 @@ void power_set_ejected(struct power *power, void (*ejected)(void *opaque, unsign
 
 /* ---- saved state ---- */
 
-struct image {
-	uint32_t events, pci_up, pci_down;
-};
-
-static int power_fill(void *object, void *into, struct err *err)
+static int power_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	struct power *power = object;
-	struct image *image = into;
+	const struct power_state *state = loaded;
 
-	pthread_mutex_lock(&power->lock);
-	*image = (struct image){power->registers[EVENTS], power->registers[PCI_UP], power->registers[PCI_DOWN]};
-	pthread_mutex_unlock(&power->lock);
+	if (state->registers[EVENTS] & ~(EVENT_BUTTON | EVENT_PCI))
+		return err_set(err, -EBADMSG, "events 0x%x: no such bits", state->registers[EVENTS]);
 	return 0;
 }
 
-static int power_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int power_loaded(void *object, const void *state, struct err *err)
 {
-	struct power *power = object;
-	const struct image *image = from;
-
-	if (image->events & ~(EVENT_BUTTON | EVENT_PCI))
-		return err_set(err, -EBADMSG, "events 0x%x: no such bits", image->events);
-	pthread_mutex_lock(&power->lock);
-	power->registers[EVENTS] = image->events;
-	power->registers[PCI_UP] = image->pci_up;
-	power->registers[PCI_DOWN] = image->pci_down;
-	power_update_line(power);
-	pthread_mutex_unlock(&power->lock);
+	power_update_line(object);
 	return 0;
 }
 
 static const struct state_field state_fields[] = {
-	STATE_UINT(struct image, events, 1),
-	STATE_UINT(struct image, pci_up, 1),
-	STATE_UINT(struct image, pci_down, 1),
+	STATE_UINT_AS("events", struct power_state, registers[EVENTS], 1),
+	STATE_UINT_AS("pci_up", struct power_state, registers[PCI_UP], 1),
+	STATE_UINT_AS("pci_down", struct power_state, registers[PCI_DOWN], 1),
 };
 
 const struct state_table power_state = {
-	.name = "power", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
-	.fill = power_fill, .apply = power_apply,
+	.name = "power", .version = 1, .oldest = 1, STATE_FIELDS(state_fields),
+	STATE_IN(struct power, state), STATE_LOCK(struct power, lock), .judge = power_judge, .loaded = power_loaded,
 };

@@ -34,16 +34,20 @@ enum {
 #define APART_MAX 1000000000000 /* seconds, some 30000 years: what calendars and clocks can be trusted with */
 #define ANY 0xc0u /* an alarm byte of this or more matches always */
 
+struct rtc_state {
+	uint8_t index;
+	uint8_t ram[128]; /* what is not time: alarms, registers A to C, memory */
+	int64_t apart;    /* seconds that the guest's clock is ahead of the host's */
+	int64_t seen;     /* the guest's second up to which the flags of C tell */
+	struct tm set;    /* while SET is on: the fields as the guest sees and writes them; else zeroes */
+};
+
 struct rtc {
 	struct bus *pio;
 	struct irq_line *irq;
 	struct event_source *timer;
 	pthread_mutex_t lock; /* all below */
-	uint8_t index;
-	uint8_t ram[128];  /* what is not time: alarms, registers A to C, memory */
-	int64_t apart;     /* seconds that the guest's clock is ahead of the host's */
-	int64_t seen;      /* the guest's second up to which the flags of C tell */
-	struct tm set;     /* while SET is on: the fields as the guest sees and writes them */
+	struct rtc_state state;
 	bool line_high;
 };
 
@@ -66,15 +70,15 @@ static int64_t rtc_guest_now(const struct rtc *rtc)
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t)now.tv_sec + rtc->apart;
+	return (int64_t)now.tv_sec + rtc->state.apart;
 }
 
 static void rtc_fields(const struct rtc *rtc, struct tm *tm)
 {
 	time_t now = (time_t)rtc_guest_now(rtc);
 
-	if (rtc->ram[REG_B] & B_SET)
-		*tm = rtc->set;
+	if (rtc->state.ram[REG_B] & B_SET)
+		*tm = rtc->state.set;
 	else
 		gmtime_r(&now, tm);
 }
@@ -82,12 +86,12 @@ static void rtc_fields(const struct rtc *rtc, struct tm *tm)
 /* Lock held, as below. A time beyond all calendars, which takes the guest many nonsensical writes, is not set. */
 static void rtc_set_time(struct rtc *rtc, struct tm *tm)
 {
-	int64_t apart = rtc->apart + (int64_t)timegm(tm) - rtc_guest_now(rtc);
+	int64_t apart = rtc->state.apart + (int64_t)timegm(tm) - rtc_guest_now(rtc);
 
 	if (apart < -APART_MAX || apart > APART_MAX)
 		return;
-	rtc->apart = apart;
-	rtc->seen = rtc_guest_now(rtc);
+	rtc->state.apart = apart;
+	rtc->state.seen = rtc_guest_now(rtc);
 }
 
 static uint8_t rtc_read_time(const struct rtc *rtc, unsigned int reg)
@@ -148,8 +152,8 @@ static void rtc_write_time(struct rtc *rtc, unsigned int reg, int value)
 		tm.tm_year = value * 100 + year % 100 - 1900;
 		break;
 	}
-	if (rtc->ram[REG_B] & B_SET)
-		rtc->set = tm;
+	if (rtc->state.ram[REG_B] & B_SET)
+		rtc->state.set = tm;
 	else
 		rtc_set_time(rtc, &tm);
 }
@@ -158,9 +162,9 @@ static void rtc_write_time(struct rtc *rtc, unsigned int reg, int value)
 
 static void rtc_update_line(struct rtc *rtc)
 {
-	bool level = rtc->ram[REG_C] & rtc->ram[REG_B] & (C_ALARM | C_UPDATE);
+	bool level = rtc->state.ram[REG_C] & rtc->state.ram[REG_B] & (C_ALARM | C_UPDATE);
 
-	rtc->ram[REG_C] = (uint8_t)((rtc->ram[REG_C] & ~C_IRQ) | (level ? C_IRQ : 0));
+	rtc->state.ram[REG_C] = (uint8_t)((rtc->state.ram[REG_C] & ~C_IRQ) | (level ? C_IRQ : 0));
 	if (level != rtc->line_high)
 		irq_line_set(rtc->irq, level);
 	rtc->line_high = level;
@@ -174,7 +178,7 @@ static bool rtc_alarm_at(const struct rtc *rtc, int64_t second)
 	} parts[] = {{SECONDS_ALARM, 1, 60}, {MINUTES_ALARM, 60, 60}, {HOURS_ALARM, 3600, 24}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-		uint8_t want = rtc->ram[parts[i].reg];
+		uint8_t want = rtc->state.ram[parts[i].reg];
 
 		if (want < ANY && want != rtc_bcd((int)(second / parts[i].unit % parts[i].units)))
 			return false;
@@ -187,22 +191,22 @@ static void rtc_catch_up(struct rtc *rtc)
 {
 	int64_t now = rtc_guest_now(rtc);
 
-	if (rtc->ram[REG_B] & B_SET || now == rtc->seen)
+	if (rtc->state.ram[REG_B] & B_SET || now == rtc->state.seen)
 		return;
-	rtc->ram[REG_C] |= C_UPDATE;
-	for (int64_t s = MAX(rtc->seen + 1, now - DAY + 1); s <= now; s++)
+	rtc->state.ram[REG_C] |= C_UPDATE;
+	for (int64_t s = MAX(rtc->state.seen + 1, now - DAY + 1); s <= now; s++)
 		if (rtc_alarm_at(rtc, s)) {
-			rtc->ram[REG_C] |= C_ALARM;
+			rtc->state.ram[REG_C] |= C_ALARM;
 			break;
 		}
-	rtc->seen = now;
+	rtc->state.seen = now;
 	rtc_update_line(rtc);
 }
 
 /* While an interrupt is wanted, looks again at the next full second. */
 static void rtc_arm(struct rtc *rtc)
 {
-	bool wanted = rtc->ram[REG_B] & (B_ALARM | B_UPDATE) && !(rtc->ram[REG_B] & B_SET);
+	bool wanted = rtc->state.ram[REG_B] & (B_ALARM | B_UPDATE) && !(rtc->state.ram[REG_B] & B_SET);
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -229,14 +233,16 @@ static bool rtc_is_time(unsigned int reg)
 
 static void rtc_write_b(struct rtc *rtc, uint8_t value)
 {
-	uint8_t old = rtc->ram[REG_B];
+	uint8_t old = rtc->state.ram[REG_B];
 
 	rtc_catch_up(rtc);
 	if (value & ~old & B_SET)
-		rtc_fields(rtc, &rtc->set);
-	rtc->ram[REG_B] = (value & B_WRITABLE) | B_24_HOURS;
-	if (old & ~value & B_SET)
-		rtc_set_time(rtc, &rtc->set);
+		rtc_fields(rtc, &rtc->state.set);
+	rtc->state.ram[REG_B] = (value & B_WRITABLE) | B_24_HOURS;
+	if (old & ~value & B_SET) {
+		rtc_set_time(rtc, &rtc->state.set);
+		rtc->state.set = (struct tm){0};
+	}
 	rtc_update_line(rtc);
 	rtc_arm(rtc);
 }
@@ -250,10 +256,10 @@ static uint8_t rtc_read_register(struct rtc *rtc, unsigned int reg)
 	if (reg == REG_D)
 		return D_VALID;
 	if (reg != REG_C)
-		return rtc->ram[reg];
+		return rtc->state.ram[reg];
 	rtc_catch_up(rtc);
-	value = rtc->ram[REG_C];
-	rtc->ram[REG_C] = 0;
+	value = rtc->state.ram[REG_C];
+	rtc->state.ram[REG_C] = 0;
 	rtc_update_line(rtc);
 	return value;
 }
@@ -263,11 +269,11 @@ static void rtc_write_register(struct rtc *rtc, unsigned int reg, uint8_t value)
 	if (rtc_is_time(reg))
 		rtc_write_time(rtc, reg, rtc_from_bcd(value));
 	else if (reg == REG_A)
-		rtc->ram[reg] = value & 0x7f;
+		rtc->state.ram[reg] = value & 0x7f;
 	else if (reg == REG_B)
 		rtc_write_b(rtc, value);
 	else if (reg != REG_C && reg != REG_D)
-		rtc->ram[reg] = value;
+		rtc->state.ram[reg] = value;
 }
 
 static void rtc_read(void *opaque, uint64_t offset, void *data, unsigned int len)
@@ -277,7 +283,7 @@ static void rtc_read(void *opaque, uint64_t offset, void *data, unsigned int len
 	memset(data, 0xff, len); /* the index cannot be read */
 	pthread_mutex_lock(&rtc->lock);
 	if (offset + len == PORTS)
-		((uint8_t *)data)[len - 1] = rtc_read_register(rtc, rtc->index);
+		((uint8_t *)data)[len - 1] = rtc_read_register(rtc, rtc->state.index);
 	pthread_mutex_unlock(&rtc->lock);
 }
 
@@ -288,9 +294,9 @@ static void rtc_write(void *opaque, uint64_t offset, const void *data, unsigned 
 
 	pthread_mutex_lock(&rtc->lock);
 	if (offset == 0)
-		rtc->index = in[0] & 0x7f; /* the top bit masks NMIs, of which there are none */
+		rtc->state.index = in[0] & 0x7f; /* the top bit masks NMIs, of which there are none */
 	if (offset + len == PORTS)
-		rtc_write_register(rtc, rtc->index, in[len - 1]);
+		rtc_write_register(rtc, rtc->state.index, in[len - 1]);
 	pthread_mutex_unlock(&rtc->lock);
 }
 
@@ -314,9 +320,9 @@ int rtc_create(struct bus *pio, struct irq_line *irq, struct event_loop *loop, s
 		return err_sys(err, -ENOMEM, "rtc");
 	rtc->pio = pio;
 	rtc->irq = irq;
-	rtc->ram[REG_A] = A_POWER_ON;
-	rtc->ram[REG_B] = B_24_HOURS;
-	rtc->seen = rtc_guest_now(rtc);
+	rtc->state.ram[REG_A] = A_POWER_ON;
+	rtc->state.ram[REG_B] = B_24_HOURS;
+	rtc->state.seen = rtc_guest_now(rtc);
 	pthread_mutex_init(&rtc->lock, NULL);
 	code = event_loop_timer(loop, rtc_second_passed, rtc, &rtc->timer, err);
 	if (code == 0)
@@ -339,101 +345,55 @@ void rtc_destroy(struct rtc *rtc)
 
 /* ---- saved state ---- */
 
-/* Signed numbers as the bits they have. set_* is the time in SET, or all zero. */
-struct image {
-	uint8_t index, ram[128];
-	uint64_t apart, seen;
-	uint32_t set_sec, set_min, set_hour, set_mday, set_mon, set_year, set_wday;
-};
-
-static int rtc_fill(void *object, void *into, struct err *err)
-{
-	struct rtc *rtc = object;
-	struct image *image = into;
-
-	pthread_mutex_lock(&rtc->lock);
-	image->index = rtc->index;
-	memcpy(image->ram, rtc->ram, sizeof(image->ram));
-	image->apart = (uint64_t)rtc->apart;
-	image->seen = (uint64_t)rtc->seen;
-	if (rtc->ram[REG_B] & B_SET) {
-		image->set_sec = (uint32_t)rtc->set.tm_sec;
-		image->set_min = (uint32_t)rtc->set.tm_min;
-		image->set_hour = (uint32_t)rtc->set.tm_hour;
-		image->set_mday = (uint32_t)rtc->set.tm_mday;
-		image->set_mon = (uint32_t)rtc->set.tm_mon;
-		image->set_year = (uint32_t)rtc->set.tm_year;
-		image->set_wday = (uint32_t)rtc->set.tm_wday;
-	}
-	pthread_mutex_unlock(&rtc->lock);
-	return 0;
-}
-
 static bool rtc_between(int64_t value, int64_t least, int64_t most)
 {
 	return value >= least && value <= most;
 }
 
 /* A field of a time that is being set is what two BCD digits can say, nonsensical ones included, less one. */
-static int rtc_check(const struct image *image, const struct tm *set, struct err *err)
+static int rtc_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
+	const struct rtc_state *state = loaded;
+	const struct tm *set = &state->set;
 	const int small[] = {set->tm_sec, set->tm_min, set->tm_hour, set->tm_mday, set->tm_mon, set->tm_wday};
-	const uint8_t *ram = image->ram;
+	const uint8_t *ram = state->ram;
 
 	for (size_t i = 0; i < ARRAY_SIZE(small); i++)
 		if (!rtc_between(small[i], -1, 165))
 			return err_set(err, -EBADMSG, "the time that is being set is none");
 	if (!rtc_between(set->tm_year, -40000, 40000))
 		return err_set(err, -EBADMSG, "the year that is being set is none");
-	if (!rtc_between((int64_t)image->apart, -APART_MAX, APART_MAX) ||
-	    !rtc_between((int64_t)image->seen, -2 * APART_MAX, 2 * APART_MAX))
+	if (!rtc_between(state->apart, -APART_MAX, APART_MAX) ||
+	    !rtc_between(state->seen, -2 * APART_MAX, 2 * APART_MAX))
 		return err_set(err, -EBADMSG, "its time is beyond all calendars");
-	if (image->index > 0x7f || ram[REG_A] & 0x80 || (ram[REG_B] & ~B_WRITABLE) != B_24_HOURS ||
+	if (state->index > 0x7f || ram[REG_A] & 0x80 || (ram[REG_B] & ~B_WRITABLE) != B_24_HOURS ||
 	    ram[REG_C] & ~(C_IRQ | C_ALARM | C_UPDATE))
 		return err_set(err, -EBADMSG, "a register has bits that it cannot have");
 	return 0;
 }
 
-static int rtc_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int rtc_loaded(void *object, const void *state, struct err *err)
 {
-	struct rtc *rtc = object;
-	const struct image *image = from;
-	const struct tm set = {
-		.tm_sec = (int)image->set_sec, .tm_min = (int)image->set_min, .tm_hour = (int)image->set_hour,
-		.tm_mday = (int)image->set_mday, .tm_mon = (int)image->set_mon, .tm_year = (int)image->set_year,
-		.tm_wday = (int)image->set_wday,
-	};
-	int ret = rtc_check(image, &set, err);
-
-	if (ret < 0)
-		return ret;
-	pthread_mutex_lock(&rtc->lock);
-	rtc->index = image->index;
-	memcpy(rtc->ram, image->ram, sizeof(rtc->ram));
-	rtc->apart = (int64_t)image->apart;
-	rtc->seen = (int64_t)image->seen;
-	rtc->set = set;
-	rtc_update_line(rtc);
-	rtc_arm(rtc);
-	pthread_mutex_unlock(&rtc->lock);
+	rtc_update_line(object);
+	rtc_arm(object);
 	return 0;
 }
 
 static const struct state_field state_fields[] = {
-	STATE_UINT(struct image, index, 1),
-	STATE_BYTES(struct image, ram, 1),
-	STATE_UINT(struct image, apart, 1),
-	STATE_UINT(struct image, seen, 1),
-	STATE_UINT(struct image, set_sec, 1),
-	STATE_UINT(struct image, set_min, 1),
-	STATE_UINT(struct image, set_hour, 1),
-	STATE_UINT(struct image, set_mday, 1),
-	STATE_UINT(struct image, set_mon, 1),
-	STATE_UINT(struct image, set_year, 1),
-	STATE_UINT(struct image, set_wday, 1),
+	STATE_UINT(struct rtc_state, index, 1),
+	STATE_BYTES(struct rtc_state, ram, 1),
+	STATE_UINT(struct rtc_state, apart, 1),
+	STATE_UINT(struct rtc_state, seen, 1),
+	STATE_UINT_AS("set_sec", struct rtc_state, set.tm_sec, 1),
+	STATE_UINT_AS("set_min", struct rtc_state, set.tm_min, 1),
+	STATE_UINT_AS("set_hour", struct rtc_state, set.tm_hour, 1),
+	STATE_UINT_AS("set_mday", struct rtc_state, set.tm_mday, 1),
+	STATE_UINT_AS("set_mon", struct rtc_state, set.tm_mon, 1),
+	STATE_UINT_AS("set_year", struct rtc_state, set.tm_year, 1),
+	STATE_UINT_AS("set_wday", struct rtc_state, set.tm_wday, 1),
 };
 
 const struct state_table rtc_state = {
-	.name = "rtc", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = rtc_fill,
-	.apply = rtc_apply,
+	.name = "rtc", .version = 1, .oldest = 1, STATE_FIELDS(state_fields),
+	STATE_IN(struct rtc, state), STATE_LOCK(struct rtc, lock), .judge = rtc_judge, .loaded = rtc_loaded,
 };

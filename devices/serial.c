@@ -5,7 +5,7 @@
  *
  * vCPU threads touch the registers under the lock. Output goes into a ring and is written by the loop's thread, without
  * the lock, a moment later: a burst of characters becomes one write(2), and whoever is slow to take it never holds up
- * the guest. Input waits in another ring, of which the receive FIFO is a window of 16 bytes.
+ * the guest. Input waits in a queue, of which the receive FIFO is a window of 16 bytes.
  */
 #include "devices/serial.h"
 
@@ -31,7 +31,7 @@
 #define LINES_CONNECTED (UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
 #define IIR_TIMEOUT 0x0cu
 
-/* ---- rings ---- */
+/* ---- bytes that wait ---- */
 
 static bool serial_ring_put(struct ring *ring, uint8_t byte)
 {
@@ -53,29 +53,37 @@ static uint32_t serial_ring_front(const struct ring *ring)
 	return MIN(ring->count, ring->size - ring->head);
 }
 
+static bool serial_queue_put(struct input_queue *queue, uint8_t byte)
+{
+	if (*queue->count == queue->size)
+		return false;
+	queue->data[(*queue->count)++] = byte;
+	return true;
+}
+
 /* ---- interrupts; lock held ---- */
 
 static bool serial_fifo_on(const struct serial *serial)
 {
-	return serial->fcr & UART_FCR_ENABLE_FIFO;
+	return serial->state.fcr & UART_FCR_ENABLE_FIFO;
 }
 
-static struct ring *serial_receiver(struct serial *serial)
+static struct input_queue *serial_receiver(struct serial *serial)
 {
-	return serial->mcr & UART_MCR_LOOP ? &serial->looped : &serial->in;
+	return serial->state.mcr & UART_MCR_LOOP ? &serial->looped : &serial->in;
 }
 
 /* Bytes in the receive FIFO, or in the one register that stands in for it. */
 static uint32_t serial_received(struct serial *serial)
 {
-	if (serial->held && !(serial->mcr & UART_MCR_LOOP))
+	if (serial->state.held && !(serial->state.mcr & UART_MCR_LOOP))
 		return 0;
-	return MIN(serial_receiver(serial)->count, serial_fifo_on(serial) ? FIFO : 1);
+	return MIN(*serial_receiver(serial)->count, serial_fifo_on(serial) ? FIFO : 1);
 }
 
 static uint8_t serial_modem_lines(const struct serial *serial)
 {
-	uint8_t mcr = serial->mcr;
+	uint8_t mcr = serial->state.mcr;
 
 	if (!(mcr & UART_MCR_LOOP))
 		return LINES_CONNECTED;
@@ -89,13 +97,13 @@ static uint8_t serial_pending(struct serial *serial)
 	static const uint8_t triggers[] = {1, 4, 8, 14};
 	uint32_t count = serial_received(serial);
 
-	if (serial->ier & UART_IER_RLSI && serial->errors)
+	if (serial->state.ier & UART_IER_RLSI && serial->state.errors)
 		return UART_IIR_RLSI;
-	if (serial->ier & UART_IER_RDI && count)
-		return serial_fifo_on(serial) && count < triggers[serial->fcr >> 6] ? IIR_TIMEOUT : UART_IIR_RDI;
-	if (serial->ier & UART_IER_THRI && serial->thre)
+	if (serial->state.ier & UART_IER_RDI && count)
+		return serial_fifo_on(serial) && count < triggers[serial->state.fcr >> 6] ? IIR_TIMEOUT : UART_IIR_RDI;
+	if (serial->state.ier & UART_IER_THRI && serial->state.thre)
 		return UART_IIR_THRI;
-	if (serial->ier & UART_IER_MSI && serial->deltas)
+	if (serial->state.ier & UART_IER_MSI && serial->state.deltas)
 		return UART_IIR_MSI;
 	return UART_IIR_NO_INT;
 }
@@ -212,7 +220,7 @@ void serial_feed(struct serial *serial, const void *data, size_t len)
 	const uint8_t *bytes = data;
 
 	pthread_mutex_lock(&serial->lock);
-	for (size_t i = 0; i < len && serial_ring_put(&serial->in, bytes[i]); i++) {
+	for (size_t i = 0; i < len && serial_queue_put(&serial->in, bytes[i]); i++) {
 	}
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
@@ -226,7 +234,7 @@ static void serial_input_ready(void *opaque, uint32_t events)
 	size_t room;
 
 	pthread_mutex_lock(&serial->lock);
-	room = serial->in.size - serial->in.count;
+	room = IN_SIZE - serial->state.in_count;
 	if (!room && serial->in_source)
 		event_source_set(serial->in_source, 0);
 	serial->in_paused = !room || serial->in_plain;
@@ -245,7 +253,7 @@ static void serial_input_due(void *opaque, uint32_t events)
 	struct serial *serial = opaque;
 
 	pthread_mutex_lock(&serial->lock);
-	serial->held = false;
+	serial->state.held = false;
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 	if (serial->in_plain)
@@ -255,12 +263,12 @@ static void serial_input_due(void *opaque, uint32_t events)
 /* The guest has taken half of what there was: there is room for more. Lock held. */
 static void serial_resume_input(struct serial *serial)
 {
-	if (!serial->in_paused || serial->in.count > IN_SIZE / 2)
+	if (!serial->in_paused || serial->state.in_count > IN_SIZE / 2)
 		return;
 	serial->in_paused = false;
 	if (serial->in_source)
 		event_source_set(serial->in_source, EPOLLIN);
-	else if (serial->in_plain && !serial->held)
+	else if (serial->in_plain && !serial->state.held)
 		event_timer_set(serial->in_timer, 1, 0);
 }
 
@@ -323,13 +331,14 @@ void serial_set_fds(struct serial *serial, int in_fd, int out_fd)
 
 static uint8_t serial_read_byte(struct serial *serial)
 {
-	struct ring *ring = serial_receiver(serial);
+	struct input_queue *queue = serial_receiver(serial);
 	uint8_t byte;
 
 	if (!serial_received(serial))
 		return 0;
-	byte = ring->data[ring->head];
-	serial_ring_drop(ring, 1);
+	byte = queue->data[0];
+	/* What moves is little beside the exit that reads a byte. */
+	memmove(queue->data, queue->data + 1, --*queue->count);
 	serial_resume_input(serial);
 	return byte;
 }
@@ -339,104 +348,105 @@ static uint8_t serial_read_iir(struct serial *serial)
 	uint8_t iir = serial_pending(serial);
 
 	if (iir == UART_IIR_THRI)
-		serial->thre = false;
+		serial->state.thre = false;
 	return iir | (serial_fifo_on(serial) ? 0xc0 : 0);
 }
 
 static uint8_t serial_read_register(struct serial *serial, unsigned int reg)
 {
-	bool dlab = serial->lcr & UART_LCR_DLAB;
+	bool dlab = serial->state.lcr & UART_LCR_DLAB;
 	uint8_t value;
 
 	switch (reg) {
 	case UART_RX:
-		return dlab ? serial->dll : serial_read_byte(serial);
+		return dlab ? serial->state.dll : serial_read_byte(serial);
 	case UART_IER:
-		return dlab ? serial->dlm : serial->ier;
+		return dlab ? serial->state.dlm : serial->state.ier;
 	case UART_IIR:
 		return serial_read_iir(serial);
 	case UART_LCR:
-		return serial->lcr;
+		return serial->state.lcr;
 	case UART_MCR:
-		return serial->mcr;
+		return serial->state.mcr;
 	case UART_LSR:
-		value = UART_LSR_THRE | UART_LSR_TEMT | serial->errors | (serial_received(serial) ? UART_LSR_DR : 0);
-		serial->errors = 0;
+		value = UART_LSR_THRE | UART_LSR_TEMT | serial->state.errors |
+			(serial_received(serial) ? UART_LSR_DR : 0);
+		serial->state.errors = 0;
 		return value;
 	case UART_MSR:
-		value = serial_modem_lines(serial) | serial->deltas;
-		serial->deltas = 0;
+		value = serial_modem_lines(serial) | serial->state.deltas;
+		serial->state.deltas = 0;
 		return value;
 	default:
-		return serial->scr;
+		return serial->state.scr;
 	}
 }
 
 static void serial_write_byte(struct serial *serial, uint8_t byte)
 {
-	serial->thre = true;
-	if (!(serial->mcr & UART_MCR_LOOP)) {
+	serial->state.thre = true;
+	if (!(serial->state.mcr & UART_MCR_LOOP)) {
 		serial_put_output(serial, byte);
-	} else if (serial->looped.count >= (serial_fifo_on(serial) ? FIFO : 1)) {
-		serial->errors |= UART_LSR_OE;
+	} else if (serial->state.looped_count >= (serial_fifo_on(serial) ? FIFO : 1)) {
+		serial->state.errors |= UART_LSR_OE;
 		if (!serial_fifo_on(serial))
-			serial->looped_data[serial->looped.head] = byte;
+			serial->state.looped[0] = byte;
 	} else {
-		serial_ring_put(&serial->looped, byte);
+		serial_queue_put(&serial->looped, byte);
 	}
 }
 
 static void serial_write_ier(struct serial *serial, uint8_t value)
 {
 	value &= UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI;
-	if (value & ~serial->ier & UART_IER_THRI)
-		serial->thre = true;
-	serial->ier = value;
+	if (value & ~serial->state.ier & UART_IER_THRI)
+		serial->state.thre = true;
+	serial->state.ier = value;
 }
 
 void serial_hold(struct serial *serial)
 {
-	serial->held = true;
+	serial->state.held = true;
 	event_timer_set(serial->in_timer, HOLD, 0);
 }
 
 static void serial_write_fcr(struct serial *serial, uint8_t value)
 {
-	if ((value ^ serial->fcr) & UART_FCR_ENABLE_FIFO || value & UART_FCR_CLEAR_RCVR) {
-		serial_ring_drop(&serial->looped, serial->looped.count);
+	if ((value ^ serial->state.fcr) & UART_FCR_ENABLE_FIFO || value & UART_FCR_CLEAR_RCVR) {
+		serial->state.looped_count = 0;
 		serial_hold(serial);
 	}
-	serial->fcr = value & UART_FCR_ENABLE_FIFO ? value & (UART_FCR_ENABLE_FIFO | UART_FCR_TRIGGER_MASK) : 0;
+	serial->state.fcr = value & UART_FCR_ENABLE_FIFO ? value & (UART_FCR_ENABLE_FIFO | UART_FCR_TRIGGER_MASK) : 0;
 }
 
 static void serial_write_mcr(struct serial *serial, uint8_t value)
 {
 	uint8_t before = serial_modem_lines(serial), changed;
 
-	if (serial->mcr & ~value & UART_MCR_LOOP)
-		serial_ring_drop(&serial->looped, serial->looped.count);
-	serial->mcr = value & (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR);
+	if (serial->state.mcr & ~value & UART_MCR_LOOP)
+		serial->state.looped_count = 0;
+	serial->state.mcr = value & (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR);
 	changed = before ^ serial_modem_lines(serial);
 	/* Each delta lies four bits below its line; the ring indicator's counts its end only. */
 	if (changed & UART_MSR_RI && !(before & UART_MSR_RI))
 		changed &= (uint8_t)~UART_MSR_RI;
-	serial->deltas |= changed >> 4;
+	serial->state.deltas |= changed >> 4;
 }
 
 static void serial_write_register(struct serial *serial, unsigned int reg, uint8_t value)
 {
-	bool dlab = serial->lcr & UART_LCR_DLAB;
+	bool dlab = serial->state.lcr & UART_LCR_DLAB;
 
 	switch (reg) {
 	case UART_TX:
 		if (dlab)
-			serial->dll = value;
+			serial->state.dll = value;
 		else
 			serial_write_byte(serial, value);
 		break;
 	case UART_IER:
 		if (dlab)
-			serial->dlm = value;
+			serial->state.dlm = value;
 		else
 			serial_write_ier(serial, value);
 		break;
@@ -444,13 +454,13 @@ static void serial_write_register(struct serial *serial, unsigned int reg, uint8
 		serial_write_fcr(serial, value);
 		break;
 	case UART_LCR:
-		serial->lcr = value;
+		serial->state.lcr = value;
 		break;
 	case UART_MCR:
 		serial_write_mcr(serial, value);
 		break;
 	case UART_SCR:
-		serial->scr = value;
+		serial->state.scr = value;
 		break;
 	default: /* the status registers */
 		break;
@@ -486,11 +496,12 @@ static const struct bus_ops serial_ops = {serial_read, serial_write};
 void serial_reset(struct serial *serial)
 {
 	pthread_mutex_lock(&serial->lock);
-	serial->ier = serial->fcr = serial->lcr = serial->mcr = serial->scr = serial->dlm = 0;
-	serial->dll = 12; /* 9600 baud */
-	serial->errors = serial->deltas = 0;
-	serial->thre = false;
-	serial_ring_drop(&serial->looped, serial->looped.count);
+	serial->state.ier = serial->state.fcr = serial->state.lcr = serial->state.mcr = serial->state.scr = 0;
+	serial->state.dlm = 0;
+	serial->state.dll = 12; /* 9600 baud */
+	serial->state.errors = serial->state.deltas = 0;
+	serial->state.thre = false;
+	serial->state.looped_count = 0;
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
@@ -517,8 +528,8 @@ int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_f
 	serial->loop = loop;
 	serial->log = log;
 	serial->in_fd = serial->out_fd = -1;
-	serial->in = (struct ring){.data = serial->in_data, .size = IN_SIZE};
-	serial->looped = (struct ring){.data = serial->looped_data, .size = FIFO};
+	serial->in = (struct input_queue){serial->state.in, &serial->state.in_count, IN_SIZE};
+	serial->looped = (struct input_queue){serial->state.looped, &serial->state.looped_count, FIFO};
 	serial->out = (struct ring){.data = serial->out_data, .size = OUT_SIZE};
 	pthread_mutex_init(&serial->lock, NULL);
 	serial_reset(serial);

@@ -19,6 +19,22 @@ struct ring {
 	uint32_t size, head, count;
 };
 
+/* Bytes for the guest to read, the first one in front. data and count lie in struct serial_state. */
+struct input_queue {
+	uint8_t *data;
+	uint32_t *count, size;
+};
+
+struct serial_state {
+	uint8_t ier, fcr, lcr, mcr, scr, dll, dlm;
+	uint8_t errors; /* of the line status register */
+	uint8_t deltas; /* of the modem status register */
+	bool thre;      /* "transmitter empty" has not been told yet */
+	bool held;      /* no input before in_timer */
+	uint32_t in_count, looped_count;
+	uint8_t in[IN_SIZE], looped[FIFO];
+};
+
 struct serial {
 	struct bus *pio;
 	uint16_t port;
@@ -34,18 +50,15 @@ struct serial {
 	struct event_source *out_timer, *in_timer;
 
 	pthread_mutex_t lock; /* all below */
-	uint8_t ier, fcr, lcr, mcr, scr, dll, dlm;
-	uint8_t errors; /* of the line status register */
-	uint8_t deltas; /* of the modem status register */
-	bool thre;      /* "transmitter empty" has not been told yet */
+	struct serial_state state;
 	bool line_high;
-	struct ring in, looped, out;
-	bool held;      /* no input before in_timer */
-	bool in_paused; /* the ring was full */
+	struct input_queue in, looped;
+	struct ring out;
+	bool in_paused; /* the queue was full */
 	bool in_plain;  /* in_fd cannot be watched: a file */
 	struct event_source *in_source;
 	bool out_armed, out_lossy;
-	uint8_t in_data[IN_SIZE], looped_data[FIFO], out_data[OUT_SIZE];
+	uint8_t out_data[OUT_SIZE];
 };
 
 /* Makes the interrupt line what the registers say. Lock held. */

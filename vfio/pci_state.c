@@ -10,44 +10,49 @@
 
 #include "vfio/pci_internal.h"
 
-struct image {
+struct vfio_pci_state {
 	bool msix;
 	uint32_t msi_pending;
 };
 
-static int vfio_pci_state_fill(void *object, void *into, struct err *err)
+static int vfio_pci_state_collect(void *object, void *into, struct err *err)
 {
 	struct vfio_pci *pci = object;
 
-	*(struct image *)into = (struct image){.msix = pci->msix, .msi_pending = vfio_pci_msi_pending(pci)};
+	*(struct vfio_pci_state *)into = (struct vfio_pci_state){pci->msix, vfio_pci_msi_pending(pci)};
 	return 0;
 }
 
+static int vfio_pci_state_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
+{
+	bool here = ((const struct vfio_pci *)object)->msix, there = ((const struct vfio_pci_state *)loaded)->msix;
+
+	return here == there ? 0 : err_set(err, -EBADMSG, "it %s MSI-X", there ? "had" : "had no");
+}
+
 /* The config space is loaded by now. */
-static int vfio_pci_state_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int vfio_pci_state_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct vfio_pci *pci = object;
-	const struct image *image = from;
+	uint32_t pending = ((const struct vfio_pci_state *)loaded)->msi_pending;
 
-	if (image->msix != (pci->msix != NULL))
-		return err_set(err, -EBADMSG, "it %s MSI-X", image->msix ? "had" : "had no");
 	if (pci->irqs.msi_cap)
 		vfio_pci_msi_written(pci);
 	vfio_pci_irq_update(pci);
-	if (image->msi_pending & vfio_pci_msi_live(pci))
+	if (pending & vfio_pci_msi_live(pci))
 		return err_set(err, -EBADMSG, "a message waits that nothing holds back");
-	vfio_pci_msi_kick(pci, image->msi_pending);
+	vfio_pci_msi_kick(pci, pending);
 	return 0;
 }
 
 static const struct state_field fields[] = {
-	STATE_BOOL(struct image, msix, 1),
-	STATE_UINT(struct image, msi_pending, 1),
+	STATE_BOOL(struct vfio_pci_state, msix, 1),
+	STATE_UINT(struct vfio_pci_state, msi_pending, 1),
 };
 
 static const struct state_table pci_state = {
-	.name = "vfio-pci", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image), .fill = vfio_pci_state_fill,
-	.apply = vfio_pci_state_apply,
+	.name = "vfio-pci", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct vfio_pci_state),
+	.collect = vfio_pci_state_collect, .judge = vfio_pci_state_judge, .loaded = vfio_pci_state_loaded,
 };
 
 int vfio_pci_save(struct vfio_pci *pci, struct state_buffer *out, struct err *err)

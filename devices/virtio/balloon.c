@@ -28,15 +28,20 @@
 /* Without FREE_PAGE_HINT the fourth queue is not there, and Linux before 6.11 takes it for the fifth: both report. */
 enum { INFLATE, DEFLATE, STATS, REPORT_LINUX, REPORT, QUEUES };
 
+struct balloon_state {
+	uint32_t target, actual; /* pages; under the device's lock */
+	/* under loop.lock */
+	bool has_buffer; /* of the statistics queue */
+	uint16_t buffer; /* or 0 */
+	struct virtio_balloon_stats stats;
+};
+
 struct balloon {
 	struct virtio_loop loop;
-	uint32_t target, actual; /* pages; under the device's lock */
+	struct balloon_state state;
 	/* under loop.lock */
 	virtio_balloon_release_fn *release;
 	void *release_opaque;
-	struct virtio_balloon_stats stats;
-	bool has_buffer; /* of the statistics queue */
-	uint16_t buffer;
 	uint32_t pfns[PFNS_AT_ONCE];
 };
 
@@ -135,18 +140,19 @@ static void balloon_report(struct balloon *balloon, const struct virtq_chain *ch
 	const struct iovec *in = chain->iov + chain->out_count;
 
 	for (unsigned int i = 0; i < chain->in_count; i++)
-		balloon->stats.reported += balloon_give_back(balloon, in[i].iov_base, in[i].iov_len);
+		balloon->state.stats.reported += balloon_give_back(balloon, in[i].iov_base, in[i].iov_len);
 }
 
 /* ---- statistics ---- */
 
 static void balloon_forget_stats(struct balloon *balloon)
 {
-	uint64_t reported = balloon->stats.reported;
+	uint64_t reported = balloon->state.stats.reported;
 
-	memset(&balloon->stats, 0xff, sizeof(balloon->stats));
-	balloon->stats.reported = reported;
-	balloon->has_buffer = false;
+	memset(&balloon->state.stats, 0xff, sizeof(balloon->state.stats));
+	balloon->state.stats.reported = reported;
+	balloon->state.has_buffer = false;
+	balloon->state.buffer = 0;
 }
 
 static void balloon_take_stats(struct balloon *balloon, const struct virtq_chain *chain)
@@ -169,7 +175,7 @@ static void balloon_take_stats(struct balloon *balloon, const struct virtq_chain
 		uint64_t value = le64toh(told[i].val);
 
 		if (tag < ARRAY_SIZE(fields))
-			memcpy((char *)&balloon->stats + fields[tag], &value, sizeof(value));
+			memcpy((char *)&balloon->state.stats + fields[tag], &value, sizeof(value));
 	}
 }
 
@@ -180,11 +186,11 @@ static bool balloon_serve(struct virtio_device *device, struct virtqueue *vq, co
 	struct balloon *balloon = balloon_of(device);
 
 	if (vq->index == STATS && virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ)) {
-		if (balloon->has_buffer)
+		if (balloon->state.has_buffer)
 			return false;
 		balloon_take_stats(balloon, chain);
-		balloon->has_buffer = true;
-		balloon->buffer = chain->head;
+		balloon->state.has_buffer = true;
+		balloon->state.buffer = chain->head;
 		return true;
 	}
 	if (vq->index == INFLATE)
@@ -199,8 +205,8 @@ static void balloon_config_read(struct virtio_device *device, unsigned int offse
 {
 	struct balloon *balloon = balloon_of(device);
 	const struct virtio_balloon_config config = {
-		.num_pages = htole32(balloon->target),
-		.actual = htole32(balloon->actual),
+		.num_pages = htole32(balloon->state.target),
+		.actual = htole32(balloon->state.actual),
 	};
 
 	virtio_config_copy(&config, device->config_size, offset, data, len);
@@ -209,7 +215,7 @@ static void balloon_config_read(struct virtio_device *device, unsigned int offse
 static void balloon_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
 	if (offset == offsetof(struct virtio_balloon_config, actual) && len == 4)
-		balloon_of(device)->actual = get_le32(data);
+		balloon_of(device)->state.actual = get_le32(data);
 }
 
 static void balloon_reset(struct virtio_device *device)
@@ -217,7 +223,7 @@ static void balloon_reset(struct virtio_device *device)
 	struct balloon *balloon = balloon_of(device);
 
 	virtio_loop_stop(device);
-	balloon->actual = 0;
+	balloon->state.actual = 0;
 	pthread_mutex_lock(&balloon->loop.lock);
 	balloon_forget_stats(balloon);
 	pthread_mutex_unlock(&balloon->loop.lock);
@@ -225,69 +231,38 @@ static void balloon_reset(struct virtio_device *device)
 
 /* ---- saved state ---- */
 
-struct image {
-	uint32_t target, actual;
-	bool has_buffer;
-	uint16_t buffer;
-	struct virtio_balloon_stats stats;
-};
-
-static int balloon_fill(void *object, void *into, struct err *err)
-{
-	struct balloon *balloon = balloon_of(object);
-
-	pthread_mutex_lock(&balloon->loop.lock);
-	*(struct image *)into = (struct image){
-		.target = balloon->target,
-		.actual = balloon->actual,
-		.has_buffer = balloon->has_buffer,
-		.buffer = balloon->has_buffer ? balloon->buffer : 0,
-		.stats = balloon->stats,
-	};
-	pthread_mutex_unlock(&balloon->loop.lock);
-	return 0;
-}
-
 /* The pages of the balloon are not there any more: memory tells of itself. */
-static int balloon_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int balloon_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	struct balloon *balloon = balloon_of(object);
 	const struct virtio_device *device = object;
-	const struct image *image = from;
+	const struct balloon_state *state = loaded;
 	const struct virtqueue *vq = &device->queues[STATS];
 
-	if (image->has_buffer && (!device->active || !virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ) || !vq->setup.enabled ||
-				  image->buffer >= vq->setup.size))
+	if (state->has_buffer && (!device->active || !virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ) ||
+				  !vq->setup.enabled || state->buffer >= vq->setup.size))
 		return err_set(err, -EBADMSG, "a buffer for statistics where there can be none");
-	pthread_mutex_lock(&balloon->loop.lock);
-	balloon->target = image->target;
-	balloon->actual = image->actual;
-	balloon->has_buffer = image->has_buffer;
-	balloon->buffer = image->buffer;
-	balloon->stats = image->stats;
-	pthread_mutex_unlock(&balloon->loop.lock);
 	return 0;
 }
 
 static const struct state_field state_fields[] = {
-	STATE_UINT(struct image, target, 1),
-	STATE_UINT(struct image, actual, 1),
-	STATE_BOOL(struct image, has_buffer, 1),
-	STATE_UINT(struct image, buffer, 1),
-	STATE_UINT(struct image, stats.free, 1),
-	STATE_UINT(struct image, stats.total, 1),
-	STATE_UINT(struct image, stats.available, 1),
-	STATE_UINT(struct image, stats.caches, 1),
-	STATE_UINT(struct image, stats.major_faults, 1),
-	STATE_UINT(struct image, stats.minor_faults, 1),
-	STATE_UINT(struct image, stats.swap_in, 1),
-	STATE_UINT(struct image, stats.swap_out, 1),
-	STATE_UINT(struct image, stats.reported, 1),
+	STATE_UINT(struct balloon_state, target, 1),
+	STATE_UINT(struct balloon_state, actual, 1),
+	STATE_BOOL(struct balloon_state, has_buffer, 1),
+	STATE_UINT(struct balloon_state, buffer, 1),
+	STATE_UINT(struct balloon_state, stats.free, 1),
+	STATE_UINT(struct balloon_state, stats.total, 1),
+	STATE_UINT(struct balloon_state, stats.available, 1),
+	STATE_UINT(struct balloon_state, stats.caches, 1),
+	STATE_UINT(struct balloon_state, stats.major_faults, 1),
+	STATE_UINT(struct balloon_state, stats.minor_faults, 1),
+	STATE_UINT(struct balloon_state, stats.swap_in, 1),
+	STATE_UINT(struct balloon_state, stats.swap_out, 1),
+	STATE_UINT(struct balloon_state, stats.reported, 1),
 };
 
 static const struct state_table balloon_state = {
-	.name = "balloon", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
-	.fill = balloon_fill, .apply = balloon_apply,
+	.name = "balloon", .version = 1, .oldest = 1, STATE_FIELDS(state_fields),
+	STATE_IN(struct balloon, state), STATE_LOCK(struct balloon, loop.lock), .judge = balloon_judge,
 };
 
 /* ---- its life ---- */
@@ -352,7 +327,7 @@ void virtio_balloon_set_target(struct virtio_device *device, uint64_t bytes)
 	struct balloon *balloon = balloon_of(device);
 
 	pthread_mutex_lock(&device->lock);
-	balloon->target = (uint32_t)MIN(bytes >> VIRTIO_BALLOON_PFN_SHIFT, (uint64_t)UINT32_MAX);
+	balloon->state.target = (uint32_t)MIN(bytes >> VIRTIO_BALLOON_PFN_SHIFT, (uint64_t)UINT32_MAX);
 	virtio_device_config_changed(device);
 	pthread_mutex_unlock(&device->lock);
 }
@@ -363,12 +338,13 @@ void virtio_balloon_get_stats(struct virtio_device *device, struct virtio_balloo
 
 	pthread_mutex_lock(&device->lock);
 	pthread_mutex_lock(&balloon->loop.lock);
-	*stats = balloon->stats;
-	stats->actual = (uint64_t)balloon->actual << VIRTIO_BALLOON_PFN_SHIFT;
-	stats->target = (uint64_t)balloon->target << VIRTIO_BALLOON_PFN_SHIFT;
-	if (balloon->has_buffer && balloon->loop.running) {
-		balloon->has_buffer = false;
-		virtqueue_push_head(&device->queues[STATS], balloon->buffer, 0);
+	*stats = balloon->state.stats;
+	stats->actual = (uint64_t)balloon->state.actual << VIRTIO_BALLOON_PFN_SHIFT;
+	stats->target = (uint64_t)balloon->state.target << VIRTIO_BALLOON_PFN_SHIFT;
+	if (balloon->state.has_buffer && balloon->loop.running) {
+		virtqueue_push_head(&device->queues[STATS], balloon->state.buffer, 0);
+		balloon->state.has_buffer = false;
+		balloon->state.buffer = 0;
 		virtqueue_notify(&device->queues[STATS]);
 		virtio_loop_serve(&balloon->loop, STATS);
 	}

@@ -241,7 +241,7 @@ static int blk_make_queues(struct blk *blk, struct err *err)
 static void blk_set_write_cache(struct blk *blk)
 {
 	bool on = virtio_has(&blk->device, VIRTIO_BLK_F_FLUSH) &&
-		  (blk->config.wce || !virtio_has(&blk->device, VIRTIO_BLK_F_CONFIG_WCE));
+		  (blk->state.wce || !virtio_has(&blk->device, VIRTIO_BLK_F_CONFIG_WCE));
 
 	if (atomic_exchange(&blk->write_cache, on) && !on)
 		fdatasync(blk->file.fd); /* what was written before will not be asked for any more */
@@ -278,7 +278,7 @@ static void blk_reset(struct virtio_device *device)
 	struct blk *blk = blk_to_blk(device);
 
 	blk_end_queues(blk);
-	blk->config.wce = 1;
+	blk->state.wce = true;
 }
 
 static int blk_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
@@ -298,9 +298,24 @@ static int blk_quiesce(struct virtio_device *device, int64_t deadline, struct er
 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	const struct blk *blk = blk_to_blk(device);
+	const struct blk_state *state = &blk_to_blk(device)->state;
+	const struct virtio_blk_config config = {
+		.capacity = htole64(state->sectors),
+		.seg_max = htole32(BLK_MAX_SEGMENTS),
+		.blk_size = htole32(state->block_size),
+		.physical_block_exp = state->physical_block_exp,
+		.min_io_size = htole16(state->min_io_size),
+		.wce = state->wce,
+		.num_queues = htole16((uint16_t)device->queue_count),
+		.max_discard_sectors = htole32(BLK_MAX_DISCARD_SECTORS),
+		.max_discard_seg = htole32(1),
+		.discard_sector_alignment = htole32(state->discard_alignment),
+		.max_write_zeroes_sectors = htole32(BLK_MAX_WRITE_ZEROES_SECTORS),
+		.max_write_zeroes_seg = htole32(1),
+		.write_zeroes_may_unmap = 1,
+	};
 
-	virtio_config_copy(&blk->config, sizeof(blk->config), offset, data, len);
+	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
 static void blk_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
@@ -309,57 +324,35 @@ static void blk_config_write(struct virtio_device *device, unsigned int offset, 
 
 	if (offset != offsetof(struct virtio_blk_config, wce) || len != 1)
 		return;
-	blk->config.wce = *(const uint8_t *)data & 1;
+	blk->state.wce = *(const uint8_t *)data & 1;
 	if (device->active)
 		blk_set_write_cache(blk);
 }
 
 /* ---- saved state ---- */
 
-/* What the guest has read of the disk, and set. */
-struct image {
-	uint64_t sectors;
-	uint32_t block_size, discard_alignment;
-	uint16_t min_io_size;
-	uint8_t physical_block_exp;
-	bool readonly, wce;
-};
-
-static int blk_fill(void *object, void *into, struct err *err)
+static int blk_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	const struct blk *blk = blk_to_blk(object);
+	const struct blk_state *here = &((const struct blk *)object)->state, *there = loaded;
 
-	*(struct image *)into = (struct image){
-		.sectors = blk->file.sectors,
-		.block_size = blk->file.block_size,
-		.discard_alignment = le32toh(blk->config.discard_sector_alignment),
-		.min_io_size = le16toh(blk->config.min_io_size),
-		.physical_block_exp = blk->config.physical_block_exp,
-		.readonly = blk->file.readonly,
-		.wce = blk->config.wce,
-	};
+	if (there->sectors != here->sectors)
+		return err_set(err, -EBADMSG, "the disk had %llu bytes, and has %llu here",
+			       (unsigned long long)there->sectors * BLK_SECTOR,
+			       (unsigned long long)here->sectors * BLK_SECTOR);
+	if (there->block_size != here->block_size)
+		return err_set(err, -EBADMSG, "the disk had blocks of %u bytes, and has some of %u here",
+			       there->block_size, here->block_size);
+	if (there->readonly != here->readonly)
+		return err_set(err, -EBADMSG, "the disk was %s, and is not here",
+			       there->readonly ? "read-only" : "writable");
 	return 0;
 }
 
 /* Where the file lies on another file system here, the guest goes on with the hints that it has. */
-static int blk_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int blk_loaded(void *object, const void *state, struct err *err)
 {
 	struct blk *blk = blk_to_blk(object);
-	const struct image *image = from;
 
-	if (image->sectors != blk->file.sectors)
-		return err_set(err, -EBADMSG, "the disk had %llu bytes, and has %llu here",
-			       (unsigned long long)image->sectors * BLK_SECTOR,
-			       (unsigned long long)blk->file.sectors * BLK_SECTOR);
-	if (image->block_size != blk->file.block_size)
-		return err_set(err, -EBADMSG, "the disk had blocks of %u bytes, and has some of %u here", image->block_size,
-			       blk->file.block_size);
-	if (image->readonly != blk->file.readonly)
-		return err_set(err, -EBADMSG, "the disk was %s, and is not here", image->readonly ? "read-only" : "writable");
-	blk->config.discard_sector_alignment = htole32(image->discard_alignment);
-	blk->config.min_io_size = htole16(image->min_io_size);
-	blk->config.physical_block_exp = image->physical_block_exp;
-	blk->config.wce = image->wce;
 	atomic_store(&blk->write_cache, false);
 	if (blk->device.active)
 		blk_set_write_cache(blk);
@@ -367,18 +360,18 @@ static int blk_apply(void *object, const void *from, uint32_t version, struct er
 }
 
 static const struct state_field state_fields[] = {
-	STATE_UINT(struct image, sectors, 1),
-	STATE_UINT(struct image, block_size, 1),
-	STATE_UINT(struct image, discard_alignment, 1),
-	STATE_UINT(struct image, min_io_size, 1),
-	STATE_UINT(struct image, physical_block_exp, 1),
-	STATE_BOOL(struct image, readonly, 1),
-	STATE_BOOL(struct image, wce, 1),
+	STATE_UINT(struct blk_state, sectors, 1),
+	STATE_UINT(struct blk_state, block_size, 1),
+	STATE_UINT(struct blk_state, discard_alignment, 1),
+	STATE_UINT(struct blk_state, min_io_size, 1),
+	STATE_UINT(struct blk_state, physical_block_exp, 1),
+	STATE_BOOL(struct blk_state, readonly, 1),
+	STATE_BOOL(struct blk_state, wce, 1),
 };
 
 static const struct state_table blk_state = {
-	.name = "disk", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image), .fill = blk_fill,
-	.apply = blk_apply,
+	.name = "disk", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), STATE_IN(struct blk, state),
+	.judge = blk_judge, .loaded = blk_loaded,
 };
 
 /* ---- construction ---- */
@@ -406,10 +399,9 @@ static const struct virtio_device_ops blk_ops = {
 	.state = &blk_state,
 };
 
-static void blk_fill_config(struct blk *blk, unsigned int queues)
+static void blk_describe(struct blk *blk)
 {
 	const struct blk_file *file = &blk->file;
-	struct virtio_blk_config *config = &blk->config;
 	uint64_t offered = 1ull << VIRTIO_BLK_F_SEG_MAX | 1ull << VIRTIO_BLK_F_BLK_SIZE |
 			   1ull << VIRTIO_BLK_F_TOPOLOGY | 1ull << VIRTIO_BLK_F_FLUSH |
 			   1ull << VIRTIO_BLK_F_CONFIG_WCE | 1ull << VIRTIO_BLK_F_MQ;
@@ -419,19 +411,15 @@ static void blk_fill_config(struct blk *blk, unsigned int queues)
 	else
 		offered |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
 	blk->device.offered = offered;
-	config->capacity = htole64(file->sectors);
-	config->seg_max = htole32(BLK_MAX_SEGMENTS);
-	config->blk_size = htole32(file->block_size);
-	config->physical_block_exp = (uint8_t)__builtin_ctz(file->physical_size / file->block_size);
-	config->min_io_size = htole16((uint16_t)(file->physical_size / file->block_size));
-	config->wce = 1;
-	config->num_queues = htole16((uint16_t)queues);
-	config->max_discard_sectors = htole32(BLK_MAX_DISCARD_SECTORS);
-	config->max_discard_seg = htole32(1);
-	config->discard_sector_alignment = htole32(file->physical_size / BLK_SECTOR);
-	config->max_write_zeroes_sectors = htole32(BLK_MAX_WRITE_ZEROES_SECTORS);
-	config->max_write_zeroes_seg = htole32(1);
-	config->write_zeroes_may_unmap = 1;
+	blk->state = (struct blk_state){
+		.sectors = file->sectors,
+		.block_size = file->block_size,
+		.discard_alignment = file->physical_size / BLK_SECTOR,
+		.min_io_size = (uint16_t)(file->physical_size / file->block_size),
+		.physical_block_exp = (uint8_t)__builtin_ctz(file->physical_size / file->block_size),
+		.readonly = file->readonly,
+		.wce = true,
+	};
 }
 
 /* A call that fails in any case tells by its error whether io_uring is there. */
@@ -457,13 +445,13 @@ static int blk_init_device(struct blk *blk, const struct virtio_blk_options *opt
 
 	for (i = 0; i < options->queues; i++)
 		sizes[i] = BLK_QUEUE_SIZE;
-	blk_fill_config(blk, options->queues);
+	blk_describe(blk);
 	ret = virtio_device_init(&blk->device, &blk_ops, blk->id, VIRTIO_ID_BLOCK, options->queues, sizes, memory, log,
 				 err);
 	if (ret < 0)
 		return ret;
 	blk->device.class_code = 0x018000; /* mass storage, other */
-	blk->device.config_size = sizeof(blk->config);
+	blk->device.config_size = sizeof(struct virtio_blk_config);
 	for (i = 0; i < options->queues; i++) {
 		blk->queues[i].blk = blk;
 		blk->queues[i].vq = &blk->device.queues[i];

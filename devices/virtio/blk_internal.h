@@ -81,10 +81,20 @@ uint64_t blk_pace_poll_ns(const struct blk_pace *pace);
 
 struct blk_queue;
 
+/* What the guest has read of the disk, and set. */
+struct blk_state {
+	uint64_t sectors;
+	uint32_t block_size;        /* bytes */
+	uint32_t discard_alignment; /* sectors */
+	uint16_t min_io_size;       /* blocks */
+	uint8_t physical_block_exp;
+	bool readonly, wce;
+};
+
 struct blk {
 	struct virtio_device device;
 	struct blk_file file;
-	struct virtio_blk_config config; /* as the guest reads it, little-endian */
+	struct blk_state state;
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	atomic_bool write_cache; /* false: a write is on disk before it is reported done */
 	char id[64];

@@ -25,15 +25,18 @@
 
 enum { RECEIVE, TRANSMIT, QUEUES };
 
+struct console_state {
+	uint16_t cols, rows; /* what the guest has read of the terminal's size; under the device's lock */
+	uint64_t sent;       /* bytes of the chain at the head of the transmit queue that are out; under loop.lock */
+};
+
 struct console {
 	struct virtio_loop loop;
 	int in_fd, out_fd; /* may be the same */
 	bool pty;          /* out_fd is a pty's master */
 	struct event_source *in_source, *out_source;
-	uint16_t cols, rows; /* what the guest has read of the terminal's size; under the device's lock */
-	/* under loop.lock */
-	size_t sent;     /* bytes of the chain at the head of the transmit queue that are out already */
-	bool complained; /* of an output error, until one works again */
+	struct console_state state;
+	bool complained; /* of an output error, until one works again; under loop.lock */
 };
 
 static struct console *console_of(struct virtio_device *device)
@@ -78,7 +81,7 @@ static size_t console_put(struct console *console, const char *buf, size_t len)
 
 static bool console_transmit(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
 {
-	size_t skip = console->sent, end = skip + BYTES_A_CHAIN;
+	size_t skip = console->state.sent, end = skip + BYTES_A_CHAIN;
 
 	for (unsigned int i = 0; i < chain->out_count; i++) {
 		const struct iovec *iov = &chain->iov[i];
@@ -88,16 +91,16 @@ static bool console_transmit(struct console *console, struct virtqueue *vq, cons
 
 			if (!step)
 				return false;
-			console->sent += step;
+			console->state.sent += step;
 			skip += step;
-			if (console->sent >= end) {
+			if (console->state.sent >= end) {
 				eventfd_kick(vq->kick_fd);
 				return false;
 			}
 		}
 		skip -= iov->iov_len;
 	}
-	console->sent = 0;
+	console->state.sent = 0;
 	virtqueue_push(vq, chain, 0);
 	return true;
 }
@@ -153,8 +156,8 @@ static void console_config_read(struct virtio_device *device, unsigned int offse
 	struct winsize size = console_terminal_size(console);
 	const struct virtio_console_config config = {.cols = htole16(size.ws_col), .rows = htole16(size.ws_row)};
 
-	console->cols = size.ws_col;
-	console->rows = size.ws_row;
+	console->state.cols = size.ws_col;
+	console->state.rows = size.ws_row;
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
@@ -172,58 +175,39 @@ static void console_config_write(struct virtio_device *device, unsigned int offs
 
 static int console_activate(struct virtio_device *device, struct err *err)
 {
-	console_of(device)->sent = 0;
+	console_of(device)->state.sent = 0;
 	return virtio_loop_activate(device, err);
 }
 
 /* The terminal may be another one than before, on another host. */
 static void console_resume(struct virtio_device *device)
 {
-	struct console *console = console_of(device);
-	struct winsize size = console_terminal_size(console);
+	const struct console_state *told = &console_of(device)->state;
+	struct winsize size = console_terminal_size(console_of(device));
 
 	virtio_loop_start(device);
-	if (virtio_has(device, VIRTIO_CONSOLE_F_SIZE) && (size.ws_col != console->cols || size.ws_row != console->rows))
+	if (virtio_has(device, VIRTIO_CONSOLE_F_SIZE) && (size.ws_col != told->cols || size.ws_row != told->rows))
 		virtio_device_config_changed(device);
 }
 
 /* ---- saved state ---- */
 
-struct image {
-	uint16_t cols, rows;
-	uint64_t sent;
-};
-
-static int console_fill(void *object, void *into, struct err *err)
+static int console_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	struct console *console = console_of(object);
-
-	*(struct image *)into = (struct image){console->cols, console->rows, console->sent};
-	return 0;
-}
-
-static int console_apply(void *object, const void *from, uint32_t version, struct err *err)
-{
-	struct console *console = console_of(object);
-	const struct image *image = from;
-
-	if (image->sent > UINT32_MAX)
+	if (((const struct console_state *)loaded)->sent > UINT32_MAX)
 		return err_set(err, -EBADMSG, "more has been sent of a buffer than one holds");
-	console->cols = image->cols;
-	console->rows = image->rows;
-	console->sent = image->sent;
 	return 0;
 }
 
 static const struct state_field state_fields[] = {
-	STATE_UINT(struct image, cols, 1),
-	STATE_UINT(struct image, rows, 1),
-	STATE_UINT(struct image, sent, 1),
+	STATE_UINT(struct console_state, cols, 1),
+	STATE_UINT(struct console_state, rows, 1),
+	STATE_UINT(struct console_state, sent, 1),
 };
 
 static const struct state_table console_state = {
-	.name = "console", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), .image = sizeof(struct image),
-	.fill = console_fill, .apply = console_apply,
+	.name = "console", .version = 1, .oldest = 1, STATE_FIELDS(state_fields),
+	STATE_IN(struct console, state), STATE_LOCK(struct console, loop.lock), .judge = console_judge,
 };
 
 /* ---- its life ---- */

@@ -18,10 +18,14 @@ static struct net_device *net_to_net(struct virtio_device *device)
 static void net_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
 	struct net_device *net = net_to_net(device);
-	struct virtio_net_config config;
+	struct virtio_net_config config = {
+		.max_virtqueue_pairs = htole16((uint16_t)net->backend->pairs),
+		.mtu = htole16(net->state.mtu),
+	};
 
 	pthread_mutex_lock(&net->config_lock);
-	config = net->config;
+	memcpy(config.mac, net->state.mac, sizeof(config.mac));
+	config.status = htole16(net->state.link_up ? VIRTIO_NET_S_LINK_UP : 0);
 	pthread_mutex_unlock(&net->config_lock);
 	virtio_config_copy(&config, device->config_size, offset, data, len);
 }
@@ -46,9 +50,9 @@ static int net_prepare(struct virtio_device *device, struct err *err)
 	struct net_device *net = net_to_net(device);
 	int ret;
 
-	net->pairs_used = 1;
-	net->offloads = device->features & NET_GUEST_OFFLOADS;
-	ret = net->backend->ops->set_offloads(net->backend, net->offloads);
+	net->state.pairs_used = 1;
+	net->state.offloads = device->features & NET_GUEST_OFFLOADS;
+	ret = net->backend->ops->set_offloads(net->backend, net->state.offloads);
 	if (ret < 0)
 		return err_sys(err, ret, "%s: offloads of the backend", net->virtio.id);
 	ret = net_make_pairs(net, 0, err);
@@ -70,12 +74,27 @@ static int net_activate(struct virtio_device *device, struct err *err)
 	return ret;
 }
 
+/* From now on the guest sees the link as it is; true when it was told otherwise before, on another host. */
+static bool net_tell_link(struct net_device *net)
+{
+	bool changed;
+
+	pthread_mutex_lock(&net->config_lock);
+	changed = net->state.link_up != net->link_up;
+	net->state.link_up = net->link_up;
+	pthread_mutex_unlock(&net->config_lock);
+	return changed;
+}
+
 static void net_reset(struct virtio_device *device)
 {
 	struct net_device *net = net_to_net(device);
 
 	net_stop(net);
-	net->loaded = net->link_changed = false;
+	net->loaded = false;
+	net_tell_link(net);
+	net->state.pairs_used = 0;
+	net->state.offloads = 0;
 	net_detach_pairs(net, 1);
 	net->backend->ops->set_offloads(net->backend, 0);
 }
@@ -101,9 +120,9 @@ static void net_resume(struct virtio_device *device)
 
 	if (net->loaded)
 		net_announce(net);
-	if (net->link_changed)
+	if (net_tell_link(net))
 		virtio_device_config_changed(device);
-	net->loaded = net->link_changed = false;
+	net->loaded = false;
 	if (net_go_on(net, &err) < 0) {
 		log_error(device->log, "%s", err.text);
 		virtio_device_broken(device, "it could not be started again");
@@ -150,19 +169,18 @@ void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id)
 		mac[i] = (uint8_t)(hash >> (8 * (i - 1)));
 }
 
-static int net_fill_config(struct net_device *net, const struct virtio_net_options *options, struct err *err)
+static int net_set_state(struct net_device *net, const struct virtio_net_options *options, struct err *err)
 {
 	static const uint8_t none[6];
 
 	if (options->mac[0] & 1)
 		return err_set(err, -EINVAL, "mac: a multicast address; the first byte must be even, for instance 02");
 	if (memcmp(options->mac, none, sizeof(none)) == 0)
-		virtio_net_make_mac(net->config.mac, options->machine, net->virtio.id);
+		virtio_net_make_mac(net->state.mac, options->machine, net->virtio.id);
 	else
-		memcpy(net->config.mac, options->mac, sizeof(options->mac));
-	net->config.status = htole16(VIRTIO_NET_S_LINK_UP);
-	net->config.max_virtqueue_pairs = htole16((uint16_t)net->backend->pairs);
-	net->config.mtu = htole16(net->backend->mtu);
+		memcpy(net->state.mac, options->mac, sizeof(options->mac));
+	net->link_up = net->state.link_up = true;
+	net->state.mtu = net->backend->mtu;
 	return 0;
 }
 
@@ -193,7 +211,7 @@ static int net_init(struct net_device *net, const struct virtio_net_options *opt
 	ret = virtio_device_init(&net->virtio, &net_ops, options->id, VIRTIO_ID_NET, queues, sizes, memory, log, err);
 	if (ret < 0)
 		return ret;
-	ret = net_fill_config(net, options, err);
+	ret = net_set_state(net, options, err);
 	if (ret < 0)
 		return ret;
 	net->virtio.class_code = 0x020000; /* Ethernet controller */

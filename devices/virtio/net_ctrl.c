@@ -32,22 +32,22 @@ static bool net_ctrl_set_mac(struct net_device *net, const uint8_t *data)
 	if (data[0] & 1)
 		return false;
 	pthread_mutex_lock(&net->config_lock);
-	memcpy(net->config.mac, data, sizeof(net->config.mac));
+	memcpy(net->state.mac, data, sizeof(net->state.mac));
 	pthread_mutex_unlock(&net->config_lock);
 	return true;
 }
 
 static bool net_ctrl_set_pairs(struct net_device *net, const uint8_t *data)
 {
-	unsigned int wanted = get_le16(data), before = net->pairs_used;
+	uint16_t wanted = get_le16(data), before = net->state.pairs_used;
 	struct err err;
 
 	if (wanted < 1 || wanted > net->backend->pairs)
 		return false;
-	net->pairs_used = wanted;
+	net->state.pairs_used = wanted;
 	if (wanted > before && (net_make_pairs(net, before, &err) < 0 || net_run_pairs(net, before, &err) < 0)) {
 		log_warn(net->virtio.log, "%s", err.text);
-		net->pairs_used = before;
+		net->state.pairs_used = before;
 		wanted = before;
 	}
 	net_end_pairs(net, wanted);
@@ -62,7 +62,7 @@ static bool net_ctrl_set_offloads(struct net_device *net, const uint8_t *data)
 	if (offloads & ~(net->virtio.features & NET_GUEST_OFFLOADS) ||
 	    net->backend->ops->set_offloads(net->backend, offloads) < 0)
 		return false;
-	net->offloads = offloads;
+	net->state.offloads = offloads;
 	return true;
 }
 

@@ -78,6 +78,14 @@ int net_passt_open(const struct virtio_net_options *options, struct net_backend 
 
 struct net_pair;
 
+struct net_state {
+	uint8_t mac[6];      /* under config_lock, as the next */
+	bool link_up;        /* as the guest was told */
+	uint16_t mtu;
+	uint16_t pairs_used; /* what the guest asked for; 1 to backend->pairs, 0 while it is not active */
+	uint64_t offloads;   /* what the guest asked for last */
+};
+
 struct net_device {
 	struct virtio_device virtio;
 	struct net_backend *backend;
@@ -86,16 +94,14 @@ struct net_device {
 	struct virtio_thread threads[NET_MAX_PAIRS];
 	struct vhost *vhosts[NET_MAX_PAIRS]; /* NULL without vhost=on */
 	bool vhost_running[NET_MAX_PAIRS];
-	unsigned int pairs_used;             /* what the guest asked for; 1 to backend->pairs */
-	uint64_t offloads;                   /* what the guest asked for last */
 	bool loaded;                         /* on another host than before, and not resumed since */
-	bool link_changed;                   /* by that, which the guest has not been told */
 	/* The control queue's thread, which also hears of vhost's errors; NULL when there is neither. */
 	struct event_loop *ctrl_loop;
 	pthread_mutex_t ctrl_lock; /* over a turn of the control queue */
 	bool ctrl_running;         /* under ctrl_lock */
 	pthread_mutex_t config_lock;
-	struct virtio_net_config config; /* under config_lock; little-endian */
+	struct net_state state;
+	bool link_up; /* the backend has not ended; under config_lock */
 };
 
 /* The device on a backend, which is consumed by success. The rest of virtio_net_create; tests bring their own. */
@@ -103,7 +109,7 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 	       const struct log *log, struct virtio_device **ret, struct err *err);
 
 /*
- * net_traffic.c: pairs index to net->pairs_used are made and stand still, run, stand still again. -errno of the first two
+ * net_traffic.c: pairs index to pairs_used are made and stand still, run, stand still again. -errno of the first two
  * leaves none of them; park: -ETIMEDOUT at deadline, and some stand, until run. end is for all from index on.
  */
 int net_make_pairs(struct net_device *net, unsigned int index, struct err *err);

@@ -65,8 +65,8 @@ static void net_pair_link_down(struct net_device *net)
 	bool was_up;
 
 	pthread_mutex_lock(&net->config_lock);
-	was_up = net->config.status & htole16(VIRTIO_NET_S_LINK_UP);
-	net->config.status = 0;
+	was_up = net->link_up;
+	net->link_up = net->state.link_up = false;
 	pthread_mutex_unlock(&net->config_lock);
 	if (!was_up)
 		return;

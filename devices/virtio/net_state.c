@@ -9,106 +9,68 @@
 #include <net/ethernet.h>
 #include <net/if_arp.h>
 
-struct image {
-	uint8_t mac[6];
-	bool link_up;
-	uint16_t mtu;
-	uint16_t pairs_used;
-	uint64_t offloads;
-};
-
-static struct net_device *net_state_of(void *device)
+/* Of an active device. */
+static int net_state_judge_queues(const struct net_device *net, const struct net_state *state, struct err *err)
 {
-	return container_of((struct virtio_device *)device, struct net_device, virtio);
+	if (!state->pairs_used || state->pairs_used > net->backend->pairs)
+		return err_set(err, -EBADMSG, "%u pairs of queues are in use, of %u", state->pairs_used,
+			       net->backend->pairs);
+	for (unsigned int i = 0; i < 2u * state->pairs_used; i++)
+		if (!net->virtio.queues[i].setup.enabled)
+			return err_set(err, -EBADMSG, "queue %u is in use and not enabled", i);
+	if (state->offloads & ~(net->virtio.features & NET_GUEST_OFFLOADS))
+		return err_set(err, -EBADMSG, "offloads 0x%llx were not negotiated",
+			       (unsigned long long)state->offloads);
+	return 0;
 }
 
-static int net_state_fill(void *object, void *into, struct err *err)
+static int net_state_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	struct net_device *net = net_state_of(object);
-	struct image *image = into;
+	const struct net_device *net = object;
+	const struct net_state *state = loaded;
 
-	pthread_mutex_lock(&net->config_lock);
-	memcpy(image->mac, net->config.mac, sizeof(image->mac));
-	/* As the guest was told it: what is different here it hears when it goes on. */
-	image->link_up = !!(net->config.status & htole16(VIRTIO_NET_S_LINK_UP)) != net->link_changed;
-	image->mtu = le16toh(net->config.mtu);
-	pthread_mutex_unlock(&net->config_lock);
-	if (net->virtio.active) {
-		image->pairs_used = (uint16_t)net->pairs_used;
-		image->offloads = net->offloads;
-	}
-	return 0;
+	if (state->mac[0] & 1)
+		return err_set(err, -EBADMSG, "its address is a multicast one");
+	if (virtio_has(&net->virtio, VIRTIO_NET_F_MTU) && state->mtu > net->backend->mtu)
+		return err_set(err, -ENOTSUP,
+			       "the guest sends packets of up to %u bytes; the network here takes %u: set the "
+			       "interface's mtu", state->mtu, net->backend->mtu);
+	return net->virtio.active ? net_state_judge_queues(net, state, err) : 0;
 }
 
 /* The backend does for the guest what the one before did. */
-static int net_state_load_backend(struct net_device *net, const struct image *image, struct err *err)
+static int net_state_set_backend(struct net_device *net, struct err *err)
 {
-	const struct net_backend_ops *ops = net->backend->ops;
-	int ret = 0;
+	int ret = net->backend->ops->set_offloads(net->backend, net->state.offloads);
 
-	if (!image->pairs_used || image->pairs_used > net->backend->pairs)
-		return err_set(err, -EBADMSG, "%u pairs of queues are in use, of %u", image->pairs_used,
-			       net->backend->pairs);
-	for (unsigned int i = 0; i < 2u * image->pairs_used; i++)
-		if (!net->virtio.queues[i].setup.enabled)
-			return err_set(err, -EBADMSG, "queue %u is in use and not enabled", i);
-	if (image->offloads & ~(net->virtio.features & NET_GUEST_OFFLOADS))
-		return err_set(err, -EBADMSG, "offloads 0x%llx were not negotiated",
-			       (unsigned long long)image->offloads);
-	ret = ops->set_offloads(net->backend, image->offloads);
-	if (ret < 0)
-		return err_sys(err, ret, "offloads of the backend");
-	net->pairs_used = image->pairs_used;
-	net->offloads = image->offloads;
-	return net_make_pairs(net, 1, err);
+	return ret < 0 ? err_sys(err, ret, "offloads of the backend") : net_make_pairs(net, 1, err);
 }
 
 /* A driver that was told of an MTU sends packets of that size; one that was not reads what is here. */
-static int net_state_load_mtu(struct net_device *net, uint16_t mtu, struct err *err)
+static int net_state_loaded(void *object, const void *state, struct err *err)
 {
+	struct net_device *net = object;
+
 	if (!virtio_has(&net->virtio, VIRTIO_NET_F_MTU))
-		return 0;
-	if (mtu > net->backend->mtu)
-		return err_set(err, -ENOTSUP,
-			       "the guest sends packets of up to %u bytes; the network here takes %u: set the "
-			       "interface's mtu", mtu, net->backend->mtu);
-	net->config.mtu = htole16(mtu);
-	return 0;
-}
-
-static int net_state_apply(void *object, const void *from, uint32_t version, struct err *err)
-{
-	struct net_device *net = net_state_of(object);
-	const struct image *image = from;
-	int ret = 0;
-
-	if (image->mac[0] & 1)
-		return err_set(err, -EBADMSG, "its address is a multicast one");
-	if (net->virtio.active)
-		ret = net_state_load_backend(net, image, err);
-	if (ret < 0)
-		return ret;
-	pthread_mutex_lock(&net->config_lock);
-	memcpy(net->config.mac, image->mac, sizeof(image->mac));
-	ret = net_state_load_mtu(net, image->mtu, err);
-	net->link_changed = net->virtio.active &&
-	image->link_up != !!(net->config.status & htole16(VIRTIO_NET_S_LINK_UP));
-	pthread_mutex_unlock(&net->config_lock);
+		net->state.mtu = net->backend->mtu;
+	if (!net->virtio.active)
+		net->state.link_up = net->link_up;
 	net->loaded = net->virtio.active;
-	return ret;
+	return net->virtio.active ? net_state_set_backend(net, err) : 0;
 }
 
 static const struct state_field fields[] = {
-	STATE_BYTES(struct image, mac, 1),
-	STATE_BOOL(struct image, link_up, 1),
-	STATE_UINT(struct image, mtu, 1),
-	STATE_UINT(struct image, pairs_used, 1),
-	STATE_UINT(struct image, offloads, 1),
+	STATE_BYTES(struct net_state, mac, 1),
+	STATE_BOOL(struct net_state, link_up, 1),
+	STATE_UINT(struct net_state, mtu, 1),
+	STATE_UINT(struct net_state, pairs_used, 1),
+	STATE_UINT(struct net_state, offloads, 1),
 };
 
+/* Without config_lock: who else takes it stands still, or has the device's lock. */
 const struct state_table net_state = {
-	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct image),
-	.fill = net_state_fill, .apply = net_state_apply,
+	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct net_device, state),
+	.judge = net_state_judge, .loaded = net_state_loaded,
 };
 
 /* ---- to the network ---- */
@@ -136,9 +98,9 @@ void net_announce(struct net_device *net)
 	const struct iovec iov = {&frame, sizeof(frame)};
 
 	pthread_mutex_lock(&net->config_lock);
-	memcpy(frame.ethernet.ether_shost, net->config.mac, 6);
-	memcpy(frame.sender.mac, net->config.mac, 6);
-	memcpy(frame.target.mac, net->config.mac, 6);
+	memcpy(frame.ethernet.ether_shost, net->state.mac, 6);
+	memcpy(frame.sender.mac, net->state.mac, 6);
+	memcpy(frame.target.mac, net->state.mac, 6);
 	pthread_mutex_unlock(&net->config_lock);
 	/* What is lost here, the guest's next packet does. */
 	net->backend->ops->send(net->backend, 0, &iov, 1, sizeof(frame));

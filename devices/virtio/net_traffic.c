@@ -23,7 +23,7 @@ int net_make_pairs(struct net_device *net, unsigned int index, struct err *err)
 {
 	int ret = 0;
 
-	for (unsigned int i = index; i < net->pairs_used && ret == 0; i++)
+	for (unsigned int i = index; i < net->state.pairs_used && ret == 0; i++)
 		ret = net_traffic_make_pair(net, i, err);
 	if (ret < 0)
 		net_end_pairs(net, index);
@@ -34,7 +34,7 @@ int net_run_pairs(struct net_device *net, unsigned int index, struct err *err)
 {
 	int ret = 0;
 
-	for (unsigned int i = index; i < net->pairs_used && ret == 0; i++)
+	for (unsigned int i = index; i < net->state.pairs_used && ret == 0; i++)
 		if (net->vhosts[i])
 			ret = net_vhost_start(net, i, err);
 		else
@@ -48,11 +48,11 @@ int net_park_pairs(struct net_device *net, int64_t deadline)
 {
 	int ret = 0;
 
-	for (unsigned int i = 0; i < net->pairs_used; i++)
+	for (unsigned int i = 0; i < net->state.pairs_used; i++)
 		virtio_thread_pause(&net->threads[i]);
-	for (unsigned int i = 0; i < net->pairs_used && ret == 0; i++)
+	for (unsigned int i = 0; i < net->state.pairs_used && ret == 0; i++)
 		ret = virtio_thread_wait(&net->threads[i], deadline);
-	for (unsigned int i = 0; i < net->pairs_used && ret == 0; i++)
+	for (unsigned int i = 0; i < net->state.pairs_used && ret == 0; i++)
 		net_vhost_stop(net, i);
 	return ret;
 }

@@ -55,9 +55,10 @@ struct virtio_device_ops {
 	/* Frees the device, which is reset and off its transport. */
 	void (*destroy)(struct virtio_device *device);
 	/*
-	 * Saved state, of the struct virtio_device *: what the device has beside features and queues. NULL: nothing. Saved
-	 * and loaded under the lock, the device quiesced (when it is active, which a load has made it by then: resume is
-	 * called next). What may fail should fail here, while the guest can still go on where it was.
+	 * Saved state, of the struct virtio_device *, with which the device begins: what it has beside features and
+	 * queues. NULL: nothing. Saved and loaded under the lock, the device quiesced (when it is active, which a load
+	 * has made it by then: resume is called next). What may fail should fail here, while the guest can still go on
+	 * where it was.
 	 */
 	const struct state_table *state;
 };

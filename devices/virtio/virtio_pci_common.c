@@ -20,7 +20,7 @@ void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t v
 {
 	int fd = msix_vector_fd(pci->msix, vector);
 
-	pci->vector[slot] = fd >= 0 ? vector : VIRTIO_MSI_NO_VECTOR;
+	pci->state.queues[slot].vector = fd >= 0 ? vector : VIRTIO_MSI_NO_VECTOR;
 	__atomic_store_n(&pci->vector_fd[slot], MAX(fd, -1), __ATOMIC_RELEASE);
 }
 
@@ -42,9 +42,9 @@ void virtio_pci_reset(struct virtio_pci *pci)
 	device->features = 0;
 	virtio_pci_common_set_status(pci, 0);
 	__atomic_store_n(&device->broken, false, __ATOMIC_SEQ_CST);
-	pci->device_feature_select = pci->driver_feature_select = 0;
-	pci->driver_features = 0;
-	pci->queue_select = 0;
+	pci->state.device_feature_select = pci->state.driver_feature_select = 0;
+	pci->state.driver_features = 0;
+	pci->state.queue_select = 0;
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		virtio_pci_common_reset_queue(&device->queues[i]);
 		virtio_pci_set_vector(pci, i, VIRTIO_MSI_NO_VECTOR);
@@ -72,7 +72,7 @@ static void virtio_pci_common_activate(struct virtio_pci *pci)
 	struct err err = {"it cannot be started"};
 	int ret;
 
-	device->features = pci->driver_features;
+	device->features = pci->state.driver_features;
 	device->active = pci->running = true;
 	ret = virtio_pci_common_start_queues(device, &err);
 	if (ret == 0)
@@ -107,7 +107,9 @@ int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err)
 
 static bool virtio_pci_common_features_fit(const struct virtio_pci *pci)
 {
-	return !(pci->driver_features & ~pci->device->offered) && pci->driver_features >> VIRTIO_F_VERSION_1 & 1;
+	uint64_t features = pci->state.driver_features;
+
+	return !(features & ~pci->device->offered) && features >> VIRTIO_F_VERSION_1 & 1;
 }
 
 /* Section 3.1.1: bits are added one step at a time; zero resets. */
@@ -153,7 +155,9 @@ void virtio_pci_place_kicks(struct virtio_pci *pci)
 
 static struct virtqueue *virtio_pci_common_selected(const struct virtio_pci *pci)
 {
-	return pci->queue_select < pci->device->queue_count ? &pci->device->queues[pci->queue_select] : NULL;
+	uint16_t select = pci->state.queue_select;
+
+	return select < pci->device->queue_count ? &pci->device->queues[select] : NULL;
 }
 
 /* The selected queue if the driver may program it now. */
@@ -180,12 +184,12 @@ static void virtio_pci_common_describe_queue(const struct virtio_pci *pci, struc
 {
 	const struct virtqueue *vq = virtio_pci_common_selected(pci);
 
-	cfg->queue_select = htole16(pci->queue_select);
+	cfg->queue_select = htole16(pci->state.queue_select);
 	cfg->queue_msix_vector = htole16(VIRTIO_MSI_NO_VECTOR);
 	if (!vq)
 		return;
 	cfg->queue_size = htole16(vq->setup.size);
-	cfg->queue_msix_vector = htole16(pci->vector[vq->index]);
+	cfg->queue_msix_vector = htole16(pci->state.queues[vq->index].vector);
 	cfg->queue_enable = htole16(vq->setup.enabled);
 	cfg->queue_notify_off = htole16(vq->index);
 	cfg->queue_desc_lo = htole32((uint32_t)vq->setup.desc);
@@ -199,13 +203,14 @@ static void virtio_pci_common_describe_queue(const struct virtio_pci *pci, struc
 void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	const struct virtio_device *device = pci->device;
+	const struct virtio_pci_state *state = &pci->state;
 	bool needs_reset = __atomic_load_n(&device->broken, __ATOMIC_ACQUIRE);
 	struct virtio_pci_common_cfg cfg = {
-		.device_feature_select = htole32(pci->device_feature_select),
-		.device_feature = htole32(virtio_pci_common_half(device->offered, pci->device_feature_select)),
-		.guest_feature_select = htole32(pci->driver_feature_select),
-		.guest_feature = htole32(virtio_pci_common_half(pci->driver_features, pci->driver_feature_select)),
-		.msix_config = htole16(pci->vector[VIRTIO_PCI_CONFIG_SLOT]),
+		.device_feature_select = htole32(state->device_feature_select),
+		.device_feature = htole32(virtio_pci_common_half(device->offered, state->device_feature_select)),
+		.guest_feature_select = htole32(state->driver_feature_select),
+		.guest_feature = htole32(virtio_pci_common_half(state->driver_features, state->driver_feature_select)),
+		.msix_config = htole16(state->queues[VIRTIO_PCI_CONFIG_SLOT].vector),
 		.num_queues = htole16((uint16_t)device->queue_count),
 		.device_status = pci->status | (needs_reset ? VIRTIO_CONFIG_S_NEEDS_RESET : 0),
 		.config_generation = device->config_generation,
@@ -251,16 +256,18 @@ static void virtio_pci_common_write_queue_field(struct virtio_pci *pci, uint64_t
 
 static void virtio_pci_common_write_field(struct virtio_pci *pci, uint64_t field, uint32_t value)
 {
+	struct virtio_pci_state *state = &pci->state;
+
 	switch (field) {
 	case FIELD(device_feature_select):
-		pci->device_feature_select = value;
+		state->device_feature_select = value;
 		break;
 	case FIELD(guest_feature_select):
-		pci->driver_feature_select = value;
+		state->driver_feature_select = value;
 		break;
 	case FIELD(guest_feature):
-		if (!(pci->status & VIRTIO_CONFIG_S_FEATURES_OK) && pci->driver_feature_select < 2)
-			virtio_pci_common_set_half(&pci->driver_features, pci->driver_feature_select, value);
+		if (!(pci->status & VIRTIO_CONFIG_S_FEATURES_OK) && state->driver_feature_select < 2)
+			virtio_pci_common_set_half(&state->driver_features, state->driver_feature_select, value);
 		break;
 	case FIELD(msix_config):
 		virtio_pci_set_vector(pci, VIRTIO_PCI_CONFIG_SLOT, (uint16_t)value);
@@ -269,11 +276,11 @@ static void virtio_pci_common_write_field(struct virtio_pci *pci, uint64_t field
 		virtio_pci_common_write_status(pci, (uint8_t)value);
 		break;
 	case FIELD(queue_select):
-		pci->queue_select = (uint16_t)value;
+		state->queue_select = (uint16_t)value;
 		break;
 	case FIELD(queue_msix_vector):
 		if (virtio_pci_common_selected(pci))
-			virtio_pci_set_vector(pci, pci->queue_select, (uint16_t)value);
+			virtio_pci_set_vector(pci, pci->state.queue_select, (uint16_t)value);
 		break;
 	default:
 		virtio_pci_common_write_queue_field(pci, field, value);

@@ -20,6 +20,26 @@
 #define VIRTIO_PCI_ISR_QUEUE 0x1u /* beside VIRTIO_PCI_ISR_CONFIG */
 #define VIRTIO_PCI_CONFIG_SLOT VIRTIO_MAX_QUEUES /* stands behind the queues where each has a slot */
 
+struct virtio_pci_queue_state {
+	uint16_t vector;
+	struct virtqueue_setup setup; /* for saving alone, as the next */
+	struct virtqueue_place place; /* of an enabled queue of an active device */
+};
+
+struct virtio_pci_state {
+	/* The common configuration structure (virtio 1.2 section 4.1.4.3). */
+	uint32_t device_feature_select, driver_feature_select;
+	uint64_t driver_features;
+	uint16_t queue_select;
+	struct virtio_pci_queue_state queues[VIRTIO_MAX_QUEUES + 1]; /* and the config slot, which has a vector alone */
+
+	/* For saving alone: what is the device's, or is used without the device's lock. */
+	uint32_t queue_count;
+	uint16_t type;
+	uint8_t status, isr, config_generation;
+	bool active, broken;
+};
+
 struct virtio_pci {
 	struct pci_function function;
 	struct virtio_device *device;
@@ -28,12 +48,8 @@ struct virtio_pci {
 	struct msix *msix;
 	unsigned int window; /* offset of VIRTIO_PCI_CAP_PCI_CFG in config space */
 
-	/* The common configuration structure (virtio 1.2 section 4.1.4.3). */
-	uint32_t device_feature_select, driver_feature_select;
-	uint64_t driver_features;
-	uint16_t queue_select;
+	struct virtio_pci_state state;
 	uint8_t status; /* read without the lock too; DEVICE_NEEDS_RESET is device->broken */
-	uint16_t vector[VIRTIO_MAX_QUEUES + 1];
 	int vector_fd[VIRTIO_MAX_QUEUES + 1]; /* what to kick for it or -1; atomic */
 
 	/* The device's life. */

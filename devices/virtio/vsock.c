@@ -25,7 +25,7 @@ struct kernel_vsock {
 	bool wanted;  /* active and not quiesced */
 	bool tracked; /* somebody asks what is written */
 	bool running; /* wanted, and not tracked */
-	bool event_pending; /* as struct vsock's */
+	struct vsock_state state;
 	bool loaded;
 };
 
@@ -73,7 +73,7 @@ static void vsock_send_event(struct virtio_device *device)
 		return;
 	virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &event, sizeof(event)));
 	virtqueue_notify(vq);
-	vsock_to_kernel(device)->event_pending = false;
+	vsock_to_kernel(device)->state.event_pending = false;
 }
 
 static int vsock_go_on(struct virtio_device *device, struct err *err)
@@ -111,9 +111,9 @@ static int vsock_start(struct virtio_device *device, struct err *err)
 	if (ret < 0)
 		return ret;
 	kernel->wanted = true;
-	kernel->event_pending |= kernel->loaded;
+	kernel->state.event_pending |= kernel->loaded;
 	kernel->loaded = false;
-	if (kernel->event_pending)
+	if (kernel->state.event_pending)
 		vsock_send_event(device);
 	return 0;
 }
@@ -133,7 +133,7 @@ static int vsock_quiesce(struct virtio_device *device, int64_t deadline, struct 
 static void vsock_reset(struct virtio_device *device)
 {
 	vsock_stop(device);
-	vsock_to_kernel(device)->event_pending = vsock_to_kernel(device)->loaded = false;
+	vsock_to_kernel(device)->state.event_pending = vsock_to_kernel(device)->loaded = false;
 }
 
 static void vsock_resume(struct virtio_device *device)
@@ -188,27 +188,24 @@ static const struct dirty_source_ops tracking_ops = {
 
 /* ---- saved state ---- */
 
-static int vsock_fill(void *object, void *into, struct err *err)
+static int vsock_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	((struct vsock_image *)into)->event_pending = vsock_to_kernel(object)->event_pending;
-	return 0;
-}
-
-static int vsock_apply(void *object, const void *from, uint32_t version, struct err *err)
-{
-	struct virtio_device *device = object;
-	const struct vsock_image *image = from;
+	const struct virtio_device *device = object;
 
 	if (device->active && (!device->queues[VSOCK_RX].setup.enabled || !device->queues[VSOCK_TX].setup.enabled))
 		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
-	vsock_to_kernel(device)->event_pending = image->event_pending;
-	vsock_to_kernel(device)->loaded = device->active;
+	return 0;
+}
+
+static int vsock_loaded(void *object, const void *state, struct err *err)
+{
+	vsock_to_kernel(object)->loaded = ((struct virtio_device *)object)->active;
 	return 0;
 }
 
 static const struct state_table vsock_state = {
-	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(vsock_fields), .image = sizeof(struct vsock_image),
-	.fill = vsock_fill, .apply = vsock_apply,
+	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(vsock_fields), STATE_IN(struct kernel_vsock, state),
+	.judge = vsock_judge, .loaded = vsock_loaded,
 };
 
 /* ---- the device ---- */
@@ -315,7 +312,7 @@ void virtio_vsock_transport_reset(struct virtio_device *device)
 	if (device->ops != &kernel_ops) {
 		vsock_unix_transport_reset(device);
 	} else if (device->active) {
-		kernel->event_pending = true;
+		kernel->state.event_pending = true;
 		if (kernel->wanted)
 			vsock_send_event(device);
 	}

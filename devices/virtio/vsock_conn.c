@@ -404,7 +404,7 @@ static void vsock_conn_greet(struct vsock_conn *conn)
 		return;
 	}
 	do /* far above the ports that guests ask for */
-		conn->host_port = vsock->next_port++ | 1u << 30;
+		conn->host_port = vsock->state.next_port++ | 1u << 30;
 	while (vsock_conn_find(vsock, conn->host_port, conn->guest_port));
 	vsock_conn_enter_table(conn);
 	conn->state = VSOCK_REQUESTED;
@@ -539,7 +539,7 @@ bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, cons
 /* ---- begin and end ---- */
 
 /* A connection around a connected socket; fd is consumed by success. */
-static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, int *fd, enum vsock_state state)
+static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, int *fd, enum vsock_conn_state state)
 {
 	struct vsock_conn *conn = vsock_conn_take_slot(vsock);
 	bool runnable = conn && conn->runnable;

@@ -24,7 +24,7 @@
 
 enum { VSOCK_RX, VSOCK_TX, VSOCK_EVENT, VSOCK_QUEUES };
 
-enum vsock_state {
+enum vsock_conn_state {
 	VSOCK_FREE,
 	VSOCK_HELLO,     /* the host's side has connected and not yet said to which port */
 	VSOCK_REQUESTED, /* the guest has been asked */
@@ -40,9 +40,9 @@ struct vsock;
  * Saved state, the same for both forms, so that a guest can move from one to the other: no connections, which end with
  * the host that they lead to.
  */
-struct vsock_image {
-	uint32_t next_port;
-	bool event_pending;
+struct vsock_state {
+	uint32_t next_port; /* for connections of the host's */
+	bool event_pending; /* the guest is to hear that all connections are gone */
 };
 #define VSOCK_FIELDS 2u
 extern const struct state_field vsock_fields[VSOCK_FIELDS];
@@ -50,7 +50,7 @@ extern const struct state_field vsock_fields[VSOCK_FIELDS];
 /* Connections are allocated once and used again: an event may come late for one that has ended. */
 struct vsock_conn {
 	struct vsock *vsock;
-	enum vsock_state state;
+	enum vsock_conn_state state;
 	uint32_t host_port, guest_port;
 	int fd;
 	struct event_source *source; /* edge-triggered */
@@ -86,8 +86,7 @@ struct vsock {
 	event_fn *conn_event; /* of a connection's socket */
 	bool timer_set;
 	uint32_t cid;
-	uint32_t next_port;   /* for connections of the host's */
-	bool event_pending;   /* the guest is to hear that all connections are gone */
+	struct vsock_state state;
 	bool loaded;          /* and will, for they are on another host: not resumed since */
 	bool kicked;          /* the receive queue is going to be served anyway */
 	struct vsock_conn *conns[VSOCK_MAX_CONNECTIONS];

@@ -148,9 +148,9 @@ static bool vsock_unix_serve_event(struct vsock *vsock, struct virtqueue *vq, co
 {
 	struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
 
-	if (!vsock->event_pending)
+	if (!vsock->state.event_pending)
 		return false;
-	vsock->event_pending = false;
+	vsock->state.event_pending = false;
 	virtqueue_push(vq, chain, (uint32_t)virtq_chain_write(chain, 0, &event, sizeof(event)));
 	return true;
 }
@@ -227,7 +227,7 @@ static void vsock_unix_start(struct virtio_device *device)
 
 	/* Before the event queue is looked at. */
 	pthread_mutex_lock(&vsock->base.lock);
-	vsock->event_pending |= vsock->loaded;
+	vsock->state.event_pending |= vsock->loaded;
 	vsock->loaded = false;
 	pthread_mutex_unlock(&vsock->base.lock);
 	virtio_loop_start(device);
@@ -255,7 +255,7 @@ static void vsock_unix_reset(struct virtio_device *device)
 	while (vsock_unix_next_runnable(vsock)) {
 	}
 	vsock->orphan_count = 0;
-	vsock->event_pending = vsock->loaded = vsock->kicked = false;
+	vsock->state.event_pending = vsock->loaded = vsock->kicked = false;
 	pthread_mutex_unlock(&vsock->base.lock);
 }
 
@@ -265,45 +265,27 @@ void vsock_unix_transport_reset(struct virtio_device *device)
 
 	pthread_mutex_lock(&vsock->base.lock);
 	vsock_conn_end_all(vsock);
-	vsock->event_pending = true;
+	vsock->state.event_pending = true;
 	pthread_mutex_unlock(&vsock->base.lock);
 	eventfd_kick(device->queues[VSOCK_EVENT].kick_fd);
 }
 
 /* ---- saved state ---- */
 
-static int vsock_unix_fill(void *object, void *into, struct err *err)
+static int vsock_unix_loaded(void *object, const void *state, struct err *err)
 {
-	struct vsock *vsock = vsock_unix_to_vsock(object);
-
-	pthread_mutex_lock(&vsock->base.lock);
-	*(struct vsock_image *)into = (struct vsock_image){vsock->next_port, vsock->event_pending};
-	pthread_mutex_unlock(&vsock->base.lock);
-	return 0;
-}
-
-static int vsock_unix_apply(void *object, const void *from, uint32_t version, struct err *err)
-{
-	const struct virtio_device *device = object;
-	struct vsock *vsock = vsock_unix_to_vsock(object);
-	const struct vsock_image *image = from;
-
-	pthread_mutex_lock(&vsock->base.lock);
-	vsock->next_port = image->next_port;
-	vsock->event_pending = image->event_pending;
-	vsock->loaded = device->active;
-	pthread_mutex_unlock(&vsock->base.lock);
+	vsock_unix_to_vsock(object)->loaded = ((struct virtio_device *)object)->active;
 	return 0;
 }
 
 const struct state_field vsock_fields[VSOCK_FIELDS] = {
-	STATE_UINT(struct vsock_image, next_port, 1),
-	STATE_BOOL(struct vsock_image, event_pending, 1),
+	STATE_UINT(struct vsock_state, next_port, 1),
+	STATE_BOOL(struct vsock_state, event_pending, 1),
 };
 
 static const struct state_table vsock_unix_state = {
-	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(vsock_fields), .image = sizeof(struct vsock_image),
-	.fill = vsock_unix_fill, .apply = vsock_unix_apply,
+	.name = "vsock", .version = 1, .oldest = 1, STATE_FIELDS(vsock_fields),
+	STATE_IN(struct vsock, state), STATE_LOCK(struct vsock, base.lock), .loaded = vsock_unix_loaded,
 };
 
 /* ---- the end ---- */

@@ -3,6 +3,8 @@
 #include "core/state.h"
 #include "tests/unit/test.h"
 
+#include <pthread.h>
+
 struct inner {
 	uint16_t a;
 	bool on;
@@ -16,14 +18,15 @@ struct outer {
 	uint32_t late; /* since version 2 */
 };
 
-static int check_inner(void *object, uint32_t version, struct err *err)
+static int judge_inner(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	return ((struct inner *)object)->a > 100 ? err_set(err, -EINVAL, "a is over 100") : 0;
+	return ((const struct inner *)loaded)->a > 100 ? err_set(err, -EINVAL, "a is over 100") : 0;
 }
 
 static const struct state_field inner_fields[] = {STATE_UINT(struct inner, a, 1), STATE_BOOL(struct inner, on, 1)};
 static const struct state_table inner_table = {
-	.name = "inner", .version = 1, .oldest = 1, STATE_FIELDS(inner_fields), .after_load = check_inner,
+	.name = "inner", .version = 1, .oldest = 1, STATE_FIELDS(inner_fields), .size = sizeof(struct inner),
+	.judge = judge_inner,
 };
 static const struct state_field outer_fields[] = {
 	STATE_UINT(struct outer, u8, 1), STATE_UINT(struct outer, u64, 1), STATE_BYTES(struct outer, bytes, 1),
@@ -109,7 +112,7 @@ static void survives_every_cut_and_every_broken_byte(void)
 	state_buffer_free(&buffer);
 }
 
-/* An array of which some is there, and a table with an image. */
+/* An array of which some is there, and an object with a struct of its own. */
 
 struct some {
 	uint32_t inner_count, byte_count;
@@ -118,24 +121,33 @@ struct some {
 };
 
 struct live {
+	int unsaved;
+	pthread_mutex_t lock;
 	struct some some;
-	int applied;
+	int loads;
 };
 
-static int fill_some(void *object, void *image, struct err *err)
+static bool locked(struct live *live)
 {
-	*(struct some *)image = ((struct live *)object)->some;
-	return 0;
+	if (pthread_mutex_trylock(&live->lock))
+		return true;
+	pthread_mutex_unlock(&live->lock);
+	return false;
 }
 
-static int apply_some(void *object, const void *image, uint32_t version, struct err *err)
+static int judge_some(const void *object, const void *loaded, uint32_t version, struct err *err)
+{
+	CHECK(locked((struct live *)object));
+	return ((const struct some *)loaded)->inner_count == 3 ? err_set(err, -EINVAL, "three are too many") : 0;
+}
+
+static int some_loaded(void *object, const void *state, struct err *err)
 {
 	struct live *live = object;
 
-	if (((const struct some *)image)->inner_count == 3)
-		return err_set(err, -EINVAL, "three are too many");
-	live->some = *(const struct some *)image;
-	live->applied++;
+	CHECK(locked(live));
+	CHECK_EQ(memcmp(&live->some, state, sizeof(live->some)), 0);
+	live->loads++;
 	return 0;
 }
 
@@ -143,18 +155,22 @@ static const struct state_field some_fields[] = {
 	STATE_LIST(struct some, inner, 1, inner_count, &inner_table), STATE_SOME_BYTES(struct some, bytes, 1, byte_count),
 };
 static const struct state_table some_table = {
-	.name = "some", .version = 1, .oldest = 1, STATE_FIELDS(some_fields), .image = sizeof(struct some),
-	.fill = fill_some, .apply = apply_some,
+	.name = "some", .version = 1, .oldest = 1, STATE_FIELDS(some_fields), STATE_IN(struct live, some),
+	STATE_LOCK(struct live, lock), .judge = judge_some, .loaded = some_loaded,
 };
 
 static void part_of_an_array_comes_back(void)
 {
 	for (uint32_t count = 0; count <= 4; count += 2) {
-		struct live from = {{count, 2 * count, {{1, true}, {2, false}, {3, true}, {4, true}}, "abcdefg"}, 0}, to = {0};
+		struct live from = {
+			.some = {count, 2 * count, {{1, true}, {2, false}, {3, true}, {4, true}}, "abcdefg"},
+		};
+		struct live to = {.unsaved = 5};
 		struct state_buffer first = {0}, second = {0};
 
 		CHECK_EQ(state_save(&some_table, &from, &first, NULL), 0);
 		CHECK_EQ(state_load(&some_table, &to, first.data, first.len, NULL), 0);
+		CHECK(to.unsaved == 5 && to.loads == 1);
 		CHECK_EQ(to.some.inner_count, count);
 		CHECK_EQ(to.some.byte_count, 2 * count);
 		CHECK_EQ(memcmp(to.some.inner, from.some.inner, count * sizeof(to.some.inner[0])), 0);
@@ -176,7 +192,7 @@ static void more_than_an_array_holds_is_refused(void)
 		 offsetof(struct some, byte_count)},
 	};
 	static const struct state_table narrow = {.name = "some", .version = 1, .oldest = 1, STATE_FIELDS(narrow_fields)};
-	struct live from = {{2, 1, {{1, true}, {2, false}}, "a"}, 0};
+	struct live from = {.some = {2, 1, {{1, true}, {2, false}}, "a"}};
 	struct some to = {0};
 	struct state_buffer buffer = {0};
 	struct err err;
@@ -187,9 +203,9 @@ static void more_than_an_array_holds_is_refused(void)
 	state_buffer_free(&buffer);
 }
 
-static void what_an_image_does_not_pass_never_reaches_the_object(void)
+static void what_is_not_judged_well_never_reaches_the_object(void)
 {
-	struct live from = {{3, 1, {{1, true}}, "a"}, 0}, to = {0}, untouched = {0};
+	struct live from = {.some = {3, 1, {{1, true}}, "a"}}, to = {0}, untouched = {0};
 	struct state_buffer buffer = {0};
 	struct err err;
 
@@ -205,7 +221,7 @@ static void what_an_image_does_not_pass_never_reaches_the_object(void)
 static void records_lie_one_behind_the_other(void)
 {
 	struct outer from = sample, to = {0};
-	struct live other = {{1, 1, {{1, true}}, "a"}, 0}, back = {0};
+	struct live other = {.some = {1, 1, {{1, true}}, "a"}}, back = {0};
 	struct state_buffer buffer = {0};
 	const uint8_t *at;
 	size_t len;
@@ -224,7 +240,62 @@ static void records_lie_one_behind_the_other(void)
 	state_buffer_free(&buffer);
 }
 
+/* A struct that is older than a field, and an object whose state is elsewhere. */
+
+struct counter {
+	int32_t value;
+	uint32_t late; /* since version 2 */
+};
+
+struct holder {
+	char pad[8];
+	struct counter counter;
+};
+
+static const struct state_field counter_fields[] = {
+	STATE_UINT_AS("count", struct counter, value, 1), STATE_UINT(struct counter, late, 2),
+};
+static const struct state_table holder_v2 = {
+	.name = "counter", .version = 2, .oldest = 1, STATE_FIELDS(counter_fields), STATE_IN(struct holder, counter),
+};
+
+static int collect_digits(void *object, void *state, struct err *err)
+{
+	((struct counter *)state)->value = atoi(object);
+	return *(char *)object ? 0 : err_set(err, -EBUSY, "no digits");
+}
+
+static int digits_loaded(void *object, const void *state, struct err *err)
+{
+	sprintf(object, "%d", ((const struct counter *)state)->value);
+	return 0;
+}
+
+static const struct state_table digits_v1 = {
+	.name = "counter", .version = 1, .oldest = 1, .fields = counter_fields, .field_count = 1,
+	STATE_APART(struct counter), .collect = collect_digits, .loaded = digits_loaded,
+};
+
+static void a_state_may_be_elsewhere(void)
+{
+	char from[16] = "-12", to[16] = "7", none[16] = "";
+	struct holder holder = {.counter = {1, 5}};
+	struct state_buffer buffer = {0};
+	struct err err;
+
+	CHECK_EQ(state_save(&digits_v1, none, &buffer, &err), -EBUSY);
+	CHECK_STR(err.text, "counter: no digits");
+	CHECK_EQ(buffer.len, 0);
+	CHECK_EQ(state_save(&digits_v1, from, &buffer, NULL), 0);
+	CHECK_EQ(state_load(&digits_v1, to, buffer.data, buffer.len, NULL), 0);
+	CHECK_STR(to, "-12");
+	CHECK_EQ(state_load(&holder_v2, &holder, buffer.data, buffer.len, NULL), 0);
+	CHECK_EQ(holder.counter.value, -12);
+	CHECK_EQ(holder.counter.late, 5);
+	state_buffer_free(&buffer);
+}
+
 TEST_MAIN(TEST(comes_back_byte_for_byte), TEST(loads_an_older_record), TEST(tells_where_a_value_is_bad),
-	  TEST(survives_every_cut_and_every_broken_byte),
+	  TEST(survives_every_cut_and_every_broken_byte), TEST(a_state_may_be_elsewhere),
 	  TEST(part_of_an_array_comes_back), TEST(more_than_an_array_holds_is_refused),
-	  TEST(what_an_image_does_not_pass_never_reaches_the_object), TEST(records_lie_one_behind_the_other))
+	  TEST(what_is_not_judged_well_never_reaches_the_object), TEST(records_lie_one_behind_the_other))

@@ -17,7 +17,7 @@
 /* A guest that was away for longer than this is not told how long: the hosts' clocks differ, or it is a joke. */
 #define MAX_AWAY_NS 60000000000ull
 
-struct clock_image {
+struct clock_state {
 	uint64_t kvmclock; /* ns */
 	uint64_t realtime; /* ns since 1970, UTC; by the host's clock */
 	uint32_t tsc_khz;
@@ -30,7 +30,7 @@ struct clock {
 	struct vcpu_set *vcpus;
 	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
 	bool held;
-	struct clock_image now; /* while held */
+	struct clock_state state; /* while held */
 };
 
 /* kvmclock and, at the same moment, the host's counter and clock. */
@@ -145,7 +145,9 @@ static void clock_find_offset_attr(struct clock *clock)
 int clock_hold(struct clock *clock, struct err *err)
 {
 	unsigned int count = vcpu_set_count(clock->vcpus);
-	struct clock_image now = {.tsc_khz = vcpu_set_tsc_khz(clock->vcpus), .tsc_len = count * (uint32_t)sizeof(now.tsc[0])};
+	struct clock_state now = {
+		.tsc_khz = vcpu_set_tsc_khz(clock->vcpus), .tsc_len = count * (uint32_t)sizeof(now.tsc[0]),
+	};
 	struct moment moment;
 	int code;
 
@@ -159,7 +161,7 @@ int clock_hold(struct clock *clock, struct err *err)
 		return code;
 	now.kvmclock = moment.kvmclock;
 	now.realtime = moment.realtime;
-	clock->now = now;
+	clock->state = now;
 	clock->held = true;
 	return 0;
 }
@@ -171,79 +173,81 @@ void clock_release(struct clock *clock)
 
 /* ---- save and load ---- */
 
-static int clock_fill(void *object, void *into, struct err *err)
+static int clock_collect(void *object, void *state, struct err *err)
 {
-	struct clock *clock = object;
-
-	if (!clock->held)
-		return err_set(err, -EBUSY, "the machine is not paused");
-	*(struct clock_image *)into = clock->now;
-	return 0;
+	return ((struct clock *)object)->held ? 0 : err_set(err, -EBUSY, "the machine is not paused");
 }
 
 /* How long the guest was away, in ns, by the two hosts' clocks; 0 where those cannot be right. */
-static uint64_t clock_away(const struct clock_image *image)
+static uint64_t clock_away(const struct clock_state *state)
 {
 	uint64_t now = clock_wall_clock();
 
-	return now > image->realtime && now - image->realtime <= MAX_AWAY_NS ? now - image->realtime : 0;
+	return now > state->realtime && now - state->realtime <= MAX_AWAY_NS ? now - state->realtime : 0;
 }
 
-static int clock_set_kvmclock(const struct clock *clock, const struct clock_image *image, struct err *err)
+static int clock_set_kvmclock(const struct clock *clock, struct err *err)
 {
-	struct kvm_clock_data data = {.clock = image->kvmclock};
-	uint64_t gone = clock_away(image);
+	struct kvm_clock_data data = {.clock = clock->state.kvmclock};
+	uint64_t gone = clock_away(&clock->state);
 
 	if (gone && kvm_check(clock->kvm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) {
 		data.flags = KVM_CLOCK_REALTIME;
-		data.realtime = image->realtime;
+		data.realtime = clock->state.realtime;
 	} else {
 		data.clock += gone;
 	}
 	return ioctl(clock->kvm->vm_fd, KVM_SET_CLOCK, &data) < 0 ? err_sys(err, -errno, "KVM_SET_CLOCK") : 0;
 }
 
-static int clock_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int clock_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
+{
+	const struct clock *clock = object;
+	const struct clock_state *state = loaded;
+	unsigned int count = vcpu_set_count(clock->vcpus);
+
+	if (state->tsc_len != count * sizeof(state->tsc[0]))
+		return err_set(err, -EBADMSG, "%u bytes of counters for %u vCPUs", state->tsc_len, count);
+	if (state->tsc_khz != vcpu_set_tsc_khz(clock->vcpus))
+		return err_set(err, -EBADMSG, "the guest's TSC runs at %u kHz, %u kHz were offered", state->tsc_khz,
+			       vcpu_set_tsc_khz(clock->vcpus));
+	/* Nothing below 2^63 ns, 292 years, is out of the question. */
+	if (state->kvmclock >> 63 || state->realtime >> 63)
+		return err_set(err, -EBADMSG, "a time that cannot be");
+	return 0;
+}
+
+static int clock_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct clock *clock = object;
-	const struct clock_image *image = from;
-	unsigned int count = vcpu_set_count(clock->vcpus);
+	const struct clock_state *state = loaded;
 	struct moment moment;
 	uint64_t passed;
 	int code;
 
-	if (image->tsc_len != count * sizeof(image->tsc[0]))
-		return err_set(err, -EBADMSG, "%u bytes of counters for %u vCPUs", image->tsc_len, count);
-	if (image->tsc_khz != vcpu_set_tsc_khz(clock->vcpus))
-		return err_set(err, -EBADMSG, "the guest's TSC runs at %u kHz, %u kHz were offered", image->tsc_khz,
-			       vcpu_set_tsc_khz(clock->vcpus));
-	/* Nothing below 2^63 ns, 292 years, is out of the question. */
-	if (image->kvmclock >> 63 || image->realtime >> 63)
-		return err_set(err, -EBADMSG, "a time that cannot be");
 	clock_find_offset_attr(clock);
-	code = clock_set_kvmclock(clock, image, err);
+	code = clock_set_kvmclock(clock, err);
 	code = code ?: clock_look(clock, &moment, err);
 	if (code < 0)
 		return code;
-	passed = moment.kvmclock > image->kvmclock ? moment.kvmclock - image->kvmclock : 0;
-	passed = (uint64_t)((unsigned __int128)passed * image->tsc_khz / 1000000);
-	for (unsigned int i = 0; i < count && code == 0; i++)
-		code = clock_write_tsc(clock, i, &moment, image->tsc[i] + passed, err);
-	clock->now = *image;
+	passed = moment.kvmclock > state->kvmclock ? moment.kvmclock - state->kvmclock : 0;
+	passed = (uint64_t)((unsigned __int128)passed * state->tsc_khz / 1000000);
+	for (unsigned int i = 0; i < vcpu_set_count(clock->vcpus) && code == 0; i++)
+		code = clock_write_tsc(clock, i, &moment, state->tsc[i] + passed, err);
 	clock->held = code == 0;
 	return code;
 }
 
 static const struct state_field fields[] = {
-	STATE_UINT(struct clock_image, kvmclock, 1),
-	STATE_UINT(struct clock_image, realtime, 1),
-	STATE_UINT(struct clock_image, tsc_khz, 1),
-	STATE_SOME_BYTES(struct clock_image, tsc, 1, tsc_len),
+	STATE_UINT(struct clock_state, kvmclock, 1),
+	STATE_UINT(struct clock_state, realtime, 1),
+	STATE_UINT(struct clock_state, tsc_khz, 1),
+	STATE_SOME_BYTES(struct clock_state, tsc, 1, tsc_len),
 };
 
 static const struct state_table clock_state = {
-	.name = "clock-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct clock_image), .fill = clock_fill,
-	.apply = clock_apply,
+	.name = "clock-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct clock, state),
+	.collect = clock_collect, .judge = clock_judge, .loaded = clock_loaded,
 };
 
 int clock_save(struct clock *clock, struct state_buffer *out, struct err *err)

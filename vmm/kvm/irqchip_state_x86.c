@@ -11,10 +11,9 @@
 
 #include <sys/ioctl.h>
 
-struct irqchip_image {
+struct irqchip_state {
 	struct kvm_pic_state pic[2];
-	uint32_t ioapic_select, ioapic_id, ioapic_irr;
-	uint64_t ioapic_redirection[KVM_IOAPIC_NUM_PINS];
+	struct kvm_ioapic_state ioapic;
 };
 
 static int irqchip_state_get(struct kvm *kvm, uint32_t chip, struct kvm_irqchip *ret, struct err *err)
@@ -28,56 +27,52 @@ static int irqchip_state_set(struct kvm *kvm, struct kvm_irqchip *chip, struct e
 	return ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, chip) < 0 ? err_sys(err, -errno, "KVM_SET_IRQCHIP %u", chip->chip_id) : 0;
 }
 
-static int irqchip_state_fill(void *object, void *into, struct err *err)
+static int irqchip_state_collect(void *object, void *into, struct err *err)
 {
-	struct irqchip_image *image = into;
+	struct irqchip_state *state = into;
 	struct kvm_irqchip chip;
 	int code = 0;
 
 	for (uint32_t i = 0; i < 2 && code == 0; i++) {
 		code = irqchip_state_get(object, i, &chip, err);
-		image->pic[i] = chip.chip.pic;
+		state->pic[i] = chip.chip.pic;
 	}
 	code = code ?: irqchip_state_get(object, KVM_IRQCHIP_IOAPIC, &chip, err);
-	image->ioapic_select = chip.chip.ioapic.ioregsel;
-	image->ioapic_id = chip.chip.ioapic.id;
-	image->ioapic_irr = chip.chip.ioapic.irr;
-	for (unsigned int pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++)
-		image->ioapic_redirection[pin] = chip.chip.ioapic.redirtbl[pin].bits;
+	state->ioapic = chip.chip.ioapic;
 	return code;
 }
 
-static int irqchip_state_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int irqchip_state_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
-	const struct irqchip_image *image = from;
+	if (((const struct irqchip_state *)loaded)->ioapic.irr >> KVM_IOAPIC_NUM_PINS)
+		return err_set(err, -EBADMSG, "interrupts of pins that the IOAPIC does not have");
+	return 0;
+}
+
+static int irqchip_state_loaded(void *object, const void *loaded, struct err *err)
+{
+	const struct irqchip_state *state = loaded;
 	struct kvm_irqchip chip;
 	int code = 0;
 
-	if (image->ioapic_irr >> KVM_IOAPIC_NUM_PINS)
-		return err_set(err, -EBADMSG, "interrupts of pins that the IOAPIC does not have");
 	for (uint32_t i = 0; i < 2 && code == 0; i++) {
-		chip = (struct kvm_irqchip){.chip_id = i, .chip.pic = image->pic[i]};
+		chip = (struct kvm_irqchip){.chip_id = i, .chip.pic = state->pic[i]};
 		code = irqchip_state_set(object, &chip, err);
 	}
-	chip = (struct kvm_irqchip){
-		.chip_id = KVM_IRQCHIP_IOAPIC,
-		.chip.ioapic = {.base_address = LAYOUT_IOAPIC, .ioregsel = image->ioapic_select, .id = image->ioapic_id,
-				.irr = image->ioapic_irr},
-	};
-	for (unsigned int pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++)
-		chip.chip.ioapic.redirtbl[pin].bits = image->ioapic_redirection[pin];
+	chip = (struct kvm_irqchip){.chip_id = KVM_IRQCHIP_IOAPIC, .chip.ioapic = state->ioapic};
+	chip.chip.ioapic.base_address = LAYOUT_IOAPIC;
 	return code ?: irqchip_state_set(object, &chip, err);
 }
 
 static const struct state_field fields[] = {
-	STATE_BYTES(struct irqchip_image, pic, 1),
-	STATE_UINT(struct irqchip_image, ioapic_select, 1),
-	STATE_UINT(struct irqchip_image, ioapic_id, 1),
-	STATE_UINT(struct irqchip_image, ioapic_irr, 1),
-	STATE_BYTES(struct irqchip_image, ioapic_redirection, 1),
+	STATE_BYTES(struct irqchip_state, pic, 1),
+	STATE_UINT_AS("ioapic_select", struct irqchip_state, ioapic.ioregsel, 1),
+	STATE_UINT_AS("ioapic_id", struct irqchip_state, ioapic.id, 1),
+	STATE_UINT_AS("ioapic_irr", struct irqchip_state, ioapic.irr, 1),
+	STATE_BYTES_AS("ioapic_redirection", struct irqchip_state, ioapic.redirtbl, 1),
 };
 
 const struct state_table irqchip_state = {
-	.name = "irqchip-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct irqchip_image),
-	.fill = irqchip_state_fill, .apply = irqchip_state_apply,
+	.name = "irqchip-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct irqchip_state),
+	.collect = irqchip_state_collect, .judge = irqchip_state_judge, .loaded = irqchip_state_loaded,
 };

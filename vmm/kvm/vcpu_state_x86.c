@@ -29,8 +29,8 @@
 #define LAPIC_PRIORITY 0xa0u
 #define LAPIC_IN_SERVICE 0x100u
 
-struct vcpu_image {
-	uint32_t mp_state;
+struct vcpu_state {
+	struct kvm_mp_state mp_state;
 	struct kvm_regs regs;
 	struct kvm_sregs2 sregs;
 	uint64_t xcr0;
@@ -183,12 +183,12 @@ static int vcpu_state_get_xcr0(const struct vcpu_arch *arch, int fd, uint64_t *r
 	return code;
 }
 
-static int vcpu_state_get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+static int vcpu_state_get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
 {
-	image->xsave_len = arch->xsave_size;
+	state->xsave_len = arch->xsave_size;
 	if (arch->xsave_size > sizeof(struct kvm_xsave))
-		return CALL(KVM_GET_XSAVE2, image->xsave);
-	return CALL(KVM_GET_XSAVE, image->xsave);
+		return CALL(KVM_GET_XSAVE2, state->xsave);
+	return CALL(KVM_GET_XSAVE, state->xsave);
 }
 
 /* Whether there is more than what every vCPU has. */
@@ -201,17 +201,17 @@ static bool vcpu_state_has_guests(const struct kvm_nested_state *state)
 	return state->flags || state->hdr.vmx.vmxon_pa != UINT64_MAX;
 }
 
-static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
 {
-	struct kvm_nested_state *state = (struct kvm_nested_state *)image->nested;
+	struct kvm_nested_state *nested = (struct kvm_nested_state *)state->nested;
 	int code;
 
 	if (!arch->nested)
 		return 0;
-	state->size = MAX_NESTED;
-	code = CALL(KVM_GET_NESTED_STATE, state);
-	if (code == 0 && vcpu_state_has_guests(state))
-		image->nested_len = MIN(state->size, MAX_NESTED);
+	nested->size = MAX_NESTED;
+	code = CALL(KVM_GET_NESTED_STATE, nested);
+	if (code == 0 && vcpu_state_has_guests(nested))
+		state->nested_len = MIN(nested->size, MAX_NESTED);
 	return code;
 }
 
@@ -232,15 +232,15 @@ static void vcpu_state_settle_priority(struct kvm_lapic_state *lapic)
 }
 
 /* An MSR that is listed and cannot be read leaves the list. */
-static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image *image, struct err *err)
+static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
 {
 	uint32_t at = 0, done;
 
 	for (uint32_t i = 0; i < arch->msr_count; i++)
-		image->msrs[i].index = arch->msrs[i];
+		state->msrs[i].index = arch->msrs[i];
 	while (at < arch->msr_count) {
 		uint32_t asked = MIN(arch->msr_count - at, MSRS_A_CALL);
-		int code = vcpu_state_call_msrs(fd, KVM_GET_MSRS, image->msrs + at, asked, &done);
+		int code = vcpu_state_call_msrs(fd, KVM_GET_MSRS, state->msrs + at, asked, &done);
 
 		if (code < 0)
 			return err_sys(err, code, "KVM_GET_MSRS");
@@ -249,38 +249,92 @@ static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_image
 			continue;
 		arch->msr_count--;
 		memmove(&arch->msrs[at], &arch->msrs[at + 1], (arch->msr_count - at) * sizeof(arch->msrs[0]));
-		memmove(&image->msrs[at], &image->msrs[at + 1], (arch->msr_count - at) * sizeof(image->msrs[0]));
+		memmove(&state->msrs[at], &state->msrs[at + 1], (arch->msr_count - at) * sizeof(state->msrs[0]));
 	}
-	image->msrs_len = arch->msr_count * (uint32_t)sizeof(image->msrs[0]);
+	state->msrs_len = arch->msr_count * (uint32_t)sizeof(state->msrs[0]);
 	return 0;
 }
 
-static int vcpu_state_fill(void *object, void *into, struct err *err)
+static int vcpu_state_collect(void *object, void *into, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
-	struct vcpu_image *image = into;
+	struct vcpu_state *state = into;
 	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE};
-	struct kvm_mp_state mp_state;
-	int fd = vcpu->fd, code = CALL(KVM_GET_MP_STATE, &mp_state);
+	int fd = vcpu->fd, code = CALL(KVM_GET_MP_STATE, &state->mp_state);
 	uint32_t done;
 
-	image->mp_state = mp_state.mp_state;
-	code = code ?: CALL(KVM_GET_VCPU_EVENTS, &image->events);
-	code = code ?: CALL(KVM_GET_REGS, &image->regs);
-	code = code ?: vcpu_state_get_sregs(vcpu->arch, fd, &image->sregs, err);
-	code = code ?: vcpu_state_get_xsave(vcpu->arch, fd, image, err);
-	code = code ?: vcpu_state_get_xcr0(vcpu->arch, fd, &image->xcr0, err);
-	code = code ?: vcpu_state_get_nested(vcpu->arch, fd, image, err);
-	code = code ?: vcpu_state_get_msrs(vcpu->arch, fd, image, err);
-	code = code ?: CALL(KVM_GET_LAPIC, &image->lapic);
-	vcpu_state_settle_priority(&image->lapic);
-	code = code ?: CALL(KVM_GET_DEBUGREGS, &image->debugregs);
+	code = code ?: CALL(KVM_GET_VCPU_EVENTS, &state->events);
+	code = code ?: CALL(KVM_GET_REGS, &state->regs);
+	code = code ?: vcpu_state_get_sregs(vcpu->arch, fd, &state->sregs, err);
+	code = code ?: vcpu_state_get_xsave(vcpu->arch, fd, state, err);
+	code = code ?: vcpu_state_get_xcr0(vcpu->arch, fd, &state->xcr0, err);
+	code = code ?: vcpu_state_get_nested(vcpu->arch, fd, state, err);
+	code = code ?: vcpu_state_get_msrs(vcpu->arch, fd, state, err);
+	code = code ?: CALL(KVM_GET_LAPIC, &state->lapic);
+	vcpu_state_settle_priority(&state->lapic);
+	code = code ?: CALL(KVM_GET_DEBUGREGS, &state->debugregs);
 	if (code == 0 && vcpu_state_call_msrs(fd, KVM_GET_MSRS, &deadline, 1, &done) == 0 && done)
-		image->tsc_deadline = deadline.data;
+		state->tsc_deadline = deadline.data;
 	return code;
 }
 
 /* ---- load ---- */
+
+static bool vcpu_state_known_msr(const struct vcpu_arch *arch, uint32_t index)
+{
+	for (uint32_t i = 0; i < arch->msr_count; i++)
+		if (arch->msrs[i] == index)
+			return true;
+	return false;
+}
+
+static int vcpu_state_judge_msrs(const struct vcpu_arch *arch, const struct vcpu_state *state, struct err *err)
+{
+	if (state->msrs_len % sizeof(state->msrs[0]))
+		return err_set(err, -EBADMSG, "the MSRs are cut off");
+	for (uint32_t i = 0; i < state->msrs_len / sizeof(state->msrs[0]); i++) {
+		const struct kvm_msr_entry *msr = &state->msrs[i];
+
+		if (msr->data && !vcpu_state_known_msr(arch, msr->index))
+			return err_set(err, -ENOTSUP, "this host's KVM has no MSR 0x%x, which is 0x%llx", msr->index,
+				       (unsigned long long)msr->data);
+		for (uint32_t j = 0; j < i; j++)
+			if (state->msrs[j].index == msr->index)
+				return err_set(err, -EBADMSG, "MSR 0x%x twice", msr->index);
+	}
+	return 0;
+}
+
+static int vcpu_state_judge_nested(const struct vcpu_arch *arch, const struct vcpu_state *state, struct err *err)
+{
+	const struct kvm_nested_state *nested = (const struct kvm_nested_state *)state->nested;
+
+	if (!state->nested_len)
+		return 0;
+	if (!arch->nested)
+		return err_set(err, -ENOTSUP,
+			       "the guest runs guests of its own, and this host's KVM cannot take them over");
+	if (state->nested_len < sizeof(*nested))
+		return err_set(err, -EBADMSG, "the state of its guests is cut off");
+	if (nested->size != state->nested_len)
+		return err_set(err, -EBADMSG, "the state of its guests has another size");
+	return 0;
+}
+
+static int vcpu_state_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
+{
+	const struct vcpu_arch *arch = ((const struct vcpu_subject *)object)->arch;
+	const struct vcpu_state *state = loaded;
+	int code = vcpu_state_judge_msrs(arch, state, err);
+
+	code = code ?: vcpu_state_judge_nested(arch, state, err);
+	if (code < 0)
+		return code;
+	if (state->xsave_len < sizeof(struct kvm_xsave) || state->xsave_len > arch->xsave_size)
+		return err_set(err, -EBADMSG, "the extended state has %u bytes, this host's %u", state->xsave_len,
+			       arch->xsave_size);
+	return 0;
+}
 
 static int vcpu_state_set_sregs(const struct vcpu_arch *arch, int fd, const struct kvm_sregs2 *from, struct err *err)
 {
@@ -302,70 +356,40 @@ static int vcpu_state_set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t va
 }
 
 /* KVM reads as much as its own state has, which may be more than was saved. */
-static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_state *state, struct err *err)
 {
-	_cleanup_(free_ptr) uint8_t *area = NULL;
+	_cleanup_(free_ptr) uint8_t *area = calloc(1, arch->xsave_size);
 
-	if (image->xsave_len < sizeof(struct kvm_xsave) || image->xsave_len > arch->xsave_size)
-		return err_set(err, -EBADMSG, "the extended state has %u bytes, this host's %u", image->xsave_len,
-			       arch->xsave_size);
-	area = calloc(1, arch->xsave_size);
 	if (!area)
 		return err_sys(err, -ENOMEM, "extended state");
-	memcpy(area, image->xsave, image->xsave_len);
+	memcpy(area, state->xsave, state->xsave_len);
 	return CALL(KVM_SET_XSAVE, area);
 }
 
-static int vcpu_state_set_nested(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+static int vcpu_state_set_nested(int fd, const struct vcpu_state *state, struct err *err)
 {
-	_cleanup_(free_ptr) struct kvm_nested_state *state = NULL;
+	_cleanup_(free_ptr) struct kvm_nested_state *nested = NULL;
 
-	if (!image->nested_len)
+	if (!state->nested_len)
 		return 0;
-	if (!arch->nested)
-		return err_set(err, -ENOTSUP,
-			       "the guest runs guests of its own, and this host's KVM cannot take them over");
-	if (image->nested_len < sizeof(*state))
-		return err_set(err, -EBADMSG, "the state of its guests is cut off");
-	state = malloc(image->nested_len);
-	if (!state)
+	nested = malloc(state->nested_len);
+	if (!nested)
 		return err_sys(err, -ENOMEM, "state of its guests");
-	memcpy(state, image->nested, image->nested_len);
-	if (state->size != image->nested_len)
-		return err_set(err, -EBADMSG, "the state of its guests has another size");
-	return CALL(KVM_SET_NESTED_STATE, state);
+	memcpy(nested, state->nested, state->nested_len);
+	return CALL(KVM_SET_NESTED_STATE, nested);
 }
 
-static bool vcpu_state_known_msr(const struct vcpu_arch *arch, uint32_t index)
+/* Of the state's MSRs those that this KVM has; how many. */
+static uint32_t vcpu_state_known_msrs(const struct vcpu_arch *arch, const struct vcpu_state *state,
+				      struct kvm_msr_entry *ret)
 {
-	for (uint32_t i = 0; i < arch->msr_count; i++)
-		if (arch->msrs[i] == index)
-			return true;
-	return false;
-}
+	const struct kvm_msr_entry *msr = state->msrs;
+	uint32_t count = 0;
 
-/* The image's MSRs, checked: those that this KVM has, each once. *count is how many. */
-static int vcpu_state_check_msrs(const struct vcpu_arch *arch, const struct vcpu_image *image,
-				 struct kvm_msr_entry *ret, uint32_t *count, struct err *err)
-{
-	uint32_t given = image->msrs_len / (uint32_t)sizeof(image->msrs[0]);
-
-	if (image->msrs_len % sizeof(image->msrs[0]))
-		return err_set(err, -EBADMSG, "the MSRs are cut off");
-	*count = 0;
-	for (uint32_t i = 0; i < given; i++) {
-		const struct kvm_msr_entry *msr = &image->msrs[i];
-
-		if (vcpu_state_known_msr(arch, msr->index))
-			ret[(*count)++] = (struct kvm_msr_entry){.index = msr->index, .data = msr->data};
-		else if (msr->data)
-			return err_set(err, -ENOTSUP, "this host's KVM has no MSR 0x%x, which is 0x%llx", msr->index,
-				       (unsigned long long)msr->data);
-		for (uint32_t j = 0; j < i; j++)
-			if (image->msrs[j].index == msr->index)
-				return err_set(err, -EBADMSG, "MSR 0x%x twice", msr->index);
-	}
-	return 0;
+	for (uint32_t i = 0; i < state->msrs_len / sizeof(*msr); i++)
+		if (vcpu_state_known_msr(arch, msr[i].index))
+			ret[count++] = (struct kvm_msr_entry){.index = msr[i].index, .data = msr[i].data};
+	return count;
 }
 
 /* One that cannot be set is no harm while it is zero. */
@@ -399,37 +423,36 @@ static int vcpu_state_set_feature_control(int fd, struct kvm_msr_entry *msrs, ui
 	return 0;
 }
 
-static int vcpu_state_set_modes(const struct vcpu_arch *arch, int fd, const struct vcpu_image *image, struct err *err)
+static int vcpu_state_set_modes(const struct vcpu_arch *arch, int fd, const struct vcpu_state *state, struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX_MSRS, sizeof(*msrs));
-	struct kvm_regs regs = image->regs;
-	uint32_t count = 0;
-	int code = msrs ? vcpu_state_check_msrs(arch, image, msrs, &count, err) : err_sys(err, -ENOMEM, "MSRs");
+	struct kvm_regs regs = state->regs;
+	uint32_t count = msrs ? vcpu_state_known_msrs(arch, state, msrs) : 0;
+	int code = msrs ? vcpu_state_set_feature_control(fd, msrs, count, err) : err_sys(err, -ENOMEM, "MSRs");
 
-	code = code ?: vcpu_state_set_feature_control(fd, msrs, count, err);
-	code = code ?: vcpu_state_set_sregs(arch, fd, &image->sregs, err);
-	code = code ?: vcpu_state_set_nested(arch, fd, image, err);
+	code = code ?: vcpu_state_set_sregs(arch, fd, &state->sregs, err);
+	code = code ?: vcpu_state_set_nested(fd, state, err);
 	code = code ?: CALL(KVM_SET_REGS, &regs);
-	code = code ?: vcpu_state_set_xsave(arch, fd, image, err);
-	code = code ?: vcpu_state_set_xcr0(arch, fd, image->xcr0, err);
+	code = code ?: vcpu_state_set_xsave(arch, fd, state, err);
+	code = code ?: vcpu_state_set_xcr0(arch, fd, state->xcr0, err);
 	return code ?: vcpu_state_write_msrs(fd, msrs, count, err);
 }
 
-static int vcpu_state_apply(void *object, const void *from, uint32_t version, struct err *err)
+static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
-	const struct vcpu_image *image = from;
-	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE, .data = image->tsc_deadline};
-	struct kvm_lapic_state lapic = image->lapic;
-	struct kvm_debugregs debugregs = image->debugregs;
-	struct kvm_vcpu_events events = image->events;
-	struct kvm_mp_state mp_state = {.mp_state = image->mp_state};
+	const struct vcpu_state *state = loaded;
+	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE, .data = state->tsc_deadline};
+	struct kvm_lapic_state lapic = state->lapic;
+	struct kvm_debugregs debugregs = state->debugregs;
+	struct kvm_vcpu_events events = state->events;
+	struct kvm_mp_state mp_state = state->mp_state;
 	int fd = vcpu->fd, code;
 
 	/* Guests of its own would still be there if the state that counts had none. */
-	if (vcpu->trial && image->nested_len)
+	if (vcpu->trial && state->nested_len)
 		return 0;
-	code = vcpu_state_set_modes(vcpu->arch, fd, image, err);
+	code = vcpu_state_set_modes(vcpu->arch, fd, state, err);
 
 	code = code ?: CALL(KVM_SET_LAPIC, &lapic);
 	if (code == 0) /* zero too: it ends one that a trial has set */
@@ -440,22 +463,22 @@ static int vcpu_state_apply(void *object, const void *from, uint32_t version, st
 }
 
 static const struct state_field fields[] = {
-	STATE_UINT(struct vcpu_image, mp_state, 1),
-	STATE_BYTES(struct vcpu_image, regs, 1),
-	STATE_BYTES(struct vcpu_image, sregs, 1),
-	STATE_UINT(struct vcpu_image, xcr0, 1),
-	STATE_BYTES(struct vcpu_image, debugregs, 1),
-	STATE_BYTES(struct vcpu_image, events, 1),
-	STATE_BYTES(struct vcpu_image, lapic, 1),
-	STATE_UINT(struct vcpu_image, tsc_deadline, 1),
-	STATE_SOME_BYTES(struct vcpu_image, xsave, 1, xsave_len),
-	STATE_SOME_BYTES(struct vcpu_image, nested, 1, nested_len),
-	STATE_SOME_BYTES(struct vcpu_image, msrs, 1, msrs_len),
+	STATE_UINT_AS("mp_state", struct vcpu_state, mp_state.mp_state, 1),
+	STATE_BYTES(struct vcpu_state, regs, 1),
+	STATE_BYTES(struct vcpu_state, sregs, 1),
+	STATE_UINT(struct vcpu_state, xcr0, 1),
+	STATE_BYTES(struct vcpu_state, debugregs, 1),
+	STATE_BYTES(struct vcpu_state, events, 1),
+	STATE_BYTES(struct vcpu_state, lapic, 1),
+	STATE_UINT(struct vcpu_state, tsc_deadline, 1),
+	STATE_SOME_BYTES(struct vcpu_state, xsave, 1, xsave_len),
+	STATE_SOME_BYTES(struct vcpu_state, nested, 1, nested_len),
+	STATE_SOME_BYTES(struct vcpu_state, msrs, 1, msrs_len),
 };
 
 static const struct state_table vcpu_state = {
-	.name = "vcpu-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), .image = sizeof(struct vcpu_image),
-	.fill = vcpu_state_fill, .apply = vcpu_state_apply,
+	.name = "vcpu-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct vcpu_state),
+	.collect = vcpu_state_collect, .judge = vcpu_state_judge, .loaded = vcpu_state_loaded,
 };
 
 int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, struct state_buffer *out, struct err *err)
