@@ -16,8 +16,8 @@ class Guest:
         self.tap = tap  # {'name':, 'vhost': bool}
 
 
-def mvmm(guest):
-    line = [os.environ['MVMM'], 'run', '--kernel', guest.kernel, '--initrd', guest.initrd,
+def mvmm(guest, program='MVMM'):
+    line = [os.environ[program], 'run', '--kernel', guest.kernel, '--initrd', guest.initrd,
             '--cmdline', guest.cmdline, '--memory', f'{guest.memory}M', '--cpus', str(guest.cpus)]
     if guest.disk:
         direct = 'on' if guest.disk['direct'] else 'off'
@@ -74,8 +74,16 @@ def qemu(guest, machine):
     return line, environ
 
 
+def kinds():
+    """Who is measured: mvmm beside QEMU, or beside another mvmm."""
+    if os.environ.get('MVMM_BEFORE'):
+        return ('mvmm', 'before')
+    return ('mvmm', 'q35', 'microvm')
+
+
 MACHINES = {
     'mvmm': mvmm,
+    'before': lambda guest: mvmm(guest, 'MVMM_BEFORE'),
     'q35': lambda guest: qemu(guest, 'q35'),
     'microvm': lambda guest: qemu(guest, 'microvm'),
 }

@@ -4,6 +4,7 @@
   measure.py init|memory|disk|net ROUNDS [MACHINE]...    writes $BENCH_FOLDER/PART.json
 """
 
+import glob
 import json
 import os
 import selectors
@@ -40,9 +41,9 @@ def cpio(init):
     return bytes(image)
 
 
-def turns(rounds, only, kinds=tuple(machines.MACHINES)):
+def turns(rounds, only, kinds=None):
     """(round, machine name) in an order that gives all of them the same weather."""
-    names = [name for name in kinds if not only or name in only]
+    names = [name for name in kinds or machines.kinds() if not only or name in only]
     return [(index, name) for index in range(rounds) for name in names]
 
 
@@ -100,17 +101,31 @@ def first_run(rounds, only):
     return {'first_run': results}
 
 
+def kvm_stat(pid, *names):
+    """The sum of KVM's counters of a process's machine, its vCPUs included."""
+    total = 0
+    for name in names:
+        for path in glob.glob(f'/sys/kernel/debug/kvm/{pid}-*/{name}'):
+            with open(path, encoding='ascii') as file:
+                total += int(file.read())
+    return total
+
+
 def init(rounds, only):
-    """Milliseconds from exec to the guest's /init."""
-    results = {name: [] for _, name in turns(1, only)}
+    """Milliseconds from exec to the guest's /init, and what KVM counted on the way."""
+    counters = {'init_exits': ('exits',), 'init_emulated': ('io_exits', 'mmio_exits'), 'init_faults': ('pf_taken',)}
+    results = {figure: {name: [] for _, name in turns(1, only)} for figure in ('init', *counters)}
     for index, name in turns(rounds + 1, only):
         running = Running(name, bench_guest())
         took = running.wait_for(MARK) * 1000
+        counts = {figure: kvm_stat(running.process.pid, *names) for figure, names in counters.items()}
         running.end()
         if index:  # the first round fills caches
-            results[name].append(took)
-            say(f'init: {name} {took:.0f} ms')
-    return {'init': results}
+            results['init'][name].append(took)
+            for figure, count in counts.items():
+                results[figure][name].append(count)
+            say(f'init: {name} {took:.0f} ms, {counts}')
+    return results
 
 
 def private_memory(pid, ram):

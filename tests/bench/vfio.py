@@ -58,16 +58,6 @@ def start(line):
     return int(result.stdout) / 1000
 
 
-def kvm_stat(pid, *names):
-    """The sum of KVM's counters of a process's machine, its vCPUs included."""
-    total = 0
-    for name in names:
-        for path in glob.glob(f'/sys/kernel/debug/kvm/{pid}-*/{name}'):
-            with open(path, encoding='ascii') as file:
-                total += int(file.read())
-    return total
-
-
 def device_interrupts():
     """What the host has seen of interrupts that belong to VFIO."""
     total = 0
@@ -81,7 +71,7 @@ def device_interrupts():
 
 def leavings(pid):
     """How often a vCPU's exit or another thread of the VMM came to user space."""
-    total = kvm_stat(pid, 'mmio_exits', 'io_exits')
+    total = measure.kvm_stat(pid, 'mmio_exits', 'io_exits')
     for task in glob.glob(f'/proc/{pid}/task/*'):
         try:
             with open(f'{task}/status', encoding='ascii') as file:
@@ -99,7 +89,7 @@ def guest(name):
     running = measure.Running(name, machines.Guest(kernel, initrd, measure.QUIET, memory=256))
     running.wait_for(b'@@ begin')
     pid = running.process.pid
-    exits = kvm_stat(pid, 'exits')
+    exits = measure.kvm_stat(pid, 'exits')
     time.sleep(1)
     left, interrupts = leavings(pid), device_interrupts()
     time.sleep(3)
