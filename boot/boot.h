@@ -31,33 +31,15 @@ struct boot_image;
 int boot_image_open(const char *path, struct boot_image **ret, struct err *err);
 void boot_image_close(struct boot_image *image);
 
-/*
- * A piece of a file that may be mapped over the guest's RAM instead of being copied there: the file's bytes from offset
- * on belong at gpa, all page multiples; size may go up to a page beyond the file's end, where a mapping reads zero.
- *
- * The mapping is private and writable. Pages that the guest never wrote stay the file's for as long as the machine
- * lives: who truncates the file meanwhile makes accesses to them fail (SIGBUS, KVM_RUN's EFAULT), and who writes into
- * it changes them. Replacing the file by a new one of that name, as package managers do, is harmless.
- */
-struct boot_mapping {
-	int fd; /* may be closed once it is mapped */
-	uint64_t offset, size, gpa;
-};
-
 struct boot_config {
 	const struct boot_image *image;
 	const char *initrd;     /* path or NULL */
 	const char *cmdline;    /* the whole line, not NULL */
 	uint64_t rsdp;          /* guest address of the ACPI root pointer, 0 for none */
-	/* Maps a piece over RAM. false: it was not done, and the piece is copied. NULL where RAM cannot be mapped over:
-	 * when it is shared, of huge pages, or already known by its pages to somebody else (a device's DMA). */
-	bool (*map)(void *opaque, const struct boot_mapping *mapping);
-	void *opaque;
 };
 /*
  * Places everything; *ret is filled in on success. -ENOSPC when it does not fit into memory, -E2BIG a too long line.
  * The memory is fresh: it reads as zero. All of guest memory below LAYOUT_HOLE and from
- * LAYOUT_4G on is described to the guest as its RAM. For a reboot: give back all RAM
- * (whatever was mapped over it, too) and load again.
+ * LAYOUT_4G on is described to the guest as its RAM.
  */
 int boot_load(const struct boot_config *config, struct guest_memory *memory, struct boot_entry *ret, struct err *err);

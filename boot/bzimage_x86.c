@@ -24,7 +24,6 @@ _Static_assert(PLACE_RANGES_MAX <= E820_MAX_ENTRIES_ZEROPAGE, "the memory map fi
 struct bzimage {
 	struct setup_header setup;
 	uint64_t offset, size;  /* the protected-mode part in the file */
-	uint64_t load;          /* its guest address */
 	uint64_t runtime_start; /* where it will run: it needs init_size bytes from there before it can ask */
 };
 
@@ -63,15 +62,13 @@ static int bzimage_check_placement(const struct boot_file *file, struct bzimage 
 	if (setup->pref_address < LAYOUT_HIGH || setup->pref_address >= LAYOUT_HOLE)
 		return err_set(err, -ENOEXEC, "broken setup header: pref_address 0x%llx is not between 1 MiB and 3 GiB",
 			       (unsigned long long)setup->pref_address);
-	image->load = LAYOUT_HIGH;
 	image->runtime_start = setup->pref_address;
 	if (!setup->relocatable_kernel)
 		return 0;
 	if (!is_power_of_two(setup->kernel_alignment))
 		return err_set(err, -ENOEXEC, "broken setup header: kernel_alignment 0x%x is not a power of two",
 			       setup->kernel_alignment);
-	image->load += image->offset % GUEST_PAGE_SIZE;
-	image->runtime_start = align_up(MAX(image->load, setup->pref_address), setup->kernel_alignment);
+	image->runtime_start = align_up(setup->pref_address, setup->kernel_alignment);
 	return 0;
 }
 
@@ -86,19 +83,6 @@ static int bzimage_parse(const struct boot_file *file, void *parsed, struct err 
 	int r = bzimage_check_header(file, &image->setup, err);
 
 	return r < 0 ? r : bzimage_check_placement(file, image, err);
-}
-
-static int bzimage_place_kernel(const struct boot_file *file, const struct bzimage *image,
-				const struct boot_config *config, struct guest_memory *memory, struct err *err)
-{
-	const uint64_t skew = image->offset % GUEST_PAGE_SIZE;
-	int ret;
-
-	if (image->load % GUEST_PAGE_SIZE == skew &&
-	    boot_map_to_guest(config, file->fd, image->offset - skew, memory, image->load - skew, image->size + skew))
-		return 0;
-	ret = boot_read_to_guest(file->fd, image->offset, memory, image->load, image->size, err);
-	return ret < 0 ? err_prefix(err, ret, "--kernel %s", file->path) : 0;
 }
 
 static void bzimage_fill_e820(struct boot_params *params, const struct place_map *map)
@@ -120,10 +104,10 @@ static int bzimage_load(const struct boot_file *file, const void *parsed, const 
 	struct place_map map;
 	int r;
 
-	bottom = MAX(image->load + image->size, image->runtime_start + image->setup.init_size);
+	bottom = MAX(LAYOUT_HIGH + image->size, image->runtime_start + image->setup.init_size);
 	r = place_memory_map(file, memory, bottom, &map, &top, err);
 	if (r == 0)
-		r = bzimage_place_kernel(file, image, config, memory, err);
+		r = boot_read_kernel(file, image->offset, memory, LAYOUT_HIGH, image->size, err);
 	if (r == 0)
 		r = place_initrd(config, memory, bottom, MIN(top, image->setup.initrd_addr_max + 1ull), &initrd,
 				 &initrd_size, err);
@@ -133,7 +117,7 @@ static int bzimage_load(const struct boot_file *file, const void *parsed, const 
 		return r;
 
 	params.hdr.type_of_loader = LOADER_UNKNOWN;
-	params.hdr.code32_start = (uint32_t)image->load;
+	params.hdr.code32_start = (uint32_t)LAYOUT_HIGH;
 	params.hdr.cmd_line_ptr = LAYOUT_CMDLINE;
 	params.hdr.setup_data = 0;
 	params.hdr.ramdisk_image = (uint32_t)initrd;
@@ -148,7 +132,7 @@ static int bzimage_load(const struct boot_file *file, const void *parsed, const 
 		return r;
 	*ret = (struct boot_entry){
 		.protocol = BOOT_LINUX64,
-		.entry = image->load + ENTRY64,
+		.entry = LAYOUT_HIGH + ENTRY64,
 		.params = LAYOUT_BOOT_PARAMS,
 		.page_tables = LAYOUT_PAGE_TABLES,
 		.gdt = LAYOUT_GDT,

@@ -164,18 +164,6 @@ static bool elf_pvh_is(const uint8_t *head)
 	return memcmp(head, ELFMAG, SELFMAG) == 0;
 }
 
-/*
- * Read and not mapped (boot_map_to_guest): the kernel runs where its file lies and patches itself all over, so that each
- * page would be copied in the end, one fault and 4 KiB at a time, and its text never lie in huge pages.
- */
-static int elf_pvh_place_segment(const struct boot_file *file, const struct segment *segment,
-				 struct guest_memory *memory, struct err *err)
-{
-	int ret = boot_read_to_guest(file->fd, segment->offset, memory, segment->gpa, segment->file_size, err);
-
-	return ret < 0 ? err_prefix(err, ret, "--kernel %s", file->path) : 0;
-}
-
 static int elf_pvh_write_start_info(struct guest_memory *memory, const struct place_map *map, uint64_t rsdp,
 				    uint64_t initrd, uint64_t initrd_size, struct err *err)
 {
@@ -212,7 +200,8 @@ static int elf_pvh_load(const struct boot_file *file, const void *parsed, const 
 
 	r = place_memory_map(file, memory, image->end, &map, &top, err);
 	for (size_t i = 0; i < image->count && r == 0; i++)
-		r = elf_pvh_place_segment(file, &image->segments[i], memory, err);
+		r = boot_read_kernel(file, image->segments[i].offset, memory, image->segments[i].gpa,
+				     image->segments[i].file_size, err);
 	if (r == 0)
 		r = place_initrd(config, memory, image->end, top, &initrd, &initrd_size, err);
 	if (r == 0)

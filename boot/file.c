@@ -61,17 +61,10 @@ int boot_read_to_guest(int fd, uint64_t offset, struct guest_memory *memory, uin
 	return ret;
 }
 
-bool boot_map_to_guest(const struct boot_config *config, int fd, uint64_t offset, struct guest_memory *memory,
-		       uint64_t gpa, uint64_t len)
+int boot_read_kernel(const struct boot_file *file, uint64_t offset, struct guest_memory *memory, uint64_t gpa, uint64_t len,
+		     struct err *err)
 {
-	const struct boot_mapping mapping = {
-		.fd = fd,
-		.offset = offset,
-		.size = align_up(len, GUEST_PAGE_SIZE),
-		.gpa = gpa,
-	};
+	int ret = boot_read_to_guest(file->fd, offset, memory, gpa, len, err);
 
-	if (!config->map || (offset | gpa) % GUEST_PAGE_SIZE || !guest_memory_at(memory, gpa, mapping.size))
-		return false;
-	return config->map(config->opaque, &mapping);
+	return ret < 0 ? err_prefix(err, ret, "--kernel %s", file->path) : 0;
 }

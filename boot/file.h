@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside boot/: files that are opened, read, and put into guest memory, by copying or by mapping.
+ * Inside boot/: files that are opened, and read into guest memory. Never mapped: a file that is truncated or written to under a
+ * running machine must not change its guest.
  */
 #pragma once
 
@@ -23,14 +24,9 @@ int boot_open_file(const char *option, const char *path, int *ret_fd, uint64_t *
 /* Reads exactly len bytes at offset. -ENOEXEC when the file ends before. */
 int boot_read(int fd, uint64_t offset, void *buf, size_t len, struct err *err);
 
-/*
- * Maps a piece of a file over guest memory, in whole pages: offset and gpa are page multiples, the last page is the
- * file's whatever it holds. false when there is no RAM or the caller of boot_load would not have it: then it is to be
- * read.
- */
-bool boot_map_to_guest(const struct boot_config *config, int fd, uint64_t offset, struct guest_memory *memory,
-		       uint64_t gpa, uint64_t len);
-
 /* Reads a piece of a file straight into guest memory. -ENOSPC when there is no RAM at [gpa, gpa + len). */
 int boot_read_to_guest(int fd, uint64_t offset, struct guest_memory *memory, uint64_t gpa, uint64_t len,
 		       struct err *err);
+/* The same for a piece of the kernel, which the message then names. */
+int boot_read_kernel(const struct boot_file *file, uint64_t offset, struct guest_memory *memory, uint64_t gpa, uint64_t len,
+		     struct err *err);

@@ -138,11 +138,9 @@ int place_initrd(const struct boot_config *config, struct guest_memory *memory, 
 			       "--initrd %s: %llu KiB do not fit into the %llu KiB that the kernel leaves; give more "
 			       "--memory", path, (unsigned long long)(len >> 10),
 			       (unsigned long long)((top - MIN(top, bottom)) >> 10));
-	if (!boot_map_to_guest(config, fd, 0, memory, start, len)) {
-		ret = boot_read_to_guest(fd, 0, memory, start, len, err);
-		if (ret < 0)
-			return err_prefix(err, ret, "--initrd %s", path);
-	}
+	ret = boot_read_to_guest(fd, 0, memory, start, len, err);
+	if (ret < 0)
+		return err_prefix(err, ret, "--initrd %s", path);
 	*gpa = start;
 	*size = len;
 	return 0;

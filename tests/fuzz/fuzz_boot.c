@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernel loaders on hostile files. The first byte of an input chooses memory, initrd, command line and whether the
- * file goes on with zeroes, the others are the kernel file. What opens must load or refuse, by copying and by mapping;
- * what it reports must lie where boot.h says.
+ * file goes on with zeroes, the others are the kernel file. What opens must load or refuse; what it
+ * reports must lie where boot.h says.
  */
 #include "boot/boot.h"
 #include "boot/layout_x86.h"
@@ -31,17 +31,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	snprintf(initrd_path, sizeof(initrd_path), "/proc/self/fd/%d", initrd_fd);
 	memset(long_line, 'x', sizeof(long_line) - 1);
 	return 0;
-}
-
-static bool map(void *opaque, const struct boot_mapping *mapping)
-{
-	const uint64_t *ram_size = opaque;
-
-	MUST(mapping->size && !((mapping->offset | mapping->size | mapping->gpa) % GUEST_PAGE_SIZE));
-	MUST(mapping->gpa >= LAYOUT_HIGH && mapping->gpa + mapping->size <= *ram_size);
-	MUST(mmap(ram + mapping->gpa, mapping->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, mapping->fd,
-		  (off_t)mapping->offset) != MAP_FAILED);
-	return true;
 }
 
 static void load(const struct boot_config *config, uint64_t ram_size)
@@ -86,9 +75,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	}
 	config.image = image;
-	load(&config, ram_size);
-	config.map = map;
-	config.opaque = &ram_size;
 	load(&config, ram_size);
 	boot_image_close(image);
 	return 0;

@@ -376,18 +376,6 @@ static void machine_create_default_cmdline(const struct machine *machine, char *
 		 !config->initrd && config->disk_count ? " root=/dev/vda rw" : "");
 }
 
-static bool machine_create_map_file(void *ram, const struct boot_mapping *mapping)
-{
-	return ram_map_file(ram, mapping);
-}
-
-/* All of memory is there before the guest starts. A file mapped over it would be copied then, page by page, and no huge page would
- * ever lie there. */
-static bool machine_create_is_populated(const struct machine_config *config)
-{
-	return config->vfio_count || config->memory.prefault;
-}
-
 static int machine_create_load_guest(struct machine *machine, struct err *err)
 {
 	const struct machine_config *config = machine->config;
@@ -406,8 +394,6 @@ static int machine_create_load_guest(struct machine *machine, struct err *err)
 		.rsdp = LAYOUT_ACPI,
 		.initrd = config->initrd,
 		.cmdline = config->cmdline,
-		.map = machine_create_is_populated(config) ? NULL : machine_create_map_file,
-		.opaque = machine->ram,
 	};
 	char line[256];
 	int ret;
@@ -420,7 +406,6 @@ static int machine_create_load_guest(struct machine *machine, struct err *err)
 		machine_create_default_cmdline(machine, line, sizeof(line));
 		boot.cmdline = line;
 	}
-	/* Once a file is mapped over the first 2 MiB, no huge page is looked for and zeroed to hold these few tables. */
 	ret = boot_load(&boot, machine->memory, &machine->entry, err);
 	return ret < 0 ? ret : acpi_build(&acpi, machine->memory, err);
 }
@@ -554,7 +539,6 @@ static int machine_create_await_state(struct machine *machine, struct err *err)
 	return machine_hold(machine, err) ?: vcpu_set_start(machine->vcpus, true, err);
 }
 
-/* The guest is loaded before a host device may have pinned its RAM: loading maps files over it. */
 static part_fn *const parts[] = {
 	machine_create_open_image, machine_create_open_kvm, machine_create_begin_guest_cpu, machine_create_vm,
 	machine_create_memory, machine_create_irqchip, machine_create_platform, machine_create_finish_guest_cpu,

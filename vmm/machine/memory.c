@@ -17,7 +17,6 @@ struct ram {
 	uint64_t size;
 	uint64_t low; /* bytes below the hole */
 	int fd;       /* memfd, or -1 */
-	bool mappable;
 };
 
 static uint64_t memory_page_size(enum hugepages hugepages)
@@ -86,7 +85,6 @@ static int memory_back(const struct memory_config *config, bool shared, struct r
 	if (config->hugepages == HUGEPAGES_NONE)
 		madvise(ram->host, ram->size, MADV_HUGEPAGE);
 	madvise(ram->host, ram->size, MADV_DONTDUMP);
-	ram->mappable = !shared && config->hugepages == HUGEPAGES_NONE;
 	return 0;
 }
 
@@ -147,17 +145,6 @@ void ram_destroy(struct ram *ram)
 		munmap(ram->reservation, ram->reserved);
 	fd_close(&ram->fd);
 	free(ram);
-}
-
-bool ram_map_file(void *opaque, const struct boot_mapping *mapping)
-{
-	struct ram *ram = opaque;
-
-	/* Whoever maps the descriptor of shared RAM, an IOMMU for one, would not see the file. */
-	if (!ram->mappable || range_wraps(mapping->gpa, mapping->size) || mapping->gpa + mapping->size > ram->low)
-		return false;
-	return mmap(ram->host + mapping->gpa, mapping->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, mapping->fd,
-		    (off_t)mapping->offset) != MAP_FAILED;
 }
 
 uint64_t ram_end(const struct ram *ram)

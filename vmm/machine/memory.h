@@ -2,11 +2,10 @@
 /*
  * The guest's RAM: host memory of the kind that was asked for, laid out around the hole below 4 GiB and given to a
  * struct guest_memory. What each kind costs on the way to the first instruction decides the default: private anonymous
- * memory with transparent huge pages, into which the kernel image can be mapped instead of read.
+ * memory with transparent huge pages.
  */
 #pragma once
 
-#include "boot/boot.h"
 #include "core/guest_memory.h"
 #include "core/log.h"
 #include "vmm/config/config.h"
@@ -22,8 +21,5 @@ int ram_create(const struct memory_config *config, bool shared, struct guest_mem
 /* Takes the regions out of memory again. NULL is fine. */
 void ram_destroy(struct ram *ram);
 
-/* For boot_config.map: maps a piece of a file over RAM; false when that is shared, or of huge pages, or the piece does not
- * lie below the hole. */
-bool ram_map_file(void *ram, const struct boot_mapping *mapping);
 /* First address above all RAM, and not below 4 GiB. */
 uint64_t ram_end(const struct ram *ram);
