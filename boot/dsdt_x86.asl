@@ -14,6 +14,7 @@
 #define PCI_IO          0x1000
 #define PCI_IO_LAST     0xFFFF
 #define PCI_IO_SIZE     0xF000
+#define PCI_PORTS       0xCF8
 #define COM1_PORT       0x3F8
 #define COM1_GSI        4
 #define RTC_PORT        0x70
@@ -59,6 +60,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			{
 				Memory32Fixed (ReadWrite, ECAM, ECAM_SIZE)
 				IO (Decode16, POWER_PORT, POWER_PORT, 1, POWER_SIZE)
+				IO (Decode16, PCI_PORTS, PCI_PORTS, 1, 8)
 			})
 		}
 

@@ -39,6 +39,7 @@
 #define LAYOUT_COM1 0x3f8u
 #define LAYOUT_RTC 0x70u
 #define LAYOUT_PVPANIC 0x505u
+#define LAYOUT_PCI_PORTS 0xcf8u       /* PCI configuration: the address, and from 0xcfc on the data */
 #define LAYOUT_POWER 0x600u           /* devices/platform.h: POWER_PORTS bytes, of which ACPI names these */
 #define LAYOUT_POWER_SLEEP_CONTROL 0u
 #define LAYOUT_POWER_SLEEP_STATUS 1u

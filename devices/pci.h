@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The PCIe root: one bus of 32 devices by 8 functions, reached by ECAM alone (PCIe base specification 7.2.2), and what
+ * The PCIe root: one bus of 32 devices by 8 functions, reached by ECAM (PCIe base specification 7.2.2) and, where the machine
+ * has them, by ports, and what
  * every function on it has: configuration space, BARs, an INTx pin.
  *
  * A function's config space is bytes with a mask of what the guest may write. The BARs are kept here: sized, given an
@@ -107,6 +108,12 @@ struct pci_bus_config {
 int pci_bus_create(const struct pci_bus_config *config, struct pci_bus **ret, struct err *err);
 /* All other functions have been removed. NULL is fine. */
 void pci_bus_destroy(struct pci_bus *bus);
+
+/*
+ * pci_ports.c: configuration mechanism #1 at eight ports from port on, beside ECAM, for as long as pio is there. -EEXIST when they
+ * are taken. Writing the first four has no effect by itself.
+ */
+int pci_ports_add(struct pci_bus *bus, struct bus *pio, uint64_t port, struct err *err);
 
 /* Fills in identity and header; class is the 24-bit class code. */
 void pci_function_init(struct pci_function *function, const struct pci_function_ops *ops, const char *name,

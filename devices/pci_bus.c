@@ -72,10 +72,8 @@ static unsigned int pci_bus_piece_len(uint64_t addr, unsigned int len)
 	return piece;
 }
 
-static void pci_bus_ecam_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+void pci_bus_read(struct pci_bus *bus, uint64_t offset, void *data, unsigned int len)
 {
-	struct pci_bus *bus = opaque;
-
 	pthread_mutex_lock(&bus->lock);
 	for (unsigned int done = 0, piece; done < len; done += piece) {
 		piece = pci_bus_piece_len(offset + done, len - done);
@@ -84,16 +82,24 @@ static void pci_bus_ecam_read(void *opaque, uint64_t offset, void *data, unsigne
 	pthread_mutex_unlock(&bus->lock);
 }
 
-static void pci_bus_ecam_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+void pci_bus_write(struct pci_bus *bus, uint64_t offset, const void *data, unsigned int len)
 {
-	struct pci_bus *bus = opaque;
-
 	pthread_mutex_lock(&bus->lock);
 	for (unsigned int done = 0, piece; done < len; done += piece) {
 		piece = pci_bus_piece_len(offset + done, len - done);
 		pci_bus_write_piece(bus, offset + done, (const uint8_t *)data + done, piece);
 	}
 	pthread_mutex_unlock(&bus->lock);
+}
+
+static void pci_bus_ecam_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+{
+	pci_bus_read(opaque, offset, data, len);
+}
+
+static void pci_bus_ecam_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+{
+	pci_bus_write(opaque, offset, data, len);
 }
 
 /* ---- the bus ---- */

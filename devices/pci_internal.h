@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What pci_bus.c, pci_function.c, pci_bar.c and pci_state.c share; nobody else includes it. All calls with the bus's lock
- * held.
+ * What pci_bus.c, pci_ports.c, pci_function.c, pci_bar.c and pci_state.c share; nobody else includes it. All calls with
+ * the bus's lock held, unless they say otherwise.
  */
 #pragma once
 
@@ -15,6 +15,7 @@ struct pci_bus {
 	struct pci_bus_config config;
 	pthread_mutex_t lock;
 	pthread_mutex_t intx_lock;
+	uint32_t config_address; /* the register at the first port, see pci_ports.c; atomic */
 	bool blocked; /* some BAR would be decoded but for another one in its way */
 	struct pci_function *functions[PCI_FUNCTIONS];
 	struct pci_function bridge;
@@ -24,6 +25,12 @@ static inline uint16_t pci_command(const struct pci_function *function)
 {
 	return get_le16(function->config + PCI_COMMAND);
 }
+
+/*
+ * An access of len bytes (1 to 8) to the bus's config space, laid out as in ECAM; takes the lock. Where no function is reads ones.
+ */
+void pci_bus_read(struct pci_bus *bus, uint64_t offset, void *data, unsigned int len);
+void pci_bus_write(struct pci_bus *bus, uint64_t offset, const void *data, unsigned int len);
 
 /* Command register to zero with all that follows: BARs unmapped, no bus master, line low. */
 void pci_function_quiet(struct pci_function *function);

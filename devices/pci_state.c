@@ -130,8 +130,9 @@ static const struct state_table windows_state = {
 static const struct state_field bus_fields[] = {
 	{"windows", STATE_KIND_TABLE, 1, 0, sizeof(struct pci_bus), 1, &windows_state, false, 0},
 	STATE_STRUCT(struct pci_bus, bridge, 1, &pci_function_state),
+	STATE_UINT(struct pci_bus, config_address, 2),
 };
 
 const struct state_table pci_bus_state = {
-	.name = "pci-bus", .version = 1, .oldest = 1, STATE_FIELDS(bus_fields),
+	.name = "pci-bus", .version = 2, .oldest = 1, STATE_FIELDS(bus_fields),
 };

@@ -216,6 +216,7 @@ static void dsdt_agrees_with_layout(void)
 	expect_bytes(&tables, "record", record, sizeof(record));
 	expect_ports(&tables, "COM1", LAYOUT_COM1, 8);
 	expect_ports(&tables, "RTC", LAYOUT_RTC, 2);
+	expect_ports(&tables, "PCI configuration ports", LAYOUT_PCI_PORTS, 8);
 	expect_ports(&tables, "pvpanic", LAYOUT_PVPANIC, 1);
 	expect_ports(&tables, "power ports", LAYOUT_POWER, POWER_PORTS);
 	expect_interrupt(&tables, "COM1 interrupt", true, LAYOUT_GSI_COM1);

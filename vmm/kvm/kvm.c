@@ -30,6 +30,7 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	memset(kvm, 0, sizeof(*kvm));
 	kvm->fd = kvm->vm_fd = kvm->vfio_fd = -1;
 	pthread_mutex_init(&kvm->lock, NULL);
+	pthread_mutex_init(&kvm->coalesced_lock, NULL);
 	kvm->fd = kvm_open_device(err);
 	if (kvm->fd < 0)
 		return kvm->fd;

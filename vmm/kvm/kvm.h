@@ -29,6 +29,8 @@ struct kvm {
 	int vfio_fd;      /* KVM_DEV_TYPE_VFIO, or -1 until somebody needs it */
 	size_t run_size;  /* bytes of a vCPU's shared page */
 	struct guest_memory_listener listener;
+	struct kvm_coalesced_mmio_ring *coalesced; /* shared with the kernel; NULL: there is none */
+	pthread_mutex_t coalesced_lock;
 	pthread_mutex_t lock;
 	/* under lock */
 	struct kvm_slot slots[KVM_SLOTS];
@@ -69,6 +71,14 @@ struct dirty_source *kvm_dirty_source(struct kvm *kvm);
 int kvm_set_slot(struct kvm *kvm, unsigned int slot, const struct kvm_slot *s, uint64_t size);
 /* ... and before a slot is logged: room for its log. What a slot keeps is freed with it. -ENOMEM. */
 int kvm_make_room(struct kvm *kvm, struct kvm_slot *slot);
+
+/*
+ * Coalesced port writes (kvm_coalesced.c). map finds the VM's ring in the shared pages of any vCPU; without a ring every write
+ * exits to user space. flush writes what the ring has to pio; call it after each KVM_RUN, before anything else.
+ */
+void kvm_coalesced_map(struct kvm *kvm, void *run);
+void kvm_coalesced_port(struct kvm *kvm, uint64_t port, uint32_t size);
+void kvm_coalesced_flush(struct kvm *kvm, struct bus *pio);
 
 /* Eventfds on the buses go through KVM from now on. */
 int kvm_attach_buses(struct kvm *kvm, struct bus *mmio, struct bus *pio, struct err *err);

@@ -135,6 +135,7 @@ static enum step vcpu_handle_exit(struct vcpu *vcpu)
 {
 	uint32_t reason = vcpu->run->exit_reason;
 
+	kvm_coalesced_flush(vcpu->set->config.kvm, vcpu->set->config.pio);
 	if (reason < ARRAY_SIZE(exits) && exits[reason])
 		return exits[reason](vcpu);
 	log_error(vcpu->set->config.log, "vCPU %u left the guest for reason %u, which is not known", vcpu->index, reason);
@@ -161,6 +162,7 @@ static bool vcpu_park(struct vcpu *vcpu, bool held)
 	struct vcpu_set *set = vcpu->set;
 	bool stop;
 
+	kvm_coalesced_flush(set->config.kvm, set->config.pio);
 	pthread_mutex_lock(&set->lock);
 	set->outside++;
 	pthread_cond_broadcast(&set->changed);
@@ -227,6 +229,7 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, co
 	if (run == MAP_FAILED)
 		return err_sys(err, -errno, "shared page of the vCPU");
 	vcpu->run = run;
+	kvm_coalesced_map(kvm, run);
 	ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, err);
 	vcpu->set->tsc_khz = vcpu->set->config.tsc_khz;
 	if (ret == 0)

@@ -113,8 +113,9 @@ static int machine_create_pci(struct machine *machine, struct err *err)
 		.intx_opaque = machine,
 		.log = machine->host.log,
 	};
+	int ret = pci_bus_create(&config, &machine->pci, err);
 
-	return pci_bus_create(&config, &machine->pci, err);
+	return ret < 0 ? ret : pci_ports_add(machine->pci, machine->pio, LAYOUT_PCI_PORTS, err);
 }
 
 static int machine_create_platform(struct machine *machine, struct err *err)
@@ -425,6 +426,9 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 	const struct boot_entry *entry = machine->host.incoming ? NULL : &machine->entry;
 	int ret = vcpu_set_create(&config, machine->guest_cpu, entry, &machine->vcpus, err);
 
+	/* The address takes effect with the next access to the data ports, which exits. */
+	if (ret == 0)
+		kvm_coalesced_port(&machine->kvm, LAYOUT_PCI_PORTS, sizeof(uint32_t));
 	return ret < 0 ? ret : clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
 }
 
