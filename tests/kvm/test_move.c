@@ -313,16 +313,27 @@ static void load(struct side *side, const struct state_buffer *state)
 	CHECK_EQ(code, 0);
 }
 
+/* What a side says of its machine, but for the memory that this process uses at the time. */
+static json_t *offer_of(const struct side *side)
+{
+	json_t *root;
+	char *text;
+
+	CHECK_EQ(machine_offer(side->machine, MIGRATION_COPY_NONE, &text, &err), 0);
+	root = json_loads(text, 0, NULL);
+	free(text);
+	CHECK(json_object_del(root, "used") == 0);
+	return root;
+}
+
 /* What the second machine says of itself is what the first one says. */
 static void check_offers(void)
 {
-	char *first, *second;
+	json_t *first = offer_of(here), *second = offer_of(there);
 
-	CHECK_EQ(machine_offer(here->machine, MIGRATION_COPY_NONE, &first, &err), 0);
-	CHECK_EQ(machine_offer(there->machine, MIGRATION_COPY_NONE, &second, &err), 0);
-	CHECK_STR(first, second);
-	free(first);
-	free(second);
+	CHECK(json_equal(first, second));
+	json_decref(first);
+	json_decref(second);
 }
 
 /* The second machine, as the first one's offer describes it. */
