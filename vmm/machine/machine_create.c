@@ -426,10 +426,12 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 	const struct boot_entry *entry = machine->host.incoming ? NULL : &machine->entry;
 	int ret = vcpu_set_create(&config, machine->guest_cpu, entry, &machine->vcpus, err);
 
-	/* The address takes effect with the next access to the data ports, which exits. */
-	if (ret == 0)
-		kvm_coalesced_port(&machine->kvm, LAYOUT_PCI_PORTS, sizeof(uint32_t));
-	return ret < 0 ? ret : clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
+	if (ret < 0)
+		return ret;
+	/* Indexes: they take effect with the next access to their data ports, which exits. */
+	kvm_coalesced_port(&machine->kvm, LAYOUT_PCI_PORTS, sizeof(uint32_t));
+	kvm_coalesced_port(&machine->kvm, LAYOUT_RTC, sizeof(uint8_t));
+	return clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
 }
 
 static int machine_create_check_cpus(const struct machine *machine, struct err *err)
