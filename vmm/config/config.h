@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a machine is made of, as its owner asked for it. Filled in by the command line and the JSON file, both of which
- * follow the one table of options in config_options.c; read by machine_create.c. It knows nothing of KVM or of the
- * host.
+ * The configuration of a machine. The command line and the JSON file fill it in, both by the table of options in
+ * config_options.c; machine_create.c reads it. It knows nothing of KVM or of the host.
  *
- * Every string and array in it is its own, on the heap; machine_config_done() frees them all.
+ * The configuration owns all its strings and arrays; machine_config_done() frees them.
  */
 #pragma once
 
@@ -20,21 +19,21 @@
 #define MACHINE_MAX_QUEUES_DISK 64u
 #define MACHINE_MAX_QUEUES_NET 16u
 
-/* A choice that may be left to the program. */
+/* AUTO: the program chooses. */
 enum toggle { TOGGLE_AUTO, TOGGLE_OFF, TOGGLE_ON };
 
 enum hugepages { HUGEPAGES_NONE, HUGEPAGES_2M, HUGEPAGES_1G };
 
 struct memory_config {
-	uint64_t size;            /* bytes, a page multiple (of the huge page where those are asked for) */
-	enum hugepages hugepages; /* hugetlb; NONE: transparent huge pages where memory is private */
-	bool prefault;            /* populate everything before the guest starts */
-	enum toggle shared;       /* a memfd; AUTO: only when something needs the descriptor */
+	uint64_t size;            /* bytes, a multiple of the page size (of the huge page size with hugepages) */
+	enum hugepages hugepages; /* hugetlb; NONE: transparent huge pages if the memory is private */
+	bool prefault;            /* populate all memory before the guest starts */
+	enum toggle shared;       /* a memfd; AUTO: only if something needs the descriptor */
 };
 
 enum cpu_model { CPU_HOST };
 
-/* masked: features of the host's CPU that the guest must not see: "avx512f" for "-avx512f". */
+/* masked: features of the host's CPU that are hidden from the guest: "avx512f" for "-avx512f". */
 struct cpu_config {
 	enum cpu_model model;
 	char **masked;
@@ -46,18 +45,18 @@ struct disk_config {
 	char *id; /* never NULL after machine_config_finish() */
 	bool readonly;
 	bool direct;
-	unsigned int queues; /* 0: to be chosen from the number of CPUs */
-	char *serial;        /* the serial number that the guest reads, or NULL: the id */
+	unsigned int queues; /* 0: derived from the number of CPUs */
+	char *serial;        /* the serial number that the guest reads; NULL: the id */
 };
 
 enum net_kind { NET_NONE, NET_TAP, NET_PASST };
 
 struct net_config {
 	enum net_kind kind;
-	char *target; /* TAP: the interface; PASST: its socket, or NULL to start one */
+	char *target; /* TAP: the interface; PASST: its socket, or NULL to start passt */
 	char *id;     /* never NULL after machine_config_finish() */
-	uint8_t mac[6]; /* all zero: to be made from machine name and id */
-	unsigned int queues; /* pairs; 0: to be chosen */
+	uint8_t mac[6];      /* all zero: derived from the machine's name and the id */
+	unsigned int queues; /* pairs; 0: the program chooses */
 	bool vhost;
 };
 
@@ -69,38 +68,36 @@ struct vsock_config {
 enum port_kind { PORT_NONE, PORT_AUTO, PORT_STDIO, PORT_PTY, PORT_FILE, PORT_SOCKET };
 
 /*
- * Where a serial port or a console leads to. FILE may be a character device; SOCKET is one we listen on. AUTO is gone
- * after machine_config_finish().
+ * What a serial port or a console is connected to. FILE may be a character device; the machine listens on SOCKET.
+ * machine_config_finish() resolves AUTO.
  */
 struct port_config {
 	enum port_kind kind;
 	char *path;
 };
 
-/* How KVM tells what vCPUs write: by a bitmap of each memory slot, or by a ring of each vCPU. */
-
 enum reboot_action { ON_REBOOT_REBOOT, ON_REBOOT_EXIT };
 
-/* NOIOMMU: the device may write anywhere in the host's memory; only on request. */
+/* NOIOMMU: the device can write to all of the host's memory; only on request. */
 enum vfio_backend { VFIO_BACKEND_AUTO, VFIO_BACKEND_IOMMUFD, VFIO_BACKEND_LEGACY, VFIO_BACKEND_NOIOMMU };
 
 enum vfio_rom { VFIO_ROM_ON, VFIO_ROM_OFF, VFIO_ROM_FILE };
 
 struct vfio_config {
-	char *device; /* BDF, UUID or /sys/... path as given; NULL when only a descriptor was */
+	char *device; /* BDF, UUID or /sys/... path as given; NULL if only a descriptor was given */
 	enum vfio_backend backend;
 	char *id; /* never NULL after machine_config_finish() */
 	enum vfio_rom rom;
 	char *rom_file;
 	char *token; /* a VF's token (a UUID), or NULL */
-	int fd;      /* the opened device, or -1 */
+	int fd;      /* the open device, or -1 */
 };
 
 struct machine_config {
 	char *name; /* never NULL after machine_config_finish() */
 	char *kernel;
 	char *initrd;  /* or NULL */
-	char *cmdline; /* what the user gave, or NULL */
+	char *cmdline; /* as given, or NULL */
 	struct memory_config memory;
 	unsigned int cpus;
 	struct cpu_config cpu;
@@ -110,53 +107,53 @@ struct machine_config {
 	size_t net_count;
 	struct vsock_config vsock;
 	struct port_config console; /* virtio-console; NONE: no such device */
-	struct port_config serial;  /* NONE: the port is there and leads nowhere */
+	struct port_config serial;  /* NONE: the port exists and is connected to nothing */
 	bool balloon;
 	enum reboot_action on_reboot;
 	struct vfio_config *vfios;
 	size_t vfio_count;
-	int iommufd;    /* a descriptor handed in, or -1 */
+	int iommufd; /* a descriptor handed in, or -1 */
 	bool verbose, quiet;
-	char *file; /* the JSON file this came from, or NULL */
+	char *file; /* the JSON file that was read, or NULL */
 	bool help;
 };
 
-/* `mvmm run`'s options, which are also the keys of its JSON file. config_options.c */
+/* The options of `mvmm run`, which are also the members of its JSON file (config_options.c). */
 extern const struct option_table machine_options;
 
-/* The defaults: 512 MiB, one CPU, serial port on stdio. No kernel yet. */
+/* Sets the defaults: 512 MiB, one CPU, serial port on stdio, no kernel. */
 void machine_config_init(struct machine_config *config);
-/* Frees what it holds and leaves the defaults. */
+/* Frees the strings and arrays and sets the defaults. */
 void machine_config_done(struct machine_config *config);
 
 /*
- * Completes what was left open (the name, the devices' ids, queues, MAC addresses) and checks that the whole makes sense: limits, ids used
- * twice, two ports on one terminal. -EINVAL with a sentence that names the option and the way out; nothing on the host
- * is looked at but the amount of its memory.
+ * Fills in what was not given (the name, the devices' ids, queues, MAC addresses) and checks the whole: limits, ids
+ * used twice, two ports on one terminal. Of the host, it reads only the amount of memory. -EINVAL: the message names
+ * the option and what to do.
  */
 int machine_config_finish(struct machine_config *config, struct err *err);
 
 /*
- * Puts what differs on this host into a configuration that another host offered: option is "disk", "net" or "vfio",
- * text "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Or option is "name",
- * "serial", "console" or "vsock" (its socket), and text is the value. -EINVAL with the sentence for the user, who gave
- * both; an id that no device has is named, with those there are.
+ * Replaces what differs on this host in a configuration that another host offered. Option "disk", "net" or "vfio":
+ * text is "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Option "name",
+ * "serial", "console" or "vsock" (its socket): text is the value. -EINVAL with the message for the user, who gave
+ * both; for an unknown id it lists the known ones.
  */
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err);
 
-/* 0, or -EINVAL when name is not 1 to MACHINE_MAX_NAME of a-z A-Z 0-9 . _ - beginning with a letter or digit. */
+/* -EINVAL if name is not 1 to MACHINE_MAX_NAME characters of a-z A-Z 0-9 . _ - with a letter or digit first. */
 int machine_name_check(const char *name, struct err *err);
 
-/* What the log is to carry. */
+/* The log level that --verbose and --quiet select. */
 enum log_level machine_config_log_level(const struct machine_config *config);
 
-/* How many PCI functions the configuration asks for, rng included. */
+/* The number of PCI functions in the configuration, including the rng. */
 size_t machine_config_pci_devices(const struct machine_config *config);
 
 /*
- * Adds one more host device, written as for --vfio, to a finished configuration, with an id that no other device has.
- * Its index is vfio_count - 1. -EINVAL with the sentence; nothing has changed then.
+ * Adds a host device, written as for --vfio, to a finished configuration, with an id that no other device has. Its
+ * index is vfio_count - 1. -EINVAL with the message; the configuration is then unchanged.
  */
 int machine_config_add_vfio(struct machine_config *config, const char *text, struct err *err);
-/* Forgets the one with this id, and closes the descriptor that was handed in for it; no effect when there is none. */
+/* Removes the host device with this id, if any, and closes the descriptor that was handed in for it. */
 void machine_config_remove_vfio(struct machine_config *config, const char *id);

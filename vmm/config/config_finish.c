@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See config.h: a configuration is completed and checked, as a whole and again when a device comes or goes. */
+/* See config.h: fills in and checks a configuration, as a whole and when a host device is added. */
 #include "vmm/config/config.h"
 
 #include "devices/virtio/virtio.h"
@@ -40,7 +40,7 @@ size_t machine_config_pci_devices(const struct machine_config *config)
 	       (config->console.kind != PORT_NONE) + config->balloon;
 }
 
-/* ---- ids: every device has one, no two the same ---- */
+/* ---- ids: each device has one, and they differ ---- */
 
 struct id_list {
 	const char *ids[3 * OPTION_MAX_ITEMS];
@@ -80,9 +80,9 @@ static int config_finish_ids(struct machine_config *config, struct err *err)
 	return code;
 }
 
-/* ---- what the guest sees and nobody chose ---- */
+/* ---- what the guest sees and the user did not give ---- */
 
-/* A queue a CPU is enough for a disk's; an address is the same whenever the machine has this name. */
+/* A disk needs no more than one queue for each CPU. The MAC address depends on the names only, so that it stays. */
 static void config_finish_devices(struct machine_config *config)
 {
 	static const uint8_t none[6];
@@ -191,7 +191,7 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 	return code;
 }
 
-/* ---- devices that come and go ---- */
+/* ---- hot plug ---- */
 
 static struct vfio_config *config_finish_find_vfio(const struct machine_config *config, const char *id)
 {
@@ -211,7 +211,7 @@ static void config_finish_drop_vfio(struct machine_config *config, struct vfio_c
 	memmove(vfio, vfio + 1, (size_t)(&config->vfios[config->vfio_count] - vfio) * sizeof(*vfio));
 }
 
-/* Numbers are given again when their device has gone. */
+/* The number of a removed device is used again. */
 static int config_finish_make_vfio_id(struct machine_config *config, struct vfio_config *vfio, struct err *err)
 {
 	char id[MACHINE_MAX_NAME];

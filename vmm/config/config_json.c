@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See config_json.h. A value becomes the text that the command line would have carried, so that both are checked by the
- * same code. Where a fault lies is said as line and column when the text is not JSON, and as a path like
- * "disk[1]: readonly" when it is.
+ * See config_json.h. A value is converted to the text that the command line would have, so that the same code checks
+ * both. A message gives the place of a fault as line and column if the text is not JSON, else as a path like
+ * "disk[1]: readonly".
  */
 #include "vmm/config/config_json.h"
 
@@ -23,7 +23,7 @@ static int config_json_wrong_type(const json_t *value, const char *wanted, struc
 	return err_set(err, -EINVAL, "is %s; write %s", types[json_typeof(value)], wanted);
 }
 
-/* A scalar as the command line would write it; buf holds 24 characters. NULL and err when it is none. */
+/* A scalar as on the command line; buf has room for 24 characters. NULL with err if the value is no scalar. */
 static const char *config_json_scalar(const json_t *value, char *buf, struct err *err)
 {
 	switch (json_typeof(value)) {
@@ -52,7 +52,7 @@ static int config_json_set_key(const struct option *option, const struct option_
 	char buf[24];
 	const char *text;
 
-	/* "pty": true is the key that stands alone. */
+	/* "pty": true is the key without a value. */
 	if ((key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_MAYBE) && json_is_true(value))
 		return option_key_set(option, key, item, NULL, keys, err);
 	if (key->kind == OPTION_CHOICE)
@@ -83,7 +83,7 @@ static int config_json_set_member(const struct option *option, const char *name,
 	return code ? err_prefix(err, code, "%s", name) : 0;
 }
 
-/* A value that is not an object: for keys[0], or the name of a key that stands alone ("console": "pty"). */
+/* A value that is not an object: for keys[0], or the name of a key without a value ("console": "pty"). */
 static int config_json_set_alone(const struct option *option, void *item, const json_t *value, option_set *keys,
 				 struct err *err)
 {

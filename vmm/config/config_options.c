@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The options of `mvmm run`, in the order in which the help shows them. From here come the command line, the JSON file,
- * the defaults, the help and the completion; the man page is checked against it by a test.
+ * The options of `mvmm run`, in the order of the help. The command line, the JSON file, the defaults, the help and the
+ * completion follow from this table; tests/unit/cli.sh checks the man page against it.
  */
 #include "vmm/config/config.h"
 
@@ -25,7 +25,7 @@ static const char *const rom_words[] = {"on", "off", NULL};
 #define KEY(type, member) .offset = offsetof(struct type, member)
 #define ID(type) {"id", OPTION_STRING, KEY(type, id), .help = "NAME"}
 
-/* Where a serial port or a console may lead to: kind is how, with a path or alone. */
+/* What a serial port or a console may be connected to: a kind, with or without a path. */
 #define PORT_PATH(name, value_)                                                                                     \
 	{name, OPTION_CHOICE_TEXT, KEY(port_config, kind), .text_offset = offsetof(struct port_config, path), \
 	 .value = value_, .help = "FILE"}

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See config.h: what differs on the target's host, put into the configuration that was offered. What is written
- * for a device is read by the table of options as it would be for a machine of one's own; the guest has seen the rest of
- * it, which stays.
+ * See config.h: replaces what differs on the target host in the configuration that was offered. A device's new value is
+ * parsed by the table of options, as on the command line of `mvmm run`. What the guest has seen of the device stays.
  */
 #include "vmm/config/config.h"
 
@@ -10,11 +9,11 @@
 
 /* ---- the devices by id ---- */
 
-/* A kind of device in the configuration: where its items are and where their id is. */
+/* A kind of device in the configuration. */
 struct kind {
 	const char *option;
 	size_t array, count, size, id;
-	/* Takes over from the one that was written for this host. */
+	/* Moves what differs on this host from written to item. */
 	void (*take)(void *item, void *written);
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See config_json.h. Here: the way back, from a structure by its table to JSON. */
+/* See config_json.h. Writes a structure as JSON by its table. */
 #include "vmm/config/config_json.h"
 
 #include <stdio.h>
@@ -36,7 +36,7 @@ static json_t *config_print_write_mac(const uint8_t *mac)
 	return json_string(text);
 }
 
-/* The word at an index, or the path that stands for none of them. */
+/* The word, or the path. */
 static json_t *config_print_write_word(const struct option_key *key, const void *item)
 {
 	int index = *(const int *)config_print_field(item, key->offset);
@@ -47,7 +47,7 @@ static json_t *config_print_write_word(const struct option_key *key, const void 
 	return config_print_text_or_null(*(char *const *)config_print_field(item, key->text_offset));
 }
 
-/* Whether the key says anything: a choice that was not taken, or a value that was left open, does not. */
+/* Whether the key is written: not a choice that was not made, nor a value that is not set. */
 static bool config_print_says_something(const struct option_key *key, const void *item)
 {
 	static const uint8_t none[6];
@@ -116,7 +116,7 @@ static int config_print_no_text(const struct option *option, struct err *err)
 	return err_set(err, -EINVAL, "--%s: a text that is not UTF-8 cannot be written down", option->name);
 }
 
-/* *ret is NULL for an option that says nothing, or lacks what it must have. */
+/* *ret is NULL for an option that has nothing to write, or lacks a required key. */
 static int config_print_write_item(const struct option *option, const void *item, json_t **ret, struct err *err)
 {
 	json_t *object;

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#define LONGEST 48u /* letters; longer words have no neighbour */
+#define LONGEST 48u /* letters; for longer words, no candidate is close */
 
 struct nearest nearest_begin(const char *word, size_t len)
 {

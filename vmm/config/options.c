@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See options.h. Here: the tables' side, defaults, look-ups and values. The command line is in options_line.c. */
+/* See options.h. Defaults, look-ups and values; the command line is in options_line.c. */
 #include "vmm/config/options.h"
 
 #include <limits.h>
@@ -17,7 +17,7 @@ static bool options_is_choice(const struct option_key *key)
 	return key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_TEXT || key->kind == OPTION_CHOICE_MAYBE;
 }
 
-/* Where the key keeps a text of its own, or NULL. */
+/* The key's char *, or NULL if its kind has none. */
 static char **options_text_field(const struct option_key *key, void *item)
 {
 	switch (key->kind) {
@@ -32,7 +32,7 @@ static char **options_text_field(const struct option_key *key, void *item)
 	}
 }
 
-/* ---- defaults and the end ---- */
+/* ---- defaults, freeing ---- */
 
 static void options_key_default(const struct option_key *key, void *item)
 {
@@ -61,7 +61,7 @@ static void options_key_default(const struct option_key *key, void *item)
 		*(size_t *)options_field(item, key->text_offset) = 0;
 		break;
 	case OPTION_STRING:
-	case OPTION_CHOICE: /* an option's structure says which choice is its default by its own defaults */
+	case OPTION_CHOICE: /* options_item_defaults sets default_choice */
 	case OPTION_CHOICE_TEXT:
 	case OPTION_CHOICE_MAYBE:
 		break;
@@ -254,7 +254,7 @@ static const struct time_unit {
 	uint64_t ns;
 } time_units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {"m", 60000000000}, {"h", 3600000000000}};
 
-/* As one would write it: by the largest unit that it is a multiple of. */
+/* In the largest unit that ns is a multiple of. */
 static const char *options_format_time(uint64_t ns, char *buf)
 {
 	size_t unit = ARRAY_SIZE(time_units) - 1;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See options.h. Here: what is printed from the tables. */
+/* See options.h. Help and words for completion, printed from the tables. */
 #include "vmm/config/options.h"
 
 #include <stdio.h>

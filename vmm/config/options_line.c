@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See options.h. Here: the command line, cut into options, parts and keys. */
+/* See options.h. Splits the command line into options, parts and keys. */
 #include "vmm/config/options.h"
 
 #include <stdio.h>
 
 #include "vmm/config/nearest.h"
 
-/* The length of "key" when text begins with "key=", else 0. */
+/* The length of "key" if text begins with "key=", else 0. */
 static size_t options_line_key_length(const char *text)
 {
 	size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
@@ -38,7 +38,7 @@ static int options_line_parse_part(const struct option *option, void *item, char
 				key = &option->keys[i];
 		text = part + 1;
 	}
-	/* Beside keys that stand alone ("pty"), only what looks like a path is a bare value. */
+	/* With keys that have no value ("pty"), only a text with a slash is a bare value. */
 	if (!key && !len && first && option->bare &&
 	    (option->keys[0].kind != OPTION_CHOICE_TEXT || strchr(part, '/'))) {
 		key = &option->keys[0];
@@ -50,7 +50,7 @@ static int options_line_parse_part(const struct option *option, void *item, char
 	return code ? err_prefix(err, code, "--%s %.100s", option->name, part) : 0;
 }
 
-/* Cuts the next part off *rest at a comma; a doubled comma stands for one of the value's own. NULL at the end. */
+/* Splits the next part off *rest at a comma; two commas are a comma of the value. NULL at the end. */
 static char *options_line_next_part(char **rest)
 {
 	char *part = *rest, *to = part, *from = part;
@@ -90,7 +90,7 @@ static int options_line_parse_value(const struct option *option, void *item, con
 	return code ? err_prefix(err, code, "--%s %.100s", option->name, text) : 0;
 }
 
-/* argv[*at] begins with two dashes. Moves *at past what it took. */
+/* argv[*at] begins with two dashes. Advances *at past the option and its value. */
 static int options_line_parse_option(const struct option_table *table, void *target, option_set *given, int argc,
 				     char *const *argv, int *at, struct err *err)
 {
