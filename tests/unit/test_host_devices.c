@@ -290,10 +290,10 @@ static void one_that_cannot_come_is_told_why(void)
 	start(1);
 	CHECK_EQ(add(0), -EEXIST);
 	SAYS("a: a device of that id is there; use another id=");
-	host_devices_hold(t.devices, "the machine is being migrated");
+	host_devices_set_blocker(t.devices, "the machine is being migrated");
 	CHECK_EQ(add(1), -EBUSY);
 	SAYS("b: the machine is being migrated");
-	host_devices_hold(t.devices, NULL);
+	host_devices_set_blocker(t.devices, NULL);
 	CHECK_EQ(add(1), 0);
 	CHECK_EQ(add(2), -ENOSPC);
 	SAYS("--vfio c: no slot of the PCI bus is free; remove another device");
@@ -514,7 +514,7 @@ static void held_ones_neither_come_nor_go(void)
 	start(2);
 	ask("a", &t.first);
 	asked_for();
-	host_devices_hold(t.devices, "the machine is being migrated");
+	host_devices_set_blocker(t.devices, "the machine is being migrated");
 	CHECK_EQ(remove_device("b", false, 1000, &t.second), -EBUSY);
 	SAYS("b: the machine is being migrated");
 	CHECK_EQ(remove_device("a", true, 1000, &t.second), -EBUSY);
@@ -524,7 +524,7 @@ static void held_ones_neither_come_nor_go(void)
 	CHECK_EQ(identity(SLOT_A), NVME);
 	CHECK_EQ(identity(SLOT_B), NVME);
 	CHECK_EQ(t.first.answers + t.gone, 0);
-	host_devices_hold(t.devices, NULL);
+	host_devices_set_blocker(t.devices, NULL);
 	CHECK_EQ(t.first.answers + t.gone, 0);
 	pb_pump(&t.p);
 	ANSWERED(t.first, 0);
@@ -538,10 +538,10 @@ static void a_callers_time_runs_while_they_are_held(void)
 {
 	start(1);
 	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
-	host_devices_hold(t.devices, "the machine is being migrated");
+	host_devices_set_blocker(t.devices, "the machine is being migrated");
 	wait_for_answer(&t.first);
 	ANSWERED(t.first, -ETIMEDOUT);
-	host_devices_hold(t.devices, NULL);
+	host_devices_set_blocker(t.devices, NULL);
 	pb_pump(&t.p);
 	CHECK_EQ(identity(SLOT_A), NVME);
 	done();
@@ -635,7 +635,7 @@ static void what_was_let_go_does_not_come_again(void)
 	for (unsigned int held = 0; held <= 1; held++) {
 		start(2);
 		if (held)
-			host_devices_hold(t.devices, "the machine is being migrated");
+			host_devices_set_blocker(t.devices, "the machine is being migrated");
 		ejects(SLOT_A);
 		destroy();
 		CHECK_EQ(t.gone, 1);

@@ -17,7 +17,7 @@ struct host_devices {
 	size_t count;
 	struct vfio_device *devices[COUNT];
 	bool fenced[COUNT];
-	const char *held;
+	const char *blocker;
 };
 
 static struct vfio_bench b;
@@ -39,9 +39,9 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
 	*info = (struct vfio_pci_info){.id = ids[index], .device = devices->devices[index], .fenced = devices->fenced[index]};
 }
 
-void host_devices_hold(struct host_devices *devices, const char *why)
+void host_devices_set_blocker(struct host_devices *devices, const char *why)
 {
-	devices->held = why;
+	devices->blocker = why;
 }
 
 void host_devices_cut_off(struct host_devices *devices, size_t index)
@@ -74,7 +74,7 @@ static int begin(void)
 static void done(void)
 {
 	host_devices_migration_end(take_ptr(moving));
-	CHECK(!list.held);
+	CHECK(!list.blocker);
 	for (size_t i = 0; i < COUNT; i++)
 		vfio_device_close(list.devices[i]);
 	bench_done(&b);
@@ -107,7 +107,7 @@ static void they_go_in_the_order_of_their_ids(void)
 	for (size_t i = 0; i < COUNT; i++)
 		CHECK_STR(host_devices_migration_id(moving, i), ((const char *[]){"a", "b", "c"})[i]);
 	CHECK(vfio_migration_device(group[0]) == list.devices[2]);
-	CHECK_HAS(list.held, "the machine is being migrated");
+	CHECK_HAS(list.blocker, "the machine is being migrated");
 	CHECK_EQ(host_devices_migration_start(moving, &b.err), 0);
 	ARCS("PRE_COPY 2, PRE_COPY 0, PRE_COPY 1");
 	CHECK_EQ(host_devices_migration_stop(moving, &b.err), 0);
@@ -138,18 +138,18 @@ static void what_cannot_move_is_named_and_nothing_is_held(void)
 	CHECK_EQ(begin(), -ENOTSUP);
 	CHECK_STR(b.err.text, "--vfio c: vfio 0000:02:00.0: its driver on this host (vfio-pci) cannot migrate it; take it out "
 			      "first: mvmm vfio remove vm c");
-	CHECK(!moving && !list.held);
+	CHECK(!moving && !list.blocker);
 	fakes[1]->flags = ALL;
 	list.fenced[0] = true;
 	CHECK_EQ(begin(), -ENOTSUP);
 	CHECK_STR(b.err.text, "--vfio b: it has failed and is cut off; take it out first: mvmm vfio remove vm b");
-	CHECK(!moving && !list.held);
+	CHECK(!moving && !list.blocker);
 	list.fenced[0] = false;
 	fakes[0]->flags = PLAIN;
 	CHECK_EQ(begin(), -ENOTSUP);
 	CHECK_HAS(b.err.text, "--vfio b: vfio 0000:01:00.0: of 3 devices each must be able to stop its traffic");
 	CHECK_HAS(b.err.text, "mvmm vfio remove vm b");
-	CHECK(!moving && !list.held);
+	CHECK(!moving && !list.blocker);
 	ARCS("");
 	done();
 }
@@ -254,7 +254,7 @@ static unsigned int life(void)
 
 #define STEP(call) ({ b.err.text[0] = 0; int rc = (call); if (rc < 0) { CHECK(b.err.text[0]); failures++; } rc; })
 	if (STEP(begin()) < 0) {
-		CHECK(!list.held);
+		CHECK(!list.blocker);
 		return failures;
 	}
 	if (STEP(host_devices_migration_start(moving, &b.err)) == 0)

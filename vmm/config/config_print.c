@@ -48,7 +48,7 @@ static json_t *config_print_write_word(const struct option_key *key, const void 
 }
 
 /* Whether the key is written: not a choice that was not made, nor a value that is not set. */
-static bool config_print_says_something(const struct option_key *key, const void *item)
+static bool config_print_is_set(const struct option_key *key, const void *item)
 {
 	static const uint8_t none[6];
 	const void *value = config_print_field(item, key->offset);
@@ -123,10 +123,10 @@ static int config_print_write_item(const struct option *option, const void *item
 
 	*ret = NULL;
 	for (size_t i = 0; i < option->key_count; i++)
-		if (option->keys[i].required && !config_print_says_something(&option->keys[i], item))
+		if (option->keys[i].required && !config_print_is_set(&option->keys[i], item))
 			return 0;
 	if (option->plain) {
-		if (config_print_says_something(&option->keys[0], item) &&
+		if (config_print_is_set(&option->keys[0], item) &&
 		    !(*ret = config_print_write_key(&option->keys[0], item)))
 			return config_print_no_text(option, err);
 		return 0;
@@ -135,7 +135,7 @@ static int config_print_write_item(const struct option *option, const void *item
 	for (size_t i = 0; i < option->key_count; i++) {
 		const struct option_key *key = &option->keys[i];
 
-		if (!config_print_says_something(key, item) || json_object_get(object, key->name))
+		if (!config_print_is_set(key, item) || json_object_get(object, key->name))
 			continue;
 		if (json_object_set_new(object, key->name, config_print_write_key(key, item))) {
 			json_decref(object);

@@ -17,8 +17,8 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, struct clock **ret, st
 void clock_destroy(struct clock *clock);
 
 /* The vCPUs have stopped: takes down what time it is. release: they go on. */
-int clock_hold(struct clock *clock, struct err *err);
-void clock_release(struct clock *clock);
+int clock_pause(struct clock *clock, struct err *err);
+void clock_resume(struct clock *clock);
 
 /* A held clock, saved; and loaded, which sets the guest's clocks going and leaves this one held. */
 int clock_save(struct clock *clock, struct state_buffer *out, struct err *err);

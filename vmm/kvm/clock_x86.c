@@ -29,7 +29,7 @@ struct clock {
 	struct kvm *kvm;
 	struct vcpu_set *vcpus;
 	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
-	bool held;
+	bool paused;
 	struct clock_state state; /* while held */
 };
 
@@ -132,7 +132,7 @@ static int clock_write_tsc(const struct clock *clock, unsigned int index, const 
 	return ioctl(fd, KVM_SET_MSRS, &msr) != 1 ? err_sys(err, -errno, "vCPU %u: TSC", index) : 0;
 }
 
-/* ---- hold ---- */
+/* ---- pause and resume ---- */
 
 static void clock_find_offset_attr(struct clock *clock)
 {
@@ -142,7 +142,7 @@ static void clock_find_offset_attr(struct clock *clock)
 	clock->by_offset = ioctl(vcpu_set_fd(clock->vcpus, 0), KVM_HAS_DEVICE_ATTR, &attr) == 0;
 }
 
-int clock_hold(struct clock *clock, struct err *err)
+int clock_pause(struct clock *clock, struct err *err)
 {
 	unsigned int count = vcpu_set_count(clock->vcpus);
 	struct clock_state now = {
@@ -151,7 +151,7 @@ int clock_hold(struct clock *clock, struct err *err)
 	struct moment moment;
 	int code;
 
-	if (clock->held)
+	if (clock->paused)
 		return 0;
 	clock_find_offset_attr(clock);
 	code = clock_look(clock, &moment, err);
@@ -162,20 +162,20 @@ int clock_hold(struct clock *clock, struct err *err)
 	now.kvmclock = moment.kvmclock;
 	now.realtime = moment.realtime;
 	clock->state = now;
-	clock->held = true;
+	clock->paused = true;
 	return 0;
 }
 
-void clock_release(struct clock *clock)
+void clock_resume(struct clock *clock)
 {
-	clock->held = false;
+	clock->paused = false;
 }
 
 /* ---- save and load ---- */
 
 static int clock_collect(void *object, void *state, struct err *err)
 {
-	return ((struct clock *)object)->held ? 0 : err_set(err, -EBUSY, "the machine is not paused");
+	return ((struct clock *)object)->paused ? 0 : err_set(err, -EBUSY, "the machine is not paused");
 }
 
 /* How long the guest was away, in ns, by the two hosts' clocks; 0 where those cannot be right. */
@@ -234,7 +234,7 @@ static int clock_loaded(void *object, const void *loaded, struct err *err)
 	passed = (uint64_t)((unsigned __int128)passed * state->tsc_khz / 1000000);
 	for (unsigned int i = 0; i < vcpu_set_count(clock->vcpus) && code == 0; i++)
 		code = clock_write_tsc(clock, i, &moment, state->tsc[i] + passed, err);
-	clock->held = code == 0;
+	clock->paused = code == 0;
 	return code;
 }
 

@@ -27,8 +27,8 @@ struct msi_controller *irqchip_msi(struct irqchip *irqchip);
  * table of routes then does for all of them. Who gives up in between does not release, but destroys the vectors; so does who is
  * told by release that some of them could not be connected.
  */
-void irqchip_hold(struct irqchip *irqchip);
-int irqchip_release(struct irqchip *irqchip, struct err *err);
+void irqchip_begin_route_changes(struct irqchip *irqchip);
+int irqchip_commit_route_changes(struct irqchip *irqchip, struct err *err);
 
 /* Saved state of the controllers that vCPUs share, of a struct kvm *: loaded after the vCPUs and after every device has
  * raised the lines that it holds high (irqchip_state_x86.c). */

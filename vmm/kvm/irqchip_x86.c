@@ -24,8 +24,8 @@ struct irqchip {
 	bool taken[MAX_GSI];         /* message GSIs that a vector has */
 	struct msi_message messages[MAX_GSI];
 	struct kvm_irq_routing *routing; /* room for MAX_GSI entries */
-	bool held;                   /* between irqchip_hold and irqchip_release */
-	struct vector *waiting;      /* to be connected then */
+	bool deferred;               /* between irqchip_begin_route_changes and irqchip_commit_route_changes */
+	struct vector *pending;      /* connected by irqchip_commit_route_changes */
 };
 
 struct vector {
@@ -166,7 +166,8 @@ static uint32_t irqchip_free_gsi(const struct irqchip *irqchip)
 	return gsi;
 }
 
-/* Routes the vector's GSI to message, taking a GSI if it has none; KVM hears of it now or at irqchip_release. Lock held. */
+/* Routes the vector's GSI to message and allocates a GSI if the vector has none. The table is written now or by
+ * irqchip_commit_route_changes. Lock held. */
 static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const struct msi_message *message)
 {
 	uint32_t gsi = vector->gsi ?: irqchip_free_gsi(irqchip);
@@ -180,7 +181,7 @@ static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const s
 		return 0;
 	irqchip->messages[gsi] = *message;
 	irqchip->taken[gsi] = true;
-	ret = irqchip->held ? 0 : irqchip_write_routing(irqchip);
+	ret = irqchip->deferred ? 0 : irqchip_write_routing(irqchip);
 	if (ret < 0) {
 		irqchip->messages[gsi] = old;
 		irqchip->taken[gsi] = vector->gsi != 0;
@@ -191,9 +192,9 @@ static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const s
 }
 
 /* The link in the list of those that wait that leads to vector, or the last one. Lock held. */
-static struct vector **irqchip_find_waiting(struct irqchip *irqchip, const struct vector *vector)
+static struct vector **irqchip_find_pending(struct irqchip *irqchip, const struct vector *vector)
 {
-	struct vector **link = &irqchip->waiting;
+	struct vector **link = &irqchip->pending;
 
 	while (*link && *link != vector)
 		link = &(*link)->next;
@@ -210,26 +211,26 @@ static int irqchip_wire(struct irqchip *irqchip, struct vector *vector, struct e
 	return 0;
 }
 
-void irqchip_hold(struct irqchip *irqchip)
+void irqchip_begin_route_changes(struct irqchip *irqchip)
 {
 	pthread_mutex_lock(&irqchip->lock);
-	irqchip->held = true;
+	irqchip->deferred = true;
 	pthread_mutex_unlock(&irqchip->lock);
 }
 
-int irqchip_release(struct irqchip *irqchip, struct err *err)
+int irqchip_commit_route_changes(struct irqchip *irqchip, struct err *err)
 {
 	int ret;
 
 	pthread_mutex_lock(&irqchip->lock);
-	irqchip->held = false;
+	irqchip->deferred = false;
 	ret = irqchip_write_routing(irqchip);
 	if (ret < 0)
 		err_sys(err, ret, "routes of interrupt messages");
-	while (irqchip->waiting) {
-		struct vector *vector = irqchip->waiting;
+	while (irqchip->pending) {
+		struct vector *vector = irqchip->pending;
 
-		irqchip->waiting = take_ptr(vector->next);
+		irqchip->pending = take_ptr(vector->next);
 		ret = ret ?: irqchip_wire(irqchip, vector, err);
 	}
 	pthread_mutex_unlock(&irqchip->lock);
@@ -256,12 +257,12 @@ static int irqchip_msi_create(struct msi_controller *msi, struct msi_vector **re
 static void irqchip_msi_disconnect(struct msi_controller *msi, struct msi_vector *base)
 {
 	struct irqchip *irqchip = irqchip_of(msi);
-	struct vector *vector = container_of(base, struct vector, base), **waiting;
+	struct vector *vector = container_of(base, struct vector, base), **pending;
 
 	pthread_mutex_lock(&irqchip->lock);
-	waiting = irqchip_find_waiting(irqchip, vector);
-	if (*waiting)
-		*waiting = take_ptr(vector->next);
+	pending = irqchip_find_pending(irqchip, vector);
+	if (*pending)
+		*pending = take_ptr(vector->next);
 	if (vector->connected)
 		irqchip_irqfd(irqchip, vector->gsi, base->fd, -1, KVM_IRQFD_FLAG_DEASSIGN);
 	vector->connected = false;
@@ -295,8 +296,8 @@ static int irqchip_msi_connect(struct msi_controller *msi, struct msi_vector *ba
 	ret = irqchip_route(irqchip, vector, message);
 	if (ret < 0)
 		err_sys(err, ret, "route of an interrupt message");
-	else if (irqchip->held && !vector->connected)
-		*irqchip_find_waiting(irqchip, vector) = vector;
+	else if (irqchip->deferred && !vector->connected)
+		*irqchip_find_pending(irqchip, vector) = vector;
 	else if (!vector->connected)
 		ret = irqchip_wire(irqchip, vector, err);
 	pthread_mutex_unlock(&irqchip->lock);

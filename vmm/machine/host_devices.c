@@ -61,8 +61,8 @@ struct host_devices {
 	struct event_source *eject;
 	int eject_fd;
 	struct slot *slots;
-	const char *held; /* why devices neither come nor go, or NULL */
-	bool balloon_told;
+	const char *blocker; /* why devices cannot be added or removed now, or NULL */
+	bool balloon_logged;
 };
 
 /* ---- taking one out ---- */
@@ -131,7 +131,7 @@ static void host_devices_on_eject(void *opaque, uint32_t events)
 	struct host_devices *devices = opaque;
 
 	eventfd_drain(devices->eject_fd);
-	if (!devices->held)
+	if (!devices->blocker)
 		host_devices_take_ejected(devices);
 }
 
@@ -173,8 +173,8 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 
 	if (!slot)
 		return err_set(err, -ENOENT, "%s: no passed-through device of that id; mvmm info lists them", id);
-	if (devices->held)
-		return err_set(err, -EBUSY, "%s: %s", id, devices->held);
+	if (devices->blocker)
+		return err_set(err, -EBUSY, "%s: %s", id, devices->blocker);
 	if (force) {
 		host_devices_drop(slot, SLOT_EJECT);
 		done(opaque, 0, NULL);
@@ -358,8 +358,8 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 
 	if (host_devices_find(devices, config->id))
 		return err_set(err, -EEXIST, "%s: a device of that id is there; use another id=", config->id);
-	if (devices->held)
-		return err_set(err, -EBUSY, "%s: %s", config->id, devices->held);
+	if (devices->blocker)
+		return err_set(err, -EBUSY, "%s: %s", config->id, devices->blocker);
 	code = host_devices_need_space(devices, err);
 	if (code == 0)
 		code = host_devices_plug(devices, config, &slot, err);
@@ -469,9 +469,9 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
 	vfio_pci_get_info(host_devices_at(devices, index)->pci, info);
 }
 
-void host_devices_hold(struct host_devices *devices, const char *why)
+void host_devices_set_blocker(struct host_devices *devices, const char *why)
 {
-	devices->held = why;
+	devices->blocker = why;
 	if (!why)
 		eventfd_kick(devices->eject_fd);
 }
@@ -490,9 +490,9 @@ int host_devices_release(void *opaque, uint64_t gpa, uint64_t len)
 	pthread_mutex_lock(&devices->space_lock);
 	code = devices->space ? vfio_space_release(devices->space, gpa, len, &err) : 0;
 	pthread_mutex_unlock(&devices->space_lock);
-	if (code < 0 && !devices->balloon_told) {
+	if (code < 0 && !devices->balloon_logged) {
 		log_info(devices->machine.log, "balloon: pages stay with the guest: %s", err.text);
-		devices->balloon_told = true;
+		devices->balloon_logged = true;
 	}
 	return code;
 }

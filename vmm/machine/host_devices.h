@@ -72,7 +72,7 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
  * While held, devices neither come nor go: adding and removing are -EBUSY with why as the sentence (kept, not copied),
  * and what the guest lets go meanwhile leaves when it is over (why NULL). The loop's thread.
  */
-void host_devices_hold(struct host_devices *devices, const char *why);
+void host_devices_set_blocker(struct host_devices *devices, const char *why);
 
 /* The device is of no more use: the guest reads ones from it. The loop's thread. */
 void host_devices_cut_off(struct host_devices *devices, size_t index);

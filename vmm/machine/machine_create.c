@@ -542,7 +542,7 @@ static int machine_create_await_state(struct machine *machine, struct err *err)
 {
 	if (!machine->host.incoming)
 		return 0;
-	return machine_hold(machine, err) ?: vcpu_set_start(machine->vcpus, true, err);
+	return machine_pause_devices(machine, err) ?: vcpu_set_start(machine->vcpus, true, err);
 }
 
 static part_fn *const parts[] = {

@@ -62,4 +62,4 @@ struct machine {
 void machine_end_for(struct machine *machine, enum machine_end reason);
 /* Stops the devices, when the vCPUs stand still or do not run yet: the machine is paused. As machine_pause, but what stands
  * after a failure the caller lets go. */
-int machine_hold(struct machine *machine, struct err *err);
+int machine_pause_devices(struct machine *machine, struct err *err);

@@ -9,7 +9,7 @@
 /* How long a pause waits for what the devices have in flight, all of them together: less than a guest's watchdogs do. */
 #define PAUSE_MS 10000
 
-int machine_hold(struct machine *machine, struct err *err)
+int machine_pause_devices(struct machine *machine, struct err *err)
 {
 	int64_t deadline = monotonic_ms() + PAUSE_MS;
 	int ret = 0;
@@ -21,11 +21,11 @@ int machine_hold(struct machine *machine, struct err *err)
 	return ret;
 }
 
-static void machine_life_let_go(struct machine *machine)
+static void machine_life_resume_devices(struct machine *machine)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
 		virtio_pci_resume(machine->virtio[i]);
-	clock_release(machine->clock);
+	clock_resume(machine->clock);
 	vcpu_set_tell_paused(machine->vcpus);
 	machine->paused = false;
 }
@@ -78,13 +78,13 @@ int machine_pause(struct machine *machine, struct err *err)
 		return 0;
 	if (!machine->paused)
 		vcpu_set_pause(machine->vcpus);
-	clock_release(machine->clock); /* time goes on in a pause */
-	if (clock_hold(machine->clock, &why))
+	clock_resume(machine->clock); /* time goes on in a pause */
+	if (clock_pause(machine->clock, &why))
 		log_warn(machine->host.log, "%s; this machine's state cannot be saved", why.text);
-	ret = machine->paused ? 0 : machine_hold(machine, err);
+	ret = machine->paused ? 0 : machine_pause_devices(machine, err);
 	if (ret == 0)
 		return 0;
-	machine_life_let_go(machine);
+	machine_life_resume_devices(machine);
 	vcpu_set_resume(machine->vcpus);
 	return err_prefix(err, ret, "cannot be paused");
 }
@@ -93,7 +93,7 @@ void machine_resume(struct machine *machine)
 {
 	if (!machine->paused || !machine->started)
 		return;
-	machine_life_let_go(machine);
+	machine_life_resume_devices(machine);
 	vcpu_set_resume(machine->vcpus);
 }
 

@@ -278,9 +278,9 @@ static int machine_state_load(struct machine *machine, const void *data, size_t 
 	machine_state_list_parts(machine, parts);
 	if (trial)
 		return machine_state_load_parts(machine, parts, sections, trial, err);
-	irqchip_hold(machine->irqchip);
+	irqchip_begin_route_changes(machine->irqchip);
 	ret = machine_state_load_parts(machine, parts, sections, trial, err);
-	return ret < 0 ? ret : irqchip_release(machine->irqchip, err);
+	return ret < 0 ? ret : irqchip_commit_route_changes(machine->irqchip, err);
 }
 
 int machine_load(struct machine *machine, const void *data, size_t len, struct err *err)

@@ -89,7 +89,8 @@ int host_devices_migration_begin(struct host_devices *devices, const char *machi
 		host_devices_migration_end(migration);
 		return code;
 	}
-	host_devices_hold(devices, "the machine is being migrated; try again when it has arrived, or after mvmm migrate --cancel");
+	host_devices_set_blocker(devices, "the machine is being migrated; try again when it has arrived, or after "
+					  "mvmm migrate --cancel");
 	*ret = migration;
 	return 0;
 }
@@ -100,7 +101,7 @@ void host_devices_migration_end(struct host_devices_migration *migration)
 		return;
 	for (size_t i = 0; i < migration->count; i++)
 		vfio_migration_destroy(migration->group[i]);
-	host_devices_hold(migration->devices, NULL);
+	host_devices_set_blocker(migration->devices, NULL);
 	free(migration->group);
 	free(migration->index);
 	free(migration);
