@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The machine's time: what the guest reads as kvmclock and as its processors' time stamp counters. It is held while the
- * machine is paused, as the pair of both at one moment, so that a state saved then is of that moment; the guest itself
- * finds, when it goes on, that time has passed. On another host it goes on by the hosts' clocks.
+ * The guest's time: kvmclock and the vCPUs' time stamp counters. clock_pause() records both at one moment, so that a
+ * saved state has the time of the pause. KVM's clocks keep running: after a pause, the guest sees that time has passed.
+ * On another host, the clocks of both hosts tell how much.
  */
 #pragma once
 
@@ -16,10 +16,10 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, struct clock **ret, st
 /* NULL is fine. */
 void clock_destroy(struct clock *clock);
 
-/* The vCPUs have stopped: takes down what time it is. release: they go on. */
+/* Records the time, after the vCPUs have been paused; and drops it, before they are resumed. */
 int clock_pause(struct clock *clock, struct err *err);
 void clock_resume(struct clock *clock);
 
-/* A held clock, saved; and loaded, which sets the guest's clocks going and leaves this one held. */
+/* Saves the recorded time; and sets the guest's clocks from a saved one, which is then the recorded time. */
 int clock_save(struct clock *clock, struct state_buffer *out, struct err *err);
 int clock_load(struct clock *clock, const void *data, size_t len, struct err *err);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See clock.h. kvmclock is KVM_GET_CLOCK and KVM_SET_CLOCK; a vCPU's time stamp counter is the host's, scaled where the two run
- * at different rates, plus an offset that KVM tells and takes (Documentation/virt/kvm/devices/vcpu.rst,
- * KVM_VCPU_TSC_OFFSET). All counters are moved by one and the same time, so that those in step stay in step. A kernel without
- * that offset has the counters written instead, which it brings into step by itself.
+ * See clock.h. kvmclock is read and set by KVM_GET_CLOCK and KVM_SET_CLOCK. A vCPU's time stamp counter is the host's,
+ * scaled if the rates differ, plus an offset (Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET). A load
+ * advances all counters by the same time, so that synchronized counters stay synchronized. If the kernel does not have
+ * the offset, the counters themselves are written, and the kernel synchronizes them.
  */
 #include "vmm/kvm/clock.h"
 
@@ -14,12 +14,12 @@
 #define MSR_TSC 0x10u
 #define MAX_CPUS 254u
 
-/* A guest that was away for longer than this is not told how long: the hosts' clocks differ, or it is a joke. */
+/* Above this, the hosts' clocks are taken to be wrong, and the guest's time does not advance. */
 #define MAX_AWAY_NS 60000000000ull
 
 struct clock_state {
 	uint64_t kvmclock; /* ns */
-	uint64_t realtime; /* ns since 1970, UTC; by the host's clock */
+	uint64_t realtime; /* ns since 1970, UTC, of the host's clock */
 	uint32_t tsc_khz;
 	uint32_t tsc_len;       /* bytes */
 	uint64_t tsc[MAX_CPUS]; /* each vCPU's at that moment */
@@ -30,10 +30,10 @@ struct clock {
 	struct vcpu_set *vcpus;
 	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
 	bool paused;
-	struct clock_state state; /* while held */
+	struct clock_state state; /* the recorded time, while paused */
 };
 
-/* kvmclock and, at the same moment, the host's counter and clock. */
+/* kvmclock, the host's clock and the host's counter at one moment. */
 struct moment {
 	uint64_t kvmclock, realtime, tsc;
 };
@@ -70,7 +70,7 @@ static uint64_t clock_wall_clock(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Where KVM does not tell the three together they are read one after the other. */
+/* If KVM does not return all three, the others are read separately. */
 static int clock_look(const struct clock *clock, struct moment *ret, struct err *err)
 {
 	struct kvm_clock_data data = {0};
@@ -83,7 +83,7 @@ static int clock_look(const struct clock *clock, struct moment *ret, struct err 
 	return 0;
 }
 
-/* The host's counter at the guest's rate. */
+/* The host's counter, scaled to the guest's rate. */
 static uint64_t clock_scaled(const struct clock *clock, uint64_t host_tsc)
 {
 	unsigned int khz = vcpu_set_tsc_khz(clock->vcpus), host = vcpu_set_host_tsc_khz(clock->vcpus);
@@ -178,7 +178,7 @@ static int clock_collect(void *object, void *state, struct err *err)
 	return ((struct clock *)object)->paused ? 0 : err_set(err, -EBUSY, "the machine is not paused");
 }
 
-/* How long the guest was away, in ns, by the two hosts' clocks; 0 where those cannot be right. */
+/* The time in ns since the state was saved, by the hosts' clocks; 0 if they cannot be right. */
 static uint64_t clock_away(const struct clock_state *state)
 {
 	uint64_t now = clock_wall_clock();
@@ -211,7 +211,7 @@ static int clock_judge(const void *object, const void *loaded, uint32_t version,
 	if (state->tsc_khz != vcpu_set_tsc_khz(clock->vcpus))
 		return err_set(err, -EBADMSG, "the guest's TSC runs at %u kHz, %u kHz were offered", state->tsc_khz,
 			       vcpu_set_tsc_khz(clock->vcpus));
-	/* Nothing below 2^63 ns, 292 years, is out of the question. */
+	/* Any time below 2^63 ns (292 years) is valid. */
 	if (state->kvmclock >> 63 || state->realtime >> 63)
 		return err_set(err, -EBADMSG, "a time that cannot be");
 	return 0;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CPU that a guest sees, carried to another host (see guest_cpu.h). The table travels as it is, entry by entry. The
- * host that takes it compares each word of feature bits with what it would give a guest of its own, and what the bits
- * promise: the width of addresses, the layout of the extended state, the counters. Names, caches and topology are the guest's
- * affair: they are data, and stay what they were.
+ * Transfers the guest's CPU to another host (see guest_cpu.h): the CPUID table, entry by entry. The target host
+ * compares each word of feature bits with what it supports, and also the width of addresses, the layout of the extended
+ * state, and the performance counters. Names, caches and topology need no support by the host, and are not compared.
  */
 #include "vmm/kvm/cpuid_x86.h"
 
@@ -61,8 +60,8 @@ static int cpuid_offer_read_table(const json_t *offered, struct guest_cpu *model
 	size_t count = json_array_size(entries);
 
 	if (!architecture || strcmp(architecture, "x86-64") != 0)
-		return err_set(err, -ENOTSUP, "the guest's CPU is a %.20s, this host's an x86-64", architecture ?:
-			       "(nothing)");
+		return err_set(err, -ENOTSUP, "the guest's CPU is a %.20s, this host's an x86-64",
+			       architecture ?: "(nothing)");
 	if (!count || count > CPUID_MAX_ENTRIES)
 		return err_set(err, -EBADMSG, "%zu entries of CPUID, not 1 to %u", count, CPUID_MAX_ENTRIES);
 	for (size_t i = 0; i < count; i++) {
@@ -86,7 +85,7 @@ static uint32_t cpuid_offer_word(const struct guest_cpu *model, uint32_t leaf, u
 	return entry ? *cpuid_reg(entry, reg) : 0;
 }
 
-/* What is missing, as one text; what does not fit is counted. */
+/* The names of missing features in one text; features that do not fit are only counted. */
 struct missing {
 	char text[360];
 	unsigned int named, more;
@@ -113,17 +112,17 @@ static void cpuid_offer_miss(struct missing *missing, uint32_t leaf, uint32_t in
 	snprintf(missing->text + used, sizeof(missing->text) - used, "%s%s", missing->named++ ? ", " : "", name);
 }
 
-/* Words of feature bits, without those that follow what the guest or its topology does. */
+/* Words of feature bits; bits that depend on the guest's own settings or its topology are ignored. */
 static const struct {
 	uint32_t leaf, index;
 	enum cpuid_reg reg;
 	uint32_t ignored;
 } words[] = {
 	{1, 0, ECX, 1u << 27 | 1u << 31}, {1, 0, EDX, 1u << 28}, {6, 0, EAX, 0}, {7, 0, EBX, 0}, {7, 0, ECX, 1u << 4},
-	{7, 0, EDX, 0}, {7, 1, EAX, 0}, {7, 1, EBX, 0}, {7, 1, ECX, 0}, {7, 1, EDX, 0}, {7, 2, EDX, 0}, {0xd, 0, EAX,
-													 0},
-	{0xd, 0, EDX, 0}, {0xd, 1, EAX, 0}, {0xd, 1, ECX, 0}, {0xd, 1, EDX, 0}, {0x12, 0, EAX, 0}, {0x12, 0, EBX, 0},
-	{0x14, 0, EBX, 0}, {0x14, 0, ECX, 0}, {0x40000001, 0, EAX, 0}, {0x80000001, 0, ECX, 0}, {0x80000001, 0, EDX, 0},
+	{7, 0, EDX, 0}, {7, 1, EAX, 0}, {7, 1, EBX, 0}, {7, 1, ECX, 0}, {7, 1, EDX, 0}, {7, 2, EDX, 0},
+	{0xd, 0, EAX, 0}, {0xd, 0, EDX, 0}, {0xd, 1, EAX, 0}, {0xd, 1, ECX, 0}, {0xd, 1, EDX, 0}, {0x12, 0, EAX, 0},
+	{0x12, 0, EBX, 0}, {0x14, 0, EBX, 0}, {0x14, 0, ECX, 0}, {0x40000001, 0, EAX, 0}, {0x80000001, 0, ECX, 0},
+	{0x80000001, 0, EDX, 0},
 	{0x80000007, 0, EDX, 0}, {0x80000008, 0, EBX, 0}, {0x8000000a, 0, EDX, 0}, {0x80000021, 0, EAX, 0},
 	{0x80000022, 0, EAX, 0}, {0xc0000001, 0, EDX, 0},
 };
@@ -135,8 +134,8 @@ static int cpuid_offer_check_features(const struct guest_cpu *guest, const struc
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		uint32_t lacking = cpuid_offer_word(guest, words[i].leaf, words[i].index, words[i].reg) &
-				   ~cpuid_offer_word(host, words[i].leaf, words[i].index,
-						     words[i].reg) & ~words[i].ignored;
+				   ~cpuid_offer_word(host, words[i].leaf, words[i].index, words[i].reg) &
+				   ~words[i].ignored;
 
 		for (; lacking; lacking &= lacking - 1)
 			cpuid_offer_miss(&missing, words[i].leaf, words[i].index, words[i].reg,
@@ -167,7 +166,7 @@ static int cpuid_offer_check_vendor(const struct guest_cpu *guest, const struct 
 	       err_set(err, -EINVAL, "the guest has a CPU of %s, this host's is of %s", names[0], names[1]);
 }
 
-/* Where each part of the extended state lies is the processor's choice, and the guest has learned it. */
+/* The processor defines the offset and size of each part of the extended state, and the guest has read them. */
 static int cpuid_offer_check_xsave(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
 	uint64_t parts = cpuid_offer_word(guest, 0xd, 0, EAX) | (uint64_t)cpuid_offer_word(guest, 0xd, 0, EDX) << 32;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CPU that the guest sees: what KVM supports of the host's, with the machine's topology (one socket, a core a
- * vCPU) and without the features that were masked. A feature that goes takes with it those that are built on it, also
- * in other leaves. Follows the Intel SDM volume 2 (CPUID), the AMD APM volume 3 appendix E, and the KVM leaves of
+ * The guest's CPU: what KVM supports of the host's CPU, with the machine's topology (one socket, one core for each
+ * vCPU) and without the masked features. Masking a feature also masks those that depend on it, in all leaves. Follows
+ * the Intel SDM volume 2 (CPUID), the AMD APM volume 3 appendix E, and the KVM leaves of
  * Documentation/virt/kvm/x86/cpuid.rst.
  */
 #include "vmm/kvm/cpuid_x86.h"
@@ -65,7 +65,7 @@ struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t func
 	return NULL;
 }
 
-/* The entry of a leaf, added with zeroes when KVM has none; NULL when the table is full. */
+/* The entry of a leaf; a new one of zeroes if KVM has none. NULL if the table is full. */
 static struct kvm_cpuid_entry2 *cpuid_get(struct guest_cpu *model, uint32_t function, uint32_t index, uint32_t flags)
 {
 	struct kvm_cpuid_entry2 *entry = cpuid_find(model, function, index);
@@ -92,7 +92,7 @@ static void cpuid_clear_feature(struct guest_cpu *model, const struct cpuid_feat
 		*cpuid_reg(entry, feature->reg) &= ~(1u << feature->bit);
 }
 
-/* Clears every feature of that name and all that are built on it. */
+/* Clears all features of that name and those that depend on them. */
 static bool cpuid_clear_named(struct guest_cpu *model, const char *name)
 {
 	bool known = false;
@@ -123,7 +123,7 @@ static int cpuid_unknown_feature(const char *name, struct err *err)
 		       near.best ? nearest_hint("-", near.best, hint) : "; names are those of /proc/cpuinfo");
 }
 
-/* The parts of the extended state that nothing uses any more leave leaf 0xd, or the guest would size for them. */
+/* Removes parts of the extended state that no feature uses from leaf 0xd, or the guest would reserve room for them. */
 static void cpuid_fit_xsave(struct guest_cpu *model)
 {
 	static const struct {
@@ -162,7 +162,7 @@ static unsigned int cpuid_bits_for(unsigned int count)
 	return bits;
 }
 
-/* Leaves 0xb and 0x1f: one thread a core, all cores in one package. */
+/* Leaves 0xb and 0x1f: one thread in each core, all cores in one package. */
 static void cpuid_set_topology_leaf(struct guest_cpu *model, uint32_t leaf)
 {
 	const uint32_t flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
@@ -181,7 +181,7 @@ static void cpuid_set_topology_leaf(struct guest_cpu *model, uint32_t leaf)
 	end->ecx = 2;
 }
 
-/* The caches of leaf 4 (Intel) and 0x8000001d (AMD): the first levels a core's own, the last one shared by all. */
+/* The caches of leaf 4 (Intel) and 0x8000001d (AMD): all cores share the last level, each has the others to itself. */
 static void cpuid_set_cache_sharing(struct guest_cpu *model, uint32_t leaf)
 {
 	for (uint32_t index = 0; index < 8; index++) {
@@ -221,7 +221,7 @@ static void cpuid_set_topology(struct guest_cpu *model)
 		cpuid_set_topology_leaf(model, 0x1f);
 }
 
-/* KVM lists the leaves of the processor's name and leaves them empty. Asking for one costs 4 us inside another machine. */
+/* KVM lists the leaves of the processor's name but leaves them empty. In a virtual machine, each CPUID takes 4 us. */
 static void cpuid_set_brand(struct guest_cpu *model)
 {
 	const struct kvm_cpuid_entry2 *extended = cpuid_find(model, 0x80000000, 0);
@@ -236,7 +236,7 @@ static void cpuid_set_brand(struct guest_cpu *model)
 	}
 }
 
-/* What KVM does for every guest but does not list. */
+/* Features that KVM has for every guest but does not list. */
 static void cpuid_add_kvm_features(struct kvm *kvm, struct guest_cpu *model)
 {
 	struct kvm_cpuid_entry2 *basic = cpuid_find(model, 1, 0);

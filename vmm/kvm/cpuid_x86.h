@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * What cpuid_x86.c, which makes the CPU that a guest sees, and cpuid_offer_x86.c, which carries it to another host, share;
- * nobody else includes it.
- */
+/* Shared by cpuid_x86.c, which makes the guest's CPU, and cpuid_offer_x86.c, which transfers it. For these two only. */
 #pragma once
 
 #include "vmm/kvm/guest_cpu.h"
@@ -22,16 +19,16 @@ struct cpuid_feature {
 	uint32_t leaf, index;
 	enum cpuid_reg reg;
 	uint8_t bit;
-	const char *needs; /* the feature it is built on */
+	const char *needs; /* the feature that it depends on */
 };
 
-/* Names are those of /proc/cpuinfo. What needs something comes behind it. */
+/* Names are those of /proc/cpuinfo. A feature comes after the one that it depends on. */
 extern const struct cpuid_feature cpuid_features[];
 extern const size_t cpuid_feature_count;
 
 /* An empty table, or NULL. */
 struct guest_cpu *cpuid_alloc(unsigned int cpus);
-/* NULL when there is no such entry. */
+/* NULL if there is no such entry. */
 struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t function, uint32_t index);
 /* A register of an entry. */
 uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *entry, enum cpuid_reg reg);

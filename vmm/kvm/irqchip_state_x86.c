@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The saved state of the interrupt controllers that all vCPUs share: both 8259 and the IOAPIC, as KVM_GET_IRQCHIP tells them;
- * the local APICs are the vCPUs'. Loaded last of all: which pins are high KVM learns from the devices, and what the IOAPIC
- * has pending it then delivers to local APICs that are there already.
+ * The saved state of the interrupt controllers that all vCPUs share: both 8259 and the IOAPIC, as KVM_GET_IRQCHIP
+ * returns them; the local APICs are part of the vCPUs' state. It is loaded last: the devices set the pins, and when the
+ * IOAPIC delivers its pending interrupts, the local APICs have been loaded.
  */
 #include "vmm/kvm/irqchip.h"
 

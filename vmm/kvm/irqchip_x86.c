@@ -2,9 +2,9 @@
 /*
  * See irqchip.h.
  *
- * KVM knows interrupts by GSI: 0 to 23 are the IOAPIC's pins, the rest are messages. The routing table is replaced as a
- * whole whenever one of them changes, so we keep it here; a vector takes a GSI when it is first connected and keeps it.
- * KVM waits for a grace period each time, so that a machine whose state is loaded has its vectors wait for one table.
+ * GSIs 0 to 23 are the IOAPIC's pins, the others are messages. KVM replaces the routing table as a whole, so we keep a
+ * copy of it here. A vector gets a GSI when it is first connected, and keeps it. KVM waits for a grace period whenever
+ * the table is replaced; while the machine's state is loaded, the table is therefore written once for all vectors.
  */
 #include "vmm/kvm/irqchip.h"
 
@@ -20,8 +20,8 @@ struct irqchip {
 	struct msi_controller msi;
 	struct kvm *kvm;
 	pthread_mutex_t lock;
-	unsigned int high[PINS];     /* lines on the pin that are high */
-	bool taken[MAX_GSI];         /* message GSIs that a vector has */
+	unsigned int high[PINS];     /* the number of lines on the pin that are high */
+	bool taken[MAX_GSI];         /* the GSI belongs to a vector */
 	struct msi_message messages[MAX_GSI];
 	struct kvm_irq_routing *routing; /* room for MAX_GSI entries */
 	bool deferred;               /* between irqchip_begin_route_changes and irqchip_commit_route_changes */
@@ -32,7 +32,7 @@ struct vector {
 	struct msi_vector base;
 	uint32_t gsi; /* 0: none yet */
 	bool connected;
-	struct vector *next; /* that waits */
+	struct vector *next; /* pending */
 };
 
 static const struct msi_controller_ops msi_ops;
@@ -129,7 +129,7 @@ static struct irqchip *irqchip_of(struct msi_controller *msi)
 	return container_of(msi, struct irqchip, msi);
 }
 
-/* Hands KVM the whole table: the pins as they are wired on a PC, and the message GSIs that are taken. Lock held. */
+/* Writes the whole table: the pins as on a PC, and the message GSIs that are taken. Lock held. */
 static int irqchip_write_routing(struct irqchip *irqchip)
 {
 	struct kvm_irq_routing *table = irqchip->routing;
@@ -191,7 +191,7 @@ static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const s
 	return 0;
 }
 
-/* The link in the list of those that wait that leads to vector, or the last one. Lock held. */
+/* The link to vector in the list of pending vectors, or the last link. Lock held. */
 static struct vector **irqchip_find_pending(struct irqchip *irqchip, const struct vector *vector)
 {
 	struct vector **link = &irqchip->pending;
@@ -275,7 +275,7 @@ static void irqchip_msi_destroy(struct msi_controller *msi, struct msi_vector *b
 	struct vector *vector = container_of(base, struct vector, base);
 
 	irqchip_msi_disconnect(msi, base);
-	/* The route itself may stay until the table is written the next time: nothing kicks it any more. */
+	/* The route may stay until the table is next written: it has no irqfd any more. */
 	if (vector->gsi) {
 		pthread_mutex_lock(&irqchip->lock);
 		irqchip->taken[vector->gsi] = false;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * KVM's log of written pages as a dirty source (Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG,
- * KVM_CLEAR_DIRTY_LOG, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). Guest memory is logged, BARs of host devices are not.
+ * KVM's dirty log as a dirty source (Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG,
+ * KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). Guest memory is logged, BARs of host devices are not.
  *
- * The log of a slot can only be read as a whole. Where KVM lets us clear it ourselves we clear exactly the pages that
- * are reported, and what was not asked for stays in KVM. Where reading clears it, what was not asked for is kept here
- * until it is. Either way a page that was written is reported once it is asked for, however the ranges lie.
+ * KVM returns the log of a whole slot. With manual protect, we clear exactly the pages that are reported, and dirty
+ * pages outside the range stay in KVM. Without it, reading clears the log, and dirty pages outside the range are kept
+ * here. In both cases, a dirty page is reported by the next collect whose range has it.
  */
 #include "vmm/kvm/kvm.h"
 
@@ -25,7 +25,7 @@ static size_t kvm_dirty_pages_of(const struct kvm_slot *slot)
 
 /* ---- start and stop ---- */
 
-/* From the next start on the log is ours to clear. Asked for once: it cannot be undone. */
+/* Enables manual protect, from the next start of the log. It cannot be disabled again. */
 static void kvm_dirty_enable_manual(struct kvm *kvm)
 {
 	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2};
@@ -98,7 +98,7 @@ static void kvm_dirty_stop(struct dirty_source *source)
 
 /* ---- collect ---- */
 
-/* Pages [first, end) of a slot: the words that hold them, and which bits of the two outer words are theirs. */
+/* A range of pages of a slot: the words [word, last] of its bitmap, and the masks for the first and the last word. */
 struct span {
 	size_t first, word, last;
 	unsigned long head, tail;
@@ -128,7 +128,7 @@ static unsigned long kvm_dirty_mask_of(const struct span *span, size_t word)
 	return mask;
 }
 
-/* ORs count words into others. Most are zero, and eight at a time are passed over faster than they are written. */
+/* ORs count words of from into to. Most are zero: skipping eight at a time is faster than writing them. */
 static void kvm_dirty_or_words(unsigned long *to, const unsigned long *from, size_t count)
 {
 	size_t i = 0;
@@ -145,7 +145,7 @@ static void kvm_dirty_or_words(unsigned long *to, const unsigned long *from, siz
 		to[i] |= from[i];
 }
 
-/* ORs the span's words of log, which have no bit outside the span, into bitmap, whose bit 0 is the span's first page. */
+/* ORs the span's words of log, which have no bits outside the span, into bitmap. Bit 0 is the span's first page. */
 static void kvm_dirty_report(const struct span *span, const unsigned long *log, unsigned long *bitmap)
 {
 	size_t shift = span->first % BITS_PER_LONG, count = span->last - span->word + 1;
@@ -163,8 +163,8 @@ static void kvm_dirty_report(const struct span *span, const unsigned long *log, 
 	}
 }
 
-/* Clears in KVM what is set in the span's words of log. The first page of a call is a multiple of 64, as is the number of
- * pages unless they reach the slot's end. */
+/* Clears in KVM the bits that are set in the span's words of log. KVM requires that the first page is a multiple of 64,
+ * and also the number of pages, except at the slot's end. */
 static int kvm_dirty_clear_log(struct kvm *kvm, unsigned int index, const struct span *span, unsigned long *log)
 {
 	struct kvm_clear_dirty_log clear = {.slot = index};
@@ -182,7 +182,7 @@ static int kvm_dirty_clear_log(struct kvm *kvm, unsigned int index, const struct
 	return ioctl(kvm->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0 ? -errno : 0;
 }
 
-/* Reading has cleared the log: what was not asked for is put away, and what was put away and is asked for comes out. */
+/* After a read that cleared KVM's log: moves bits outside the span from log to kept, and kept ones inside to log. */
 static void kvm_dirty_sort_out(const struct kvm_slot *slot, const struct span *span, unsigned long *log)
 {
 	for (size_t word = 0; word < bitmap_longs(kvm_dirty_pages_of(slot)); word++) {
@@ -213,7 +213,7 @@ static int kvm_dirty_collect_slot(struct kvm *kvm, unsigned int index, const str
 	return kvm_dirty_clear_log(kvm, index, span, log);
 }
 
-/* The slot of guest memory that holds all of the range, or KVM_SLOTS. */
+/* The slot of guest memory that has the whole range, or KVM_SLOTS. */
 static unsigned int kvm_dirty_find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size)
 {
 	unsigned int i = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See kvm_arch.h. On Intel without unrestricted guest mode KVM needs four pages of its own, inside the hole below 4 GiB. */
+/* See kvm_arch.h. On Intel without unrestricted guest mode, KVM needs four pages in the hole below 4 GiB. */
 #include "vmm/kvm/kvm_arch.h"
 
 #include "boot/layout_x86.h"

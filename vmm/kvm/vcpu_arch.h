@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the architecture does for vcpu.c; nobody else calls it. */
+/* The architecture's part of vcpu.c. Only vcpu.c calls it. */
 #pragma once
 
 #include "boot/boot.h"
 #include "core/state.h"
 #include "vmm/kvm/kvm.h"
 
-/* The registers of a fresh vCPU; entry is NULL for all but the first (vcpu_x86.c). */
+/* Sets the registers of a new vCPU (vcpu_x86.c); entry is NULL for all but the first. */
 int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry, struct err *err);
-/* The counter's rate: *khz is what was asked for, or 0 for the host's own, and becomes what it is; *host_khz is as for
- * vcpu_set_host_tsc_khz. stable: the guest was promised that it never changes. */
+/* Sets the TSC rate: *khz is the wanted rate, or 0 for the host's, which is then stored there. *host_khz: see
+ * vcpu_set_host_tsc_khz. stable: CPUID tells the guest that the rate is constant. */
 int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
 		      struct err *err);
 
-/* Saving and loading a vCPU (vcpu_state_x86.c); what this KVM can tell is learned once. NULL is fine for destroy. */
+/* Saves and loads a vCPU (vcpu_state_x86.c). create finds out what this KVM supports. NULL is fine for destroy. */
 struct vcpu_arch;
 int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err);
 void vcpu_arch_destroy(struct vcpu_arch *arch);

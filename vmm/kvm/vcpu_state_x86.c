@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All that a vCPU is, saved and loaded (Documentation/virt/kvm/api.rst; the structures are those of linux/kvm.h). What
- * depends on time, kvmclock and TSC, is in clock_x86.c and is loaded before.
+ * Saves and loads the state of a vCPU (Documentation/virt/kvm/api.rst; the structures are those of linux/kvm.h), except
+ * kvmclock and TSC: clock_x86.c loads them before.
  *
- * The order of loading is KVM's: the processor's mode before what it makes legal, the local APIC after the register
- * that says which kind it is, its timer's deadline after that, events last. Asking for the multiprocessing state comes
- * first when saving: KVM then takes in what another vCPU has sent, which changes registers.
+ * KVM requires this order of loading: the processor's mode before the registers that it makes valid, the local APIC
+ * after its base MSR, which selects xAPIC or x2APIC, the deadline of its timer after that, events last. A save reads
+ * the multiprocessing state first: KVM then processes pending INITs and SIPIs, which changes registers.
  *
- * Which MSRs there are KVM says. Those that a load brings and this KVM does not have must be zero, as they are in a
- * processor without them.
+ * KVM lists its MSRs. An MSR that is loaded and that this KVM does not have must be zero, as on a processor without it.
  */
 #include "vmm/kvm/vcpu_arch.h"
 
@@ -22,7 +21,7 @@
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_FEATURE_CONTROL 0x3au
-#define MSR_HYPERV_FIRST 0x40000000u /* which no guest is shown */
+#define MSR_HYPERV_FIRST 0x40000000u /* no guest sees these */
 #define MSR_HYPERV_LAST 0x400000ffu
 
 #define LAPIC_TASK_PRIORITY 0x80u
@@ -44,13 +43,13 @@ struct vcpu_state {
 	struct kvm_msr_entry msrs[MAX_MSRS];
 };
 
-/* What this KVM can tell of a vCPU. */
+/* What this KVM supports. */
 struct vcpu_arch {
 	struct kvm *kvm;
 	uint32_t xsave_size;
 	bool sregs2, xcrs, nested;
 	uint32_t msr_count;
-	uint32_t msrs[MAX_MSRS]; /* those that it lists and that can be read, as far as that is known */
+	uint32_t msrs[MAX_MSRS]; /* listed by KVM, and not yet found unreadable */
 };
 
 struct vcpu_subject {
@@ -72,7 +71,7 @@ static void vcpu_state_add_msr(struct vcpu_arch *arch, uint32_t index)
 	arch->msrs[arch->msr_count++] = index;
 }
 
-/* Older kernels have the memory types and do not list them. */
+/* Older kernels have the MTRRs but do not list them. */
 static void vcpu_state_add_memory_types(struct vcpu_arch *arch)
 {
 	static const uint32_t fixed[] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
@@ -128,7 +127,7 @@ void vcpu_arch_destroy(struct vcpu_arch *arch)
 	free(arch);
 }
 
-/* ---- one call each ---- */
+/* ---- calls ---- */
 
 static int vcpu_state_call(int fd, unsigned long request, void *arg, const char *name, struct err *err)
 {
@@ -137,7 +136,7 @@ static int vcpu_state_call(int fd, unsigned long request, void *arg, const char 
 
 #define CALL(request, arg) vcpu_state_call(fd, request, arg, #request, err)
 
-/* As many of the entries as KVM takes at once and in order; *done is how many. */
+/* KVM processes the entries in order and stops at the first that it refuses; *done is the number before that. */
 static int vcpu_state_call_msrs(int fd, unsigned long request, struct kvm_msr_entry *entries, uint32_t count,
 				uint32_t *done)
 {
@@ -166,7 +165,7 @@ static int vcpu_state_get_sregs(const struct vcpu_arch *arch, int fd, struct kvm
 	if (arch->sregs2)
 		return CALL(KVM_GET_SREGS2, ret);
 	code = CALL(KVM_GET_SREGS, &sregs);
-	/* Both begin alike; the interrupt that the older one ends with is among the events. */
+	/* Both structures begin alike; the interrupt at the end of the older one is also in the events. */
 	if (code == 0)
 		memcpy(ret, &sregs, offsetof(struct kvm_sregs, interrupt_bitmap));
 	return code;
@@ -191,7 +190,7 @@ static int vcpu_state_get_xsave(const struct vcpu_arch *arch, int fd, struct vcp
 	return CALL(KVM_GET_XSAVE, state->xsave);
 }
 
-/* Whether there is more than what every vCPU has. */
+/* Whether the nested state differs from that of a vCPU that has not enabled virtualization. */
 static bool vcpu_state_has_guests(const struct kvm_nested_state *state)
 {
 	if (state->size > sizeof(*state))
@@ -215,8 +214,8 @@ static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vc
 	return code;
 }
 
-/* KVM brings the processor's priority up to date when somebody reads it, and when it is loaded (Intel SDM volume 3, "Task and
- * Processor Priorities"). What is saved is what it would be then. */
+/* KVM updates the processor priority register only when it is read or loaded (Intel SDM volume 3, "Task and Processor
+ * Priorities"). Computes its value, so that the saved one is up to date. */
 static void vcpu_state_settle_priority(struct kvm_lapic_state *lapic)
 {
 	uint8_t *regs = (uint8_t *)lapic->regs;
@@ -231,7 +230,7 @@ static void vcpu_state_settle_priority(struct kvm_lapic_state *lapic)
 	put_le32(regs + LAPIC_PRIORITY, (task & 0xf0) >= (vector & 0xf0) ? task : vector & 0xf0);
 }
 
-/* An MSR that is listed and cannot be read leaves the list. */
+/* Removes an MSR that cannot be read from the list. */
 static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
 {
 	uint32_t at = 0, done;
@@ -351,11 +350,11 @@ static int vcpu_state_set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t va
 {
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = value};
 
-	/* A processor without it has none. */
+	/* XCR0 is zero on a processor without XSAVE. */
 	return arch->xcrs && value ? CALL(KVM_SET_XCRS, &xcrs) : 0;
 }
 
-/* KVM reads as much as its own state has, which may be more than was saved. */
+/* KVM reads an area of its own size, which may be larger than the saved one. */
 static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_state *state, struct err *err)
 {
 	_cleanup_(free_ptr) uint8_t *area = calloc(1, arch->xsave_size);
@@ -379,7 +378,7 @@ static int vcpu_state_set_nested(int fd, const struct vcpu_state *state, struct 
 	return CALL(KVM_SET_NESTED_STATE, nested);
 }
 
-/* Of the state's MSRs those that this KVM has; how many. */
+/* Copies the state's MSRs that this KVM has to ret; returns their number. */
 static uint32_t vcpu_state_known_msrs(const struct vcpu_arch *arch, const struct vcpu_state *state,
 				      struct kvm_msr_entry *ret)
 {
@@ -392,7 +391,7 @@ static uint32_t vcpu_state_known_msrs(const struct vcpu_arch *arch, const struct
 	return count;
 }
 
-/* One that cannot be set is no harm while it is zero. */
+/* An MSR that cannot be set is ignored if it is zero. */
 static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
 {
 	uint32_t at = 0, done;
@@ -414,7 +413,7 @@ static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t co
 	return 0;
 }
 
-/* What permits virtualisation comes before the state of its guests, which comes before all others. */
+/* Enabling virtualization comes before the nested state, which comes before all other MSRs. */
 static int vcpu_state_set_feature_control(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
 {
 	for (uint32_t i = 0; i < count; i++)
@@ -449,13 +448,13 @@ static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 	struct kvm_mp_state mp_state = state->mp_state;
 	int fd = vcpu->fd, code;
 
-	/* Guests of its own would still be there if the state that counts had none. */
+	/* A trial does not load nested state: if the final state has none, nothing would remove it. */
 	if (vcpu->trial && state->nested_len)
 		return 0;
 	code = vcpu_state_set_modes(vcpu->arch, fd, state, err);
 
 	code = code ?: CALL(KVM_SET_LAPIC, &lapic);
-	if (code == 0) /* zero too: it ends one that a trial has set */
+	if (code == 0) /* also zero, which clears the deadline of a trial */
 		code = vcpu_state_write_msrs(fd, &deadline, 1, err);
 	code = code ?: CALL(KVM_SET_DEBUGREGS, &debugregs);
 	code = code ?: CALL(KVM_SET_MP_STATE, &mp_state);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The registers with which a vCPU begins (Intel SDM volume 3, "Processor Management and Initialization"; Linux
+ * The initial registers of a vCPU (Intel SDM volume 3, "Processor Management and Initialization"; Linux
  * Documentation/arch/x86/boot.rst, "64-bit boot protocol"; the PVH start info ABI). Only the first vCPU enters the
- * kernel; the others wait for the INIT and SIPI that it sends.
+ * kernel; the others wait for its INIT and SIPI.
  */
 #include "vmm/kvm/vcpu_arch.h"
 
@@ -96,7 +96,7 @@ int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry
 	return ret < 0 ? ret : vcpu_set_regs(vcpu_fd, entry, err);
 }
 
-/* Within 250 parts in a million KVM takes two rates for one. */
+/* KVM treats rates as equal if they differ by at most 250 ppm. */
 static bool vcpu_same_rate(unsigned int a, unsigned int b, unsigned int ppm)
 {
 	uint64_t difference = a > b ? a - b : b - a;
@@ -105,8 +105,8 @@ static bool vcpu_same_rate(unsigned int a, unsigned int b, unsigned int ppm)
 }
 
 /*
- * Without scaling, a guest that reads the time from kvmclock lives with a counter that is a little off: its kernel learns the
- * rate from there, and timers are late or early by as much. What counts for its offset is then the host's counter as it is.
+ * Without scaling, a guest that uses kvmclock tolerates a slightly different rate: its kernel takes the rate from
+ * kvmclock, and its timers are late or early by the difference. The offset then refers to the unscaled host counter.
  */
 int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
 		      struct err *err)
