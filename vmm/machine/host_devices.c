@@ -8,27 +8,27 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-/* Who wants a device back. Only the loop's thread changes it. */
+/* Who has asked to remove the device. Only the loop's thread changes it. */
 enum slot_state {
 	SLOT_PRESENT, /* nobody */
 	SLOT_WANTED,  /* the host */
 	SLOT_ASKED,   /* a caller of host_devices_remove, who waits */
 	SLOT_BOTH,
-	SLOT_GONE,    /* it has left, and the slot ends */
+	SLOT_GONE,    /* the device was removed, and the slot is freed */
 };
 
 enum slot_event {
-	SLOT_REMOVE,  /* a caller asks for it */
-	SLOT_WANT,    /* the host asks for it, which it repeats */
+	SLOT_REMOVE,  /* a caller asks */
+	SLOT_WANT,    /* the host asks; it repeats that */
 	SLOT_TIMEOUT, /* of the caller */
-	SLOT_EJECT,   /* the guest has let it go, asked or not, or it is taken by force */
-	SLOT_END,     /* of the machine: what was asked to leave has left, and the next machine is without it */
+	SLOT_EJECT,   /* the guest has ejected the device, asked or not, or it is removed by force */
+	SLOT_END,     /* the machine ends: after a reboot, a device whose removal was asked for is not there any more */
 	SLOT_EVENTS,
 };
 
 /*
- * The state behind an event; the same one: nothing changes. The guest is asked with every step of SLOT_REMOVE and
- * SLOT_WANT. While devices are held, SLOT_EJECT waits, and callers are refused.
+ * The state after an event. SLOT_REMOVE and SLOT_WANT ask the guest if they change the state. While a blocker is set,
+ * SLOT_EJECT is deferred, and callers get -EBUSY.
  */
 static const enum slot_state host_devices_steps[SLOT_GONE][SLOT_EVENTS] = {
 			 /* REMOVE     WANT         TIMEOUT       EJECT      END */
@@ -38,14 +38,14 @@ static const enum slot_state host_devices_steps[SLOT_GONE][SLOT_EVENTS] = {
 	[SLOT_BOTH]    = {SLOT_BOTH,  SLOT_BOTH,   SLOT_WANTED,  SLOT_GONE, SLOT_GONE},
 };
 
-/* One device. id is its own; config's strings are copied as far as they are needed again. */
+/* One device. */
 struct slot {
 	struct host_devices *devices;
 	char *id;
 	unsigned int device; /* its number on the bus */
 	struct vfio_pci *pci;
 	enum slot_state state;
-	/* the caller who waits */
+	/* of the caller who waits */
 	struct event_source *timer;
 	host_devices_done_fn *done;
 	void *opaque;
@@ -56,8 +56,8 @@ struct host_devices {
 	struct host_devices_machine machine;
 	struct vfio_space *space; /* made with the first device */
 	pthread_mutex_t space_lock;
-	int iommufd;      /* handed in, kept for the space; -1 */
-	uint32_t ejected; /* bit d: the guest has let device d go, which the loop has not seen; set by vCPUs */
+	int iommufd;      /* handed in, for the space; or -1 */
+	uint32_t ejected; /* bit d: the guest has ejected device d; set by vCPUs, cleared by the loop */
 	struct event_source *eject;
 	int eject_fd;
 	struct slot *slots;
@@ -65,7 +65,7 @@ struct host_devices {
 	bool balloon_logged;
 };
 
-/* ---- taking one out ---- */
+/* ---- remove ---- */
 
 static enum slot_state host_devices_next(const struct slot *slot, enum slot_event event)
 {
@@ -81,7 +81,7 @@ static void host_devices_unlink_slot(struct host_devices *devices, struct slot *
 	*link = slot->next;
 }
 
-/* What was ejected there is not the device that comes there. */
+/* The next device in this slot has not been ejected. */
 static void host_devices_forget_ejected(struct host_devices *devices, unsigned int device)
 {
 	__atomic_and_fetch(&devices->ejected, ~(1u << device), __ATOMIC_RELAXED);
@@ -93,7 +93,7 @@ static void host_devices_free_slot(struct slot *slot)
 	free(slot);
 }
 
-/* Takes a device off the bus, at which vCPUs look. Who waits for it is told, once. */
+/* Removes a device from the bus, with the vCPUs paused, since they use the bus. Calls done, if a caller waits. */
 static void host_devices_drop(struct slot *slot, enum slot_event event)
 {
 	struct host_devices *devices = slot->devices;
@@ -193,7 +193,7 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 	return 0;
 }
 
-/* ---- what devices say by themselves ---- */
+/* ---- events of devices ---- */
 
 static struct slot *host_devices_slot_of(struct host_devices *devices, const struct vfio_pci *pci)
 {
@@ -204,7 +204,7 @@ static struct slot *host_devices_slot_of(struct host_devices *devices, const str
 	return slot;
 }
 
-/* It has said so itself, and the guest goes on without it. */
+/* vfio/ has logged it, and the guest runs on without the device. */
 static void host_devices_on_failed(void *opaque, struct vfio_pci *pci)
 {
 }
@@ -221,7 +221,7 @@ static void host_devices_on_wanted(void *opaque, struct vfio_pci *pci)
 	power_pci_remove(devices->machine.power, slot->device);
 }
 
-/* ---- putting one in ---- */
+/* ---- add ---- */
 
 static int host_devices_open_device(struct host_devices *devices, const struct vfio_config *config,
 				    struct vfio_device **ret, struct err *err)
@@ -240,7 +240,7 @@ static int host_devices_open_device(struct host_devices *devices, const struct v
 			return err_set(err, -EINVAL, "--vfio %s,token=%.60s: not a UUID", config->id, config->token);
 		options.vf_token = token;
 	}
-	/* The configuration keeps its descriptor, for the next machine. */
+	/* The configuration keeps its descriptor for the next machine, after a reboot. */
 	if (config->fd >= 0) {
 		fd = fcntl(config->fd, F_DUPFD_CLOEXEC, 3);
 		if (fd < 0)
@@ -253,7 +253,7 @@ static int host_devices_open_device(struct host_devices *devices, const struct v
 	return code;
 }
 
-/* The highest slot that is free: emulated devices, which stay, fill the bus from below. -1 for none. */
+/* The highest free slot, or -1: emulated devices, which stay, use the bus from below. */
 static int host_devices_free_devfn(const struct host_devices *devices)
 {
 	for (unsigned int device = PCI_DEVICES; device-- > 0;)
@@ -275,7 +275,7 @@ static int host_devices_devfn_for(const struct host_devices *devices, const char
 	return devfn;
 }
 
-/* From sysfs to the bus. */
+/* Opens the device and puts its function on the bus. */
 static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn, struct err *err)
 {
 	static const struct vfio_pci_events events = {.failed = host_devices_on_failed,
@@ -370,7 +370,7 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 	return 0;
 }
 
-/* ---- its life ---- */
+/* ---- create and destroy ---- */
 
 static int host_devices_start(struct host_devices *devices, const struct machine_config *config, struct err *err)
 {
@@ -395,7 +395,7 @@ static int host_devices_start(struct host_devices *devices, const struct machine
 	return 0;
 }
 
-/* Dirty sources take it by themselves, and are stopped with a device that is taken out under it. */
+/* Recursive: dirty sources take this lock, also when they are stopped while a device is closed under it. */
 static void host_devices_init_recursive(pthread_mutex_t *lock)
 {
 	pthread_mutexattr_t attr;

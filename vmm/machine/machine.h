@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The machine put together: KVM, memory, buses, devices, tables, kernel, vCPUs. A machine runs once, from
- * machine_start to its end; a reboot is a new machine of the same configuration, so every register begins fresh.
+ * The complete machine: KVM, memory, buses, devices, tables, kernel, vCPUs. A machine runs once, from machine_start to
+ * its end; a reboot makes a new machine from the same configuration, so that all registers are reset.
  *
- * All calls come from the thread that runs the event loop. When the machine ends the loop is stopped, and
- * machine_end() tells why.
+ * All calls come from the thread that runs the event loop. When the machine ends, the loop is stopped, and
+ * machine_end() returns the reason.
  */
 #pragma once
 
@@ -20,95 +20,96 @@ struct machine_offer;
 enum machine_end {
 	MACHINE_RUNNING,
 	MACHINE_OFF,     /* the guest powered off */
-	MACHINE_REBOOT,  /* it asked for a reset, or fell over */
-	MACHINE_PANIC,   /* its kernel panicked */
+	MACHINE_REBOOT,  /* the guest reset the machine, or had a triple fault */
+	MACHINE_PANIC,   /* the guest's kernel panicked */
 	MACHINE_STOPPED, /* machine_stop */
-	MACHINE_FAILED,  /* KVM cannot go on; a line was logged */
+	MACHINE_FAILED,  /* KVM cannot run the guest; the reason was logged */
 };
 
-/* What the machine stands on; outlives it. */
+/* What the machine uses of its host; outlives the machine. */
 struct machine_host {
 	struct event_loop *loop;
 	const struct log *log;
-	int serial_in, serial_out;   /* -1: the port leads nowhere; not owned */
-	int console_in, console_out; /* as serial's, for the virtio console; -1: no such device */
-	/* A device of the host has left for good. On the loop's thread; may be NULL. */
+	int serial_in, serial_out;   /* -1: the port is connected to nothing; not owned */
+	int console_in, console_out; /* the same for the virtio console; -1: no such device */
+	/* A host device was removed. On the loop's thread; may be NULL. */
 	void (*device_gone)(void *opaque, const char *id);
 	void *opaque;
 	/*
-	 * The offer of the machine that is to go on here, for as long as it is made, or NULL for one that boots. Such a machine has the CPU and the
-	 * slots that were offered, and no kernel: it is paused and waits for its memory, machine_load and machine_start. Its
-	 * disks are not locked.
+	 * The offer of an incoming machine, used by machine_create only; NULL: the machine boots. An incoming machine
+	 * has the offered CPU and slots, and no kernel: it is paused and waits for its memory, machine_load and
+	 * machine_start. Its disks are not locked.
 	 */
 	const struct machine_offer *incoming;
 };
 
-/* Makes everything up to the first instruction. A failure leaves nothing behind. */
+/* Makes the machine, ready for its first instruction. A failure leaves nothing behind. */
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
 		   struct err *err);
-/* Stops the vCPUs and the devices and frees all. NULL is fine. */
+/* Stops the vCPUs and the devices and frees the machine. NULL is fine. */
 void machine_destroy(struct machine *machine);
 
-/* Lets the guest run: from its first instruction, or from where it was when its state was saved. */
+/* Runs the guest, from its first instruction or from its saved state. */
 int machine_start(struct machine *machine, struct err *err);
-/* One that was loaded is left standing: machine_resume lets it run. */
+/* Starts a loaded machine and leaves it paused, until machine_resume. */
 void machine_start_paused(struct machine *machine);
 
-/* Why the machine ended; MACHINE_RUNNING while it has not. */
+/* Why the machine ended, or MACHINE_RUNNING. */
 enum machine_end machine_end(const struct machine *machine);
 
 /* Presses the power button: a guest that listens shuts down. */
 void machine_power_button(struct machine *machine);
-/* Ends it at once, as if unplugged. */
+/* Ends the machine at once, as if unplugged. */
 void machine_stop(struct machine *machine);
 
 /*
- * Stops the vCPUs, then the devices, all requests in flight completed; resume goes on. Pausing twice is once. -ETIMEDOUT
- * when a device's requests do not complete in 10 seconds, as on storage that hangs: err names it, and the machine runs on.
+ * Pauses the vCPUs, then drains and pauses the devices. Pausing a paused machine does nothing. -ETIMEDOUT if a device's
+ * requests do not complete in 10 seconds, as on storage that hangs: err names the device, and the machine runs on.
  */
 int machine_pause(struct machine *machine, struct err *err);
 void machine_resume(struct machine *machine);
 bool machine_paused(const struct machine *machine);
 
 /*
- * The whole of a paused machine but its memory and what host devices keep to themselves: appended to out as named
- * sections (machine_state.c). What was saved twice without running between is the same byte for byte, but for the count that
- * a local APIC's timer has come to. Host devices have been stopped (vmm/session/host_devices_migration.h).
+ * Saves a paused machine, except its memory and the internal state of host devices: appends named sections to out
+ * (machine_state.c). Saved twice without running in between, the state is the same byte for byte, except the current
+ * count of the local APIC timers. Host devices have been stopped (vmm/session/host_devices_migration.h).
  */
 int machine_save(struct machine *machine, struct state_buffer *out, struct err *err);
 /*
- * Loads what was saved, all of [data, data + len), into an incoming machine that was not started and whose memory is
- * complete; host devices have taken over their own state, and are let run before machine_start. The data is hostile.
- * -EBADMSG for nonsense, else what KVM or a device says; the machine is then only good for being destroyed.
+ * Loads a saved state, all of [data, data + len), into an incoming machine that has not been started and whose memory
+ * is complete. Host devices have loaded their own state, and are set running before machine_start. The data is hostile.
+ * -EBADMSG if it is invalid, or the error of KVM or a device; the machine must then be destroyed.
  */
 int machine_load(struct machine *machine, const void *data, size_t len, struct err *err);
-/* The same for practice, before machine_load: as much of it as that undoes, which is the vCPUs. Memory may still be incomplete. */
+/* A trial, before machine_load: loads only what machine_load replaces completely, which is the vCPUs. Memory may still
+ * be incomplete. */
 int machine_try(struct machine *machine, const void *data, size_t len, struct err *err);
 
 /*
- * Gives up the locks on the disks, or takes them: when the guest goes on elsewhere, or here. Paused. -EBUSY names the disk
- * that somebody else has, and none is locked then.
+ * Unlocks the disks when the guest moves to another host, or locks them when it runs here. Paused. -EBUSY names the
+ * disk that another process has locked; no disk is locked then.
  */
 void machine_unlock_disks(struct machine *machine);
 int machine_lock_disks(struct machine *machine, struct err *err);
 
-/* Its memory, and whoever can tell which of its pages were written. */
+/* Its memory, and the dirty sources of that. */
 struct guest_memory *machine_memory(const struct machine *machine);
 struct dirty_set *machine_dirty(struct machine *machine);
 
-/* Its vCPUs, for who holds them back. */
+/* Its vCPUs, for the throttle. */
 struct vcpu_set;
 struct vcpu_set *machine_vcpus(const struct machine *machine);
 
-/* Other descriptors for the serial port, as a client comes and goes. */
+/* Replaces the serial port's descriptors, when a client connects or disconnects. */
 void machine_serial_fds(struct machine *machine, int in_fd, int out_fd);
 
-/* The devices, for whoever tells people about them. */
+/* The virtio devices. */
 struct virtio_device;
 size_t machine_virtio_count(const struct machine *machine);
 struct virtio_device *machine_virtio(const struct machine *machine, size_t index, uint8_t *devfn);
-/* NULL when there is none. */
+/* NULL if there is none. */
 struct virtio_device *machine_balloon(const struct machine *machine);
-/* The devices of the host that it has; hot plug is asked of them. */
+/* The host devices, also for hot plug. */
 struct host_devices;
 struct host_devices *machine_host_devices(struct machine *machine);

@@ -54,7 +54,7 @@ static int machine_info_add_host_device(const struct host_devices *all, size_t i
 	return json_array_append_new(devices, object);
 }
 
-/* What the guest has not told is left out. */
+/* UINT64_MAX: the guest has not reported it. */
 static int machine_info_set_bytes(json_t *object, const char *key, uint64_t value)
 {
 	return value == UINT64_MAX ? 0 : json_object_set_new(object, key, json_integer((json_int_t)value));

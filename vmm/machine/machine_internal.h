@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine's inside, for the files that it is made of: machine_create.c puts it together, machine_life.c runs
- * it, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c takes its disks along. Nobody
- * else includes this.
+ * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_state.c saves
+ * and loads it, machine_offer.c describes it, disk_copies.c finds its disks to migrate. No other file includes this.
  */
 #pragma once
 
@@ -46,10 +45,10 @@ struct machine {
 	struct boot_image *image;
 	struct boot_entry entry;
 	struct guest_cpu *guest_cpu;
-	struct cpu_job *cpu_job; /* makes guest_cpu; NULL once that was waited for */
+	struct cpu_job *cpu_job; /* makes guest_cpu; NULL after the thread was joined */
 	struct vcpu_set *vcpus;
 	struct clock *clock;
-	uint32_t hotplug;     /* the PCI devices that can come and go, as the guest was told */
+	uint32_t hotplug;     /* the PCI devices for hot plug, as in the guest's tables */
 	enum machine_end end; /* written once, from any thread */
 	bool started;
 	bool loaded; /* from a saved state, and not started yet */
@@ -58,8 +57,8 @@ struct machine {
 
 /* ---- machine_life.c ---- */
 
-/* Why it ends: the first reason wins. Any thread. */
+/* Ends the machine. The first reason is kept. Any thread. */
 void machine_end_for(struct machine *machine, enum machine_end reason);
-/* Stops the devices, when the vCPUs stand still or do not run yet: the machine is paused. As machine_pause, but what stands
- * after a failure the caller lets go. */
+/* The devices' part of machine_pause, when the vCPUs are paused or have not been started. After a failure, some devices
+ * are paused, which the caller resumes. */
 int machine_pause_devices(struct machine *machine, struct err *err);

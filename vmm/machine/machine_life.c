@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See machine.h: a machine that has been made is started, paused, ended, and asked for its parts. */
+/* See machine.h: starts, pauses and ends a machine, and gives access to its parts. */
 #include "vmm/machine/machine_internal.h"
 
 #include "core/monotonic.h"
 
 /* ---- start and pause ---- */
 
-/* How long a pause waits for what the devices have in flight, all of them together: less than a guest's watchdogs do. */
+/* How long a pause waits for the requests of all devices together: shorter than the timeout of a guest's watchdog. */
 #define PAUSE_MS 10000
 
 int machine_pause_devices(struct machine *machine, struct err *err)
@@ -30,14 +30,14 @@ static void machine_life_resume_devices(struct machine *machine)
 	machine->paused = false;
 }
 
-/* An interrupt that was on its way on the other host comes once more rather than not at all. */
+/* An interrupt that was pending on the source may be lost: inject one, which may be spurious. */
 static void machine_life_kick_host_devices(struct machine *machine)
 {
 	for (size_t i = 0; i < host_devices_count(machine->host_devices); i++)
 		vfio_pci_kick(host_devices_pci(machine->host_devices, i));
 }
 
-/* Its connections lead to the other host, and there is nobody any more. */
+/* Its connections were with the source host. */
 static void machine_life_reset_vsock(struct machine *machine)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
@@ -78,7 +78,7 @@ int machine_pause(struct machine *machine, struct err *err)
 		return 0;
 	if (!machine->paused)
 		vcpu_set_pause(machine->vcpus);
-	clock_resume(machine->clock); /* time goes on in a pause */
+	clock_resume(machine->clock); /* a second pause records the time again */
 	if (clock_pause(machine->clock, &why))
 		log_warn(machine->host.log, "%s; this machine's state cannot be saved", why.text);
 	ret = machine->paused ? 0 : machine_pause_devices(machine, err);
@@ -107,7 +107,7 @@ void machine_serial_fds(struct machine *machine, int in_fd, int out_fd)
 	serial_set_fds(machine->serial, in_fd, out_fd);
 }
 
-/* ---- how it ends ---- */
+/* ---- end ---- */
 
 void machine_end_for(struct machine *machine, enum machine_end reason)
 {
@@ -127,7 +127,7 @@ void machine_stop(struct machine *machine)
 	machine_end_for(machine, MACHINE_STOPPED);
 }
 
-/* ---- disks: whoever runs the guest has their locks ---- */
+/* ---- locks of disks: the process that runs the guest has them ---- */
 
 static void machine_life_unlock_disks(struct machine *machine, size_t count)
 {

@@ -8,7 +8,7 @@
  *	 "cpu": what guest_cpu_write gives, "tsc_khz": 2596120,
  *	 "hotplug": bit d: PCI device d can come and go,
  *	 "devices": [{"id": "disk0", "kind": "disk", "slot": 1, "features": 4294967296, "size": 1073741824,
- *		      "copy": bytes that are no holes, where what is on it goes along, "block_size": 512},
+ *		      "copy": bytes that are not holes, if the content is migrated, "block_size": 512},
  *		     {"id": "vfio0", "kind": "vfio", "slot": 23, "features": 0, "size": 0, "identity": {"vendor": 4932, ...}}]}
  */
 #include "vmm/machine/machine_offer.h"
@@ -94,7 +94,7 @@ static int machine_offer_write_devices(struct machine *machine, enum migration_c
 		ret = machine_offer_add_virtio(machine, i, copy, devices);
 	for (size_t i = 0; i < host_devices_count(machine->host_devices) && ret == 0; i++)
 		ret = machine_offer_add_host_device(machine, i, devices, err);
-	/* jansson says no more than -1. */
+	/* -1 is jansson's. */
 	return ret == -1 ? err_sys(err, -ENOMEM, "devices") : ret;
 }
 
@@ -275,7 +275,7 @@ bool machine_offer_paused(const struct machine_offer *offer)
 	return json_is_true(json_object_get(offer->root, "paused"));
 }
 
-/* An offer leaves no id open. */
+/* In an offer, all devices have ids. */
 static int machine_offer_check_id(const char *id, struct err *err)
 {
 	return id ? machine_name_check(id, err) : err_set(err, -EBADMSG, "a device without an id");
@@ -294,7 +294,7 @@ static int machine_offer_check_ids(const struct machine_config *config, struct e
 	return code;
 }
 
-/* Descriptors are this process's own: none that a peer names is used, nor closed with the configuration. */
+/* A peer's descriptor numbers must not be used, nor closed with the configuration. */
 static bool machine_offer_drop_descriptors(struct machine_config *config)
 {
 	bool any = config->iommufd >= 0;
@@ -317,7 +317,7 @@ int machine_offer_config(const struct machine_offer *offer, struct machine_confi
 	return code ? err_prefix(err, code == -EINVAL ? -EBADMSG : code, "the configuration that was offered") : 0;
 }
 
-/* ---- the machine that is made of it ---- */
+/* ---- comparing with the machine ---- */
 
 static const struct offered_device *machine_offer_find_device(const struct machine_offer *offer, const char *id)
 {
@@ -339,7 +339,7 @@ int machine_offer_check_room(const struct machine_offer *offer, const struct mac
 			     struct err *err)
 {
 	uint64_t size = config->memory.size;
-	/* Devices of the host have all of it pinned. */
+	/* Host devices pin all of it. */
 	bool whole = config->vfio_count || config->memory.prefault;
 	uint64_t needed = whole ? size : MIN(size, offer->used);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a machine says of itself before it moves: its configuration with nothing left open, where its memory lies, the
- * CPU that its guest sees, its devices with slot, kind and what was offered to the guest, and who its host devices are. The
- * source writes it as JSON; the target makes its machine from it, with what differs on its host put in place, and
- * finds out whether that machine is the same one before a byte of memory travels.
+ * The description of a machine that is to migrate: its complete configuration, the layout of its memory, its CPU, its
+ * devices with slot, kind and features, and the identity of its host devices. The source writes it as JSON. The target
+ * makes its machine from it, with what differs on its host replaced, and checks that this machine is the same before
+ * any memory is transferred.
  *
- * The text comes from a peer and is hostile: its size, its depth and every count in it are bounded, and nothing in it
- * names a descriptor.
+ * The text comes from a peer and is hostile: its size, its depth and all its counts are bounded, and descriptors in it
+ * are refused.
  */
 #pragma once
 
@@ -26,17 +26,17 @@ struct offered_device {
 	char id[MACHINE_MAX_NAME + 1];
 	char kind[16];     /* "disk", "net", ..., "vfio" */
 	uint8_t devfn;
-	uint64_t features; /* that the driver has accepted, virtio alone */
-	uint64_t size;     /* bytes, disks alone */
-	bool copied;       /* a disk whose content comes along, */
-	uint64_t allocated; /* of which so many bytes are no holes, */
-	uint64_t block_size; /* and that has blocks of so many */
-	const json_t *identity; /* host devices alone; the offer's */
+	uint64_t features;      /* accepted by the driver; virtio only */
+	uint64_t size;          /* bytes; disks only */
+	bool copied;            /* the disk's content is migrated, too */
+	uint64_t allocated;     /* bytes of such a disk that are not holes */
+	uint64_t block_size;    /* bytes */
+	const json_t *identity; /* host devices only; part of root */
 };
 
 #define OFFER_MAX_REGIONS 64u
 
-/* One that was read, by machine_offer_parse. */
+/* A parsed offer. */
 struct machine_offer {
 	json_t *root;
 	const json_t *config, *cpu; /* in root */
@@ -46,46 +46,47 @@ struct machine_offer {
 		uint64_t gpa, size;
 	} regions[OFFER_MAX_REGIONS];
 	size_t region_count;
-	uint64_t used; /* bytes of memory that the machine has; 0: not told */
+	uint64_t used; /* bytes of memory that the machine uses; 0: unknown */
 	struct offered_device devices[PCI_DEVICES];
 	size_t device_count;
 };
 
-/* The machine's offer as JSON text, which the caller frees; what of its disks goes along. The loop's thread; the guest may run. */
+/* The machine's offer as JSON text, which the caller frees. copy: the disks to copy. The loop's thread; the guest may
+ * run. */
 int machine_offer(struct machine *machine, enum migration_copy copy, char **ret, struct err *err);
 
-/* Reads an offer. -EBADMSG for nonsense, -ENOTSUP for the offer of another version or architecture. */
+/* Parses an offer. -EBADMSG: invalid, -ENOTSUP: of another version or architecture. */
 int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret, struct err *err);
 /* NULL is fine. */
 void machine_offer_destroy(struct machine_offer *offer);
 
-/* It was paused by its user, and is to arrive so. */
+/* Whether the user has paused the machine, so that it stays paused on the target. */
 bool machine_offer_paused(const struct machine_offer *offer);
 
 /*
- * Writes the offered configuration into config, which holds its defaults; machine_config_override and
- * machine_config_finish follow. -EBADMSG for one that this program would not take.
+ * Writes the offered configuration into config, which has the defaults; the caller then calls machine_config_override
+ * and machine_config_finish. -EBADMSG if the configuration is invalid.
  */
 int machine_offer_config(const struct machine_offer *offer, struct machine_config *config, struct err *err);
 
 /*
- * Whether a host that has room bytes of memory left can take it, before the machine is made: -ENOMEM when not. Huge pages are
- * counted when the machine is made.
+ * Checks, before the machine is made, that room bytes of memory are enough for it: -ENOMEM if not. Not for huge pages,
+ * which are reserved when the machine is made.
  */
 int machine_offer_check_room(const struct machine_offer *offer, const struct machine_config *config, uint64_t room,
 			     struct err *err);
 
 /*
- * Whether the machine, made on this host as an incoming one, is the one offered: each device with its kind, its slot, the
- * features that the guest has accepted, its size; each host device's identity. -EINVAL names the thing.
+ * Checks that the incoming machine made on this host is the one that was offered: kind, slot, features and size of each
+ * device, and the identity of host devices. -EINVAL names the difference.
  */
 int machine_offer_check(const struct machine_offer *offer, struct machine *machine, struct err *err);
 
-/* Whether this memory is laid out as the one offered. */
+/* Checks that the memory has the offered layout. */
 int machine_offer_check_memory(const struct machine_offer *offer, const struct guest_memory *memory, struct err *err);
 
-/* Whether what is on the disk of this id comes along. */
+/* Whether the content of this disk is migrated, too. */
 bool machine_offer_copies(const struct machine_offer *offer, const char *id);
 
-/* The PCI slot that the guest knows the device of this id in: -ENOENT for one that was not offered. */
+/* The devfn that the device has in the guest. -ENOENT: the device was not offered. */
 int machine_offer_devfn(const struct machine_offer *offer, const char *id, struct err *err);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The saved state of a machine (machine_save and machine_load of machine.h): a section for each part that has a state,
- * u8 length of its name, name, u32 length (little-endian), and the part's own record or records.
+ * The saved state of a machine (machine_save and machine_load of machine.h): a section for each part that has state:
+ * u8 length of its name, name, u32 length (little-endian), and the part's record or records.
  *
- * A load finds sections by name, wants each exactly once, and has an order of its own: time, then the vCPUs, whose local
- * APICs must be there when a device's interrupt comes up; then the devices; last the interrupt controllers, which are told
- * by the devices which lines are high before they are told what was pending.
+ * A load finds sections by name; each must be there exactly once. It loads the time first; then the vCPUs, whose local
+ * APICs must be loaded when a device raises an interrupt; then the devices; and last the interrupt controllers, since
+ * the devices must set their lines before pending interrupts are loaded.
  */
 #include "vmm/machine/machine_internal.h"
 
@@ -22,7 +22,7 @@ struct part {
 	char name[MAX_SECTION_NAME + 1];
 	enum part_kind kind;
 	unsigned int index;
-	const struct state_table *table; /* of PART_TABLE, and the object it is of */
+	const struct state_table *table; /* with object, of PART_TABLE */
 	void *object;
 };
 
@@ -167,7 +167,7 @@ static int machine_state_cut_off(struct err *err)
 	return err_set(err, -EBADMSG, "the machine's state is cut off");
 }
 
-/* Takes the next section's name and bounds off the data. */
+/* Reads the next section's name and bounds, and advances data past the section. */
 static int machine_state_read_section(const uint8_t **data, size_t *len, struct section *ret, struct err *err)
 {
 	size_t name_len = **data, head = 1 + name_len + 4;
@@ -207,8 +207,8 @@ static int machine_state_read_sections(const uint8_t *data, size_t len, struct s
 }
 
 /*
- * Of what a second load does not undo nothing is loaded by a trial. It is saved instead, which takes about as long; a part
- * that has nothing to save yet is none the worse for it.
+ * A trial does not load parts that a second load would not replace completely. It saves them instead, which takes about
+ * as long; failures do not matter.
  */
 static void machine_state_try_part(struct machine *machine, const struct part *part)
 {

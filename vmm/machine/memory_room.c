@@ -12,8 +12,8 @@ struct place {
 };
 
 /*
- * The number behind key, at the beginning of a line of a file, times unit; key "": the file has nothing but the number. False
- * where there is none, as in "max".
+ * The number after key, at the beginning of a line of a file, times unit; key "": the file has only the number. False
+ * if there is no number, as in "max".
  */
 static bool memory_room_number(struct place place, const char *name, const char *key, uint64_t unit, uint64_t *ret)
 {
@@ -46,7 +46,7 @@ static uint64_t memory_room_sum(struct place place, const char *name, const char
 	return total;
 }
 
-/* The group's folder below that of all groups: "" for the outermost. False outside of version 2. */
+/* The path of this process's control group; "" for the root group. False without version 2. */
 static bool memory_room_own_group(const char *root, char group[PATH_MAX])
 {
 	char path[PATH_MAX], line[PATH_MAX];

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How much memory there is for one more guest, and how much this process has: both sides of a migration ask, so that the target
- * can refuse a guest that it has no room for, instead of being ended by the kernel half-way.
+ * Estimates how much memory is left for another guest, and how much this process uses. The target of a migration
+ * refuses a guest for which there is no room, instead of being killed by the kernel half-way.
  *
- * Estimates: memory comes and goes. root is "" but for tests: what /proc and /sys are under.
+ * root is the folder of /proc and /sys: "" except in tests.
  */
 #pragma once
 
 #include <stdint.h>
 
 /*
- * Bytes that the host, and each control group (v2) that this process is in, can still give without ending somebody: what is
- * free, what caches can let go of, and swap. UINT64_MAX where nobody tells.
+ * Bytes that can still be allocated on the host, and in each control group (v2) of this process, without an OOM kill:
+ * free memory, reclaimable caches, and swap. UINT64_MAX if unknown.
  */
 uint64_t memory_room(const char *root);
 
-/* Bytes of this process, resident and in swap. 0 where nobody tells. */
+/* Bytes of this process, resident and in swap. 0 if unknown. */
 uint64_t memory_used(const char *root);
