@@ -554,11 +554,11 @@ static void a_target_that_differs_is_refused(void)
 	refused_when(more_features, "virtio feature bits 50, 51");
 	refused_when(another_device, "3 devices were offered, this machine has 2");
 	refused_when(renamed_device, "root: the machine that was offered has no such device");
-	refused_when(other_memory, "memory is laid out in another way");
+	refused_when(other_memory, "memory has another layout");
 	if (!scales_counters())
 		refused_when(faster_counter, "time stamp counter runs at");
 	refused_when(no_cpu, "CPU is a (nothing)");
-	refused_when(more_cpu, "lacks what the guest has seen: ");
+	refused_when(more_cpu, "lacks features of the guest's CPU: ");
 	unlink(path);
 }
 

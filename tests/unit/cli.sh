@@ -91,7 +91,7 @@ refuses 'too many CPUs' '--cpus 255: out of range' run --kernel kernel --cpus 25
 refuses 'memory not a page multiple' '--memory 1048577: not a multiple of the page size' run --kernel kernel --memory 1048577
 refuses 'no memory' '--memory 0: out of range' run --kernel kernel --memory 0
 refuses 'memory that is no size' '--memory lots: not a size' run --kernel kernel --memory lots
-refuses 'more memory than the machine has' '--memory 1T: more than this machine has' run --kernel kernel --memory 1T
+refuses 'more memory than the machine has' '--memory 1T: more than the host has' run --kernel kernel --memory 1T
 refuses 'name with a slash' '--name a/b: not a name' run --kernel kernel --name a/b
 refuses 'name too long' '--name x{33}: not a name' run --kernel kernel --name xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 refuses 'two devices of one id' '--disk id=a: another device has this id' run --kernel kernel --disk disk,id=a --disk disk,id=a

@@ -106,7 +106,7 @@ static void ports(void)
 	CHECK_EQ(configure("--kernel k --console ./file"), 0);
 	CHECK_EQ(config.console.kind, PORT_FILE);
 	CHECK(refused("--kernel k --console stdio --serial stdio",
-		      "--console stdio: --serial is on stdio too; give one of them another place"));
+		      "--console stdio: --serial is stdio, too; write pty or a path for one of them"));
 	CHECK(refused("--kernel k --serial stdoi", "--serial: stdoi: unknown key, did you mean stdio?"));
 }
 
@@ -121,7 +121,7 @@ static void memory_sizes(void)
 	CHECK(refused("--kernel k --memory 512M,hugepages=1G",
 		      "--memory 512M: not a multiple of the page size 1G; write 1G or 1G"));
 	CHECK_EQ(configure("--kernel k --memory 1T"), -EINVAL);
-	CHECK(strstr(err.text, "--memory 1T: more than this machine has; write less than "));
+	CHECK(strstr(err.text, "--memory 1T: more than the host has; write less than "));
 }
 
 static void cpu_counts(void)
@@ -177,7 +177,7 @@ static void devices_come_and_go(void)
 	CHECK_EQ(machine_config_add_vfio(&config, "0000:01:00.0", &err), 0);
 	CHECK_STR(config.vfios[1].id, "vfio0");
 	CHECK_EQ(machine_config_add_vfio(&config, "fd=0", &err), -EINVAL);
-	CHECK_STR(err.text, "--vfio fd=0: descriptors are handed in to mvmm run; name the device");
+	CHECK_STR(err.text, "--vfio fd=0: only mvmm run takes descriptors; write the device's BDF");
 	CHECK_EQ(config.vfio_count, 2);
 	machine_config_remove_vfio(&config, "handed");
 	CHECK_EQ(config.vfio_count, 1);
@@ -189,7 +189,7 @@ static void devices_come_and_go(void)
 static void what_is_missing(void)
 {
 	CHECK(refused("", "--kernel is missing; write --kernel FILE"));
-	CHECK(refused("--kernel k --quiet --verbose", "--quiet: cannot be together with --verbose; leave one out"));
+	CHECK(refused("--kernel k --quiet --verbose", "--quiet: cannot be combined with --verbose; leave one out"));
 	CHECK(refused("--memry 5", "--memry: unknown option, did you mean --memory?"));
 	CHECK_EQ(configure("--kernel k --quiet"), 0);
 	CHECK_EQ(machine_config_log_level(&config), LOG_ERROR);

@@ -182,7 +182,7 @@ static void missing_features_are_named(void)
 	cpuid_find(here, 7, 0)->ebx &= ~(1u << 16 | 1u << 13);
 	cpuid_find(here, 1, 0)->ecx &= ~(1u << 19);
 	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
-	CHECK_STR(err.text, "this host's CPU, or its KVM, lacks what the guest has seen: sse4_1, "
+	CHECK_STR(err.text, "this host's CPU or its KVM lacks features of the guest's CPU: sse4_1, "
 			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f");
 	cpuid_find(here, 7, 0)->ebx = cpuid_find(here, 7, 0)->ecx = cpuid_find(here, 7, 0)->edx = 0;
 	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);

@@ -289,7 +289,7 @@ static void one_that_cannot_come_is_told_why(void)
 {
 	start(1);
 	CHECK_EQ(add(0), -EEXIST);
-	SAYS("a: a device of that id is there; use another id=");
+	SAYS("a: a device with this id exists; use another id=");
 	host_devices_set_blocker(t.devices, "the machine is being migrated");
 	CHECK_EQ(add(1), -EBUSY);
 	SAYS("b: the machine is being migrated");
@@ -388,7 +388,7 @@ static void one_that_is_not_there_cannot_go(void)
 {
 	start(1);
 	CHECK_EQ(remove_device("b", false, 1000, &t.first), -ENOENT);
-	SAYS("b: no passed-through device of that id; mvmm info lists them");
+	SAYS("b: no host device with this id; mvmm info lists them");
 	CHECK_EQ(remove_device("b", true, 1000, &t.first), -ENOENT);
 	CHECK_EQ(t.first.answers, 0);
 	CHECK_EQ(asked_for(), 0);
@@ -401,7 +401,7 @@ static void a_guest_that_does_nothing_keeps_it(void)
 	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
 	wait_for_answer(&t.first);
 	ANSWERED(t.first, -ETIMEDOUT);
-	SAYS("the guest has not let it go; it stays. --force takes it out all the same");
+	SAYS("the guest has not ejected it, and it stays; --force removes it anyway");
 	/* It is there, and works: its BAR is mapped when the guest decodes it. */
 	CHECK_EQ(identity(SLOT_A), NVME);
 	rig_cfg_write(&t.p.rig, PCI_DEVFN(SLOT_A, 0), PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
@@ -437,7 +437,7 @@ static void one_caller_waits_at_a_time(void)
 	ask("a", &t.first);
 	CHECK_EQ(asked_for(), 1u << SLOT_A);
 	CHECK_EQ(remove_device("a", false, 1000, &t.second), -EBUSY);
-	SAYS("a: the guest is being asked already");
+	SAYS("a: the guest has already been asked");
 	CHECK_EQ(asked_for(), 0);
 	eject(SLOT_A);
 	ANSWERED(t.first, 0);
@@ -554,7 +554,7 @@ static void the_host_asks_the_guest_once(void)
 	start(1);
 	host_wants(0);
 	CHECK_EQ(asked_for(), 1u << SLOT_A);
-	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; asking the guest to let it go", 1);
+	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; asking the guest to eject it", 1);
 	host_wants(0);
 	CHECK_EQ(asked_for(), 0);
 	CHECK_LOGGED(&t.p, "wants it back", 1);

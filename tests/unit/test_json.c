@@ -145,7 +145,7 @@ static void refuses_to_print_what_is_no_text(void)
 	machine_config_done(&config);
 	CHECK_EQ(options_parse(&machine_options, &config, 1, argv, NULL, 0, &err), 0);
 	CHECK_EQ(config_json_write(&machine_options, &config, &root, &err), -EINVAL);
-	CHECK_STR(err.text, "--kernel: a text that is not UTF-8 cannot be written down");
+	CHECK_STR(err.text, "--kernel: not UTF-8, and cannot be written as JSON");
 }
 
 static void the_command_line_wins(void)
@@ -183,7 +183,7 @@ static void types_are_checked(void)
 	CHECK(refused("{\"console\": {\"pty\": false}}", "console: pty: is false; write true"));
 	CHECK(refused("{\"cpu\": {\"without\": [1, null]}}",
 		      "cpu: without[1]: is null; write a text, a whole number, true or false"));
-	CHECK(refused("{\"kernel\": \"a\\u0000b\"}", "kernel: has a zero character in it"));
+	CHECK(refused("{\"kernel\": \"a\\u0000b\"}", "kernel: has a NUL character"));
 	CHECK(refused("{\"disk\": [{\"readonly\": true}]}",
 		      "disk[0]: path is missing; write "
 		      "FILE[,readonly=on|off][,direct=on|off][,queues=N][,serial=TEXT][,id=NAME]"));

@@ -121,10 +121,10 @@ static void disks_come_along(void)
 	CHECK(!machine_offer_copies(offer, "none"));
 	CHECK_EQ(offer->devices[0].allocated, 512);
 	machine_offer_destroy(offer);
-	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("net", "1024", "512")), -EBADMSG, "nothing that can be copied"));
-	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "0", "0")), -EBADMSG, "nothing that can be copied"));
-	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1000", "0")), -EBADMSG, "nothing that can be copied"));
-	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1024", "-1")), -EBADMSG, "nothing that can be copied"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("net", "1024", "512")), -EBADMSG, "it cannot be copied"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "0", "0")), -EBADMSG, "it cannot be copied"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1000", "0")), -EBADMSG, "it cannot be copied"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1024", "-1")), -EBADMSG, "it cannot be copied"));
 }
 
 static void size_and_depth_are_bounded(void)
@@ -258,17 +258,17 @@ static void what_is_not_there_is_named(void)
 {
 	take_offer();
 	CHECK(cannot_override("disk", "none=/x",
-			      "--disk none: the machine that comes has no disk of this id; it has root, data"));
-	CHECK(cannot_override("net", "net1=tap=t", "--net net1: the machine that comes has no net of this id; it has net0"));
+			      "--disk none: the incoming machine has no disk with this id; it has root, data"));
+	CHECK(cannot_override("net", "net1=tap=t", "--net net1: the incoming machine has no net with this id; it has net0"));
 	CHECK(cannot_override("disk", "/x", "--disk /x: does not say which; write ID=VALUE"));
 	CHECK(cannot_override("disk", "=/x", "--disk =/x: does not say which; write ID=VALUE"));
 	CHECK(cannot_override("disk", "root=", "--disk : empty; write a value or leave the option out"));
-	CHECK(cannot_override("memory", "1G", "--memory: cannot differ from the machine that comes"));
+	CHECK(cannot_override("memory", "1G", "--memory: cannot be changed for an incoming machine"));
 	CHECK(cannot_override("vsock", "", "--vsock : empty; write the path of a socket"));
 	CHECK_STR(config.disks[0].path, "/a");
 	machine_config_done(&config);
-	CHECK(cannot_override("vfio", "a=b", "--vfio a: the machine that comes has no vfio of this id; it has none"));
-	CHECK(cannot_override("vsock", "/w", "--vsock /w: the machine that comes has no vsock"));
+	CHECK(cannot_override("vfio", "a=b", "--vfio a: the incoming machine has no vfio with this id; it has none"));
+	CHECK(cannot_override("vsock", "/w", "--vsock /w: the incoming machine has no vsock"));
 	machine_config_done(&config);
 }
 

@@ -195,7 +195,7 @@ static void choices(void)
 	CHECK(refused("--water rian", "--water: rian: unknown key, did you mean rain?"));
 	CHECK(refused("--water rain=x", "--water rain=x: takes no value; write rain alone"));
 	CHECK(refused("--water well", "--water well: needs a value; write well=FILE"));
-	CHECK(refused("--water rain,tap", "--water tap: cannot be together with rain; leave one out"));
+	CHECK(refused("--water rain,tap", "--water tap: cannot be combined with rain; leave one out"));
 }
 
 static void names_to_mask(void)

@@ -47,7 +47,7 @@ static int cli_receive_run_with(struct receive_options *given, int argc, char *c
 		return EXIT_BAD_INPUT;
 	}
 	if (given->verbose && given->quiet) {
-		err_set(err, -EINVAL, "--quiet: cannot be together with --verbose; leave one out");
+		err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
 		return EXIT_BAD_INPUT;
 	}
 	return session_receive(given, err);

@@ -114,10 +114,10 @@ static int config_finish_check_memory(const struct memory_config *memory, struct
 			       option_format_size(MAX(align_down(memory->size, page), page), down),
 			       option_format_size(align_up(memory->size, page), up));
 	if (sysinfo(&info) < 0)
-		return err_sys(err, -errno, "--memory %s: asking how much the host has", size);
+		return err_sys(err, -errno, "--memory %s: reading how much the host has", size);
 	host = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
 	if (memory->size > host)
-		return err_set(err, -EINVAL, "--memory %s: more than this machine has; write less than %lluM", size,
+		return err_set(err, -EINVAL, "--memory %s: more than the host has; write less than %lluM", size,
 			       (unsigned long long)(host >> 20));
 	return 0;
 }
@@ -127,14 +127,14 @@ static int config_finish_check_ports(struct machine_config *config, struct err *
 	if (config->serial.kind == PORT_AUTO)
 		config->serial.kind = config->console.kind == PORT_STDIO ? PORT_NONE : PORT_STDIO;
 	if (config->serial.kind == PORT_STDIO && config->console.kind == PORT_STDIO)
-		return err_set(err, -EINVAL, "--console stdio: --serial is on stdio too; give one of them another place");
+		return err_set(err, -EINVAL, "--console stdio: --serial is stdio, too; write pty or a path for one of them");
 	return 0;
 }
 
 static int config_finish_check_net(const struct net_config *net, struct err *err)
 {
 	if (net->kind == NET_TAP && strlen(net->target) > 15)
-		return err_set(err, -EINVAL, "--net tap=%.60s: too long for an interface; write at most 15 characters",
+		return err_set(err, -EINVAL, "--net tap=%.60s: too long for an interface's name; write at most 15 characters",
 			       net->target);
 	if (net->kind == NET_PASST && net->vhost)
 		return err_set(err, -EINVAL, "--net passt,vhost=on: vhost needs a tap; leave it out or write tap=NAME");
@@ -171,7 +171,7 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 	if (!config->kernel)
 		return err_set(err, -EINVAL, "--kernel is missing; write --kernel FILE");
 	if (config->verbose && config->quiet)
-		return err_set(err, -EINVAL, "--quiet: cannot be together with --verbose; leave one out");
+		return err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
 	if (!config->name && asprintf(&config->name, "vm-%d", getpid()) < 0) {
 		config->name = NULL;
 		return err_sys(err, -ENOMEM, "--name");
@@ -232,7 +232,7 @@ int machine_config_add_vfio(struct machine_config *config, const char *text, str
 	struct vfio_config *vfio = &config->vfios[before];
 
 	if (!code && vfio->fd >= 0)
-		code = err_set(err, -EINVAL, "--vfio fd=%d: descriptors are handed in to mvmm run; name the device", vfio->fd);
+		code = err_set(err, -EINVAL, "--vfio fd=%d: only mvmm run takes descriptors; write the device's BDF", vfio->fd);
 	if (!code && !vfio->id)
 		code = config_finish_make_vfio_id(config, vfio, err);
 	code = code ?: config_finish_ids(config, err);

@@ -29,7 +29,7 @@ static const char *config_json_scalar(const json_t *value, char *buf, struct err
 	switch (json_typeof(value)) {
 	case JSON_STRING:
 		if (strlen(json_string_value(value)) != json_string_length(value)) {
-			err_set(err, -EINVAL, "has a zero character in it");
+			err_set(err, -EINVAL, "has a NUL character");
 			return NULL;
 		}
 		return json_string_value(value);

@@ -113,7 +113,7 @@ static json_t *config_print_write_key(const struct option_key *key, const void *
 
 static int config_print_no_text(const struct option *option, struct err *err)
 {
-	return err_set(err, -EINVAL, "--%s: a text that is not UTF-8 cannot be written down", option->name);
+	return err_set(err, -EINVAL, "--%s: not UTF-8, and cannot be written as JSON", option->name);
 }
 
 /* *ret is NULL for an option that has nothing to write, or lacks a required key. */

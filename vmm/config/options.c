@@ -307,7 +307,7 @@ static int options_parse_mac(const char *text, uint8_t *ret, struct err *err)
 		any |= mac[i];
 	}
 	if (!any || mac[0] & 1)
-		return err_set(err, -EINVAL, "not the address of one station; its first byte must be even and not all zero");
+		return err_set(err, -EINVAL, "not a unicast address; the first byte must be even and not all bytes zero");
 	memcpy(ret, mac, sizeof(mac));
 	return 0;
 }
@@ -451,7 +451,7 @@ int option_key_set(const struct option *option, const struct option_key *key, vo
 		return err_set(err, -EINVAL, "given twice; leave one out");
 	for (size_t i = 0; options_is_choice(key) && i < option->key_count; i++)
 		if (options_is_choice(&option->keys[i]) && *keys >> i & 1)
-			return err_set(err, -EINVAL, "cannot be together with %s; leave one out", option->keys[i].name);
+			return err_set(err, -EINVAL, "cannot be combined with %s; leave one out", option->keys[i].name);
 	if (text && !takes_text)
 		return err_set(err, -EINVAL, "takes no value; write %s alone", key->name);
 	if (!text && takes_text && key->kind != OPTION_CHOICE_MAYBE)

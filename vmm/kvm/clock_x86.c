@@ -209,11 +209,11 @@ static int clock_judge(const void *object, const void *loaded, uint32_t version,
 	if (state->tsc_len != count * sizeof(state->tsc[0]))
 		return err_set(err, -EBADMSG, "%u bytes of counters for %u vCPUs", state->tsc_len, count);
 	if (state->tsc_khz != vcpu_set_tsc_khz(clock->vcpus))
-		return err_set(err, -EBADMSG, "the guest's TSC runs at %u kHz, %u kHz were offered", state->tsc_khz,
+		return err_set(err, -EBADMSG, "the guest's TSC has %u kHz, but %u kHz were offered", state->tsc_khz,
 			       vcpu_set_tsc_khz(clock->vcpus));
 	/* Any time below 2^63 ns (292 years) is valid. */
 	if (state->kvmclock >> 63 || state->realtime >> 63)
-		return err_set(err, -EBADMSG, "a time that cannot be");
+		return err_set(err, -EBADMSG, "an invalid time");
 	return 0;
 }
 

@@ -68,7 +68,7 @@ static int cpuid_offer_read_table(const json_t *offered, struct guest_cpu *model
 		struct kvm_cpuid_entry2 entry;
 
 		if (cpuid_offer_read_entry(json_array_get(entries, i), &entry))
-			return err_set(err, -EBADMSG, "entry %zu of CPUID is none", i);
+			return err_set(err, -EBADMSG, "entry %zu of CPUID is invalid", i);
 		if (cpuid_find(model, entry.function, entry.index))
 			return err_set(err, -EBADMSG, "leaf 0x%x.%u of CPUID twice", entry.function, entry.index);
 		model->cpuid->entries[model->cpuid->nent++] = entry;
@@ -145,7 +145,7 @@ static int cpuid_offer_check_features(const struct guest_cpu *guest, const struc
 		return 0;
 	if (missing.more)
 		snprintf(more, sizeof(more), " and %u more", missing.more);
-	return err_set(err, -EINVAL, "this host's CPU, or its KVM, lacks what the guest has seen: %s%s", missing.text,
+	return err_set(err, -EINVAL, "this host's CPU or its KVM lacks features of the guest's CPU: %s%s", missing.text,
 		       more);
 }
 
@@ -192,7 +192,7 @@ static int cpuid_offer_check_sizes(const struct guest_cpu *guest, const struct g
 			       guest->phys_bits, host->phys_bits);
 	if ((theirs & 0xff) > (ours & 0xff) || (theirs >> 8 & 0xff) > (ours >> 8 & 0xff) ||
 	    (theirs >> 16 & 0xff) > (ours >> 16 & 0xff))
-		return err_set(err, -EINVAL, "the guest has performance counters that this host's KVM does not give");
+		return err_set(err, -EINVAL, "the guest has performance counters that this host's KVM does not have");
 	return 0;
 }
 

@@ -111,7 +111,7 @@ int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err)
 	arch->nested = kvm_check(kvm, KVM_CAP_NESTED_STATE);
 	arch->xsave_size = (uint32_t)MAX(xsave, (int)sizeof(struct kvm_xsave));
 	code = arch->xsave_size > MAX_XSAVE ?
-	       err_set(err, -ENOTSUP, "the extended state has %u bytes, this program knows %u", arch->xsave_size,
+	       err_set(err, -ENOTSUP, "the extended state has %u bytes, more than %u", arch->xsave_size,
 		       MAX_XSAVE) :
 	       vcpu_state_list_msrs(arch, err);
 	if (code < 0) {
@@ -290,7 +290,7 @@ static bool vcpu_state_known_msr(const struct vcpu_arch *arch, uint32_t index)
 static int vcpu_state_judge_msrs(const struct vcpu_arch *arch, const struct vcpu_state *state, struct err *err)
 {
 	if (state->msrs_len % sizeof(state->msrs[0]))
-		return err_set(err, -EBADMSG, "the MSRs are cut off");
+		return err_set(err, -EBADMSG, "the MSRs are truncated");
 	for (uint32_t i = 0; i < state->msrs_len / sizeof(state->msrs[0]); i++) {
 		const struct kvm_msr_entry *msr = &state->msrs[i];
 
@@ -312,11 +312,11 @@ static int vcpu_state_judge_nested(const struct vcpu_arch *arch, const struct vc
 		return 0;
 	if (!arch->nested)
 		return err_set(err, -ENOTSUP,
-			       "the guest runs guests of its own, and this host's KVM cannot take them over");
+			       "the guest runs nested guests, and this host's KVM cannot load their state");
 	if (state->nested_len < sizeof(*nested))
-		return err_set(err, -EBADMSG, "the state of its guests is cut off");
+		return err_set(err, -EBADMSG, "the nested state is truncated");
 	if (nested->size != state->nested_len)
-		return err_set(err, -EBADMSG, "the state of its guests has another size");
+		return err_set(err, -EBADMSG, "the nested state has another size");
 	return 0;
 }
 
@@ -373,7 +373,7 @@ static int vcpu_state_set_nested(int fd, const struct vcpu_state *state, struct 
 		return 0;
 	nested = malloc(state->nested_len);
 	if (!nested)
-		return err_sys(err, -ENOMEM, "state of its guests");
+		return err_sys(err, -ENOMEM, "nested state");
 	memcpy(nested, state->nested, state->nested_len);
 	return CALL(KVM_SET_NESTED_STATE, nested);
 }
@@ -406,7 +406,7 @@ static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t co
 		if (done == asked)
 			continue;
 		if (msrs[at].data)
-			return err_set(err, -ENOTSUP, "this host's KVM does not take 0x%llx for MSR 0x%x",
+			return err_set(err, -ENOTSUP, "this host's KVM does not accept 0x%llx for MSR 0x%x",
 				       (unsigned long long)msrs[at].data, msrs[at].index);
 		at++;
 	}

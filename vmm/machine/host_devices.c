@@ -121,7 +121,7 @@ static void host_devices_take_ejected(struct host_devices *devices)
 		next = slot->next;
 		if (!(ejected >> slot->device & 1))
 			continue;
-		log_info(devices->machine.log, "vfio %s: the guest has let it go", slot->id);
+		log_info(devices->machine.log, "vfio %s: the guest has ejected it", slot->id);
 		host_devices_drop(slot, SLOT_EJECT);
 	}
 }
@@ -152,7 +152,7 @@ static void host_devices_on_timeout(void *opaque, uint32_t events)
 
 	slot->state = host_devices_next(slot, SLOT_TIMEOUT);
 	event_source_remove(take_ptr(slot->timer));
-	err_set(&err, -ETIMEDOUT, "the guest has not let it go; it stays. --force takes it out all the same");
+	err_set(&err, -ETIMEDOUT, "the guest has not ejected it, and it stays; --force removes it anyway");
 	done(slot->opaque, -ETIMEDOUT, &err);
 }
 
@@ -172,7 +172,7 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 	int ret;
 
 	if (!slot)
-		return err_set(err, -ENOENT, "%s: no passed-through device of that id; mvmm info lists them", id);
+		return err_set(err, -ENOENT, "%s: no host device with this id; mvmm info lists them", id);
 	if (devices->blocker)
 		return err_set(err, -EBUSY, "%s: %s", id, devices->blocker);
 	if (force) {
@@ -181,7 +181,7 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 		return 0;
 	}
 	if (host_devices_next(slot, SLOT_REMOVE) == slot->state)
-		return err_set(err, -EBUSY, "%s: the guest is being asked already", id);
+		return err_set(err, -EBUSY, "%s: the guest has already been asked", id);
 	ret = event_loop_timer(devices->machine.loop, host_devices_on_timeout, slot, &slot->timer, err);
 	if (ret < 0)
 		return ret;
@@ -217,7 +217,7 @@ static void host_devices_on_wanted(void *opaque, struct vfio_pci *pci)
 	if (!slot || host_devices_next(slot, SLOT_WANT) == slot->state)
 		return;
 	slot->state = host_devices_next(slot, SLOT_WANT);
-	log_info(devices->machine.log, "vfio %s: the host wants it back; asking the guest to let it go", slot->id);
+	log_info(devices->machine.log, "vfio %s: the host wants it back; asking the guest to eject it", slot->id);
 	power_pci_remove(devices->machine.power, slot->device);
 }
 
@@ -357,7 +357,7 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 	int code;
 
 	if (host_devices_find(devices, config->id))
-		return err_set(err, -EEXIST, "%s: a device of that id is there; use another id=", config->id);
+		return err_set(err, -EEXIST, "%s: a device with this id exists; use another id=", config->id);
 	if (devices->blocker)
 		return err_set(err, -EBUSY, "%s: %s", config->id, devices->blocker);
 	code = host_devices_need_space(devices, err);
@@ -491,7 +491,7 @@ int host_devices_release(void *opaque, uint64_t gpa, uint64_t len)
 	code = devices->space ? vfio_space_release(devices->space, gpa, len, &err) : 0;
 	pthread_mutex_unlock(&devices->space_lock);
 	if (code < 0 && !devices->balloon_logged) {
-		log_info(devices->machine.log, "balloon: pages stay with the guest: %s", err.text);
+		log_info(devices->machine.log, "balloon: the guest keeps its pages: %s", err.text);
 		devices->balloon_logged = true;
 	}
 	return code;

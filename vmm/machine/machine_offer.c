@@ -192,10 +192,10 @@ static int machine_offer_read_device(const json_t *object, struct machine_offer 
 	if (device.copied && (machine_offer_get_uint(object, "copy", INT64_MAX, &device.allocated, err) ||
 			      machine_offer_get_uint(object, "block_size", UINT32_MAX, &device.block_size, err) ||
 			      !device.size || device.size % 512 || strcmp(device.kind, "disk") != 0))
-		return err_set(err, -EBADMSG, "%s: nothing that can be copied", device.id);
+		return err_set(err, -EBADMSG, "%s: it cannot be copied", device.id);
 	for (size_t i = 0; i < offer->device_count; i++)
 		if (offer->devices[i].devfn == device.devfn || strcmp(offer->devices[i].id, device.id) == 0)
-			return err_set(err, -EBADMSG, "%s: this id or its slot twice", device.id);
+			return err_set(err, -EBADMSG, "%s: the id or the slot is used twice", device.id);
 	offer->devices[offer->device_count++] = device;
 	return 0;
 }
@@ -312,7 +312,7 @@ int machine_offer_config(const struct machine_offer *offer, struct machine_confi
 	int code = config_json_read(&machine_options, config, offer->config, err);
 
 	if (machine_offer_drop_descriptors(config) && !code)
-		code = err_set(err, -EBADMSG, "a descriptor of this host's");
+		code = err_set(err, -EBADMSG, "it has a descriptor");
 	code = code ?: machine_offer_check_ids(config, err);
 	return code ? err_prefix(err, code == -EINVAL ? -EBADMSG : code, "the configuration that was offered") : 0;
 }
@@ -365,7 +365,7 @@ int machine_offer_check_memory(const struct machine_offer *offer, const struct g
 		if (i >= MIN(count, offer->region_count) || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size != offer->regions[i].size)
 			return err_set(err, -EINVAL,
-				       "the guest's memory is laid out in another way than this program would");
+				       "the guest's memory has another layout than this host's");
 	return 0;
 }
 
@@ -380,7 +380,7 @@ static int machine_offer_check_features(const struct virtio_device *device, cons
 		if (missing >> bit & 1)
 			used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u", used ? ", " : "", bit);
 	return missing ? err_set(err, -EINVAL,
-				 "%s: the guest uses what this %s does not have here: virtio feature bits %s",
+				 "%s: the guest uses features that this %s does not have: virtio feature bits %s",
 				 device->id, offered->kind, text) : 0;
 }
 

@@ -164,7 +164,7 @@ static struct section *machine_state_find_section(struct section_list *list, con
 
 static int machine_state_cut_off(struct err *err)
 {
-	return err_set(err, -EBADMSG, "the machine's state is cut off");
+	return err_set(err, -EBADMSG, "the machine's state is truncated");
 }
 
 /* Reads the next section's name and bounds, and advances data past the section. */
@@ -178,7 +178,7 @@ static int machine_state_read_section(const uint8_t **data, size_t *len, struct 
 	ret->name[name_len] = 0;
 	for (size_t i = 0; i < name_len; i++)
 		if (ret->name[i] <= ' ' || ret->name[i] > '~')
-			return err_set(err, -EBADMSG, "a section of the machine's state has no name");
+			return err_set(err, -EBADMSG, "a section of the machine's state has an invalid name");
 	ret->len = get_le32(*data + head - 4);
 	ret->data = *data + head;
 	ret->taken = false;
@@ -271,7 +271,7 @@ static int machine_state_load(struct machine *machine, const void *data, size_t 
 	if (!parts || !sections)
 		return err_sys(err, -ENOMEM, "state");
 	if (!machine->paused || machine->started)
-		return err_set(err, -EBUSY, "the machine does not wait for its state");
+		return err_set(err, -EBUSY, "the machine is not waiting for its state");
 	ret = machine_state_read_sections(data, len, sections, err);
 	if (ret < 0)
 		return ret;

@@ -62,7 +62,7 @@ has 'handed in: which is explained' "$work/err" '^mvmm: reboot: --vfio fd=10: .*
 until_true 20 grep -q waiting "$work/out"
 "$mvmm" vfio add tiny fd=3 >"$work/add" 2>&1
 is 'handed in: not to a machine that runs' "$?" 1
-has 'handed in: and says so' "$work/add" 'fd=3: descriptors are handed in to mvmm run'
+has 'handed in: and says so' "$work/add" 'fd=3: only mvmm run takes descriptors'
 "$mvmm" vfio remove --force tiny edu
 timeout $((20 * patience)) "$mvmm" vfio unbind "$edu"
 is 'handed in: once removed it is the host'"'"'s again' "$?" 0
