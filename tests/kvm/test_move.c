@@ -553,7 +553,7 @@ static void a_target_that_differs_is_refused(void)
 	refused_when(other_kind, "root: a net was offered, this is a disk");
 	refused_when(more_features, "virtio feature bits 50, 51");
 	refused_when(another_device, "3 devices were offered, this machine has 2");
-	refused_when(renamed_device, "root: the machine that was offered has no such device");
+	refused_when(renamed_device, "root: the offered machine has no such device");
 	refused_when(other_memory, "memory has another layout");
 	if (!scales_counters())
 		refused_when(faster_counter, "time stamp counter runs at");

@@ -106,7 +106,7 @@ static void ports(void)
 	CHECK_EQ(configure("--kernel k --console ./file"), 0);
 	CHECK_EQ(config.console.kind, PORT_FILE);
 	CHECK(refused("--kernel k --console stdio --serial stdio",
-		      "--console stdio: --serial is stdio, too; write pty or a path for one of them"));
+		      "--console stdio: --serial is stdio, too; write a path for one of them"));
 	CHECK(refused("--kernel k --serial stdoi", "--serial: stdoi: unknown key, did you mean stdio?"));
 }
 

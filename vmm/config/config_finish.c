@@ -28,8 +28,8 @@ int machine_name_check(const char *name, struct err *err)
 	size_t len = strlen(name);
 
 	if (len == 0 || len > MACHINE_MAX_NAME || strspn(name, letters) != len || strchr("._-", name[0]))
-		return err_set(err, -EINVAL,
-			       "not a name; write 1 to %u letters, digits, dots, underscores or dashes, a letter or digit first",
+		return err_set(err, -EINVAL, "not a name; write 1 to %u letters, digits, dots, underscores or dashes, "
+					     "a letter or digit first",
 			       MACHINE_MAX_NAME);
 	return 0;
 }
@@ -60,8 +60,8 @@ static int config_finish_id(struct id_list *list, char **id, const char *option,
 		return err_prefix(err, code, "--%s id=%.60s", option, *id);
 	for (size_t i = 0; i < list->count; i++)
 		if (strcmp(list->ids[i], *id) == 0)
-			return err_set(err, -EINVAL, "--%s id=%s: another device has this id; choose a different one", option,
-				       *id);
+			return err_set(err, -EINVAL, "--%s id=%s: another device has this id; choose a different one",
+				       option, *id);
 	list->ids[list->count++] = *id;
 	return 0;
 }
@@ -127,15 +127,14 @@ static int config_finish_check_ports(struct machine_config *config, struct err *
 	if (config->serial.kind == PORT_AUTO)
 		config->serial.kind = config->console.kind == PORT_STDIO ? PORT_NONE : PORT_STDIO;
 	if (config->serial.kind == PORT_STDIO && config->console.kind == PORT_STDIO)
-		return err_set(err, -EINVAL, "--console stdio: --serial is stdio, too; write pty or a path for one of them");
+		return err_set(err, -EINVAL, "--console stdio: --serial is stdio, too; write a path for one of them");
 	return 0;
 }
 
 static int config_finish_check_net(const struct net_config *net, struct err *err)
 {
 	if (net->kind == NET_TAP && strlen(net->target) > 15)
-		return err_set(err, -EINVAL, "--net tap=%.60s: too long for an interface's name; write at most 15 characters",
-			       net->target);
+		return err_set(err, -EINVAL, "--net tap=%.60s: too long; write at most 15 characters", net->target);
 	if (net->kind == NET_PASST && net->vhost)
 		return err_set(err, -EINVAL, "--net passt,vhost=on: vhost needs a tap; leave it out or write tap=NAME");
 	if (net->kind == NET_PASST && net->queues > 1)
@@ -149,9 +148,8 @@ static int config_finish_check_devices(const struct machine_config *config, stru
 	int code = 0;
 
 	if (devices > MACHINE_MAX_PCI_DEVICES)
-		return err_set(err, -EINVAL,
-			       "%zu devices: more than the %u that fit on the bus; leave out some --disk, --net or --vfio",
-			       devices, MACHINE_MAX_PCI_DEVICES);
+		return err_set(err, -EINVAL, "%zu devices: more than the %u that fit on the bus; leave out some "
+					     "--disk, --net or --vfio", devices, MACHINE_MAX_PCI_DEVICES);
 	for (size_t i = 0; !code && i < config->net_count; i++)
 		code = config_finish_check_net(&config->nets[i], err);
 	for (size_t i = 0; !code && i < config->disk_count; i++)
@@ -232,7 +230,8 @@ int machine_config_add_vfio(struct machine_config *config, const char *text, str
 	struct vfio_config *vfio = &config->vfios[before];
 
 	if (!code && vfio->fd >= 0)
-		code = err_set(err, -EINVAL, "--vfio fd=%d: only mvmm run takes descriptors; write the device's BDF", vfio->fd);
+		code = err_set(err, -EINVAL, "--vfio fd=%d: only mvmm run takes descriptors; write the device's BDF",
+			       vfio->fd);
 	if (!code && !vfio->id)
 		code = config_finish_make_vfio_id(config, vfio, err);
 	code = code ?: config_finish_ids(config, err);

@@ -15,9 +15,8 @@
 static int config_json_wrong_type(const json_t *value, const char *wanted, struct err *err)
 {
 	static const char *const types[] = {
-		[JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a text",
-		[JSON_INTEGER] = "a number",
-		[JSON_REAL] = "a fraction",  [JSON_TRUE] = "true",	[JSON_FALSE] = "false",	  [JSON_NULL] = "null",
+		[JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a text", [JSON_NULL] = "null",
+		[JSON_INTEGER] = "a number", [JSON_REAL] = "a fraction", [JSON_TRUE] = "true", [JSON_FALSE] = "false",
 	};
 
 	return err_set(err, -EINVAL, "is %s; write %s", types[json_typeof(value)], wanted);

@@ -54,10 +54,10 @@ static void config_override_take_vfio(void *item, void *written)
 	vfio->rom = from->rom;
 }
 
-#define KIND(name, type, array_, count_)                                                                             \
-	{.option = #name, .array = offsetof(struct machine_config, array_),                                          \
-	 .count = offsetof(struct machine_config, count_), .size = sizeof(struct type), .id = offsetof(struct type, id), \
-	 .take = config_override_take_##name}
+#define KIND(name, type, array_, count_)                                                                        \
+	{.option = #name, .array = offsetof(struct machine_config, array_),                                     \
+	 .count = offsetof(struct machine_config, count_), .size = sizeof(struct type),                         \
+	 .id = offsetof(struct type, id), .take = config_override_take_##name}
 
 static const struct kind kinds[] = {
 	KIND(disk, disk_config, disks, disk_count),

@@ -307,7 +307,7 @@ static int options_parse_mac(const char *text, uint8_t *ret, struct err *err)
 		any |= mac[i];
 	}
 	if (!any || mac[0] & 1)
-		return err_set(err, -EINVAL, "not a unicast address; the first byte must be even and not all bytes zero");
+		return err_set(err, -EINVAL, "not a unicast address; write one with an even first byte, not all zero");
 	memcpy(ret, mac, sizeof(mac));
 	return 0;
 }

@@ -9,7 +9,8 @@ void options_print_help(const struct option_table *table)
 	for (size_t i = 0; i < table->count; i++) {
 		const struct option *option = &table->options[i];
 
-		printf("  --%s%s%s\n        %s\n", option->name, option->value ? " " : "", option->value ?: "", option->help);
+		printf("  --%s%s%s\n        %s\n", option->name, option->value ? " " : "", option->value ?: "",
+		       option->help);
 	}
 }
 

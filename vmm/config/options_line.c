@@ -109,12 +109,13 @@ static int options_line_parse_option(const struct option_table *table, void *tar
 	else if (option->keys[0].kind != OPTION_FLAG) {
 		if (*at >= argc || strncmp(argv[*at], "--", 2) == 0)
 			return err_set(err, -EINVAL, "--%s: needs a value; write --%s%s%s", option->name, option->name,
-				       *at >= argc ? " " : "=", *at >= argc ? option->value : "VALUE if it begins with dashes");
+				       *at >= argc ? " " : "=",
+				       *at >= argc ? option->value : "VALUE if it begins with dashes");
 		text = argv[(*at)++];
 	}
 	item = option_begin(table, option, target, given, err);
-	return item ? options_line_parse_value(option, item, text, err)
-	: err_prefix(err, -EINVAL, "--%s", option->name);
+	return item ? options_line_parse_value(option, item, text, err) :
+	       err_prefix(err, -EINVAL, "--%s", option->name);
 }
 
 int options_parse(const struct option_table *table, void *target, int argc, char *const *argv, const char **operands,

@@ -128,7 +128,8 @@ static int clock_write_tsc(const struct clock *clock, unsigned int index, const 
 	struct kvm_device_attr attr = clock_offset_attr(&offset);
 
 	if (clock->by_offset)
-		return ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ? err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index) : 0;
+		return ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ?
+		       err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index) : 0;
 	return ioctl(fd, KVM_SET_MSRS, &msr) != 1 ? err_sys(err, -errno, "vCPU %u: TSC", index) : 0;
 }
 

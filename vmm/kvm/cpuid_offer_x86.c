@@ -176,9 +176,8 @@ static int cpuid_offer_check_xsave(const struct guest_cpu *guest, const struct g
 			continue;
 		if (cpuid_offer_word(guest, 0xd, part, EAX) != cpuid_offer_word(host, 0xd, part, EAX) ||
 		    cpuid_offer_word(guest, 0xd, part, EBX) != cpuid_offer_word(host, 0xd, part, EBX))
-			return err_set(err, -EINVAL,
-				       "this host's CPU lays out part %u of the extended state (XSAVE) in another way "
-						     "than the guest knows it", part);
+			return err_set(err, -EINVAL, "this host's CPU has another layout of the extended state (XSAVE) "
+						     "than the guest's CPU: part %u", part);
 	}
 	return 0;
 }

@@ -24,7 +24,8 @@ static int irqchip_state_get(struct kvm *kvm, uint32_t chip, struct kvm_irqchip 
 
 static int irqchip_state_set(struct kvm *kvm, struct kvm_irqchip *chip, struct err *err)
 {
-	return ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, chip) < 0 ? err_sys(err, -errno, "KVM_SET_IRQCHIP %u", chip->chip_id) : 0;
+	return ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, chip) < 0 ?
+	       err_sys(err, -errno, "KVM_SET_IRQCHIP %u", chip->chip_id) : 0;
 }
 
 static int irqchip_state_collect(void *object, void *into, struct err *err)

@@ -115,7 +115,8 @@ int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *k
 	unsigned int host = (unsigned int)rate;
 
 	if (rate <= 0)
-		return rate < 0 ? err_sys(err, -errno, "KVM_GET_TSC_KHZ") : err_set(err, -ENOTSUP, "KVM does not know its TSC");
+		return rate < 0 ? err_sys(err, -errno, "KVM_GET_TSC_KHZ") :
+		       err_set(err, -ENOTSUP, "KVM does not know the rate of its TSC");
 	*khz = *khz ?: host;
 	*host_khz = *khz;
 	if (vcpu_same_rate(*khz, host, 250))
@@ -125,7 +126,7 @@ int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *k
 		return 0;
 	}
 	if (!vcpu_same_rate(*khz, host, stable ? 250 : 10000))
-		return err_set(err, -ENOTSUP, "the guest's time stamp counter runs at %u kHz, this host's at %u kHz, and this "
-					      "processor or its KVM cannot scale it", *khz, host);
+		return err_set(err, -ENOTSUP, "the guest's time stamp counter runs at %u kHz, this host's at %u kHz, "
+					      "and this processor or its KVM cannot scale it", *khz, host);
 	return 0;
 }

@@ -257,8 +257,8 @@ static int host_devices_open_device(struct host_devices *devices, const struct v
 static int host_devices_free_devfn(const struct host_devices *devices)
 {
 	for (unsigned int device = PCI_DEVICES; device-- > 0;)
-		if (devices->machine.slots & 1u << device && !pci_bus_function(devices->machine.pci,
-									       PCI_DEVFN(device, 0)))
+		if (devices->machine.slots & 1u << device &&
+		    !pci_bus_function(devices->machine.pci, PCI_DEVFN(device, 0)))
 			return PCI_DEVFN(device, 0);
 	return -1;
 }
@@ -278,8 +278,9 @@ static int host_devices_devfn_for(const struct host_devices *devices, const char
 /* Opens the device and puts its function on the bus. */
 static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn, struct err *err)
 {
-	static const struct vfio_pci_events events = {.failed = host_devices_on_failed,
-						      .wanted = host_devices_on_wanted};
+	static const struct vfio_pci_events events = {
+		.failed = host_devices_on_failed, .wanted = host_devices_on_wanted,
+	};
 	struct host_devices *devices = slot->devices;
 	const struct vfio_pci_machine machine = {
 		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,

@@ -22,11 +22,13 @@ static int machine_info_add_device(const struct machine *machine, size_t index, 
 {
 	uint8_t devfn;
 	struct virtio_device *device = machine_virtio(machine, index, &devfn);
+	json_t *object;
 	char slot[16];
 
 	snprintf(slot, sizeof(slot), "00:%02x.%x", devfn >> 3, devfn & 7);
-	return json_array_append_new(devices, json_pack("{s:s, s:s, s:s, s:b}", "id", device->id, "kind", machine_info_kind(device),
-							"slot", slot, "active", device->active));
+	object = json_pack("{s:s, s:s, s:s, s:b}", "id", device->id, "kind", machine_info_kind(device), "slot", slot,
+			   "active", device->active);
+	return json_array_append_new(devices, object);
 }
 
 static int machine_info_add_host_device(const struct host_devices *all, size_t index, json_t *devices)
@@ -45,12 +47,13 @@ static int machine_info_add_host_device(const struct host_devices *all, size_t i
 			json_array_append_new(bars, json_integer(bar));
 	snprintf(slot, sizeof(slot), "00:%02x.%x", v.devfn >> 3, v.devfn & 7);
 	snprintf(kind, sizeof(kind), "%04x:%04x", v.vendor, v.product);
-	object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:i, s:o, s:s, s:s, s:s, s:b}", "id", v.id, "kind",
-			   "vfio", "slot", slot, "host", device->host.name, "pci", kind, "backend", device->backend->name,
-			   "ioas", (json_int_t)ids.ioas, "hwpt", (json_int_t)ids.hwpt, "group",
-			   device->host.group, "interrupts", v.interrupts, "vectors", (int)v.vectors, "mapped_bars", bars,
-			   "dirty_tracking", vfio_coverage_name(vfio_device_coverage(device)), "migration",
-			   vfio_migration_flags_name(vfio_migration_flags(device)), "reset", v.reset, "fenced", v.fenced);
+	object = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:s, s:i, s:o, s:s, s:s, s:s, s:b}",
+			   "id", v.id, "kind", "vfio", "slot", slot, "host", device->host.name, "pci", kind,
+			   "backend", device->backend->name, "ioas", (json_int_t)ids.ioas, "hwpt", (json_int_t)ids.hwpt,
+			   "group", device->host.group, "interrupts", v.interrupts, "vectors", (int)v.vectors,
+			   "mapped_bars", bars, "dirty_tracking", vfio_coverage_name(vfio_device_coverage(device)),
+			   "migration", vfio_migration_flags_name(vfio_migration_flags(device)), "reset", v.reset,
+			   "fenced", v.fenced);
 	return json_array_append_new(devices, object);
 }
 

@@ -77,9 +77,9 @@ static int machine_offer_add_host_device(const struct machine *machine, size_t i
 	if (ret < 0)
 		return err_prefix(err, ret, "vfio %s", info.id);
 	identity = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "vendor", id.vendor, "device", id.device,
-			     "subsystem_vendor", id.subsystem_vendor, "subsystem", id.subsystem, "class",
-			     (int)id.class_code,
-			     "revision", id.revision, "flags", (json_int_t)id.flags, "iommu", (json_int_t)id.iommu);
+			     "subsystem_vendor", id.subsystem_vendor, "subsystem", id.subsystem,
+			     "class", (int)id.class_code, "revision", id.revision, "flags", (json_int_t)id.flags,
+			     "iommu", (json_int_t)id.iommu);
 	return json_array_append_new(devices, json_pack("{s:s, s:s, s:i, s:i, s:i, s:o}", "id", info.id, "kind", "vfio",
 							"slot", info.devfn >> 3, "features", 0, "size", 0, "identity",
 							identity));
@@ -123,9 +123,9 @@ int machine_offer(struct machine *machine, enum migration_copy copy, char **ret,
 		return code;
 	}
 	root = json_pack("{s:i, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:o, s:b}", "version", OFFER_VERSION, "program",
-			 "mvmm " MVMM_VERSION, "config", config, "memory", machine_offer_write_memory(machine), "used",
-			 (json_int_t)memory_used(""), "cpu", cpu, "tsc_khz",
-			 (json_int_t)vcpu_set_tsc_khz(machine->vcpus),
+			 "mvmm " MVMM_VERSION, "config", config, "memory", machine_offer_write_memory(machine),
+			 "used", (json_int_t)memory_used(""), "cpu", cpu,
+			 "tsc_khz", (json_int_t)vcpu_set_tsc_khz(machine->vcpus),
 			 "hotplug", (json_int_t)machine->hotplug, "devices", devices, "paused", machine->paused);
 	*ret = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
@@ -256,7 +256,7 @@ int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret
 	       err_set(err, -EBADMSG, "line %d, column %d: %s", error.line, error.column, error.text);
 	if (code) {
 		machine_offer_destroy(offer);
-		return err_prefix(err, code, "the machine that was offered");
+		return err_prefix(err, code, "the offered machine");
 	}
 	*ret = offer;
 	return 0;
@@ -314,7 +314,7 @@ int machine_offer_config(const struct machine_offer *offer, struct machine_confi
 	if (machine_offer_drop_descriptors(config) && !code)
 		code = err_set(err, -EBADMSG, "it has a descriptor");
 	code = code ?: machine_offer_check_ids(config, err);
-	return code ? err_prefix(err, code == -EINVAL ? -EBADMSG : code, "the configuration that was offered") : 0;
+	return code ? err_prefix(err, code == -EINVAL ? -EBADMSG : code, "the offered configuration") : 0;
 }
 
 /* ---- comparing with the machine ---- */
@@ -331,8 +331,7 @@ int machine_offer_devfn(const struct machine_offer *offer, const char *id, struc
 {
 	const struct offered_device *device = machine_offer_find_device(offer, id);
 
-	return device ? device->devfn : err_set(err, -ENOENT, "%s: the machine that was offered has no such device",
-						id);
+	return device ? device->devfn : err_set(err, -ENOENT, "%s: the offered machine has no such device", id);
 }
 
 int machine_offer_check_room(const struct machine_offer *offer, const struct machine_config *config, uint64_t room,
@@ -345,8 +344,8 @@ int machine_offer_check_room(const struct machine_offer *offer, const struct mac
 
 	if (config->memory.hugepages != HUGEPAGES_NONE || needed <= room)
 		return 0;
-	return err_set(err, -ENOMEM, "the guest needs %" PRIu64 " MiB of memory now, and this host has %" PRIu64 " MiB left for it",
-		       needed >> 20, room >> 20);
+	return err_set(err, -ENOMEM, "the guest needs %" PRIu64 " MiB of memory now, and this host has %" PRIu64
+		       " MiB left for it", needed >> 20, room >> 20);
 }
 
 bool machine_offer_copies(const struct machine_offer *offer, const char *id)

@@ -26,17 +26,17 @@ static uint64_t memory_page_size(enum hugepages hugepages)
 
 static int memory_no_memory(const struct memory_config *config, int code, struct err *err)
 {
+	const char *size = config->hugepages == HUGEPAGES_1G ? "1G" : "2M";
+	unsigned long long mib = config->size >> 20;
+
 	if (config->hugepages != HUGEPAGES_NONE && (code == -ENOMEM || code == -ENOSPC))
-		return err_set(err, code, "--memory %lluM,hugepages=%s: not enough huge pages are reserved; write their number "
-					  "to /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
-			       (unsigned long long)(config->size >> 20),
-			       config->hugepages == HUGEPAGES_1G ? "1G" : "2M",
-			       (unsigned long long)(memory_page_size(config->hugepages) >> 10));
+		return err_set(err, code, "--memory %lluM,hugepages=%s: not enough huge pages are reserved; write "
+					  "their number to /sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
+			       mib, size, (unsigned long long)(memory_page_size(config->hugepages) >> 10));
 	if (config->hugepages != HUGEPAGES_NONE && (code == -ENODEV || code == -EINVAL))
-		return err_set(err, code, "--memory %lluM,hugepages=%s: this host has no huge pages of that size; leave hugepages "
-					  "out or write another one",
-			       (unsigned long long)(config->size >> 20), config->hugepages == HUGEPAGES_1G ? "1G" : "2M");
-	return err_sys(err, code, "--memory %lluM", (unsigned long long)(config->size >> 20));
+		return err_set(err, code, "--memory %lluM,hugepages=%s: this host has no huge pages of that size; "
+					  "leave hugepages out or write another size", mib, size);
+	return err_sys(err, code, "--memory %lluM", mib);
 }
 
 /* A memfd of the size; huge pages are counted now, so that a lack of them is an error and not a SIGBUS. */

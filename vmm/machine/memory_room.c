@@ -72,8 +72,8 @@ static uint64_t memory_room_in_group(const char *root, const char *group)
 	uint64_t most, now, room;
 
 	snprintf(folder, sizeof(folder), "/sys/fs/cgroup%s", group);
-	if (!memory_room_number(place, "memory.max", "", 1, &most) || !memory_room_number(place, "memory.current", "",
-											  1, &now))
+	if (!memory_room_number(place, "memory.max", "", 1, &most) ||
+	    !memory_room_number(place, "memory.current", "", 1, &now))
 		return UINT64_MAX;
 	room = most - MIN(most, now) + memory_room_sum(place, "memory.stat", caches, 1);
 	if (memory_room_number(place, "memory.swap.max", "", 1, &most) &&
