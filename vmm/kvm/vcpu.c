@@ -26,7 +26,7 @@ struct vcpu {
 	pthread_t thread;
 	bool has_thread;
 	bool entered; /* KVM_RUN was called */
-	unsigned int practised; /* as far as it has come with the set's practices */
+	unsigned int warmed_up; /* as far as it has come with the set's warm_ups */
 };
 
 struct vcpu_set {
@@ -37,7 +37,7 @@ struct vcpu_set {
 	unsigned int pauses;  /* how many want the vCPUs out */
 	unsigned int outside; /* vCPUs that wait in vcpu_park() */
 	unsigned int threads;
-	unsigned int practices;
+	unsigned int warm_ups;
 	bool stop;
 	/* read without the lock: pauses or stop is set */
 	bool attention;
@@ -142,14 +142,14 @@ static enum step vcpu_handle_exit(struct vcpu *vcpu)
 	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-/* Goes to KVM, but not into the guest, when that was asked for: see vcpu_set_practise. Lock held; dropped meanwhile. */
-static void vcpu_practise(struct vcpu *vcpu)
+/* Goes to KVM, but not into the guest, when that was asked for: see vcpu_set_warm_up. Lock held; dropped meanwhile. */
+static void vcpu_warm_up(struct vcpu *vcpu)
 {
 	struct vcpu_set *set = vcpu->set;
 
-	if (vcpu->practised == set->practices || vcpu->entered)
+	if (vcpu->warmed_up == set->warm_ups || vcpu->entered)
 		return;
-	vcpu->practised = set->practices;
+	vcpu->warmed_up = set->warm_ups;
 	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&set->lock);
 	ioctl(vcpu->fd, KVM_RUN, 0);
@@ -157,7 +157,7 @@ static void vcpu_practise(struct vcpu *vcpu)
 }
 
 /* Waits outside the guest while somebody wants that; for good when held. False when the thread shall end. */
-static bool vcpu_park(struct vcpu *vcpu, bool held)
+static bool vcpu_park(struct vcpu *vcpu, bool until_stop)
 {
 	struct vcpu_set *set = vcpu->set;
 	bool stop;
@@ -166,9 +166,9 @@ static bool vcpu_park(struct vcpu *vcpu, bool held)
 	pthread_mutex_lock(&set->lock);
 	set->outside++;
 	pthread_cond_broadcast(&set->changed);
-	while (!set->stop && (set->pauses || held)) {
+	while (!set->stop && (set->pauses || until_stop)) {
 		pthread_cond_wait(&set->changed, &set->lock);
-		vcpu_practise(vcpu);
+		vcpu_warm_up(vcpu);
 	}
 	set->outside--;
 	stop = set->stop;
@@ -360,10 +360,10 @@ void vcpu_set_resume(struct vcpu_set *set)
 	pthread_mutex_unlock(&set->lock);
 }
 
-void vcpu_set_practise(struct vcpu_set *set)
+void vcpu_set_warm_up(struct vcpu_set *set)
 {
 	pthread_mutex_lock(&set->lock);
-	set->practices++;
+	set->warm_ups++;
 	pthread_cond_broadcast(&set->changed);
 	pthread_mutex_unlock(&set->lock);
 }
@@ -371,7 +371,7 @@ void vcpu_set_practise(struct vcpu_set *set)
 /* ---- for those who save and load ---- */
 
 /* EINVAL: its kernel does not listen. */
-void vcpu_set_tell_paused(struct vcpu_set *set)
+void vcpu_set_notify_paused(struct vcpu_set *set)
 {
 	for (unsigned int i = 0; i < set->config.count; i++)
 		ioctl(set->vcpus[i].fd, KVM_KVMCLOCK_CTRL, 0);

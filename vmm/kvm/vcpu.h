@@ -44,10 +44,10 @@ void vcpu_set_pause(struct vcpu_set *set);
 void vcpu_set_resume(struct vcpu_set *set);
 
 /* Has the threads of a set that was started paused do what they will do first, but enter the guest; does not wait for it. */
-void vcpu_set_practise(struct vcpu_set *set);
+void vcpu_set_warm_up(struct vcpu_set *set);
 
 /* Tells the guests' kernels, where they listen, that they stood still, so that they take no hang for one. */
-void vcpu_set_tell_paused(struct vcpu_set *set);
+void vcpu_set_notify_paused(struct vcpu_set *set);
 
 unsigned int vcpu_set_count(const struct vcpu_set *set);
 /* A vCPU's descriptor, for what else belongs to it. */

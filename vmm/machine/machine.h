@@ -84,7 +84,7 @@ int machine_save(struct machine *machine, struct state_buffer *out, struct err *
 int machine_load(struct machine *machine, const void *data, size_t len, struct err *err);
 /* A trial, before machine_load: loads only what machine_load replaces completely, which is the vCPUs. Memory may still
  * be incomplete. */
-int machine_try(struct machine *machine, const void *data, size_t len, struct err *err);
+int machine_load_trial(struct machine *machine, const void *data, size_t len, struct err *err);
 
 /*
  * Unlocks the disks when the guest moves to another host, or locks them when it runs here. Paused. -EBUSY names the

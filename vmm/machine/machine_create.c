@@ -38,7 +38,7 @@ static void machine_create_on_vcpu(void *opaque, enum vcpu_event event)
 
 /* Nothing needs a descriptor by itself; devices of the host do better with the huge pages that private memory gets on
  * every host, and shared memory on few. */
-static bool machine_create_wants_shared(const struct machine_config *config)
+static bool machine_create_is_shared(const struct machine_config *config)
 {
 	return config->memory.shared == TOGGLE_ON;
 }
@@ -53,7 +53,7 @@ static int machine_create_memory(struct machine *machine, struct err *err)
 	machine->pio = bus_create();
 	if (!machine->memory || !machine->mmio || !machine->pio)
 		return err_sys(err, -ENOMEM, "machine");
-	ret = ram_create(&config->memory, machine_create_wants_shared(config), machine->memory, machine->host.log,
+	ret = ram_create(&config->memory, machine_create_is_shared(config), machine->memory, machine->host.log,
 			 &machine->ram, err);
 	if (ret == 0 && machine->host.incoming)
 		ret = machine_offer_check_memory(machine->host.incoming, machine->memory, err);

@@ -26,7 +26,7 @@ static void machine_life_resume_devices(struct machine *machine)
 	for (size_t i = 0; i < machine->virtio_count; i++)
 		virtio_pci_resume(machine->virtio[i]);
 	clock_resume(machine->clock);
-	vcpu_set_tell_paused(machine->vcpus);
+	vcpu_set_notify_paused(machine->vcpus);
 	machine->paused = false;
 }
 

@@ -291,11 +291,11 @@ int machine_load(struct machine *machine, const void *data, size_t len, struct e
 	return ret;
 }
 
-int machine_try(struct machine *machine, const void *data, size_t len, struct err *err)
+int machine_load_trial(struct machine *machine, const void *data, size_t len, struct err *err)
 {
 	int ret = machine_state_load(machine, data, len, true, err);
 
 	if (ret == 0)
-		vcpu_set_practise(machine->vcpus);
+		vcpu_set_warm_up(machine->vcpus);
 	return ret;
 }

@@ -161,7 +161,7 @@ static size_t session_receive_disks(void *opaque, const struct disk_target **ret
 	return disk_arrivals_get(arrival->disks, ret);
 }
 
-/* What a state is for: machine_try or machine_load. */
+/* What a state is for: machine_load_trial or machine_load. */
 struct state_call {
 	int (*fn)(struct machine *machine, const void *state, size_t len, struct err *err);
 	struct bytes state;
@@ -177,7 +177,7 @@ static int session_receive_do_state(void *opaque, void *argument, struct err *er
 
 static int session_receive_try(void *opaque, const void *state, size_t len, struct err *err)
 {
-	struct state_call call = {machine_try, {state, len}};
+	struct state_call call = {machine_load_trial, {state, len}};
 
 	return session_receive_on_loop(opaque, session_receive_do_state, &call, err);
 }
