@@ -44,7 +44,7 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 {
 	int run_size;
 
-	do { /* it may be interrupted while it waits for memory */
+	do { /* may be interrupted while it allocates memory */
 		kvm->vm_fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
 	} while (kvm->vm_fd < 0 && errno == EINTR);
 	if (kvm->vm_fd < 0)
@@ -153,7 +153,7 @@ void kvm_unmap(struct kvm *kvm, uint64_t gpa)
 	pthread_mutex_unlock(&kvm->lock);
 }
 
-/* ---- devices of the host ---- */
+/* ---- host devices ---- */
 
 static int kvm_vfio_tell(struct kvm *kvm, uint64_t attribute, int fd)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Coalesced port writes (Documentation/virt/kvm/api.rst, KVM_REGISTER_COALESCED_MMIO): KVM queues them in a ring that all
- * vCPUs share, and does not exit to user space. For a port whose write has no effect by itself. See kvm.h.
+ * See kvm.h. Coalesced port writes (Documentation/virt/kvm/api.rst, KVM_REGISTER_COALESCED_MMIO): KVM queues them in a
+ * ring that all vCPUs share, and does not exit to user space. For ports where a write alone has no effect.
  */
 #include "vmm/kvm/kvm.h"
 
@@ -25,7 +25,7 @@ void kvm_coalesced_port(struct kvm *kvm, uint64_t port, uint32_t size)
 		ioctl(kvm->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone);
 }
 
-/* `first` moves on only after an entry was written to the bus: an empty ring means that all writes have taken effect. */
+/* `first` advances after an entry was written to the bus: if the ring is empty, all writes have taken effect. */
 void kvm_coalesced_flush(struct kvm *kvm, struct bus *pio)
 {
 	struct kvm_coalesced_mmio_ring *ring = kvm->coalesced;

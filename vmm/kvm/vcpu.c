@@ -2,9 +2,8 @@
 /*
  * See vcpu.h.
  *
- * A vCPU is brought out of KVM_RUN by a signal, whose handler does nothing; kvm_run.immediate_exit closes the gap
- * between looking at the request and entering the kernel. The signal is the only thing here that belongs to the whole
- * process: its empty handler is installed when the first set is made.
+ * A signal with an empty handler makes a vCPU leave KVM_RUN; kvm_run.immediate_exit closes the race between checking
+ * for a request and entering the kernel. The handler is global to the process, and installed with the first set.
  */
 #include "vmm/kvm/vcpu.h"
 
@@ -26,7 +25,7 @@ struct vcpu {
 	pthread_t thread;
 	bool has_thread;
 	bool entered; /* KVM_RUN was called */
-	unsigned int warmed_up; /* as far as it has come with the set's warm_ups */
+	unsigned int warmed_up; /* the last of the set's warm_ups that this vCPU has done */
 };
 
 struct vcpu_set {
@@ -34,16 +33,16 @@ struct vcpu_set {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	/* under lock */
-	unsigned int pauses;  /* how many want the vCPUs out */
+	unsigned int pauses;  /* vcpu_set_pause without vcpu_set_resume */
 	unsigned int outside; /* vCPUs that wait in vcpu_park() */
 	unsigned int threads;
 	unsigned int warm_ups;
 	bool stop;
-	/* read without the lock: pauses or stop is set */
+	/* read without the lock: pauses or stop is not zero */
 	bool attention;
 	struct vcpu *vcpus;
 	unsigned int tsc_khz, host_tsc_khz;
-	struct vcpu_arch *arch; /* made when state is first saved or loaded */
+	struct vcpu_arch *arch; /* created by the first save or load */
 };
 
 /* What a vCPU does after an exit. */
@@ -142,7 +141,7 @@ static enum step vcpu_handle_exit(struct vcpu *vcpu)
 	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-/* Goes to KVM, but not into the guest, when that was asked for: see vcpu_set_warm_up. Lock held; dropped meanwhile. */
+/* Calls KVM_RUN without entering the guest, if requested: see vcpu_set_warm_up. Lock held; dropped meanwhile. */
 static void vcpu_warm_up(struct vcpu *vcpu)
 {
 	struct vcpu_set *set = vcpu->set;
@@ -156,7 +155,7 @@ static void vcpu_warm_up(struct vcpu *vcpu)
 	pthread_mutex_lock(&set->lock);
 }
 
-/* Waits outside the guest while somebody wants that; for good when held. False when the thread shall end. */
+/* Waits outside the guest while there are pauses, or until the set is stopped. False: the thread must end. */
 static bool vcpu_park(struct vcpu *vcpu, bool until_stop)
 {
 	struct vcpu_set *set = vcpu->set;
@@ -177,8 +176,8 @@ static bool vcpu_park(struct vcpu *vcpu, bool until_stop)
 	return !stop;
 }
 
-/* An exit that KVM left half done (a read whose result it has not taken) is finished before the vCPU rests. An instruction may
- * leave the guest more than once: each of its exits is answered, until KVM has none and only says that it was interrupted. */
+/* Completes a pending exit (as a read whose result KVM has not taken yet) before the vCPU is paused. An instruction may
+ * exit more than once: handles its exits until KVM_RUN returns only because of immediate_exit. */
 static enum step vcpu_complete_exit(struct vcpu *vcpu)
 {
 	enum step step = STEP_ON;
@@ -268,7 +267,7 @@ int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *mo
 	return 0;
 }
 
-/* Brings the vCPUs that are in the guest out of it. Lock held. */
+/* Makes all vCPUs leave the guest. Lock held. */
 static void vcpu_kick_all(struct vcpu_set *set)
 {
 	__atomic_store_n(&set->attention, true, __ATOMIC_RELEASE);
@@ -312,7 +311,7 @@ static int vcpu_start_thread(struct vcpu *vcpu)
 	sigset_t blocked, old;
 	int ret;
 
-	/* The thread takes the kick signal alone, from its first instruction on. */
+	/* From its first instruction on, the thread takes no other signal than the kick. */
 	thread_signals(&blocked);
 	sigdelset(&blocked, KICK_SIGNAL);
 	pthread_sigmask(SIG_SETMASK, &blocked, &old);
@@ -368,9 +367,9 @@ void vcpu_set_warm_up(struct vcpu_set *set)
 	pthread_mutex_unlock(&set->lock);
 }
 
-/* ---- for those who save and load ---- */
+/* ---- for save and load ---- */
 
-/* EINVAL: its kernel does not listen. */
+/* EINVAL: the guest does not use kvmclock. */
 void vcpu_set_notify_paused(struct vcpu_set *set)
 {
 	for (unsigned int i = 0; i < set->config.count; i++)

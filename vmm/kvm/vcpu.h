@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vCPUs: a thread each, that runs the guest and answers its exits on the buses. They are started, paused and stopped
- * together; what a guest's exit means for the machine (it fell over, it cannot go on) is told by a callback.
+ * vCPUs: each has a thread, which runs the guest and handles its exits on the buses. They are started, paused and
+ * stopped together; a callback reports events that concern the machine (reset, failure).
  */
 #pragma once
 
@@ -13,8 +13,8 @@ struct guest_cpu;
 struct vcpu_set;
 
 enum vcpu_event {
-	VCPU_SHUTDOWN, /* triple fault or the like: the guest wants a reset */
-	VCPU_FAILED,   /* KVM cannot go on; a line was logged */
+	VCPU_SHUTDOWN, /* a triple fault or the like: the machine is reset */
+	VCPU_FAILED,   /* KVM cannot run the guest; the reason was logged */
 };
 
 struct vcpu_config {
@@ -25,41 +25,40 @@ struct vcpu_config {
 	/* Called on the vCPU's thread, which then waits to be stopped. */
 	void (*event)(void *opaque, enum vcpu_event event);
 	void *opaque;
-	/* The rate of the guest's time stamp counter in kHz, from another host; 0: this host's. */
+	/* The guest's TSC rate in kHz on the host that it comes from; 0: this host's. */
 	unsigned int tsc_khz;
 };
 
-/* Makes the vCPUs, the first one set to enter the kernel (entry NULL: to be loaded), the others waiting for it; no
- * thread yet. -ENOTSUP when the counter's rate cannot be had. */
+/* Creates the vCPUs without threads. The first one is set to enter the kernel (entry NULL: its state will be loaded),
+ * the others wait for it. -ENOTSUP if KVM cannot provide the TSC rate. */
 int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *model, const struct boot_entry *entry,
 		    struct vcpu_set **ret, struct err *err);
 /* Stops and joins the threads. NULL is fine. */
 void vcpu_set_destroy(struct vcpu_set *set);
 
-/* Starts the threads; the first vCPU's enters the guest as soon as it exists, or when a set that is started paused is resumed. */
+/* Starts the threads, which enter the guest; paused: only after vcpu_set_resume. */
 int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err);
-/* Brings every vCPU out of the guest and waits until all are; resume lets them go on. They nest. Not on a vCPU's
- * thread. */
+/* Pauses all vCPUs and waits until they have left the guest; and resumes them. Pauses nest. Not on a vCPU's thread. */
 void vcpu_set_pause(struct vcpu_set *set);
 void vcpu_set_resume(struct vcpu_set *set);
 
-/* Has the threads of a set that was started paused do what they will do first, but enter the guest; does not wait for it. */
+/* Makes the threads of a set that was started paused call KVM_RUN without entering the guest, which does what the first
+ * KVM_RUN has to do. Does not wait. */
 void vcpu_set_warm_up(struct vcpu_set *set);
 
-/* Tells the guests' kernels, where they listen, that they stood still, so that they take no hang for one. */
+/* Notifies the guest's kernel that it was paused, so that its watchdogs do not report a lockup (KVM_KVMCLOCK_CTRL). */
 void vcpu_set_notify_paused(struct vcpu_set *set);
 
 unsigned int vcpu_set_count(const struct vcpu_set *set);
-/* A vCPU's descriptor, for what else belongs to it. */
+/* A vCPU's descriptor, for clock_x86.c. */
 int vcpu_set_fd(const struct vcpu_set *set, unsigned int index);
-/* The rate of the guest's time stamp counter in kHz, and that of the host's which is scaled to it; the same where nothing
- * is scaled. */
+/* The guest's TSC rate in kHz, and the rate of the host's TSC that is scaled to it; both are equal without scaling. */
 unsigned int vcpu_set_tsc_khz(const struct vcpu_set *set);
 unsigned int vcpu_set_host_tsc_khz(const struct vcpu_set *set);
 
 /*
- * One vCPU's registers, saved while it is paused, or loaded before it is started. The data is hostile. A trial is a load that
- * another one follows, of which nothing may remain.
+ * Saves a paused vCPU's state, or loads it before the vCPU enters the guest. The data is hostile. trial: another load
+ * follows, which must replace everything that this one sets.
  */
 struct state_buffer;
 int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer *out, struct err *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See machine.h. machine_create reads as the list of what a machine is made of, in the order that is fastest: memory
- * slots before the interrupt controllers, those before the vCPUs, and nothing that can wait before the guest runs.
+ * See machine.h. machine_create makes the parts of a machine in the order that is fastest: memory slots, interrupt
+ * controllers, vCPUs. Work that can wait is done after the guest has started.
  */
 #include "vmm/machine/machine_internal.h"
 
@@ -13,7 +13,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-/* ---- how it ends ---- */
+/* ---- end ---- */
 
 static void machine_create_on_power(void *opaque, enum power_event event)
 {
@@ -24,7 +24,7 @@ static void machine_create_on_panic(void *opaque, bool loaded)
 {
 	struct machine *machine = opaque;
 
-	/* A guest with a crash kernel loaded goes on in that. */
+	/* A guest with a crash kernel continues in that. */
 	if (!loaded)
 		machine_end_for(machine, MACHINE_PANIC);
 }
@@ -34,10 +34,10 @@ static void machine_create_on_vcpu(void *opaque, enum vcpu_event event)
 	machine_end_for(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
 }
 
-/* ---- its parts ---- */
+/* ---- parts ---- */
 
-/* Nothing needs a descriptor by itself; devices of the host do better with the huge pages that private memory gets on
- * every host, and shared memory on few. */
+/* AUTO: no part needs a descriptor, and private memory is better for host devices: it gets huge pages on every host,
+ * shared memory on few. */
 static bool machine_create_is_shared(const struct machine_config *config)
 {
 	return config->memory.shared == TOGGLE_ON;
@@ -59,7 +59,7 @@ static int machine_create_memory(struct machine *machine, struct err *err)
 		ret = machine_offer_check_memory(machine->host.incoming, machine->memory, err);
 	if (ret == 0)
 		ret = kvm_add_memory(&machine->kvm, machine->memory, err);
-	/* Sources join at the head. What leaves the set reports to guest memory, which is therefore asked last. */
+	/* Sources are added at the head. Guest memory is collected last: sources that are removed report to it. */
 	if (ret == 0)
 		ret = dirty_set_add(&machine->dirty, guest_memory_dirty_source(machine->memory), err);
 	return ret < 0 ? ret : dirty_set_add(&machine->dirty, kvm_dirty_source(&machine->kvm), err);
@@ -82,7 +82,7 @@ static void machine_create_intx_destroy(void *opaque, struct irq_line *line)
 	free(line);
 }
 
-/* The 64-bit window lies above RAM, aligned to its size, and ends with what the CPU can address. */
+/* The 64-bit window starts above RAM and ends at most at the limit of the CPU's physical addresses. */
 static struct pci_windows machine_create_windows_of(const struct machine *machine)
 {
 	unsigned int bits = MIN(guest_cpu_phys_bits(machine->guest_cpu), 46u);
@@ -142,7 +142,7 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : power_create(&power, &machine->power, err);
 }
 
-/* ---- virtio devices: each is made and put on the PCI bus, in the order of the configuration ---- */
+/* ---- virtio devices, in the order of the configuration ---- */
 
 static int machine_create_plug(struct machine *machine, struct virtio_device *device, struct err *err)
 {
@@ -275,8 +275,8 @@ static int machine_create_virtio(struct machine *machine, struct err *err)
 	return ret;
 }
 
-/* The PCI devices that can come and go: the highest ones, as many as there are host devices and eight more. Each costs
- * the guest an object and a line at boot. */
+/* The PCI devices for hot plug: the highest ones, eight more than there are host devices. Each costs the guest an ACPI
+ * object and a log line at boot. */
 static uint32_t machine_create_hotplug_slots(const struct machine_config *config)
 {
 	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
@@ -347,7 +347,7 @@ static const struct host_devices_ops host_devices_ops = {
 	.resume_vcpus = machine_create_resume_vcpus, .gone = machine_create_device_gone,
 };
 
-/* After the balloon, which asks before it gives back what a device may be writing to. */
+/* After the balloon, which asks host_devices_release before it gives back memory that a device may write to. */
 static int machine_create_host_devices(struct machine *machine, struct err *err)
 {
 	const struct host_devices_machine around = {
@@ -366,8 +366,8 @@ static int machine_create_host_devices(struct machine *machine, struct err *err)
 
 /* ---- kernel, tables, vCPUs ---- */
 
-/* The line for a guest whose user gave none: what there is to talk through, and what spares it useless work (the
- * self-tests of its cryptography are 40 to 70 % of what Debian's kernels compute until /init). */
+/* The default command line: the console, and options for a fast boot (the crypto self-tests are 40 to 70 % of the work
+ * of Debian's kernels until /init). */
 static void machine_create_default_cmdline(const struct machine *machine, char *line, size_t size)
 {
 	const struct machine_config *config = machine->config;
@@ -428,7 +428,7 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 
 	if (ret < 0)
 		return ret;
-	/* Indexes: they take effect with the next access to their data ports, which exits. */
+	/* Index registers: a write has no effect until the next access to the data port, which exits. */
 	kvm_coalesced_port(&machine->kvm, LAYOUT_PCI_PORTS, sizeof(uint32_t));
 	kvm_coalesced_port(&machine->kvm, LAYOUT_RTC, sizeof(uint8_t));
 	return clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
@@ -444,7 +444,7 @@ static int machine_create_check_cpus(const struct machine *machine, struct err *
 	return 0;
 }
 
-/* ---- the whole ---- */
+/* ---- all parts ---- */
 
 typedef int part_fn(struct machine *machine, struct err *err);
 
@@ -466,8 +466,8 @@ static int machine_create_irqchip(struct machine *machine, struct err *err)
 }
 
 /*
- * What KVM can do it asks the processor, a hundred times; where this host is a machine itself, each answer costs an exit to the
- * host below. So the CPU is made on a thread, while the VM is made and its memory waits for the kernel.
+ * KVM_GET_SUPPORTED_CPUID executes CPUID a hundred times; if this host is a virtual machine, each of them is an exit.
+ * A thread therefore makes the CPU, in parallel with the VM and its memory.
  */
 struct cpu_job {
 	pthread_t thread;
@@ -520,7 +520,7 @@ static int machine_create_finish_guest_cpu(struct machine *machine, struct err *
 	return job->code;
 }
 
-/* A guest that comes runs its kernel already, and wants the file for a reboot alone. */
+/* An incoming guest already runs its kernel, and needs the file only for a reboot. */
 static int machine_create_open_image(struct machine *machine, struct err *err)
 {
 	struct err why;
@@ -537,7 +537,7 @@ static int machine_create_attach_buses(struct machine *machine, struct err *err)
 	return kvm_attach_buses(&machine->kvm, machine->mmio, machine->pio, err);
 }
 
-/* What a guest that comes will need has its threads before it stands still for it. */
+/* Starts the threads of an incoming guest now and not during its downtime. */
 static int machine_create_await_state(struct machine *machine, struct err *err)
 {
 	if (!machine->host.incoming)

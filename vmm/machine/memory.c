@@ -12,7 +12,7 @@
 struct ram {
 	struct guest_memory *memory;
 	char *host;        /* the guest's bytes, size of them */
-	void *reservation; /* what to unmap: host lies in it, aligned */
+	void *reservation; /* the whole mapping; host is an aligned address in it */
 	size_t reserved;
 	uint64_t size;
 	uint64_t low; /* bytes below the hole */
@@ -39,7 +39,7 @@ static int memory_no_memory(const struct memory_config *config, int code, struct
 	return err_sys(err, code, "--memory %lluM", mib);
 }
 
-/* A memfd of the size; huge pages are counted now, so that a lack of them is an error and not a SIGBUS. */
+/* Creates the memfd. It reserves huge pages now, so that a lack of them is an error and not a SIGBUS later. */
 static int memory_make_memfd(const struct memory_config *config, struct ram *ram, struct err *err)
 {
 	unsigned int flags = MFD_CLOEXEC;
@@ -56,7 +56,7 @@ static int memory_make_memfd(const struct memory_config *config, struct ram *ram
 	return 0;
 }
 
-/* Reserves address space with the alignment that lets huge pages stand behind it. */
+/* Reserves address space, aligned for huge pages. */
 static int memory_reserve(struct ram *ram, uint64_t align, struct err *err)
 {
 	ram->reserved = ram->size + align;
