@@ -507,9 +507,9 @@ static void an_eject_is_none_of_the_next_one_there(void)
 	done();
 }
 
-/* ---- held ---- */
+/* ---- with a blocker ---- */
 
-static void held_ones_neither_come_nor_go(void)
+static void a_blocker_stops_adding_and_removing(void)
 {
 	start(2);
 	ask("a", &t.first);
@@ -534,7 +534,7 @@ static void held_ones_neither_come_nor_go(void)
 	done();
 }
 
-static void a_callers_time_runs_while_they_are_held(void)
+static void a_callers_time_runs_with_a_blocker(void)
 {
 	start(1);
 	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
@@ -629,12 +629,12 @@ static void what_the_host_wants_goes_with_the_end(void)
 	done();
 }
 
-/* Held, or not seen by the loop yet: the guest has let it go before it ended. */
+/* Blocked, or not seen by the loop yet: the guest has let it go before it ended. */
 static void what_was_let_go_does_not_come_again(void)
 {
-	for (unsigned int held = 0; held <= 1; held++) {
+	for (unsigned int blocked = 0; blocked <= 1; blocked++) {
 		start(2);
-		if (held)
+		if (blocked)
 			host_devices_set_blocker(t.devices, "the machine is being migrated");
 		ejects(SLOT_A);
 		destroy();
@@ -732,8 +732,8 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(one_that_is_not_there_cannot_go), TEST(a_guest_that_does_nothing_keeps_it),
 	  TEST(a_guest_that_is_late_lets_it_go_all_the_same), TEST(one_caller_waits_at_a_time),
 	  TEST(force_asks_nobody), TEST(force_answers_who_waits_too), TEST(a_guest_may_let_go_what_nobody_asked_for),
-	  TEST(an_eject_is_none_of_the_next_one_there), TEST(held_ones_neither_come_nor_go),
-	  TEST(a_callers_time_runs_while_they_are_held), TEST(the_host_asks_the_guest_once),
+	  TEST(an_eject_is_none_of_the_next_one_there), TEST(a_blocker_stops_adding_and_removing),
+	  TEST(a_callers_time_runs_with_a_blocker), TEST(the_host_asks_the_guest_once),
 	  TEST(the_host_and_a_caller_may_want_the_same_one), TEST(one_that_is_cut_off_reads_as_ones),
 	  TEST(functions_that_come_together_are_reset_once),
 	  TEST(a_function_at_work_is_not_reset_by_the_next_one), TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),

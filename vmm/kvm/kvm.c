@@ -18,8 +18,8 @@ static int kvm_open_device(struct err *err)
 		return err_set(err, -errno, "/dev/kvm is not there: load the module kvm_intel or kvm_amd, and enable "
 					    "virtualization in the firmware");
 	if (errno == EACCES || errno == EPERM)
-		return err_set(err, -errno, "no right to /dev/kvm: add the user to the group that owns it (usermod -aG kvm "
-					    "USER) and log in again");
+		return err_set(err, -errno, "no right to /dev/kvm: add the user to the group that owns it (usermod -aG "
+					    "kvm USER) and log in again");
 	return err_sys(err, -errno, "/dev/kvm");
 }
 

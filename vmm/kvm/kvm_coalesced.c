@@ -33,7 +33,8 @@ void kvm_coalesced_flush(struct kvm *kvm, struct bus *pio)
 	if (!ring || __atomic_load_n(&ring->first, __ATOMIC_ACQUIRE) == __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE))
 		return;
 	pthread_mutex_lock(&kvm->coalesced_lock);
-	for (uint32_t at = ring->first; at != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE); at = (at + 1) % RING_ENTRIES) {
+	for (uint32_t at = ring->first; at != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE);
+	     at = (at + 1) % RING_ENTRIES) {
 		const struct kvm_coalesced_mmio *write = &ring->coalesced_mmio[at];
 
 		bus_write(pio, write->phys_addr, write->data, write->len);

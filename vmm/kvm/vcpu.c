@@ -137,7 +137,7 @@ static enum step vcpu_handle_exit(struct vcpu *vcpu)
 	kvm_coalesced_flush(vcpu->set->config.kvm, vcpu->set->config.pio);
 	if (reason < ARRAY_SIZE(exits) && exits[reason])
 		return exits[reason](vcpu);
-	log_error(vcpu->set->config.log, "vCPU %u left the guest for reason %u, which is not known", vcpu->index, reason);
+	log_error(vcpu->set->config.log, "vCPU %u: unknown exit reason %u of KVM_RUN", vcpu->index, reason);
 	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
@@ -215,7 +215,8 @@ static void *vcpu_run_vcpu(void *opaque)
 	return NULL;
 }
 
-static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const struct boot_entry *entry, struct err *err)
+static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const struct boot_entry *entry,
+			    struct err *err)
 {
 	struct kvm *kvm = vcpu->set->config.kvm;
 	void *run;

@@ -111,8 +111,7 @@ int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err)
 	arch->nested = kvm_check(kvm, KVM_CAP_NESTED_STATE);
 	arch->xsave_size = (uint32_t)MAX(xsave, (int)sizeof(struct kvm_xsave));
 	code = arch->xsave_size > MAX_XSAVE ?
-	       err_set(err, -ENOTSUP, "the extended state has %u bytes, more than %u", arch->xsave_size,
-		       MAX_XSAVE) :
+	       err_set(err, -ENOTSUP, "the extended state has %u bytes, more than %u", arch->xsave_size, MAX_XSAVE) :
 	       vcpu_state_list_msrs(arch, err);
 	if (code < 0) {
 		free(arch);

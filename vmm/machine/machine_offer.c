@@ -9,7 +9,7 @@
  *	 "hotplug": bit d: PCI device d can come and go,
  *	 "devices": [{"id": "disk0", "kind": "disk", "slot": 1, "features": 4294967296, "size": 1073741824,
  *		      "copy": bytes that are not holes, if the content is migrated, "block_size": 512},
- *		     {"id": "vfio0", "kind": "vfio", "slot": 23, "features": 0, "size": 0, "identity": {"vendor": 4932, ...}}]}
+ *		     {"id": "vfio0", "kind": "vfio", "slot": 23, "features": 0, "size": 0, "identity": {...}}]}
  */
 #include "vmm/machine/machine_offer.h"
 
@@ -363,8 +363,7 @@ int machine_offer_check_memory(const struct machine_offer *offer, const struct g
 	for (size_t i = 0; i < MAX(count, offer->region_count); i++)
 		if (i >= MIN(count, offer->region_count) || regions[i].gpa != offer->regions[i].gpa ||
 		    regions[i].size != offer->regions[i].size)
-			return err_set(err, -EINVAL,
-				       "the guest's memory has another layout than this host's");
+			return err_set(err, -EINVAL, "the guest's memory has another layout than this host's");
 	return 0;
 }
 
