@@ -106,13 +106,12 @@ int iommufd_hwpt_set_dirty_tracking(const struct iommufd *iommufd, uint32_t hwpt
 	return iommufd_call(iommufd, IOMMUFD_UAPI_SET_DIRTY, &cmd);
 }
 
-int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, uint32_t flags, uint64_t iova,
-				  uint64_t size, uint64_t page_size, unsigned long *bitmap)
+int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, uint64_t iova, uint64_t size,
+				  uint64_t page_size, unsigned long *bitmap)
 {
 	struct iommufd_uapi_get_dirty cmd = {
 		.size = sizeof(cmd),
 		.hwpt_id = hwpt,
-		.flags = flags,
 		.iova = iova,
 		.length = size,
 		.page_size = page_size,

@@ -33,9 +33,9 @@ int iommufd_ioas_unmap(const struct iommufd *iommufd, uint32_t ioas, uint64_t io
 /* flags: IOMMUFD_UAPI_HWPT_*. */
 int iommufd_hwpt_alloc(const struct iommufd *iommufd, uint32_t dev, uint32_t ioas, uint32_t flags, uint32_t *hwpt);
 int iommufd_hwpt_set_dirty_tracking(const struct iommufd *iommufd, uint32_t hwpt, bool on);
-/* One bit for page_size bytes, only ever set; flags: IOMMUFD_UAPI_DIRTY_NO_CLEAR. */
-int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, uint32_t flags, uint64_t iova,
-				  uint64_t size, uint64_t page_size, unsigned long *bitmap);
+/* Moves the log of a range into bitmap: sets one bit for page_size bytes, clears none. */
+int iommufd_hwpt_get_dirty_bitmap(const struct iommufd *iommufd, uint32_t hwpt, uint64_t iova, uint64_t size,
+				  uint64_t page_size, unsigned long *bitmap);
 
 /* The IOMMU behind a bound device: its type, its registers (len bytes, zero-filled), IOMMUFD_UAPI_HW_CAP_*. */
 int iommufd_get_hw_info(const struct iommufd *iommufd, uint32_t dev, void *data, uint32_t len, uint32_t *type,

@@ -136,8 +136,6 @@ struct iommufd_uapi_set_dirty {
 };
 #define IOMMUFD_UAPI_SET_DIRTY IOMMUFD_UAPI_IO(0x8b)
 
-#define IOMMUFD_UAPI_DIRTY_NO_CLEAR 1u
-
 /* Only sets bits. The range must be mapped throughout: some kernels answer 0 at a hole and drop what follows it. */
 struct iommufd_uapi_get_dirty {
 	uint32_t size;

@@ -451,13 +451,11 @@ static int vfio_iommufd_track(struct vfio_dirty_log *log, bool on)
 	return iommufd_hwpt_set_dirty_tracking(hwpt->iommufd, hwpt->id, on);
 }
 
-static int vfio_iommufd_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap,
-			      bool keep)
+static int vfio_iommufd_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap)
 {
 	const struct hwpt *hwpt = container_of(log, struct hwpt, log);
 
-	return iommufd_hwpt_get_dirty_bitmap(hwpt->iommufd, hwpt->id, keep ? IOMMUFD_UAPI_DIRTY_NO_CLEAR : 0, iova,
-					     size, GUEST_PAGE_SIZE, bitmap);
+	return iommufd_hwpt_get_dirty_bitmap(hwpt->iommufd, hwpt->id, iova, size, GUEST_PAGE_SIZE, bitmap);
 }
 
 static const struct vfio_dirty_log_ops log_ops = {

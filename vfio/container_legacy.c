@@ -168,9 +168,9 @@ static int vfio_legacy_track(struct vfio_dirty_log *log, bool on)
 
 /*
  * The kernel writes the whole bitmap and does not OR, so it gets one of its own, unless nobody has set a bit in the
- * caller's. keep has no counterpart here: what is read stays known because it goes into guest memory's log.
+ * caller's.
  */
-static int vfio_legacy_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap, bool keep)
+static int vfio_legacy_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap)
 {
 	const struct legacy_container *c = container_of(log, struct legacy_container, log);
 	_Alignas(8) uint8_t buf[sizeof(struct vfio_iommu_type1_dirty_bitmap) +

@@ -25,7 +25,6 @@ struct request {
 	struct vfio_dirty_log *log;
 	uint64_t gpa, size;
 	unsigned long *bitmap;
-	bool keep; /* the log does not forget it */
 	bool last; /* nobody will be asked again: what nobody can tell counts as written now */
 };
 
@@ -62,11 +61,11 @@ static int vfio_dirty_log_ask_run(const struct request *request, uint64_t gpa, u
 	int rc;
 
 	if (gpa >= request->gpa && gpa + size <= request->gpa + request->size && skip % BITS_PER_LONG == 0)
-		return log->ops->query(log, gpa, size, request->bitmap + skip / BITS_PER_LONG, request->keep);
+		return log->ops->query(log, gpa, size, request->bitmap + skip / BITS_PER_LONG);
 	answer = calloc(bitmap_longs(pages), sizeof(*answer));
 	if (!answer)
 		return -ENOMEM;
-	rc = log->ops->query(log, gpa, size, answer, request->keep);
+	rc = log->ops->query(log, gpa, size, answer);
 	for (size_t i = 0; rc >= 0 && i < bitmap_longs(pages); i++)
 		for (unsigned long word = answer[i]; word; word &= word - 1)
 			vfio_dirty_log_set_page(request,
@@ -222,11 +221,11 @@ void vfio_dirty_logs_init(struct vfio_dirty_logs *logs)
 
 /* ---- Keeping ---- */
 
-/* Everything that the log has of the range goes to guest memory; all of it when it cannot be read. */
-static void vfio_dirty_log_keep(struct vfio_dirty_log *log, uint64_t gpa, uint64_t size, bool keep)
+/* Moves everything that the log has of the range into guest memory's log; all of it when it cannot be read. */
+static void vfio_dirty_log_keep(struct vfio_dirty_log *log, uint64_t gpa, uint64_t size)
 {
 	_cleanup_(free_ptr) unsigned long *bitmap = calloc(bitmap_longs(size / PAGE), sizeof(*bitmap));
-	struct request request = {.log = log, .gpa = gpa, .size = size, .bitmap = bitmap, .keep = keep, .last = true};
+	struct request request = {.log = log, .gpa = gpa, .size = size, .bitmap = bitmap, .last = true};
 	int rc = bitmap ? vfio_dirty_log_collect(&request) : -ENOMEM;
 
 	if (rc < 0)
@@ -239,19 +238,12 @@ static void vfio_dirty_log_keep(struct vfio_dirty_log *log, uint64_t gpa, uint64
 			guest_memory_dirty(log->logs->memory, gpa + page * PAGE, PAGE);
 }
 
-void vfio_dirty_logs_keep(struct vfio_dirty_logs *logs, uint64_t gpa, uint64_t size)
-{
-	for (struct vfio_dirty_log *log = logs->used; log; log = log->next)
-		if (log->started)
-			vfio_dirty_log_keep(log, gpa, size, true);
-}
-
 static void vfio_dirty_log_flush(struct vfio_dirty_log *log)
 {
 	const struct vfio_ram *ram = log->logs->ram;
 
 	for (size_t i = 0; log->started && i < ram->count; i++)
-		vfio_dirty_log_keep(log, ram->regions[i].region.gpa, ram->regions[i].region.size, false);
+		vfio_dirty_log_keep(log, ram->regions[i].region.gpa, ram->regions[i].region.size);
 }
 
 /* ---- Users ---- */

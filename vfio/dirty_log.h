@@ -47,10 +47,10 @@ struct vfio_dirty_log_ops {
 	 */
 	bool (*exact)(const struct vfio_dirty_log *log, uint64_t gpa, uint64_t *size);
 	/*
-	 * Sets the bits of what was written in [iova, iova + size), which is mapped throughout; one bit a 4 KiB page.
-	 * keep: the log does not forget it.
+	 * Sets the bits of what was written in [iova, iova + size), which is mapped throughout, and forgets it; one bit
+	 * a 4 KiB page.
 	 */
-	int (*query)(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap, bool keep);
+	int (*query)(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap);
 };
 
 /* A device that uses a log; embedded in it. */
@@ -92,10 +92,6 @@ void vfio_dirty_log_init(struct vfio_dirty_log *log, struct vfio_dirty_logs *log
 int vfio_dirty_log_join(struct vfio_dirty_log *log, struct vfio_dirty_log_user *user, struct err *err);
 /* Before the device is detached. What the last user wrote since the last collect is kept as dirty in guest memory. */
 void vfio_dirty_log_leave(struct vfio_dirty_log_user *user);
-
-/* Moves what all logs have of [gpa, gpa + size) into guest memory's own log; what cannot be read counts as written.
- * For ranges about to be unmapped: the logs keep their bits, as the unmap throws them away. */
-void vfio_dirty_logs_keep(struct vfio_dirty_logs *logs, uint64_t gpa, uint64_t size);
 
 /*
  * How much memory will count as written in a last collect whatever devices do, in bytes: all that is mapped for one

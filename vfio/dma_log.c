@@ -83,8 +83,7 @@ static bool vfio_dma_log_exact(const struct vfio_dirty_log *log, uint64_t gpa, u
 	return !log->started;
 }
 
-static int vfio_dma_log_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap,
-			      bool keep)
+static int vfio_dma_log_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap)
 {
 	const struct vfio_dma_log *dma = vfio_dma_log_of(log);
 	struct vfio_device_feature_dma_logging_report report = {

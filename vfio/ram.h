@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest RAM as devices have it: regions, mapped in pieces, of which some may be released to the host. vfio/space.c
- * keeps it and maps by it, vfio/dirty_log.c asks by it; it knows no containers.
+ * Guest RAM as devices have it: regions, each mapped in pieces. vfio/space.c keeps the list and maps by it,
+ * vfio/dirty_log.c queries by it; it knows no containers.
  */
 #pragma once
 
@@ -11,15 +11,15 @@ struct prefault;
 
 struct vfio_ram_region {
 	struct guest_region region;
-	unsigned long *released; /* a bit for each piece; NULL: none ever was */
 	bool populated;
 	struct prefault *coming; /* being populated */
 };
 
 #define VFIO_MAX_RAM 64
+/* Bytes that are mapped at once, from the start of a region on, so that a long mapping can report its progress. */
+#define VFIO_RAM_PIECE GIB(1)
 
 struct vfio_ram {
-	uint64_t piece; /* bytes, a power of two, counted from the start of a region */
 	struct vfio_ram_region regions[VFIO_MAX_RAM]; /* ascending */
 	size_t count;
 };
@@ -32,19 +32,12 @@ struct vfio_ram_region *vfio_ram_find(struct vfio_ram *ram, uint64_t gpa);
 
 uint64_t vfio_ram_end(const struct vfio_ram_region *region);
 /* Pieces in a region. */
-uint64_t vfio_ram_pieces(const struct vfio_ram *ram, const struct vfio_ram_region *region);
+uint64_t vfio_ram_pieces(const struct vfio_ram_region *region);
 /* The end of the piece that gpa is in. */
-uint64_t vfio_ram_piece_end(const struct vfio_ram *ram, const struct vfio_ram_region *region, uint64_t gpa);
-
-bool vfio_ram_is_released(const struct vfio_ram *ram, const struct vfio_ram_region *region, uint64_t gpa);
-/* Makes room for the marks of a region: 0 or -ENOMEM. */
-int vfio_ram_may_release(const struct vfio_ram *ram, struct vfio_ram_region *region);
-/* Marks whole pieces, after vfio_ram_may_release. */
-void vfio_ram_mark(const struct vfio_ram *ram, struct vfio_ram_region *region, uint64_t gpa, uint64_t size,
-		   bool released);
+uint64_t vfio_ram_piece_end(const struct vfio_ram_region *region, uint64_t gpa);
 
 /*
- * The first mapped run of RAM in [*gpa, end): *gpa and *size are set to it. whole: it is made larger on both sides
- * until it cuts no map. False when there is none.
+ * The first run of RAM in [*gpa, end), within one region: sets *gpa and *size. whole: extends it on both sides to whole
+ * pieces. False when there is none.
  */
 bool vfio_ram_next_run(const struct vfio_ram *ram, uint64_t *gpa, uint64_t end, uint64_t *size, bool whole);

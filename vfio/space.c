@@ -4,8 +4,6 @@
 
 #include "core/monotonic.h"
 
-#define LARGEST_PIECE GIB(1) /* so that a long mapping can tell how far it is */
-
 static const struct guest_memory_listener_ops listener_ops;
 
 int vfio_space_create(const struct vfio_space_options *options, struct vfio_space **ret, struct err *err)
@@ -13,8 +11,6 @@ int vfio_space_create(const struct vfio_space_options *options, struct vfio_spac
 	struct vfio_space *space;
 	int rc;
 
-	if (options->granule && (!is_power_of_two(options->granule) || options->granule < GUEST_PAGE_SIZE))
-		return err_set(err, -EINVAL, "the granule is not a power of two of at least a page");
 	space = calloc(1, sizeof(*space));
 	if (!space)
 		return err_sys(err, -ENOMEM, "vfio");
@@ -23,8 +19,6 @@ int vfio_space_create(const struct vfio_space_options *options, struct vfio_spac
 	space->memory = options->memory;
 	if (options->hypervisor)
 		space->hypervisor = *options->hypervisor;
-	space->granule = options->granule;
-	space->ram.piece = options->granule ?: LARGEST_PIECE;
 	space->logs = (struct vfio_dirty_logs){
 		.ram = &space->ram, .memory = space->memory, .set = options->dirty, .lock = options->lock,
 		.log = space->log,
@@ -50,6 +44,11 @@ void vfio_space_destroy(struct vfio_space *space)
 	guest_memory_unlisten(space->memory, &space->listener);
 	vfio_sys_close(space->sys, &space->iommufd);
 	free(space);
+}
+
+bool vfio_space_is_mapped(const struct vfio_space *space)
+{
+	return space->containers;
 }
 
 int vfio_space_tell_hypervisor(struct vfio_space *space, int fd, struct err *err)
@@ -114,27 +113,25 @@ static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_contain
 			 (unsigned long long)(gpa + size - 1), container->ops->name, strerrordesc_np(-rc));
 }
 
-/* Maps the pieces of [gpa, gpa + size) that are not released, all or none. The range is made of whole pieces. */
-static int vfio_space_map_range(struct vfio_space *space, struct vfio_container *container,
-				const struct vfio_ram_region *ram, uint64_t gpa, uint64_t size, struct err *err)
+/* Maps all pieces of a region or none. */
+static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container *container,
+				 const struct vfio_ram_region *ram, struct err *err)
 {
 	struct meter meter = {0};
-	uint64_t end = gpa + size, next;
+	uint64_t gpa = ram->region.gpa;
 
-	for (uint64_t at = gpa; at < end; at = next) {
-		uint64_t offset = at - ram->region.gpa;
+	for (uint64_t at = gpa, next; at < vfio_ram_end(ram); at = next) {
+		uint64_t offset = at - gpa;
 		struct vfio_dma dma = {.iova = at, .host = (char *)ram->region.host + offset, .fd = ram->region.fd,
 				       .fd_offset = ram->region.fd_offset + offset};
 		int rc;
 
-		vfio_space_meter_at(&meter, space->log, at - gpa, size);
-		next = vfio_ram_piece_end(&space->ram, ram, at);
+		vfio_space_meter_at(&meter, space->log, offset, ram->region.size);
+		next = vfio_ram_piece_end(ram, at);
 		dma.size = next - at;
-		if (vfio_ram_is_released(&space->ram, ram, at))
-			continue;
 		rc = container->ops->map(container, &dma);
 		if (rc < 0) {
-			vfio_space_unmap_range(space, container, gpa, at - gpa);
+			vfio_space_unmap_range(space, container, gpa, offset);
 			return vfio_space_explain_map(space, container, &dma, rc, err);
 		}
 	}
@@ -179,10 +176,9 @@ static int vfio_space_check_ranges(const struct vfio_space *space, const struct 
 	return 0;
 }
 
-static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram_region *ram, uint64_t gpa, uint64_t size,
-				     struct err *err)
+static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
-	return space->sys->ops->prefault_begin(space->sys, (char *)ram->region.host + (gpa - ram->region.gpa), size,
+	return space->sys->ops->prefault_begin(space->sys, ram->region.host, ram->region.size,
 					       "prefault guest memory for devices", space->log, &ram->coming, err);
 }
 
@@ -194,17 +190,14 @@ static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram_reg
 /* Pinning pages that are not there yet is slow, and one after the other: bring them in first, in parallel. */
 static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
-	uint64_t gpa = ram->region.gpa, size;
-	bool ahead = ram->coming;
-	int rc = ahead ? vfio_space_populate_end(space, ram, true, err) : 0;
+	int rc = 0;
 
-	for (; !ahead && !ram->populated && rc == 0; gpa += size) {
-		if (!vfio_ram_next_run(&space->ram, &gpa, vfio_ram_end(ram), &size, false))
-			break;
-		rc = vfio_space_populate_begin(space, ram, gpa, size, err);
-		if (rc == 0)
-			rc = vfio_space_populate_end(space, ram, true, err);
-	}
+	if (ram->populated)
+		return 0;
+	if (!ram->coming)
+		rc = vfio_space_populate_begin(space, ram, err);
+	if (rc == 0)
+		rc = vfio_space_populate_end(space, ram, true, err);
 	ram->populated = rc == 0;
 	return rc;
 }
@@ -216,8 +209,8 @@ int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
 	for (size_t i = 0; i < space->ram.count && rc == 0; i++) {
 		struct vfio_ram_region *ram = &space->ram.regions[i];
 
-		if (!ram->populated && !ram->released)
-			rc = vfio_space_populate_begin(space, ram, ram->region.gpa, ram->region.size, err);
+		if (!ram->populated)
+			rc = vfio_space_populate_begin(space, ram, err);
 	}
 	return rc;
 }
@@ -233,7 +226,7 @@ static int vfio_space_map_ram(struct vfio_space *space, struct vfio_container *c
 {
 	int rc = container->ops->pins ? vfio_space_populate(space, ram, err) : 0;
 
-	return rc < 0 ? rc : vfio_space_map_range(space, container, ram, ram->region.gpa, ram->region.size, err);
+	return rc < 0 ? rc : vfio_space_map_pieces(space, container, ram, err);
 }
 
 static void vfio_space_unmap_ram(struct vfio_space *space, struct vfio_container *container,
@@ -306,13 +299,12 @@ static int vfio_space_check_limit(const struct vfio_space *space, const struct v
 	uint64_t needed = 0;
 
 	for (size_t i = 0; i < space->ram.count; i++)
-		needed += vfio_ram_pieces(&space->ram, &space->ram.regions[i]);
+		needed += vfio_ram_pieces(&space->ram.regions[i]);
 	if (!container->map_limit || needed <= container->map_limit)
 		return 0;
-	return err_set(err, -ENOSPC, "guest memory takes %llu DMA mappings of %llu KiB and the kernel allows %llu: raise it with 'echo "
+	return err_set(err, -ENOSPC, "guest memory takes %llu DMA mappings and the kernel allows %llu: raise it with 'echo "
 		       "%llu > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit'", (unsigned long long)needed,
-		       (unsigned long long)(space->ram.piece >> 10), (unsigned long long)container->map_limit,
-		       (unsigned long long)(needed + 1024));
+		       (unsigned long long)container->map_limit, (unsigned long long)(needed + 1024));
 }
 
 static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_container *container,
@@ -384,95 +376,4 @@ void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)
 	*link = bar->next;
 	for (struct vfio_container *container = space->containers; container; container = container->next)
 		vfio_space_unmap_range(space, container, bar->gpa, bar->size);
-}
-
-/* ---- Releasing ---- */
-
-/* The region that holds all of the range, which is made of whole pieces of it; NULL with a reason otherwise. */
-static struct vfio_ram_region *vfio_space_whole_pieces(struct vfio_space *space, uint64_t gpa, uint64_t size,
-						       struct err *err)
-{
-	for (size_t i = 0; size && i < space->ram.count; i++) {
-		struct vfio_ram_region *ram = &space->ram.regions[i];
-
-		if (gpa < ram->region.gpa || gpa >= vfio_ram_end(ram) ||
-		    size > vfio_ram_end(ram) - gpa)
-			continue;
-		if (space->granule && (gpa - ram->region.gpa) % space->granule == 0 &&
-		    (size % space->granule == 0 || gpa + size == vfio_ram_end(ram)))
-			return ram;
-		err_set(err, -EBUSY, "guest memory 0x%llx-0x%llx stays: devices have it mapped in pieces of %llu KiB, and a part of one "
-			"cannot be given back", (unsigned long long)gpa, (unsigned long long)(gpa + size - 1),
-			(unsigned long long)(space->ram.piece >> 10));
-		return NULL;
-	}
-	err_set(err, -EBUSY, "0x%llx is not guest memory", (unsigned long long)gpa);
-	return NULL;
-}
-
-/* Unmaps it everywhere or nowhere. */
-static int vfio_space_unmap_everywhere(struct vfio_space *space, struct vfio_ram_region *ram, uint64_t gpa,
-				       uint64_t size, struct err *err)
-{
-	struct vfio_container *container, *undo;
-	int rc = 0;
-
-	for (container = space->containers; container; container = container->next) {
-		rc = container->ops->unmap(container, gpa, size);
-		if (rc < 0)
-			break;
-	}
-	if (!container)
-		return 0;
-	for (undo = space->containers; undo != container; undo = undo->next)
-		if (vfio_space_map_range(space, undo, ram, gpa, size, NULL) < 0)
-			log_warn(space->log, "vfio: guest memory at 0x%llx could not be mapped again",
-				 (unsigned long long)gpa);
-	return err_sys(err, -EBUSY, "guest memory 0x%llx-0x%llx stays, unmapping it failed with %s",
-		       (unsigned long long)gpa, (unsigned long long)(gpa + size - 1), strerrorname_np(-rc));
-}
-
-int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
-{
-	struct vfio_ram_region *ram;
-	int rc;
-
-	if (!space->containers && !space->granule)
-		return 0;
-	ram = vfio_space_whole_pieces(space, gpa, size, err);
-	if (!ram)
-		return -EBUSY;
-	rc = vfio_ram_may_release(&space->ram, ram);
-	if (rc < 0)
-		return err_sys(err, -EBUSY, "guest memory 0x%llx stays", (unsigned long long)gpa);
-	vfio_dirty_logs_keep(&space->logs, gpa, size);
-	rc = vfio_space_unmap_everywhere(space, ram, gpa, size, err);
-	if (rc == 0)
-		vfio_ram_mark(&space->ram, ram, gpa, size, true);
-	return rc;
-}
-
-int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err)
-{
-	struct vfio_container *container, *undo;
-	struct vfio_ram_region *ram;
-	int rc = 0;
-
-	if (!space->containers && !space->granule)
-		return 0;
-	ram = vfio_space_whole_pieces(space, gpa, size, err);
-	if (!ram)
-		return -EBUSY;
-	for (uint64_t at = gpa; at < gpa + size; at = vfio_ram_piece_end(&space->ram, ram, at))
-		if (!vfio_ram_is_released(&space->ram, ram, at))
-			return err_set(err, -EINVAL, "guest memory at 0x%llx is not released", (unsigned long long)at);
-	vfio_ram_mark(&space->ram, ram, gpa, size, false);
-	for (container = space->containers; container && rc == 0; container = container->next) {
-		rc = vfio_space_map_range(space, container, ram, gpa, size, err);
-		for (undo = space->containers; rc < 0 && undo != container; undo = undo->next)
-			vfio_space_unmap_range(space, undo, gpa, size);
-	}
-	if (rc < 0)
-		vfio_ram_mark(&space->ram, ram, gpa, size, true);
-	return rc;
 }

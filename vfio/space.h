@@ -32,22 +32,14 @@ struct vfio_space_options {
 	const struct vfio_hypervisor *hypervisor; /* NULL: none */
 	pthread_mutex_t *lock; /* recursive; held while dirty pages are collected, from any thread. NULL: none is needed */
 	int *iommufd; /* an open /dev/iommu to use instead of opening one; taken over on success. NULL: none */
-	/* RAM is mapped in pieces of so many bytes (a power of two), and whole pieces can be released. 0: none can. */
-	uint64_t granule;
 };
 
 int vfio_space_create(const struct vfio_space_options *options, struct vfio_space **ret, struct err *err);
 /* All devices have been closed. NULL is fine. */
 void vfio_space_destroy(struct vfio_space *space);
 
-/*
- * Unmaps guest RAM from all devices before it is given back to the host (balloon). What devices wrote there is kept as
- * dirty in guest memory. -EBUSY with a reason when devices are there and the range is not made of whole pieces, or
- * could not be unmapped: then it must not be given back.
- */
-int vfio_space_release(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err);
-/* Maps a released range again, before the guest uses it. */
-int vfio_space_restore(struct vfio_space *space, uint64_t gpa, uint64_t size, struct err *err);
+/* Devices may have guest memory mapped: none of it can be given back to the host. */
+bool vfio_space_is_mapped(const struct vfio_space *space);
 
 /* Lets the other devices reach a BAR (peer to peer), as far as kernel and IOMMU allow; a refusal is logged. */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
@@ -61,7 +53,6 @@ struct vfio_space {
 	const struct log *log;
 	struct guest_memory *memory;
 	struct vfio_hypervisor hypervisor;
-	uint64_t granule;
 	int iommufd; /* /dev/iommu, or -1 */
 	struct guest_memory_listener listener;
 	struct vfio_ram ram;

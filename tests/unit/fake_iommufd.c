@@ -190,8 +190,7 @@ static int do_get_dirty(struct fake_kernel *fake, int ctx, struct iommufd_uapi_g
 		return -EINVAL;
 	while (size < cmd->length && fake_covered(&ioas->maps, cmd->iova + size, 4096))
 		size += 4096;
-	fake_log_report(&hwpt->log, cmd->iova, size, (unsigned long *)(uintptr_t)cmd->data,
-			!(cmd->flags & IOMMUFD_UAPI_DIRTY_NO_CLEAR));
+	fake_log_report(&hwpt->log, cmd->iova, size, (unsigned long *)(uintptr_t)cmd->data);
 	return 0;
 }
 

@@ -231,7 +231,7 @@ static int log_report(struct fake_device *device, const struct vfio_device_featu
 			  report->iova + report->length <= device->log_ranges[i].iova + device->log_ranges[i].length;
 	if (!inside)
 		return -EINVAL;
-	fake_log_report(&device->log, report->iova, report->length, (unsigned long *)(uintptr_t)report->bitmap, true);
+	fake_log_report(&device->log, report->iova, report->length, (unsigned long *)(uintptr_t)report->bitmap);
 	return 0;
 }
 

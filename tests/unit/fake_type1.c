@@ -235,8 +235,7 @@ static int get_bitmap(struct fake_kernel *fake, int index, const struct vfio_iom
 				1ul << ((at - get->iova) / 4096 % 64);
 	}
 	if (!iommu)
-		fake_log_report(&fake->containers[index].log, get->iova, get->size, (unsigned long *)get->bitmap.data,
-				true);
+		fake_log_report(&fake->containers[index].log, get->iova, get->size, (unsigned long *)get->bitmap.data);
 	return 0;
 }
 

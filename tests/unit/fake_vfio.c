@@ -96,7 +96,7 @@ void fake_log_add(struct fake_log *log, uint64_t page)
 	log->pages[log->count++] = page;
 }
 
-void fake_log_report(struct fake_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap, bool clear)
+void fake_log_report(struct fake_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap)
 {
 	size_t kept = 0;
 
@@ -106,7 +106,7 @@ void fake_log_report(struct fake_log *log, uint64_t iova, uint64_t size, unsigne
 
 		if (in)
 			bitmap[(at - iova) / 4096 / 64] |= 1ul << ((at - iova) / 4096 % 64);
-		if (!in || !clear)
+		else
 			log->pages[kept++] = log->pages[i];
 	}
 	log->count = kept;

@@ -223,8 +223,8 @@ int fake_map(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, ui
 int fake_unmap(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, uint64_t size, uint64_t *unmapped);
 bool fake_covered(const struct fake_maps *maps, uint64_t iova, uint64_t size);
 void fake_log_add(struct fake_log *log, uint64_t page);
-/* Sets the bits of the logged pages in the range; forgets them when clear. */
-void fake_log_report(struct fake_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap, bool clear);
+/* Sets the bits of the logged pages in the range and forgets the pages. */
+void fake_log_report(struct fake_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap);
 struct fake_object *fake_object(struct fake_kernel *fake, int ctx, uint32_t id, enum fake_object_kind kind);
 struct fake_object *fake_object_new(struct fake_kernel *fake, int ctx, enum fake_object_kind kind, uint32_t *id);
 void fake_die(const char *why) __attribute__((noreturn));

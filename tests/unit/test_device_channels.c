@@ -66,7 +66,7 @@ static void setup(uint32_t second)
 
 	bench_init(&b);
 	iommu = fake_iommu(b.fake, true);
-	bench_space(&b, 0, NULL);
+	bench_space(&b, NULL);
 	open_side(&from, 1, iommu, flags);
 	open_side(&to, 5, iommu, flags);
 	cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -59,7 +59,7 @@ static void setup(uint32_t flags)
 		fake_migrates(device, flags);
 		fakes[i] = &device->migration;
 	}
-	bench_space(&b, 0, NULL);
+	bench_space(&b, NULL);
 	for (size_t i = 0; i < COUNT; i++)
 		CHECK_EQ(bench_open(&b, names[i], VFIO_WANT_AUTO, &list.devices[i]), 0);
 	fake_journal(b.fake);

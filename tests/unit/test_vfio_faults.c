@@ -34,7 +34,7 @@ static void setup(bool handed_in)
 	b.fake->devices[0].dma_buf = true;
 	b.fake->type1_dirty = true;
 	iommufd = handed_in ? fake_open(b.fake, "/dev/iommu") : -1;
-	bench_space(&b, MIB(8), handed_in ? &iommufd : NULL);
+	bench_space(&b, handed_in ? &iommufd : NULL);
 }
 
 static unsigned int count_devices(void)
@@ -106,7 +106,7 @@ static void life(enum vfio_want want, bool handed_in)
 	static uint8_t page[4096] __attribute__((aligned(4096)));
 	struct guest_region region = {.gpa = GIB(8), .size = MIB(16), .host = b.host, .fd = b.memfd};
 	struct vfio_bar bar = {.gpa = GIB(3), .size = 4096, .host = page};
-	bool started, released;
+	bool started;
 
 	for (int i = 0; i < DEVICES - 1; i++)
 		open_one(i, want, handed_in);
@@ -119,12 +119,6 @@ static void life(enum vfio_want want, bool handed_in)
 	open_one(DEVICES - 1, want, handed_in);
 	if (started)
 		write_and_collect();
-	b.err.text[0] = 0;
-	released = ok(vfio_space_release(b.space, MIB(8), MIB(16), &b.err));
-	for (int i = 0; i < DEVICES; i++)
-		CHECK(!released || !devices[i] || !fake_mapped(b.fake, &b.fake->devices[i], MIB(8), 4096));
-	if (released)
-		ok(vfio_space_restore(b.space, MIB(8), MIB(16), &b.err));
 	if (devices[0])
 		vfio_space_unmap_bar(b.space, &bar);
 	vfio_device_close(devices[0]);
@@ -165,7 +159,7 @@ static void run(enum vfio_want want, bool handed_in)
 		unsigned int n = every_call(want, handed_in, codes[i]);
 
 		printf("# %s: %u calls failed, each once\n", strerrorname_np(-codes[i]), n);
-		CHECK(n > 60 && n < 1000);
+		CHECK(n > 50 && n < 1000);
 	}
 }
 

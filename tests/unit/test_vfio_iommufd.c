@@ -14,7 +14,7 @@ static void setup(bool first_dirty, bool second_dirty, bool same_iommu)
 	iommu = fake_iommu(b.fake, first_dirty);
 	fake_device(b.fake, "0000:01:00.0", fake_group(b.fake), iommu);
 	fake_device(b.fake, "0000:02:00.0", fake_group(b.fake), same_iommu ? iommu : fake_iommu(b.fake, second_dirty));
-	bench_space(&b, 0, NULL);
+	bench_space(&b, NULL);
 }
 
 static void attaches_and_leaves_nothing(void)
@@ -154,7 +154,7 @@ static void a_group_of_two_shares_its_page_table(void)
 	group = fake_group(b.fake);
 	fake_device(b.fake, "0000:01:00.0", group, iommu);
 	fake_device(b.fake, "0000:01:00.1", group, iommu);
-	bench_space(&b, 0, NULL);
+	bench_space(&b, NULL);
 	CHECK_EQ(bench_open(&b, "01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(bench_open(&b, "01:00.1", VFIO_WANT_IOMMUFD, &two), 0);
 	CHECK_EQ(vfio_device_ids(one).hwpt, vfio_device_ids(two).hwpt);
@@ -195,7 +195,7 @@ static void takes_descriptors_handed_in(void)
 	fake_device(b.fake, "0000:01:00.0", fake_group(b.fake), fake_iommu(b.fake, true));
 	fake_mdev(b.fake, UUID, fake_group(b.fake));
 	iommufd = fake_open(b.fake, "/dev/iommu");
-	bench_space(&b, 0, &iommufd);
+	bench_space(&b, &iommufd);
 	CHECK_EQ(iommufd, -1);
 	options.fd = &cdev;
 	cdev = fake_open(b.fake, "/dev/vfio/devices/vfio0");

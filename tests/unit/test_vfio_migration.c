@@ -35,7 +35,7 @@ static void setup(const uint32_t *flags)
 		fake_migrates(fake, flags[members]);
 		fakes[members] = &fake->migration;
 	}
-	bench_space(&b, 0, NULL);
+	bench_space(&b, NULL);
 	for (size_t i = 0; i < members; i++) {
 		CHECK_EQ(bench_open(&b, names[i], VFIO_WANT_AUTO, &devices[i]), 0);
 		CHECK_EQ(vfio_migration_create(devices[i], &group[i], &b.err), 0);

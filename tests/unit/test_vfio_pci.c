@@ -220,7 +220,7 @@ static void reset(void)
 		{
 			struct vfio_device *other;
 
-			bench_space(&p.base, 0, NULL);
+			bench_space(&p.base, NULL);
 			CHECK_EQ(bench_open(&p.base, "0000:01:01.1", want, &other), 0);
 			check_reset(want, "bus", NULL);
 			vfio_device_close(other);
@@ -260,7 +260,7 @@ static void two_functions(void)
 			both[i]->pci->dependents[k].devfn = (uint8_t)k;
 		}
 	}
-	bench_space(&p.base, 0, NULL);
+	bench_space(&p.base, NULL);
 }
 
 static unsigned int hot_resets(void)
@@ -414,7 +414,7 @@ static void no_descriptors(void)
 		bool whole;
 
 		describe();
-		bench_space(&p.base, 0, NULL);
+		bench_space(&p.base, NULL);
 		next = dup(p.stop_fd);
 		close(next);
 		limit = (struct rlimit){.rlim_cur = (rlim_t)next + room, .rlim_max = old.rlim_max};

@@ -71,10 +71,10 @@ static inline void bench_init(struct vfio_bench *b)
 	b->hypervisor = (struct vfio_hypervisor){.add = bench_tell, .remove = bench_untell, .opaque = b};
 }
 
-static inline void bench_space(struct vfio_bench *b, uint64_t granule, int *iommufd)
+static inline void bench_space(struct vfio_bench *b, int *iommufd)
 {
 	struct vfio_space_options options = {.sys = &b->fake->sys, .log = &b->log, .memory = b->memory, .dirty = &b->dirty,
-					     .hypervisor = &b->hypervisor, .iommufd = iommufd, .granule = granule};
+					     .hypervisor = &b->hypervisor, .iommufd = iommufd};
 
 	CHECK_EQ(vfio_space_create(&options, &b->space, &b->err), 0);
 }

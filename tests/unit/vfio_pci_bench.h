@@ -170,7 +170,7 @@ static inline int pb_create(struct pci_bench *p, enum vfio_want want)
 	int rc;
 
 	if (!p->base.space)
-		bench_space(&p->base, 0, NULL);
+		bench_space(&p->base, NULL);
 	rc = bench_open(&p->base, BDF, want, &device);
 	if (rc == 0)
 		rc = vfio_pci_create(&device, &p->options, &machine, &p->pci, &p->base.err);

@@ -485,15 +485,14 @@ void host_devices_cut_off(struct host_devices *devices, size_t index)
 int host_devices_release(void *opaque, uint64_t gpa, uint64_t len)
 {
 	struct host_devices *devices = opaque;
-	struct err err;
-	int code;
+	bool mapped;
 
 	pthread_mutex_lock(&devices->space_lock);
-	code = devices->space ? vfio_space_release(devices->space, gpa, len, &err) : 0;
+	mapped = devices->space && vfio_space_is_mapped(devices->space);
 	pthread_mutex_unlock(&devices->space_lock);
-	if (code < 0 && !devices->balloon_logged) {
-		log_info(devices->machine.log, "balloon: the guest keeps its pages: %s", err.text);
+	if (mapped && !devices->balloon_logged) {
+		log_info(devices->machine.log, "balloon: pages stay with the guest: host devices have its memory mapped");
 		devices->balloon_logged = true;
 	}
-	return code;
+	return mapped ? -EBUSY : 0;
 }
