@@ -25,7 +25,6 @@ int host_iommu_device_realize(struct host_iommu_device *hiod, const struct host_
 
 	if (rc < 0)
 		return rc;
-	realized.realized = true;
 	*hiod = realized;
 	return 0;
 }
@@ -86,8 +85,8 @@ static int host_iommu_device_realize_legacy(struct host_iommu_device *hiod, cons
 	return 0;
 }
 
-const struct host_iommu_class host_iommu_iommufd = {.name = "iommufd", .realize = host_iommu_device_realize_iommufd};
-const struct host_iommu_class host_iommu_legacy = {.name = "legacy", .realize = host_iommu_device_realize_legacy};
+const struct host_iommu_class host_iommu_iommufd = {.realize = host_iommu_device_realize_iommufd};
+const struct host_iommu_class host_iommu_legacy = {.realize = host_iommu_device_realize_legacy};
 
 const char *host_iommu_type_name(enum host_iommu_type type)
 {
@@ -100,19 +99,4 @@ const char *host_iommu_type_name(enum host_iommu_type type)
 	};
 
 	return names[type];
-}
-
-unsigned int host_iommu_address_width(const struct host_iommu_device *hiod, const struct iommufd_uapi_range *ranges,
-				      size_t count)
-{
-	uint64_t last = 0;
-
-	for (size_t i = 0; i < count; i++)
-		last = MAX(last, ranges[i].last);
-	if (last)
-		return 64 - (unsigned int)__builtin_clzll(last);
-	/* VT-d 11.4.2: MGAW, bits 21:16, holds the width less one. */
-	if (hiod && hiod->type == HOST_IOMMU_VTD && hiod->registers.vtd.cap)
-		return (unsigned int)(hiod->registers.vtd.cap >> 16 & 0x3f) + 1;
-	return 64;
 }

@@ -26,7 +26,6 @@ struct host_iommu_source {
 
 /* One for each container backend. */
 struct host_iommu_class {
-	const char *name;
 	/* Fills type, registers and capabilities. -ENOENT: there is no host IOMMU behind this device (mediated). */
 	int (*realize)(struct host_iommu_device *hiod, const struct host_iommu_source *source);
 };
@@ -36,7 +35,6 @@ extern const struct host_iommu_class host_iommu_iommufd;
 
 struct host_iommu_device {
 	const struct host_iommu_class *class;
-	bool realized;
 	enum host_iommu_type type;
 	uint64_t capabilities; /* IOMMUFD_UAPI_HW_CAP_*; 0 where the backend cannot tell */
 	union {
@@ -62,10 +60,3 @@ static inline bool host_iommu_tracks_dirty(const struct host_iommu_device *hiod)
 {
 	return hiod && (hiod->capabilities & IOMMUFD_UAPI_HW_CAP_DIRTY_TRACKING);
 }
-
-/*
- * Bits of an address that devices can reach: those of the highest usable one of ranges (of the container, once the
- * device is attached), or where there are none what the registers say, or 64.
- */
-unsigned int host_iommu_address_width(const struct host_iommu_device *hiod, const struct iommufd_uapi_range *ranges,
-				      size_t count);

@@ -198,11 +198,6 @@ static const uint8_t ways[GOALS][VFIO_UAPI_STATES] = {
 	},
 };
 
-const char *vfio_migration_state_name(uint32_t state)
-{
-	return state < VFIO_UAPI_STATES ? states[state].name : "unknown";
-}
-
 static bool vfio_migration_has_state(const struct vfio_migration *m, uint32_t state)
 {
 	return (states[state].needs & ~m->flags) == 0;

@@ -71,9 +71,8 @@ void vfio_migration_destroy(struct vfio_migration *migration);
 
 const struct vfio_device *vfio_migration_device(const struct vfio_migration *migration);
 
-/* enum vfio_device_mig_state as of the last change, and its name. */
+/* enum vfio_device_mig_state as of the last change. */
 uint32_t vfio_migration_state(struct vfio_migration *migration);
-const char *vfio_migration_state_name(uint32_t state);
 
 /* ---- The source ---- */
 

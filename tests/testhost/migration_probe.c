@@ -304,8 +304,7 @@ static int check_goes_on(struct host *host, const char *what, int code)
 		return fail("%s: %s", what, err.text);
 	for (size_t i = 0; i < host->count; i++)
 		if (vfio_migration_state(host->group[i]) != VFIO_DEVICE_STATE_RUNNING || vfio_migration_was_reset(host->group[i]))
-			return fail("%s: device %zu is in %s", what, i,
-				    vfio_migration_state_name(vfio_migration_state(host->group[i])));
+			return fail("%s: device %zu is in state %u", what, i, vfio_migration_state(host->group[i]));
 	passes_of(host, before);
 	return wait_for_work(host, before, 1);
 }

@@ -219,14 +219,13 @@ static long collect(struct probe *p)
 
 static void describe(const struct vfio_device *device)
 {
-	unsigned int width = host_iommu_address_width(device->iommu, device->container->ranges, device->container->range_count);
 	struct vfio_device_ids ids = vfio_device_ids(device);
 
-	printf("device=%s backend=%s group=%d ioas=%u hwpt=%u iommu=%s cap=0x%llx capabilities=0x%llx width=%u ranges=%zu "
+	printf("device=%s backend=%s group=%d ioas=%u hwpt=%u iommu=%s cap=0x%llx capabilities=0x%llx ranges=%zu "
 	       "coverage=%s regions=%u irqs=%u\n", device->host.name, device->backend->name, device->host.group, ids.ioas,
 	       ids.hwpt, device->iommu ? host_iommu_type_name(device->iommu->type) : "-",
 	       device->iommu ? (unsigned long long)device->iommu->registers.vtd.cap : 0,
-	       device->iommu ? (unsigned long long)device->iommu->capabilities : 0, width, device->container->range_count,
+	       device->iommu ? (unsigned long long)device->iommu->capabilities : 0, device->container->range_count,
 	       vfio_coverage_name(vfio_device_coverage(device)), device->num_regions, device->num_irqs);
 }
 

@@ -23,7 +23,7 @@ static void attaches_and_leaves_nothing(void)
 	b.fake->iommus[0].type = IOMMUFD_UAPI_HW_TYPE_VTD;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_AUTO, &one), 0);
 	CHECK_STR(one->backend->name, "iommufd");
-	CHECK(one->iommu && one->iommu->realized);
+	CHECK(host_iommu_tracks_dirty(one->iommu));
 	CHECK_EQ(one->iommu->type, HOST_IOMMU_VTD);
 	CHECK_EQ(one->num_regions, 9);
 	CHECK_EQ(one->num_irqs, 5);
