@@ -28,7 +28,6 @@ static void vfio_pci_on_error(void *opaque, uint32_t events)
 	log_error(pci->machine.log, "vfio %s: an error that it cannot recover from; it is cut off, the guest goes on",
 		  pci->device->host.name);
 	vfio_pci_cut_off(pci);
-	pci->machine.events->failed(pci->machine.events_opaque, pci);
 }
 
 static void vfio_pci_on_request(void *opaque, uint32_t events)
@@ -37,7 +36,7 @@ static void vfio_pci_on_request(void *opaque, uint32_t events)
 
 	/* The kernel kicks every few seconds until the device is let go; the owner tells once. */
 	if (eventfd_drain(pci->request_fd))
-		pci->machine.events->wanted(pci->machine.events_opaque, pci);
+		pci->machine.wanted(pci->machine.wanted_opaque, pci);
 }
 
 static int vfio_pci_listen_to(struct vfio_pci *pci, uint32_t index, int *fd, event_fn *fn, struct event_source **source,

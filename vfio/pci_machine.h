@@ -15,14 +15,6 @@ struct vfio_map_ops {
 	void (*unmap)(void *opaque, uint64_t gpa);
 };
 
-/* What the device says by itself; on the event loop's thread. */
-struct vfio_pci_events {
-	/* An error that it cannot go on from: it has been fenced, the guest reads ones from now on. */
-	void (*failed)(void *opaque, struct vfio_pci *pci);
-	/* The host wants it back (its driver is being unbound). */
-	void (*wanted)(void *opaque, struct vfio_pci *pci);
-};
-
 /* The machine around it; outlives it. */
 struct vfio_pci_machine {
 	struct pci_bus *bus;
@@ -31,7 +23,8 @@ struct vfio_pci_machine {
 	const struct log *log;
 	const struct vfio_map_ops *map;
 	void *map_opaque;
-	const struct vfio_pci_events *events;
-	void *events_opaque;
+	/* The host wants the device back (its driver is being unbound); on the event loop's thread. */
+	void (*wanted)(void *opaque, struct vfio_pci *pci);
+	void *wanted_opaque;
 	pthread_mutex_t *space_lock; /* held around calls that change the device's struct vfio_space */
 };

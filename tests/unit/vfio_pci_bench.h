@@ -29,7 +29,7 @@ struct pci_bench {
 	struct fake_pci *fake;
 	struct vfio_pci *pci;
 	struct vfio_pci_options options;
-	unsigned int failed, wanted; /* what the device has said */
+	unsigned int wanted; /* how often the host has asked for the device */
 	unsigned int maps;           /* that exist */
 	void *host;                  /* of the last map */
 	bool refuse_map, refuse_wire;
@@ -87,11 +87,6 @@ static inline void pb_unmap(void *opaque, uint64_t gpa)
 
 	fake_note(p->base.fake, "unmap", gpa);
 	p->maps--;
-}
-
-static inline void pb_failed(void *opaque, struct vfio_pci *pci)
-{
-	((struct pci_bench *)opaque)->failed++;
 }
 
 static inline void pb_wanted(void *opaque, struct vfio_pci *pci)
@@ -161,10 +156,9 @@ static inline void pb_init(struct pci_bench *p)
 static inline int pb_create(struct pci_bench *p, enum vfio_want want)
 {
 	static const struct vfio_map_ops map_ops = {pb_map, pb_unmap};
-	static const struct vfio_pci_events events = {pb_failed, pb_wanted};
 	struct vfio_pci_machine machine = {
 		.bus = p->rig.bus, .msi = &p->rig.msi, .loop = p->loop, .log = &p->base.log, .map = &map_ops, .map_opaque = p,
-		.events = &events, .events_opaque = p, .space_lock = &p->lock,
+		.wanted = pb_wanted, .wanted_opaque = p, .space_lock = &p->lock,
 	};
 	struct vfio_device *device = NULL;
 	int rc;

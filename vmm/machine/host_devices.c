@@ -204,11 +204,6 @@ static struct slot *host_devices_slot_of(struct host_devices *devices, const str
 	return slot;
 }
 
-/* vfio/ has logged it, and the guest runs on without the device. */
-static void host_devices_on_failed(void *opaque, struct vfio_pci *pci)
-{
-}
-
 static void host_devices_on_wanted(void *opaque, struct vfio_pci *pci)
 {
 	struct host_devices *devices = opaque;
@@ -278,14 +273,11 @@ static int host_devices_devfn_for(const struct host_devices *devices, const char
 /* Opens the device and puts its function on the bus. */
 static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn, struct err *err)
 {
-	static const struct vfio_pci_events events = {
-		.failed = host_devices_on_failed, .wanted = host_devices_on_wanted,
-	};
 	struct host_devices *devices = slot->devices;
 	const struct vfio_pci_machine machine = {
 		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,
 		.log = devices->machine.log, .map = &devices->machine.ops->map, .map_opaque = devices->machine.opaque,
-		.events = &events, .events_opaque = devices, .space_lock = &devices->space_lock,
+		.wanted = host_devices_on_wanted, .wanted_opaque = devices, .space_lock = &devices->space_lock,
 	};
 	const struct vfio_pci_options options = {
 		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
