@@ -48,7 +48,7 @@ static int host_iommu_device_realize_iommufd(struct host_iommu_device *hiod, con
 	return 0;
 }
 
-/* Up to two hexadecimal numbers, "a" or "a:b", from a file beside the device; how many there were. */
+/* Reads up to two hexadecimal numbers, "a" or "a:b", from a file beside the device; returns how many there were. */
 static int host_iommu_device_read_hex(const struct host_iommu_source *source, const char *name, uint64_t value[2])
 {
 	char path[512], text[64], *end;
@@ -67,7 +67,7 @@ static int host_iommu_device_read_hex(const struct host_iommu_source *source, co
 	return 2;
 }
 
-/* The files are the IOMMU drivers' (ABI: sysfs-class-iommu-intel-iommu, -amd-iommu). To have none is no failure. */
+/* The files are the IOMMU drivers' (ABI: sysfs-class-iommu-intel-iommu, -amd-iommu). A missing file is no failure. */
 static int host_iommu_device_realize_legacy(struct host_iommu_device *hiod, const struct host_iommu_source *source)
 {
 	uint64_t cap[2], ecap[2], features[2] = {0, 0};

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HostIOMMUDevice: what is known of the host IOMMU that stands behind one device.
+ * HostIOMMUDevice: the properties of the host IOMMU behind one device.
  *
- * Made empty before a device is attached and realized during the attach, at the place where its backend has the data:
- * legacy at the start, from what sysfs tells (static); iommufd after the bind and before any page table exists, from
- * IOMMU_GET_HW_INFO. An attach that fails destroys it. A mediated device has none: no IOMMU of the host translates
- * for it.
+ * Created empty before a device is attached and realized during the attach, when the backend has the data: legacy at
+ * the start, from sysfs; iommufd after the bind and before any page table exists, from IOMMU_GET_HW_INFO. A failed
+ * attach destroys it. A mediated device has none: no IOMMU of the host translates for it.
  */
 #pragma once
 
@@ -36,26 +35,26 @@ extern const struct host_iommu_class host_iommu_iommufd;
 struct host_iommu_device {
 	const struct host_iommu_class *class;
 	enum host_iommu_type type;
-	uint64_t capabilities; /* IOMMUFD_UAPI_HW_CAP_*; 0 where the backend cannot tell */
+	uint64_t capabilities; /* IOMMUFD_UAPI_HW_CAP_*; 0 if the backend does not know */
 	union {
 		struct iommufd_uapi_hw_vtd vtd;
 		struct iommufd_uapi_hw_smmuv3 smmuv3;
 		struct iommufd_uapi_hw_amd amd;
 		uint64_t raw[32];
-	} registers; /* by type; zero where not known */
+	} registers; /* by type; zero if unknown */
 };
 
-/* NULL when the host has no memory left. destroy(NULL) is fine. */
+/* NULL: out of memory. destroy(NULL) is fine. */
 struct host_iommu_device *host_iommu_device_create(const struct host_iommu_class *class);
 void host_iommu_device_destroy(struct host_iommu_device *hiod);
 
-/* At most once. On failure (no text: a mediated device is expected to answer -ENOENT) the object is as it was made. */
+/* At most once. On failure the object stays empty; no text, because -ENOENT is expected for a mediated device. */
 int host_iommu_device_realize(struct host_iommu_device *hiod, const struct host_iommu_source *source);
 
 /* "vtd", "smmuv3", ... */
 const char *host_iommu_type_name(enum host_iommu_type type);
 
-/* True when the IOMMU can tell which pages it let a device write. */
+/* True if the IOMMU can track the pages that a device writes. */
 static inline bool host_iommu_tracks_dirty(const struct host_iommu_device *hiod)
 {
 	return hiod && (hiod->capabilities & IOMMUFD_UAPI_HW_CAP_DIRTY_TRACKING);

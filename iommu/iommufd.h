@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * iommufd: one function an ioctl, no policy, no text. The container backend and the host IOMMU object decide what the
- * answers mean. Each answers 0 or the kernel's -errno; out-parameters are written on success unless said otherwise.
- * Contract: <linux/iommufd.h>, as far as iommufd_uapi.h tells it.
+ * iommufd: one function for each ioctl, no policy, no text. The container backend and the host IOMMU object interpret
+ * the results. Each returns 0 or the kernel's -errno; out-parameters are written on success unless said otherwise.
+ * Contract: <linux/iommufd.h>, as described in iommufd_uapi.h.
  */
 #pragma once
 
 #include "iommu/iommufd_uapi.h"
 #include "iommu/vfio_sys.h"
 
-/* An open /dev/iommu. Who made it owns fd. */
+/* An open /dev/iommu. Its creator owns fd. */
 struct iommufd {
 	const struct vfio_sys *sys;
 	int fd;

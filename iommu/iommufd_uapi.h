@@ -34,7 +34,7 @@ struct iommufd_uapi_range {
 	uint64_t last; /* inclusive */
 };
 
-/* What may be mapped now; shrinks and grows as devices come and go. EMSGSIZE: count says how many there are. */
+/* What can be mapped now; changes as devices are attached and detached. EMSGSIZE: count says how many there are. */
 struct iommufd_uapi_iova_ranges {
 	uint32_t size;
 	uint32_t ioas_id;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See vfio_sys.h. The kernel behind the table; nothing here decides anything. */
+/* See vfio_sys.h. The system calls of the host; no policy. */
 #include "iommu/vfio_sys.h"
 
 #include "core/prefault.h"

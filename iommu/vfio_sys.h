@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The system calls that host devices need, as a table: whoever talks to VFIO or iommufd is handed one and makes no
- * such call beside it. vfio_sys_host() is the kernel; the tests hand in a kernel of their own.
+ * The system calls that host devices need, as a table: code that talks to VFIO or iommufd is given one and makes no
+ * such call without it. vfio_sys_host() is the kernel; the tests pass a fake kernel.
  *
- * All calls answer -errno, never errno.
+ * All calls return -errno.
  */
 #pragma once
 
@@ -24,19 +24,19 @@ struct vfio_sys_ops {
 	/* Of a stream (a migration's data). */
 	ssize_t (*read)(const struct vfio_sys *sys, int fd, void *buf, size_t len);
 	ssize_t (*write)(const struct vfio_sys *sys, int fd, const void *buf, size_t len);
-	/* Which of events (POLLIN, ...) are there, POLLERR and POLLHUP always among them; 0 after timeout_ms without. */
+	/* Which of events (POLLIN, ...) are pending, POLLERR and POLLHUP in any case; 0 after timeout_ms. */
 	int (*poll)(const struct vfio_sys *sys, int fd, short events, int timeout_ms);
 	/* addr NULL: anywhere. */
 	int (*mmap)(const struct vfio_sys *sys, void *addr, size_t len, int prot, int flags, int fd, uint64_t offset,
 		    void **ret);
 	void (*munmap)(const struct vfio_sys *sys, void *addr, size_t len);
-	/* core/prefault.h; NULL for memory that seems to be there, which is left to the mapping that follows */
+	/* core/prefault.h; *ret is NULL if the memory seems to be present: the map that follows brings in the rest */
 	int (*prefault_begin)(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
 			      const struct log *log, struct prefault **ret, struct err *err);
 	int (*prefault_end)(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err);
 	/* Locked memory this process may have, in bytes; UINT64_MAX when there is no limit. */
 	uint64_t (*locked_limit)(const struct vfio_sys *sys);
-	/* What a symbolic link says, NUL-terminated. -ENAMETOOLONG when it does not fit. */
+	/* The target of a symbolic link, NUL-terminated. -ENAMETOOLONG if it does not fit. */
 	int (*readlink)(const struct vfio_sys *sys, const char *path, char *buf, size_t size);
 	/* A small file, NUL-terminated, trailing white space removed. */
 	int (*read_file)(const struct vfio_sys *sys, const char *path, char *buf, size_t size);

@@ -41,7 +41,7 @@ static int vfio_binding_by_name(const void *a, const void *b)
 	return strcmp(a, b);
 }
 
-/* The caller frees names->list. A directory that is not there is an empty one. */
+/* The caller frees names->list. A directory that does not exist is empty. */
 static int vfio_binding_read_names(const struct vfio_sys *sys, const char *path, struct names *names)
 {
 	int ret = sys->ops->list(sys, path, vfio_binding_add_name, names);
@@ -63,7 +63,7 @@ static unsigned long vfio_binding_read_number(const struct vfio_sys *sys, const 
 	return sys->ops->read_file(sys, path, text, sizeof(text)) < 0 ? 0 : strtoul(text, NULL, 0);
 }
 
-/* ---- looking ---- */
+/* ---- Listing ---- */
 
 struct group_check {
 	const struct vfio_sys *sys;
@@ -116,7 +116,7 @@ int vfio_binding_each(const struct vfio_sys *sys, void (*fn)(void *opaque, const
 		struct vfio_function function = {0};
 		char path[256], target[256];
 
-		/* One that goes away meanwhile is left out. */
+		/* Leaves out a function that is removed meanwhile. */
 		if (vfio_host_find(sys, name, &function.host, NULL) < 0)
 			continue;
 		function.vendor = (uint16_t)vfio_binding_read_number(sys, name, "vendor");
@@ -147,7 +147,7 @@ int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, 
 	return ret < 0 ? err_sys(err, ret, "read /sys/bus/mdev/devices") : 0;
 }
 
-/* ---- changing ---- */
+/* ---- Binding and unbinding ---- */
 
 static int vfio_binding_write_file(const struct vfio_sys *sys, const char *path, const char *text, struct err *err)
 {
@@ -163,7 +163,7 @@ static int vfio_binding_write_file(const struct vfio_sys *sys, const char *path,
 	return done < 0 ? err_sys(err, (int)done, "write '%s' to %s", text[0] == '\n' ? "" : text, path) : 0;
 }
 
-/* Sets (or with "" clears) the override, takes the function from its driver and lets the kernel choose one anew. */
+/* Sets the override ("" clears it), unbinds the function from its driver and lets the kernel choose a driver. */
 static int vfio_binding_hand_over(const struct vfio_sys *sys, const struct vfio_host *host, const char *driver,
 				  struct err *err)
 {
@@ -179,7 +179,7 @@ static int vfio_binding_hand_over(const struct vfio_sys *sys, const struct vfio_
 	return ret < 0 ? ret : vfio_binding_write_file(sys, PCI "/drivers_probe", host->name, err);
 }
 
-/* After a hand_over to VFIO that went only part of the way: what the function has lost it gets back. */
+/* Undoes a hand-over to VFIO that failed half way. */
 static void vfio_binding_give_back(const struct vfio_sys *sys, const char *name)
 {
 	struct vfio_host host;
@@ -197,7 +197,7 @@ static void vfio_binding_give_back(const struct vfio_sys *sys, const char *name)
 		vfio_binding_write_file(sys, PCI "/drivers_probe", host.name, NULL);
 }
 
-/* These two return 1 when the function has changed hands, 0 when there was nothing to do. */
+/* These two return 1 if the driver has changed, 0 if there was nothing to do. */
 static int vfio_binding_bind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
 				 struct err *err)
 {
@@ -243,7 +243,7 @@ static int vfio_binding_unbind_one(const struct vfio_sys *sys, const char *name,
 typedef int one_fn(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
 		   struct err *err);
 
-/* Every member of the group but bridges; when one fails, those before it are put back by undo. */
+/* Calls one for every member of the group except bridges; if one fails, calls undo for those before it. */
 static int vfio_binding_each_of_group(const struct vfio_sys *sys, const struct vfio_host *host, one_fn *one,
 				      one_fn *undo, vfio_binding_told_fn *told, void *opaque, struct err *err)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who drives a PCI function of the host: finding out, giving it to VFIO, giving it back. All by sysfs
- * (Documentation/ABI/testing/sysfs-bus-pci: driver_override, unbind, drivers_probe). No state of our own: a function
- * goes back to the driver that the kernel chooses for it.
+ * The driver of a PCI function of the host: lists the functions, binds them to VFIO, unbinds them. All through sysfs
+ * (Documentation/ABI/testing/sysfs-bus-pci: driver_override, unbind, drivers_probe). Keeps no state: after an unbind
+ * the kernel chooses the driver.
  */
 #pragma once
 
@@ -12,9 +12,9 @@
 enum vfio_fitness {
 	VFIO_FIT_READY,      /* can be passed through now */
 	VFIO_FIT_BOUND_ELSE, /* a host driver has it, or none: bind it */
-	VFIO_FIT_SHARED,     /* others of its group are the host's: bind the group */
-	VFIO_FIT_IN_USE,     /* somebody has its group open */
-	VFIO_FIT_BRIDGE,     /* never */
+	VFIO_FIT_SHARED,     /* a host driver has others of its group: bind the group */
+	VFIO_FIT_IN_USE,     /* a process has its group open */
+	VFIO_FIT_BRIDGE,     /* cannot be passed through */
 	VFIO_FIT_NO_IOMMU,   /* no IOMMU on this host, or it is off */
 };
 
@@ -23,8 +23,8 @@ struct vfio_function {
 	uint16_t vendor, device;
 	uint32_t class_code;
 	enum vfio_fitness fitness;
-	unsigned int vfs, total_vfs; /* SR-IOV: made, possible; 0 where it is none */
-	char parent[64];             /* of a virtual function, or "" */
+	unsigned int vfs, total_vfs; /* SR-IOV: virtual functions enabled, possible; 0 without SR-IOV */
+	char parent[64];             /* the physical function of a virtual one, or "" */
 };
 
 /* Calls fn for every PCI function of the host, in order of address. -errno when sysfs cannot be read. */
@@ -36,14 +36,14 @@ int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, 
 			   struct err *err);
 
 /*
- * Gives the function (with group: all of its IOMMU group but bridges) to vfio-pci. What has it already is left alone.
- * When one member fails, those bound before it go back. told is called for each one that changes
- * hands, on its way back too.
+ * Binds the function (with group: all of its IOMMU group except bridges) to vfio-pci, unless a VFIO driver has it. If
+ * one member fails, those bound before it are unbound. told is called for each change of driver, also when it is
+ * undone.
  */
 typedef void vfio_binding_told_fn(void *opaque, const char *name, const char *driver);
 int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told, void *opaque,
 		      struct err *err);
 
-/* Takes the function (the group) from VFIO and lets the kernel find it a driver. */
+/* Unbinds the function (the group) from VFIO and lets the kernel choose a driver. */
 int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
 			void *opaque, struct err *err);

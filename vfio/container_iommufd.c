@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The iommufd backend: one IOAS a container, page tables (HWPT) chosen in user space.
+ * The iommufd backend: one IOAS for each container; user space chooses the page tables (HWPT).
  *
- * A device is opened by its own file, bound, its IOMMU asked what it is, and then attached: to the first HWPT of a
- * container that takes it (EINVAL means "another IOMMU", anything else ends the attempt), else to a new HWPT, made with
- * dirty tracking whenever the IOMMU can track, because it cannot be added later. A mediated device goes to the IOAS.
- * Called by vfio/device.c and vfio/space.c through the table at the end.
+ * A device is opened by its own file and bound, the IOMMU behind it is queried, and then it is attached to the first
+ * HWPT of a container that accepts it (EINVAL means "another IOMMU", any other error ends the attempt), else to a new
+ * HWPT. A new HWPT has dirty tracking if the IOMMU supports it, because that cannot be added later. A mediated device
+ * is attached to the IOAS. Called by vfio/device.c and vfio/space.c through the table at the end.
  */
 #include "vfio/space.h"
 
@@ -32,7 +32,7 @@ struct iommufd_container {
 	struct hwpt *hwpts;
 };
 
-/* A device's attachment: from bind on, and what it is attached to. */
+/* A device's attachment, from bind on. */
 struct attachment {
 	uint32_t devid;
 	struct hwpt *hwpt; /* NULL: the IOAS itself */
@@ -63,7 +63,7 @@ static int vfio_iommufd_read_ranges(struct iommufd_container *c)
 	uint32_t count = 0;
 	int rc;
 
-	/* The first call tells how many there are; they may grow in between. */
+	/* The first call returns the count, which may grow before the next call. */
 	while ((rc = iommufd_ioas_iova_ranges(&c->iommufd, c->ioas, ranges, &count)) == -EMSGSIZE) {
 		free(ranges);
 		ranges = calloc(count, sizeof(*ranges));
@@ -123,7 +123,7 @@ static int vfio_iommufd_detach_pt(const struct vfio_device *device)
 	return vfio_sys_ioctl(device->sys, device->fd, VFIO_UAPI_DETACH, &cmd);
 }
 
-/* A page table for the device's IOMMU, dirty tracking asked for when it can. The kernel may refuse the combination. */
+/* Allocates a page table, with dirty tracking if the IOMMU supports it. The kernel may refuse the combination. */
 static int vfio_iommufd_hwpt_alloc(const struct iommufd_container *c, const struct vfio_device *device,
 				   struct hwpt *hwpt)
 {
@@ -178,7 +178,7 @@ static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_dev
 	return 0;
 }
 
-/* One warning, with a name, for a container in which some page tables can track and others cannot. */
+/* Warns once, with a name, if some page tables of a container can track and others cannot. */
 static void vfio_iommufd_warn_mixed(struct iommufd_container *c, const struct vfio_device *device,
 				    const struct hwpt *mine)
 {
@@ -191,7 +191,7 @@ static void vfio_iommufd_warn_mixed(struct iommufd_container *c, const struct vf
 	}
 }
 
-/* To the first page table that takes the device: EINVAL means that all are for other IOMMUs. */
+/* Attaches the device to the first page table that accepts it. -EINVAL: all are for other IOMMUs. */
 static int vfio_iommufd_hwpt_find(const struct iommufd_container *c, const struct vfio_device *device,
 				  struct hwpt **ret)
 {
@@ -225,7 +225,7 @@ static int vfio_iommufd_attach_auto(struct iommufd_container *c, struct vfio_dev
 	return 0;
 }
 
-/* The device has been detached, or is about to be closed: the last one takes the HWPT with it. */
+/* After the device has been detached or closed: destroys the HWPT with its last device. */
 static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_device *device)
 {
 	struct hwpt **link = &c->hwpts, *hwpt = take_ptr(vfio_iommufd_attachment(device)->hwpt);
@@ -238,7 +238,7 @@ static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_dev
 	vfio_iommufd_hwpt_destroy(c, hwpt);
 }
 
-/* The hypervisor lets go of the file before it is closed, else closing it does not unbind. */
+/* Removes the file from the hypervisor before it is closed, else closing it does not unbind. */
 static void vfio_iommufd_close_file(struct vfio_device *device)
 {
 	if (device->fd >= 0)
@@ -247,8 +247,8 @@ static void vfio_iommufd_close_file(struct vfio_device *device)
 }
 
 /*
- * Detaches first, then leaves the HWPT. When the detach fails, closing the device does it, so that the HWPT can go
- * after that.
+ * Detaches, then leaves the HWPT. If the detach fails, closing the device detaches it, so that the HWPT can be
+ * destroyed after that.
  */
 static void vfio_iommufd_leave(struct iommufd_container *c, struct vfio_device *device)
 {
@@ -266,7 +266,7 @@ static void vfio_iommufd_detach(struct vfio_device *device)
 	vfio_iommufd_leave(vfio_iommufd_of(device->container), device);
 }
 
-/* What may be mapped is known only when the device is in. */
+/* The ranges that can be mapped are known only after the attach. */
 static int vfio_iommufd_attach(struct iommufd_container *c, struct vfio_device *device, struct err *err)
 {
 	int rc = vfio_iommufd_attach_auto(c, device);
@@ -354,7 +354,7 @@ static int vfio_iommufd_bind(struct vfio_device *device, struct err *err)
 	return 0;
 }
 
-/* The IOMMU is asked between bind and the first page table. A device that has none behind it is a mediated one. */
+/* Queries the IOMMU between bind and the first page table. A device with no IOMMU behind it is a mediated one. */
 static int vfio_iommufd_realize(struct vfio_device *device, struct err *err)
 {
 	struct iommufd iommufd = vfio_iommufd_file(device);
@@ -398,7 +398,7 @@ static void vfio_iommufd_close(struct vfio_device *device)
 
 /* ---- Memory ---- */
 
-/* A map by file survives a change of process. Where the kernel or the file cannot, the address does. */
+/* Maps by file, which survives a change of process; by address if the kernel or the file does not support that. */
 static int vfio_iommufd_map(struct vfio_container *container, const struct vfio_dma *dma)
 {
 	struct iommufd_container *c = vfio_iommufd_of(container);
@@ -420,7 +420,7 @@ static int vfio_iommufd_unmap(struct vfio_container *container, uint64_t iova, u
 	return iommufd_ioas_unmap(&c->iommufd, c->ioas, iova, size);
 }
 
-/* iommufd pins no BAR by its address; the device exports a dma-buf of it, where the kernel can. */
+/* iommufd maps no BAR by its address; the device exports a dma-buf of it if the kernel can. */
 static int vfio_iommufd_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
 {
 	struct vfio_uapi_dma_buf cmd = {
@@ -472,7 +472,7 @@ static struct vfio_dirty_log *vfio_iommufd_log(struct vfio_device *device)
 	return hwpt && hwpt->dirty ? &hwpt->log : NULL;
 }
 
-/* ---- Telling ---- */
+/* ---- Information ---- */
 
 static struct vfio_device_ids vfio_iommufd_ids(const struct vfio_device *device)
 {

@@ -2,9 +2,9 @@
 /*
  * The legacy backend: IOMMU groups (/dev/vfio/N) and type1v2 containers (/dev/vfio/vfio).
  *
- * A device is reached through its group (group.c), which joins the first container that takes it, or a new one. The
+ * A device is opened through its group (group.c), which joins the first container that accepts it, or a new one. The
  * kernel keeps one page table for each kind of IOMMU inside a container, so there is nothing to choose here; when the
- * last group leaves, all maps go. Contract: <linux/vfio.h>. Called by vfio/device.c and vfio/space.c through the table
+ * last group leaves, all maps end. Contract: <linux/vfio.h>. Called by vfio/device.c and vfio/space.c through the table
  * at the end.
  */
 #include "vfio/group.h"
@@ -26,7 +26,7 @@ static struct legacy_container *vfio_legacy_of(struct vfio_container *container)
 
 /* ---- Information about a container ---- */
 
-/* GET_INFO with its chain of capabilities: the first call tells how much room they take. */
+/* GET_INFO with its capabilities: the first call returns the size. */
 static int vfio_legacy_read_info(const struct legacy_container *c, struct vfio_iommu_type1_info **ret)
 {
 	uint32_t size = sizeof(struct vfio_iommu_type1_info);
@@ -54,8 +54,8 @@ static int vfio_legacy_read_info(const struct legacy_container *c, struct vfio_i
 }
 
 /*
- * Copies len bytes of a capability out; its place in info, or 0 when it is not there. The chain is the kernel's, but
- * nothing outside the buffer is read, and older kernels do not align what is in it.
+ * Copies len bytes of a capability out; returns its offset in info, or 0 if it is missing. Reads nothing outside of the
+ * buffer. Older kernels do not align capabilities.
  */
 static size_t vfio_legacy_find_cap(const struct vfio_iommu_type1_info *info, uint16_t id, void *cap, size_t len)
 {
@@ -146,7 +146,7 @@ static int vfio_legacy_unmap(struct vfio_container *container, uint64_t iova, ui
 	return rc == 0 && cmd.size == 0 ? -ENOENT : rc;
 }
 
-/* Type1 pins a BAR by the address at which it is mapped in this process. */
+/* Type1 maps a BAR by its address in this process. */
 static int vfio_legacy_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
 {
 	return bar->host ? vfio_legacy_map_address(vfio_legacy_of(container), bar->gpa, bar->size, bar->host)
@@ -166,10 +166,7 @@ static int vfio_legacy_track(struct vfio_dirty_log *log, bool on)
 	return vfio_sys_ioctl(c->file.base.space->sys, c->file.fd, VFIO_IOMMU_DIRTY_PAGES, &cmd);
 }
 
-/*
- * The kernel writes the whole bitmap and does not OR, so it gets one of its own, unless nobody has set a bit in the
- * caller's.
- */
+/* The kernel overwrites the bitmap, so it gets one of its own unless the caller's is blank. */
 static int vfio_legacy_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t size, unsigned long *bitmap)
 {
 	const struct legacy_container *c = container_of(log, struct legacy_container, log);
@@ -201,7 +198,7 @@ static int vfio_legacy_query(struct vfio_dirty_log *log, uint64_t iova, uint64_t
 	return rc < 0 ? rc : 0;
 }
 
-/* A query that cuts a map is refused; what it tells beside the request must not be lost. */
+/* The kernel refuses a query that cuts a map; bits outside of the request must not be lost. */
 static const struct vfio_dirty_log_ops log_ops = {
 	.coverage = VFIO_COVERAGE_TYPE1,
 	.name = "the dirty log of the IOMMU (type1)",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The noiommu backend: groups of devices without an IOMMU (VFIO's no-IOMMU mode, /dev/vfio/noiommu-N). Nothing is
- * mapped, and nothing keeps such a device from any memory of the host: it is used only where it is asked for by name.
- * Called by vfio/device.c and vfio/space.c through the table at the end.
+ * mapped, and such a device can access all memory of the host: it is used only on request (backend=noiommu). Called by
+ * vfio/device.c and vfio/space.c through the table at the end.
  */
 #include "vfio/group.h"
 #include "vfio/vfio_uapi.h"

@@ -7,7 +7,7 @@
 
 /* ---- Choosing ---- */
 
-/* Says what the device is before anything is opened. A descriptor alone is known by its number. */
+/* Finds the device before anything is opened. A device given by its descriptor alone is named by the number. */
 static int vfio_device_identify(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
 	int rc;
@@ -24,7 +24,7 @@ static int vfio_device_identify(struct vfio_device *device, const struct vfio_de
 	return rc;
 }
 
-/* The iommufd of the space, opened when the first device asks for it. */
+/* Opens the iommufd of the space for the first device that needs it. */
 static int vfio_device_open_iommufd(struct vfio_device *device)
 {
 	if (device->space->iommufd < 0) {
@@ -112,7 +112,7 @@ static int vfio_device_realize_iommu(struct vfio_device *device, struct err *err
 	return device->backend->realize(device, err);
 }
 
-/* To the first container that takes the device: 0, VFIO_MISFIT when there is none, or what ends the attempt. */
+/* Attaches to the first container that accepts the device: 0, VFIO_MISFIT if none does, or what ends the search. */
 static int vfio_device_try_each(struct vfio_device *device, struct vfio_container **ret, struct err *err)
 {
 	for (struct vfio_container *container = device->space->containers; container; container = container->next) {
@@ -147,7 +147,7 @@ static int vfio_device_attach(struct vfio_device *device, struct err *err)
 	return rc;
 }
 
-/* A container goes with its last device. */
+/* A container is destroyed with its last device. */
 static void vfio_device_detach(struct vfio_device *device)
 {
 	device->backend->detach(device);
@@ -158,7 +158,7 @@ static void vfio_device_detach(struct vfio_device *device)
 
 /* ---- From attached to usable ---- */
 
-/* The device's own log, unless it is to do without, then that of its IOMMU. */
+/* The device's own log if it has one and may use it, else that of its IOMMU. */
 static struct vfio_dirty_log *vfio_device_choose_log(struct vfio_device *device, bool no_device_log)
 {
 	struct vfio_dirty_log *log = NULL;
@@ -246,7 +246,7 @@ void vfio_device_close(struct vfio_device *device)
 	free(device);
 }
 
-/* ---- Telling ---- */
+/* ---- Information ---- */
 
 struct vfio_device_ids vfio_device_ids(const struct vfio_device *device)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A host device that has been opened and attached through a container: descriptor, basic information, the IOMMU behind
- * it, and how its writes to memory are followed. What is in it (regions, interrupts, config space) is built on top.
+ * A host device, opened and attached through a container: its descriptor, its basic information, the IOMMU behind it,
+ * and the log of its writes to memory. Its regions, interrupts and config space are built on top.
  */
 #pragma once
 
@@ -15,20 +15,20 @@ enum vfio_want { VFIO_WANT_AUTO, VFIO_WANT_IOMMUFD, VFIO_WANT_LEGACY, VFIO_WANT_
 struct vfio_device_options {
 	const char *device; /* PCI address, UUID or sysfs path; may be NULL when fd is given */
 	int *fd; /* the opened /dev/vfio/devices/vfioN, iommufd only; taken over, also on failure. NULL: open it */
-	enum vfio_want backend; /* AUTO: iommufd where kernel and device have it, else legacy */
+	enum vfio_want backend; /* AUTO: iommufd if kernel and device support it, else legacy */
 	const uint8_t *vf_token; /* 16 bytes, or NULL */
-	bool no_device_log;      /* follow its writes by the IOMMU even if it could log them itself */
+	bool no_device_log;      /* use the IOMMU's dirty log even if the device has one */
 };
 
-/* Opens, attaches, asks for the information and joins the best dirty log there is. On failure nothing is left. */
+/* Opens and attaches the device, reads its information and joins the best dirty log. On failure nothing is left. */
 int vfio_device_open(struct vfio_space *space, const struct vfio_device_options *options, struct vfio_device **ret,
 		     struct err *err);
-/* Its BARs have been unmapped from the space. What it wrote since the last collect is still dirty. NULL is fine. */
+/* Its BARs have been unmapped from the space. Pages that it wrote since the last collect stay dirty. NULL is fine. */
 void vfio_device_close(struct vfio_device *device);
 
 struct vfio_device_ids vfio_device_ids(const struct vfio_device *device);
 
-/* Who can tell what it writes: the best there is. */
+/* What reports the pages that it writes. */
 enum vfio_coverage vfio_device_coverage(const struct vfio_device *device);
 
 /* vfio_dirty_logs_untold(), by device. */

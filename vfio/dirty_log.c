@@ -20,12 +20,12 @@ const char *vfio_coverage_name(enum vfio_coverage coverage)
 
 /* ---- Bitmaps ---- */
 
-/* A request: bits of [gpa, gpa + size) go into bitmap; those that a log reports beyond it into guest memory. */
+/* A request: bits of [gpa, gpa + size) go into bitmap, others that the log reports into guest memory's log. */
 struct request {
 	struct vfio_dirty_log *log;
 	uint64_t gpa, size;
 	unsigned long *bitmap;
-	bool last; /* nobody will be asked again: what nobody can tell counts as written now */
+	bool last; /* no query follows: untracked memory counts as dirty now */
 };
 
 static void vfio_dirty_log_set_page(const struct request *request, uint64_t page_gpa)
@@ -36,7 +36,7 @@ static void vfio_dirty_log_set_page(const struct request *request, uint64_t page
 		guest_memory_dirty(request->log->logs->memory, page_gpa, PAGE);
 }
 
-/* Within the request. */
+/* The range is within the request. */
 static void vfio_dirty_log_set_range(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	uint64_t page = (gpa - request->gpa) / PAGE, end = page + size / PAGE;
@@ -49,10 +49,7 @@ static void vfio_dirty_log_set_range(const struct request *request, uint64_t gpa
 		bitmap_set(request->bitmap, page);
 }
 
-/*
- * Asks the log about one run and spreads the answer. Where bit 0 of the answer falls on a whole long of the request's
- * bitmap it is written there at once.
- */
+/* Queries the log for one run. If the run starts at a whole long of the request's bitmap, the log writes into that. */
 static int vfio_dirty_log_ask_run(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	struct vfio_dirty_log *log = request->log;
@@ -80,7 +77,7 @@ static bool vfio_dirty_log_is_exact(const struct vfio_dirty_log *log, uint64_t g
 	return !log->ops->exact || log->ops->exact(log, gpa, size);
 }
 
-/* Nobody can tell of this memory: it counts as written, at the latest opportunity. */
+/* Nothing tracks this memory: it counts as dirty, as late as possible. */
 static void vfio_dirty_log_set_untold(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	const struct dirty_set *set = request->log->logs->set;
@@ -196,7 +193,7 @@ void vfio_dirty_log_init(struct vfio_dirty_log *log, struct vfio_dirty_logs *log
 	*log = (struct vfio_dirty_log){.source.ops = &source_ops, .ops = ops, .logs = logs};
 }
 
-/* ---- Nobody ---- */
+/* ---- Untracked devices ---- */
 
 static int vfio_dirty_log_nobody_track(struct vfio_dirty_log *log, bool on)
 {
@@ -219,7 +216,7 @@ void vfio_dirty_logs_init(struct vfio_dirty_logs *logs)
 	vfio_dirty_log_init(&logs->nobody, logs, &nobody);
 }
 
-/* ---- Keeping ---- */
+/* ---- Moving bits to guest memory ---- */
 
 /* Moves everything that the log has of the range into guest memory's log; all of it when it cannot be read. */
 static void vfio_dirty_log_keep(struct vfio_dirty_log *log, uint64_t gpa, uint64_t size)
@@ -311,7 +308,7 @@ void vfio_dirty_log_leave(struct vfio_dirty_log_user *user)
 	log->source.name = log->users ? log->users->name : NULL;
 }
 
-/* ---- Telling ---- */
+/* ---- Information ---- */
 
 static uint64_t vfio_dirty_log_untold(const struct vfio_dirty_log *log)
 {

@@ -65,7 +65,7 @@ static int vfio_dma_log_track(struct vfio_dirty_log *log, bool on)
 				 0);
 }
 
-/* Before its start nothing is missing: it will be started for all that is there then. */
+/* Exact for all RAM before the start, which will cover all RAM that exists then. */
 static bool vfio_dma_log_exact(const struct vfio_dirty_log *log, uint64_t gpa, uint64_t *size)
 {
 	const struct vfio_dma_log *dma = vfio_dma_log_of(log);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device's own log of its DMA (VFIO_DEVICE_FEATURE_DMA_LOGGING_*): the dirty log of one device. It is started for the
- * RAM that there is, in as few ranges as can be, and asked for these and no others.
+ * RAM that exists then, in as few ranges as possible, and queried only for these.
  */
 #pragma once
 
@@ -20,5 +20,5 @@ struct vfio_dma_log {
 	struct vfio_device_feature_dma_logging_range ranges[VFIO_MAX_LOG_RANGES];
 };
 
-/* False: the device has none. fd is the device's, which outlives the log. */
+/* False: the device has no such log. fd is the device's, which outlives the log. */
 bool vfio_dma_log_init(struct vfio_dma_log *dma, struct vfio_dirty_logs *logs, const struct vfio_sys *sys, int fd);

@@ -77,7 +77,7 @@ static int vfio_group_create(struct vfio_device *device, struct vfio_group **ret
 	return 0;
 }
 
-/* The group that holds the device, which from now on uses it. */
+/* Finds or opens the group of the device, which becomes a user of it. */
 static int vfio_group_get(struct vfio_device *device, struct err *err)
 {
 	struct vfio_group *group = vfio_group_find(device->space, device->host.group);
@@ -185,7 +185,7 @@ static int vfio_group_join(const struct vfio_device *device, struct vfio_group_c
 	return rc < 0 ? err_sys(err, rc, "put group %d into a container", group->id) : 0;
 }
 
-/* Into a new container, which gets its IOMMU by that. */
+/* Puts the group into a new container, which thereby gets its IOMMU. */
 static int vfio_group_enter(const struct vfio_device *device, struct vfio_group_container *c, struct err *err)
 {
 	int rc = vfio_group_set_container(device->attachment, c);
@@ -203,7 +203,7 @@ static int vfio_group_enter(const struct vfio_device *device, struct vfio_group_
 	return rc < 0 ? err_sys(err, rc, "set the container's IOMMU type") : 0;
 }
 
-/* The group is in: what can be mapped, and the device. */
+/* After the group has joined: reads what can be mapped and opens the device. */
 static int vfio_group_complete(struct vfio_device *device, struct vfio_group_container *c, struct err *err)
 {
 	int rc = c->kind->read_info ? c->kind->read_info(c) : 0;
@@ -234,7 +234,7 @@ static int vfio_group_open_container(const struct vfio_device *device, struct vf
 	return vfio_group_check_container(device->sys, c->fd, c->kind->type, c->kind->name, err);
 }
 
-/* RAM is mapped last: it was being populated while the device was being opened, which resets it. */
+/* Maps RAM last: it is prefaulted while the device is opened, which resets the device. */
 static int vfio_group_fill(struct vfio_device *device, struct vfio_group_container *c, struct err *err)
 {
 	int rc = vfio_group_get(device, err);
@@ -282,7 +282,7 @@ void vfio_group_destroy(struct vfio_container *container)
 	free(c);
 }
 
-/* The device is closed before its group leaves the container, which it does with the last one. */
+/* Closes the device first. The group leaves its container with its last device. */
 void vfio_group_detach(struct vfio_device *device)
 {
 	struct vfio_group *group = device->attachment;
@@ -292,7 +292,7 @@ void vfio_group_detach(struct vfio_device *device)
 		vfio_group_unset_container(device, group);
 }
 
-/* The descriptor of its group proves it. */
+/* The descriptor of the group proves ownership. */
 bool vfio_group_owns(const struct vfio_device *device, uint32_t id, int *fd)
 {
 	const struct vfio_group *group = vfio_group_find(device->space, (int)id);

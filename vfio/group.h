@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the backends that go through groups have in common (container_legacy.c, container_noiommu.c): a device is
- * reached through its group (/dev/vfio/N), which is opened once, shown to the hypervisor, and in one container
- * (/dev/vfio/vfio). Contract: <linux/vfio.h>.
+ * The common part of the backends that use groups (container_legacy.c, container_noiommu.c). A device is opened through
+ * its group (/dev/vfio/N). The group is opened once, added to the hypervisor, and in one container (/dev/vfio/vfio).
+ * Contract: <linux/vfio.h>.
  *
- * A device's attachment is its group, from the first try or create on; vfio_group_close lets go of it.
+ * A device's attachment is its group, from the first try or create on; vfio_group_close releases it.
  */
 #pragma once
 
@@ -12,13 +12,13 @@
 
 struct vfio_group_container;
 
-/* What tells one of these backends from the other. */
+/* What differs between these backends. */
 struct vfio_group_kind {
 	const struct vfio_container_ops *ops;
 	unsigned long type; /* VFIO_*_IOMMU */
-	const char *name;   /* of the type, for a sentence */
+	const char *name;   /* of the type, for messages */
 	size_t size;        /* of the backend's struct */
-	/* After a group has come in: what can be mapped now. 0 or -errno, no text. NULL: nothing to be asked. */
+	/* Reads what can be mapped, after a group has joined. 0 or -errno, no text. NULL: there is nothing to read. */
 	int (*read_info)(struct vfio_group_container *c);
 };
 

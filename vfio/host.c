@@ -50,7 +50,7 @@ int vfio_uuid_parse(const char *text, uint8_t uuid[16])
 	return 0;
 }
 
-/* The sysfs directory that spec means. */
+/* The sysfs directory of spec. */
 static int vfio_host_sysfs_path(const char *spec, char *path, size_t size, struct err *err)
 {
 	unsigned int domain = 0, bus, device, function;
@@ -73,7 +73,7 @@ static int vfio_host_sysfs_path(const char *spec, char *path, size_t size, struc
 	return n < (int)size ? 0 : err_set(err, -EINVAL, "%s: the path is too long", spec);
 }
 
-/* The last part of what a link beside the device says; "" when there is no such link. Other failures are returned. */
+/* The last part of the target of a link in path; "" if there is no such link. Returns other failures. */
 static int vfio_host_link_name(const struct vfio_sys *sys, const char *path, const char *link, char *name, size_t size)
 {
 	char full[512], target[512];
@@ -118,7 +118,7 @@ static int vfio_host_find_group(const struct vfio_sys *sys, struct vfio_host *ho
 		return -EINVAL;
 	snprintf(path, sizeof(path), GROUPS "/%d/name", host->group);
 	rc = sys->ops->read_file(sys, path, text, sizeof(text));
-	/* The made-up group of a mediated device has the same name. */
+	/* The group that the kernel makes for a mediated device has the same name. */
 	if (rc == 0)
 		host->noiommu = !host->mdev && strcmp(text, "vfio-noiommu") == 0;
 	return rc == -ENOENT ? 0 : rc;
@@ -151,7 +151,7 @@ int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_hos
 	return 0;
 }
 
-/* vfio-pci, mlx5_vfio_pci, vfio_mdev, ...: a name with vfio in it, or a driver that made a vfio-dev entry. */
+/* vfio-pci, mlx5_vfio_pci, vfio_mdev, ... */
 static bool vfio_host_is_vfio(const char *driver)
 {
 	return strstr(driver, "vfio") != NULL;

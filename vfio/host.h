@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What sysfs tells of a host device before it is opened: which files open it, which group it is in, who holds it; and
- * the sentences for the cases where it cannot be had. Identity (vendor, class) is not read here: a VFIO device need
- * not have such files, its config region tells.
+ * What sysfs says about a host device before it is opened: its files, its group and its driver; and the messages if it
+ * cannot be used. Does not read vendor and class: a VFIO device need not have such files, and its config region has
+ * them.
  */
 #pragma once
 
@@ -14,24 +14,24 @@ struct vfio_host {
 	char path[256];   /* its sysfs directory; "" when only a descriptor is known */
 	bool mdev;        /* a mediated device: the IOMMU of the host does not translate for it */
 	int group;        /* IOMMU group, or -1 */
-	bool noiommu;     /* the group is no real one: VFIO's no-IOMMU mode */
+	bool noiommu;     /* the group is of VFIO's no-IOMMU mode */
 	char driver[64];  /* the host driver that has it, or "" */
-	char cdev[64];    /* /dev/vfio/devices/vfioN, or "" where the kernel makes none */
+	char cdev[64];    /* /dev/vfio/devices/vfioN, or "" if the kernel makes none */
 };
 
 /*
- * Finds a device by PCI address (with or without domain), UUID or sysfs path. -ENODEV when it is not there, -EINVAL
- * when spec is none of these.
+ * Finds a device by PCI address (with or without domain), UUID or sysfs path. -ENODEV if it does not exist, -EINVAL if
+ * spec is none of these.
  */
 int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_host *host, struct err *err);
 
-/* -ENODEV unless a VFIO driver has the device and it is in a group; the sentence says what to type. */
+/* -ENODEV unless a VFIO driver has the device and it is in a group; the message says what to type. */
 int vfio_host_check_bound(const struct vfio_host *host, struct err *err);
 
-/* Sentences for a file of this device (or the common files of VFIO) that does not open; returns rc. */
+/* Sets the message for a file of this device, or a common file of VFIO, that does not open; returns rc. */
 int vfio_host_open_failed(const struct vfio_host *host, const char *file, int rc, struct err *err);
 
-/* The group holds members that a host driver has: names them and what to type; returns -EPERM. */
+/* Sets the message for a group with members that a host driver has: names them and what to type; returns -EPERM. */
 int vfio_host_not_viable(const struct vfio_sys *sys, const struct vfio_host *host, struct err *err);
 
 /* "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3" of 16 bytes. */

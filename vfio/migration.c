@@ -13,7 +13,7 @@ struct vfio_migration {
 	uint32_t flags;
 	pthread_mutex_t lock; /* of all below */
 	uint32_t state;
-	bool saving;    /* it is, or will be, read from; until it is brought back */
+	bool saving;    /* from vfio_migration_start until vfio_migration_group_run */
 	int data_fd;    /* the session's, or -1 */
 	bool no_poll;   /* the driver says "ready" when it is not */
 	bool was_reset;
@@ -123,7 +123,7 @@ int vfio_migration_compare(const struct vfio_migration_identity *source, const s
 static const struct {
 	const char *name;
 	uint32_t needs; /* VFIO_MIGRATION_* without which the device does not have it */
-	bool saves;     /* reads from one session, which ends when this group of states is left */
+	bool saves;     /* its data is read in one session, which ends when this group of states is left */
 } states[VFIO_UAPI_STATES] = {
 	[STATE_ERROR] = {"ERROR", 0, false},
 	[STATE_STOP] = {"STOP", 0, false},
@@ -135,21 +135,21 @@ static const struct {
 	[STATE_PRE_COPY_P2P] = {"PRE_COPY_P2P", VFIO_UAPI_MIGRATION_PRE_COPY | VFIO_MIGRATION_P2P, true},
 };
 
-/* Where a device is to get to. */
+/* The states that a device is to reach. */
 enum goal {
 	GOAL_PRE_COPY,
-	GOAL_QUIET, /* writes to no other device, on the way down */
-	GOAL_SAVE,  /* stopped, and can be read to the end */
-	GOAL_LOAD,  /* takes a state */
-	GOAL_STOP,  /* has taken it */
-	GOAL_RAISE, /* no longer stopped, but writes to no other device if it was; on the way up */
+	GOAL_QUIET, /* before a stop: writes to no other device */
+	GOAL_SAVE,  /* stopped; its state can be read to the end */
+	GOAL_LOAD,  /* accepts a state */
+	GOAL_STOP,  /* has loaded the state */
+	GOAL_RAISE, /* before it runs: not stopped, but writes to no other device yet if it was */
 	GOAL_RUN,
 	GOALS,
 };
 
 /*
- * The next state on the way, one arc of the protocol each; a state's own name: it is there. 0 (ERROR) where no arc
- * leads there. What a device does not have is passed over: its row says what comes behind.
+ * The next state on the way to a goal, one arc of the protocol each. A state that leads to itself has reached it; 0
+ * (ERROR): no arc leads there. A state that the device does not have is skipped: its entry names the one after it.
  */
 static const uint8_t ways[GOALS][VFIO_UAPI_STATES] = {
 	[GOAL_PRE_COPY] = {
@@ -203,7 +203,7 @@ static bool vfio_migration_has_state(const struct vfio_migration *m, uint32_t st
 	return (states[state].needs & ~m->flags) == 0;
 }
 
-/* The state to ask for next; m->state when it is there, or as near as this device can get. */
+/* The state to set next; m->state if that is the goal, or as near as this device can get. */
 static uint32_t vfio_migration_next_state(const struct vfio_migration *m, enum goal goal)
 {
 	uint32_t next = ways[goal][m->state];
@@ -226,7 +226,7 @@ static void vfio_migration_end_session(struct vfio_migration *m)
 	vfio_sys_close(m->device->sys, &m->data_fd);
 }
 
-/* After a failure: where the device has come to. A kernel that does not even tell that has a device in ERROR. */
+/* Reads the device's state after a failure. If that fails too, it counts as ERROR. */
 static void vfio_migration_ask_state(struct vfio_migration *m)
 {
 	struct vfio_device_feature_mig_state arg = {0};
@@ -236,7 +236,7 @@ static void vfio_migration_ask_state(struct vfio_migration *m)
 	m->state = rc < 0 || arg.device_state >= VFIO_UAPI_STATES ? STATE_ERROR : arg.device_state;
 }
 
-/* One arc. The session that it begins is kept, the one that it ends is closed. */
+/* One arc. Keeps the descriptor of a session that it begins, closes that of a session that it ends. */
 static int vfio_migration_step(struct vfio_migration *m, uint32_t next, struct err *err)
 {
 	bool begins = next == STATE_RESUMING || (states[next].saves && !states[m->state].saves);
@@ -294,7 +294,7 @@ static int vfio_migration_locked_go(struct vfio_migration *m, enum goal goal, st
 	return rc;
 }
 
-/* To RUNNING, whatever was before. */
+/* To RUNNING from any state. */
 static int vfio_migration_reset(struct vfio_migration *m, struct err *err)
 {
 	int rc = vfio_sys_ioctl(m->device->sys, m->device->fd, VFIO_DEVICE_RESET, NULL);
@@ -324,7 +324,7 @@ uint32_t vfio_migration_state(struct vfio_migration *migration)
 	return state;
 }
 
-/* ---- Its life ---- */
+/* ---- Life cycle ---- */
 
 int vfio_migration_create(const struct vfio_device *device, struct vfio_migration **ret, struct err *err)
 {
@@ -348,7 +348,7 @@ int vfio_migration_create(const struct vfio_device *device, struct vfio_migratio
 		vfio_migration_destroy(m);
 		return rc;
 	}
-	/* Where the kernel knows it: initial bytes that become new ones are then told (VFIO_PRECOPY_INFO_REINIT). */
+	/* Newer kernels then report initial bytes that are new ones (VFIO_PRECOPY_INFO_REINIT). */
 	vfio_device_feature(device, VFIO_DEVICE_FEATURE_SET, VFIO_UAPI_FEATURE_PRECOPY_INFO_V2, NULL, 0);
 	*ret = m;
 	return 0;
@@ -433,8 +433,8 @@ int vfio_migration_pending(struct vfio_migration *migration, struct vfio_migrati
 }
 
 /*
- * Lock held. A read could wait where poll would not. In PRE_COPY "no message" is the end for now, and some drivers say it
- * by a read of nothing, or have no poll.
+ * Lock held. Polls first, because a read could block. In PRE_COPY ENOMSG means "nothing for now"; some drivers return 0
+ * bytes instead, or have no poll.
  */
 static ssize_t vfio_migration_read_some(struct vfio_migration *m, void *buf, size_t len)
 {
@@ -562,7 +562,7 @@ int vfio_migration_group_stop(struct vfio_migration *const *group, size_t count,
 	return rc;
 }
 
-/* What is in ERROR, or half loaded, has no other way than a reset; where there is one, it is tried twice before that. */
+/* A device in ERROR, or with half a state, can only be reset. From other states the arcs are tried twice first. */
 static int vfio_migration_raise_one(struct vfio_migration *m, enum goal goal, struct err *err)
 {
 	struct err why;

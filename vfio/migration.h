@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Migration of host devices by version 2 of VFIO's protocol (<linux/vfio.h>, enum vfio_device_mig_state): what is in
- * a device is read out of it, first while it runs (PRE_COPY, where it can), then stopped (STOP_COPY), and is written
- * into its like on the other host (RESUMING). The bytes are the device's own affair: one stream, whose order matters
- * and whose pieces do not.
+ * Migration of host devices by version 2 of VFIO's protocol (<linux/vfio.h>, enum vfio_device_mig_state): the device
+ * state is read on the source, first while the device runs (PRE_COPY, if supported), then stopped (STOP_COPY), and
+ * written into a device of the same kind on the target (RESUMING). The bytes are opaque: one stream, in pieces of any
+ * size.
  *
  *	source                                          target
  *	vfio_migration_create                           vfio_migration_create
@@ -17,12 +17,12 @@
  *	                                                vfio_migration_group_run, vCPUs start
  *	vfio_migration_destroy                          vfio_migration_destroy
  *
- * Whatever fails, on either side, vfio_migration_group_run is the way back: it leaves each device RUNNING, by the arcs
- * of the protocol where they lead there, else by a reset, which it says. Nothing here changes a device's state in a way
- * that this function cannot undo.
+ * After any failure, on either side, vfio_migration_group_run makes each device RUNNING again: by arcs of the protocol
+ * if they lead there, else by a reset, which it logs. Nothing here changes a device's state in a way that this function
+ * cannot undo.
  *
- * A device may be read (written) by a thread of its own while another one asks for what is pending or changes states:
- * one lock a device. Everything else comes from one thread.
+ * One thread may read (write) a device while another one asks for the pending bytes or changes states: each device has
+ * a lock. All other calls come from one thread.
  */
 #pragma once
 
@@ -32,7 +32,7 @@ struct vfio_migration;
 
 /* ---- What a device can do ---- */
 
-/* What must be the same, or as good, on both hosts. From the config region, which mediated devices have too. */
+/* What must match on both hosts. From the config region, which mediated devices have too. */
 struct vfio_migration_identity {
 	uint16_t vendor, device;
 	uint16_t subsystem_vendor, subsystem;
@@ -46,9 +46,8 @@ struct vfio_migration_identity {
 int vfio_migration_identity(const struct vfio_device *device, struct vfio_migration_identity *ret, struct err *err);
 
 /*
- * Whether a state of the source's device fits the target's: 0, or -ENODEV with a sentence that names what differs and
- * both values. The target may offer more flags than the source has. An IOMMU that one side does not know is no
- * difference.
+ * Whether the target's device can load the state of the source's: 0, or -ENODEV with a message that names what differs
+ * and both values. The target may have more flags than the source. An unknown IOMMU matches any.
  */
 int vfio_migration_compare(const struct vfio_migration_identity *source, const struct vfio_migration_identity *target,
 			   struct err *err);
@@ -58,15 +57,15 @@ uint32_t vfio_migration_flags(const struct vfio_device *device);
 /* "no", "stop-copy", "stop-copy, p2p", "pre-copy", "pre-copy, p2p". */
 const char *vfio_migration_flags_name(uint32_t flags);
 
-/* ---- Its life ---- */
+/* ---- Life cycle ---- */
 
 /*
- * -ENOTSUP: the device's driver cannot migrate it. -EIO: it was left in another state than RUNNING, from which a reset
- * does not bring it back. The device outlives what is made here.
+ * -ENOTSUP: the device's driver cannot migrate it. -EIO: it was not RUNNING and a reset did not help. The device
+ * outlives the object.
  */
 int vfio_migration_create(const struct vfio_device *device, struct vfio_migration **ret, struct err *err);
-/* A device that is not RUNNING, because its state is elsewhere now or never came, is reset: not all drivers do that when
- * it is closed, and whoever opens it next finds it as it should be. NULL is fine. */
+/* Resets a device that is not RUNNING (its state has moved away or did not arrive): not all drivers do that when it is
+ * closed. NULL is fine. */
 void vfio_migration_destroy(struct vfio_migration *migration);
 
 const struct vfio_device *vfio_migration_device(const struct vfio_migration *migration);
@@ -76,77 +75,74 @@ uint32_t vfio_migration_state(struct vfio_migration *migration);
 
 /* ---- The source ---- */
 
-/* It can give its state while it runs. */
+/* Whether its state can be read while it runs (PRE_COPY). */
 bool vfio_migration_precopies(const struct vfio_migration *migration);
 
-/* The device goes on running and begins to give its state, where it can do both; else nothing is done. */
+/* Enters PRE_COPY if the device supports it: it runs on and its state can be read. Else does nothing. */
 int vfio_migration_start(struct vfio_migration *migration, struct err *err);
 
 struct vfio_migration_pending {
-	uint64_t initial;   /* bytes of PRE_COPY that should be over before the switchover; 0: it may come */
-	uint64_t dirty;     /* further bytes of PRE_COPY that could be read now */
-	uint64_t stop_copy; /* an estimate of what would be read after a stop now, in bytes */
-	bool stop_known;    /* false: the kernel gives no such estimate; stop_copy is what is known: initial + dirty */
+	uint64_t initial;   /* bytes of PRE_COPY to read before the switchover; 0: it may come */
+	uint64_t dirty;     /* further bytes of PRE_COPY that can be read now */
+	uint64_t stop_copy; /* an estimate of the bytes to read after a stop now */
+	bool stop_known;    /* false: the kernel gives no such estimate; stop_copy is initial + dirty */
 };
 
 /*
- * What is still to come. While initial is not 0 the target is not ready for a short switchover; it may rise again when
- * the device is set up anew (VFIO_PRECOPY_INFO_REINIT). After a stop initial and dirty are 0. Asking is also what makes
- * some drivers look for new dirty bytes: once a round.
+ * The bytes still to be read. While initial is not 0, a switchover would not be short; it may grow again when the guest
+ * sets the device up anew (VFIO_PRECOPY_INFO_REINIT). After a stop initial and dirty are 0. Some drivers look for new
+ * dirty bytes only when asked: call it once a round.
  */
 int vfio_migration_pending(struct vfio_migration *migration, struct vfio_migration_pending *ret, struct err *err);
 
 /*
- * The next bytes of the state, 1 to len of them. 0: that was all (only after the stop). -EAGAIN without a sentence:
- * nothing for now; always so until the stop where the device cannot do this while it runs. -ECANCELED: not started, or
- * ended by vfio_migration_group_run. Does not wait for the device to have something; what it has it may give slowly.
+ * Reads the next 1 to len bytes of the state. 0: the end (only after the stop). -EAGAIN without a message: nothing for
+ * now; before the stop always so without PRE_COPY. -ECANCELED: not started, or ended by vfio_migration_group_run. Does
+ * not wait for data, but a device may be slow to give it.
  */
 ssize_t vfio_migration_read(struct vfio_migration *migration, void *buf, size_t len, struct err *err);
 
-/*
- * After -EAGAIN: waits until there may be something to read, at most timeout_ms. Devices that cannot tell (no poll in
- * their driver) are waited for that long.
- */
+/* After -EAGAIN: waits for data, at most timeout_ms. Waits that long if the driver has no poll. */
 void vfio_migration_wait(struct vfio_migration *migration, int timeout_ms);
 
 /* ---- The target ---- */
 
-/* The device stops and takes a state: vfio_migration_write. */
+/* Stops the device and prepares it for vfio_migration_write. */
 int vfio_migration_load(struct vfio_migration *migration, struct err *err);
 
-/* All of buf. Slow devices take their time. */
+/* Writes all of buf, as fast as the device takes it. */
 int vfio_migration_write(struct vfio_migration *migration, const void *buf, size_t len, struct err *err);
 
 /*
- * The stream has ended: the device checks and takes over what was written, and stands in STOP, where the PCI function's
- * own state can be loaded; vfio_migration_group_run makes it run. A device that refuses is only good for a reset.
+ * At the end of the stream: the device checks and loads what was written and enters STOP, in which the PCI function's
+ * own state can be loaded; vfio_migration_group_run makes it run. A device that refuses the state can only be reset.
  */
 int vfio_migration_loaded(struct vfio_migration *migration, struct err *err);
 
 /* ---- All devices of a machine ---- */
 
 /*
- * Can they be moved together? -ENOTSUP with the reason, and *which is the first that stands in the way: with more than one,
- * each must be able to hold back the traffic between devices (VFIO_MIGRATION_P2P), or one would write into another that
- * has been stopped.
+ * Whether the devices can migrate together: 0, or -ENOTSUP with the reason and *which, the first that cannot. If there
+ * are several, each must be able to stop its traffic to the others (VFIO_MIGRATION_P2P), else it could write into one
+ * that has been stopped.
  */
 int vfio_migration_group_check(struct vfio_migration *const *group, size_t count, size_t *which, struct err *err);
 
 /*
- * The vCPUs are stopped. All devices stop their traffic to each other, then all stop and can be read to the end: when
- * this returns no device writes to memory any more, and their dirty logs can be collected for the last time. On failure
- * the reason is given and all are RUNNING again, as by vfio_migration_group_run.
+ * The vCPUs are stopped. All devices stop their traffic to each other, then all stop: no device writes to memory any
+ * more, the dirty logs can be collected for the last time, and the device states can be read to the end. On failure all
+ * are RUNNING again, as by vfio_migration_group_run.
  */
 int vfio_migration_group_stop(struct vfio_migration *const *group, size_t count, struct err *err);
 
 /*
- * Makes all devices run, from whatever state they are in: all up to where they may not yet reach each other, then all
- * RUNNING. One that cannot get there (ERROR, or a state half loaded) is reset, and a line says that its guest must set
- * it up anew. Those for which that fails as well are left as they are: the first of them is the sentence, -EIO.
+ * Makes all devices run, from any state: first all without traffic to each other, then all RUNNING. A device that
+ * cannot get there (ERROR, or half a state) is reset, and a line says that its guest must set it up anew. Devices whose
+ * reset fails too are left as they are: -EIO with a message for the first of them.
  */
 int vfio_migration_group_run(struct vfio_migration *const *group, size_t count, struct err *err);
 
-/* The device has been reset since vfio_migration_create: what the guest had made of it is gone. */
+/* The device has been reset since vfio_migration_create: the guest's setup of it is lost. */
 bool vfio_migration_was_reset(const struct vfio_migration *migration);
-/* It could neither run nor be reset: it is no longer of use to the guest. */
+/* It could neither run nor be reset: the guest cannot use it any more. */
 bool vfio_migration_is_lost(const struct vfio_migration *migration);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See pci.h. Here: the function's construction and end, and what the device says by itself. */
+/* See pci.h. This file creates and destroys the function, and handles the device's error and request interrupts. */
 #include "vfio/pci.h"
 
 #include "vfio/pci_internal.h"
@@ -7,7 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-/* ---- what the device says by itself ---- */
+/* ---- Error and request ---- */
 
 void vfio_pci_cut_off(struct vfio_pci *pci)
 {
@@ -15,7 +15,7 @@ void vfio_pci_cut_off(struct vfio_pci *pci)
 
 	vfio_pci_bar_fence(pci);
 	vfio_pci_irq_update(pci);
-	/* No DMA either, as far as it still listens. */
+	/* Stops its DMA too, if the device still responds. */
 	vfio_region_write(&pci->config, PCI_COMMAND, command, sizeof(command));
 }
 
@@ -34,7 +34,7 @@ static void vfio_pci_on_request(void *opaque, uint32_t events)
 {
 	struct vfio_pci *pci = opaque;
 
-	/* The kernel kicks every few seconds until the device is let go; the owner tells once. */
+	/* The kernel signals it every few seconds until the device is released; the owner reports it once. */
 	if (eventfd_drain(pci->request_fd))
 		pci->machine.wanted(pci->machine.wanted_opaque, pci);
 }
@@ -58,7 +58,7 @@ static int vfio_pci_listen_to(struct vfio_pci *pci, uint32_t index, int *fd, eve
 	return ret < 0 ? err_sys(err, ret, "eventfd of interrupt index %u", index) : 0;
 }
 
-/* ---- its life ---- */
+/* ---- Life cycle ---- */
 
 static const struct pci_function_ops function_ops = {
 	.config_read = vfio_pci_config_read,
@@ -66,7 +66,7 @@ static const struct pci_function_ops function_ops = {
 	.bar_moved = vfio_pci_bar_moved,
 };
 
-/* From an opened device to one that could go on the bus. */
+/* Makes an opened device ready for the bus. */
 static int vfio_pci_prepare(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err)
 {
 	int ret;
@@ -96,7 +96,7 @@ static int vfio_pci_prepare(struct vfio_pci *pci, const struct vfio_pci_options 
 						  &pci->request, err);
 }
 
-/* Everything but the device itself. */
+/* Frees everything except the device. */
 static void vfio_pci_take_apart(struct vfio_pci *pci)
 {
 	event_source_remove(pci->error);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A host's PCI function on the guest's bus: what vfio/device.c has opened becomes a pci_function with the device's own
- * config space, BARs mapped into the guest as far as they can be, and its interrupts delivered without this process.
+ * A host's PCI function on the guest's bus: makes a device that vfio/device.c has opened a pci_function with the
+ * device's own config space, its BARs mapped into the guest where possible, and its interrupts delivered without this
+ * process.
  */
 #pragma once
 
@@ -10,26 +11,29 @@
 #include "vfio/pci_machine.h"
 
 struct vfio_pci_options {
-	const char *id; /* names it to people; kept, not copied */
+	const char *id; /* for messages; copied */
 	bool rom;       /* show the expansion ROM */
 	const char *rom_file; /* in place of the device's own, or NULL */
 	int devfn;      /* or -1: the first free device */
 };
 
 /*
- * Puts the device, which is consumed on success, on the bus. -EINVAL for what cannot be passed through (a bridge), with
- * the reason. On failure nothing is left but the device, which is the caller's still.
+ * Puts the device on the bus and takes it over on success. -EINVAL with the reason if it cannot be passed through (a
+ * bridge). On failure nothing is left, and the device is still the caller's.
  */
 int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *options,
 		    const struct vfio_pci_machine *machine, struct vfio_pci **ret, struct err *err);
-/* Off the bus, interrupts off, closed. The event loop's thread, while no vCPU runs; NULL is fine. */
+/*
+ * Disables the interrupts, removes the function from the bus and closes the device. On the event loop's thread, while
+ * no vCPU runs. NULL is fine.
+ */
 void vfio_pci_destroy(struct vfio_pci *pci);
 
-/* Nothing of the guest reaches the device any more, and nothing of it the guest, which reads ones: when it is of no more
- * use to it. The event loop's thread. */
+/* Cuts off a device that the guest cannot use any more: the guest reads ones, its writes have no effect, and the device
+ * has neither interrupts nor DMA. On the event loop's thread. */
 void vfio_pci_cut_off(struct vfio_pci *pci);
 
-/* For those who tell people: what it is and how it runs. */
+/* Information for the user. */
 struct vfio_pci_info {
 	const char *id;
 	const struct vfio_device *device;
@@ -44,25 +48,25 @@ struct vfio_pci_info {
 void vfio_pci_get_info(struct vfio_pci *pci, struct vfio_pci_info *info);
 
 /*
- * ---- pci_state.c: what this process holds of the function while its device moves to another host ----
+ * ---- pci_state.c: the saved state of the function, without the device state ----
  *
- * Config space as far as it is emulated, where the BARs are, MSI and MSI-X as the guest has programmed them, and interrupts
- * that wait in a masked vector. What is in the device itself the device gives (vfio/migration.h). No vCPU runs meanwhile;
- * the event loop's thread.
+ * The emulated config space, the addresses of the BARs, MSI and MSI-X as the guest has programmed them, and interrupts
+ * pending in a masked vector. vfio/migration.h migrates the device state. On the event loop's thread, while no vCPU
+ * runs.
  */
 
-/* Appends it to out, when the device has been stopped and kicks no vector any more. -EIO: it has been fenced. */
+/* Appends the state to out. The device is stopped and signals no vector any more. -EIO: it has been fenced. */
 int vfio_pci_save(struct vfio_pci *pci, struct state_buffer *out, struct err *err);
 /*
- * Into a function that has come onto the bus in the same slot and has not been touched, when the device has taken over
- * its own state (vfio_migration_loaded): BARs are mapped where the guest had them, the device interrupts by the vectors
- * that were in use, and only then masters the bus if it did. -EBADMSG for nonsense or another make of device; -EIO when
- * the host does not give as many interrupts. After a failure it is only good for being destroyed.
+ * Loads the state into a new function in the same slot, after the device has loaded its own (vfio_migration_loaded):
+ * maps the BARs where the guest had them, sets up the interrupts, and only then enables bus mastering if it was
+ * enabled. -EBADMSG: the state is invalid or of another kind of device; -EIO: the host does not give as many
+ * interrupts. After a failure the function can only be destroyed.
  */
 int vfio_pci_load(struct vfio_pci *pci, const void *data, size_t len, struct err *err);
 /*
- * Behind a load, when the device runs and before the vCPUs do: each message that can be delivered is, once, and so is the
- * line, in case they were on their way between eventfd and vCPU on the other host. KVM raises a line on a thread of its
- * own, which may come after the interrupt controllers were saved.
+ * After a load, when the device runs and before the vCPUs do: raises each unmasked message and the line once, in case
+ * one was on its way from the eventfd to a vCPU on the source. KVM raises a line on a thread of its own, possibly after
+ * the interrupt controllers were saved.
  */
 void vfio_pci_kick(struct vfio_pci *pci);

@@ -2,8 +2,8 @@
 /*
  * The BARs of a passed-through function, and its expansion ROM. Part of pci.h.
  *
- * A BAR is always there to be trapped; the parts of it that can be mapped are laid over that as memory while the guest
- * has the BAR decoded. The pages of the MSI-X table and of its pending bits are never mapped.
+ * Accesses to a BAR are trapped; the parts that can be mapped are memory above that while the guest has the BAR
+ * decoded. The pages of the MSI-X table and of its pending bits are never mapped.
  */
 #include "vfio/pci_internal.h"
 
@@ -13,7 +13,7 @@
 #define PAGE 4096ull
 #define MAX_ROM MIB(16)
 
-/* ---- what is trapped ---- */
+/* ---- Trapped accesses ---- */
 
 static bool vfio_pci_bar_in_table(const struct vfio_pci_bar *bar, uint64_t offset, uint64_t *within)
 {
@@ -63,7 +63,7 @@ static void vfio_pci_bar_write(void *opaque, uint64_t offset, const void *data, 
 
 const struct bus_ops vfio_pci_bar_ops = {.read = vfio_pci_bar_read, .write = vfio_pci_bar_write};
 
-/* ---- the expansion ROM: read once, when the guest first looks at it ---- */
+/* ---- The expansion ROM: read when the guest first reads it ---- */
 
 static void vfio_pci_bar_load_rom(struct vfio_pci_bar *bar)
 {
@@ -137,9 +137,9 @@ int vfio_pci_bar_init_rom(struct vfio_pci *pci, bool shown, const char *file, st
 	return 0;
 }
 
-/* ---- what is mapped ---- */
+/* ---- Mapped parts ---- */
 
-/* map_lock held, as by all that touches mapped. */
+/* map_lock held, as for every access to mapped. */
 static void vfio_pci_bar_unmap(struct vfio_pci_bar *bar)
 {
 	const struct vfio_pci_machine *machine = &bar->pci->machine;
@@ -163,7 +163,7 @@ static void vfio_pci_bar_map(struct vfio_pci_bar *bar, uint64_t gpa)
 		const struct vfio_area *area = &bar->region.areas[i];
 		struct err err;
 
-		/* A BAR below a page can share its page with nothing else, but it must begin it. */
+		/* A BAR smaller than a page is alone in its page, but must start it. */
 		if (!area->host || (gpa + area->offset) % PAGE)
 			continue;
 		if (machine->map->map(machine->map_opaque, gpa + area->offset, area->size, area->host, &err) < 0) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The config space of a passed-through function. Bit by bit it is either the device's, behind the kernel's own
- * virtualization (vfio_pci_config.c in Linux), or ours: identity as it was at the start, BARs, command register,
- * interrupt line, the chain of capabilities, MSI and MSI-X. Identity comes from the config region; a VFIO device need
- * not have sysfs files that tell it.
+ * The config space of a passed-through function. Each bit is either the device's, behind the kernel's own
+ * virtualization (vfio_pci_config.c in Linux), or emulated: the identity, BARs, command register, interrupt line, the
+ * list of capabilities, MSI and MSI-X. The identity is read from the config region at the start; a VFIO device need not
+ * have sysfs files for it.
  *
- * Capabilities are shown by a table that says why; what is not in it is hidden.
+ * A table says which capabilities the guest sees, and why; the others are hidden.
  */
 #include "vfio/pci_internal.h"
 
@@ -47,7 +47,7 @@ static enum cap_rule vfio_pci_config_rule_of(const struct cap_entry *table, size
 	return CAP_HIDE;
 }
 
-/* Makes [offset, offset + len) ours, as it is in function.config now; the guest may write the bits of writable, which
+/* Emulates [offset, offset + len) with the bytes in function.config; the guest may write the bits of writable, which
  * are those of the first four bytes. */
 static void vfio_pci_config_emulate(struct vfio_pci *pci, unsigned int offset, unsigned int len, uint32_t writable)
 {
@@ -56,7 +56,7 @@ static void vfio_pci_config_emulate(struct vfio_pci *pci, unsigned int offset, u
 		pci->function.wmask[offset + i] = i < 4 ? (uint8_t)(writable >> (8 * i)) : 0;
 }
 
-/* Bytes of a capability, as far as a rule needs them. */
+/* The bytes of a capability that its rule needs. */
 static unsigned int vfio_pci_config_cap_length(uint8_t id, const uint8_t *cap)
 {
 	uint16_t flags = get_le16(cap + 2);
@@ -113,7 +113,7 @@ static void vfio_pci_config_show_msi(struct vfio_pci *pci, unsigned int at)
 	pci->irqs.msi_cap = at;
 }
 
-/* Where table and pending bits are; msix_adopt takes the control word over. */
+/* Reads where table and pending bits are; msix_adopt handles the control word. */
 static int vfio_pci_config_show_msix(struct vfio_pci *pci, unsigned int at, struct err *err)
 {
 	const uint8_t *config = pci->function.config;
@@ -137,7 +137,7 @@ static int vfio_pci_config_show_msix(struct vfio_pci *pci, unsigned int at, stru
 	return 0;
 }
 
-/* Walks the chain and takes what is hidden out of it. */
+/* Walks the list and removes the hidden capabilities. */
 static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 {
 	uint8_t *config = pci->function.config;
@@ -146,7 +146,7 @@ static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 
 	config[link] = 0;
 	vfio_pci_config_emulate(pci, PCI_CAPABILITY_LIST, 1, 0);
-	/* What is ours already has been walked over: a chain in a circle ends there. */
+	/* What is emulated has been visited already: a circular list ends there. */
 	while (has_chain && at >= PCI_STD_HEADER_SIZEOF && !pci->emulated[at]) {
 		uint8_t id = config[at], next = config[at + 1] & (uint8_t)~3u;
 		enum cap_rule rule = vfio_pci_config_rule_of(caps, ARRAY_SIZE(caps), id);
@@ -177,7 +177,7 @@ static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 	return 0;
 }
 
-/* The same for extended capabilities; the first one has to stay, so a hidden one there loses its name only. */
+/* The same for extended capabilities. The first one must stay: if it is hidden, it loses only its ID. */
 static void vfio_pci_config_init_extended_caps(struct vfio_pci *pci)
 {
 	uint8_t *config = pci->function.config;
@@ -205,7 +205,7 @@ static void vfio_pci_config_init_extended_caps(struct vfio_pci *pci)
 	}
 }
 
-/* low is the register as the device has it. */
+/* low is the device's register. */
 static int vfio_pci_config_init_bar(struct vfio_pci *pci, unsigned int index, uint32_t low, struct err *err)
 {
 	struct vfio_pci_bar *bar = &pci->bars[index];
@@ -227,12 +227,12 @@ static int vfio_pci_config_init_bar(struct vfio_pci *pci, unsigned int index, ui
 	return 0;
 }
 
-/* The header is ours but for what drivers switch: command (also), status, cache line, latency, BIST. */
+/* Emulates the header except status, cache line, latency and BIST. The device gets writes to the command too. */
 static void vfio_pci_config_init_header(struct vfio_pci *pci)
 {
 	uint8_t *config = pci->function.config;
 
-	config[PCI_HEADER_TYPE] &= 0x7f; /* given on its own, whatever else the device has */
+	config[PCI_HEADER_TYPE] &= 0x7f; /* passed through alone, whatever else the device has */
 	vfio_pci_config_emulate(pci, PCI_VENDOR_ID, 4, 0);
 	put_le16(config + PCI_COMMAND, 0);
 	vfio_pci_config_emulate(pci, PCI_COMMAND, 2,
@@ -270,7 +270,7 @@ int vfio_pci_config_init(struct vfio_pci *pci, struct err *err)
 			       "it is a bridge; pass the devices behind it through, not the bridge itself");
 	if (!pci->irqs.intx.count)
 		function->config[PCI_INTERRUPT_PIN] = 0;
-	/* Where the device has no config space, ours is empty. */
+	/* Emulates zeros behind the end of the device's config space. */
 	memset(pci->emulated, 0, sizeof(pci->emulated));
 	vfio_pci_config_emulate(pci, (unsigned int)size, PCI_CONFIG_SIZE - (unsigned int)size, 0);
 	memcpy(bars, function->config + PCI_BASE_ADDRESS_0, sizeof(bars));
@@ -284,7 +284,7 @@ int vfio_pci_config_init(struct vfio_pci *pci, struct err *err)
 	return ret;
 }
 
-/* ---- accesses ---- */
+/* ---- Accesses ---- */
 
 static bool vfio_pci_config_all_emulated(const struct vfio_pci *pci, unsigned int offset, unsigned int len)
 {
@@ -310,7 +310,7 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 	}
 }
 
-/* What is the device's goes there; in bytes that are ours the device keeps what it has. */
+/* Writes the device's bits to the device, which keeps its value of the emulated ones. */
 static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, const uint8_t *data, unsigned int len)
 {
 	uint8_t device[4];
@@ -335,7 +335,7 @@ void vfio_pci_config_write(struct pci_function *function, unsigned int offset, c
 
 	if (pci->fenced)
 		return;
-	/* The device decodes before the guest can reach it, and until the guest cannot. */
+	/* The device decodes from before the guest can reach it until after the guest cannot any more. */
 	if (command) {
 		uint8_t merged[2];
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of a passed-through function (pci*.c) share and offer each other; nobody else includes it. */
+/* What the parts of a passed-through function (pci*.c) share; only they include it. */
 #pragma once
 
 #include "vfio/irq.h"
@@ -36,7 +36,7 @@ struct vfio_pci_bar {
 	unsigned int index;
 	struct vfio_region region;
 	struct vfio_bar pieces[VFIO_REGION_AREAS]; /* where its areas are in the guest */
-	unsigned int mapped;                       /* bit n: pieces[n] is */
+	unsigned int mapped;                       /* bit n: pieces[n] is mapped */
 	uint8_t *rom;                              /* the ROM's bytes once read */
 };
 
@@ -46,13 +46,13 @@ struct vfio_pci {
 	struct vfio_pci_machine machine;
 	char *id;
 	struct vfio_region config;
-	uint8_t emulated[PCI_CONFIG_SIZE]; /* bits that function.config answers for, not the device */
+	uint8_t emulated[PCI_CONFIG_SIZE]; /* bits that come from function.config, not from the device */
 	struct vfio_pci_bar bars[PCI_BARS];
 	struct msix *msix;
 	unsigned int msix_cap; /* or 0 */
 	struct msix_config msix_config;
 	struct vfio_pci_irqs irqs;
-	pthread_mutex_t map_lock; /* of the bars' mapped and fenced */
+	pthread_mutex_t map_lock; /* of fenced and of the BARs' mapped */
 	bool fenced;
 	int error_fd, request_fd;
 	struct event_source *error, *request;
@@ -60,19 +60,19 @@ struct vfio_pci {
 
 /* ---- pci_bar.c ---- */
 
-/* Accesses to a BAR that are trapped; opaque is the struct vfio_pci_bar. */
+/* The trapped accesses to a BAR; opaque is the struct vfio_pci_bar. */
 extern const struct bus_ops vfio_pci_bar_ops;
 /* The regions behind config space and BARs. */
 int vfio_pci_bar_get_regions(struct vfio_pci *pci, struct err *err);
-/* -EINVAL: the MSI-X table, as the capability has it, lies outside of its BAR. */
+/* -EINVAL: the MSI-X table lies outside of its BAR. */
 int vfio_pci_bar_check_msix(const struct vfio_pci *pci, struct err *err);
-/* The device's own ROM where it is shown, or a file in its place (NULL: none). */
+/* The device's own ROM if it is shown, or a file in its place (NULL: none). */
 int vfio_pci_bar_init_rom(struct vfio_pci *pci, bool shown, const char *file, struct err *err);
-/* Maps into this process what the guest may have mapped. */
+/* Maps into this process the parts that the guest can have mapped. */
 void vfio_pci_bar_map_regions(struct vfio_pci *pci);
 /* pci_function_ops.bar_moved. */
 void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old);
-/* From now on the guest has no memory of it. */
+/* Unmaps the BARs from the guest for good. */
 void vfio_pci_bar_fence(struct vfio_pci *pci);
 /* Fine at any stage of the construction. */
 void vfio_pci_bar_done(struct vfio_pci *pci);
@@ -86,21 +86,21 @@ void vfio_pci_config_write(struct pci_function *function, unsigned int offset, c
 
 /* ---- pci_irq.c ---- */
 
-/* What the device has; after vfio_pci_config_init. */
+/* Sets up MSI-X; after vfio_pci_config_init. */
 int vfio_pci_irq_init(struct vfio_pci *pci, struct err *err);
-/* All off, nothing left. */
+/* Disables the interrupts and frees everything. */
 void vfio_pci_irq_done(struct vfio_pci *pci);
-/* The mode becomes what the guest's registers ask for: when the function has come onto the bus, or has been fenced. */
+/* Enters the mode that the guest's registers select: after the function was put on the bus or fenced. */
 void vfio_pci_irq_update(struct vfio_pci *pci);
 /* The guest wrote into the MSI capability. */
 void vfio_pci_msi_written(struct vfio_pci *pci);
-/* The mode is what the guest's registers ask for: what could not be entered is VFIO_MODE_NONE. */
+/* Whether the mode is the one that the guest's registers select; VFIO_MODE_NONE if that could not be entered. */
 bool vfio_pci_irq_as_wanted(struct vfio_pci *pci);
-/* MSI vectors, bit n for vector n: kicked while the guest masks them; and those to kick. */
+/* MSI vectors, bit n for vector n: those that are masked and pending; and those to signal. */
 uint32_t vfio_pci_msi_pending(struct vfio_pci *pci);
 void vfio_pci_msi_kick(struct vfio_pci *pci, uint32_t vectors);
-/* The line, unless the guest does without. */
+/* Signals the line unless the guest has disabled it. */
 void vfio_pci_intx_kick(struct vfio_pci *pci);
-/* The MSI vectors that can deliver. */
+/* The MSI vectors that are not masked. */
 uint32_t vfio_pci_msi_live(struct vfio_pci *pci);
 extern const struct msix_ops vfio_pci_msix_ops;

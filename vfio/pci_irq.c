@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The interrupts of a passed-through function. It is in one of four modes; INTx is what it falls back to.
+ * The interrupts of a passed-through function. It is in one of four modes; INTx is the default.
  *
  *	mode    entered when                     the device kicks        which reaches the guest by
  *	INTx    on the bus, MSI and MSI-X off    one eventfd             the line; the guest's EOI kicks another eventfd,
@@ -9,9 +9,9 @@
  *	MSI-X   the guest enables MSI-X          an eventfd a vector,    the vector's message
  *	                                         from its first unmask on
  *
- * A vector that the guest masks is disconnected from its message; what fires meanwhile stays in the eventfd. Where the
- * kernel cannot add MSI-X vectors while others run (VFIO_IRQ_INFO_NORESIZE) they are all taken down for a moment, and
- * then each is kicked once: one interrupt too many does no harm, one too few does.
+ * A vector that the guest masks is disconnected from its message; an interrupt stays in the eventfd meanwhile. If the
+ * kernel cannot add MSI-X vectors while others are enabled (VFIO_IRQ_INFO_NORESIZE), all are disabled for a moment and
+ * then signalled once: an interrupt too many does no harm, one too few does.
  */
 #include "vfio/pci_internal.h"
 
@@ -19,7 +19,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-/* One line for a mode that could not be entered, until one could. Lock held. */
+/* Logs once that a mode could not be entered, until one could. Lock held. */
 static void vfio_pci_irq_complain(struct vfio_pci *pci, const char *what, int code)
 {
 	if (!pci->irqs.complained)
@@ -30,8 +30,8 @@ static void vfio_pci_irq_complain(struct vfio_pci *pci, const char *what, int co
 
 /* ---- INTx ---- */
 
-/* The guest has ended an interrupt and the device takes no eventfd for that: tell it ourselves. A device that does not
- * know the call either (mtty) unmasks by itself. */
+/* The guest has ended an interrupt and the device takes no eventfd for that: unmask it here. A device that does not
+ * know that call either (mtty) unmasks by itself. */
 static void vfio_pci_irq_on_resample(void *opaque, uint32_t events)
 {
 	struct vfio_pci *pci = opaque;
@@ -128,7 +128,7 @@ static bool vfio_pci_irq_msi_masked(struct vfio_pci *pci, unsigned int vector)
 	       get_le32(vfio_pci_irq_msi_register(pci, PCI_MSI_MASK_32, PCI_MSI_MASK_64)) >> vector & 1;
 }
 
-/* Connects the vectors as message and mask registers say now. */
+/* Connects the vectors according to the message and mask registers. */
 static void vfio_pci_irq_msi_connect(struct vfio_pci *pci)
 {
 	struct msi_controller *msi = pci->machine.msi;
@@ -155,7 +155,7 @@ static void vfio_pci_irq_msi_stop(struct vfio_pci *pci)
 		msi->ops->destroy(msi, pci->irqs.msi_vectors[--pci->irqs.msi_count]);
 }
 
-/* As many vectors as the guest enabled; the device may get fewer, and then uses the first ones for all. */
+/* Creates the vectors that the guest enabled; the device may get fewer, and then uses the first ones for all. */
 static int vfio_pci_irq_msi_start(struct vfio_pci *pci)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
@@ -196,7 +196,7 @@ static void vfio_pci_irq_msix_stop(struct vfio_pci *pci)
 	vfio_pci_irq_msix_forget(pci);
 }
 
-/* The device itself must be in MSI-X mode before any vector is used: one vector that kicks nobody. */
+/* Puts the device into MSI-X mode before any vector is used, with one vector without an eventfd. */
 static int vfio_pci_irq_msix_start(struct vfio_pci *pci)
 {
 	int none = -1, ret = vfio_irq_trigger(pci->device, VFIO_PCI_MSIX_IRQ_INDEX, 0, 1, &none);
@@ -205,7 +205,7 @@ static int vfio_pci_irq_msix_start(struct vfio_pci *pci)
 	return ret;
 }
 
-/* Down and up with count vectors; when the host has no such number, with as many as before. */
+/* Disables and enables MSI-X with count vectors; if the host does not have that many, with as many as before. */
 static int vfio_pci_irq_msix_enable_again(struct vfio_pci *pci, unsigned int count)
 {
 	struct vfio_pci_irqs *irqs = &pci->irqs;
@@ -251,7 +251,7 @@ static int vfio_pci_irq_msix_used(void *opaque, unsigned int index, int fd)
 	return ret;
 }
 
-/* ---- modes ---- */
+/* ---- Modes ---- */
 
 static int vfio_pci_irq_none_start(struct vfio_pci *pci)
 {
@@ -291,7 +291,7 @@ static void vfio_pci_irq_set_mode(struct vfio_pci *pci, enum vfio_mode mode)
 	}
 }
 
-/* What the guest's registers ask for. MSI-X goes before MSI when both are on, which no guest should do. */
+/* The mode that the guest's registers select: MSI-X if both it and MSI are on, which no guest should do. */
 static enum vfio_mode vfio_pci_irq_wanted_mode(const struct vfio_pci *pci)
 {
 	const uint8_t *msi = pci->function.config + pci->irqs.msi_cap;

@@ -6,7 +6,7 @@
 
 #define MAX_DEVICES 64u
 
-/* What is reset with a device. */
+/* The devices that are reset together. */
 struct reset_set {
 	const struct vfio_device *device;
 	struct vfio_pci_hot_reset_info info;
@@ -18,7 +18,7 @@ struct reset_request {
 	int32_t fds[MAX_DEVICES];
 };
 
-/* The kernel names members by their ids in iommufd, or they are told by address: a group's device has a name. */
+/* Under iommufd the kernel names a member by its devid; else its address is compared with the device's name. */
 static bool vfio_pci_reset_is(const struct reset_set *set, const struct vfio_pci_dependent_device *member,
 			      const struct vfio_device *device)
 {
@@ -39,7 +39,7 @@ static bool vfio_pci_reset_has(const struct reset_set *set, const struct vfio_de
 	return device == set->device;
 }
 
-/* ---- May it be reset? ---- */
+/* ---- Checks ---- */
 
 static bool vfio_pci_reset_listed(const struct reset_request *request, int fd)
 {
@@ -49,7 +49,7 @@ static bool vfio_pci_reset_listed(const struct reset_request *request, int fd)
 	return false;
 }
 
-/* All members are this guest's. The request then names each of their groups; under iommufd the kernel knows. */
+/* Checks that all members are this guest's and adds their groups to the request; under iommufd the kernel knows. */
 static int vfio_pci_reset_check_owned(const struct reset_set *set, struct reset_request *request, struct err *err)
 {
 	for (uint32_t i = 0; i < set->info.count; i++) {
@@ -114,7 +114,7 @@ static int vfio_pci_reset_bus(struct reset_set *set, struct err *err)
 	return rc < 0 ? vfio_pci_reset_failed(rc, err) : 0;
 }
 
-/* One reset, or one attempt, for all of the set. */
+/* Tries one reset for the whole set. */
 static void vfio_pci_reset_set(struct vfio_device *device)
 {
 	struct reset_set set = {.device = device};

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See pci.h: the saved state of a passed-through function, which is that of any PCI function and of MSI-X, as far as they
- * are emulated, and what waits in the vectors of MSI.
+ * See pci.h: the saved state of a passed-through function: the emulated parts of the PCI function and of MSI-X, and the
+ * pending vectors of MSI.
  *
- * A load writes the device's own command register twice. BARs are mapped for other devices too, and the kernel maps none
- * of a device that does not decode; but it may master the bus only when everything else is in place.
+ * A load writes the device's command register twice. First it enables decoding, because BARs are mapped for other
+ * devices too, and the kernel maps none of a device that does not decode. It enables bus mastering only when everything
+ * else is loaded.
  */
 #include "vfio/pci.h"
 
@@ -30,7 +31,7 @@ static int vfio_pci_state_judge(const void *object, const void *loaded, uint32_t
 	return here == there ? 0 : err_set(err, -EBADMSG, "it %s MSI-X", there ? "had" : "had no");
 }
 
-/* The config space is loaded by now. */
+/* The config space has been loaded. */
 static int vfio_pci_state_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct vfio_pci *pci = object;

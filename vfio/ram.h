@@ -24,7 +24,7 @@ struct vfio_ram {
 	size_t count;
 };
 
-/* The place of a new region, or NULL when there are VFIO_MAX_RAM. Regions move when one is inserted or removed. */
+/* The entry of a new region, or NULL if there are VFIO_MAX_RAM. Entries move when one is inserted or removed. */
 struct vfio_ram_region *vfio_ram_insert(struct vfio_ram *ram, const struct guest_region *region);
 void vfio_ram_remove(struct vfio_ram *ram, struct vfio_ram_region *region);
 /* The region that begins at gpa, or NULL. */

@@ -7,7 +7,7 @@
 #define PAGE 4096ull
 #define MAX_INFO 65536u
 
-/* Region information with its capability chain, whatever its length; to be freed. NULL without memory or sense. */
+/* Region information with its capabilities; the caller frees it. NULL with *code on failure. */
 static struct vfio_region_info *vfio_region_get_info(const struct vfio_device *device, uint32_t index, int *code)
 {
 	uint32_t size = sizeof(struct vfio_region_info);
@@ -58,7 +58,7 @@ static int vfio_region_by_offset(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-/* Which parts can be mapped: those of the sparse capability, or all of it. */
+/* Finds the parts that can be mapped: those of the sparse capability, or all. */
 static void vfio_region_find_areas(struct vfio_region *region, const struct vfio_region_info *info)
 {
 	const struct vfio_region_info_cap_sparse_mmap *sparse;
@@ -83,7 +83,7 @@ static void vfio_region_find_areas(struct vfio_region *region, const struct vfio
 	qsort(region->areas, region->area_count, sizeof(region->areas[0]), vfio_region_by_offset);
 	for (size_t i = 1; i < region->area_count; i++)
 		if (region->areas[i].offset < region->areas[i - 1].offset + region->areas[i - 1].size)
-			region->area_count = i; /* overlapping ones are nonsense: what follows is trapped */
+			region->area_count = i; /* they overlap: the rest is trapped */
 }
 
 int vfio_region_get(const struct vfio_device *device, uint32_t index, struct vfio_region *ret, struct err *err)
@@ -95,7 +95,7 @@ int vfio_region_get(const struct vfio_device *device, uint32_t index, struct vfi
 	if (index >= device->num_regions)
 		return 0;
 	info = vfio_region_get_info(device, index, &code);
-	/* A device says so of a region that its kind cannot have. */
+	/* This kind of device cannot have the region. */
 	if (!info && code == -EINVAL)
 		return 0;
 	if (!info)
@@ -136,7 +136,7 @@ void vfio_region_exclude(struct vfio_region *region, uint64_t offset, uint64_t s
 	}
 }
 
-/* Address space for an area that is aligned as its offset is, up to 1 GiB; the rest of the reservation is given back. */
+/* Reserves address space for an area, aligned as its offset is, up to 1 GiB. */
 static void *vfio_region_reserve(const struct vfio_area *area)
 {
 	uint64_t align = PAGE, room;

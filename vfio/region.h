@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A region of a VFIO device (VFIO_DEVICE_GET_REGION_INFO): read and written through the device's descriptor, and in
- * the parts that the kernel allows mapped into this process.
+ * A region of a VFIO device (VFIO_DEVICE_GET_REGION_INFO): accessed through the device's descriptor; the parts for
+ * which the kernel allows it can be mapped into this process.
  */
 #pragma once
 
@@ -21,19 +21,19 @@ struct vfio_region {
 	uint32_t flags;  /* VFIO_REGION_INFO_FLAG_* */
 	uint64_t size;   /* bytes; 0: the device has no such region */
 	uint64_t offset; /* in the descriptor */
-	struct vfio_area areas[VFIO_REGION_AREAS]; /* ascending, apart */
+	struct vfio_area areas[VFIO_REGION_AREAS]; /* ascending, disjoint */
 	size_t area_count;
 };
 
-/* Asks the kernel. A region that the device does not have is one of size 0. -ENOMEM, -EIO. */
+/* Asks the kernel. A region that the device does not have has size 0. -ENOMEM, -EIO. */
 int vfio_region_get(const struct vfio_device *device, uint32_t index, struct vfio_region *ret, struct err *err);
 
-/* Leaves [offset, offset + size) out of what will be mapped, in whole pages. Before vfio_region_map. */
+/* Excludes the pages of [offset, offset + size) from the areas. Before vfio_region_map. */
 void vfio_region_exclude(struct vfio_region *region, uint64_t offset, uint64_t size);
 
 /*
- * Maps the areas, aligned as their offsets are so that huge pages can stand behind large ones. An area that cannot be
- * mapped is left to be trapped.
+ * Maps the areas, aligned as their offsets are so that huge pages can back large ones. Accesses to an area that cannot
+ * be mapped are trapped.
  */
 void vfio_region_map(struct vfio_region *region);
 /* Unmaps what was mapped. Fine on a zeroed region. */

@@ -81,7 +81,7 @@ static int vfio_space_explain_map(const struct vfio_space *space, const struct v
 		       (unsigned long long)(dma->iova + dma->size - 1), container->ops->name);
 }
 
-/* A line a second beyond the first. */
+/* Logs progress once a second, from the first second on. */
 struct meter {
 	uint64_t begun_ns, said_ns;
 };
@@ -138,7 +138,7 @@ static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container
 	return 0;
 }
 
-/* Finds the first byte of the region that no range holds. Without any ranges the kernel will have to say no. */
+/* Finds the first byte of the region that is in no range. Without ranges it is left to the kernel to refuse it. */
 static int vfio_space_check_range(const struct vfio_container *container, const struct guest_region *region,
 				  struct err *err)
 {
@@ -187,7 +187,7 @@ static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram_reg
 	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->coming), wait, err);
 }
 
-/* Pinning pages that are not there yet is slow, and one after the other: bring them in first, in parallel. */
+/* Pinning absent pages is slow, because the kernel faults in one after the other: prefault them in parallel first. */
 static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
 	int rc = 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guest's address space as devices see it: RAM and BARs, mapped into every container there is. One for a machine.
+ * The guest's address space as devices see it: RAM and BARs, mapped into all containers. One for a machine.
  *
- * It listens to guest memory: a region that appears is prefaulted and mapped before anybody may use it, and a region
- * that one container refuses is unmapped from the others and refused. All calls come from one thread at a time, the
- * one that changes guest memory and attaches devices, which holds the lock where there is one; dirty pages alone may be
- * collected by another one.
+ * It listens to guest memory: a new region is prefaulted and mapped before anything uses it; a region that one
+ * container refuses is unmapped from the others and refused. All calls come from one thread at a time, the one that
+ * changes guest memory and attaches devices, with the lock held if there is one; only dirty pages may be collected by
+ * another thread.
  */
 #pragma once
 
@@ -15,8 +15,8 @@
 struct vfio_group;
 
 /*
- * Tells the hypervisor of a group's or a device's descriptor while it is in use (KVM_DEV_VFIO_FILE), before the device
- * is opened or bound. All may be missing.
+ * Adds a group's or a device's descriptor to the hypervisor (KVM_DEV_VFIO_FILE), before the device is opened or bound,
+ * and removes it. All may be NULL.
  */
 struct vfio_hypervisor {
 	int (*add)(void *opaque, int fd, struct err *err);
@@ -28,10 +28,10 @@ struct vfio_space_options {
 	const struct vfio_sys *sys; /* NULL: the kernel */
 	const struct log *log;
 	struct guest_memory *memory;
-	struct dirty_set *dirty; /* the devices' dirty logs join it; NULL: nobody will ask */
+	struct dirty_set *dirty; /* the devices' dirty logs join it; NULL: nothing collects */
 	const struct vfio_hypervisor *hypervisor; /* NULL: none */
 	pthread_mutex_t *lock; /* recursive; held while dirty pages are collected, from any thread. NULL: none is needed */
-	int *iommufd; /* an open /dev/iommu to use instead of opening one; taken over on success. NULL: none */
+	int *iommufd; /* an open /dev/iommu, taken over on success. NULL: opens one */
 };
 
 int vfio_space_create(const struct vfio_space_options *options, struct vfio_space **ret, struct err *err);
@@ -41,9 +41,9 @@ void vfio_space_destroy(struct vfio_space *space);
 /* Devices may have guest memory mapped: none of it can be given back to the host. */
 bool vfio_space_is_mapped(const struct vfio_space *space);
 
-/* Lets the other devices reach a BAR (peer to peer), as far as kernel and IOMMU allow; a refusal is logged. */
+/* Maps a BAR for the other devices (peer to peer) if kernel and IOMMU allow it; logs a refusal. */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
-/* No effect when it is not mapped. */
+/* No effect if it is not mapped. */
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar);
 
 /* ---- For container backends and devices. ---- */
@@ -65,27 +65,27 @@ struct vfio_space {
 	bool bar_told;
 };
 
-/* Opens the device file fd stands for to the hypervisor, and back. */
+/* Adds the device file fd to the hypervisor, and removes it. */
 int vfio_space_tell_hypervisor(struct vfio_space *space, int fd, struct err *err);
 void vfio_space_untell_hypervisor(struct vfio_space *space, int fd);
 
 /*
- * Begins to bring in the RAM that was never mapped, while a device is being opened, which takes as long; whoever maps it
- * waits for it. stop gives up what nobody has waited for: both within one vfio_device_open.
+ * Begins to prefault the RAM that was never mapped while a device is opened, which takes as long; mapping the RAM waits
+ * for it. stop ends what nothing has waited for: both within one vfio_device_open.
  */
 int vfio_space_populate_ahead(struct vfio_space *space, struct err *err);
 void vfio_space_populate_stop(struct vfio_space *space);
 
 /*
  * Maps all RAM (and BARs, best effort) into a new container whose ranges are known, and adds it to the list. On failure
- * the caller destroys it, and what was mapped goes with it.
+ * the caller destroys it, which unmaps everything.
  */
 int vfio_space_add_container(struct vfio_space *space, struct vfio_container *container, struct err *err);
-/* Takes it off the list and frees its ranges; the maps go with the backend's objects. Fine when it never joined. */
+/* Removes it from the list and frees its ranges; the maps go with the backend's objects. Fine if it was never added. */
 void vfio_space_remove_container(struct vfio_space *space, struct vfio_container *container);
 
 /* Takes the ranges over (freed with the container, by vfio_space_remove_container). */
 void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count);
 
-/* Says once that devices cannot reach each other, when there are two and a BAR was refused. */
+/* Logs once that devices cannot reach each other, if there are two and a BAR was refused. */
 void vfio_space_note_bars(struct vfio_space *space);

@@ -37,8 +37,8 @@ struct vfio_uapi_detach {
 };
 #define VFIO_UAPI_DETACH _IO(VFIO_TYPE, VFIO_BASE + 20)
 
-/* Linux 6.5, struct vfio_pci_hot_reset_info.flags of a device bound to an iommufd: instead of their groups the devices
- * have a devid, and the last one says who is not the caller's; without such a one the reset is allowed. */
+/* Linux 6.5, struct vfio_pci_hot_reset_info.flags of a device bound to an iommufd: devices are named by devid instead
+ * of group, VFIO_UAPI_DEVID_NOT_OWNED if the caller does not own one; then the reset is refused. */
 #define VFIO_UAPI_HOT_RESET_DEV_ID (1u << 0)
 #define VFIO_UAPI_HOT_RESET_OWNED (1u << 1)
 #define VFIO_UAPI_DEVID_NOT_OWNED UINT32_MAX
