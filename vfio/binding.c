@@ -281,7 +281,7 @@ static int vfio_binding_change(const struct vfio_sys *sys, const char *spec, boo
 	if (ret < 0)
 		return ret;
 	if (host.mdev)
-		return err_set(err, -EINVAL, "%s is a mediated device: it is VFIO's from the start", spec);
+		return err_set(err, -EINVAL, "%s is a mediated device, which needs no bind", spec);
 	ret = group ? vfio_binding_each_of_group(sys, &host, one, undo, told, opaque, err)
 	: one(sys, host.name, told, opaque, err);
 	return MIN(ret, 0);

@@ -136,7 +136,7 @@ static int vfio_iommufd_hwpt_alloc(const struct iommufd_container *c, const stru
 		rc = iommufd_hwpt_alloc(&c->iommufd, vfio_iommufd_attachment(device)->devid, c->ioas, 0, &hwpt->id);
 		if (rc == 0)
 			log_warn(device->log,
-				 "vfio %s: the kernel refuses a page table with dirty tracking: without it",
+				 "vfio %s: the kernel refuses a page table with dirty tracking: it is made without",
 				 device->host.name);
 	}
 	hwpt->dirty = dirty;
@@ -327,11 +327,11 @@ static int vfio_iommufd_bind_failed(const struct vfio_device *device, int rc, bo
 		return err_set(err, rc, "it is in use through its group (/dev/vfio/%d) by another process; 'fuser -v /dev/vfio/%d' tells "
 			       "which", device->host.group, device->host.group);
 	case -EACCES:
-		return err_set(err, rc, token ? "the VF token is not the one that its physical function was given" :
+		return err_set(err, rc, token ? "the VF token is not that of its physical function" :
 						"it needs the VF token of its physical function (vf-token=UUID)");
 	case -EINVAL:
-		return err_set(err, rc, token ? "bind: it takes no VF token, or another process has it open; 'fuser -v %s' tells which" :
-						"bind: another process has it open; 'fuser -v %s' tells which",
+		return err_set(err, rc, token ? "bind: it takes no VF token, or another process has it open; 'fuser -v %s' shows which" :
+						"bind: another process has it open; 'fuser -v %s' shows which",
 			       device->host.cdev[0] ? device->host.cdev : "/dev/vfio/devices/*");
 	}
 	return err_sys(err, rc, "bind it to iommufd");

@@ -138,7 +138,7 @@ static void vfio_dirty_log_warn_of_none(const struct vfio_dirty_log *log, const 
 {
 	if (log->ops->coverage == VFIO_COVERAGE_NONE)
 		log_warn(log->logs->log,
-			 "vfio %s: neither the device nor its IOMMU tells what it writes: all memory counts as dirty",
+			 "vfio %s: neither the device nor its IOMMU tracks what it writes: all memory counts as dirty",
 			 user->name);
 }
 

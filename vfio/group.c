@@ -120,10 +120,10 @@ static int vfio_group_open_device(struct vfio_device *device, struct err *err)
 	fd = vfio_sys_ioctl(device->sys, group->fd, VFIO_GROUP_GET_DEVICE_FD, name);
 	if (fd == -EACCES)
 		return err_set(err, fd,
-			       device->vf_token ? "the VF token is not the one that its physical function was given" :
+			       device->vf_token ? "the VF token is not that of its physical function" :
 						  "it needs the VF token of its physical function (vf-token=UUID)");
 	if (fd == -EBUSY)
-		return err_set(err, fd, "it is in use by another process; 'fuser -v /dev/vfio/%d %s' tells which",
+		return err_set(err, fd, "it is in use by another process; 'fuser -v /dev/vfio/%d %s' shows which",
 			       group->id, device->host.cdev);
 	if (fd < 0)
 		return err_sys(err, fd, "open it through /dev/vfio/%d", group->id);
@@ -167,7 +167,7 @@ static void vfio_group_unset_container(const struct vfio_device *device, struct 
 
 	/* Closing the group, which follows, does the same. */
 	if (rc < 0)
-		log_warn(device->log, "vfio: group %d leaves its container: %s", group->id, strerrordesc_np(-rc));
+		log_warn(device->log, "vfio: remove group %d from its container: %s", group->id, strerrordesc_np(-rc));
 	group->container = NULL;
 }
 
@@ -197,7 +197,7 @@ static int vfio_group_enter(const struct vfio_device *device, struct vfio_group_
 	rc = vfio_sys_ioctl_value(device->sys, c->fd, VFIO_SET_IOMMU, c->kind->type);
 	if (rc == -EPERM)
 		return err_set(err, rc,
-			       "this host cannot keep a device's interrupts apart (no interrupt remapping): enable it "
+			       "this host cannot isolate a device's interrupts (no interrupt remapping): enable it "
 			       "in the firmware, or accept the risk with "
 			       "'echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts'");
 	return rc < 0 ? err_sys(err, rc, "set the container's IOMMU type") : 0;

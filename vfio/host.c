@@ -166,7 +166,7 @@ int vfio_host_check_bound(const struct vfio_host *host, struct err *err)
 	if (host->group < 0 && !host->cdev[0])
 		return err_set(err, -ENODEV,
 			       "%s is in no IOMMU group: this host has no IOMMU, or it is off (kernel command line: "
-			       "intel_iommu=on on Intel, and the IOMMU enabled in the firmware); 'mvmm doctor' tells",
+			       "intel_iommu=on on Intel, and the IOMMU enabled in the firmware); see 'mvmm doctor'",
 			       host->name);
 	return 0;
 }
@@ -179,7 +179,7 @@ int vfio_host_open_failed(const struct vfio_host *host, const char *file, int rc
 		return err_set(err, rc, "no right to open %s: run as root, or give it to your user: chown \"$USER\" %s",
 			       file, file);
 	case -EBUSY:
-		return err_set(err, rc, "%s is in use by another process; 'fuser -v %s /dev/vfio/devices/*' tells which", file,
+		return err_set(err, rc, "%s is in use by another process; 'fuser -v %s /dev/vfio/devices/*' shows which", file,
 			       file);
 	case -ENOENT:
 	case -ENODEV:
@@ -225,8 +225,8 @@ int vfio_host_not_viable(const struct vfio_sys *sys, const struct vfio_host *hos
 	sys->ops->list(sys, path, vfio_host_add_member, &members);
 	if (!members.text[0])
 		return err_set(err, -EPERM,
-			       "IOMMU group %d (/dev/vfio/%d) belongs to somebody else: another process or the host "
-			       "holds a device of it", host->group, host->group);
+			       "IOMMU group %d (/dev/vfio/%d) is in use: another process or the host has a "
+			       "device of it", host->group, host->group);
 	return err_set(err, -EPERM,
 		       "IOMMU group %d (/dev/vfio/%d) has other members that the host uses:%s; take them all with "
 		       "'mvmm vfio bind --group %s'", host->group, host->group, members.text, host->name);

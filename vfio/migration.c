@@ -65,7 +65,7 @@ int vfio_migration_identity(const struct vfio_device *device, struct vfio_migrat
 
 static int vfio_migration_differ(struct err *err, const char *what, int digits, uint32_t source, uint32_t target)
 {
-	return err_set(err, -ENODEV, "another %s: 0x%0*x there, 0x%0*x here", what, digits, source, digits, target);
+	return err_set(err, -ENODEV, "different %s: source 0x%0*x, target 0x%0*x", what, digits, source, digits, target);
 }
 
 static bool vfio_migration_known(uint32_t iommu)
@@ -99,12 +99,12 @@ int vfio_migration_compare(const struct vfio_migration_identity *source, const s
 			return vfio_migration_differ(err, numbers[i].what, numbers[i].digits, numbers[i].source,
 						     numbers[i].target);
 	if (source->flags & ~target->flags)
-		return err_set(err, -ENODEV, "another way to migrate: '%s' (0x%x) there, '%s' (0x%x) here",
+		return err_set(err, -ENODEV, "different support of migration: source '%s' (0x%x), target '%s' (0x%x)",
 			       vfio_migration_flags_name(source->flags), source->flags,
 			       vfio_migration_flags_name(target->flags), target->flags);
 	if (vfio_migration_known(source->iommu) && vfio_migration_known(target->iommu) &&
 	    source->iommu != target->iommu)
-		return err_set(err, -ENODEV, "another kind of IOMMU: %s there, %s here",
+		return err_set(err, -ENODEV, "different kind of IOMMU: source %s, target %s",
 			       vfio_migration_iommu_name(source->iommu), vfio_migration_iommu_name(target->iommu));
 	return 0;
 }
@@ -280,7 +280,7 @@ static int vfio_migration_go(struct vfio_migration *m, enum goal goal, struct er
 		if (rc < 0)
 			return rc;
 	}
-	return err_set(err, -EINVAL, "vfio %s: no way leads on from %s", vfio_migration_name_of(m),
+	return err_set(err, -EINVAL, "vfio %s: no arc leads on from %s", vfio_migration_name_of(m),
 		       states[m->state].name);
 }
 
@@ -305,7 +305,7 @@ static int vfio_migration_reset(struct vfio_migration *m, struct err *err)
 		rc = -EIO;
 	m->lost = rc < 0;
 	return rc < 0 ? err_set(err, -EIO,
-				"vfio %s: it is in state %s and could not be reset (%s); take it from the guest",
+				"vfio %s: it is in state %s and could not be reset (%s); remove it from the guest",
 				vfio_migration_name_of(m), states[m->state].name, strerrordesc_np(-rc)) : 0;
 }
 
@@ -523,7 +523,7 @@ int vfio_migration_loaded(struct vfio_migration *migration, struct err *err)
 {
 	int rc = vfio_migration_locked_go(migration, GOAL_STOP, err);
 
-	return rc < 0 ? err_prefix(err, rc, "the device does not take the state that came") : 0;
+	return rc < 0 ? err_prefix(err, rc, "the device refuses the state") : 0;
 }
 
 /* ---- All devices of a machine ---- */

@@ -25,7 +25,7 @@ static void vfio_pci_on_error(void *opaque, uint32_t events)
 
 	if (!eventfd_drain(pci->error_fd) || pci->fenced)
 		return;
-	log_error(pci->machine.log, "vfio %s: an error that it cannot recover from; it is cut off, the guest goes on",
+	log_error(pci->machine.log, "vfio %s: an error that it cannot recover from; it is cut off, the guest runs on",
 		  pci->device->host.name);
 	vfio_pci_cut_off(pci);
 }
@@ -72,7 +72,7 @@ static int vfio_pci_prepare(struct vfio_pci *pci, const struct vfio_pci_options 
 	int ret;
 
 	if (!(pci->device->flags & VFIO_DEVICE_FLAGS_PCI))
-		return err_set(err, -EINVAL, "it is no PCI device");
+		return err_set(err, -EINVAL, "it is not a PCI device");
 	ret = vfio_pci_bar_get_regions(pci, err);
 	if (ret < 0)
 		return ret;

@@ -113,7 +113,7 @@ static int vfio_pci_bar_read_rom_file(struct vfio_pci_bar *bar, const char *path
 		return err_sys(err, -ENOMEM, "rom=%s", path);
 	memset(bar->rom, 0xff, *size);
 	if (pread(fd, bar->rom, (size_t)st.st_size, 0) != st.st_size)
-		return err_set(err, -EIO, "rom=%s: cannot be read whole", path);
+		return err_set(err, -EIO, "rom=%s: cannot be read completely", path);
 	return 0;
 }
 

@@ -19,8 +19,8 @@ struct cap_entry {
 };
 
 static const struct cap_entry caps[] = {
-	{PCI_CAP_ID_PM, CAP_PASS, "the kernel keeps the power states in hand"},
-	{PCI_CAP_ID_VPD, CAP_PASS, "the kernel carries the accesses out one by one"},
+	{PCI_CAP_ID_PM, CAP_PASS, "the kernel controls the power states"},
+	{PCI_CAP_ID_VPD, CAP_PASS, "the kernel carries out each access"},
 	{PCI_CAP_ID_MSI, CAP_MSI, "the guest's messages are not the host's"},
 	{PCI_CAP_ID_VNDR, CAP_PASS, "drivers look for their device's own"},
 	{PCI_CAP_ID_SSVID, CAP_PASS, "identity"},
@@ -219,11 +219,11 @@ static int vfio_pci_config_init_bar(struct vfio_pci *pci, unsigned int index, ui
 	else if ((low & PCI_BASE_ADDRESS_MEM_TYPE_MASK) == PCI_BASE_ADDRESS_MEM_TYPE_64)
 		kind = PCI_BAR_MEM64;
 	if (!is_power_of_two(size))
-		return err_set(err, -EINVAL, "BAR %u has %llu bytes, which is no power of two", index,
+		return err_set(err, -EINVAL, "BAR %u has %llu bytes, which is not a power of two", index,
 			       (unsigned long long)size);
 	if (pci_set_bar(&pci->function, index, kind, low & PCI_BASE_ADDRESS_MEM_PREFETCH, size, &vfio_pci_bar_ops,
 			bar) < 0)
-		return err_set(err, -EINVAL, "BAR %u: no such BAR can be, %llu bytes", index, (unsigned long long)size);
+		return err_set(err, -EINVAL, "BAR %u of %llu bytes is invalid", index, (unsigned long long)size);
 	return 0;
 }
 

@@ -58,8 +58,8 @@ static int vfio_pci_reset_check_owned(const struct reset_set *set, struct reset_
 
 		if (!set->device->backend->owns(set->device, m->group_id, &fd))
 			return err_set(err, -EPERM,
-				       "it can only be reset with its bus, and %04x:%02x:%02x.%x there is not this "
-				       "guest's; going on without a reset", m->segment, m->bus, m->devfn >> 3,
+				       "it can only be reset with its bus, on which %04x:%02x:%02x.%x is not this "
+				       "guest's; it is not reset", m->segment, m->bus, m->devfn >> 3,
 				       m->devfn & 7);
 		if (fd >= 0 && !vfio_pci_reset_listed(request, fd))
 			request->fds[request->reset.count++] = fd;
@@ -73,8 +73,8 @@ static int vfio_pci_reset_check_idle(const struct reset_set *set, struct err *er
 	for (const struct vfio_device *device = set->device->space->devices; device; device = device->next)
 		if (device->at_work && vfio_pci_reset_has(set, device))
 			return err_set(err, -EBUSY,
-				       "it can only be reset with its bus, and %s there is at work in this guest; "
-				       "going on without a reset", device->host.name);
+				       "it can only be reset with its bus, on which %s is in use by this guest; "
+				       "it is not reset", device->host.name);
 	return 0;
 }
 
@@ -82,7 +82,7 @@ static int vfio_pci_reset_check_idle(const struct reset_set *set, struct err *er
 
 static int vfio_pci_reset_failed(int rc, struct err *err)
 {
-	return err_set(err, rc, "it has no reset (%s); it begins as its last user left it", strerrordesc_np(-rc));
+	return err_set(err, rc, "it has no reset (%s); it starts in the state that its last user left", strerrordesc_np(-rc));
 }
 
 static int vfio_pci_reset_read(struct reset_set *set, struct err *err)

@@ -41,7 +41,7 @@ static int vfio_pci_state_loaded(void *object, const void *loaded, struct err *e
 		vfio_pci_msi_written(pci);
 	vfio_pci_irq_update(pci);
 	if (pending & vfio_pci_msi_live(pci))
-		return err_set(err, -EBADMSG, "a message waits that nothing holds back");
+		return err_set(err, -EBADMSG, "a pending message is not masked");
 	vfio_pci_msi_kick(pci, pending);
 	return 0;
 }

@@ -345,7 +345,7 @@ static void a_state_that_is_refused_is_told(void)
 	stop();
 	device_sender_wait(sender, &b.err);
 	CHECK_EQ(device_receiver_wait(receiver, &b.err), -EINVAL);
-	CHECK_HAS(b.err.text, "the device does not take the state that came: vfio 0000:05:00.0");
+	CHECK_HAS(b.err.text, "the device refuses the state: vfio 0000:05:00.0");
 	check_way_back();
 	done();
 }

@@ -353,7 +353,7 @@ static void a_function_at_work_is_not_reset_by_the_next_one(void)
 	CHECK_EQ(t.p.base.fake->count, 1);
 	CHECK_EQ(host_devices_add(t.devices, &functions[1], &t.p.base.err), 0);
 	CHECK_EQ(t.p.base.fake->count, 1);
-	CHECK_LOGGED(&t.p, "vfio " SIBLING ": it can only be reset with its bus, and " BDF " there is at work", 1);
+	CHECK_LOGGED(&t.p, "vfio " SIBLING ": it can only be reset with its bus, on which " BDF " is in use", 1);
 	done();
 }
 

@@ -203,7 +203,7 @@ static void failures_of_devices_are_told_to_both(void)
 		[RIG_DEVICE_STOP] = "vfio 0000:01:00.0: from PRE_COPY_P2P to STOP_COPY: ",
 		[RIG_DEVICE_READ] = "vfio 0000:01:01.0: read its state: ",
 		[RIG_DEVICE_WRITE] = "vfio 0000:02:00.0: write its state: ",
-		[RIG_DEVICE_STATE] = "the device does not take the state that came: vfio 0000:02:01.0: from RESUMING to STOP: ",
+		[RIG_DEVICE_STATE] = "the device refuses the state: vfio 0000:02:01.0: from RESUMING to STOP: ",
 	};
 
 	for (enum rig_failure fail = RIG_DEVICE_START; fail < RIG_ALL_FAILURES; fail++) {

@@ -230,7 +230,7 @@ static void bridges(void)
 	pb_init(&p);
 	p.device->flags = VFIO_DEVICE_FLAGS_PLATFORM;
 	CHECK_EQ(pb_create(&p, VFIO_WANT_IOMMUFD), -EINVAL);
-	CHECK_HAS(p.base.err.text, "no PCI device");
+	CHECK_HAS(p.base.err.text, "not a PCI device");
 	pb_done(&p);
 }
 

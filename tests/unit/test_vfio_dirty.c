@@ -134,9 +134,9 @@ static void one_that_nobody_covers_is_told_when_it_comes(void)
 	setup(false, false);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
-	CHECK_EQ(bench_logged(&b, "neither the device nor its IOMMU tells"), 1);
+	CHECK_EQ(bench_logged(&b, "neither the device nor its IOMMU tracks"), 1);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: neither the device nor its IOMMU tells"), 1);
+	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: neither the device nor its IOMMU tracks"), 1);
 	CHECK_EQ(count_sources(), 2);
 	/* The first one leaves, and nothing that it wrote is forgotten. */
 	vfio_device_close(one);
@@ -174,7 +174,7 @@ static void what_nobody_covers_is_dirty(void)
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
-	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: neither the device nor its IOMMU tells"), 1);
+	CHECK_EQ(bench_logged(&b, "vfio 0000:02:00.0: neither the device nor its IOMMU tracks"), 1);
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
 	CHECK_EQ(bench_collect(&b, 0x3000, 0x5000), 5);
 	CHECK(is_dirty(0) && is_dirty(0x4000));

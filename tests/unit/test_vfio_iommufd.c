@@ -262,7 +262,7 @@ static void vf_tokens_are_passed(void)
 	vfio_device_close(one);
 	b.fake->devices[0].token[3] ^= 1;
 	CHECK_EQ(vfio_device_open(b.space, &options, &one, &b.err), -EACCES);
-	CHECK_HAS(b.err.text, "VF token is not the one");
+	CHECK_HAS(b.err.text, "VF token is not that of its physical function");
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), -EACCES);
 	CHECK_HAS(b.err.text, "vf-token=UUID");
 	b.fake->devices[0].token_wanted = false;

@@ -354,7 +354,7 @@ static void a_state_that_is_none_is_refused_and_the_device_reset(void)
 	CHECK_EQ(vfio_migration_load(group[0], &b.err), 0);
 	CHECK_EQ(vfio_migration_write(group[0], "nonsense", 8, &b.err), 0);
 	CHECK_EQ(vfio_migration_loaded(group[0], &b.err), -EINVAL);
-	CHECK_HAS(b.err.text, "does not take the state that came: vfio 0000:01:00.0: from RESUMING to STOP");
+	CHECK_HAS(b.err.text, "refuses the state: vfio 0000:01:00.0: from RESUMING to STOP");
 	CHECK_EQ(vfio_migration_group_run(group, 1, &b.err), 0);
 	all_run();
 	CHECK(vfio_migration_was_reset(group[0]));
@@ -550,15 +550,15 @@ static void a_difference_is_named(void)
 		CHECK_EQ(vfio_migration_compare(&source, &target, &err), -ENODEV);  \
 		CHECK_STR(err.text, says);                                          \
 	} while (0)
-	DIFFERS(vendor, 9, "another vendor: 0x0001 there, 0x0009 here");
-	DIFFERS(device, 9, "another device: 0x0002 there, 0x0009 here");
-	DIFFERS(subsystem_vendor, 9, "another subsystem vendor: 0x0003 there, 0x0009 here");
-	DIFFERS(subsystem, 9, "another subsystem: 0x0004 there, 0x0009 here");
-	DIFFERS(class_code, 9, "another class: 0x000005 there, 0x000009 here");
-	DIFFERS(revision, 9, "another revision: 0x06 there, 0x09 here");
-	DIFFERS(flags, PRE_COPY, "another way to migrate: 'stop-copy, p2p' (0x3) there, 'pre-copy' (0x5) here");
-	DIFFERS(flags, 0, "another way to migrate: 'stop-copy, p2p' (0x3) there, 'no' (0x0) here");
-	DIFFERS(iommu, HOST_IOMMU_AMD, "another kind of IOMMU: vtd there, amd here");
+	DIFFERS(vendor, 9, "different vendor: source 0x0001, target 0x0009");
+	DIFFERS(device, 9, "different device: source 0x0002, target 0x0009");
+	DIFFERS(subsystem_vendor, 9, "different subsystem vendor: source 0x0003, target 0x0009");
+	DIFFERS(subsystem, 9, "different subsystem: source 0x0004, target 0x0009");
+	DIFFERS(class_code, 9, "different class: source 0x000005, target 0x000009");
+	DIFFERS(revision, 9, "different revision: source 0x06, target 0x09");
+	DIFFERS(flags, PRE_COPY, "different support of migration: source 'stop-copy, p2p' (0x3), target 'pre-copy' (0x5)");
+	DIFFERS(flags, 0, "different support of migration: source 'stop-copy, p2p' (0x3), target 'no' (0x0)");
+	DIFFERS(iommu, HOST_IOMMU_AMD, "different kind of IOMMU: source vtd, target amd");
 #undef DIFFERS
 	CHECK_STR(vfio_migration_flags_name(STOP_COPY_ONLY), "stop-copy");
 	CHECK_STR(vfio_migration_flags_name(ALL), "pre-copy, p2p");

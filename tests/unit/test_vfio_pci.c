@@ -190,7 +190,7 @@ static void reset(void)
 		/* Not at all. */
 		pb_init(&p);
 		p.device->flags = VFIO_DEVICE_FLAGS_PCI;
-		check_reset(want, "none", "it has no reset (No such device); it begins as its last user left it");
+		check_reset(want, "none", "it has no reset (No such device); it starts in the state that its last user left");
 		pb_done(&p);
 		/* With its bus, which is all ours: two functions of its own group. */
 		pb_init(&p);
@@ -207,7 +207,7 @@ static void reset(void)
 		p.fake->dependent_count = 2;
 		p.fake->dependents[1].group = fake_group(p.base.fake);
 		p.fake->dependents[1].devfn = 0x09;
-		check_reset(want, "none", "0000:01:01.1 there is not this guest's; going on without a reset");
+		check_reset(want, "none", "0000:01:01.1 is not this guest's; it is not reset");
 		pb_done(&p);
 		/* That one belongs to this guest, too. */
 		pb_init(&p);
@@ -304,7 +304,7 @@ static void a_set_with_one_at_work_is_left_alone(void)
 		vfio_pci_reset(p.base.space);
 		CHECK_EQ(hot_resets(), 0);
 		CHECK_STR(other->reset, "none");
-		CHECK_LOGGED(&p, "vfio " SIBLING ": it can only be reset with its bus, and " BDF " there is at work in this guest", 1);
+		CHECK_LOGGED(&p, "vfio " SIBLING ": it can only be reset with its bus, on which " BDF " is in use by this guest", 1);
 		vfio_device_close(other);
 		/* A function that the kernel resets by itself is at work as well. */
 		vfio_pci_destroy(take_ptr(p.pci));
@@ -342,7 +342,7 @@ static void a_refused_reset_is_said_of_each(void)
 	CHECK_EQ(bench_open(&p.base, SIBLING, VFIO_WANT_IOMMUFD, &other), 0);
 	vfio_pci_reset(p.base.space);
 	CHECK_EQ(p.base.fake->count, 1);
-	CHECK_LOGGED(&p, "vfio " BDF ": it has no reset (Operation not permitted); it begins as its last user left it", 1);
+	CHECK_LOGGED(&p, "vfio " BDF ": it has no reset (Operation not permitted); it starts in the state that its last user left", 1);
 	CHECK_LOGGED(&p, "vfio " SIBLING ": it has no reset (Operation not permitted)", 1);
 	CHECK_STR(info().reset, "none");
 	CHECK_STR(other->reset, "none");
