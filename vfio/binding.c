@@ -198,7 +198,7 @@ static void vfio_binding_give_back(const struct vfio_sys *sys, const char *name)
 }
 
 /* These two return 1 if the driver has changed, 0 if there was nothing to do. */
-static int vfio_binding_bind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
+static int vfio_binding_bind_one(const struct vfio_sys *sys, const char *name, vfio_binding_fn *changed, void *opaque,
 				 struct err *err)
 {
 	struct vfio_host host;
@@ -219,11 +219,11 @@ static int vfio_binding_bind_one(const struct vfio_sys *sys, const char *name, v
 		vfio_binding_give_back(sys, name);
 		return ret;
 	}
-	told(opaque, host.name, VFIO_PCI);
+	changed(opaque, host.name, VFIO_PCI);
 	return 1;
 }
 
-static int vfio_binding_unbind_one(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told,
+static int vfio_binding_unbind_one(const struct vfio_sys *sys, const char *name, vfio_binding_fn *changed,
 				   void *opaque, struct err *err)
 {
 	struct vfio_host host;
@@ -236,16 +236,16 @@ static int vfio_binding_unbind_one(const struct vfio_sys *sys, const char *name,
 		ret = vfio_host_find(sys, host.name, &host, err);
 	if (ret < 0)
 		return ret;
-	told(opaque, host.name, host.driver);
+	changed(opaque, host.name, host.driver);
 	return 1;
 }
 
-typedef int one_fn(const struct vfio_sys *sys, const char *name, vfio_binding_told_fn *told, void *opaque,
+typedef int one_fn(const struct vfio_sys *sys, const char *name, vfio_binding_fn *changed, void *opaque,
 		   struct err *err);
 
 /* Calls one for every member of the group except bridges; if one fails, calls undo for those before it. */
 static int vfio_binding_each_of_group(const struct vfio_sys *sys, const struct vfio_host *host, one_fn *one,
-				      one_fn *undo, vfio_binding_told_fn *told, void *opaque, struct err *err)
+				      one_fn *undo, vfio_binding_fn *changed, void *opaque, struct err *err)
 {
 	struct names names = {0};
 	char path[64];
@@ -260,20 +260,20 @@ static int vfio_binding_each_of_group(const struct vfio_sys *sys, const struct v
 		err_sys(err, ret, "read %s", path);
 	for (; i < names.count && ret >= 0; i++) {
 		ret = vfio_binding_read_number(sys, names.list[i], "class") >> 16 == 0x06 ? 0 :
-			      one(sys, names.list[i], told, opaque, err);
+			      one(sys, names.list[i], changed, opaque, err);
 		if (ret == 0)
 			names.list[i][0] = 0; /* nothing to undo */
 	}
 	if (ret < 0 && undo)
 		while (i-- > 1)
 			if (names.list[i - 1][0])
-				undo(sys, names.list[i - 1], told, opaque, NULL);
+				undo(sys, names.list[i - 1], changed, opaque, NULL);
 	free(names.list);
 	return ret;
 }
 
 static int vfio_binding_change(const struct vfio_sys *sys, const char *spec, bool group, one_fn *one, one_fn *undo,
-			       vfio_binding_told_fn *told, void *opaque, struct err *err)
+			       vfio_binding_fn *changed, void *opaque, struct err *err)
 {
 	struct vfio_host host;
 	int ret = vfio_host_find(sys, spec, &host, err);
@@ -282,19 +282,20 @@ static int vfio_binding_change(const struct vfio_sys *sys, const char *spec, boo
 		return ret;
 	if (host.mdev)
 		return err_set(err, -EINVAL, "%s is a mediated device, which needs no bind", spec);
-	ret = group ? vfio_binding_each_of_group(sys, &host, one, undo, told, opaque, err)
-	: one(sys, host.name, told, opaque, err);
+	ret = group ? vfio_binding_each_of_group(sys, &host, one, undo, changed, opaque, err) :
+		      one(sys, host.name, changed, opaque, err);
 	return MIN(ret, 0);
 }
 
-int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
+int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_fn *changed,
 		      void *opaque, struct err *err)
 {
-	return vfio_binding_change(sys, spec, group, vfio_binding_bind_one, vfio_binding_unbind_one, told, opaque, err);
+	return vfio_binding_change(sys, spec, group, vfio_binding_bind_one, vfio_binding_unbind_one, changed, opaque,
+				   err);
 }
 
-int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
+int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_fn *changed,
 			void *opaque, struct err *err)
 {
-	return vfio_binding_change(sys, spec, group, vfio_binding_unbind_one, NULL, told, opaque, err);
+	return vfio_binding_change(sys, spec, group, vfio_binding_unbind_one, NULL, changed, opaque, err);
 }

@@ -37,13 +37,13 @@ int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, 
 
 /*
  * Binds the function (with group: all of its IOMMU group except bridges) to vfio-pci, unless a VFIO driver has it. If
- * one member fails, those bound before it are unbound. told is called for each change of driver, also when it is
+ * one member fails, those bound before it are unbound. changed is called for each change of driver, also when it is
  * undone.
  */
-typedef void vfio_binding_told_fn(void *opaque, const char *name, const char *driver);
-int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told, void *opaque,
+typedef void vfio_binding_fn(void *opaque, const char *name, const char *driver);
+int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_fn *changed, void *opaque,
 		      struct err *err);
 
 /* Unbinds the function (the group) from VFIO and lets the kernel choose a driver. */
-int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_told_fn *told,
+int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_fn *changed,
 			void *opaque, struct err *err);

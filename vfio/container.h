@@ -34,7 +34,7 @@ struct vfio_device {
 	struct vfio_dirty_log_user dirty;
 	struct vfio_dma_log dma_log; /* unless it has none or must not use it */
 	const char *reset; /* how it was reset: "function", "bus" or "none"; NULL: not yet (pci_reset.h) */
-	bool at_work;      /* the guest may use it */
+	bool in_use; /* the guest may use it */
 };
 
 /* The ids of a device's kernel objects, for the user: 0 if the backend has none. */

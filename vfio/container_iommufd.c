@@ -28,7 +28,7 @@ struct iommufd_container {
 	struct iommufd iommufd;
 	uint32_t ioas;
 	bool by_address;   /* the kernel has no IOMMU_IOAS_MAP_FILE */
-	bool mixed_told;
+	bool warned_mixed;
 	struct hwpt *hwpts;
 };
 
@@ -182,10 +182,10 @@ static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_dev
 static void vfio_iommufd_warn_mixed(struct iommufd_container *c, const struct vfio_device *device,
 				    const struct hwpt *mine)
 {
-	for (const struct hwpt *hwpt = c->hwpts; hwpt && !c->mixed_told; hwpt = hwpt->next) {
+	for (const struct hwpt *hwpt = c->hwpts; hwpt && !c->warned_mixed; hwpt = hwpt->next) {
 		if (hwpt->dirty == mine->dirty)
 			continue;
-		c->mixed_told = true;
+		c->warned_mixed = true;
 		log_warn(device->log, "vfio %s: its IOMMU %s dirty pages, that of another device %s", device->host.name,
 			 mine->dirty ? "tracks" : "does not track", hwpt->dirty ? "does" : "does not");
 	}
@@ -242,7 +242,7 @@ static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_dev
 static void vfio_iommufd_close_file(struct vfio_device *device)
 {
 	if (device->fd >= 0)
-		vfio_space_untell_hypervisor(device->space, device->fd);
+		vfio_space_remove_from_hypervisor(device->space, device->fd);
 	vfio_sys_close(device->sys, &device->fd);
 }
 
@@ -382,7 +382,7 @@ static int vfio_iommufd_open(struct vfio_device *device, struct err *err)
 		device->fd = device->sys->ops->open(device->sys, device->host.cdev, O_RDWR);
 	if (device->fd < 0)
 		return vfio_host_open_failed(&device->host, device->host.cdev, device->fd, err);
-	rc = vfio_space_tell_hypervisor(device->space, device->fd, err);
+	rc = vfio_space_add_to_hypervisor(device->space, device->fd, err);
 	if (rc < 0) {
 		vfio_sys_close(device->sys, &device->fd);
 		return rc;

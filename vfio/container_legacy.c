@@ -149,8 +149,8 @@ static int vfio_legacy_unmap(struct vfio_container *container, uint64_t iova, ui
 /* Type1 maps a BAR by its address in this process. */
 static int vfio_legacy_map_bar(struct vfio_container *container, const struct vfio_bar *bar)
 {
-	return bar->host ? vfio_legacy_map_address(vfio_legacy_of(container), bar->gpa, bar->size, bar->host)
-	: -EOPNOTSUPP;
+	return bar->host ? vfio_legacy_map_address(vfio_legacy_of(container), bar->gpa, bar->size, bar->host) :
+			   -EOPNOTSUPP;
 }
 
 /* ---- Dirty pages ---- */

@@ -230,7 +230,7 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 		free(device);
 		return rc;
 	}
-	vfio_space_note_bars(space);
+	vfio_space_warn_bars(space);
 	*ret = device;
 	return 0;
 }
@@ -258,10 +258,10 @@ enum vfio_coverage vfio_device_coverage(const struct vfio_device *device)
 	return device->dirty.log->ops->coverage;
 }
 
-uint64_t vfio_device_untold(struct vfio_space *space, const struct vfio_device **who)
+uint64_t vfio_device_untracked(struct vfio_space *space, const struct vfio_device **who)
 {
 	const struct vfio_dirty_log_user *user;
-	uint64_t bytes = vfio_dirty_logs_untold(&space->logs, &user);
+	uint64_t bytes = vfio_dirty_logs_untracked(&space->logs, &user);
 
 	*who = user ? container_of(user, struct vfio_device, dirty) : NULL;
 	return bytes;

@@ -31,8 +31,8 @@ struct vfio_device_ids vfio_device_ids(const struct vfio_device *device);
 /* What reports the pages that it writes. */
 enum vfio_coverage vfio_device_coverage(const struct vfio_device *device);
 
-/* vfio_dirty_logs_untold(), by device. */
-uint64_t vfio_device_untold(struct vfio_space *space, const struct vfio_device **who);
+/* vfio_dirty_logs_untracked(), by device. */
+uint64_t vfio_device_untracked(struct vfio_space *space, const struct vfio_device **who);
 
 /* vfio_feature() of this device. */
 static inline int vfio_device_feature(const struct vfio_device *device, uint32_t op, uint32_t feature, void *data,

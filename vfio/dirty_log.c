@@ -78,7 +78,7 @@ static bool vfio_dirty_log_is_exact(const struct vfio_dirty_log *log, uint64_t g
 }
 
 /* Nothing tracks this memory: it counts as dirty, as late as possible. */
-static void vfio_dirty_log_set_untold(const struct request *request, uint64_t gpa, uint64_t size)
+static void vfio_dirty_log_set_untracked(const struct request *request, uint64_t gpa, uint64_t size)
 {
 	const struct dirty_set *set = request->log->logs->set;
 
@@ -88,10 +88,10 @@ static void vfio_dirty_log_set_untold(const struct request *request, uint64_t gp
 
 static void vfio_dirty_log_warn_of_added(struct vfio_dirty_log *log)
 {
-	if (!log->told_added)
+	if (!log->warned_added)
 		log_warn(log->logs->log, "vfio %s: memory added after its DMA log was started counts as dirty",
 			 log->source.name);
-	log->told_added = true;
+	log->warned_added = true;
 }
 
 static int vfio_dirty_log_collect(const struct request *request)
@@ -101,7 +101,7 @@ static int vfio_dirty_log_collect(const struct request *request)
 	int rc = 0;
 
 	if (log->ops->coverage == VFIO_COVERAGE_NONE) {
-		vfio_dirty_log_set_untold(request, request->gpa, request->size);
+		vfio_dirty_log_set_untracked(request, request->gpa, request->size);
 		return 0;
 	}
 	for (; rc == 0 && vfio_ram_next_run(log->logs->ram, &at, end, &size, log->ops->whole); at += size) {
@@ -110,7 +110,7 @@ static int vfio_dirty_log_collect(const struct request *request)
 			continue;
 		}
 		vfio_dirty_log_warn_of_added(log);
-		vfio_dirty_log_set_untold(request, at, size);
+		vfio_dirty_log_set_untracked(request, at, size);
 	}
 	return rc;
 }
@@ -150,7 +150,7 @@ static int vfio_dirty_log_start(struct dirty_source *source, struct err *err)
 	vfio_dirty_log_lock(log->logs);
 	rc = log->ops->track(log, true);
 	log->started = rc >= 0;
-	log->told_added = false;
+	log->warned_added = false;
 	for (const struct vfio_dirty_log_user *user = log->users; rc >= 0 && user; user = user->next)
 		vfio_dirty_log_warn_of_none(log, user);
 	vfio_dirty_log_unlock(log->logs);
@@ -187,8 +187,7 @@ static int vfio_dirty_log_source_collect(struct dirty_source *source, uint64_t g
 static const struct dirty_source_ops source_ops = {.start = vfio_dirty_log_start, .stop = vfio_dirty_log_stop,
 						   .collect = vfio_dirty_log_source_collect};
 
-void vfio_dirty_log_init(struct vfio_dirty_log *log, struct vfio_dirty_logs *logs,
-			 const struct vfio_dirty_log_ops *ops)
+void vfio_dirty_log_init(struct vfio_dirty_log *log, struct vfio_dirty_logs *logs, const struct vfio_dirty_log_ops *ops)
 {
 	*log = (struct vfio_dirty_log){.source.ops = &source_ops, .ops = ops, .logs = logs};
 }
@@ -310,7 +309,7 @@ void vfio_dirty_log_leave(struct vfio_dirty_log_user *user)
 
 /* ---- Information ---- */
 
-static uint64_t vfio_dirty_log_untold(const struct vfio_dirty_log *log)
+static uint64_t vfio_dirty_log_untracked(const struct vfio_dirty_log *log)
 {
 	uint64_t at = 0, size, bytes = 0;
 
@@ -320,14 +319,14 @@ static uint64_t vfio_dirty_log_untold(const struct vfio_dirty_log *log)
 	return bytes;
 }
 
-uint64_t vfio_dirty_logs_untold(struct vfio_dirty_logs *logs, const struct vfio_dirty_log_user **who)
+uint64_t vfio_dirty_logs_untracked(struct vfio_dirty_logs *logs, const struct vfio_dirty_log_user **who)
 {
 	uint64_t most = 0;
 
 	*who = NULL;
 	vfio_dirty_log_lock(logs);
 	for (const struct vfio_dirty_log *log = logs->used; log; log = log->next) {
-		uint64_t bytes = vfio_dirty_log_untold(log);
+		uint64_t bytes = vfio_dirty_log_untracked(log);
 
 		if (bytes > most)
 			*who = log->users;

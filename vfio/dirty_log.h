@@ -8,8 +8,8 @@
  * starts it at once. Pages about which a log is not exact count as dirty, while rounds follow (core/dirty.h) only in
  * the last one. If a log cannot be read, collect fails, and its caller takes the range for dirty or gives up.
  *
- * All calls come with the space's lock held, if there is one, except vfio_dirty_logs_untold and those of the dirty set,
- * which take it.
+ * All calls come with the space's lock held, if there is one, except vfio_dirty_logs_untracked and those of the dirty
+ * set, which take it.
  */
 #pragma once
 
@@ -66,7 +66,7 @@ struct vfio_dirty_log {
 	struct vfio_dirty_log_user *users;
 	struct vfio_dirty_log *next; /* of the logs in use */
 	bool started;
-	bool told_added; /* a warning about memory added after the start was logged */
+	bool warned_added; /* a warning about memory added after the start was logged */
 };
 
 /* The logs of one address space. */
@@ -95,4 +95,4 @@ void vfio_dirty_log_leave(struct vfio_dirty_log_user *user);
  * The bytes of memory that count as dirty in the last collect whatever devices do: all memory for a device that nothing
  * tracks, and what was added after the start of a device's own log. *who is such a device, or NULL.
  */
-uint64_t vfio_dirty_logs_untold(struct vfio_dirty_logs *logs, const struct vfio_dirty_log_user **who);
+uint64_t vfio_dirty_logs_untracked(struct vfio_dirty_logs *logs, const struct vfio_dirty_log_user **who);

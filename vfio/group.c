@@ -43,7 +43,7 @@ static int vfio_group_open(const struct vfio_device *device, struct vfio_group *
 		return vfio_host_open_failed(&device->host, path, group->fd, err);
 	rc = vfio_group_check(device, group, path, err);
 	if (rc == 0)
-		rc = vfio_space_tell_hypervisor(device->space, group->fd, err);
+		rc = vfio_space_add_to_hypervisor(device->space, group->fd, err);
 	if (rc < 0)
 		vfio_sys_close(device->sys, &group->fd);
 	return rc;
@@ -99,7 +99,7 @@ void vfio_group_close(struct vfio_device *device)
 	while (*link != group)
 		link = &(*link)->next;
 	*link = group->next;
-	vfio_space_untell_hypervisor(device->space, group->fd);
+	vfio_space_remove_from_hypervisor(device->space, group->fd);
 	vfio_sys_close(device->sys, &group->fd);
 	free(group);
 }

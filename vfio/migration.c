@@ -65,7 +65,8 @@ int vfio_migration_identity(const struct vfio_device *device, struct vfio_migrat
 
 static int vfio_migration_differ(struct err *err, const char *what, int digits, uint32_t source, uint32_t target)
 {
-	return err_set(err, -ENODEV, "different %s: source 0x%0*x, target 0x%0*x", what, digits, source, digits, target);
+	return err_set(err, -ENODEV, "different %s: source 0x%0*x, target 0x%0*x", what, digits, source, digits,
+		       target);
 }
 
 static bool vfio_migration_known(uint32_t iommu)
@@ -138,11 +139,11 @@ static const struct {
 /* The states that a device is to reach. */
 enum goal {
 	GOAL_PRE_COPY,
-	GOAL_QUIET, /* before a stop: writes to no other device */
-	GOAL_SAVE,  /* stopped; its state can be read to the end */
-	GOAL_LOAD,  /* accepts a state */
-	GOAL_STOP,  /* has loaded the state */
-	GOAL_RAISE, /* before it runs: not stopped, but writes to no other device yet if it was */
+	GOAL_P2P,     /* before a stop: writes to no other device */
+	GOAL_SAVE,    /* stopped; its state can be read to the end */
+	GOAL_LOAD,    /* accepts a state */
+	GOAL_STOP,    /* has loaded the state */
+	GOAL_RUN_P2P, /* before it runs: not stopped, but writes to no other device yet if it was */
 	GOAL_RUN,
 	GOALS,
 };
@@ -156,7 +157,7 @@ static const uint8_t ways[GOALS][VFIO_UAPI_STATES] = {
 		[STATE_RUNNING] = STATE_PRE_COPY,
 		[STATE_PRE_COPY] = STATE_PRE_COPY,
 	},
-	[GOAL_QUIET] = {
+	[GOAL_P2P] = {
 		[STATE_RUNNING] = STATE_RUNNING_P2P,
 		[STATE_RUNNING_P2P] = STATE_RUNNING_P2P,
 		[STATE_PRE_COPY] = STATE_PRE_COPY_P2P,
@@ -180,7 +181,7 @@ static const uint8_t ways[GOALS][VFIO_UAPI_STATES] = {
 		[STATE_STOP] = STATE_STOP,
 		[STATE_RESUMING] = STATE_STOP,
 	},
-	[GOAL_RAISE] = {
+	[GOAL_RUN_P2P] = {
 		[STATE_STOP] = STATE_RUNNING_P2P,
 		[STATE_RUNNING] = STATE_RUNNING,
 		[STATE_STOP_COPY] = STATE_STOP,
@@ -428,8 +429,8 @@ int vfio_migration_pending(struct vfio_migration *migration, struct vfio_migrati
 	pthread_mutex_lock(&migration->lock);
 	rc = vfio_migration_ask_pending(migration, ret);
 	pthread_mutex_unlock(&migration->lock);
-	return rc < 0 ? err_sys(err, rc, "vfio %s: ask for the size of its state", vfio_migration_name_of(migration))
-	: 0;
+	return rc < 0 ? err_sys(err, rc, "vfio %s: ask for the size of its state", vfio_migration_name_of(migration)) :
+			0;
 }
 
 /*
@@ -496,8 +497,8 @@ int vfio_migration_load(struct vfio_migration *migration, struct err *err)
 static int vfio_migration_write_all(struct vfio_migration *m, const uint8_t *buf, size_t len)
 {
 	while (len) {
-		ssize_t n = m->data_fd < 0 ? -ECANCELED : m->device->sys->ops->write(m->device->sys, m->data_fd, buf,
-										     len);
+		ssize_t n = m->data_fd < 0 ? -ECANCELED :
+					     m->device->sys->ops->write(m->device->sys, m->data_fd, buf, len);
 
 		if (n == -EINTR)
 			continue;
@@ -553,7 +554,7 @@ static int vfio_migration_all_to(struct vfio_migration *const *group, size_t cou
 
 int vfio_migration_group_stop(struct vfio_migration *const *group, size_t count, struct err *err)
 {
-	int rc = vfio_migration_all_to(group, count, GOAL_QUIET, err);
+	int rc = vfio_migration_all_to(group, count, GOAL_P2P, err);
 
 	if (rc == 0)
 		rc = vfio_migration_all_to(group, count, GOAL_SAVE, err);
@@ -563,7 +564,7 @@ int vfio_migration_group_stop(struct vfio_migration *const *group, size_t count,
 }
 
 /* A device in ERROR, or with half a state, can only be reset. From other states the arcs are tried twice first. */
-static int vfio_migration_raise_one(struct vfio_migration *m, enum goal goal, struct err *err)
+static int vfio_migration_run_one(struct vfio_migration *m, enum goal goal, struct err *err)
 {
 	struct err why;
 	int rc = -EIO;
@@ -588,13 +589,13 @@ static int vfio_migration_raise_one(struct vfio_migration *m, enum goal goal, st
 
 int vfio_migration_group_run(struct vfio_migration *const *group, size_t count, struct err *err)
 {
-	static const enum goal goals[] = {GOAL_RAISE, GOAL_RUN};
+	static const enum goal goals[] = {GOAL_RUN_P2P, GOAL_RUN};
 	int ret = 0;
 
 	for (size_t g = 0; g < ARRAY_SIZE(goals); g++)
 		for (size_t i = 0; i < count; i++) {
-			int rc = g && group[i]->lost ? 0 : vfio_migration_raise_one(group[i], goals[g], ret ? NULL
-										    : err);
+			int rc = g && group[i]->lost ? 0 :
+						       vfio_migration_run_one(group[i], goals[g], ret ? NULL : err);
 
 			ret = ret ?: rc;
 		}

@@ -35,8 +35,8 @@ static const struct cap_entry extended_caps[] = {
 	{PCI_EXT_CAP_ID_DSN, CAP_PASS, "identity"},
 	{PCI_EXT_CAP_ID_VNDR, CAP_PASS, "drivers look for their device's own"},
 	{PCI_EXT_CAP_ID_DVSEC, CAP_PASS, "drivers look for their device's own"},
-	/* Hidden, among others: SR-IOV, ARI and resizable BARs (the host's matter), ATS, PRI, PASID (there is no IOMMU in
-	 * the guest), ACS, L1 substates, LTR (no port above). */
+	/* Hidden, among others: SR-IOV, ARI, resizable BARs (controlled by the host), ATS, PRI, PASID (the guest has no
+	 * IOMMU), ACS, L1 substates, LTR (no port above). */
 };
 
 static enum cap_rule vfio_pci_config_rule_of(const struct cap_entry *table, size_t count, uint16_t id)
@@ -237,7 +237,7 @@ static void vfio_pci_config_init_header(struct vfio_pci *pci)
 	put_le16(config + PCI_COMMAND, 0);
 	vfio_pci_config_emulate(pci, PCI_COMMAND, 2,
 				PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INVALIDATE |
-					     PCI_COMMAND_PARITY | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
+					PCI_COMMAND_PARITY | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
 	vfio_pci_config_emulate(pci, PCI_CLASS_REVISION, 4, 0);
 	vfio_pci_config_emulate(pci, PCI_HEADER_TYPE, 1, 0);
 	memset(config + PCI_BASE_ADDRESS_0, 0, 24);

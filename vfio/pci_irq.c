@@ -23,8 +23,8 @@
 static void vfio_pci_irq_complain(struct vfio_pci *pci, const char *what, int code)
 {
 	if (!pci->irqs.complained)
-		log_warn(pci->machine.log, "vfio %s: %s: %s; the guest gets no such interrupt", pci->device->host.name, what,
-			 code < 0 ? strerrordesc_np(-code) : "not as many vectors as the guest wants");
+		log_warn(pci->machine.log, "vfio %s: %s: %s; the guest gets no such interrupt", pci->device->host.name,
+			 what, code < 0 ? strerrordesc_np(-code) : "not as many vectors as the guest wants");
 	pci->irqs.complained = true;
 }
 
@@ -78,7 +78,8 @@ static int vfio_pci_irq_intx_start(struct vfio_pci *pci)
 	int ret = vfio_pci_irq_intx_wire(pci);
 
 	if (ret >= 0 && vfio_irq_unmask_by(pci->device, VFIO_PCI_INTX_IRQ_INDEX, irqs->resample_fd) < 0)
-		ret = event_loop_watch(pci->machine.loop, irqs->resample_fd, EPOLLIN, vfio_pci_irq_on_resample, pci, &irqs->resample, NULL);
+		ret = event_loop_watch(pci->machine.loop, irqs->resample_fd, EPOLLIN, vfio_pci_irq_on_resample, pci,
+				       &irqs->resample, NULL);
 	if (ret >= 0)
 		return 0;
 	if (irqs->trigger_fd >= 0)
@@ -116,7 +117,8 @@ static struct msi_message vfio_pci_irq_message(struct vfio_pci *pci, unsigned in
 	return (struct msi_message){
 		.address = get_le32(cap + PCI_MSI_ADDRESS_LO) |
 			   (wide ? (uint64_t)get_le32(cap + PCI_MSI_ADDRESS_HI) << 32 : 0),
-		.data = (get_le16(vfio_pci_irq_msi_register(pci, PCI_MSI_DATA_32, PCI_MSI_DATA_64)) & ~(pci->irqs.msi_count - 1)) | vector,
+		.data = (get_le16(vfio_pci_irq_msi_register(pci, PCI_MSI_DATA_32, PCI_MSI_DATA_64)) &
+			 ~(pci->irqs.msi_count - 1)) | vector,
 	};
 }
 
@@ -215,7 +217,8 @@ static int vfio_pci_irq_msix_enable_again(struct vfio_pci *pci, unsigned int cou
 	vfio_irq_disable(pci->device, VFIO_PCI_MSIX_IRQ_INDEX);
 	ret = vfio_irq_trigger(pci->device, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, irqs->msix_fds);
 	irqs->msix_enabled = ret == 0 ? count : 0;
-	if (ret != 0 && before && vfio_irq_trigger(pci->device, VFIO_PCI_MSIX_IRQ_INDEX, 0, before, irqs->msix_fds) == 0)
+	if (ret != 0 && before &&
+	    vfio_irq_trigger(pci->device, VFIO_PCI_MSIX_IRQ_INDEX, 0, before, irqs->msix_fds) == 0)
 		irqs->msix_enabled = before;
 	for (unsigned int i = 0; i < irqs->msix_enabled; i++)
 		if (irqs->msix_fds[i] >= 0)

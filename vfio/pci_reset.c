@@ -71,7 +71,7 @@ static int vfio_pci_reset_check_owned(const struct reset_set *set, struct reset_
 static int vfio_pci_reset_check_idle(const struct reset_set *set, struct err *err)
 {
 	for (const struct vfio_device *device = set->device->space->devices; device; device = device->next)
-		if (device->at_work && vfio_pci_reset_has(set, device))
+		if (device->in_use && vfio_pci_reset_has(set, device))
 			return err_set(err, -EBUSY,
 				       "it can only be reset with its bus, on which %s is in use by this guest; "
 				       "it is not reset", device->host.name);
@@ -82,7 +82,8 @@ static int vfio_pci_reset_check_idle(const struct reset_set *set, struct err *er
 
 static int vfio_pci_reset_failed(int rc, struct err *err)
 {
-	return err_set(err, rc, "it has no reset (%s); it starts in the state that its last user left", strerrordesc_np(-rc));
+	return err_set(err, rc, "it has no reset (%s); it starts in the state that its last user left",
+		       strerrordesc_np(-rc));
 }
 
 static int vfio_pci_reset_read(struct reset_set *set, struct err *err)
@@ -141,5 +142,5 @@ void vfio_pci_reset(struct vfio_space *space)
 		if (!device->reset)
 			vfio_pci_reset_set(device);
 	for (device = space->devices; device; device = device->next)
-		device->at_work = true;
+		device->in_use = true;
 }

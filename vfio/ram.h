@@ -12,7 +12,7 @@ struct prefault;
 struct vfio_ram_region {
 	struct guest_region region;
 	bool populated;
-	struct prefault *coming; /* being populated */
+	struct prefault *prefault; /* being populated */
 };
 
 #define VFIO_MAX_RAM 64

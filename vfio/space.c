@@ -51,12 +51,12 @@ bool vfio_space_is_mapped(const struct vfio_space *space)
 	return space->containers;
 }
 
-int vfio_space_tell_hypervisor(struct vfio_space *space, int fd, struct err *err)
+int vfio_space_add_to_hypervisor(struct vfio_space *space, int fd, struct err *err)
 {
 	return space->hypervisor.add ? space->hypervisor.add(space->hypervisor.opaque, fd, err) : 0;
 }
 
-void vfio_space_untell_hypervisor(struct vfio_space *space, int fd)
+void vfio_space_remove_from_hypervisor(struct vfio_space *space, int fd)
 {
 	if (space->hypervisor.remove)
 		space->hypervisor.remove(space->hypervisor.opaque, fd);
@@ -82,22 +82,22 @@ static int vfio_space_explain_map(const struct vfio_space *space, const struct v
 }
 
 /* Logs progress once a second, from the first second on. */
-struct meter {
-	uint64_t begun_ns, said_ns;
+struct progress {
+	uint64_t begin_ns, logged_ns;
 };
 
-static void vfio_space_meter_at(struct meter *meter, const struct log *log, uint64_t done, uint64_t total)
+static void vfio_space_log_progress(struct progress *progress, const struct log *log, uint64_t done, uint64_t total)
 {
 	uint64_t now = monotonic_ns();
 	double gib = (double)done / (double)GIB(1);
 
-	if (!meter->begun_ns)
-		meter->begun_ns = meter->said_ns = now;
-	if (now - meter->said_ns < 1000000000ull)
+	if (!progress->begin_ns)
+		progress->begin_ns = progress->logged_ns = now;
+	if (now - progress->logged_ns < 1000000000ull)
 		return;
-	meter->said_ns = now;
+	progress->logged_ns = now;
 	log_info(log, "map guest memory for devices: %.1f of %.1f GiB, %.1f GiB/s", gib, (double)total / (double)GIB(1),
-		 gib / ((double)(now - meter->begun_ns) / 1e9));
+		 gib / ((double)(now - progress->begin_ns) / 1e9));
 }
 
 static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_container *container, uint64_t gpa,
@@ -117,7 +117,7 @@ static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_contain
 static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container *container,
 				 const struct vfio_ram_region *ram, struct err *err)
 {
-	struct meter meter = {0};
+	struct progress progress = {0};
 	uint64_t gpa = ram->region.gpa;
 
 	for (uint64_t at = gpa, next; at < vfio_ram_end(ram); at = next) {
@@ -126,7 +126,7 @@ static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container
 				       .fd_offset = ram->region.fd_offset + offset};
 		int rc;
 
-		vfio_space_meter_at(&meter, space->log, offset, ram->region.size);
+		vfio_space_log_progress(&progress, space->log, offset, ram->region.size);
 		next = vfio_ram_piece_end(ram, at);
 		dma.size = next - at;
 		rc = container->ops->map(container, &dma);
@@ -179,12 +179,12 @@ static int vfio_space_check_ranges(const struct vfio_space *space, const struct 
 static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
 	return space->sys->ops->prefault_begin(space->sys, ram->region.host, ram->region.size,
-					       "prefault guest memory for devices", space->log, &ram->coming, err);
+					       "prefault guest memory for devices", space->log, &ram->prefault, err);
 }
 
 static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram_region *ram, bool wait, struct err *err)
 {
-	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->coming), wait, err);
+	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->prefault), wait, err);
 }
 
 /* Pinning absent pages is slow, because the kernel faults in one after the other: prefault them in parallel first. */
@@ -194,7 +194,7 @@ static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region 
 
 	if (ram->populated)
 		return 0;
-	if (!ram->coming)
+	if (!ram->prefault)
 		rc = vfio_space_populate_begin(space, ram, err);
 	if (rc == 0)
 		rc = vfio_space_populate_end(space, ram, true, err);
@@ -346,11 +346,11 @@ void vfio_space_remove_container(struct vfio_space *space, struct vfio_container
 
 /* ---- BARs ---- */
 
-void vfio_space_note_bars(struct vfio_space *space)
+void vfio_space_warn_bars(struct vfio_space *space)
 {
-	if (space->bar_told || !space->bar_refusal || !space->devices || !space->devices->next)
+	if (space->warned_bars || !space->bar_refusal || !space->devices || !space->devices->next)
 		return;
-	space->bar_told = true;
+	space->warned_bars = true;
 	log_warn(space->log, "vfio: devices cannot reach each other's memory (peer to peer): %s; everything else works",
 		 space->bar_refusal == -ENOTTY ? "this kernel gives no dma-buf of a BAR" :
 						 strerrordesc_np(-space->bar_refusal));
@@ -362,7 +362,7 @@ void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar)
 		vfio_space_map_bar_in(space, container, bar);
 	bar->next = space->bars;
 	space->bars = bar;
-	vfio_space_note_bars(space);
+	vfio_space_warn_bars(space);
 }
 
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)

@@ -30,7 +30,7 @@ struct vfio_space_options {
 	struct guest_memory *memory;
 	struct dirty_set *dirty; /* the devices' dirty logs join it; NULL: nothing collects */
 	const struct vfio_hypervisor *hypervisor; /* NULL: none */
-	pthread_mutex_t *lock; /* recursive; held while dirty pages are collected, from any thread. NULL: none is needed */
+	pthread_mutex_t *lock; /* recursive; held while any thread collects dirty pages. NULL: none is needed */
 	int *iommufd; /* an open /dev/iommu, taken over on success. NULL: opens one */
 };
 
@@ -62,12 +62,12 @@ struct vfio_space {
 	struct vfio_group *groups; /* group.c's */
 	struct vfio_bar *bars;
 	int bar_refusal; /* the last -errno of a BAR, until it is logged */
-	bool bar_told;
+	bool warned_bars;
 };
 
 /* Adds the device file fd to the hypervisor, and removes it. */
-int vfio_space_tell_hypervisor(struct vfio_space *space, int fd, struct err *err);
-void vfio_space_untell_hypervisor(struct vfio_space *space, int fd);
+int vfio_space_add_to_hypervisor(struct vfio_space *space, int fd, struct err *err);
+void vfio_space_remove_from_hypervisor(struct vfio_space *space, int fd);
 
 /*
  * Begins to prefault the RAM that was never mapped while a device is opened, which takes as long; mapping the RAM waits
@@ -88,4 +88,4 @@ void vfio_space_remove_container(struct vfio_space *space, struct vfio_container
 void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count);
 
 /* Logs once that devices cannot reach each other, if there are two and a BAR was refused. */
-void vfio_space_note_bars(struct vfio_space *space);
+void vfio_space_warn_bars(struct vfio_space *space);

@@ -256,7 +256,7 @@ static void tell(const struct host *from, double ms)
 		printf("coverage=%s ", vfio_coverage_name(vfio_device_coverage(from->devices[i])));
 	}
 	printf("untold=%llu bytes=%zu early=%zu downtime_ms=%.1f\n",
-	       (unsigned long long)vfio_device_untold(from->space, &who), len, early, ms);
+	       (unsigned long long)vfio_device_untracked(from->space, &who), len, early, ms);
 }
 
 static int run_move(struct host *from, struct host *to)

@@ -283,7 +283,7 @@ static void a_region_that_has_grown_is_asked_for_in_part(void)
 	CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
-	CHECK_EQ(vfio_device_untold(b.space, &who), 0);
+	CHECK_EQ(vfio_device_untracked(b.space, &who), 0);
 	CHECK(!who);
 	guest_memory_remove(b.memory, GIB(8), NULL);
 	region.gpa = GIB(8) - MIB(1);
@@ -293,7 +293,7 @@ static void a_region_that_has_grown_is_asked_for_in_part(void)
 	dma(0, GIB(8) + MIB(5), 1);
 	CHECK_EQ(bench_collect(&b, GIB(8) - MIB(1), MIB(8)), MIB(3) / 4096 + 1);
 	CHECK(is_dirty(MIB(1) + 0x1000) && is_dirty(MIB(6)) && is_dirty(MIB(5)) && !is_dirty(MIB(5) - 0x1000));
-	CHECK_EQ(vfio_device_untold(b.space, &who), MIB(3));
+	CHECK_EQ(vfio_device_untracked(b.space, &who), MIB(3));
 	CHECK(who == one);
 	dirty_set_stop(&b.dirty);
 	vfio_device_close(one);
@@ -307,9 +307,9 @@ static void what_nobody_covers_waits_for_the_last_round(void)
 
 	setup(true, false);
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
-	CHECK_EQ(vfio_device_untold(b.space, &who), 0);
+	CHECK_EQ(vfio_device_untracked(b.space, &who), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(vfio_device_untold(b.space, &who), LOW_SIZE + HIGH_SIZE);
+	CHECK_EQ(vfio_device_untracked(b.space, &who), LOW_SIZE + HIGH_SIZE);
 	CHECK(who == two);
 	b.dirty.rounds_follow = true;
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
@@ -317,7 +317,7 @@ static void what_nobody_covers_waits_for_the_last_round(void)
 	dma(1, 0x3000, 1);
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
-	CHECK_EQ(vfio_device_untold(b.space, &who), LOW_SIZE + HIGH_SIZE);
+	CHECK_EQ(vfio_device_untracked(b.space, &who), LOW_SIZE + HIGH_SIZE);
 	b.dirty.rounds_follow = false;
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
 	CHECK_EQ(bench_collect(&b, HIGH_GPA, HIGH_SIZE), HIGH_SIZE / 4096);

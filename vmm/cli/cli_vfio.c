@@ -175,7 +175,7 @@ static void cli_vfio_told(void *opaque, const char *name, const char *driver)
 
 static int cli_vfio_run_binding(const struct command *command,
 				int (*change)(const struct vfio_sys *sys, const char *spec, bool group,
-					      vfio_binding_told_fn *told, void *opaque, struct err *err),
+					      vfio_binding_fn *told, void *opaque, struct err *err),
 				int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;

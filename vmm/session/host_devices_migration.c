@@ -128,7 +128,7 @@ uint64_t host_devices_migration_untold(const struct host_devices_migration *migr
 
 	*id = NULL;
 	if (migration->count)
-		bytes = vfio_device_untold(vfio_migration_device(migration->group[0])->space, &who);
+		bytes = vfio_device_untracked(vfio_migration_device(migration->group[0])->space, &who);
 	for (size_t i = 0; who && i < migration->count; i++)
 		if (vfio_migration_device(migration->group[i]) == who)
 			*id = host_devices_migration_id(migration, i);
