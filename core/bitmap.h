@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bitmaps of unsigned longs, as dirty.h passes them about. Setting a bit may race with other setters. */
+/* Bitmaps of unsigned longs, as in dirty.h. Several threads may set bits at once. */
 #pragma once
 
 #include "core/util.h"
@@ -31,8 +31,8 @@ static inline bool bitmap_is_blank(const unsigned long *map, size_t longs)
 }
 
 /*
- * Moves bits [first, first + bits) of from to the beginning of to: they are ORed there and cleared here. Who sets one of
- * them meanwhile, in this process or in the kernel, sets it before or behind.
+ * Moves bits [first, first + bits) of from to the beginning of to: ORs them into to and clears them in from. A bit that
+ * this process or the kernel sets meanwhile is either moved or left in from, never lost.
  */
 static inline void bitmap_take(unsigned long *from, size_t first, size_t bits, unsigned long *to)
 {
@@ -43,7 +43,7 @@ static inline void bitmap_take(unsigned long *from, size_t first, size_t bits, u
 		size_t n = bits - bit < BITS_PER_LONG - shift ? bits - bit : BITS_PER_LONG - shift;
 		unsigned long mask = (n == BITS_PER_LONG ? ~0ul : (1ul << n) - 1) << shift, set;
 
-		/* Most are clear, and a look costs less than an exchange. */
+		/* Most are clear, and a load costs less than an exchange. */
 		if (!(__atomic_load_n(&from[index], __ATOMIC_RELAXED) & mask)) {
 			for (bit += n; bits - bit >= BITS_PER_LONG && !__atomic_load_n(&from[++index], __ATOMIC_RELAXED);)
 				bit += BITS_PER_LONG;

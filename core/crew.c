@@ -63,7 +63,7 @@ static void crew_set_busy(struct crew *crew)
 
 /* ---- threads ---- */
 
-/* The lock is held until all are there: what they do meanwhile may keep the kernel from making a thread. */
+/* crew_create holds the lock until all threads exist: work could keep the kernel from creating the remaining ones. */
 static void *crew_run_member(void *opaque)
 {
 	struct crew_member *member = opaque;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See err.h. A sentence that does not fit is cut; it never overruns. */
+/* See err.h. A message that does not fit is cut off. */
 #include "core/err.h"
 
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Errors: a code and a sentence. Functions return 0 or -errno; those whose failure a person will read also take a
- * struct err, last, which may be NULL. The sentence starts where the fault is found and gains context on the way up
- * ("--disk a.img: open: permission denied"). It is logged once, by whoever stops passing it on. No allocation.
+ * Errors: a code and a message. Functions return 0 or -errno; if a user will see the failure, the last argument is a
+ * struct err, which may be NULL. The message is written where the fault is found; callers add context in front
+ * ("--disk a.img: open: permission denied"). It is logged once, where it is no longer passed on. No allocation.
  */
 #pragma once
 
@@ -12,11 +12,11 @@ struct err {
 	char text[512];
 };
 
-/* Writes the sentence and returns code (a negative errno): return err_set(err, -EINVAL, "bad size %u", n); */
+/* Writes the message and returns code (a negative errno): return err_set(err, -EINVAL, "bad size %u", n); */
 int err_set(struct err *err, int code, const char *fmt, ...) _printf_(3, 4);
 
-/* As err_set, with ": " and the plain text of the errno appended: return err_sys(err, -errno, "open %s", path); */
+/* Like err_set, and appends ": " and the text of the errno: return err_sys(err, -errno, "open %s", path); */
 int err_sys(struct err *err, int code, const char *fmt, ...) _printf_(3, 4);
 
-/* Puts "context: " before the sentence already there; returns code unchanged. */
+/* Puts "context: " in front of the message; returns code. */
 int err_prefix(struct err *err, int code, const char *fmt, ...) _printf_(3, 4);

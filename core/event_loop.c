@@ -2,8 +2,8 @@
 /*
  * See event_loop.h.
  *
- * Sources removed while a batch of events is being worked off stay allocated, marked dead, until the batch is done:
- * epoll may have reported them already. Calls from other threads are a list and an eventfd.
+ * A source that is removed while a batch of events is processed stays allocated, marked dead, until the end of the
+ * batch: epoll may have reported it already. Calls from other threads are a list and an eventfd.
  */
 #include "core/event_loop.h"
 
@@ -79,7 +79,7 @@ static void event_loop_free_source(struct event_source *source)
 	free(source);
 }
 
-/* Frees the dead. Lock held, on the loop's thread between callbacks. */
+/* Frees the dead sources. Lock held, on the loop's thread between callbacks. */
 static void event_loop_bury(struct event_loop *loop)
 {
 	struct event_source **link = &loop->sources;
@@ -116,7 +116,7 @@ void event_loop_destroy(struct event_loop *loop)
 	free(loop);
 }
 
-/* Runs what other threads asked for. Lock held; dropped around each call. */
+/* Runs the calls of other threads. Lock held; released around each call. */
 static void event_loop_run_calls(struct event_loop *loop)
 {
 	while (loop->calls) {
@@ -201,7 +201,7 @@ int event_loop_start(struct event_loop *loop, const char *name, struct err *err)
 	if (code)
 		return err_sys(err, code, "thread %s", name);
 	loop->has_thread = true;
-	/* From here on calls go to the thread, even if it has not begun to run yet. */
+	/* From now on calls are queued for the thread, even if it does not run yet. */
 	pthread_mutex_lock(&loop->lock);
 	loop->running = true;
 	loop->runner = loop->thread;

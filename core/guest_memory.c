@@ -2,9 +2,9 @@
 /*
  * See guest_memory.h.
  *
- * The regions sit in a sorted table that is never changed once it is published: a change makes a new table, and the
- * old one is kept until the memory is destroyed, because a look-up on another thread may still hold it. Changes are
- * the host operator's doing (hot plug), so what is kept stays small.
+ * The regions are a sorted table that does not change once it is published. A change makes a new table; the old one is
+ * kept until the memory is destroyed, because a lookup on another thread may still use it. Only the host's user causes
+ * changes (hot plug), so few tables are kept.
  */
 #include "core/guest_memory.h"
 
@@ -16,7 +16,7 @@ struct table {
 	struct table *retired; /* the one before it */
 	size_t count;
 	struct guest_region regions[MAX_REGIONS];
-	unsigned long *written[MAX_REGIONS]; /* pages that this process wrote; NULL until somebody tracks */
+	unsigned long *written[MAX_REGIONS]; /* pages that this process wrote; NULL before tracking begins */
 };
 
 struct guest_memory {
@@ -98,7 +98,7 @@ static int guest_memory_check_region(const struct table *table, const struct gue
 	return 0;
 }
 
-/* Tells the listeners in front of stop, latest first, that the region goes. stop NULL: all of them. */
+/* Calls remove of the listeners before stop (NULL: of all), the last one first. */
 static void guest_memory_tell_removal(struct guest_memory_listener *listener, const struct guest_memory_listener *stop,
 				      const struct guest_region *region)
 {
@@ -219,7 +219,7 @@ uint64_t guest_memory_size(const struct guest_memory *memory)
 	return size;
 }
 
-/* Index of the region that holds all of [gpa, gpa + len), or -1. Machines have two or three regions. */
+/* Index of the region that contains all of [gpa, gpa + len), or -1. Machines have two or three regions. */
 static ssize_t guest_memory_find(const struct table *table, uint64_t gpa, uint64_t len)
 {
 	for (size_t i = 0; i < table->count; i++) {
@@ -266,7 +266,7 @@ void guest_memory_dirty(struct guest_memory *memory, uint64_t gpa, uint64_t len)
 	unsigned long *written;
 	ssize_t at;
 
-	/* Pairs with start(): a writer that misses the flag wrote before tracking began. */
+	/* Pairs with start(): a writer that does not see the flag wrote before tracking began. */
 	if (!__atomic_load_n(&memory->tracking, __ATOMIC_SEQ_CST))
 		return;
 	table = guest_memory_current(memory);
@@ -286,7 +286,7 @@ static struct guest_memory *guest_memory_of(struct dirty_source *source)
 	return container_of(source, struct guest_memory, own_writes);
 }
 
-/* The bitmaps stay until the memory is destroyed: a late writer may still hold one. */
+/* The bitmaps are kept until the memory is destroyed: a late writer may still use one. */
 static int guest_memory_own_writes_start(struct dirty_source *source, struct err *err)
 {
 	struct guest_memory *memory = guest_memory_of(source);

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Interrupts: a level line or a message, delivered by a call or by an eventfd wired into the hypervisor. This file is
- * the contract; vmm/kvm/irqchip_x86.c implements it with KVM, tests with a recorder.
+ * Interrupts: a level line or a message, raised by a call or by an eventfd that the hypervisor listens to.
+ * vmm/kvm/irqchip_x86.c implements these tables with KVM; tests record the calls.
  */
 #pragma once
 
 #include "core/err.h"
 
-/* One source on a line: several irq_line may share a GSI, and the line is high while any of them is. */
+/* One source of a line: several irq_line may share a GSI, and the line is high while one of them is high. */
 struct irq_line;
 
 struct irq_line_ops {
 	/* Raises or lowers this source. Any thread. */
 	void (*set)(struct irq_line *line, bool level);
 	/*
-	 * Lets trigger_fd (an eventfd) drive the source. resample_fd >= 0: level; a kick raises the line, the guest's EOI
-	 * lowers it and kicks resample_fd. resample_fd -1: an edge per kick. Neither descriptor is owned.
+	 * Connects trigger_fd (an eventfd) to the source. resample_fd >= 0: level; a kick raises the line, the guest's
+	 * EOI lowers it and kicks resample_fd. resample_fd -1: each kick is an edge. Neither descriptor is owned.
 	 */
 	int (*wire)(struct irq_line *line, int trigger_fd, int resample_fd, struct err *err);
 	void (*unwire)(struct irq_line *line, int trigger_fd);
@@ -25,7 +25,7 @@ struct irq_line {
 	const struct irq_line_ops *ops;
 	void *opaque; /* the implementer's */
 	uint32_t gsi;
-	bool level; /* what set() said last */
+	bool level; /* of the last set() */
 };
 
 static inline void irq_line_set(struct irq_line *line, bool level)
@@ -34,15 +34,15 @@ static inline void irq_line_set(struct irq_line *line, bool level)
 		line->ops->set(line, level);
 }
 
-/* What a message-signalled interrupt writes, as the guest programmed it (PCI 3.0 section 6.8). */
+/* The write of a message-signalled interrupt, as programmed by the guest (PCI 3.0 section 6.8). */
 struct msi_message {
 	uint64_t address;
 	uint32_t data;
 };
 
 /*
- * One message interrupt. Kicking its eventfd delivers the message while it is connected; while it is not, kicks
- * stay in the eventfd, and connecting again delivers them (once).
+ * One message interrupt. While it is connected, a kick of its eventfd delivers the message. Otherwise kicks stay in the
+ * eventfd, and the next connect delivers the message once.
  */
 struct msi_vector;
 struct msi_controller;
@@ -60,22 +60,22 @@ struct msi_controller {
 	const struct msi_controller_ops *ops;
 };
 
-/* Implementations begin their own struct with this. */
+/* The first member of the implementation's struct. */
 struct msi_vector {
 	int fd; /* the eventfd; owned by the vector */
 };
 
-/* Kicks an eventfd; a full counter means it is kicked already. */
+/* Kicks an eventfd. */
 static inline void eventfd_kick(int fd)
 {
 	uint64_t one = 1;
 
 	if (write(fd, &one, sizeof(one)) < 0) {
-		/* EAGAIN: the counter is at its limit, the reader will see it. */
+		/* EAGAIN: the counter is full, so the eventfd is readable already. */
 	}
 }
 
-/* Empties a non-blocking eventfd; true when it had been kicked. */
+/* Empties a non-blocking eventfd; true if it had been kicked. */
 static inline bool eventfd_drain(int fd)
 {
 	uint64_t count;

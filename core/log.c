@@ -7,7 +7,8 @@
 
 void log_line(const struct log *log, enum log_level level, const char *fmt, ...)
 {
-	static const char *const words[] = {[LOG_ERROR] = "", [LOG_WARN] = "warning: ", [LOG_INFO] = "", [LOG_DEBUG] = "debug: "};
+	static const char *const words[] = {
+		[LOG_ERROR] = "", [LOG_WARN] = "warning: ", [LOG_INFO] = "", [LOG_DEBUG] = "debug: "};
 	char line[1024];
 	va_list args;
 	int head, body, saved = errno;
@@ -23,7 +24,7 @@ void log_line(const struct log *log, enum log_level level, const char *fmt, ...)
 	len += MIN((size_t)(body < 0 ? 0 : body), sizeof(line) - len - 2);
 	line[len++] = '\n';
 	if (write(log->fd, line, len) < 0) {
-		/* There is nobody left to tell. */
+		/* There is no other place to report it. */
 	}
 	errno = saved;
 }

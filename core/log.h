@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The log: lines of text to one descriptor, handed to whoever needs to speak; there is no global one. A line is
- * written by a single write(2), so that threads do not mix. A NULL log is silent, which suits tests.
+ * The log: lines of text to one descriptor, passed in where it is needed; there is no global log. Each line is one
+ * write(2), so that lines of threads do not mix. A NULL log prints nothing.
  */
 #pragma once
 
@@ -11,8 +11,8 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 struct log {
 	int fd;               /* not owned */
-	enum log_level level; /* what is less important than this is dropped */
-	const char *prefix;   /* put before each line, e.g. "mvmm: "; NULL for none */
+	enum log_level level; /* less important lines are dropped */
+	const char *prefix;   /* of each line, e.g. "mvmm: "; NULL: none */
 };
 
 /* Logs one line (no newline in fmt). */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What time it is on the clock by which everything here measures and waits: CLOCK_MONOTONIC. Any thread. */
+/* CLOCK_MONOTONIC, the clock of all measurements and deadlines. Any thread. */
 #pragma once
 
 #include <time.h>
@@ -14,13 +14,13 @@ static inline uint64_t monotonic_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* In ms, signed, for deadlines: those below 0 never come. */
+/* In ms, signed, for deadlines: a deadline below 0 never passes. */
 static inline int64_t monotonic_ms(void)
 {
 	return (int64_t)(monotonic_ns() / 1000000);
 }
 
-/* What is left until a deadline of monotonic_ms, for poll(2): in ms, 0 once it has come, -1 (for ever) for a deadline below 0. */
+/* The ms left until a deadline, for poll(2): 0 if it has passed, -1 (for ever) for a deadline below 0. */
 static inline int monotonic_left(int64_t deadline)
 {
 	int64_t left = deadline - monotonic_ms();
@@ -28,7 +28,7 @@ static inline int monotonic_left(int64_t deadline)
 	return deadline < 0 ? -1 : (int)MIN(MAX(left, 0), 1000000);
 }
 
-/* Such a deadline as calls of libc take it. */
+/* A deadline in ms as a timespec. */
 static inline struct timespec monotonic_deadline(int64_t ms)
 {
 	if (ms < 0)

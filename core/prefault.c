@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See prefault.h. Threads take chunks from a common counter, so that a slow one does not hold up the rest. */
+/* See prefault.h. Threads take chunks from a common counter, so that none waits for a slow one. */
 #include "core/prefault.h"
 
 #include "core/crew.h"
@@ -20,15 +20,15 @@
 struct prefault {
 	const char *what;
 	const struct log *log;
-	int64_t begun; /* ms of monotonic_ms */
+	int64_t begun; /* in ms of monotonic_ms */
 	char *host;
 	uint64_t size;
-	uint64_t next; /* taken so far; atomic */
-	uint64_t done; /* atomic */
+	uint64_t next; /* offset of the next chunk; atomic */
+	uint64_t done; /* bytes; atomic */
 	struct crew *crew;
 };
 
-/* Kernels before 5.14 lack MADV_POPULATE_WRITE: write each page's own value back to it. */
+/* Kernels before 5.14 lack MADV_POPULATE_WRITE: write a byte of each page without changing it. */
 static int prefault_populate(char *host, uint64_t size)
 {
 	if (madvise(host, size, MADV_POPULATE_WRITE) == 0)
@@ -46,7 +46,7 @@ bool prefault_seems_done(void *host, uint64_t size)
 	unsigned char there = 1;
 
 	for (uint64_t i = 0; i < SAMPLES && there & 1; i++) {
-		uint64_t at = i * ((size - 1) / (SAMPLES - 1)); /* the last one is in the last page, or close to it */
+		uint64_t at = i * ((size - 1) / (SAMPLES - 1)); /* the last sample is in or near the last page */
 
 		if (mincore(first + align_down(at, PAGE), PAGE, &there) < 0)
 			return false;
@@ -54,7 +54,7 @@ bool prefault_seems_done(void *host, uint64_t size)
 	return there & 1;
 }
 
-/* What is not taken yet when the crew is broken off stays as it is. */
+/* Chunks that were not taken when the crew is broken off stay as they are. */
 static int prefault_work(void *opaque, unsigned int index, struct err *err)
 {
 	struct prefault *job = opaque;
@@ -81,18 +81,18 @@ static unsigned int prefault_thread_count(uint64_t size)
 	return (unsigned int)MIN(MIN(chunks, (uint64_t)usable), (uint64_t)MAX_THREADS);
 }
 
-/* Waits for the workers, with a line each second. */
+/* Waits for the workers; logs a line each second. */
 static void prefault_wait_done(struct prefault *job)
 {
 	for (int seconds = 1; !crew_wait(job->crew, -1, job->begun + seconds * 1000); seconds++) {
 		double done = (double)__atomic_load_n(&job->done, __ATOMIC_RELAXED) / (double)GIB(1);
 
-		log_info(job->log, "%s: %.1f of %.1f GiB, %.1f GiB/s", job->what, done, (double)job->size / (double)GIB(1),
-			 done / seconds);
+		log_info(job->log, "%s: %.1f of %.1f GiB, %.1f GiB/s", job->what, done,
+			 (double)job->size / (double)GIB(1), done / seconds);
 	}
 }
 
-/* As many threads as there can be. */
+/* Halves the number of threads until the kernel allows them. */
 static int prefault_start(struct prefault *job, struct err *err)
 {
 	static const struct crew_ops ops = {.work = prefault_work};

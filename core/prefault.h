@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Brings memory in before it is needed, on all CPUs at once: guest RAM that shall not fault later, or that a device is
- * about to pin (pinning unpopulated pages one by one is ten times slower).
+ * Populates memory before it is needed, on all CPUs: guest RAM that must not fault later, or that a device is about to
+ * pin (pinning unpopulated pages one by one is ten times slower).
  */
 #pragma once
 
@@ -9,15 +9,15 @@
 #include "core/log.h"
 
 /*
- * Populates [host, host + size) for writing; contents stay. what names it in the line of progress, which is logged each
- * second beyond the first (GiB done, GiB/s), and in the error: -ENOMEM when the host has not that much.
+ * Populates [host, host + size) for writing; the contents do not change. what is its name in the line of progress,
+ * logged each second after the first (GiB done, GiB/s), and in the error. -ENOMEM: the host has too little memory.
  */
 int prefault(void *host, uint64_t size, const char *what, const struct log *log, struct err *err);
 
 /*
- * The same in two steps, so that it goes on beside what else there is to do: begin starts it, end waits for it, tells how
- * it ended and frees it; with wait false what is not being populated yet is left as it is. what and log stay valid until
- * then. Meanwhile calls that map or unmap anything in this process may take some milliseconds.
+ * The same in the background: begin starts it; end waits, returns its result and frees it. wait false: pages not yet
+ * begun stay unpopulated. what and log stay valid until then. Meanwhile mmap(2) and munmap(2) in this process may take
+ * some milliseconds.
  */
 struct prefault;
 int prefault_begin(void *host, uint64_t size, const char *what, const struct log *log, struct prefault **ret,
@@ -26,7 +26,7 @@ int prefault_begin(void *host, uint64_t size, const char *what, const struct log
 int prefault_end(struct prefault *prefault, bool wait, struct err *err);
 
 /*
- * Whether pages all over the memory are there already, as far as a few of them tell: a look that costs microseconds at
- * any size, for those whom a rest that is missing would cost time and nothing else. host is at a page, size not 0.
+ * Whether the memory seems populated, from a sample of its pages: takes microseconds at any size. For callers for which
+ * a wrong answer costs only time. host is page aligned, size is not 0.
  */
 bool prefault_seems_done(void *host, uint64_t size);

@@ -9,11 +9,11 @@
 #include "core/util.h"
 
 #define MOST 8
-#define ABOVE 16 /* those that the child gets: what is moved there is not overwritten before it is handed over */
+#define ABOVE 16 /* the child's descriptors: a copy from here on is not overwritten before the child gets it */
 
 extern char **environ;
 
-/* What the child gets as its descriptors 0, 1 and 2, and from 3 on. */
+/* The child's descriptors. */
 static int process_hand_over(posix_spawn_file_actions_t *actions, const int *fds, size_t count, int words_fd)
 {
 	int code = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Programs that work for this one, on descriptors that they are handed: passt, mvmm-tls. */
+/* Helper processes, which get descriptors: passt, mvmm-tls. */
 #pragma once
 
 #include <sys/types.h>
 
 /*
- * Starts argv[0], found as a shell would, with fds as its descriptors 3 and on, and its stderr at words_fd (-1: nowhere); it reads
- * and prints nothing else. It is of a process group of its own, so that Ctrl-C on our terminal is not for it, and blocks no signal.
- * The descriptors stay the caller's; at most 8. -errno, and then there is no process; else the caller reaps *pid.
+ * Starts argv[0], searched in PATH. fds (at most 8) become its descriptors from 3 on, words_fd its stderr (-1:
+ * /dev/null); stdin and stdout are /dev/null. It has its own process group, so that Ctrl-C on our terminal does not
+ * reach it, and no signal is blocked. fds stay open here. The caller reaps *pid; on -errno there is no process.
  */
 int process_start(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid);

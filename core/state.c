@@ -2,10 +2,10 @@
 /*
  * See state.h. A record, everything little-endian:
  *
- *	u8 length of name, name, u32 version, u32 length of what follows,
+ *	u8 length of name, name, u32 version, u32 length of the fields,
  *	fields: u8 length of name, name, u8 kind, u32 length, bytes
  *
- * The bytes of a STATE_KIND_TABLE field are records one behind the other, as many as the array has elements.
+ * The bytes of a STATE_KIND_TABLE field are records in a row, one for each element of the array.
  */
 #include "core/state.h"
 
@@ -14,7 +14,7 @@
 #define MAX_DEPTH 8u
 #define MAX_FIELDS 64u
 
-/* What is left of a record to read. */
+/* The rest of a record. */
 struct reader {
 	const uint8_t *data;
 	size_t len;
@@ -56,7 +56,7 @@ static void state_unlock(const struct state_table *table, void *object)
 		pthread_mutex_unlock((pthread_mutex_t *)((char *)object + table->lock));
 }
 
-/* What the object has now; lock held. */
+/* Lock held. */
 static void state_copy_out(const struct state_table *table, const void *object, void *copy)
 {
 	if (!table->apart)
@@ -93,7 +93,7 @@ static int state_add_u32(struct state_buffer *out, uint32_t value)
 	return state_buffer_add(out, bytes, sizeof(bytes));
 }
 
-/* Writes the length of all that came behind at, into the four bytes before it. */
+/* Writes the number of bytes after at into the four bytes before it. */
 static void state_close_length(struct state_buffer *out, size_t at)
 {
 	put_le32(out->data + at - 4, (uint32_t)(out->len - at));
@@ -109,7 +109,7 @@ static int state_add_uint(struct state_buffer *out, const void *value, size_t si
 	return state_buffer_add(out, bytes, size);
 }
 
-/* How many elements, or bytes, of the field's array are there. */
+/* How many elements or bytes of the field's array are in use. */
 static size_t state_in_use(const struct state_field *field, const void *object, size_t all)
 {
 	uint32_t count;
@@ -330,7 +330,7 @@ static size_t state_find_field(const struct state_table *table, const char *name
 	return i;
 }
 
-/* Loads the fields of a record; each at most once, and all that its version has. */
+/* Loads the fields of a record: none twice, and no field of its version may be missing. */
 static int state_load_fields(const struct state_table *table, uint32_t version, void *object, struct reader *in,
 			     unsigned int depth, struct err *err)
 {
@@ -402,8 +402,7 @@ static int state_load_record(const struct state_table *table, void *object, stru
 	return ret < 0 ? err_prefix(err, ret, "%s", name) : 0;
 }
 
-int state_load_first(const struct state_table *table, void *object, const uint8_t **data, size_t *len,
-		     struct err *err)
+int state_load_first(const struct state_table *table, void *object, const uint8_t **data, size_t *len, struct err *err)
 {
 	struct reader in = {*data, *len};
 	int ret = state_load_record(table, object, &in, 0, err);

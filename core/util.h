@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The few macros and inline helpers that every file may use: cleanup attributes, descriptors, alignment,
- * unaligned little-endian access. Nothing here can fail, allocates, or knows anything of a machine.
+ * Macros and inline helpers for every file: cleanup attributes, descriptors, alignment, unaligned little-endian access.
+ * Nothing here fails or allocates.
  */
 #pragma once
 
@@ -28,7 +28,7 @@
 #define _cleanup_(f) __attribute__((cleanup(f)))
 #define _printf_(fmt, args) __attribute__((format(printf, fmt, args)))
 
-/* The value of *p, which is left empty: ownership moves to whoever takes the result. */
+/* Returns *fd and leaves -1: the caller becomes the owner. */
 static inline int take_fd(int *fd)
 {
 	int taken = *fd;
@@ -44,7 +44,7 @@ static inline int take_fd(int *fd)
 		taken_;                   \
 	})
 
-/* Closes *fd unless it is -1 and leaves -1; errno survives. */
+/* Closes *fd unless it is -1, and leaves -1; errno does not change. */
 static inline void fd_close(int *fd)
 {
 	int saved = errno;
@@ -66,7 +66,7 @@ static inline bool is_power_of_two(uint64_t n)
 	return n && !(n & (n - 1));
 }
 
-/* align is a power of two; the caller has made sure that value + align - 1 does not wrap. */
+/* align is a power of two; value + align - 1 must not wrap. */
 static inline uint64_t align_up(uint64_t value, uint64_t align)
 {
 	return (value + align - 1) & ~(align - 1);
@@ -77,7 +77,7 @@ static inline uint64_t align_down(uint64_t value, uint64_t align)
 	return value & ~(align - 1);
 }
 
-/* True when [start, start + len) wraps around 2^64; the very last byte may be used. */
+/* True if [start, start + len) wraps around 2^64; the last byte may be used. */
 static inline bool range_wraps(uint64_t start, uint64_t len)
 {
 	return len && start + (len - 1) < start;
