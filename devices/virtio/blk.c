@@ -281,7 +281,7 @@ static void blk_reset(struct virtio_device *device)
 	blk->state.wce = true;
 }
 
-static int blk_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+static int blk_drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	struct blk *blk = blk_to_blk(device);
 	int ret = 0;
@@ -393,7 +393,7 @@ static const struct virtio_device_ops blk_ops = {
 	.activate = blk_activate,
 	.prepare = blk_prepare,
 	.reset = blk_reset,
-	.quiesce = blk_quiesce,
+	.drain = blk_drain,
 	.resume = blk_resume,
 	.destroy = blk_destroy,
 	.state = &blk_state,

@@ -5,7 +5,7 @@
  * A part is marked when the kernel has answered an operation on it, well or not, and by no means before: a mark made when a
  * write is begun could be collected, and the part read, before the write has reached the file, and nobody would come back.
  * So a part that is read while it is being written is marked after that, and read again. All marks are there when the device
- * is quiesced, for that waits for every operation.
+ * is drained, for that waits for every operation.
  */
 #include "core/bitmap.h"
 #include "devices/virtio/blk_internal.h"

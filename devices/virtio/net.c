@@ -99,7 +99,7 @@ static void net_reset(struct virtio_device *device)
 	net->backend->ops->set_offloads(net->backend, 0);
 }
 
-static int net_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+static int net_drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	struct net_device *net = net_to_net(device);
 	int ret = net_ctrl_park(net, deadline);
@@ -148,7 +148,7 @@ static const struct virtio_device_ops net_ops = {
 	.activate = net_activate,
 	.prepare = net_prepare,
 	.reset = net_reset,
-	.quiesce = net_quiesce,
+	.drain = net_drain,
 	.resume = net_resume,
 	.destroy = net_destroy,
 	.state = &net_state,

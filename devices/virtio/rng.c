@@ -46,7 +46,7 @@ static void rng_destroy(struct virtio_device *device)
 static const struct virtio_device_ops rng_ops = {
 	.activate = virtio_loop_activate,
 	.reset = virtio_loop_stop,
-	.quiesce = virtio_loop_quiesce,
+	.drain = virtio_loop_drain,
 	.resume = virtio_loop_start,
 	.destroy = rng_destroy,
 };

@@ -4,7 +4,7 @@
  * kind; a transport (virtio_pci) knows how the guest reaches it. Between them stand the two tables below.
  *
  * Who calls what: the transport calls the device's ops from vCPU threads, one at a time under device->lock. The
- * device's own threads work on the queues from activate to reset/quiesce, without that lock.
+ * device's own threads work on the queues from activate to reset/drain, without that lock.
  */
 #pragma once
 
@@ -36,12 +36,12 @@ struct virtio_device_ops {
 	int (*activate)(struct virtio_device *device, struct err *err);
 	/*
 	 * Stops, waits for everything in flight, and forgets what the guest negotiated. Called for an active device
-	 * only (quiesced or not), on a vCPU thread, so nothing it waits for may wait for a vCPU. Also before destroy.
+	 * only (drained or not), on a vCPU thread, so nothing it waits for may wait for a vCPU. Also before destroy.
 	 */
 	void (*reset)(struct virtio_device *device);
 	/*
 	 * The first half of activate, for a device that is loaded as an active one: makes what it runs on, before its state is
-	 * loaded, and leaves it quiesced. NULL: there is nothing to make.
+	 * loaded, and leaves it drained. NULL: there is nothing to make.
 	 */
 	int (*prepare)(struct virtio_device *device, struct err *err);
 	/*
@@ -50,13 +50,13 @@ struct virtio_device_ops {
 	 * makes no descriptor. Only between activate (prepare) and reset. -ETIMEDOUT when requests are still in flight at
 	 * deadline (of monotonic_ms()): then the device has gone on. err names it.
 	 */
-	int (*quiesce)(struct virtio_device *device, int64_t deadline, struct err *err);
+	int (*drain)(struct virtio_device *device, int64_t deadline, struct err *err);
 	void (*resume)(struct virtio_device *device);
 	/* Frees the device, which is reset and off its transport. */
 	void (*destroy)(struct virtio_device *device);
 	/*
 	 * Saved state, of the struct virtio_device *, with which the device begins: what it has beside features and
-	 * queues. NULL: nothing. Saved and loaded under the lock, the device quiesced (when it is active, which a load
+	 * queues. NULL: nothing. Saved and loaded under the lock, the device drained (when it is active, which a load
 	 * has made it by then: resume is called next). What may fail should fail here, while the guest can still go on
 	 * where it was.
 	 */
@@ -243,18 +243,18 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 void virtio_pci_destroy(struct virtio_pci *pci);
 struct virtio_device *virtio_pci_device(struct virtio_pci *pci);
 uint8_t virtio_pci_devfn(const struct virtio_pci *pci);
-/* Around a pause of the machine. -ETIMEDOUT as virtio_device_ops.quiesce says: it is not paused. */
-int virtio_pci_quiesce(struct virtio_pci *pci, int64_t deadline, struct err *err);
+/* Around a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain says: it is not paused. */
+int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err);
 void virtio_pci_resume(struct virtio_pci *pci);
 
 /*
- * Saved state: appends all there is of the device and its function. -EBUSY when it is not quiesced. On the loop's thread.
+ * Saved state: appends all there is of the device and its function. -EBUSY when it is not drained. On the loop's thread.
  * devices/virtio/virtio_pci_state.c
  */
 int virtio_pci_save(struct virtio_pci *pci, struct state_buffer *out, struct err *err);
 /*
  * Loads what virtio_pci_save has appended, data of len bytes, into a device that has just been put into the same slot;
- * guest memory is there already, and the bus's state. It is then quiesced, and goes on with virtio_pci_resume as the one
+ * guest memory is there already, and the bus's state. It is then drained, and goes on with virtio_pci_resume as the one
  * that was saved would have. -EBADMSG for nonsense, -ENOTSUP (err names the bits) when the guest uses features that this
  * device does not have. After a failure the device is only good for being destroyed. The loop's thread.
  */

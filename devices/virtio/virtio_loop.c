@@ -103,7 +103,7 @@ void virtio_loop_stop(struct virtio_device *device)
 	pthread_mutex_unlock(&l->lock);
 }
 
-int virtio_loop_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+int virtio_loop_drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	virtio_loop_stop(device);
 	return 0;

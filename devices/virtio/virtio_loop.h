@@ -2,7 +2,7 @@
 /*
  * Serves the queues of a device that is in no hurry (rng, console, balloon) on an event loop that it shares with
  * others. The device says what to do with one chain; this file watches the kick_fds, bounds what is done in one turn,
- * and keeps the loop's thread away from the queues while the device is not active or quiesced.
+ * and keeps the loop's thread away from the queues while the device is not active or drained.
  *
  * Stopping takes a lock and waits for the end of the turn at most. It never waits for the loop, so the loop may in turn
  * wait for vCPUs (to pause the machine) while one of them resets the device.
@@ -49,9 +49,9 @@ void virtio_loop_done(struct virtio_loop *l);
 /* The device's activate, and what it needs as resume: every queue is looked at once. */
 int virtio_loop_activate(struct virtio_device *device, struct err *err);
 void virtio_loop_start(struct virtio_device *device);
-/* The device's reset and quiesce: on return nothing touches the queues any more. Neither fails. */
+/* The device's reset and drain: on return nothing touches the queues any more. Neither fails. */
 void virtio_loop_stop(struct virtio_device *device);
-int virtio_loop_quiesce(struct virtio_device *device, int64_t deadline, struct err *err);
+int virtio_loop_drain(struct virtio_device *device, int64_t deadline, struct err *err);
 
 /* For the device's own callbacks and calls: true with the lock held while the queues may be used, else false. */
 bool virtio_loop_enter(struct virtio_loop *l);

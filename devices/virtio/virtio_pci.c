@@ -459,7 +459,7 @@ struct virtio_device *virtio_pci_device(struct virtio_pci *pci)
 	return pci->device;
 }
 
-int virtio_pci_quiesce(struct virtio_pci *pci, int64_t deadline, struct err *err)
+int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err)
 {
 	int ret;
 

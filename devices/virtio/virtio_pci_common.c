@@ -99,7 +99,7 @@ int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err)
 	if (run)
 		device->ops->resume(device);
 	else
-		ret = device->ops->quiesce(device, deadline, err);
+		ret = device->ops->drain(device, deadline, err);
 	if (ret == 0)
 		pci->running = run;
 	return ret;

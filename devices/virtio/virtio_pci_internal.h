@@ -54,7 +54,7 @@ struct virtio_pci {
 
 	/* The device's life. */
 	bool paused;  /* the machine is */
-	bool running; /* the active device is not quiesced */
+	bool running; /* the active device is not drained */
 	bool loaded;  /* and has not been resumed since */
 
 	/* Notifications: where each queue's kick_fd hangs on the bus, or PCI_UNMAPPED. */
@@ -73,7 +73,7 @@ void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void
 void virtio_pci_reset(struct virtio_pci *pci);
 /* Lets a queue, or the config slot, interrupt by a vector; one that cannot be had becomes VIRTIO_MSI_NO_VECTOR. */
 void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
-/* Activates, quiesces (by deadline, or -ETIMEDOUT) or resumes the device, as status, bus mastering and pause ask for. */
+/* Activates, drains (by deadline, or -ETIMEDOUT) or resumes the device, as status, bus mastering and pause ask for. */
 int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err);
 /* Hangs the kick_fds of enabled queues on the bus where the BAR is decoded now, and takes off those that hang
  * elsewhere. They stay over a reset of the device, which ignores them: each change costs the kernel a grace period. */

@@ -5,7 +5,7 @@
  * own (virtio_device_ops.state).
  *
  * A load does in one go what the driver once did step by step, but for activate: the queues begin where they were left,
- * and the device is active and quiesced.
+ * and the device is active and drained.
  */
 #include "devices/virtio/virtio_pci_internal.h"
 

@@ -22,7 +22,7 @@ struct kernel_vsock {
 	struct dirty_set *dirty;
 	struct dirty_source source; /* in dirty, unless NULL */
 	/* under the device's lock */
-	bool wanted;  /* active and not quiesced */
+	bool wanted;  /* active and not drained */
 	bool tracked; /* somebody asks what is written */
 	bool running; /* wanted, and not tracked */
 	struct vsock_state state;
@@ -124,7 +124,7 @@ static void vsock_stop(struct virtio_device *device)
 	vsock_to_kernel(device)->wanted = false;
 }
 
-static int vsock_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+static int vsock_drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	vsock_stop(device);
 	return 0;
@@ -234,7 +234,7 @@ static const struct virtio_device_ops kernel_ops = {
 	.config_read = vsock_config_read,
 	.activate = vsock_start,
 	.reset = vsock_reset,
-	.quiesce = vsock_quiesce,
+	.drain = vsock_drain,
 	.resume = vsock_resume,
 	.destroy = vsock_destroy,
 	.state = &vsock_state,

@@ -85,7 +85,7 @@ static void act(struct virtio_driver *driver, struct input *in, uint16_t *next)
 		break;
 	case 13:
 		pthread_mutex_lock(&device->lock);
-		device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+		device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 		device->ops->resume(device);
 		pthread_mutex_unlock(&device->lock);
 		break;

@@ -144,11 +144,11 @@ static void make_seeds(void)
 	}
 	for (unsigned int kind = 0; kind < state_device_count; kind++) {
 		state_devices_make(&d, kind);
-		virtio_pci_quiesce(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		MUST(virtio_pci_save(d.pci, &seeds[kinds++], NULL) == 0);
 		virtio_pci_resume(d.pci);
 		state_devices_bring_up(&d);
-		virtio_pci_quiesce(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		MUST(virtio_pci_save(d.pci, &seeds[kinds++], NULL) == 0);
 	}
 	state_devices_drop(&d);

@@ -65,7 +65,7 @@ static void reset(struct virtio_device *device)
 	checker.active = checker.running = false;
 }
 
-static int quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+static int drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	MUST(checker.active && checker.running);
 	checker.running = false;
@@ -88,7 +88,7 @@ static const struct virtio_device_ops ops = {
 	.config_write = config_write,
 	.activate = activate,
 	.reset = reset,
-	.quiesce = quiesce,
+	.drain = drain,
 	.resume = resume,
 	.destroy = destroy,
 };
@@ -160,7 +160,7 @@ static void act(struct input *in)
 		break;
 	case 1:
 		if (what & 16)
-			MUST(virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL) == 0);
+			MUST(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL) == 0);
 		else
 			virtio_pci_resume(pci);
 		break;

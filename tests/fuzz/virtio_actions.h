@@ -68,7 +68,7 @@ static inline void act_at_random(struct virtio_driver *driver, struct input *in,
 		break;
 	case 2:
 		pthread_mutex_lock(&device->lock);
-		device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+		device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 		device->ops->resume(device);
 		pthread_mutex_unlock(&device->lock);
 		break;

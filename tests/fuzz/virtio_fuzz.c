@@ -111,7 +111,7 @@ static void pause_device(struct run *run)
 	struct virtio_device *device = run->driver->device;
 
 	pthread_mutex_lock(&device->lock);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	device->ops->resume(device);
 	pthread_mutex_unlock(&device->lock);
 }

@@ -106,9 +106,9 @@ static void compare(const char *when, const char *before)
 	need(changed >= BATCH && !missed, "a page that was written was not told");
 }
 
-static void quiesce(struct virtio_device *resting)
+static void drain(struct virtio_device *resting)
 {
-	need(resting->ops->quiesce(resting, VIRTIO_NO_DEADLINE, &err) == 0, "quiesce");
+	need(resting->ops->drain(resting, VIRTIO_NO_DEADLINE, &err) == 0, "drain");
 }
 
 static void in_lock(void (*fn)(struct virtio_device *))
@@ -136,7 +136,7 @@ static void track_net(const char *tap)
 	compare("while it runs", before);
 	memcpy(before, driver->ram.host, RAM);
 	receive(packet, BATCH);
-	in_lock(quiesce);
+	in_lock(drain);
 	compare("at rest", before);
 	memcpy(before, driver->ram.host, RAM);
 	in_lock(device->ops->resume);
@@ -162,7 +162,7 @@ static void halt_vsock(void)
 	need(driver_attach(driver, device, DRIVER_ALL_FEATURES) == 0, "activate");
 	for (unsigned int i = 0; i < 3; i++) {
 		need(dirty_set_start(&set, &err) == 0, "start");
-		in_lock(quiesce);
+		in_lock(drain);
 		in_lock(device->ops->resume);
 		dirty_set_stop(&set);
 	}

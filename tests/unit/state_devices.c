@@ -245,7 +245,7 @@ void state_devices_use(struct state_devices *d)
 		if (d->kind == 2)
 			virtio_balloon_get_stats(device, &(struct virtio_balloon_stats){0});
 		driver_settle(d->loop);
-		virtio_pci_quiesce(d->pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d->pci, VIRTIO_NO_DEADLINE, NULL);
 	}
 	rig_cfg_write(&d->rig, STATE_SLOT, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	for (unsigned int at = 0; at < 0x6000; at += 8) {

@@ -631,7 +631,7 @@ static void rests_and_goes_on(void)
 			add(&disk, 0, &disk.slots[i], false, 1);
 			driver_kick(&disk.driver->queues[0]);
 		}
-		disk.device->ops->quiesce(disk.device, VIRTIO_NO_DEADLINE, NULL);
+		disk.device->ops->drain(disk.device, VIRTIO_NO_DEADLINE, NULL);
 		used = disk.driver->queues[0].used->idx;
 		usleep(500);
 		CHECK_EQ(disk.driver->queues[0].used->idx, used);
@@ -665,7 +665,7 @@ static void keeps_thread_and_ring_in_a_pause(void)
 	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
 	for (unsigned int round = 0; round < 3; round++) {
 		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, before.rlim_max}), 0);
-		CHECK_EQ(disk.device->ops->quiesce(disk.device, VIRTIO_NO_DEADLINE, NULL), 0);
+		CHECK_EQ(disk.device->ops->drain(disk.device, VIRTIO_NO_DEADLINE, NULL), 0);
 		disk.device->ops->resume(disk.device);
 		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 		CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
@@ -718,7 +718,7 @@ static void *run_pause(void *opaque)
 {
 	struct pause *pause = opaque;
 
-	pause->code = pause->device->ops->quiesce(pause->device, VIRTIO_NO_DEADLINE, NULL);
+	pause->code = pause->device->ops->drain(pause->device, VIRTIO_NO_DEADLINE, NULL);
 	atomic_store(&pause->over, true);
 	return NULL;
 }
@@ -752,7 +752,7 @@ static void a_pause_gives_up_on_storage_that_hangs(void)
 	int answer;
 
 	open_hung_disk(&disk, &answer);
-	CHECK_EQ(disk.device->ops->quiesce(disk.device, monotonic_ms() + 20, &err), -ETIMEDOUT);
+	CHECK_EQ(disk.device->ops->drain(disk.device, monotonic_ms() + 20, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "disk0: its storage does not answer");
 	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
 	CHECK_EQ(write(answer, bytes, sizeof(bytes)), sizeof(bytes));
@@ -933,7 +933,7 @@ static void misses_no_write_in_flight(void)
 	random_operations(&disk, 6000, false);
 	atomic_store(&copier.over, true);
 	pthread_join(thread, NULL);
-	disk.device->ops->quiesce(disk.device, VIRTIO_NO_DEADLINE, NULL);
+	disk.device->ops->drain(disk.device, VIRTIO_NO_DEADLINE, NULL);
 	copy_changed(&copier);
 	for (unsigned int i = 0; i < SLOTS * SLOT_DATA / 512; i++) {
 		read_image(&disk, i, bytes);

@@ -42,7 +42,7 @@ static void fresh_ones_come_back(void)
 	state_devices_open(&d);
 	for (kind = 0; kind < state_device_count; kind++) {
 		make();
-		virtio_pci_quiesce(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		subject_comes_back(&subject, &d);
 	}
 	state_devices_close(&d);
@@ -55,7 +55,7 @@ static void busy_ones_come_back_and_go_on(void)
 		make();
 		state_devices_bring_up(&d);
 		CHECK(virtio_pci_device(d.pci)->active);
-		virtio_pci_quiesce(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		subject_comes_back(&subject, &d);
 		CHECK(virtio_pci_device(d.pci)->active);
 		use(&d);
@@ -70,7 +70,7 @@ static void any_record_is_survived(void)
 	for (kind = 0; kind < state_device_count; kind++) {
 		make();
 		state_devices_bring_up(&d);
-		virtio_pci_quiesce(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		subject_survives(&subject, &d);
 	}
 	state_devices_close(&d);
@@ -83,7 +83,7 @@ static void another_kinds_record_is_refused(void)
 		struct state_buffer buffer = {0};
 
 		make();
-		virtio_pci_quiesce(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		CHECK_EQ(save(&d, &buffer, NULL), 0);
 		for (unsigned int i = 1; i < state_device_count; i++) {
 			state_devices_make(&d, (kind + i) % state_device_count);

@@ -53,7 +53,7 @@ static void changes_pairs(void)
 	send_from_guest((uint32_t[]){HDR + 60, 0}, 5);
 	driver_kick(tx);
 	expect_far(1, 60, 5);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	device->ops->resume(device);
 	send_from_guest((uint32_t[]){HDR + 60, 0}, 6);
 	driver_kick(tx);
@@ -130,7 +130,7 @@ static void takes_the_link_down(void)
 	send_from_guest((uint32_t[]){HDR + 60, 0}, 1);
 	driver_kick(tx);
 	CHECK(driver_wait_used(tx, WAIT, &head, &len));
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	device->ops->resume(device);
 	usleep(10000);
 	CHECK_EQ(driver->config_calls, 1);

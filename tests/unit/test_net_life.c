@@ -60,7 +60,7 @@ static void moves_to_another_host(void)
 		send_from_guest((uint32_t[]){HDR + 60, 0}, i);
 		driver_kick(tx);
 		expect_far(1, 60, i);
-		device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+		device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 		device->ops->resume(device);
 		CHECK_EQ(recv(fake->far[0], &(char){0}, 1, MSG_DONTWAIT), -1); /* no word of it again */
 	}
@@ -128,14 +128,14 @@ static void survives_a_pause(void)
 			break;
 		CHECK(driver_wait_used(rx, WAIT, &head, &len));
 		expect_rx(gpa[i], 1000, i, 1);
-		device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+		device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 		CHECK_EQ(device->queues[0].next_avail, i + 1);
 		send_from_guest((uint32_t[]){HDR + 60, 0}, i);
 		driver_kick(tx);
 		device->ops->resume(device);
 		expect_far(0, 60, i);
 	}
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	tear_down();
 }
 
@@ -151,7 +151,7 @@ static void keeps_threads_in_a_pause(void)
 	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
 	for (uint32_t round = 0; round < 3; round++) {
 		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, before.rlim_max}), 0);
-		CHECK_EQ(device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL), 0);
+		CHECK_EQ(device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL), 0);
 		device->ops->resume(device);
 		CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 		CHECK_EQ(sum_of_names("/proc/self/fd"), fds);
@@ -191,14 +191,14 @@ static void a_pause_waits_for_a_packet_and_not_for_ever(void)
 
 	set_up(ALL);
 	send_and_hang(0);
-	CHECK_EQ(device->ops->quiesce(device, monotonic_ms() + 20, &err), -ETIMEDOUT);
+	CHECK_EQ(device->ops->drain(device, monotonic_ms() + 20, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "net0: the network behind it does not answer");
 	CHECK_EQ(pthread_create(&thread, NULL, let_go, NULL), 0);
 	expect_far(0, 60, 0);
 	pthread_join(thread, NULL);
 	send_and_hang(1);
 	CHECK_EQ(pthread_create(&thread, NULL, let_go, NULL), 0);
-	CHECK_EQ(device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL), 0);
+	CHECK_EQ(device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL), 0);
 	CHECK_EQ(device->queues[1].next_used, 2);
 	expect_far(0, 60, 1);
 	pthread_join(thread, NULL);

@@ -346,13 +346,13 @@ static void vsock_stands_still_while_somebody_tracks(void)
 	CHECK_EQ(dirty_set_start(&set, NULL), 0);
 	CHECK(!k.running);
 	CHECK_EQ(device->queues[0].next_avail, 3);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	device->ops->resume(device);
 	CHECK(!k.running);
 	dirty_set_stop(&set);
 	CHECK(k.running);
 	CHECK_EQ(k.base[0], 3);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	CHECK(!k.running);
 	CHECK_EQ(dirty_set_start(&set, NULL), 0);
 	dirty_set_stop(&set);

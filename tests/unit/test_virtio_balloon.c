@@ -297,7 +297,7 @@ static void asks_for_statistics(void)
 	tell(gpa, VIRTIO_BALLOON_S_CACHES, 1);
 	tell(gpa, VIRTIO_BALLOON_S_CACHES, 2); /* a second buffer waits its turn */
 	CHECK(!driver_used(queue, &head, &len));
-	balloon->ops->quiesce(balloon, VIRTIO_NO_DEADLINE, NULL);
+	balloon->ops->drain(balloon, VIRTIO_NO_DEADLINE, NULL);
 	virtio_balloon_get_stats(balloon, &stats);
 	CHECK(!driver_used(queue, &head, &len));
 	balloon->ops->resume(balloon);

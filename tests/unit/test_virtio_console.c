@@ -348,7 +348,7 @@ static void writes_to_a_file(void)
 	tear_down();
 }
 
-/* A full pipe, then a quiesce and a resume in the middle of a chain: each byte once. */
+/* A full pipe, then a drain and a resume in the middle of a chain: each byte once. */
 static void goes_on_after_a_pause(void)
 {
 	const uint32_t total = 60000;
@@ -368,7 +368,7 @@ static void goes_on_after_a_pause(void)
 	while (seen < total) {
 		size_t got;
 
-		driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
+		driver->device->ops->drain(driver->device, VIRTIO_NO_DEADLINE, NULL);
 		got = host_read(buf, sizeof(buf));
 		driver_settle(loop); /* the event that the pipe has room comes while nobody may act on it */
 		for (size_t i = 0; i < got; i++, seen++)

@@ -163,22 +163,22 @@ static void waits_for_bus_mastering_and_pauses(void)
 	bring_up(1);
 	CHECK_EQ(GET(device_status), DRIVER_OK);
 	CHECK_EQ(probe->activated, 0);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	command(MEMORY | MASTER);
 	CHECK_EQ(probe->activated, 0);
 	virtio_pci_resume(pci);
 	CHECK_EQ(probe->activated, 1);
-	CHECK_EQ(probe->quiesced, 0);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
-	CHECK_EQ(probe->quiesced, 1);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	CHECK_EQ(probe->drained, 0);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	CHECK_EQ(probe->drained, 1);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	command(MEMORY);
-	CHECK_EQ(probe->quiesced, 1);
+	CHECK_EQ(probe->drained, 1);
 	virtio_pci_resume(pci);
 	CHECK_EQ(probe->resumed, 0);
 	command(MEMORY | MASTER);
 	CHECK_EQ(probe->resumed, 1);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	SET(device_status, 0);
 	CHECK_EQ(probe->resets, 1);
 	virtio_pci_resume(pci);
@@ -194,16 +194,16 @@ static void goes_on_when_a_pause_gives_up(void)
 	set_up();
 	bring_up(1);
 	probe->hung = true;
-	CHECK_EQ(virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
+	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "probe0: told to hang");
 	CHECK_EQ(virtio_pci_save(pci, &none, NULL), -EBUSY);
 	command(MEMORY); /* it runs, and so this asks it again */
 	probe->hung = false;
 	command(MEMORY | MASTER);
-	CHECK_EQ(probe->quiesced + probe->resumed, 0);
-	CHECK_EQ(virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, &err), 0);
+	CHECK_EQ(probe->drained + probe->resumed, 0);
+	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
 	virtio_pci_resume(pci);
-	CHECK_EQ(probe->quiesced, 1);
+	CHECK_EQ(probe->drained, 1);
 	CHECK_EQ(probe->resumed, 1);
 }
 
@@ -391,7 +391,7 @@ static void survives_two_vcpus(void)
 	SET(device_status, 0);
 	CHECK(probe->activated > 20);
 	CHECK_EQ(probe->activated, probe->resets);
-	CHECK(probe->resumed <= probe->quiesced);
+	CHECK(probe->resumed <= probe->drained);
 	CHECK_EQ(GET(device_status), 0);
 	tear_down();
 }

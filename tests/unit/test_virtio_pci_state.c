@@ -59,7 +59,7 @@ static const struct state_subject subject = {make, save, load, use, leave};
 /* Pauses, moves, and checks that nothing has changed on the way. */
 static void move(void)
 {
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	subject_comes_back(&subject, pci);
 	bar = rig_bar(&rig, SLOT);
 }
@@ -70,7 +70,7 @@ static struct state_buffer saved;
 static void save_it(void)
 {
 	state_buffer_free(&saved);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	CHECK_EQ(virtio_pci_save(pci, &saved, NULL), 0);
 }
 
@@ -151,7 +151,7 @@ static void an_active_device_is_resumed_where_it_was(void)
 	}
 	move();
 	vq = &probe->device.queues[0];
-	CHECK_EQ(probe->activated + probe->resumed + probe->quiesced, 0);
+	CHECK_EQ(probe->activated + probe->resumed + probe->drained, 0);
 	CHECK_EQ(probe->prepared, 1);
 	CHECK(probe->device.active && virtio_has(&probe->device, VIRTIO_F_VERSION_1));
 	CHECK_EQ(vq->signalled_used, 31);
@@ -208,7 +208,7 @@ static void a_move_that_fails_leaves_the_source_as_it_was(void)
 	bring_up(1);
 	save_it();
 	virtio_pci_resume(pci);
-	CHECK_EQ(probe->quiesced, 1);
+	CHECK_EQ(probe->drained, 1);
 	CHECK_EQ(probe->resumed, 1);
 	notify(0);
 	CHECK(line_high());
@@ -283,7 +283,7 @@ static void vectors_are_connected_as_they_were(void)
 	CHECK_EQ(rig_delivered(&rig, 103), 0);
 	program_vector(3, 103, false);
 	CHECK_EQ(rig_delivered(&rig, 103), 1);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	virtio_pci_resume(pci);
 	CHECK_EQ(rig_delivered(&rig, 101), 0); /* that was once */
 }
@@ -454,7 +454,7 @@ static void any_record_is_survived(void)
 	add_chain(0, 0);
 	add_chain(2, 0);
 	notify(2);
-	virtio_pci_quiesce(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	subject_survives(&subject, pci);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* devices/virtio/rng and the life that devices on a shared loop have: quiesce, resume, reset, a broken queue. */
+/* devices/virtio/rng and the life that devices on a shared loop have: drain, resume, reset, a broken queue. */
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -84,7 +84,7 @@ static void serves_more_than_a_turn(void)
 	}
 }
 
-static void rests_while_quiesced(void)
+static void stays_idle_while_drained(void)
 {
 	uint16_t head;
 	uint32_t len;
@@ -92,14 +92,14 @@ static void rests_while_quiesced(void)
 
 	set_up();
 	gpa = driver_alloc(driver, 64, 1);
-	driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
+	driver->device->ops->drain(driver->device, VIRTIO_NO_DEADLINE, NULL);
 	driver_add(queue, &(struct driver_segment){gpa, 8, true}, 1, false);
 	driver_kick_always(queue);
 	driver_settle(loop);
 	CHECK(!driver_used(queue, &head, &len));
 	driver->device->ops->resume(driver->device);
 	CHECK(driver_wait_used(queue, 5000, &head, &len));
-	driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
+	driver->device->ops->drain(driver->device, VIRTIO_NO_DEADLINE, NULL);
 	driver_reset(driver);
 	CHECK_EQ(driver_start(driver, 0), 0);
 	driver_add(queue, &(struct driver_segment){driver_alloc(driver, 64, 1), 8, true}, 1, false);
@@ -115,7 +115,7 @@ static void looks_by_itself(void)
 	uint64_t gpa;
 
 	set_up();
-	driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
+	driver->device->ops->drain(driver->device, VIRTIO_NO_DEADLINE, NULL);
 	gpa = driver_alloc(driver, 64, 1);
 	driver_add(queue, &(struct driver_segment){gpa, 8, true}, 1, false);
 	driver_kick(queue);
@@ -135,7 +135,7 @@ static void moves(void)
 	set_up();
 	gpa = driver_alloc(driver, 64, 1);
 	for (unsigned int round = 0; round < 3; round++) {
-		driver->device->ops->quiesce(driver->device, VIRTIO_NO_DEADLINE, NULL);
+		driver->device->ops->drain(driver->device, VIRTIO_NO_DEADLINE, NULL);
 		driver_add(queue, &(struct driver_segment){gpa, 64, true}, 1, false);
 		driver_kick(queue);
 		driver_pack(driver, &luggage);
@@ -192,4 +192,4 @@ static void resets_in_flight(void)
 }
 
 TEST_MAIN(TEST(fills_buffers), TEST(fills_a_long_buffer_in_part), TEST(serves_more_than_a_turn),
-	  TEST(rests_while_quiesced), TEST(looks_by_itself), TEST(moves), TEST(survives_nonsense), TEST(resets_in_flight))
+	  TEST(stays_idle_while_drained), TEST(looks_by_itself), TEST(moves), TEST(survives_nonsense), TEST(resets_in_flight))

@@ -166,7 +166,7 @@ static void takes_turns(void)
 	set_up(2 * MANY);
 	for (int i = 0; i < MANY; i++)
 		fds[i] = open_from_host(&ports[i]);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	for (int i = 0; i < MANY; i++) {
 		static char block[30000];
 

@@ -11,7 +11,7 @@ static void survives_a_pause(void)
 
 	set_up(32);
 	fd = open_from_host(&port);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	host_write(fd, "while paused");
 	waiting = host_connect();
 	host_write(waiting, "CONNECT 44\n");
@@ -25,11 +25,11 @@ static void survives_a_pause(void)
 	}
 	guest_send(VIRTIO_VSOCK_OP_RW, 1234, port, 0, "after", 5);
 	host_expect(fd, "after");
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	close(fd);
 	device->ops->resume(device);
 	guest_expect_closed(1234, port);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	close(waiting);
 	device->ops->resume(device);
 	guest_expect(VIRTIO_VSOCK_OP_RST, 44, 0);

@@ -206,7 +206,7 @@ void driver_pack(struct virtio_driver *driver, struct driver_luggage *luggage)
 
 	*luggage = (struct driver_luggage){.features = device->features};
 	pthread_mutex_lock(&device->lock);
-	device->ops->quiesce(device, VIRTIO_NO_DEADLINE, NULL);
+	device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		virtqueue_place(&device->queues[i], &luggage->places[i]);
 		luggage->rings[i] = device->queues[i].setup;

@@ -72,7 +72,7 @@ int driver_start(struct virtio_driver *driver, uint64_t features);
 uint64_t sum_of_names(const char *path);
 
 /*
- * Moves the guest from the device it has to another one of its kind, as a load does: pack quiesces and saves the first and
+ * Moves the guest from the device it has to another one of its kind, as a load does: pack drains and saves the first and
  * destroys it, so that its file or its socket is free; unpack takes ownership of the second, which begins where the first
  * was left, and resumes it. What comes back by another save must be the same, or unpack aborts; -errno is what the load
  * says, and then the device is attached and of no use.

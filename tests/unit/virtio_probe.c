@@ -44,11 +44,11 @@ static int probe_prepare(struct virtio_device *device, struct err *err)
 	return 0;
 }
 
-static int probe_quiesce(struct virtio_device *device, int64_t deadline, struct err *err)
+static int probe_drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	if (of(device)->hung)
 		return err_set(err, -ETIMEDOUT, "%s: told to hang", device->id);
-	of(device)->quiesced++;
+	of(device)->drained++;
 	return 0;
 }
 
@@ -70,7 +70,7 @@ const struct virtio_device_ops probe_ops = {
 	.activate = probe_activate,
 	.prepare = probe_prepare,
 	.reset = probe_reset,
-	.quiesce = probe_quiesce,
+	.drain = probe_drain,
 	.resume = probe_resume,
 	.destroy = probe_destroy,
 };

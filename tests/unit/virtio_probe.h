@@ -28,8 +28,8 @@
 /* A device that notes what happens to it. */
 struct probe {
 	struct virtio_device device;
-	unsigned int activated, prepared, resets, quiesced, resumed, destroyed;
-	bool hung; /* a quiesce times out */
+	unsigned int activated, prepared, resets, drained, resumed, destroyed;
+	bool hung; /* a drain times out */
 	uint64_t features;
 	int fail;
 	uint8_t config[8];

@@ -15,7 +15,7 @@ int machine_pause_devices(struct machine *machine, struct err *err)
 	int ret = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++)
-		ret = virtio_pci_quiesce(machine->virtio[i], deadline, err);
+		ret = virtio_pci_drain(machine->virtio[i], deadline, err);
 	if (ret == 0)
 		machine->paused = true;
 	return ret;
