@@ -2,9 +2,9 @@
 /*
  * See bus.h.
  *
- * The ranges sit in one sorted array of fixed capacity behind a sequence counter: a reader copies the entry it found
- * and looks again if the counter moved meanwhile, a writer holds the lock. Guests move BARs as often as they like, so
- * nothing is allocated for a change.
+ * The ranges are a sorted array of fixed capacity with a sequence counter: a reader copies the entry that it found and
+ * tries again if the counter has changed meanwhile; a writer holds the lock. Guests can move BARs at any rate, so a
+ * change allocates nothing.
  */
 #include "core/bus.h"
 
@@ -99,7 +99,7 @@ int bus_add(struct bus *bus, uint64_t base, uint64_t size, const struct bus_ops 
 	int ret = 0;
 
 	if (!size || range_wraps(base, size))
-		return err_set(err, -EINVAL, "%s: an empty or wrapping range at 0x%llx", name, (unsigned long long)base);
+		return err_set(err, -EINVAL, "%s: empty or wrapping range at 0x%llx", name, (unsigned long long)base);
 	bus_begin_change(bus);
 	at = bus_lower_bound(bus, base);
 	if (at < bus->count && ranges_overlap(base, size, bus->ranges[at].base, bus->ranges[at].size))
@@ -129,7 +129,7 @@ void bus_remove(struct bus *bus, uint64_t base)
 	bus_end_change(bus);
 }
 
-/* Copies out the range that holds all of the access. */
+/* Copies the range that contains the whole access. */
 static bool bus_find(struct bus *bus, uint64_t addr, unsigned int len, struct range *ret)
 {
 	unsigned int seq;
@@ -160,7 +160,7 @@ bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int len)
 	return false;
 }
 
-/* Kicks the eventfds at addr that the hypervisor does not. */
+/* Kicks the eventfds at addr, if the hypervisor does not. */
 static bool bus_kick(struct bus *bus, uint64_t addr, unsigned int len)
 {
 	bool kicked = false;
