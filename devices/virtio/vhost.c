@@ -2,9 +2,8 @@
 /*
  * See vhost.h.
  *
- * The log is a bitmap of this process's, from guest address 0 on, in which the kernel sets bits while its workers run
- * under a lock of the ring: once VHOST_SET_FEATURES, which takes these locks, has switched the log off, nobody writes
- * into it any more.
+ * The log is a bitmap in this process, from guest address 0 on. The kernel's workers set its bits under a lock of the
+ * ring. VHOST_SET_FEATURES takes these locks: once it has switched the log off, the kernel no longer writes to it.
  */
 #include "devices/virtio/vhost.h"
 
@@ -25,15 +24,15 @@ struct vhost {
 	uint64_t features; /* the kernel's */
 	struct dirty_set *dirty;
 	struct dirty_source source;
-	pthread_mutex_t lock; /* all below: rings come and go on other threads than the log */
-	bool featured;        /* the driver's features are set: they are negotiated */
+	pthread_mutex_t lock; /* of all below: rings and the log are used on different threads */
+	bool featured;        /* negotiated is set */
 	uint64_t negotiated;
 	struct vhost_vring_addr rings[VHOST_RINGS];
 	bool running[VHOST_RINGS];
-	bool tracked;       /* somebody asks what is written */
-	unsigned long *log; /* kept from one time to the next */
+	bool tracked;       /* the log is on */
+	unsigned long *log; /* NULL: none */
 	size_t log_pages;
-	/* struct vhost_memory, whose array of regions has no length of its own. */
+	/* struct vhost_memory with a length of its array. */
 	struct {
 		uint32_t nregions;
 		uint32_t padding;
@@ -63,7 +62,7 @@ static int vhost_send_addr(struct vhost *vhost, unsigned int ring, bool log)
 	return vhost_ioctl(vhost, VHOST_SET_VRING_ADDR, &addr);
 }
 
-/* Of buffers, and of each used ring. */
+/* Switches the log of buffers and of each used ring. */
 static int vhost_set_log(struct vhost *vhost, bool on)
 {
 	int ret = vhost_send_features(vhost, on);
@@ -79,7 +78,7 @@ static struct vhost *vhost_of(struct dirty_source *source)
 	return container_of(source, struct vhost, source);
 }
 
-/* The page behind the last one of memory. */
+/* The number of the page behind the last region. */
 static uint64_t vhost_end_of_memory(const struct vhost *vhost)
 {
 	uint64_t end = 0;
@@ -89,7 +88,7 @@ static uint64_t vhost_end_of_memory(const struct vhost *vhost)
 	return end / GUEST_PAGE_SIZE;
 }
 
-/* A log for all of memory, with no bit set. One that is too short makes place only while the kernel knows of none. */
+/* A log for all of memory, with no bit set. The kernel may still write to an old one (vhost_end_log), so that stays. */
 static int vhost_need_log(struct vhost *vhost, struct err *err)
 {
 	size_t pages = vhost_end_of_memory(vhost);
@@ -107,7 +106,7 @@ static int vhost_need_log(struct vhost *vhost, struct err *err)
 	return 0;
 }
 
-/* Where it could not be switched off the log stays until the descriptor is closed: the kernel may write into it. */
+/* If the log cannot be switched off, it is kept until the descriptor is closed: the kernel may write to it. */
 static void vhost_end_log(struct vhost *vhost)
 {
 	vhost->tracked = false;
@@ -211,7 +210,7 @@ static void vhost_memory_remove(struct guest_memory_listener *listener, const st
 			vhost->table.regions[i] = vhost->table.regions[--vhost->table.nregions];
 			break;
 		}
-	/* It can only fail for a ring that lies in what is gone, and rings are stopped before memory goes. */
+	/* Fails only for a ring in the removed region, and rings are stopped before memory is removed. */
 	vhost_ioctl(vhost, VHOST_SET_MEM_TABLE, &vhost->table);
 }
 
@@ -271,7 +270,7 @@ static void vhost_free_vhost(struct vhost *vhost)
 {
 	fd_close(&vhost->error_fd);
 	fd_close(&vhost->fd);
-	free(vhost->log); /* which nobody knows of any more */
+	free(vhost->log); /* the kernel does not use it any more */
 	pthread_mutex_destroy(&vhost->lock);
 	free(vhost);
 }
@@ -331,7 +330,7 @@ int vhost_error_fd(const struct vhost *vhost)
 
 /* ---- rings ---- */
 
-/* All that a ring is, before anybody kicks it. Lock held. */
+/* Programs a ring, the kick eventfd last. Lock held. */
 static int vhost_program_ring(struct vhost *vhost, unsigned int ring, const struct virtqueue *vq, int call_fd,
 			      struct err *err)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See virtio.h: what all virtio devices have in common. */
+/* See virtio.h: the common part of virtio devices. */
 #include "devices/virtio/virtio.h"
 
 #include <sys/eventfd.h>

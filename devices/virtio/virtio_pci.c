@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The PCI transport of virtio devices, modern only (virtio 1.2 section 4.1): one 64-bit BAR with the configuration
- * structures, the notification addresses and the MSI-X table; capabilities that say where each lies.
+ * structures, the notification addresses and the MSI-X table; capabilities with their offsets.
  *
- * Notifications go from the guest to the device's kick_fd inside the kernel, interrupts from the device's thread to a
- * vector's eventfd likewise. Without MSI-X an interrupt is the ISR byte and the INTx pin.
+ * The kernel turns a notification of the guest into a kick of the queue's kick_fd, and a kick of a vector's eventfd
+ * into an interrupt. Without MSI-X an interrupt is the ISR byte and the INTx pin.
  */
 #include "devices/virtio/virtio_pci_internal.h"
 
@@ -16,7 +16,7 @@
 #define VENDOR 0x1af4
 #define DEVICE_BASE 0x1040 /* plus the virtio device's type */
 
-/* The BAR: each structure has a page of its own. */
+/* The BAR: each structure has its own page. */
 #define COMMON_AT 0x0000u
 #define ISR_AT 0x1000u
 #define CONFIG_AT 0x2000u
@@ -25,7 +25,7 @@
 #define BAR_SIZE 0x8000u
 #define AREA_SIZE 0x1000u
 
-/* An eventfd that interrupts the driver when MSI-X cannot: the event loop watches it. */
+/* An eventfd, watched by the event loop, that interrupts the driver without MSI-X. */
 struct virtio_pci_relay {
 	struct virtio_pci *pci;
 	unsigned int queue;
@@ -90,7 +90,7 @@ static void virtio_pci_free_relay(struct virtio_pci_relay *relay)
 	free(relay);
 }
 
-/* Made when first asked for, kept until destroy. */
+/* Created on first use, kept until destroy. */
 static int virtio_pci_relay_fd(struct virtio_pci *pci, unsigned int queue)
 {
 	struct virtio_pci_relay *relay = pci->relays[queue];
@@ -206,7 +206,7 @@ static void virtio_pci_pba_read(struct virtio_pci *pci, uint64_t offset, void *d
 		msix_pba_read(pci->msix, offset, data, len);
 }
 
-/* By page of the BAR. */
+/* The accesses to each page of the BAR. */
 static const struct area {
 	void (*read)(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len);
 	void (*write)(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len);
@@ -250,7 +250,7 @@ static bool virtio_pci_in_window(const struct virtio_pci *pci, unsigned int offs
 	return ranges_overlap(offset, len, pci->window + offsetof(struct virtio_pci_cfg_cap, pci_cfg_data), 4);
 }
 
-/* The access that VIRTIO_PCI_CAP_PCI_CFG describes (section 4.1.4.9); false when it describes none. */
+/* The access that VIRTIO_PCI_CAP_PCI_CFG describes (section 4.1.4.9); false: none. */
 static bool virtio_pci_window_target(const struct virtio_pci *pci, uint32_t *offset, uint32_t *len)
 {
 	const uint8_t *cap = pci->function.config + pci->window;
@@ -303,7 +303,7 @@ static void virtio_pci_bus_master(struct pci_function *function, bool on)
 	struct virtio_pci *pci = virtio_pci_of(function);
 
 	pthread_mutex_lock(&pci->device->lock);
-	/* Without it nothing may touch memory: it takes as long as it takes, as a reset does. */
+	/* No deadline, as for a reset: without bus mastering nothing may access memory. */
 	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
 	pthread_mutex_unlock(&pci->device->lock);
 }
@@ -395,7 +395,7 @@ static void virtio_pci_free_relays(void *opaque)
 		virtio_pci_free_relay(pci->relays[i]);
 }
 
-/* All but the device, which the caller keeps when create fails. */
+/* All but the device, which the caller keeps if create fails. */
 static void virtio_pci_free_transport(struct virtio_pci *pci)
 {
 	event_loop_call(pci->loop, virtio_pci_free_relays, pci);

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The common configuration structure of a virtio PCI device (virtio 1.2 sections 4.1.4.3 and 3.1): what the driver
- * reads and writes there, and the life of the device that follows from it. A write that the specification does not
- * allow at that time is ignored.
+ * The common configuration structure of a virtio PCI device (virtio 1.2 sections 4.1.4.3 and 3.1): the driver's
+ * accesses, and the status that follows from them. A write that the specification does not allow then is ignored.
  */
 #include "devices/virtio/virtio_pci_internal.h"
 
-/* What the driver says and cannot take back but by a reset. */
+/* Bits that the driver sets and only a reset clears. */
 #define STATUS_PROGRESS (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FAILED)
 
-/* ---- life ---- */
+/* ---- status ---- */
 
 static void virtio_pci_common_set_status(struct virtio_pci *pci, uint8_t status)
 {
@@ -144,7 +143,7 @@ void virtio_pci_place_kicks(struct virtio_pci *pci)
 			bus_detach_eventfd(pci->mmio, pci->kick_addr[i], 0, vq->kick_fd);
 			pci->kick_addr[i] = PCI_UNMAPPED;
 		}
-		/* Where it cannot be attached the BAR's own write does the same, slowly. */
+		/* If it cannot be attached, the BAR's write kicks it, more slowly. */
 		if (pci->kick_addr[i] != addr && vq->setup.enabled &&
 		    bus_attach_eventfd(pci->mmio, addr, 0, vq->kick_fd, NULL) == 0)
 			pci->kick_addr[i] = addr;
@@ -160,7 +159,7 @@ static struct virtqueue *virtio_pci_common_selected(const struct virtio_pci *pci
 	return select < pci->device->queue_count ? &pci->device->queues[select] : NULL;
 }
 
-/* The selected queue if the driver may program it now. */
+/* The selected queue, if the driver may program it now. */
 static struct virtqueue *virtio_pci_common_programmable(const struct virtio_pci *pci)
 {
 	struct virtqueue *vq = virtio_pci_common_selected(pci);
@@ -220,7 +219,7 @@ void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data,
 	memcpy(data, (const char *)&cfg + offset, len);
 }
 
-/* A field is written whole or not at all. */
+/* Only writes of a whole field have an effect. */
 #define FIELD(name) \
 	(offsetof(struct virtio_pci_common_cfg, name) << 8 | sizeof(((struct virtio_pci_common_cfg *)0)->name))
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What virtio_pci.c, virtio_pci_common.c and virtio_pci_state.c share; nobody else includes it. Unless said otherwise
- * everything here is under device->lock, which nests inside the PCI bus's lock; no function of pci.h that takes the bus's
- * lock is called while it is held.
+ * Shared by virtio_pci.c, virtio_pci_common.c and virtio_pci_state.c; no other file includes it. Unless stated
+ * otherwise, all of it is under device->lock, which nests inside the PCI bus's lock: no function of pci.h that takes
+ * the bus's lock is called with it.
  */
 #pragma once
 
@@ -12,17 +12,17 @@
 
 #include <linux/virtio_pci.h>
 
-/* Where the driver notifies queues: at addresses of their own in the only BAR. */
+/* The notification addresses of the queues in the only BAR. */
 #define VIRTIO_PCI_BAR 0u
 #define VIRTIO_PCI_NOTIFY_AT 0x3000u
 #define VIRTIO_PCI_NOTIFY_STEP 4u
 
 #define VIRTIO_PCI_ISR_QUEUE 0x1u /* beside VIRTIO_PCI_ISR_CONFIG */
-#define VIRTIO_PCI_CONFIG_SLOT VIRTIO_MAX_QUEUES /* stands behind the queues where each has a slot */
+#define VIRTIO_PCI_CONFIG_SLOT VIRTIO_MAX_QUEUES /* in arrays by queue, the element after the queues */
 
 struct virtio_pci_queue_state {
 	uint16_t vector;
-	struct virtqueue_setup setup; /* for saving alone, as the next */
+	struct virtqueue_setup setup; /* only for saving, as place */
 	struct virtqueue_place place; /* of an enabled queue of an active device */
 };
 
@@ -31,9 +31,9 @@ struct virtio_pci_state {
 	uint32_t device_feature_select, driver_feature_select;
 	uint64_t driver_features;
 	uint16_t queue_select;
-	struct virtio_pci_queue_state queues[VIRTIO_MAX_QUEUES + 1]; /* and the config slot, which has a vector alone */
+	struct virtio_pci_queue_state queues[VIRTIO_MAX_QUEUES + 1]; /* and the config slot, which has only a vector */
 
-	/* For saving alone: what is the device's, or is used without the device's lock. */
+	/* Only for saving: the device's, or used without the device's lock. */
 	uint32_t queue_count;
 	uint16_t type;
 	uint8_t status, isr, config_generation;
@@ -49,15 +49,14 @@ struct virtio_pci {
 	unsigned int window; /* offset of VIRTIO_PCI_CAP_PCI_CFG in config space */
 
 	struct virtio_pci_state state;
-	uint8_t status; /* read without the lock too; DEVICE_NEEDS_RESET is device->broken */
-	int vector_fd[VIRTIO_MAX_QUEUES + 1]; /* what to kick for it or -1; atomic */
+	uint8_t status; /* also read without the lock; DEVICE_NEEDS_RESET is device->broken */
+	int vector_fd[VIRTIO_MAX_QUEUES + 1]; /* the vector's eventfd, or -1; atomic */
 
-	/* The device's life. */
-	bool paused;  /* the machine is */
-	bool running; /* the active device is not drained */
-	bool loaded;  /* and has not been resumed since */
+	bool paused;  /* the machine is paused */
+	bool running; /* the device is active and not drained */
+	bool loaded;  /* and not resumed since */
 
-	/* Notifications: where each queue's kick_fd hangs on the bus, or PCI_UNMAPPED. */
+	/* Notifications: the address to which each queue's kick_fd is attached, or PCI_UNMAPPED. */
 	uint64_t kick_addr[VIRTIO_MAX_QUEUES];
 
 	/* Interrupts without MSI-X, under isr_lock. */
@@ -66,18 +65,18 @@ struct virtio_pci {
 	struct virtio_pci_relay *relays[VIRTIO_MAX_QUEUES];
 };
 
-/* Accesses to the common configuration structure; offset + len lie inside. */
+/* Accesses to the common configuration structure; offset + len are inside. */
 void virtio_pci_common_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len);
 void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len);
-/* The device and all that the driver has set go back to the beginning. */
+/* Resets the device and all that the driver has set. */
 void virtio_pci_reset(struct virtio_pci *pci);
-/* Lets a queue, or the config slot, interrupt by a vector; one that cannot be had becomes VIRTIO_MSI_NO_VECTOR. */
+/* Sets the vector of a queue or the config slot; an invalid vector becomes VIRTIO_MSI_NO_VECTOR. */
 void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
-/* Activates, drains (by deadline, or -ETIMEDOUT) or resumes the device, as status, bus mastering and pause ask for. */
+/* Activates, drains (by deadline, or -ETIMEDOUT) or resumes the device, to match status, bus mastering and pause. */
 int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err);
-/* Hangs the kick_fds of enabled queues on the bus where the BAR is decoded now, and takes off those that hang
- * elsewhere. They stay over a reset of the device, which ignores them: each change costs the kernel a grace period. */
+/* Attaches the kick_fds of enabled queues at the BAR's current address and detaches those attached elsewhere. A reset
+ * of the device keeps them, since it ignores kicks: each change costs the kernel a grace period. */
 void virtio_pci_place_kicks(struct virtio_pci *pci);
 
-/* What a relay's eventfd holds goes into the ISR byte, as the loop would have done. Without the lock. */
+/* Moves pending kicks of the relays' eventfds into the ISR byte, as the loop would do. Without the lock. */
 void virtio_pci_drain_relays(struct virtio_pci *pci);

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The saved state of a virtio device behind its PCI transport (virtio_pci_save and virtio_pci_load in virtio.h). It is
- * records one behind the other: the PCI function, MSI-X, the transport with its queues, and what the device has of its
- * own (virtio_device_ops.state).
+ * The saved state of a virtio device and its PCI transport (virtio_pci_save and virtio_pci_load in virtio.h): records
+ * in a row, of the PCI function, MSI-X, the transport with its queues, and the device itself (virtio_device_ops.state).
  *
- * A load does in one go what the driver once did step by step, but for activate: the queues begin where they were left,
- * and the device is active and drained.
+ * A load does at once what the driver did step by step, except activate: the queues continue where they were, and the
+ * device is active and drained.
  */
 #include "devices/virtio/virtio_pci_internal.h"
 
@@ -205,7 +204,7 @@ int virtio_pci_save(struct virtio_pci *pci, struct state_buffer *out, struct err
 	return err_prefix(err, ret, "%s", device->id);
 }
 
-/* What the bus and MSI-X do, they do without the device's lock. */
+/* Without the device's lock, which nests inside that of the bus. */
 static int virtio_pci_state_load_function(struct virtio_pci *pci, const uint8_t **data, size_t *len, struct err *err)
 {
 	int ret = state_load_first(&pci_function_state, &pci->function, data, len, err);

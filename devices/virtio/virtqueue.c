@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See virtqueue.h. The driver works on the ring at the same time on another CPU, so the order of accesses matters
- * (virtio 1.2 section 2.7.13): its index is loaded with acquire before what it announces, ours is stored with release
- * after what it announces, and a full barrier stands wherever one side writes "wake me" and then looks once more.
+ * See virtqueue.h. The driver uses the ring at the same time on another CPU, so the order of accesses matters (virtio
+ * 1.2 section 2.7.13): its index is loaded with acquire before the entries, ours is stored with release after the
+ * entries, and a full barrier separates a request for a wake-up from the check that follows it.
  */
 #include "devices/virtio/virtqueue.h"
 
@@ -18,7 +18,7 @@ static int virtqueue_broken(struct virtqueue *vq, const char *why)
 	return -EPROTO;
 }
 
-/* Stops the compiler from going back to guest memory for what it has copied. */
+/* Keeps the compiler from reading guest memory again instead of the copy. */
 static inline void virtqueue_copied(void)
 {
 	__asm__ volatile("" ::: "memory");
@@ -34,7 +34,7 @@ static inline void virtqueue_store16(void *p, uint16_t value)
 	__atomic_store_n((uint16_t *)p, htole16(value), __ATOMIC_RELAXED);
 }
 
-/* The word behind the available ring (used ring): when the driver (device) wants to be woken. */
+/* The word behind the available (used) ring: the index at which the driver (device) wants a wake-up. */
 static inline const void *virtqueue_used_event(const struct virtqueue *vq)
 {
 	return &vq->avail_host->ring[vq->setup.size];
@@ -138,7 +138,7 @@ int virtqueue_start_at(struct virtqueue *vq, struct guest_memory *memory, uint64
 
 /* ---- chains from the driver ---- */
 
-/* Where descriptors are read from: the ring's table, or an indirect one. */
+/* A descriptor table: the ring's, or an indirect one. */
 struct table {
 	const struct vring_desc *desc;
 	uint32_t count;
@@ -171,7 +171,7 @@ static int virtqueue_add_segment(struct virtqueue *vq, struct virtq_chain *chain
 	return 0;
 }
 
-/* Goes on in the indirect table that desc describes (section 2.7.5.3). */
+/* Continues in the indirect table that desc describes (section 2.7.5.3). */
 static int virtqueue_enter_indirect(struct virtqueue *vq, struct table *table, const struct vring_desc *desc)
 {
 	uint32_t len = le32toh(desc->len);
@@ -190,7 +190,7 @@ static int virtqueue_enter_indirect(struct virtqueue *vq, struct table *table, c
 	return 0;
 }
 
-/* Follows a chain from its head. Each descriptor but an indirect one adds a segment, so a loop ends as a long chain. */
+/* Reads a chain from its head. Each descriptor but an indirect one adds a segment, so a loop ends as a long chain. */
 static int virtqueue_walk(struct virtqueue *vq, struct virtq_chain *chain)
 {
 	struct table table = {.desc = vq->desc_host, .count = vq->setup.size};
@@ -220,7 +220,7 @@ static int virtqueue_walk(struct virtqueue *vq, struct virtq_chain *chain)
 	}
 }
 
-/* 1 when the driver has put something there, 0, or -EPROTO. Reads its index only when all that was seen is used up. */
+/* 1: a chain is available; 0: none; or -EPROTO. Reads the driver's index only when all chains seen are popped. */
 static int virtqueue_available(struct virtqueue *vq)
 {
 	if (vq->broken)
@@ -259,7 +259,7 @@ bool virtqueue_ready(struct virtqueue *vq)
 	return virtqueue_available(vq) > 0;
 }
 
-/* ---- chains back to the driver ---- */
+/* ---- chains to the driver ---- */
 
 static void virtqueue_host_dirty(struct guest_memory *memory, const char *host, uint64_t len)
 {
@@ -321,9 +321,9 @@ void virtqueue_push_head(struct virtqueue *vq, uint16_t head, uint32_t written)
 	virtqueue_publish(vq, 1);
 }
 
-/* ---- who wakes whom ---- */
+/* ---- wake-ups ---- */
 
-/* Section 2.7.7.2: without the event index a flag says no; with it, the driver names the entry it waits for. */
+/* Section 2.7.7.2: without the event index a flag forbids interrupts; with it, the driver names the entry. */
 static bool virtqueue_wants_interrupt(struct virtqueue *vq)
 {
 	uint16_t old = vq->signalled_used, new = vq->next_used;
@@ -357,7 +357,7 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
 
 void virtqueue_disable_kicks(struct virtqueue *vq)
 {
-	/* With the event index it is enough to leave the old one behind. */
+	/* With the event index no write is needed: the old index stays behind. */
 	if (vq->broken || vq->event_idx)
 		return;
 	virtqueue_store16(&vq->used_host->flags, VRING_USED_F_NO_NOTIFY);
@@ -366,7 +366,7 @@ void virtqueue_disable_kicks(struct virtqueue *vq)
 
 /* ---- bytes in chains ---- */
 
-/* Copies between buf and the segments from offset on; to_guest says which way. */
+/* Copies from buf to the segments at offset (to_guest), or back. */
 static size_t virtqueue_copy(const struct iovec *iov, unsigned int count, size_t offset, char *buf, size_t len,
 			     bool to_guest)
 {

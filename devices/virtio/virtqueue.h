@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A split virtqueue as the device sees it (virtio 1.2 section 2.7): indirect descriptors, event index, any layout.
+ * The device's side of a split virtqueue (virtio 1.2 section 2.7): indirect descriptors, event index, any layout.
  *
- * The ring lies in guest memory, so every index, address and length is hostile. virtqueue_pop copies each descriptor
- * once, checks it on the copy and yields host pointers; nonsense makes the queue broken: nothing is popped any more,
- * the device is told once (needs reset), the process goes on. A queue is used by one thread at a time.
+ * The ring is in guest memory, so every index, address and length is hostile. virtqueue_pop copies each descriptor
+ * once, checks the copy and returns host pointers. An invalid ring makes the queue broken: nothing is popped any more,
+ * ops-> broken is called once, the process continues. One thread at a time uses a queue.
  */
 #pragma once
 
@@ -19,15 +19,15 @@
 struct virtio_device;
 struct virtqueue;
 
-/* What the device that has the queue is asked for; by its thread that uses the queue. */
+/* Called on the thread that uses the queue. */
 struct virtqueue_ops {
 	/* Interrupts the driver for the queue. */
 	void (*notify)(struct virtqueue *vq);
-	/* The queue has become broken: needs reset. */
+	/* The queue has become broken: the device needs a reset. */
 	void (*broken)(struct virtqueue *vq, const char *why);
 };
 
-/* What the driver programmed; the transport writes these while the queue is disabled. */
+/* Set by the driver through the transport, while the queue is disabled. */
 struct virtqueue_setup {
 	uint16_t size; /* entries, a power of two up to max_size */
 	bool enabled;
@@ -43,10 +43,10 @@ struct virtqueue {
 	const struct vring_desc *desc_host;
 	const struct vring_avail *avail_host;
 	struct vring_used *used_host;
-	uint16_t next_avail;     /* next entry of the available ring to look at */
-	uint16_t seen_avail;     /* the driver's index when it was read last */
+	uint16_t next_avail;     /* next entry of the available ring to read */
+	uint16_t seen_avail;     /* the driver's index when last read */
 	uint16_t next_used;      /* next entry of the used ring to write */
-	uint16_t signalled_used; /* next_used when the driver was last asked whether it wants to hear */
+	uint16_t signalled_used; /* next_used when virtqueue_notify last checked whether to interrupt */
 	bool event_idx;
 	bool indirect;
 	bool broken;
@@ -66,13 +66,13 @@ struct virtq_chain {
 };
 
 /*
- * Checks the ring addresses against memory and begins at index 0. -EFAULT (err set) when they are not all RAM, -EINVAL
- * when one is misaligned or the size is none.
+ * Checks the ring's addresses and begins at index 0. -EFAULT: the ring is not all in RAM; -EINVAL: an address is
+ * misaligned or the size is invalid.
  */
 int virtqueue_start(struct virtqueue *vq, struct guest_memory *memory, uint64_t features, struct err *err);
 /*
- * Where a queue stands that nobody works on, and what then lies in its ring: two words by which a load tells that it has
- * before it the memory that belongs to it.
+ * The position of a queue that is not in use, and the two indexes in its ring: with them a load checks that guest
+ * memory is the memory of this state.
  */
 struct virtqueue_place {
 	uint16_t next_avail, next_used, signalled_used;
@@ -80,46 +80,43 @@ struct virtqueue_place {
 	bool broken;
 };
 void virtqueue_place(const struct virtqueue *vq, struct virtqueue_place *place);
-/* As virtqueue_start, but goes on at place. -EBADMSG when the ring is not as it was left. */
+/* As virtqueue_start, but continues at place. -EBADMSG: the ring's indexes are not those of place. */
 int virtqueue_start_at(struct virtqueue *vq, struct guest_memory *memory, uint64_t features,
 		       const struct virtqueue_place *place, struct err *err);
 void virtqueue_stop(struct virtqueue *vq);
 
-/* The next chain: 1 and *chain filled in, 0 when there is none, -EPROTO when the queue is (now) broken. */
+/* The next chain: 1 and *chain is filled in; 0: there is none; -EPROTO: the queue is (now) broken. */
 int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain);
-/* Undoes the last pop; repeated, those before it, as long as nothing popped later was given back. */
+/* Undoes the last pop; repeated, the pops before it, as long as no chain popped later was pushed. */
 void virtqueue_unpop(struct virtqueue *vq);
-/* True when there is a chain to pop. Never true again once the queue is broken. */
+/* True: there is a chain to pop. Always false once the queue is broken. */
 bool virtqueue_ready(struct virtqueue *vq);
 
-/* Gives a chain back with written bytes in its writable segments, which are marked dirty here. Several may be pushed
- * before one virtqueue_notify. */
+/* Puts a chain into the used ring, with written bytes in its writable segments, and marks these dirty. Several chains
+ * may be pushed before one virtqueue_notify. */
 void virtqueue_push(struct virtqueue *vq, const struct virtq_chain *chain, uint32_t written);
-/* The same for whoever kept only the head and in_count writable segments that may have been written: those are marked
- * dirty from first to last byte, whatever written says. */
+/* The same for a caller that has only the head and in_count writable segments; marks all of the segments dirty. */
 void virtqueue_push_iov(struct virtqueue *vq, uint16_t head, const struct iovec *in, unsigned int in_count,
 			uint32_t written);
-/* For whoever keeps only the head: the caller has marked the bytes dirty itself (virtqueue_dirty). */
+/* The same for a caller that has only the head and has marked the bytes dirty (virtqueue_dirty). */
 void virtqueue_push_head(struct virtqueue *vq, uint16_t head, uint32_t written);
 /* Marks the first bytes of count segments dirty. */
 void virtqueue_dirty(struct virtqueue *vq, const struct iovec *iov, unsigned int count, uint64_t bytes);
 /*
  * For a packet in several chains, which the driver must see all at once (merged receive buffers): fill writes the used
- * entry that lies ahead (0, 1, ...) entries beyond the published ones and marks the first written bytes of in dirty;
- * publish shows count entries.
+ * entry number ahead (0, 1, ...) after the published ones and marks the first written bytes of in dirty; publish makes
+ * count entries visible.
  */
 void virtqueue_fill(struct virtqueue *vq, uint16_t ahead, uint16_t head, const struct iovec *in, unsigned int in_count,
 		    uint32_t written);
 void virtqueue_publish(struct virtqueue *vq, uint16_t count);
-/* Interrupts the driver if it wants to hear of what was pushed since the last call. */
+/* Interrupts the driver, unless it does not want an interrupt for the chains pushed since the last call. */
 void virtqueue_notify(struct virtqueue *vq);
 
-/*
- * Asks the driver for kicks, or to save them. enable returns true when chains arrived in between: then go on popping.
- */
+/* Asks the driver for kicks, or for none. enable returns true if chains have arrived meanwhile: then pop them first. */
 bool virtqueue_enable_kicks(struct virtqueue *vq);
 void virtqueue_disable_kicks(struct virtqueue *vq);
 
-/* Copies len bytes at offset bytes into the readable (writable) part of a chain: the bytes copied, fewer at its end. */
+/* Copies len bytes from (to) the readable (writable) part of a chain at offset; returns how many: fewer at its end. */
 size_t virtq_chain_read(const struct virtq_chain *chain, size_t offset, void *buf, size_t len);
 size_t virtq_chain_write(const struct virtq_chain *chain, size_t offset, const void *buf, size_t len);
