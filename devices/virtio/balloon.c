@@ -4,14 +4,13 @@
  * the host; statistics of the guest's memory; the guest may take pages back when it runs out (DEFLATE_ON_OOM).
  *
  * A page that was given back reads as zeroes, or, where the kernel image is mapped privately into RAM, as the bytes of
- * that file; a guest sees nothing in either that was not its own. That is all that may be expected of a balloon, and
- * of reported pages as long as PAGE_POISON is not negotiated, which would promise their contents: it is not offered
- * (a driver that relies on the contents of free pages does without reporting then). Deflating needs no work: pages
- * come back when they are touched.
+ * that file; the guest sees no data that was not its own. The specification asks for no more, neither of the balloon
+ * nor of reported pages without PAGE_POISON, which would promise their contents and is not offered (a driver that
+ * relies on the contents of free pages does not report them then). Deflating needs no work: an access brings pages
+ * back.
  *
- * A range is given back by one call where guest addresses follow each other. Of huge pages only whole ones go back.
- * Statistics: the driver leaves a buffer with the device, and answers anew when it is returned; get_stats returns it,
- * so nothing happens by itself while nobody asks.
+ * Adjacent pages are given back by one call; of huge pages only whole ones. Statistics: the driver leaves a buffer with
+ * the device and sends new statistics when the device returns it; only get_stats returns it.
  */
 #include "devices/virtio/virtio_loop.h"
 
@@ -22,17 +21,17 @@
 #define QUEUE_SIZE 128
 #define CLASS_OTHER 0x00ff00
 #define PFNS_AT_ONCE 4096u
-#define PFNS_A_CHAIN 262144u /* what more a chain holds stays with the guest; Linux sends 256 */
+#define PFNS_A_CHAIN 262144u /* more pages of a chain are not given back; Linux sends 256 */
 #define STATS_AT_ONCE 32u
 
-/* Without FREE_PAGE_HINT the fourth queue is not there, and Linux before 6.11 takes it for the fifth: both report. */
+/* Without FREE_PAGE_HINT there is no fourth queue, and Linux before 6.11 uses it as the fifth: both report. */
 enum { INFLATE, DEFLATE, STATS, REPORT_LINUX, REPORT, QUEUES };
 
 struct balloon_state {
 	uint32_t target, actual; /* pages; under the device's lock */
 	/* under loop.lock */
 	bool has_buffer; /* of the statistics queue */
-	uint16_t buffer; /* or 0 */
+	uint16_t buffer; /* its head, or 0 */
 	struct virtio_balloon_stats stats;
 };
 
@@ -50,9 +49,9 @@ static struct balloon *balloon_of(struct virtio_device *device)
 	return container_of(device, struct balloon, loop.device);
 }
 
-/* ---- pages go back ---- */
+/* ---- giving pages back ---- */
 
-/* Private memory. EINVAL of what is whole pages means huge ones, of a size that nobody told us: whole ones then. */
+/* Of private memory; returns the bytes. EINVAL for whole pages: they are huge pages of an unknown size. */
 static uint64_t balloon_drop_private(char *host, uint64_t len)
 {
 	static const uint64_t page_sizes[] = {GUEST_PAGE_SIZE, MIB(2), GIB(1)};
@@ -71,7 +70,7 @@ static uint64_t balloon_drop_private(char *host, uint64_t len)
 	return 0;
 }
 
-/* Gives back the whole pages in a range of guest memory; the bytes that went. */
+/* Gives back the whole pages in a range of guest memory; returns the bytes. */
 static uint64_t balloon_give_back(struct balloon *balloon, char *host, uint64_t len)
 {
 	const struct guest_region *region = guest_memory_region_of(balloon->loop.device.memory, host);
@@ -103,7 +102,7 @@ static int balloon_compare_pfns(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Sorted, so that neighbours go together; what is not memory is passed over. */
+/* Sorts them, so that adjacent pages are one range; ignores pages outside memory. */
 static void balloon_give_back_pfns(struct balloon *balloon, uint32_t *pfns, size_t count)
 {
 	qsort(pfns, count, sizeof(*pfns), balloon_compare_pfns);
@@ -231,7 +230,7 @@ static void balloon_reset(struct virtio_device *device)
 
 /* ---- saved state ---- */
 
-/* The pages of the balloon are not there any more: memory tells of itself. */
+/* The pages in the balloon need no state: guest memory is saved without them. */
 static int balloon_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
 	const struct virtio_device *device = object;
@@ -265,7 +264,7 @@ static const struct state_table balloon_state = {
 	STATE_IN(struct balloon, state), STATE_LOCK(struct balloon, loop.lock), .judge = balloon_judge,
 };
 
-/* ---- its life ---- */
+/* ---- construction ---- */
 
 static void balloon_destroy(struct virtio_device *device)
 {
@@ -300,8 +299,8 @@ int virtio_balloon_create(const char *id, struct guest_memory *memory, struct ev
 	balloon->loop.device.config_size = offsetof(struct virtio_balloon_config, actual) + sizeof(uint32_t);
 	balloon->loop.device.offered = 1ull << VIRTIO_BALLOON_F_STATS_VQ | 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM |
 				  1ull << VIRTIO_BALLOON_F_REPORTING;
-	code = virtio_device_init(&balloon->loop.device, &balloon_ops, id, VIRTIO_ID_BALLOON, QUEUES, sizes, memory, log,
-				  err);
+	code = virtio_device_init(&balloon->loop.device, &balloon_ops, id, VIRTIO_ID_BALLOON, QUEUES, sizes, memory,
+				  log, err);
 	if (code == 0)
 		code = virtio_loop_watch(&balloon->loop, loop, balloon_serve, err);
 	if (code < 0) {

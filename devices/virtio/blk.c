@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtio disk (virtio 1.2 section 5.2) on io_uring: features, config space, and one thread a queue. See blk_internal.h;
- * virtio_blk_create is what the machine calls.
+ * A virtio disk (virtio 1.2 section 5.2) on io_uring: features, config space, and a thread for each queue. See
+ * blk_internal.h; the machine calls virtio_blk_create.
  *
- * A queue's thread sleeps in io_uring_enter(2) alone: completions and the driver's kicks (a poll on the eventfd) come
- * by the same ring. What it finds it takes in one go: all that has completed is given back with one interrupt, all
- * that is available is submitted with one system call. How long it waits for more of either is decided by blk_pace.c;
- * meanwhile it looks at the queue by itself and asks for no kicks.
+ * A queue's thread sleeps only in io_uring_enter(2): completions and the driver's kicks (a poll on the eventfd) arrive
+ * on the same ring. It works in batches: one interrupt for all completions, one system call to submit all available
+ * requests. blk_pace.c decides how long to wait for more of either; meanwhile the thread polls the queue without kicks.
  */
 #include "devices/virtio/blk_internal.h"
 
@@ -16,14 +15,14 @@
 #include <poll.h>
 #include <stdio.h>
 
-/* With so many requests in flight the next completion is near: kicks are not asked for. */
+/* With this many requests in flight the next completion is near: kicks are not needed. */
 #define BUSY_REQUESTS 8u
 
 #define KICK_DATA NULL /* the user data of the kick's poll; requests use their address */
 
 /* ---- a queue's ring ---- */
 
-/* From the best set-up flags down to none; which of them the kernel knows is told by EINVAL. */
+/* Tries the set-up flags from best to least; EINVAL: the kernel does not know them. */
 static int blk_ring_init(struct io_uring *ring, unsigned int entries)
 {
 	static const unsigned int flags[] = {
@@ -54,7 +53,7 @@ static int blk_queue_ring_create(struct blk_queue *q, struct err *err)
 	return 0;
 }
 
-/* Kicks are polled for, once and for all: the eventfd is not read, its counter is of no interest. */
+/* One multishot poll reports all kicks: the eventfd is not read, its counter is not used. */
 static void blk_kick_arm(struct blk_queue *q)
 {
 	struct io_uring_sqe *sqe = blk_get_sqe(q);
@@ -75,7 +74,7 @@ static void blk_kick_seen(struct blk_queue *q, const struct io_uring_cqe *cqe)
 		return;
 	q->kick_armed = false;
 	if (cqe->res == -EINVAL)
-		q->poll_once = true; /* a kernel whose polls end with their first event */
+		q->poll_once = true; /* a kernel without multishot polls */
 	else
 		eventfd_drain(q->vq->kick_fd);
 }
@@ -97,7 +96,7 @@ static void blk_queue_reap(struct blk_queue *q)
 	io_uring_cq_advance(&q->ring, count);
 }
 
-/* Starts what the driver has made available, as far as there are requests; how many. */
+/* Starts available chains while there are free requests; returns how many. */
 static unsigned int blk_queue_take(struct blk_queue *q)
 {
 	unsigned int took = 0;
@@ -115,7 +114,7 @@ static unsigned int blk_queue_take(struct blk_queue *q)
 	return took;
 }
 
-/* Submits what is prepared and sleeps for a while without asking for kicks. True when nothing happened. */
+/* Submits the prepared entries and sleeps for a while without kicks. True: nothing has happened. */
 static bool blk_queue_poll(struct blk_queue *q)
 {
 	struct __kernel_timespec timeout = {.tv_nsec = (long long)blk_pace_poll_ns(&q->pace)};
@@ -125,7 +124,7 @@ static bool blk_queue_poll(struct blk_queue *q)
 	return io_uring_submit_and_wait_timeout(&q->ring, &cqe, wanted, &timeout, NULL) == -ETIME;
 }
 
-/* Submits what is prepared and sleeps until something happens. */
+/* Submits the prepared entries and sleeps until something happens. */
 static void blk_queue_sleep(struct blk_queue *q, bool parking)
 {
 	if (!parking && q->free && virtqueue_enable_kicks(q->vq))
@@ -186,7 +185,7 @@ static void blk_queue_end(struct blk_queue *q)
 	q->free = NULL;
 }
 
-/* All that the queue runs on; its thread is parked. */
+/* Creates the queue's requests, ring and thread, which is parked. */
 static int blk_queue_make(struct blk_queue *q, struct err *err)
 {
 	_cleanup_(free_ptr) struct blk_request *requests = calloc(q->vq->setup.size, sizeof(*requests));
@@ -237,14 +236,14 @@ static int blk_make_queues(struct blk *blk, struct err *err)
 	return ret;
 }
 
-/* Without FLUSH the driver cannot ask for durability, so every write has it (section 5.2.6.2). */
+/* Without FLUSH the driver cannot ask for durability, so every write is durable (section 5.2.6.2). */
 static void blk_set_write_cache(struct blk *blk)
 {
 	bool on = virtio_has(&blk->device, VIRTIO_BLK_F_FLUSH) &&
 		  (blk->state.wce || !virtio_has(&blk->device, VIRTIO_BLK_F_CONFIG_WCE));
 
 	if (atomic_exchange(&blk->write_cache, on) && !on)
-		fdatasync(blk->file.fd); /* what was written before will not be asked for any more */
+		fdatasync(blk->file.fd); /* no flush will follow for the writes before */
 }
 
 static int blk_prepare(struct virtio_device *device, struct err *err)
@@ -348,7 +347,7 @@ static int blk_judge(const void *object, const void *loaded, uint32_t version, s
 	return 0;
 }
 
-/* Where the file lies on another file system here, the guest goes on with the hints that it has. */
+/* If the file is on another file system here, the guest keeps the hints that it has read. */
 static int blk_loaded(void *object, const void *state, struct err *err)
 {
 	struct blk *blk = blk_to_blk(object);
@@ -422,7 +421,7 @@ static void blk_describe(struct blk *blk)
 	};
 }
 
-/* A call that fails in any case tells by its error whether io_uring is there. */
+/* The error of an invalid call shows whether io_uring is available. */
 static int blk_probe_io_uring(struct err *err)
 {
 	struct io_uring_params params = {0};

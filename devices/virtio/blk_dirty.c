@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which parts of a disk its guest has changed, for whoever copies it meanwhile (vmm/migration/disk_sender.c). See virtio.h.
+ * Which parts of a disk its guest has changed, for a copy at the same time (vmm/migration/disk_sender.c). See virtio.h.
  *
- * A part is marked when the kernel has answered an operation on it, well or not, and by no means before: a mark made when a
- * write is begun could be collected, and the part read, before the write has reached the file, and nobody would come back.
- * So a part that is read while it is being written is marked after that, and read again. All marks are there when the device
- * is drained, for that waits for every operation.
+ * A part is marked after the kernel has completed an operation on it, successful or not, and never before: a mark made
+ * when a write begins could be collected, and the part read, before the write has reached the file, and the change
+ * would be lost. So a part that is read while it is written is marked afterwards, and read again. When the device is
+ * drained, all marks are set, because a drain waits for all operations.
  */
 #include "core/bitmap.h"
 #include "devices/virtio/blk_internal.h"
@@ -28,7 +28,7 @@ void blk_mark(struct blk *blk, uint64_t offset, uint64_t size)
 		bitmap_set(blk->dirty, i);
 }
 
-/* The bitmap stays until the disk goes: a queue's thread may be about to mark when tracking ends. */
+/* The bitmap is kept until the disk is destroyed: a queue's thread may still set a mark when tracking ends. */
 int virtio_blk_track(struct virtio_device *disk, struct err *err)
 {
 	struct blk *blk = blk_dirty_to_blk(disk);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The image behind a virtio disk: a regular file or a block device, opened, measured and locked. See blk_internal.h.
+ * The image of a virtio disk, a regular file or a block device: open, size, alignment, lock. See blk_internal.h.
  *
- * The lock is an OFD lock over the whole file (fcntl(2)): for writing, or shared when read-only, so that no two
- * machines write one disk; programs that lock images with fcntl(2) are kept out as well. It is on the descriptor that
- * io_uring writes to: when this process is killed, the kernel keeps the lock until the last write has ended.
+ * The lock is an OFD lock on the whole file (fcntl(2)), for writing, or shared if read-only: no two machines write one
+ * disk, nor do other programs that lock images with fcntl(2). It is on the descriptor that io_uring writes to: when
+ * this process is killed, the kernel keeps the lock until the last write has ended.
  */
 #include "devices/virtio/blk_internal.h"
 
@@ -19,7 +19,7 @@
 #define LOCK_TRIES 50
 #define LOCK_WAIT_MS 20
 
-/* True when descriptor name of process pid is this file and holds a lock on it. */
+/* Whether descriptor name of process pid is this file and has a lock on it. */
 static bool blk_file_holds_lock(const char *pid, const char *name, const struct stat *file)
 {
 	char path[300], line[256];
@@ -39,7 +39,7 @@ static bool blk_file_holds_lock(const char *pid, const char *name, const struct 
 	return found;
 }
 
-/* Says who has the lock, "another mvmm (pid 12)". False when /proc does not show it: "another program". */
+/* Names the process that has the lock: "another mvmm (pid 12)". False: /proc does not show it; "another program". */
 static bool blk_file_describe_holder(const struct stat *file, char *text, size_t size)
 {
 	struct dirent *process, *entry;
@@ -75,14 +75,14 @@ static bool blk_file_describe_holder(const struct stat *file, char *text, size_t
 	return found;
 }
 
-/* What a device on several hosts holds is not what one of them remembers. */
+/* The page cache may be stale: another host may have written to the device. */
 static void blk_file_forget_cache(const struct blk_file *file, const struct stat *st)
 {
 	if (S_ISBLK(st->st_mode))
 		posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-/* A lock that nobody alive is seen to hold may be that of a process whose last writes are just ending. */
+/* A lock without a visible process may belong to one that has ended and whose last writes are still in flight: wait. */
 int blk_file_lock(const struct blk_file *file, const struct log *log, const char *name, struct err *err)
 {
 	struct flock lock = {.l_type = file->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
@@ -107,7 +107,7 @@ int blk_file_lock(const struct blk_file *file, const struct log *log, const char
 	return 0;
 }
 
-/* Of a device, what this host has written and another one shall read is on the device before. */
+/* Another host may read a device next, so its writes must be on it before. */
 void blk_file_unlock(const struct blk_file *file)
 {
 	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
@@ -140,7 +140,7 @@ static int blk_file_open_failed(int code, const struct blk_file *file, const cha
 	}
 }
 
-/* What O_DIRECT asks for: by statx where the kernel tells, else by trying. */
+/* The alignment for O_DIRECT: from statx if the kernel supports that, else by trying. */
 static void blk_file_find_alignment(struct blk_file *file)
 {
 	_cleanup_(free_ptr) void *buf = NULL;
@@ -198,7 +198,7 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 	const char *path = options->path;
 	struct stat st;
 
-	/* Looked at first: to open a pipe or a terminal can wait or do harm. */
+	/* Checked first: opening a pipe or a terminal can block or have side effects. */
 	if (stat(path, &st))
 		return blk_file_open_failed(-errno, file, path, err);
 	if (S_ISDIR(st.st_mode))
@@ -217,7 +217,7 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 	file->memory_align = file->offset_align = 1;
 	if (file->direct) {
 		blk_file_find_alignment(file);
-		/* By descriptor: path may be another file by now. */
+		/* Through the descriptor: path may be another file by now. */
 		char self[32];
 
 		snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);
@@ -247,7 +247,7 @@ void blk_file_close(struct blk_file *file)
 {
 	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
-	/* A ring that is being taken down may hold the file for a while yet. */
+	/* A ring that is being destroyed may still keep the file open. */
 	if (file->fd >= 0)
 		fcntl(file->fd, F_OFD_SETLK, &lock);
 	if (file->buffered_fd == file->fd)

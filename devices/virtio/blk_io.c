@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The requests of a virtio disk (virtio 1.2 section 5.2.6): a chain becomes one or more io_uring operations, their
- * result a status byte. See blk_internal.h. Everything here runs on the queue's own thread.
+ * result a status byte. See blk_internal.h. All of it runs on the queue's thread.
  *
- * The chain may be cut into segments in any way: the first 16 readable bytes are the header, the last writable byte
- * is the status, what remains is data. Transfers that the kernel cuts short go on where they stopped. What O_DIRECT
- * cannot take (odd addresses, lengths or offsets) goes through the page cache, which the kernel keeps coherent.
+ * A chain can have any segments: the first 16 readable bytes are the header, the last writable byte is the status, the
+ * rest is data. A short transfer continues where it stopped. I/O that O_DIRECT refuses (unaligned addresses, lengths or
+ * offsets) goes through the page cache, which the kernel keeps coherent.
  */
 #include "devices/virtio/blk_internal.h"
 
@@ -13,10 +13,10 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 
-/* What the kernel is asked to do next for a request. */
+/* The current operation of a request. */
 enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO_WRITE };
 
-#define BLK_STARTED (-1)     /* beside VIRTIO_BLK_S_*: the answer comes later */
+#define BLK_STARTED (-1)     /* instead of VIRTIO_BLK_S_*: the request completes later */
 #define BLK_MAX_ATTEMPTS 100 /* on EAGAIN and EINTR without progress */
 #define BLK_ZERO_CHUNK KIB(256)
 
@@ -39,7 +39,7 @@ static struct blk_request *blk_io_request_get(struct blk_queue *q)
 	return request;
 }
 
-/* Writes the status and gives the chain back. */
+/* Writes the status and pushes the chain. */
 static void blk_io_request_finish(struct blk_queue *q, struct blk_request *request, uint8_t status)
 {
 	const struct iovec *in = request->iov + (request->in ? 0 : request->iov_count);
@@ -47,7 +47,7 @@ static void blk_io_request_finish(struct blk_queue *q, struct blk_request *reque
 	bool all = request->in_bytes == 1 || (request->in && status == VIRTIO_BLK_S_OK);
 
 	*(volatile uint8_t *)request->iov[request->iov_count].iov_base = status;
-	/* A failed read may have written anywhere: all of it is dirty, none of it is promised. */
+	/* A failed read may have written anywhere: all of it is dirty, and none of it counts as written. */
 	virtqueue_push_iov(q->vq, request->head, in, in_count, all ? request->in_bytes : 0);
 	q->pushed++;
 	free(request->extra);
@@ -57,8 +57,8 @@ static void blk_io_request_finish(struct blk_queue *q, struct blk_request *reque
 }
 
 /*
- * Fills iov with the data segments of the chain, header and status left out, and the status byte after them. Segments
- * of the other direction are left out too. False when there is no memory: then there is the status alone.
+ * Fills iov with the data segments of the chain in one direction, without header and status, and the status byte after
+ * them. False: out of memory; iov has only the status byte.
  */
 static bool blk_io_request_gather(struct blk_request *request, const struct virtq_chain *chain, bool in)
 {
@@ -91,7 +91,7 @@ static bool blk_io_request_gather(struct blk_request *request, const struct virt
 	return !left;
 }
 
-/* O_DIRECT takes these segments at this offset. */
+/* Whether O_DIRECT allows these segments at this offset. */
 static bool blk_io_is_aligned(const struct blk_file *file, uint64_t offset, const struct iovec *iov, unsigned int count)
 {
 	uint64_t lengths = offset, addresses = 0;
@@ -104,7 +104,7 @@ static bool blk_io_is_aligned(const struct blk_file *file, uint64_t offset, cons
 	return !(lengths & (file->offset_align - 1)) && !(addresses & (file->memory_align - 1));
 }
 
-/* What is left of the data segments after request->done bytes. NULL when there is no memory. */
+/* The data segments after request->done bytes. NULL: out of memory. */
 static const struct iovec *blk_io_remaining(struct blk_request *request, unsigned int *count)
 {
 	uint64_t skip = request->done;
@@ -144,7 +144,7 @@ static void blk_io_prepare_transfer(struct blk_queue *q, struct blk_request *req
 	sqe->rw_flags = through ? RWF_DSYNC : 0;
 }
 
-/* Zeroes for the device whose file cannot be told to make them; the guest's memory is not involved. */
+/* Writes zeroes, for a file that does not support fallocate; guest memory is not used. */
 static bool blk_io_prepare_zero_write(struct blk_request *request, struct io_uring_sqe *sqe)
 {
 	if (!request->rest)
@@ -158,7 +158,7 @@ static bool blk_io_prepare_zero_write(struct blk_request *request, struct io_uri
 	return true;
 }
 
-/* Hands the request's next operation to the ring; a request that cannot be is answered with an error. */
+/* Submits the request's current operation; if that fails, completes the request with an error. */
 static void blk_io_request_submit(struct blk_queue *q, struct blk_request *request)
 {
 	const struct iovec *iov = NULL;
@@ -190,7 +190,7 @@ static void blk_io_request_submit(struct blk_queue *q, struct blk_request *reque
 		break;
 	case BLK_ZERO_WRITE:
 		if (!blk_io_prepare_zero_write(request, sqe))
-			io_uring_prep_nop(sqe); /* gives 0, no progress: an error */
+			io_uring_prep_nop(sqe); /* its result 0, no progress, is an error */
 		break;
 	}
 	if (q->fixed_files) {
@@ -200,7 +200,7 @@ static void blk_io_request_submit(struct blk_queue *q, struct blk_request *reque
 		sqe->fd = request->file == BLK_FILE_DIRECT ? q->blk->file.fd : q->blk->file.buffered_fd;
 	}
 	if (request->attempts)
-		sqe->flags |= IOSQE_ASYNC; /* it could not be done without waiting */
+		sqe->flags |= IOSQE_ASYNC; /* it would block */
 	io_uring_sqe_set_data(sqe, request);
 	q->in_flight++;
 }
@@ -246,7 +246,7 @@ static int blk_io_start_get_id(struct blk_queue *q, struct blk_request *request,
 	return VIRTIO_BLK_S_OK;
 }
 
-/* The operation that makes the range read as zeroes, as cheaply as the file can. */
+/* The cheapest operation of the file that makes a range read as zeroes. */
 static enum blk_op blk_io_zeroing_op(const struct blk_queue *q, const struct blk_request *request)
 {
 	if (request->flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP && !q->no_punch)
@@ -285,7 +285,7 @@ static int blk_io_start_range(struct blk_queue *q, struct blk_request *request, 
 
 static const struct blk_kind {
 	uint32_t type;
-	bool in; /* the data is for the guest to read */
+	bool in; /* data is for the guest to read */
 	int (*start)(struct blk_queue *q, struct blk_request *request, uint64_t sector);
 } kinds[] = {
 	{VIRTIO_BLK_T_IN, true, blk_io_start_transfer},    {VIRTIO_BLK_T_OUT, false, blk_io_start_transfer},
@@ -320,13 +320,13 @@ int blk_request_start(struct blk_queue *q)
 	return 0;
 }
 
-/* A transfer is done, up to a point: what comes next. */
+/* After a transfer, complete or short. */
 static int blk_io_continue_transfer(struct blk_queue *q, struct blk_request *request, int result)
 {
 	if (result == -EINVAL && request->file == BLK_FILE_DIRECT && q->blk->file.direct)
-		request->file = BLK_FILE_BUFFERED; /* O_DIRECT asks for more than the kernel has told */
+		request->file = BLK_FILE_BUFFERED; /* O_DIRECT needs more than the kernel has reported */
 	else if (result <= 0)
-		return VIRTIO_BLK_S_IOERR; /* 0: the file ends before the disk does */
+		return VIRTIO_BLK_S_IOERR; /* 0: the file is shorter than the disk */
 	else
 		request->done += (unsigned int)result;
 	if (request->done >= request->size)
@@ -336,7 +336,7 @@ static int blk_io_continue_transfer(struct blk_queue *q, struct blk_request *req
 	return BLK_STARTED;
 }
 
-/* As the last step where each write is to be on disk before it is reported. */
+/* Without a write cache, the change must be on disk before the request completes. */
 static int blk_io_finish_range(struct blk_queue *q, struct blk_request *request)
 {
 	if (atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed))
@@ -347,7 +347,7 @@ static int blk_io_finish_range(struct blk_queue *q, struct blk_request *request)
 	return BLK_STARTED;
 }
 
-/* A range was punched or zeroed, or the file cannot do that (EINVAL: not at this alignment): the next best way. */
+/* After a punch or zeroing of a range. If the file cannot (EINVAL: not at this alignment), tries the next operation. */
 static int blk_io_continue_range(struct blk_queue *q, struct blk_request *request, int result)
 {
 	bool cannot = result == -EOPNOTSUPP || result == -EINVAL || result == -ENODEV || result == -ENOSYS;
@@ -373,7 +373,7 @@ void blk_request_done(struct blk_queue *q, struct blk_request *request, int resu
 
 	q->in_flight--;
 	if (request->op != BLK_READ && request->op != BLK_SYNC)
-		blk_mark(q->blk, request->offset, request->size); /* whatever came of it */
+		blk_mark(q->blk, request->offset, request->size); /* also after an error */
 	if ((result == -EAGAIN || result == -EINTR) && request->attempts < BLK_MAX_ATTEMPTS) {
 		request->attempts++;
 		blk_io_request_submit(q, request);

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * When a disk's queue interrupts its driver, and how long it sleeps without being kicked. See blk_internal.h. Pure arithmetic.
+ * When a disk's queue interrupts its driver, and how long it sleeps without kicks. See blk_internal.h. Pure arithmetic.
  *
- * An interrupt, like a kick, costs a virtual CPU an exit, which can be dearer than the request itself. A driver that is
- * busy submitting loses nothing when it hears of several completions at once; one that waits for them loses time. The
- * difference shows while the disk has nothing left to do: a busy driver sends more. So then, and only then, completions
- * are held back up to a goal. It doubles as long as requests keep coming and falls at once when none do. The clock of
- * all this is the driver's own pace: nothing is held longer than it needs for a handful of requests.
+ * An interrupt, like a kick, costs a vCPU an exit, which can cost more than the request itself. A driver that is busy
+ * submitting loses nothing if one interrupt reports several completions; a driver that waits for them loses time. They
+ * differ when the disk is idle: a busy driver sends more. So only then completions are held back up to a goal. The goal
+ * doubles while requests keep arriving and falls at once when none do. The time scale is the driver's own: nothing is
+ * held longer than the driver needs for a few requests.
  */
 #include "devices/virtio/blk_internal.h"
 
 #define MAX_GOAL 16u
 
-/* Interrupts before more is tried than went well last time. */
+/* Interrupts before a goal above the last successful one is tried. */
 #define MIN_PATIENCE 32u
 #define MAX_PATIENCE 1024u
 
-/* A driver that shows nothing new for so many times its pace waits for us; whatever it shows, no hold lasts longer. */
+/* A driver that submits nothing for POLL_GAPS gaps waits for us; completions are held at most HOLD_POLLS times that. */
 #define POLL_GAPS 4u
 #define HOLD_POLLS 4u
 #define MIN_POLL_NS 20000u
@@ -72,7 +72,7 @@ static void blk_pace_shrink(struct blk_pace *pace)
 	pace->credit = 0;
 }
 
-/* At goal 1 nothing is held and so nothing is learned: two are tried now and then, more rarely each time in vain. */
+/* At goal 1 nothing is held, so nothing is learned: goal 2 is tried now and then, less often after each failure. */
 static void blk_pace_try_more(struct blk_pace *pace)
 {
 	if (++pace->credit < pace->patience)
@@ -87,7 +87,7 @@ bool blk_pace_interrupt(struct blk_pace *pace, bool quiet, unsigned int in_fligh
 	bool full = pace->held >= pace->goal, overdue;
 
 	if (quiet)
-		pace->since_ns = 0; /* who knows when the next one comes */
+		pace->since_ns = 0; /* the next gap is not the driver's pace */
 	if (!pace->held)
 		return false;
 	overdue = now - pace->held_ns >= HOLD_POLLS * blk_pace_poll_ns(pace);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The console device (virtio 1.2 section 5.3) with one port: terminal size, emergency write, no further ports.
+ * The console device (virtio 1.2 section 5.3): one port, terminal size, emergency write.
  *
- * Both directions push back. Output that the descriptor does not take stays in the guest's queue until it does; input
- * is read when the guest has buffers for it. The descriptors are watched edge-triggered: whatever stopped (no output
- * taken, no input there, no buffers) comes with an event of its own when it goes on, and a pty without a client, which
- * epoll reports as hung up all the time, does not keep the loop busy.
+ * Both directions have back-pressure. Output that the descriptor does not take stays in the guest's queue; input is
+ * read only while the guest has buffers for it. The descriptors are watched edge-triggered: whatever has stopped
+ * (output not taken, no input, no buffers) causes an event when it can continue, and a pty without a client, which
+ * epoll always reports as hung up, does not keep the loop busy.
  */
 #include "devices/virtio/virtio_loop.h"
 
@@ -20,14 +20,14 @@
 #include <termios.h>
 
 #define QUEUE_SIZE 128
-#define BYTES_A_CHAIN KIB(256) /* of output, before others on the loop have their turn */
+#define BYTES_A_CHAIN KIB(256) /* of output, before other sources of the loop get a turn */
 #define CLASS_CONSOLE 0x078000
 
 enum { RECEIVE, TRANSMIT, QUEUES };
 
 struct console_state {
-	uint16_t cols, rows; /* what the guest has read of the terminal's size; under the device's lock */
-	uint64_t sent;       /* bytes of the chain at the head of the transmit queue that are out; under loop.lock */
+	uint16_t cols, rows; /* the terminal's size that the guest has read; under the device's lock */
+	uint64_t sent;       /* bytes written of the chain at the head of the transmit queue; under loop.lock */
 };
 
 struct console {
@@ -36,7 +36,7 @@ struct console {
 	bool pty;          /* out_fd is a pty's master */
 	struct event_source *in_source, *out_source;
 	struct console_state state;
-	bool complained; /* of an output error, until one works again; under loop.lock */
+	bool complained; /* an output error is logged, until a write succeeds; under loop.lock */
 };
 
 static struct console *console_of(struct virtio_device *device)
@@ -46,7 +46,7 @@ static struct console *console_of(struct virtio_device *device)
 
 /* ---- output ---- */
 
-/* The kernel would keep what is written to a pty without a client until it is full, and then take no more. */
+/* The kernel would buffer the output of a pty without a client until the buffer is full, and then take no more. */
 static bool console_nobody_there(const struct console *console)
 {
 	struct pollfd pollfd = {.fd = console->out_fd};
@@ -54,7 +54,7 @@ static bool console_nobody_there(const struct console *console)
 	return console->pty && poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLHUP;
 }
 
-/* One write; the bytes that were taken, or are lost because nobody is there to take them. 0: not now. */
+/* One write; returns the bytes that were written, or are lost without a reader. 0: not now. */
 static size_t console_put(struct console *console, const char *buf, size_t len)
 {
 	ssize_t ret;
@@ -70,7 +70,7 @@ static size_t console_put(struct console *console, const char *buf, size_t len)
 	}
 	if (errno == EAGAIN)
 		return 0;
-	/* EIO: the client left in between. */
+	/* EIO: the client has just left. */
 	if (errno != EIO && errno != EPIPE && !console->complained) {
 		log_warn(console->loop.device.log, "%s: output is lost: %s", console->loop.device.id,
 			 strerrordesc_np(errno));
@@ -142,7 +142,7 @@ static void console_ready(void *opaque, uint32_t events)
 
 /* ---- the device ---- */
 
-/* Nothing where there is no terminal. */
+/* 0 by 0 without a terminal. */
 static struct winsize console_terminal_size(const struct console *console)
 {
 	struct winsize size;
@@ -161,7 +161,7 @@ static void console_config_read(struct virtio_device *device, unsigned int offse
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
-/* Emergency write: a character that has no time for a queue. */
+/* Emergency write: a character without a queue. */
 static void console_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
 	struct console *console = console_of(device);
@@ -179,7 +179,7 @@ static int console_activate(struct virtio_device *device, struct err *err)
 	return virtio_loop_activate(device, err);
 }
 
-/* The terminal may be another one than before, on another host. */
+/* After a migration the terminal may have another size. */
 static void console_resume(struct virtio_device *device)
 {
 	const struct console_state *told = &console_of(device)->state;
@@ -210,7 +210,7 @@ static const struct state_table console_state = {
 	STATE_IN(struct console, state), STATE_LOCK(struct console, loop.lock), .judge = console_judge,
 };
 
-/* ---- its life ---- */
+/* ---- construction ---- */
 
 static void console_remove_sources(void *opaque)
 {
@@ -265,7 +265,7 @@ static int console_set_up(struct console *console, struct event_loop *loop, stru
 	int ret = virtio_loop_watch(&console->loop, loop, console_serve, err);
 	int peer = ioctl(console->out_fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-	/* A pty says that nobody is there only after somebody was. */
+	/* A pty reports a missing client only after it had one: TIOCGPTPEER was the first. */
 	console->pty = peer >= 0;
 	fd_close(&peer);
 	if (ret == 0 && !same)
@@ -289,7 +289,7 @@ int virtio_console_create(const char *id, int *in_fd, int *out_fd, struct guest_
 	console->out_fd = *out_fd;
 	console->loop.device.class_code = CLASS_CONSOLE;
 	console->loop.device.config_size = sizeof(struct virtio_console_config);
-	/* Size, even if it is none: a guest keeps the features that it began with where there is another terminal. */
+	/* SIZE also without a terminal: the guest keeps its features on another host, where there may be one. */
 	console->loop.device.offered = 1ull << VIRTIO_CONSOLE_F_EMERG_WRITE | 1ull << VIRTIO_CONSOLE_F_SIZE;
 	*in_fd = *out_fd = -1;
 	code = virtio_device_init(&console->loop.device, &console_ops, id, VIRTIO_ID_CONSOLE, QUEUES, sizes, memory,

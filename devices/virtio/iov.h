@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A part of a row of segments, for instance what follows a header. Used by net_passt.c and vsock_conn.c. */
+/* A part of an array of segments, for instance the data after a header. Used by net_passt.c and vsock_conn.c. */
 #pragma once
 
 #include "core/util.h"
 
 #include <sys/uio.h>
 
-/* Describes len bytes at offset, fewer at the end, by at most max segments of out; their number. */
+/* Fills out with at most max segments of len bytes at offset (fewer at the end); returns their number. */
 static inline unsigned int iov_slice(const struct iovec *iov, unsigned int count, size_t offset, size_t len,
 				     struct iovec *out, unsigned int max)
 {

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-net (virtio 1.2 section 5.1): the device itself, that is its features, its config space and its life. It is
- * called by the transport through virtio_device_ops; see net_internal.h for the files that do the rest.
+ * virtio-net (virtio 1.2 section 5.1): features, config space and virtio_device_ops. See net_internal.h for the rest.
  *
- * Queues are rx0, tx0, rx1, tx1, ... and the control queue behind those that the driver knows of. The number of pairs
- * with traffic is one until the driver asks for more.
+ * The queues are rx0, tx0, rx1, tx1, ... and the control queue after those that the driver uses. One pair is in use
+ * until the driver asks for more.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -74,7 +73,7 @@ static int net_activate(struct virtio_device *device, struct err *err)
 	return ret;
 }
 
-/* From now on the guest sees the link as it is; true when it was told otherwise before, on another host. */
+/* Updates the link that the guest sees; true if it has changed, on another host. */
 static bool net_tell_link(struct net_device *net)
 {
 	bool changed;
@@ -112,7 +111,7 @@ static int net_drain(struct virtio_device *device, int64_t deadline, struct err 
 	return ret < 0 ? err_set(err, ret, "%s: the network behind it does not answer", device->id) : 0;
 }
 
-/* Only the kernel can refuse: with vhost=on it is given what it had. */
+/* Only vhost=on can fail here: the kernel is programmed again. */
 static void net_resume(struct virtio_device *device)
 {
 	struct net_device *net = net_to_net(device);

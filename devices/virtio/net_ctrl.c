@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control queue of virtio-net (virtio 1.2 section 5.1.6.5): a table of commands, each answered with one byte, on a
- * thread of its own, which may therefore start and stop the threads of the other queues. Called by net.c.
+ * The control queue of virtio-net (virtio 1.2 section 5.1.6.5): a table of commands, each answered with one byte. It
+ * has its own thread, which may therefore start and stop the threads of the other queues. Called by net.c.
  *
- * There is no filter: every packet of the backend reaches the guest, so rx modes and address tables are agreed to.
+ * There is no filter: every packet of the backend reaches the guest, so rx modes and address tables are accepted.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 
-#define MAX_DATA 8u /* bytes that any command looks at */
+#define MAX_DATA 8u /* bytes that a command reads */
 
 struct command {
 	uint8_t class, cmd;
@@ -142,7 +142,7 @@ static void net_ctrl_vhost_failed(void *opaque, uint32_t events)
 
 static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
 {
-	struct event_source *source; /* goes with the loop */
+	struct event_source *source; /* freed with the loop */
 
 	return event_loop_watch(net->ctrl_loop, fd, EPOLLIN, fn, net, &source, err);
 }

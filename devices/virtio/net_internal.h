@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of virtio-net share (virtio 1.2 section 5.1). net.c is the device, net_ctrl.c its control queue,
- * net_traffic.c starts and stops pairs of queues, net_pair.c moves packets between one of them and a backend, net_vhost.c
- * has the kernel do that, net_tap.c and net_passt.c are the backends, net_state.c saves and loads. Nobody else includes
- * this but their tests.
+ * Shared by the files of virtio-net (virtio 1.2 section 5.1) and their tests. net.c is the device, net_ctrl.c its
+ * control queue, net_traffic.c starts and stops queue pairs, net_pair.c moves packets between a pair and a backend,
+ * net_vhost.c lets the kernel do that, net_tap.c and net_passt.c are the backends, net_state.c saves and loads.
  */
 #pragma once
 
@@ -32,33 +31,33 @@
 #endif
 
 #define NET_BIT(feature) (1ull << (feature))
-/* What the guest may ask its side of the backend to leave undone; the bits of CTRL_GUEST_OFFLOADS_SET. */
+/* The offloads of packets to the guest; the bits of CTRL_GUEST_OFFLOADS_SET. */
 #define NET_GUEST_OFFLOADS                                                                                        \
 	(NET_BIT(VIRTIO_NET_F_GUEST_CSUM) | NET_BIT(VIRTIO_NET_F_GUEST_TSO4) | NET_BIT(VIRTIO_NET_F_GUEST_TSO6) | \
 	 NET_BIT(VIRTIO_NET_F_GUEST_ECN) | NET_BIT(VIRTIO_NET_F_GUEST_USO4) | NET_BIT(VIRTIO_NET_F_GUEST_USO6))
 
 struct net_backend;
 
-/* A packet always begins with its 12-byte header; a segment may end anywhere, also within the header. */
+/* A packet begins with its 12-byte header; a segment may end anywhere, even in the header. */
 struct net_backend_ops {
 	/*
-	 * Fills iov with the next packet. Its length (more than iov holds: the rest is lost), -EAGAIN when there is
-	 * none, -EPIPE when there will never be one again. num_buffers is left to the caller.
+	 * Fills iov with the next packet and returns its length (longer than iov: the rest is lost). -EAGAIN: there is
+	 * none; -EPIPE: there will be none any more. The caller sets num_buffers.
 	 */
 	ssize_t (*receive)(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count);
 	/*
-	 * Sends or drops a packet of bytes bytes: 0; 1 when a rest of it waits in the backend for flush; -EAGAIN when
-	 * it must be offered again, once the descriptor is writable; -EPIPE when nothing can be sent any more.
+	 * Sends or drops a packet of bytes bytes: 0. 1: its rest waits in the backend for flush; -EAGAIN: send it again
+	 * when the descriptor is writable; -EPIPE: nothing can be sent any more.
 	 */
 	int (*send)(struct net_backend *backend, unsigned int pair, const struct iovec *iov, unsigned int count,
 		    size_t bytes);
-	/* Sends the rest of a packet: 0, -EAGAIN, -EPIPE. NULL when send never leaves any. */
+	/* Sends the rest of a packet: 0, -EAGAIN, -EPIPE. NULL: send never returns 1. */
 	int (*flush)(struct net_backend *backend, unsigned int pair);
 	/* Packets to the guest may use these of NET_GUEST_OFFLOADS. */
 	int (*set_offloads)(struct net_backend *backend, uint64_t offloads);
-	/* Takes a pair into use or out of it; all begin in use. NULL when there is one pair only. */
+	/* Enables or disables a pair; all begin enabled. NULL: there is only one pair. */
 	int (*set_pair)(struct net_backend *backend, unsigned int pair, bool on);
-	/* Why it ended, for the log: a string that lives as long as the backend. NULL: no words. */
+	/* Why the backend has ended, for the log; the string is valid as long as the backend. NULL: no reason known. */
 	const char *(*reason)(struct net_backend *backend);
 	void (*destroy)(struct net_backend *backend);
 };
@@ -67,7 +66,7 @@ struct net_backend {
 	const struct net_backend_ops *ops;
 	unsigned int pairs;
 	int fds[NET_MAX_PAIRS]; /* non-blocking; one a pair */
-	uint64_t features;      /* VIRTIO_NET_F_* that it can do */
+	uint64_t features;      /* VIRTIO_NET_F_* that it supports */
 	uint16_t mtu;           /* 0: not known */
 };
 
@@ -79,11 +78,11 @@ int net_passt_open(const struct virtio_net_options *options, struct net_backend 
 struct net_pair;
 
 struct net_state {
-	uint8_t mac[6];      /* under config_lock, as the next */
-	bool link_up;        /* as the guest was told */
+	uint8_t mac[6];      /* under config_lock, as link_up */
+	bool link_up;        /* as the guest sees it */
 	uint16_t mtu;
-	uint16_t pairs_used; /* what the guest asked for; 1 to backend->pairs, 0 while it is not active */
-	uint64_t offloads;   /* what the guest asked for last */
+	uint16_t pairs_used; /* set by the guest: 1 to backend->pairs; 0 while inactive */
+	uint64_t offloads;   /* set by the guest */
 };
 
 struct net_device {
@@ -94,45 +93,45 @@ struct net_device {
 	struct virtio_thread threads[NET_MAX_PAIRS];
 	struct vhost *vhosts[NET_MAX_PAIRS]; /* NULL without vhost=on */
 	bool vhost_running[NET_MAX_PAIRS];
-	bool loaded;                         /* on another host than before, and not resumed since */
-	/* The control queue's thread, which also hears of vhost's errors; NULL when there is neither. */
+	bool loaded;                         /* and not resumed since */
+	/* The control queue's thread, which also watches for vhost's errors; NULL without both. */
 	struct event_loop *ctrl_loop;
 	pthread_mutex_t ctrl_lock; /* over a turn of the control queue */
 	bool ctrl_running;         /* under ctrl_lock */
 	pthread_mutex_t config_lock;
 	struct net_state state;
-	bool link_up; /* the backend has not ended; under config_lock */
+	bool link_up; /* false: the backend has ended; under config_lock */
 };
 
-/* The device on a backend, which is consumed by success. The rest of virtio_net_create; tests bring their own. */
+/* The device on a backend, which success consumes. For virtio_net_create and tests with their own backend. */
 int net_create(const struct virtio_net_options *options, struct net_backend *backend, struct guest_memory *memory,
 	       const struct log *log, struct virtio_device **ret, struct err *err);
 
 /*
- * net_traffic.c: pairs index to pairs_used are made and stand still, run, stand still again. -errno of the first two
- * leaves none of them; park: -ETIMEDOUT at deadline, and some stand, until run. end is for all from index on.
+ * net_traffic.c. make creates the pairs from index to pairs_used, parked; run starts them; after a failure of either
+ * none is left. park parks all; -ETIMEDOUT at deadline: some may be parked until run. end ends all pairs from index on.
  */
 int net_make_pairs(struct net_device *net, unsigned int index, struct err *err);
 int net_run_pairs(struct net_device *net, unsigned int index, struct err *err);
 int net_park_pairs(struct net_device *net, int64_t deadline);
 void net_end_pairs(struct net_device *net, unsigned int index);
-/* Packets of a pair that is not in use must not wait in the backend for a reader. */
+/* Disables the backend's pairs from index on: packets must not wait there for a reader. */
 void net_detach_pairs(struct net_device *net, unsigned int index);
 
-/* net_pair.c: net->threads[index], which moves packets of one pair. It is made parked; a parked one holds no buffers. */
+/* net_pair.c: net->threads[index] moves the packets of one pair. It is made parked; a parked one has no buffers. */
 int net_pair_make(struct net_device *net, unsigned int index, struct err *err);
 void net_pair_end(struct net_device *net, unsigned int index);
 
-/* net_vhost.c: the kernel moves them. stop leaves the queues where the kernel got to. */
+/* net_vhost.c: the kernel moves them. After stop, the queues have the kernel's position. */
 int net_vhost_open(struct net_device *net, struct dirty_set *dirty, struct err *err);
 int net_vhost_start(struct net_device *net, unsigned int index, struct err *err);
 void net_vhost_stop(struct net_device *net, unsigned int index);
 
-/* net_state.c: saved state; and, on another host, a word to the network, which looks for the guest where it was. */
+/* net_state.c: saved state, and the announcement that the guest is on another host. */
 extern const struct state_table net_state;
 void net_announce(struct net_device *net);
 
-/* net_ctrl.c: the control queue stands still until run; park: -ETIMEDOUT, and it runs. */
+/* net_ctrl.c: make creates the control queue's thread, parked until run. park -ETIMEDOUT: it runs on. */
 int net_ctrl_make(struct net_device *net, struct err *err);
 void net_ctrl_run(struct net_device *net);
 int net_ctrl_park(struct net_device *net, int64_t deadline);

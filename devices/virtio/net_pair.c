@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One pair of virtio-net queues and its thread: packets go from the guest's buffers to the backend and back without a
- * copy in between. Called by net.c.
+ * A virtio-net queue pair and its thread: moves packets between guest and backend without a copy. Called by net.c.
  *
- * The thread alternates between a bounded round of sending and one of receiving and sleeps when neither has anything
- * to do. It sleeps in epoll, edge-triggered: a kick needs no read(2) to be forgotten, and no descriptor is asked twice.
+ * The thread alternates between a bounded round of sending and one of receiving, and sleeps when there is nothing to
+ * do. It sleeps in epoll, edge-triggered: a kick needs no read(2) to be cleared.
  *
- * Receiving: the guest's buffers are popped ahead until they hold the longest packet there is (one is enough when the
- * driver does not merge buffers), the backend fills them in one go, those used are given back at once. Behind them lies
- * a spare buffer of our own: what ends there did not fit into what the guest has posted, and is dropped.
+ * Receiving: the guest's buffers are popped in advance until the longest packet fits (one buffer if the driver does not
+ * merge buffers), the backend fills them with one call, and the used ones are pushed. A spare buffer of our own follows
+ * them: a packet that ends in it is too long for the guest's buffers, and is dropped.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -17,7 +16,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 
-#define ROUND 64u /* packets in one direction before it is the other's turn */
+#define ROUND 64u /* packets in one direction before the other direction */
 
 enum { EVENT_BACKEND, EVENT_RX, EVENT_TX, EVENTS };
 
@@ -36,13 +35,13 @@ struct net_pair {
 	bool merge;        /* packets may span receive buffers */
 	bool readable;     /* the backend may have a packet */
 	bool writable;     /* the backend may take one */
-	bool flush;        /* the backend may hold the rest of a packet */
+	bool flush;        /* the backend may have the rest of a packet */
 	bool starved;      /* no receive buffers; the driver kicks when it has posted some */
-	bool hung_up;      /* the backend ends with what can still be read from it */
+	bool hung_up;      /* the backend ends after the packets that can still be read */
 	bool gone;         /* it has ended */
-	uint32_t interest; /* what epoll waits for on the backend */
+	uint32_t interest; /* epoll's events for the backend */
 
-	/* Receive buffers popped and not yet given back: a window on both arrays. */
+	/* Receive buffers popped and not yet pushed: a window on both arrays. */
 	unsigned int first_buffer, buffers, first_segment, segments;
 	uint64_t bytes;
 	struct rx_buffer buffer[2 * NET_IOV_MAX];
@@ -51,14 +50,14 @@ struct net_pair {
 	uint8_t spare[NET_MAX_PACKET];
 };
 
-/* Never again a pop from this queue until the driver has reset the device. */
+/* Nothing is popped from this queue until the driver has reset the device. */
 static void net_pair_give_up(struct net_pair *pair, struct virtqueue *vq, const char *why)
 {
 	vq->broken = true;
 	virtio_device_broken(&pair->net->virtio, why);
 }
 
-/* The guest sees the link go down, the log says so, once. */
+/* Shows the guest the link down, and logs it, once. */
 static void net_pair_link_down(struct net_device *net)
 {
 	const char *reason = net->backend->ops->reason ? net->backend->ops->reason(net->backend) : NULL;
@@ -73,8 +72,8 @@ static void net_pair_link_down(struct net_device *net)
 	log_warn(net->virtio.log, "%s: the network behind it has ended, its link is down%s%s", net->virtio.id,
 		 reason ? ": " : "", reason ?: "");
 	/*
-	 * Not virtio_device_config_changed: its lock is held by whoever waits for the calling thread to end. Nor is the
-	 * generation needed for a field that is read in one piece.
+	 * Not virtio_device_config_changed: a thread that waits for this one to end may hold its lock. The generation
+	 * is not needed for a field that is read in one piece.
 	 */
 	net->virtio.transport->notify_config(&net->virtio);
 }
@@ -88,7 +87,7 @@ static void net_pair_lost_backend(struct net_pair *pair)
 
 /* ---- from the guest ---- */
 
-/* More segments than a system call takes: through the spare buffer. */
+/* For more segments than a system call takes: through the spare buffer. */
 static int net_pair_send_flat(struct net_pair *pair)
 {
 	struct iovec flat = {.iov_base = pair->spare};
@@ -117,7 +116,7 @@ static int net_pair_send_chain(struct net_pair *pair)
 	return ret == -EAGAIN ? ret : 0;
 }
 
-/* False when the backend still has the rest of a packet to send. */
+/* False: the backend still has the rest of a packet. */
 static bool net_pair_flushed(struct net_pair *pair)
 {
 	int ret = pair->flush && !pair->gone ? pair->backend->ops->flush(pair->backend, pair->index) : 0;
@@ -129,7 +128,7 @@ static bool net_pair_flushed(struct net_pair *pair)
 	return !pair->flush;
 }
 
-/* True when there is more to do right away. */
+/* True: there is more to do at once. */
 static bool net_pair_transmit(struct net_pair *pair)
 {
 	unsigned int count = 0;
@@ -161,7 +160,7 @@ static bool net_pair_transmit(struct net_pair *pair)
 
 /* ---- to the guest ---- */
 
-/* Moves the window to the front of its arrays when the next chain might not fit behind it. */
+/* Moves the window to the front of its arrays if the next chain might not fit behind it. */
 static void net_pair_make_room(struct net_pair *pair)
 {
 	if (pair->first_segment + pair->segments + NET_IOV_MAX > 2 * NET_IOV_MAX) {
@@ -174,7 +173,7 @@ static void net_pair_make_room(struct net_pair *pair)
 	}
 }
 
-/* Takes one chain into the window: 1, 0 when there is none or it does not fit, -EPROTO. */
+/* Adds one chain to the window: 1; 0: there is none or it does not fit; -EPROTO. */
 static int net_pair_gather_one(struct net_pair *pair)
 {
 	struct virtq_chain *chain = &pair->chain;
@@ -208,8 +207,8 @@ static int net_pair_gather_one(struct net_pair *pair)
 }
 
 /*
- * True when there are buffers to receive into. A driver that merges gets to post more before a packet is taken that
- * they might not hold, unless what is there is a good part of all its queue can hold.
+ * True: there are buffers for a packet. If the driver merges, they must hold the longest packet, so that it is not lost
+ * while the driver could post more, or be a good part of its queue.
  */
 static bool net_pair_gather(struct net_pair *pair)
 {
@@ -237,7 +236,7 @@ static void net_pair_set_num_buffers(struct net_pair *pair, uint16_t count)
 	}
 }
 
-/* Gives the buffers that hold a packet of len bytes back to the driver, all at once. */
+/* Pushes the buffers with a packet of len bytes, all at once. */
 static void net_pair_deliver(struct net_pair *pair, uint64_t len)
 {
 	uint16_t count = 0;
@@ -300,7 +299,7 @@ static bool net_pair_receive(struct net_pair *pair)
 
 /* ---- the thread ---- */
 
-/* While starved the backend's packets do not wake us; while it takes no packets we hear when it does again. */
+/* Without receive buffers, EPOLLIN is off; while the backend takes no packets, EPOLLOUT is on. */
 static void net_pair_set_interest(struct net_pair *pair)
 {
 	uint32_t interest = EPOLLET | (pair->starved ? 0 : EPOLLIN) | (pair->writable ? 0 : EPOLLOUT);
@@ -334,7 +333,7 @@ static void net_pair_wait_for_work(struct net_pair *pair)
 	}
 }
 
-/* What was popped ahead goes back into the queue. */
+/* Returns the buffers popped in advance to the queue. */
 static void net_pair_give_back(struct net_pair *pair)
 {
 	for (; pair->buffers; pair->buffers--)
@@ -343,7 +342,7 @@ static void net_pair_give_back(struct net_pair *pair)
 	pair->bytes = 0;
 }
 
-/* True when it is to go on: then it looks at everything once, for what has happened meanwhile is told no second time. */
+/* True: the thread runs on; it then checks everything once, because edge-triggered events are not repeated. */
 static bool net_pair_park(struct net_pair *pair)
 {
 	net_pair_give_back(pair);

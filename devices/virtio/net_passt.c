@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Networking without any right, by passt, a process of its own: Ethernet frames over a stream socket, each behind its
- * length (32 bits, big-endian). passt is started here and ends with us, or one that runs is connected to. Opened by
- * net.c.
+ * Networking without privileges, through the process passt: Ethernet frames on a stream socket, each after its length
+ * (32 bits, big-endian). passt is started here and ends with us, or is already running. Opened by net.c.
  *
- * There are no offloads, so a packet's header tells nothing and is checked and dropped here. Frames to the guest are
- * read in bulk and copied once; a frame to passt goes out of the guest's buffers, and only what the socket does not
- * take at once is copied aside.
+ * There are no offloads, so a packet's header is only checked and dropped. Frames to the guest are read in bulk and
+ * copied once. A frame to passt is sent from the guest's buffers; only what the socket does not take is copied.
  */
 #include "core/process.h"
 #include "devices/virtio/iov.h"
@@ -23,16 +21,16 @@
 #define LENGTH_SIZE 4u
 #define MIN_FRAME 14u
 #define MAX_FRAME 65535u
-#define PASST_MTU 65520u /* what passt tells the guest by DHCP */
+#define PASST_MTU 65520u /* in passt's DHCP answers */
 #define BUFFER_SIZE KIB(256)
 
 struct passt {
 	struct net_backend base;
-	pid_t pid;            /* 0: not ours, or ended */
-	int words_fd;         /* what the process has to say; -1: not ours */
+	pid_t pid;            /* 0: not started here, or ended */
+	int words_fd;         /* its stderr; -1: not started here */
 	char reason[256];
-	size_t start, end;    /* of what is unread in from */
-	size_t sent, to_send; /* of what waits in to */
+	size_t start, end;    /* of the unread bytes in from */
+	size_t sent, to_send; /* of the bytes in to */
 	uint8_t *from;        /* BUFFER_SIZE */
 	uint8_t *to;          /* one frame and its length */
 };
@@ -44,7 +42,7 @@ static struct passt *net_passt_to_passt(struct net_backend *backend)
 
 /* ---- to the guest ---- */
 
-/* The length of the first frame when all of it is there, 0 when it is not, -EPIPE when it is none. */
+/* The length of the first frame if it is complete; 0: it is not; -EPIPE: the length is invalid. */
 static ssize_t net_passt_whole_frame(const struct passt *passt)
 {
 	size_t have = passt->end - passt->start;
@@ -75,7 +73,7 @@ static int net_passt_read_more(struct passt *passt)
 	return 0;
 }
 
-/* Copies bytes over the segments; what they do not hold is lost. */
+/* Copies bytes into the segments; bytes that do not fit are lost. */
 static void net_passt_scatter(const struct iovec *iov, unsigned int count, size_t offset, const uint8_t *from,
 			      size_t len)
 {
@@ -133,7 +131,7 @@ static int net_passt_flush(struct net_backend *backend, unsigned int pair)
 	return 0;
 }
 
-/* Copies the segments from offset on behind each other. */
+/* Copies the segments' bytes from offset on. */
 static size_t net_passt_collect(const struct iovec *iov, unsigned int count, size_t offset, uint8_t *to, size_t size)
 {
 	size_t len = 0;
@@ -153,7 +151,7 @@ static size_t net_passt_collect(const struct iovec *iov, unsigned int count, siz
 	return len;
 }
 
-/* What passt can make nothing of: a header that asks for offloads, a frame of impossible size. */
+/* False: passt cannot handle it; the header asks for offloads, or the frame's size is invalid. */
 static bool net_passt_sensible(const struct iovec *iov, unsigned int count, size_t frame)
 {
 	uint8_t begin[2] = {0}; /* flags, gso_type */
@@ -195,7 +193,7 @@ static int net_passt_set_offloads(struct net_backend *backend, uint64_t offloads
 	return offloads ? -EOPNOTSUPP : 0;
 }
 
-/* Waits a moment for the end of a process that has closed its socket: true when it has ended. */
+/* Waits a moment for a process that has closed its socket to end; whether it has. */
 static bool net_passt_reap(struct passt *passt, int *status)
 {
 	for (unsigned int i = 0; i < 20; i++) {
@@ -208,7 +206,7 @@ static bool net_passt_reap(struct passt *passt, int *status)
 	return false;
 }
 
-/* The last line that the process wrote goes to reason. */
+/* Copies the last line of the process's stderr to reason. */
 static void net_passt_read_last_words(struct passt *passt)
 {
 	char *line, text[sizeof(passt->reason)];
@@ -267,7 +265,7 @@ static const struct net_backend_ops passt_ops = {
 
 static int net_passt_start_passt(struct passt *passt, struct err *err)
 {
-	/* It takes the socket as descriptor 3, keeps in the foreground and ends when the socket is closed. */
+	/* It gets the socket as descriptor 3, stays in the foreground and ends when the socket is closed. */
 	static const char *const argv[] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3", NULL};
 	_cleanup_(fd_close) int theirs = -1;
 	_cleanup_(fd_close) int words = -1;
@@ -277,7 +275,7 @@ static int net_passt_start_passt(struct passt *passt, struct err *err)
 		return err_sys(err, -errno, "--net passt: socket");
 	passt->base.fds[0] = pair[0];
 	theirs = pair[1];
-	/* Nobody reads it before the end; what does not fit by then is lost. */
+	/* It is not read before passt ends; output that does not fit is lost. */
 	if (pipe2(words_pair, O_CLOEXEC | O_NONBLOCK) < 0)
 		return err_sys(err, -errno, "--net passt: pipe");
 	passt->words_fd = words_pair[0];
@@ -331,7 +329,7 @@ int net_passt_open(const struct virtio_net_options *options, struct net_backend 
 		net_passt_destroy(&passt->base);
 		return code;
 	}
-	/* Of a passt that somebody else has started we do not know it. */
+	/* The MTU of a passt that was not started here is not known. */
 	passt->base.mtu = options->socket ? 0 : PASST_MTU;
 	*ret = &passt->base;
 	return 0;

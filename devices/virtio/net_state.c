@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The saved state of virtio-net, and how the network hears that a guest is elsewhere: by a frame from the guest's address,
- * which every switch on the way learns from (RFC 903; the kind that asks for nothing a host would answer).
+ * The saved state of virtio-net, and the announcement that the guest is on another host: a frame from the guest's
+ * address, from which the switches learn its port (RFC 903; of a kind that no host answers).
  */
 #include "devices/virtio/net_internal.h"
 
@@ -9,7 +9,7 @@
 #include <net/ethernet.h>
 #include <net/if_arp.h>
 
-/* Of an active device. */
+/* For an active device. */
 static int net_state_judge_queues(const struct net_device *net, const struct net_state *state, struct err *err)
 {
 	if (!state->pairs_used || state->pairs_used > net->backend->pairs)
@@ -38,7 +38,7 @@ static int net_state_judge(const void *object, const void *loaded, uint32_t vers
 	return net->virtio.active ? net_state_judge_queues(net, state, err) : 0;
 }
 
-/* The backend does for the guest what the one before did. */
+/* Programs the backend as the one on the source was. */
 static int net_state_set_backend(struct net_device *net, struct err *err)
 {
 	int ret = net->backend->ops->set_offloads(net->backend, net->state.offloads);
@@ -46,7 +46,7 @@ static int net_state_set_backend(struct net_device *net, struct err *err)
 	return ret < 0 ? err_sys(err, ret, "offloads of the backend") : net_make_pairs(net, 1, err);
 }
 
-/* A driver that was told of an MTU sends packets of that size; one that was not reads what is here. */
+/* A driver that has read an MTU sends packets of that size; any other driver reads the MTU of this host. */
 static int net_state_loaded(void *object, const void *state, struct err *err)
 {
 	struct net_device *net = object;
@@ -67,7 +67,7 @@ static const struct state_field fields[] = {
 	STATE_UINT(struct net_state, offloads, 1),
 };
 
-/* Without config_lock: who else takes it stands still, or has the device's lock. */
+/* Without config_lock: the threads that take it are parked, other users have the device's lock. */
 const struct state_table net_state = {
 	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct net_device, state),
 	.judge = net_state_judge, .loaded = net_state_loaded,
@@ -75,7 +75,7 @@ const struct state_table net_state = {
 
 /* ---- to the network ---- */
 
-#define RARP_REQUEST 3 /* and so its answer is nobody's to give */
+#define RARP_REQUEST 3 /* no host answers it */
 
 struct announcement {
 	struct virtio_net_hdr_v1 header;
@@ -102,6 +102,6 @@ void net_announce(struct net_device *net)
 	memcpy(frame.sender.mac, net->state.mac, 6);
 	memcpy(frame.target.mac, net->state.mac, 6);
 	pthread_mutex_unlock(&net->config_lock);
-	/* What is lost here, the guest's next packet does. */
+	/* If it is lost, the guest's next packet has the same effect. */
 	net->backend->ops->send(net->backend, 0, &iov, 1, sizeof(frame));
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tap interface of the host behind virtio-net (<linux/if_tun.h>), one descriptor a queue pair. The kernel reads and
- * writes the packets' headers in the guest's own buffers and checks them there. Opened by net.c.
+ * The backend of virtio-net on a tap interface of the host (<linux/if_tun.h>), with a descriptor for each queue pair.
+ * The kernel reads, writes and checks the packets' headers in the guest's buffers. Opened by net.c.
  *
- * The interface is the user's: it must exist, and a persistent one is left with the flags, header size and offloads it
- * was found with.
+ * The interface belongs to the user: it must exist; a persistent one gets its flags, header size and offloads back.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -24,7 +23,7 @@
 #endif
 
 #define TUN_OFFLOADS (TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN)
-#define TUN_USO (TUN_F_USO4 | TUN_F_USO6) /* the kernel takes both or none */
+#define TUN_USO (TUN_F_USO4 | TUN_F_USO6) /* the kernel accepts only both or none */
 #define OUR_FLAGS (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
 
 struct tap {
@@ -32,7 +31,7 @@ struct tap {
 	char name[IFNAMSIZ];
 	bool in_use[NET_MAX_PAIRS];
 	unsigned int can; /* TUN_F_* that this kernel has */
-	/* As it was found, for tap_destroy. */
+	/* The interface's settings before, for net_tap_destroy. */
 	bool attached;
 	int found_flags; /* -1: not known */
 	int found_header;
@@ -46,7 +45,7 @@ static struct tap *net_tap_to_tap(struct net_backend *backend)
 
 /* ---- packets ---- */
 
-/* EBADFD: the interface was deleted. Whatever else goes wrong concerns one packet or passes (the interface is down). */
+/* EBADFD: the interface was deleted. Other errors concern one packet, or are temporary (the interface is down). */
 static int net_tap_packet_error(int code)
 {
 	return code == EBADFD ? -EPIPE : -EAGAIN;
@@ -88,7 +87,7 @@ static int net_tap_set_offloads(struct net_backend *backend, uint64_t offloads)
 	};
 	unsigned int flags = 0;
 
-	/* Segmentation without checksums makes no sense to the kernel. */
+	/* The kernel does not accept segmentation without checksums. */
 	if (offloads & NET_BIT(VIRTIO_NET_F_GUEST_CSUM)) {
 		flags = TUN_F_CSUM;
 		for (size_t i = 0; i < ARRAY_SIZE(map); i++)
@@ -113,9 +112,9 @@ static int net_tap_set_pair(struct net_backend *backend, unsigned int pair, bool
 	return 0;
 }
 
-/* ---- as it was found ---- */
+/* ---- the settings before ---- */
 
-/* The interface's flags before anybody attaches to it: /sys tells, no ioctl does. -1: it does not. */
+/* The interface's flags before we attach to it, from /sys: there is no ioctl for it. -1: not known. */
 static int net_tap_read_flags(const char *name)
 {
 	char path[64], text[16] = "";
@@ -148,7 +147,7 @@ static unsigned int net_tap_count_features(int sock, const char *name)
 	return MIN(query.info.data[0], 1024u);
 }
 
-/* The TUN_F_* that are in force, from the interface's features, which ethtool knows by name. */
+/* The interface's TUN_F_*, from its features, which ethtool lists by name. */
 static unsigned int net_tap_read_offloads(int sock, const char *name)
 {
 	static const struct {
@@ -178,7 +177,7 @@ static unsigned int net_tap_read_offloads(int sock, const char *name)
 	return flags;
 }
 
-/* A persistent interface keeps its flags until somebody attaches with others, so that is done once more. */
+/* Attaching sets the flags of a persistent interface, so attach once more with the old ones. */
 static void net_tap_restore_flags(const struct tap *tap)
 {
 	struct ifreq request = {.ifr_flags = (short)(tap->found_flags & (OUR_FLAGS | IFF_MULTI_QUEUE))};
@@ -190,7 +189,7 @@ static void net_tap_restore_flags(const struct tap *tap)
 	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	memcpy(request.ifr_name, tap->name, IFNAMSIZ);
 	if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) < 0) {
-		/* Whoever comes next sets flags of his own. */
+		/* The next program that attaches sets its own flags. */
 	}
 }
 
@@ -286,7 +285,7 @@ static int net_tap_attach(const struct tap *tap, int fd, short flags)
 	return ioctl(fd, TUNSETIFF, &request) < 0 ? -errno : 0;
 }
 
-/* One queue will do with either kind of interface. */
+/* One queue works with either kind of interface. */
 static int net_tap_attach_queue(const struct tap *tap, int fd)
 {
 	int ret;
@@ -313,7 +312,7 @@ static int net_tap_open_queues(struct tap *tap, struct err *err)
 	return 0;
 }
 
-/* A descriptor that somebody else has opened. */
+/* Uses a descriptor that was opened by another program. */
 static int net_tap_adopt(struct tap *tap, int fd, struct err *err)
 {
 	struct ifreq request = {0};
@@ -347,7 +346,7 @@ static int net_tap_set_up_header(struct tap *tap, struct err *err)
 	return 0;
 }
 
-/* What the guest may be offered. What it does not accept is switched off again when it starts. */
+/* Finds the features to offer. Offloads that the guest does not accept are switched off when it starts. */
 static int net_tap_probe(struct tap *tap, int sock, struct err *err)
 {
 	struct ifreq request = {0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which pairs of virtio-net's queues have traffic, and who moves it: a thread of ours (net_pair.c) or the kernel
- * (net_vhost.c). See net_internal.h; called by the device and by its control queue.
+ * Starts and stops the queue pairs of virtio-net: a thread of ours (net_pair.c) or the kernel (net_vhost.c) moves their
+ * packets. See net_internal.h; called by the device and by its control queue.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -9,7 +9,7 @@ static int net_traffic_make_pair(struct net_device *net, unsigned int index, str
 {
 	int ret = 0;
 
-	/* A driver need not have enabled every queue that the device has. */
+	/* A driver need not enable all queues of the device. */
 	if (!net->virtio.queues[2 * index].setup.enabled || !net->virtio.queues[2 * index + 1].setup.enabled)
 		return err_set(err, -EINVAL, "%s: queue pair %u is not enabled", net->virtio.id, index);
 	if (net->backend->ops->set_pair)

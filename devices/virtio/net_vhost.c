@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-net by the kernel's vhost-net: a vhost for each pair of queues, with the tap's descriptor for that pair behind
- * it. Called by net.c; the control queue stays ours.
+ * virtio-net with the kernel's vhost-net: a vhost for each queue pair, with the tap's descriptor of this pair as
+ * backend. The control queue is served here. Called by net.c.
  */
 #include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
 
-/* What vhost must know of; the rest of the features is between the driver and the tap. */
+/* The features that concern vhost; the others concern only the driver and the tap. */
 #define RING_FEATURES                                                                                         \
 	(NET_BIT(VIRTIO_F_VERSION_1) | NET_BIT(VIRTIO_RING_F_INDIRECT_DESC) | NET_BIT(VIRTIO_RING_F_EVENT_IDX) | \
 	 NET_BIT(VIRTIO_NET_F_MRG_RXBUF))
 
-/* How long vhost looks for more before it sleeps, microseconds; it gives way to whoever else wants the processor. Each
- * packet that it meets in that time saves the driver a kick and the host a wake-up. */
+/* How long vhost polls before it sleeps, in microseconds; it yields to other threads. Each packet that it finds saves
+ * the driver a kick and the host a wake-up. */
 #define BUSY_US 50u
 
 int net_vhost_open(struct net_device *net, struct dirty_set *dirty, struct err *err)
@@ -47,7 +47,7 @@ static int net_vhost_start_ring(struct net_device *net, unsigned int index, unsi
 	const struct vhost_vring_state busy = {.index = ring, .num = BUSY_US};
 	int ret;
 
-	/* A kernel that cannot do this does without. */
+	/* Optional: old kernels do not have it. */
 	vhost_ioctl(net->vhosts[index], VHOST_SET_VRING_BUSYLOOP_TIMEOUT, &busy);
 	ret = vhost_ring_start(net->vhosts[index], ring, vq, device->transport->call_fd(device, vq->index), err);
 	if (ret < 0)
@@ -55,7 +55,7 @@ static int net_vhost_start_ring(struct net_device *net, unsigned int index, unsi
 	ret = net_vhost_set_backend(net, index, ring, net->backend->fds[index]);
 	if (ret < 0)
 		return err_sys(err, ret, "/dev/vhost-net: the tap as its backend");
-	/* It looks at the queue once by itself. */
+	/* Check the queue once. */
 	eventfd_kick(vq->kick_fd);
 	return 0;
 }

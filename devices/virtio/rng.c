@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The entropy device (virtio 1.2 section 5.4): one queue of buffers that come back filled with the host kernel's random
- * bytes. A long buffer comes back partly filled, so that a guest cannot keep the event loop to itself.
+ * The entropy device (virtio 1.2 section 5.4): one queue of buffers, which it fills with random bytes of the host's
+ * kernel. A long buffer is filled only partly, so that a guest cannot keep the event loop busy.
  */
 #include "devices/virtio/virtio_loop.h"
 
@@ -11,7 +11,7 @@
 #define BYTES_A_CHAIN KIB(16)
 #define CLASS_OTHER 0x00ff00
 
-/* Asks the kernel for up to len bytes straight into guest memory; how many there were. */
+/* Writes up to len bytes of the kernel into guest memory; returns how many. */
 static size_t rng_fill(char *buf, size_t len)
 {
 	size_t done = 0;
@@ -61,7 +61,8 @@ int virtio_rng_create(const char *id, struct guest_memory *memory, struct event_
 	if (!rng)
 		return err_sys(err, -ENOMEM, "%s", id);
 	rng->device.class_code = CLASS_OTHER;
-	code = virtio_device_init(&rng->device, &rng_ops, id, VIRTIO_ID_RNG, ARRAY_SIZE(sizes), sizes, memory, log, err);
+	code = virtio_device_init(&rng->device, &rng_ops, id, VIRTIO_ID_RNG, ARRAY_SIZE(sizes), sizes, memory, log,
+				  err);
 	if (code == 0)
 		code = virtio_loop_watch(rng, loop, rng_serve, err);
 	if (code < 0) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-vsock (virtio 1.2 section 5.10): chooses between the user-space form (vsock_unix.c) and the host kernel's
- * vhost-vsock, and is the device for the latter. There the kernel moves the packets, the guest's ports are reached by
- * AF_VSOCK sockets on the host, and what is left to do here is to start and to stop it.
+ * vhost-vsock, and is the device for the latter. There the kernel moves the packets, AF_VSOCK sockets on the host reach
+ * the guest's ports, and this file only starts and stops it.
  *
- * Other than vhost-net, vhost-vsock has a log of used rings and none of the buffers that it fills. So while somebody
- * tracks what is written it stands still: a guest that moves to another host loses its connections with this one anyway.
+ * Unlike vhost-net, vhost-vsock does not log the buffers that it fills, only used rings. So it is stopped while dirty
+ * pages are tracked: a guest that migrates loses its connections with this host anyway.
  */
 #include "core/irq.h"
 #include "devices/virtio/vhost.h"
@@ -23,8 +23,8 @@ struct kernel_vsock {
 	struct dirty_source source; /* in dirty, unless NULL */
 	/* under the device's lock */
 	bool wanted;  /* active and not drained */
-	bool tracked; /* somebody asks what is written */
-	bool running; /* wanted, and not tracked */
+	bool tracked; /* dirty pages are tracked */
+	bool running; /* wanted and not tracked */
 	struct vsock_state state;
 	bool loaded;
 };
@@ -62,7 +62,7 @@ static void vsock_halt(struct virtio_device *device)
 	kernel->running = false;
 }
 
-/* The event queue is not the kernel's, and nobody else looks at it. What finds no buffer waits for the next start. */
+/* The event queue is not vhost's. Without a buffer there, the event waits for the next start. */
 static void vsock_send_event(struct virtio_device *device)
 {
 	const struct virtio_vsock_event event = {.id = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET)};
@@ -97,7 +97,7 @@ static int vsock_go_on(struct virtio_device *device, struct err *err)
 		vsock_halt(device);
 		return err_prefix(err, ret, "%s", device->id);
 	}
-	/* It looks at each queue once by itself. */
+	/* Check each queue once. */
 	for (unsigned int ring = VSOCK_RX; ring <= VSOCK_TX; ring++)
 		eventfd_kick(device->queues[ring].kick_fd);
 	return 0;
@@ -146,7 +146,7 @@ static void vsock_resume(struct virtio_device *device)
 	}
 }
 
-/* ---- while what is written is tracked ---- */
+/* ---- dirty tracking ---- */
 
 static int vsock_tracking_start(struct dirty_source *source, struct err *err)
 {
@@ -173,7 +173,7 @@ static void vsock_tracking_stop(struct dirty_source *source)
 	pthread_mutex_unlock(&kernel->virtio.lock);
 }
 
-/* What this process does to the queues is told with all its writes. */
+/* The source of this process's own writes reports those to the queues. */
 static int vsock_tracking_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
 				  struct err *err)
 {

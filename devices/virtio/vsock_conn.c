@@ -2,9 +2,9 @@
 /*
  * One connection of the user-space virtio-vsock; see vsock_internal.h, called by vsock_unix.c.
  *
- * Data for the guest stay in the UNIX socket until there is a receive buffer and credit for them. Data from the guest
- * go straight to the socket; what it does not take waits in a buffer as large as the credit the guest was given, so it
- * always fits, and a guest that sends more is reset.
+ * Data for the guest stay in the UNIX socket until there are a receive buffer and credit for them. Data from the guest
+ * go straight to the socket; what it does not take waits in a buffer as large as the guest's credit. A guest that sends
+ * more than its credit is reset.
  */
 #include "devices/virtio/vsock_internal.h"
 
@@ -21,7 +21,7 @@
 #define BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 #define BIT(n) (1u << (n))
 
-/* ---- whose turn it is ---- */
+/* ---- turns ---- */
 
 void vsock_kick(struct vsock *vsock)
 {
@@ -109,7 +109,7 @@ static void vsock_conn_close_socket(struct vsock_conn *conn)
 	conn->start = conn->end = 0;
 }
 
-/* Into the list of free ones, unless it is still on that of runnable ones: then vsock_unix.c meets it there. */
+/* Puts the connection into the free list. It may still be in the list of runnable ones: vsock_unix.c removes it. */
 static void vsock_conn_end(struct vsock_conn *conn)
 {
 	vsock_conn_close_socket(conn);
@@ -120,7 +120,7 @@ static void vsock_conn_end(struct vsock_conn *conn)
 	conn->vsock->free = conn;
 }
 
-/* The guest gets a RST and nothing else from now on. */
+/* The guest gets only a RST after this. */
 static void vsock_conn_reset(struct vsock_conn *conn)
 {
 	vsock_conn_close_socket(conn);
@@ -129,7 +129,7 @@ static void vsock_conn_reset(struct vsock_conn *conn)
 	vsock_run(conn);
 }
 
-/* The host's side is gone. */
+/* The host has closed. */
 static void vsock_conn_close_host(struct vsock_conn *conn)
 {
 	vsock_conn_close_socket(conn);
@@ -141,9 +141,9 @@ static void vsock_conn_close_host(struct vsock_conn *conn)
 	vsock_run(conn);
 }
 
-/* ---- from the guest to the host's side ---- */
+/* ---- from the guest to the host ---- */
 
-/* Tells the guest of its credit before it believes that it has less than a packet's worth. */
+/* Sends a credit update before the guest's credit is less than a packet. */
 static void vsock_conn_consider_credit(struct vsock_conn *conn)
 {
 	if (conn->taken == conn->told || VSOCK_BUFFER - (conn->received - conn->told) >= VSOCK_MAX_DATA)
@@ -152,7 +152,7 @@ static void vsock_conn_consider_credit(struct vsock_conn *conn)
 	vsock_run(conn);
 }
 
-/* The host's side takes no more: what waits for it is lost, and the guest is told. */
+/* The host takes no more data: drops what waits, and sends a shutdown to the guest. */
 static void vsock_conn_stop_writing(struct vsock_conn *conn)
 {
 	conn->taken = conn->received;
@@ -162,7 +162,7 @@ static void vsock_conn_stop_writing(struct vsock_conn *conn)
 	vsock_run(conn);
 }
 
-/* All that the guest has sent is where it belongs. */
+/* All data of the guest are written. */
 static void vsock_conn_all_written(struct vsock_conn *conn)
 {
 	conn->start = conn->end = 0;
@@ -174,7 +174,7 @@ static void vsock_conn_all_written(struct vsock_conn *conn)
 		shutdown(conn->fd, SHUT_WR);
 }
 
-/* Writes what waits in the buffer, as far as the socket takes it. */
+/* Writes the buffer's data, as much as the socket takes. */
 static void vsock_conn_flush(struct vsock_conn *conn)
 {
 	ssize_t n;
@@ -199,7 +199,7 @@ static void vsock_conn_flush(struct vsock_conn *conn)
 	vsock_conn_all_written(conn);
 }
 
-/* Keeps what lies from offset on in the chain's data for later. */
+/* Puts len bytes of the chain's data from offset on into the buffer. */
 static int vsock_conn_keep(struct vsock_conn *conn, const struct virtq_chain *chain, size_t offset, size_t len)
 {
 	if (!conn->buffer)
@@ -248,7 +248,7 @@ static void vsock_conn_take_data(struct vsock_conn *conn, const struct virtio_vs
 	vsock_conn_consider_credit(conn);
 }
 
-/* ---- what the guest says ---- */
+/* ---- packets of the guest ---- */
 
 static void vsock_conn_take_response(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
 				     const struct virtq_chain *chain)
@@ -296,13 +296,13 @@ static void vsock_conn_take_credit_request(struct vsock_conn *conn, const struct
 	conn->pending |= BIT(VIRTIO_VSOCK_OP_CREDIT_UPDATE);
 }
 
-/* Every packet carries the guest's credit; this one nothing else. */
+/* Every packet has the guest's credit; this one has nothing else. */
 static void vsock_conn_take_credit_update(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr,
 					  const struct virtq_chain *chain)
 {
 }
 
-/* In which states the guest may say what. */
+/* The states in which the guest may send each packet. */
 static const struct {
 	unsigned int states;
 	void (*take)(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain);
@@ -338,7 +338,7 @@ void vsock_conn_receive(struct vsock_conn *conn, const struct virtio_vsock_hdr *
 		vsock_run(conn);
 }
 
-/* ---- from the host's side to the guest ---- */
+/* ---- from the host to the guest ---- */
 
 static uint32_t vsock_conn_credit(const struct vsock_conn *conn)
 {
@@ -347,7 +347,7 @@ static uint32_t vsock_conn_credit(const struct vsock_conn *conn)
 	return underway < conn->guest_buffer ? conn->guest_buffer - underway : 0;
 }
 
-/* "CONNECT port\n", taken out of the socket up to the end of the line: 1 when it is there, 0 not yet, -EPROTO. */
+/* Reads "CONNECT port\n" from the socket, up to the end of the line: 1; 0: not complete yet; -EPROTO. */
 static int vsock_conn_read_line(struct vsock_conn *conn)
 {
 	char *at = conn->line + conn->line_length, *end_of_line;
@@ -388,7 +388,7 @@ static int vsock_conn_parse_line(const char *line, uint32_t *port)
 	return 0;
 }
 
-/* Reads who is wanted and asks the guest. */
+/* Reads the port and sends a request to the guest. */
 static void vsock_conn_greet(struct vsock_conn *conn)
 {
 	struct vsock *vsock = conn->vsock;
@@ -412,7 +412,7 @@ static void vsock_conn_greet(struct vsock_conn *conn)
 	vsock_run(conn);
 }
 
-/* Takes what the host's side has done since it was looked at last, data aside. */
+/* Handles changes on the host's side, except data for the guest. */
 static void vsock_conn_look_at_host(struct vsock_conn *conn)
 {
 	if (conn->fd < 0)
@@ -449,7 +449,7 @@ static bool vsock_conn_wants_to_read(const struct vsock_conn *conn)
 	       !(conn->guest_shutdown & VIRTIO_VSOCK_SHUTDOWN_RCV);
 }
 
-/* Without credit it only looks whether there are data, or the end of them. */
+/* Without credit it only checks for data, or for their end. */
 static ssize_t vsock_conn_read_socket(struct vsock_conn *conn, const struct iovec *iov, unsigned int count)
 {
 	struct iovec *room = conn->vsock->iov;
@@ -461,7 +461,7 @@ static ssize_t vsock_conn_read_socket(struct vsock_conn *conn, const struct iove
 	return readv(conn->fd, room, (int)iov_slice(iov, count, VSOCK_HDR, most, room, 1024));
 }
 
-/* Reads into a packet: its length, or 0 and perhaps another kind of packet pending. */
+/* Reads data into a packet and returns their length; 0: none, but another kind of packet may be pending. */
 static uint32_t vsock_conn_read_data(struct vsock_conn *conn, const struct iovec *iov, unsigned int count)
 {
 	bool may_send = vsock_conn_credit(conn);
@@ -488,7 +488,7 @@ static uint32_t vsock_conn_read_data(struct vsock_conn *conn, const struct iovec
 	return 0;
 }
 
-/* Which pending packet comes first. */
+/* The order of pending packets. */
 static const uint8_t order[] = {
 	VIRTIO_VSOCK_OP_REQUEST,        VIRTIO_VSOCK_OP_RESPONSE, VIRTIO_VSOCK_OP_RST,
 	VIRTIO_VSOCK_OP_CREDIT_REQUEST, VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_OP_CREDIT_UPDATE,
@@ -538,7 +538,7 @@ bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, cons
 
 /* ---- begin and end ---- */
 
-/* A connection around a connected socket; fd is consumed by success. */
+/* A connection with a connected socket; success consumes fd. */
 static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, int *fd, enum vsock_conn_state state)
 {
 	struct vsock_conn *conn = vsock_conn_take_slot(vsock);
@@ -619,7 +619,7 @@ bool vsock_conn_expire(struct vsock *vsock)
 	return left;
 }
 
-/* An event of its socket that came meanwhile is told no second time. */
+/* The socket is edge-triggered: an event that came meanwhile is not repeated. */
 static bool vsock_conn_has_hung_up(const struct vsock_conn *conn)
 {
 	struct pollfd pollfd = {.fd = conn->fd};

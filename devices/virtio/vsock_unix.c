@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-vsock in user space (virtio 1.2 section 5.10), for hosts without vhost-vsock and for users without a right to
- * it. Called by vsock.c; see vsock_internal.h.
+ * virtio-vsock in user space (virtio 1.2 section 5.10), for hosts without vhost-vsock and for users who may not use it.
+ * Called by vsock.c; see vsock_internal.h.
  *
- * A program on the host connects to the UNIX socket, sends "CONNECT port\n", gets "OK hostport\n" when the guest has
- * accepted, and from then on talks to the guest. A connection of the guest's to port N of the host leads to the UNIX
- * socket of the same path with "_N" behind it.
+ * A program on the host connects to the UNIX socket, sends "CONNECT port\n" and gets "OK hostport\n" when the guest has
+ * accepted; after that the socket is connected with the guest. A connection of the guest to port N of the host leads to
+ * the UNIX socket with the same path and "_N" behind it.
  *
- * Receive buffers go to the connections in turn, a packet each. Answers to packets of no connection wait in a list of
- * their own; while that is full, the transmit queue is not looked at, so a guest cannot make it grow.
+ * The connections take turns with the receive buffers, a packet each. Answers to packets without a connection wait in a
+ * list; while it is full, the transmit queue is not served, so a guest cannot make it grow.
  */
 #include "devices/virtio/vsock_internal.h"
 
@@ -26,7 +26,7 @@ static struct vsock *vsock_unix_to_vsock(struct virtio_device *device)
 	return container_of(virtio_loop_of(device), struct vsock, base);
 }
 
-/* ---- whose turn it is ---- */
+/* ---- turns ---- */
 
 static bool vsock_unix_enter(struct vsock *vsock)
 {
@@ -69,7 +69,7 @@ static void vsock_unix_answer_orphan(struct vsock *vsock, struct virtio_vsock_hd
 		.type = to->type,
 		.op = htole16(VIRTIO_VSOCK_OP_RST),
 	};
-	/* The transmit queue may have been left alone for lack of room here. */
+	/* The transmit queue may wait for room in the list. */
 	if (vsock->orphan_count == VSOCK_MAX_ORPHANS - 1)
 		eventfd_kick(vsock->base.device.queues[VSOCK_TX].kick_fd);
 }
@@ -84,7 +84,7 @@ static bool vsock_unix_make_packet(struct vsock *vsock, struct virtio_vsock_hdr 
 	}
 	while ((conn = vsock_unix_next_runnable(vsock)))
 		if (vsock_conn_send(conn, hdr, chain->iov + chain->out_count, chain->in_count)) {
-			vsock_run(conn); /* it may have more, after the others */
+			vsock_run(conn); /* it may have more; the others first */
 			return true;
 		}
 	return false;
@@ -94,7 +94,7 @@ static bool vsock_unix_serve_rx(struct vsock *vsock, struct virtqueue *vq, const
 {
 	struct virtio_vsock_hdr hdr;
 
-	vsock->kicked = true; /* this is what a kick would come to */
+	vsock->kicked = true; /* a kick would do the same */
 	if (chain->in_bytes <= VSOCK_HDR) {
 		vq->broken = true;
 		virtio_device_broken(&vsock->base.device, "a receive buffer has no room behind a packet's header");
@@ -111,7 +111,7 @@ static bool vsock_unix_serve_rx(struct vsock *vsock, struct virtqueue *vq, const
 
 /* ---- from the guest ---- */
 
-/* False when there is no room to remember the answer. */
+/* False: the list of answers is full. */
 static bool vsock_unix_serve_tx(struct vsock *vsock, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	struct virtio_vsock_hdr hdr;
@@ -128,7 +128,7 @@ static bool vsock_unix_serve_tx(struct vsock *vsock, struct virtqueue *vq, const
 	}
 	op = le16toh(hdr.op);
 	conn = vsock_conn_find(vsock, le32toh(hdr.dst_port), le32toh(hdr.src_port));
-	/* What is not from this guest or not for the host leads nowhere (section 5.10.6.4.2 asks for no answer). */
+	/* A packet not from this guest or not for the host is dropped (section 5.10.6.4.2 requires no answer). */
 	if (le64toh(hdr.src_cid) == vsock->cid && le64toh(hdr.dst_cid) == VSOCK_HOST_CID) {
 		bool stream = le16toh(hdr.type) == VIRTIO_VSOCK_TYPE_STREAM;
 
@@ -171,7 +171,7 @@ static bool vsock_unix_serve(struct virtio_device *device, struct virtqueue *vq,
 
 /* ---- the socket and the clock ---- */
 
-/* Takes everybody who waits; edge-triggered. */
+/* Accepts all waiting clients; the socket is edge-triggered. */
 static void vsock_unix_accept_all(struct vsock *vsock)
 {
 	int fd;
@@ -185,7 +185,7 @@ static void vsock_unix_accept_event(void *opaque, uint32_t events)
 	struct vsock *vsock = opaque;
 
 	if (!vsock_unix_enter(vsock))
-		return; /* vsock_unix_start() makes up for it */
+		return; /* vsock_unix_start() accepts them */
 	vsock_unix_accept_all(vsock);
 	vsock_unix_leave(vsock);
 }
@@ -196,7 +196,7 @@ static void vsock_unix_conn_event(void *opaque, uint32_t events)
 	struct vsock_conn *conn = opaque;
 
 	if (!vsock_unix_enter(conn->vsock))
-		return; /* vsock_conn_wake_all makes up for it */
+		return; /* vsock_conn_wake_all() checks the socket */
 	vsock_conn_event(conn, events);
 	vsock_unix_leave(conn->vsock);
 }
@@ -211,7 +211,7 @@ static void vsock_unix_timer_event(void *opaque, uint32_t events)
 	vsock_unix_leave(vsock);
 }
 
-/* ---- the device's life ---- */
+/* ---- the device ---- */
 
 static void vsock_unix_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
@@ -220,12 +220,12 @@ static void vsock_unix_config_read(struct virtio_device *device, unsigned int of
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
-/* Also makes up for events that came while nobody was let in. */
+/* Also handles the events that came while the device was stopped. */
 static void vsock_unix_start(struct virtio_device *device)
 {
 	struct vsock *vsock = vsock_unix_to_vsock(device);
 
-	/* Before the event queue is looked at. */
+	/* Before the event queue is served. */
 	pthread_mutex_lock(&vsock->base.lock);
 	vsock->state.event_pending |= vsock->loaded;
 	vsock->loaded = false;
@@ -288,7 +288,7 @@ static const struct state_table vsock_unix_state = {
 	STATE_IN(struct vsock, state), STATE_LOCK(struct vsock, base.lock), .loaded = vsock_unix_loaded,
 };
 
-/* ---- the end ---- */
+/* ---- destruction ---- */
 
 static void vsock_unix_remove_sources(void *opaque)
 {
@@ -298,7 +298,7 @@ static void vsock_unix_remove_sources(void *opaque)
 	event_source_remove(vsock->timer);
 }
 
-/* Only what we have put there. */
+/* Only the socket that was made here. */
 static void vsock_unix_remove_socket(const struct vsock *vsock)
 {
 	struct stat st;
@@ -313,7 +313,7 @@ static void vsock_unix_destroy(struct virtio_device *device)
 
 	if (vsock->base.loop)
 		event_loop_call(vsock->base.loop, vsock_unix_remove_sources, vsock);
-	virtio_loop_done(&vsock->base); /* from here on no callback comes, late ones included */
+	virtio_loop_done(&vsock->base); /* after it, there is no callback any more */
 	vsock_unix_remove_socket(vsock);
 	fd_close(&vsock->listen_fd);
 	for (unsigned int i = 0; i < vsock->conn_count; i++)
@@ -332,9 +332,9 @@ static const struct virtio_device_ops vsock_ops = {
 	.state = &vsock_unix_state,
 };
 
-/* ---- making it ---- */
+/* ---- construction ---- */
 
-/* Clears the way when a socket lies there that nobody listens on any more. */
+/* Removes a socket of that path without a listener. */
 static int vsock_unix_clear_path(const struct sockaddr_un *address, struct err *err)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
