@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ACPI tables of the machine (ACPI 6.4): RSDP, XSDT, hardware-reduced FADT, MADT, MCFG, and the DSDT that iasl
- * compiled at build time. What differs from machine to machine (CPU count, the 64-bit PCI window) is written in here.
+ * compiles at build time. The properties of one machine (CPU count, the 64-bit PCI window) come from acpi_config.
  */
 #pragma once
 
@@ -11,8 +11,8 @@ struct acpi_config {
 	unsigned int cpus;                   /* 1 to 254 */
 	const uint32_t *apic_ids;            /* one each */
 	uint64_t pci_mem64, pci_mem64_size;  /* the window above RAM */
-	bool serial;                         /* COM1 is there */
-	uint32_t hotplug;                    /* bit d: PCI device d can come and go (a line each at boot) */
+	bool serial;                         /* the machine has COM1 */
+	uint32_t hotplug;                    /* bit d: hot plug of PCI device d (Linux logs a line for each) */
 };
-/* Writes the tables at LAYOUT_ACPI, the root pointer first. -ENOSPC when they do not fit. */
+/* Writes the tables at LAYOUT_ACPI, the root pointer first. -ENOSPC: they do not fit. */
 int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See acpi.h. Everything lies between LAYOUT_ACPI and its end: the RSDP first, where a guest that searches finds it,
- * the other tables behind it, the record that the DSDT reads at the end. Called by vmm/ before the guest starts.
+ * See acpi.h. All tables are at LAYOUT_ACPI: the RSDP first, where a guest that searches finds it, then the other
+ * tables, and the record that the DSDT reads at the end. Called by vmm/ before the guest starts.
  */
 #include "boot/acpi.h"
 
@@ -13,7 +13,7 @@ static const
 
 #define X2APIC_ID_MIN 255u
 
-/* ---- the tables as ACPI 6.4 lays them out; all fields little-endian, as x86 has them ---- */
+/* ---- the tables' layouts in ACPI 6.4; all fields are little-endian, as on x86 ---- */
 struct rsdp { /* 5.2.5.3 */
 	char signature[8];
 	uint8_t checksum;
@@ -42,7 +42,7 @@ struct address { /* 5.2.3.2 */
 #define SPACE_IO 1u
 #define ACCESS_BYTE 1u
 
-struct fadt { /* 5.2.9; what hardware-reduced machines leave zero is not named */
+struct fadt { /* 5.2.9; fields that are zero on hardware-reduced machines have no name */
 	struct header header;
 	uint32_t facs, dsdt;
 	uint8_t reserved0, profile;
@@ -63,12 +63,12 @@ struct fadt { /* 5.2.9; what hardware-reduced machines leave zero is not named *
 _Static_assert(sizeof(struct fadt) == 276, "revision 6");
 _Static_assert(offsetof(struct fadt, boot_arch) == 109 && offsetof(struct fadt, sleep_control) == 244, "revision 6");
 #define FADT_WBINVD (1u << 0)
-#define FADT_POWER_BUTTON (1u << 4) /* it is a device of the DSDT, or not there */
+#define FADT_POWER_BUTTON (1u << 4) /* it is a device of the DSDT, or does not exist */
 #define FADT_SLEEP_BUTTON (1u << 5)
 #define FADT_RESET (1u << 10)
 #define FADT_HW_REDUCED (1u << 20)
 #define BOOT_ARCH_NO_VGA (1u << 2)
-#define BOOT_ARCH_NO_ASPM (1u << 4) /* links are the host's to manage */
+#define BOOT_ARCH_NO_ASPM (1u << 4) /* the host manages the links */
 
 struct madt { /* 5.2.12 */
 	struct header header;
@@ -104,7 +104,7 @@ struct mcfg { /* PCI firmware specification 3.3, 4.1.2 */
 	uint32_t reserved1;
 } __attribute__((packed));
 
-/* What the DSDT reads at LAYOUT_ACPI_RECORD. */
+/* At LAYOUT_ACPI_RECORD, for the DSDT. */
 struct acpi_record {
 	uint64_t mem64, mem64_size;
 	uint32_t serial;
@@ -117,7 +117,7 @@ struct builder {
 	bool full;
 };
 
-/* The next len bytes, zeroed. When they do not fit, the builder is full and scratches at its start. */
+/* The next len bytes, zeroed. If they do not fit, the builder is full and returns its start as scratch space. */
 static void *acpi_take(struct builder *builder, size_t len)
 {
 	void *p = builder->base;
@@ -194,7 +194,7 @@ static uint64_t acpi_add_fadt(struct builder *builder, uint64_t dsdt)
 	fadt->minor = 4;
 	fadt->dsdt = (uint32_t)dsdt;
 	fadt->x_dsdt = dsdt;
-	fadt->sci_interrupt = LAYOUT_GSI_GED; /* unused; named so that nobody configures GSI 0 for it */
+	fadt->sci_interrupt = LAYOUT_GSI_GED; /* unused; set so that no guest configures GSI 0 for it */
 	fadt->boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM;
 	fadt->flags = FADT_WBINVD | FADT_POWER_BUTTON | FADT_SLEEP_BUTTON | FADT_RESET | FADT_HW_REDUCED;
 	fadt->reset = acpi_power_register(LAYOUT_POWER_RESET);

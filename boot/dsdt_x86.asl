@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The DSDT of the x86 machine (ACPI 6.4 chapters 5, 6 and 19; PCI firmware specification 3.3): the PCIe host bridge,
- * the serial port, clock and panic notifier, the power button, and the generic event device that announces the button
- * and PCI hot plug. The same bytes for every machine: what differs is read from the record that acpi_x86.c writes.
+ * the serial port, clock and panic notifier, the power button, and the generic event device for the button and PCI hot
+ * plug. All machines have the same bytes; the differences are in the record that acpi_x86.c writes.
  *
  * The numbers are those of layout_x86.h and devices/platform.h; tests/unit/test_boot_acpi.c compares them.
  */
@@ -34,8 +34,8 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 	{
 		M64B, 64, /* the PCI window above RAM: its start */
 		M64S, 64, /* and its size, 0 for none */
-		COMP, 32, /* 1 when the serial port is there */
-		HOTP, 32  /* bit d: device d of the PCI bus can come and go */
+		COMP, 32, /* 1: the machine has the serial port */
+		HOTP, 32  /* bit d: hot plug of device d of the PCI bus */
 	}
 
 	/* The power device from POWER_GED_EVENTS on; reading EVTS, UP or DOWN clears it */
@@ -52,7 +52,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 
 	Scope (_SB)
 	{
-		/* Linux uses the ECAM only where a motherboard resource says that it is taken */
+		/* Linux uses the ECAM only if a motherboard resource reserves it */
 		Device (MBRD)
 		{
 			Name (_HID, EisaId ("PNP0C02"))
@@ -104,7 +104,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			Name (_HID, EisaId ("PNP0C0C"))
 		}
 
-		/* The line stays high until EVTS was read */
+		/* The line stays high until EVTS is read */
 		Device (GED)
 		{
 			Name (_HID, "ACPI0013")
@@ -158,7 +158,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			Return (ConcatenateResTemplate (LOWR, HIGR))
 		}
 
-		/* The guest gets the PCIe capabilities; native hot plug, PME and AER are not there to be had */
+		/* The guest controls the PCIe capabilities; there is no native hot plug, PME or AER */
 		Method (_OSC, 4)
 		{
 			CreateDWordField (Arg3, 0, CDW1)
@@ -174,7 +174,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			Return (Arg3)
 		}
 
-		/* Device d, pin p: GSI 16 + (d + p) % 4. Linux takes such GSIs for active low; KVM ignores it. */
+		/* Device d, pin p: GSI 16 + (d + p) % 4. Linux assumes active low for these GSIs; KVM ignores it. */
 		Name (_PRT, Package ()
 		{
 			Package () { 0x0000FFFF, 0, 0, 16 }, Package () { 0x0000FFFF, 1, 0, 17 },
@@ -243,7 +243,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			Package () { 0x001FFFFF, 2, 0, 17 }, Package () { 0x001FFFFF, 3, 0, 18 }
 		})
 
-		/* The devices that can come and go; bit d of UP and DOWN is device d */
+		/* The devices with hot plug; bit d of UP and DOWN is device d */
 		If (HOTP & 0x00000002)
 		{ Device (S01) { Name (_ADR, 0x00010000) Name (_SUN, 1) Method (_EJ0, 1) { DOWN = 0x00000002 } } }
 		If (HOTP & 0x00000004)

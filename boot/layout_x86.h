@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guest-physical address map of an x86 machine. RAM fills from 0 up to the hole, the rest of it follows at 4 GiB;
- * what the guest finds below 1 MiB is written there by boot/.
+ * The guest-physical address map of an x86 machine. RAM is from 0 up to the hole, the rest of it from 4 GiB on. boot/
+ * writes the structures below 1 MiB.
  */
 #pragma once
 
@@ -20,18 +20,18 @@
 #define LAYOUT_EBDA 0x9fc00ull        /* RAM that the guest may use ends here */
 #define LAYOUT_ACPI 0xe0000ull        /* RSDP and tables, 128 KiB, reserved in the memory map */
 #define LAYOUT_ACPI_SIZE 0x20000ull
-#define LAYOUT_ACPI_RECORD 0xfff00ull /* what the DSDT reads: struct acpi_record of acpi_x86.c */
-#define LAYOUT_HIGH 0x100000ull       /* RAM goes on here */
+#define LAYOUT_ACPI_RECORD 0xfff00ull /* for the DSDT: struct acpi_record of acpi_x86.c */
+#define LAYOUT_HIGH 0x100000ull       /* RAM continues here */
 
 /* The hole below 4 GiB */
 #define LAYOUT_HOLE 0xc0000000ull
 #define LAYOUT_PCI_MEM32 0xc0000000ull
 #define LAYOUT_PCI_MEM32_SIZE 0x20000000ull
-#define LAYOUT_ECAM 0xe0000000ull     /* one bus: 1 MiB; the MCFG says so */
+#define LAYOUT_ECAM 0xe0000000ull     /* one bus: 1 MiB; also in the MCFG */
 #define LAYOUT_ECAM_SIZE 0x100000ull
 #define LAYOUT_IOAPIC 0xfec00000ull
 #define LAYOUT_LAPIC 0xfee00000ull
-#define LAYOUT_KVM_TSS 0xfffbd000ull  /* three pages, KVM's own on Intel, and the identity map page after it */
+#define LAYOUT_KVM_TSS 0xfffbd000ull  /* three pages, and one for the identity map: KVM uses them on Intel */
 #define LAYOUT_KVM_IDENTITY 0xfffbc000ull
 #define LAYOUT_4G 0x100000000ull
 

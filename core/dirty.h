@@ -27,7 +27,8 @@ struct dirty_source_ops {
 	 * size are page multiples; bitmap has size / 4096 bits rounded up to whole longs. On failure bits may be lost:
 	 * the caller must treat the whole range as dirty or give up.
 	 */
-	int (*collect)(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err);
+	int (*collect)(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+		       struct err *err);
 };
 
 /* Embedded in its owner. */

@@ -2,9 +2,9 @@
 /*
  * See msix.h.
  *
- * A vector is live when MSI-X is on, the function is not masked and its own mask bit is clear. msix_update_vector() makes
- * the interrupt controller agree with that, and is all that ever connects or disconnects. No kick is read here: while
- * a vector is not connected its eventfd holds them, and poll(2) on it gives the pending bit.
+ * A vector is live when MSI-X is enabled and neither the function nor the vector is masked. Only msix_update_vector()
+ * connects and disconnects vectors, to match that. Kicks are not read here: without a connection they stay in the
+ * vector's eventfd, and poll(2) on it gives the pending bit.
  */
 #include "devices/msix.h"
 
@@ -19,7 +19,7 @@
 #define BITMAP_BYTES (MSIX_MAX_VECTORS / 8)
 
 struct vector {
-	struct msi_vector *irq; /* NULL until it is needed; then it stays */
+	struct msi_vector *irq; /* created on first use */
 	bool connected;
 };
 
@@ -27,8 +27,8 @@ struct vector {
 struct msix_state {
 	uint32_t table_len, used_len, pending_len; /* bytes */
 	uint8_t table[MSIX_MAX_VECTORS * MSIX_TABLE_ENTRY];
-	uint8_t used[BITMAP_BYTES];    /* the owner knows of it */
-	uint8_t pending[BITMAP_BYTES]; /* for saving alone: its eventfd holds a kick */
+	uint8_t used[BITMAP_BYTES];    /* msix_ops.used was called */
+	uint8_t pending[BITMAP_BYTES]; /* only for saving: a kick is in the eventfd */
 };
 
 struct msix {
@@ -85,7 +85,7 @@ static int msix_need_vector(struct msix *msix, unsigned int index)
 	return ret;
 }
 
-/* Makes the vector's connection what it should be; moved: its message has changed. Lock held. */
+/* Connects or disconnects the vector as necessary; moved: its message has changed. Lock held. */
 static void msix_update_vector(struct msix *msix, unsigned int index, bool moved)
 {
 	struct msi_controller *msi = msix->config.msi;
@@ -116,7 +116,7 @@ static void msix_update_vector(struct msix *msix, unsigned int index, bool moved
 	msix_complain(msix, index, &err);
 }
 
-/* The control word becomes on and masked. Lock held. */
+/* Applies the control word's bits. Lock held. */
 static void msix_set_control(struct msix *msix, bool on, bool masked)
 {
 	const struct msix_ops *ops = msix->config.ops;
@@ -265,7 +265,7 @@ static int msix_collect(void *object, void *state, struct err *err)
 	return 0;
 }
 
-/* MSI-X as the config space has it, which is loaded before. */
+/* The control word in the config space, which is loaded before. */
 static uint16_t msix_control(const struct msix *msix)
 {
 	return get_le16(msix->function->config + msix->cap + PCI_MSIX_FLAGS);
@@ -289,13 +289,13 @@ static int msix_judge(const void *object, const void *loaded, uint32_t version, 
 			return err_set(err, -EBADMSG, "vector %u is in use while MSI-X is off", i);
 		if (i < msix->config.vectors &&
 		    get_le32(state->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
-						~PCI_MSIX_ENTRY_CTRL_MASKBIT)
+			    ~PCI_MSIX_ENTRY_CTRL_MASKBIT)
 			return err_set(err, -EBADMSG, "vector %u has bits that it cannot have", i);
 	}
 	return 0;
 }
 
-/* Brings a vector to where it was: known to the owner, connected if it is live, kicked if something waits in it. */
+/* Restores a vector: tells the owner if it is in use, connects it if it is live, kicks it if it is pending. */
 static int msix_load_vector(struct msix *msix, unsigned int index, bool used, bool pending, struct err *err)
 {
 	struct vector *vector = &msix->vectors[index];
@@ -315,7 +315,7 @@ static int msix_load_vector(struct msix *msix, unsigned int index, bool used, bo
 	return 0;
 }
 
-/* The owner knows of no vector yet. */
+/* The owner has not been told of any vector yet. */
 static int msix_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct msix *msix = object;
@@ -350,7 +350,7 @@ void msix_kick(struct msix *msix)
 	pthread_mutex_unlock(&msix->lock);
 }
 
-/* ---- its life ---- */
+/* ---- construction ---- */
 
 static int msix_check_config(const struct pci_function *function, unsigned int cap, const struct msix_config *c,
 			     struct err *err)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See pci.h and pci_internal.h: the registers of a function's BARs, where they are placed and where they are decoded.
+ * See pci.h and pci_internal.h: the registers of a function's BARs, their placement and their decoding.
  *
- * Nothing but the functions on the bus records what is taken, so a function that leaves gives everything back.
+ * Only the functions on the bus record the addresses in use, so the removal of a function frees its addresses.
  */
 #include "devices/pci_internal.h"
 
@@ -48,7 +48,7 @@ int pci_set_bar(struct pci_function *function, unsigned int bar, enum pci_bar_ki
 	return 0;
 }
 
-/* The address that the guest has written; the flag bits lie below the size. */
+/* The address that the guest has written; the flag bits are below the size. */
 static uint64_t pci_bar_written(const struct pci_function *function, unsigned int bar)
 {
 	const uint8_t *reg = function->config + pci_bar_register(bar);
@@ -87,7 +87,7 @@ static bool pci_bar_in_windows(const struct pci_windows *w, const struct pci_bar
 	       pci_bar_inside(addr, bar->size, w->mem64, w->mem64_size);
 }
 
-/* Where the BAR should be decoded by its register and the enable bits. */
+/* Where the BAR should be decoded, from its register and the enable bits. */
 static uint64_t pci_bar_wanted(const struct pci_function *function, unsigned int bar)
 {
 	uint16_t enable = function->bars[bar].kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
@@ -99,7 +99,7 @@ static uint64_t pci_bar_wanted(const struct pci_function *function, unsigned int
 	return pci_bar_written(function, bar);
 }
 
-/* Another decoded BAR lies in [addr, addr + bar->size). */
+/* Whether another decoded BAR overlaps [addr, addr + bar->size). */
 static bool pci_bar_in_the_way(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
 {
 	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
@@ -183,7 +183,7 @@ bool pci_bar_update(struct pci_function *function)
 	return room;
 }
 
-/* A home is where pci_bar_place could have put the BAR. */
+/* Whether pci_bar_place could have put the BAR at home. */
 static bool pci_bar_home_fits(const struct pci_function *function, unsigned int index, uint64_t home)
 {
 	const struct pci_bar *bar = &function->bars[index];
@@ -224,13 +224,13 @@ void pci_bar_retry(struct pci_bus *bus)
 
 /* ---- placing ---- */
 
-/* Bytes that a BAR keeps to itself: whole pages, so that each can be mapped. */
+/* The bytes that a BAR occupies: whole pages, so that each can be mapped. */
 static uint64_t pci_bar_extent(const struct pci_bar *bar)
 {
 	return bar->kind == PCI_BAR_IO ? bar->size : MAX(bar->size, PAGE);
 }
 
-/* The end of a BAR, at home or where its guest has put it, that overlaps [addr, addr + extent); 0 for none. */
+/* The end of a BAR, at its home or at the guest's address, that overlaps [addr, addr + extent); 0: none. */
 static uint64_t pci_bar_taken_until(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t addr)
 {
 	for (unsigned int devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
@@ -255,7 +255,7 @@ static uint64_t pci_bar_taken_until(const struct pci_bus *bus, const struct pci_
 	return 0;
 }
 
-/* First fit in a window; the BARs of all functions are the only record of what is taken. */
+/* First fit in a window. */
 static uint64_t pci_bar_find_place(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t base, uint64_t window)
 {
 	uint64_t align = pci_bar_extent(bar), extent = align, addr, last;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See pci.h: what every function has, be it on a bus or not yet: header, capabilities, config accesses, its pin. Numbers and
- * registers follow the PCI Local Bus specification 3.0 chapter 6 and linux/pci_regs.h.
+ * See pci.h: the parts of a function that need no bus: header, capabilities, config accesses, pin. Numbers and
+ * registers are those of the PCI Local Bus specification 3.0 chapter 6 and linux/pci_regs.h.
  */
 #include "devices/pci_internal.h"
 
@@ -72,7 +72,7 @@ void pci_config_read(struct pci_function *function, unsigned int offset, void *d
 		((uint8_t *)data)[PCI_STATUS - offset] |= PCI_STATUS_INTERRUPT;
 }
 
-/* Makes the line what level and the disable bit say. INTx lock held. */
+/* Sets the line from level and the disable bit. INTx lock held. */
 static void pci_function_drive_intx(struct pci_function *function)
 {
 	bool level = function->intx_level && !(pci_command(function) & PCI_COMMAND_INTX_DISABLE);
@@ -95,7 +95,7 @@ void pci_set_intx(struct pci_function *function, bool level)
 	pthread_mutex_unlock(&bus->intx_lock);
 }
 
-/* The command register was old and has been written. */
+/* The command register has been written; it was old before. */
 static void pci_function_command_written(struct pci_function *function, uint16_t old)
 {
 	uint16_t changed = old ^ pci_command(function);
@@ -124,7 +124,8 @@ void pci_config_write(struct pci_function *function, unsigned int offset, const 
 	if (function->bus) {
 		if (ranges_overlap(offset, len, PCI_COMMAND, 2))
 			pci_function_command_written(function, old);
-		if (ranges_overlap(offset, len, PCI_COMMAND, 2) || ranges_overlap(offset, len, PCI_BASE_ADDRESS_0, 24) ||
+		if (ranges_overlap(offset, len, PCI_COMMAND, 2) ||
+		    ranges_overlap(offset, len, PCI_BASE_ADDRESS_0, 24) ||
 		    ranges_overlap(offset, len, PCI_ROM_ADDRESS, 4))
 			if (pci_bar_update(function))
 				pci_bar_retry(function->bus);

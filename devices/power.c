@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See platform.h: sleep and reset registers of hardware-reduced ACPI (ACPI 6.4 sections 4.8.3.6 and 4.8.3.7), and the
- * generic event device (section 5.6.9), whose line is high while an event waits to be read by the DSDT's method.
+ * generic event device (section 5.6.9), whose line is high until the DSDT's method has read all events.
  *
- * The button and hot plug come from other threads than the guest's accesses; what the machine is told is told without
- * the lock.
+ * The button and hot plug come from other threads than the guest's accesses. Callbacks are called without the lock.
  */
 #include "core/state.h"
 #include "devices/platform.h"
@@ -16,7 +15,7 @@
 #define EVENT_BUTTON 0x1u
 #define EVENT_PCI 0x2u
 
-/* The 32-bit registers from POWER_GED_EVENTS on; all are read and cleared. */
+/* The 32-bit registers from POWER_GED_EVENTS on; a read clears them. */
 enum { EVENTS, PCI_UP, PCI_DOWN, REGISTERS };
 
 struct power_state {

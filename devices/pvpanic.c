@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See platform.h. One port: a read tells which events are understood, a write reports some (QEMU's
- * docs/specs/pvpanic, which guests' drivers follow).
+ * See platform.h. One port: a read returns the supported events, a write reports events (QEMU's docs/specs/pvpanic,
+ * which guests' drivers follow).
  */
 #include "devices/platform.h"
 
 #define PANICKED 0x1u
-#define CRASH_LOADED 0x2u /* the guest has a crash kernel and goes on to it */
+#define CRASH_LOADED 0x2u /* the guest continues with its crash kernel */
 
 struct pvpanic {
 	struct bus *pio;

@@ -2,8 +2,8 @@
 /*
  * See platform.h. The registers of the MC146818A (its data sheet's names), always in BCD and 24 hours.
  *
- * The time is the host's plus whatever the guest has set it apart by; nothing ticks but while an interrupt is wanted.
- * Registers are made of one instant, and an update takes no time: UIP is never seen set. Other than on the chip, a
+ * The time is the host's plus an offset that the guest has set; a timer runs only while an interrupt is enabled. All
+ * time registers are computed from one instant, and an update takes no time: UIP is never set. Unlike on the chip, a
  * field written without SET takes effect at once.
  */
 #include "core/state.h"
@@ -31,15 +31,15 @@ enum {
 #define C_ALARM 0x20u
 #define C_UPDATE 0x10u
 #define D_VALID 0x80u
-#define APART_MAX 1000000000000 /* seconds, some 30000 years: what calendars and clocks can be trusted with */
-#define ANY 0xc0u /* an alarm byte of this or more matches always */
+#define APART_MAX 1000000000000 /* seconds, some 30000 years: within the limits of gmtime(3) and timegm(3) */
+#define ANY 0xc0u /* an alarm byte of this or more always matches */
 
 struct rtc_state {
 	uint8_t index;
-	uint8_t ram[128]; /* what is not time: alarms, registers A to C, memory */
-	int64_t apart;    /* seconds that the guest's clock is ahead of the host's */
-	int64_t seen;     /* the guest's second up to which the flags of C tell */
-	struct tm set;    /* while SET is on: the fields as the guest sees and writes them; else zeroes */
+	uint8_t ram[128]; /* all but the time: alarms, registers A to C, memory */
+	int64_t apart;    /* seconds by which the guest's clock is ahead of the host's */
+	int64_t seen;     /* the guest's second up to which the flags of C are valid */
+	struct tm set;    /* the fields while SET is on; else zeroes */
 };
 
 struct rtc {
@@ -64,7 +64,7 @@ static int rtc_from_bcd(uint8_t value)
 
 /* ---- the time ---- */
 
-/* Not time(2), which is late to change by up to a tick of the host. */
+/* Not time(2), which changes up to a tick of the host too late. */
 static int64_t rtc_guest_now(const struct rtc *rtc)
 {
 	struct timespec now;
@@ -83,7 +83,7 @@ static void rtc_fields(const struct rtc *rtc, struct tm *tm)
 		gmtime_r(&now, tm);
 }
 
-/* Lock held, as below. A time beyond all calendars, which takes the guest many nonsensical writes, is not set. */
+/* Lock held, as below. Ignores a time beyond APART_MAX. */
 static void rtc_set_time(struct rtc *rtc, struct tm *tm)
 {
 	int64_t apart = rtc->state.apart + (int64_t)timegm(tm) - rtc_guest_now(rtc);
@@ -186,7 +186,7 @@ static bool rtc_alarm_at(const struct rtc *rtc, int64_t second)
 	return true;
 }
 
-/* Raises the flags for what has happened since the last look. */
+/* Sets the flags for the seconds since seen. */
 static void rtc_catch_up(struct rtc *rtc)
 {
 	int64_t now = rtc_guest_now(rtc);
@@ -203,7 +203,7 @@ static void rtc_catch_up(struct rtc *rtc)
 	rtc_update_line(rtc);
 }
 
-/* While an interrupt is wanted, looks again at the next full second. */
+/* While an interrupt is enabled, sets the timer for the next full second. */
 static void rtc_arm(struct rtc *rtc)
 {
 	bool wanted = rtc->state.ram[REG_B] & (B_ALARM | B_UPDATE) && !(rtc->state.ram[REG_B] & B_SET);
@@ -300,7 +300,7 @@ static void rtc_write(void *opaque, uint64_t offset, const void *data, unsigned 
 	pthread_mutex_unlock(&rtc->lock);
 }
 
-/* ---- its life ---- */
+/* ---- construction ---- */
 
 static const struct bus_ops rtc_ops = {rtc_read, rtc_write};
 
@@ -350,7 +350,7 @@ static bool rtc_between(int64_t value, int64_t least, int64_t most)
 	return value >= least && value <= most;
 }
 
-/* A field of a time that is being set is what two BCD digits can say, nonsensical ones included, less one. */
+/* While SET is on, a field is any value of two BCD digits, invalid digits included, less one. */
 static int rtc_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
 	const struct rtc_state *state = loaded;

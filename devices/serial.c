@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See platform.h. A 16550A as its data sheet (National Semiconductor PC16550D) and linux/serial_reg.h describe it,
- * with a transmitter that is always done at once.
+ * See platform.h. A 16550A as in its data sheet (National Semiconductor PC16550D) and linux/serial_reg.h, with a
+ * transmitter that is always ready.
  *
- * vCPU threads touch the registers under the lock. Output goes into a ring and is written by the loop's thread, without
- * the lock, a moment later: a burst of characters becomes one write(2), and whoever is slow to take it never holds up
- * the guest. Input waits in a queue, of which the receive FIFO is a window of 16 bytes.
+ * vCPU threads access the registers under the lock. Output goes into a ring; a moment later the loop's thread writes it
+ * without the lock: a burst of characters becomes one write(2), and a slow reader never makes the guest wait. Input
+ * waits in a queue; the receive FIFO is a window of 16 bytes on it.
  */
 #include "devices/serial.h"
 
@@ -17,21 +17,21 @@
 #include <sys/stat.h>
 
 #define PORTS 8u
-#define OUT_EAGER 4096u /* so much waiting output is written at once */
+#define OUT_EAGER 4096u /* this much output is written without delay */
 #define MILLISECOND 1000000ull
 #define OUT_DELAY (1 * MILLISECOND)
 #define OUT_DELAY_MAX (64 * MILLISECOND)
 #define FLUSH_MS 100
 /*
- * A driver that resets the receive FIFO then reads the empty receiver to clear it. Input that came before would be
- * lost to that, so none arrives for this long: the line is free to be slow.
+ * A driver that resets the receive FIFO then reads the receiver to clear it. Input that arrives before would be lost,
+ * so it is held back for this time.
  */
 #define HOLD (20 * MILLISECOND)
 
 #define LINES_CONNECTED (UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
 #define IIR_TIMEOUT 0x0cu
 
-/* ---- bytes that wait ---- */
+/* ---- rings and queues ---- */
 
 static bool serial_ring_put(struct ring *ring, uint8_t byte)
 {
@@ -47,7 +47,7 @@ static void serial_ring_drop(struct ring *ring, uint32_t count)
 	ring->count -= count;
 }
 
-/* Bytes that lie in one piece at the front. */
+/* Contiguous bytes at the front. */
 static uint32_t serial_ring_front(const struct ring *ring)
 {
 	return MIN(ring->count, ring->size - ring->head);
@@ -73,7 +73,7 @@ static struct input_queue *serial_receiver(struct serial *serial)
 	return serial->state.mcr & UART_MCR_LOOP ? &serial->looped : &serial->in;
 }
 
-/* Bytes in the receive FIFO, or in the one register that stands in for it. */
+/* Bytes in the receive FIFO, or in the receiver register without a FIFO. */
 static uint32_t serial_received(struct serial *serial)
 {
 	if (serial->state.held && !(serial->state.mcr & UART_MCR_LOOP))
@@ -91,7 +91,7 @@ static uint8_t serial_modem_lines(const struct serial *serial)
 			 (mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) | (mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
 }
 
-/* The most urgent interrupt as IIR shows it. Bytes below the trigger level count as timed out at once. */
+/* The IIR's value for the most urgent interrupt. Bytes below the trigger level time out at once. */
 static uint8_t serial_pending(struct serial *serial)
 {
 	static const uint8_t triggers[] = {1, 4, 8, 14};
@@ -160,7 +160,7 @@ static ssize_t serial_write_some(struct serial *serial, const void *data, size_t
 	return n < 0 ? -errno : n;
 }
 
-/* Writes until there is no more (true) or the descriptor takes no more (false). */
+/* Writes until there is no more output (true) or the descriptor takes no more (false). */
 static bool serial_write_output(struct serial *serial)
 {
 	for (;;) {
@@ -260,7 +260,7 @@ static void serial_input_due(void *opaque, uint32_t events)
 		serial_input_ready(serial, EPOLLIN);
 }
 
-/* The guest has taken half of what there was: there is room for more. Lock held. */
+/* Reads input again when the queue is half empty. Lock held. */
 static void serial_resume_input(struct serial *serial)
 {
 	if (!serial->in_paused || serial->state.in_count > IN_SIZE / 2)
@@ -272,7 +272,7 @@ static void serial_resume_input(struct serial *serial)
 		event_timer_set(serial->in_timer, 1, 0);
 }
 
-/* Watches in_fd; a file that cannot be watched is read whenever there is room. */
+/* Watches in_fd; a file, which cannot be watched, is read whenever there is room. */
 static void serial_set_input(struct serial *serial, int in_fd)
 {
 	struct event_source *source;
@@ -337,7 +337,7 @@ static uint8_t serial_read_byte(struct serial *serial)
 	if (!serial_received(serial))
 		return 0;
 	byte = queue->data[0];
-	/* What moves is little beside the exit that reads a byte. */
+	/* The move costs little compared with the exit that reads the byte. */
 	memmove(queue->data, queue->data + 1, --*queue->count);
 	serial_resume_input(serial);
 	return byte;
@@ -427,7 +427,7 @@ static void serial_write_mcr(struct serial *serial, uint8_t value)
 		serial->state.looped_count = 0;
 	serial->state.mcr = value & (UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_OUT1 | UART_MCR_RTS | UART_MCR_DTR);
 	changed = before ^ serial_modem_lines(serial);
-	/* Each delta lies four bits below its line; the ring indicator's counts its end only. */
+	/* Each delta is four bits below its line; the ring indicator's is only set by its end. */
 	if (changed & UART_MSR_RI && !(before & UART_MSR_RI))
 		changed &= (uint8_t)~UART_MSR_RI;
 	serial->state.deltas |= changed >> 4;
@@ -489,7 +489,7 @@ static void serial_write(void *opaque, uint64_t offset, const void *data, unsign
 	pthread_mutex_unlock(&serial->lock);
 }
 
-/* ---- its life ---- */
+/* ---- construction ---- */
 
 static const struct bus_ops serial_ops = {serial_read, serial_write};
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * What serial.c, which is the port, and serial_state.c, which saves and loads it, share; nobody else includes it.
- */
+/* Shared by serial.c (the port) and serial_state.c (saved state); no other file includes it. */
 #pragma once
 
 #include "devices/platform.h"
@@ -19,7 +17,7 @@ struct ring {
 	uint32_t size, head, count;
 };
 
-/* Bytes for the guest to read, the first one in front. data and count lie in struct serial_state. */
+/* Bytes for the guest to read, the first one in front. data and count are in struct serial_state. */
 struct input_queue {
 	uint8_t *data;
 	uint32_t *count, size;
@@ -29,7 +27,7 @@ struct serial_state {
 	uint8_t ier, fcr, lcr, mcr, scr, dll, dlm;
 	uint8_t errors; /* of the line status register */
 	uint8_t deltas; /* of the modem status register */
-	bool thre;      /* "transmitter empty" has not been told yet */
+	bool thre;      /* the interrupt "transmitter empty" is pending */
 	bool held;      /* no input before in_timer */
 	uint32_t in_count, looped_count;
 	uint8_t in[IN_SIZE], looped[FIFO];
@@ -45,7 +43,7 @@ struct serial {
 	/* the loop's thread */
 	int in_fd, out_fd;
 	bool out_socket;
-	size_t out_chunk; /* how much one write takes without waiting */
+	size_t out_chunk; /* bytes that one write takes without blocking */
 	uint64_t out_delay;
 	struct event_source *out_timer, *in_timer;
 
@@ -54,14 +52,14 @@ struct serial {
 	bool line_high;
 	struct input_queue in, looped;
 	struct ring out;
-	bool in_paused; /* the queue was full */
+	bool in_paused; /* in_fd is not read: the queue was full */
 	bool in_plain;  /* in_fd cannot be watched: a file */
 	struct event_source *in_source;
 	bool out_armed, out_lossy;
 	uint8_t out_data[OUT_SIZE];
 };
 
-/* Makes the interrupt line what the registers say. Lock held. */
+/* Sets the interrupt line from the registers. Lock held. */
 void serial_update_line(struct serial *serial);
-/* Lets no input arrive for a moment. Lock held. */
+/* Holds input back for a moment. Lock held. */
 void serial_hold(struct serial *serial);

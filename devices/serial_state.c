@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The saved state of the serial port: its registers, and what has been typed and not yet read. What the guest has
- * written is not in it: that has left the guest, and goes out where the descriptor is, here.
+ * The saved state of the serial port: its registers and the input that the guest has not read. The guest's output is
+ * not in it: the source writes it.
  */
 #include "core/state.h"
 #include "devices/serial.h"
 
-/* Each register has these bits and no other. */
+/* The valid bits of each register. */
 static const struct {
 	const char *name;
 	size_t offset;
