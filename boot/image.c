@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See boot.h: opens kernel files and asks which format they have. */
+/* See boot.h: opens a kernel file and finds its format. */
 #include "boot/format.h"
 
 struct boot_image {
@@ -8,7 +8,7 @@ struct boot_image {
 	void *parsed;
 };
 
-/* What people hand over by mistake: found by a few bytes, answered by what to do. */
+/* Files that users give by mistake, recognised by a few bytes. */
 static const struct {
 	unsigned int offset, len;
 	const char *magic;
@@ -29,7 +29,9 @@ static int image_tell(struct boot_image *image, struct err *err)
 			image->format = boot_formats[i];
 	if (image->format) {
 		image->parsed = calloc(1, image->format->parsed_size);
-		return image->parsed ? image->format->parse(&image->file, image->parsed, err) : err_sys(err, -ENOMEM, "parse");
+		if (!image->parsed)
+			return err_sys(err, -ENOMEM, "parse");
+		return image->format->parse(&image->file, image->parsed, err);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(mistakes); i++)
 		if (!memcmp(image->file.head + mistakes[i].offset, mistakes[i].magic, mistakes[i].len))

@@ -45,7 +45,8 @@ static inline void bitmap_take(unsigned long *from, size_t first, size_t bits, u
 
 		/* Most are clear, and a load costs less than an exchange. */
 		if (!(__atomic_load_n(&from[index], __ATOMIC_RELAXED) & mask)) {
-			for (bit += n; bits - bit >= BITS_PER_LONG && !__atomic_load_n(&from[++index], __ATOMIC_RELAXED);)
+			bit += n;
+			while (bits - bit >= BITS_PER_LONG && !__atomic_load_n(&from[++index], __ATOMIC_RELAXED))
 				bit += BITS_PER_LONG;
 			continue;
 		}

@@ -108,10 +108,11 @@ static void balloon_give_back_pfns(struct balloon *balloon, uint32_t *pfns, size
 	qsort(pfns, count, sizeof(*pfns), balloon_compare_pfns);
 	for (size_t i = 0, next; i < count; i = next) {
 		uint64_t gpa = (uint64_t)pfns[i] << VIRTIO_BALLOON_PFN_SHIFT;
-		char *host = guest_memory_at(balloon->loop.device.memory, gpa, GUEST_PAGE_SIZE);
+		const struct guest_memory *memory = balloon->loop.device.memory;
+		char *host = guest_memory_at(memory, gpa, GUEST_PAGE_SIZE);
 
 		for (next = i + 1; next < count && pfns[next] - pfns[next - 1] <= 1; next++)
-			if (!guest_memory_at(balloon->loop.device.memory, gpa, (pfns[next] - pfns[i] + 1ull) * GUEST_PAGE_SIZE))
+			if (!guest_memory_at(memory, gpa, (pfns[next] - pfns[i] + 1ull) * GUEST_PAGE_SIZE))
 				break;
 		if (host)
 			balloon_give_back(balloon, host, (pfns[next - 1] - pfns[i] + 1ull) * GUEST_PAGE_SIZE);

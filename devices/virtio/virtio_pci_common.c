@@ -137,7 +137,8 @@ void virtio_pci_place_kicks(struct virtio_pci *pci)
 
 	for (unsigned int i = 0; i < pci->device->queue_count; i++) {
 		struct virtqueue *vq = &pci->device->queues[i];
-		uint64_t addr = bar == PCI_UNMAPPED ? PCI_UNMAPPED : bar + VIRTIO_PCI_NOTIFY_AT + i * VIRTIO_PCI_NOTIFY_STEP;
+		uint64_t offset = VIRTIO_PCI_NOTIFY_AT + i * VIRTIO_PCI_NOTIFY_STEP;
+		uint64_t addr = bar == PCI_UNMAPPED ? PCI_UNMAPPED : bar + offset;
 
 		if (pci->kick_addr[i] != addr && pci->kick_addr[i] != PCI_UNMAPPED) {
 			bus_detach_eventfd(pci->mmio, pci->kick_addr[i], 0, vq->kick_fd);
