@@ -14,7 +14,7 @@ static const struct {
 	const char *magic;
 	const char *advice;
 } mistakes[] = {
-	{56, 4, "ARM\x64", "this is an arm64 kernel and this machine is not; wrong architecture"},
+	{56, 4, "ARM\x64", "this is an arm64 kernel, and this machine is not arm64; wrong architecture"},
 	{0, 2, "\x1f\x8b", "this is compressed by gzip; unpack it first"},
 	{0, 6, "\xfd" "7zXZ\0", "this is compressed by xz; unpack it first"},
 	{0, 4, "\x28\xb5\x2f\xfd", "this is compressed by zstd; unpack it first"},

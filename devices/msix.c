@@ -290,7 +290,7 @@ static int msix_judge(const void *object, const void *loaded, uint32_t version, 
 		if (i < msix->config.vectors &&
 		    get_le32(state->table + i * MSIX_TABLE_ENTRY + PCI_MSIX_ENTRY_VECTOR_CTRL) &
 			    ~PCI_MSIX_ENTRY_CTRL_MASKBIT)
-			return err_set(err, -EBADMSG, "vector %u has bits that it cannot have", i);
+			return err_set(err, -EBADMSG, "vector %u has invalid bits", i);
 	}
 	return 0;
 }
@@ -302,7 +302,7 @@ static int msix_load_vector(struct msix *msix, unsigned int index, bool used, bo
 	const struct msix_ops *ops = msix->config.ops;
 
 	if ((used || pending) && msix_need_vector(msix, index) < 0)
-		return err_set(err, -EMFILE, "vector %u cannot be had", index);
+		return err_set(err, -EMFILE, "vector %u cannot be created", index);
 	if (used && !msix_bit(msix->state.used, index) && ops && ops->used &&
 	    ops->used(msix->config.opaque, index, vector->irq->fd))
 		return err_set(err, -EIO, "vector %u cannot be used", index);
@@ -363,7 +363,7 @@ static int msix_check_config(const struct pci_function *function, unsigned int c
 	if (cap < PCI_STD_HEADER_SIZEOF || cap + CAP_SIZE > 256 || c->table_bar > 5 || c->pba_bar > 5 ||
 	    c->table_offset % 8 || c->pba_offset % 8 ||
 	    (c->table_bar == c->pba_bar && ranges_overlap(c->table_offset, table, c->pba_offset, pba)))
-		return err_set(err, -EINVAL, "%s: the MSI-X table cannot be where it is said to be", function->name);
+		return err_set(err, -EINVAL, "%s: the place of the MSI-X table is invalid", function->name);
 	return 0;
 }
 

@@ -140,7 +140,7 @@ static int pci_bar_decode(struct pci_function *function, unsigned int index, uin
 	int ret = 0;
 
 	if (!pci_bar_in_windows(&bus->config.windows, bar, addr) || pci_bar_in_the_way(bus, bar, addr))
-		return err_set(err, -EINVAL, "outside of the windows or in the way of another BAR");
+		return err_set(err, -EINVAL, "outside the windows or overlapping another BAR");
 	if (bar->ops)
 		ret = bus_add(pci_bar_bus(bus, bar), addr, bar->size, bar->ops, bar->opaque, function->name, err);
 	if (ret < 0)
@@ -199,10 +199,10 @@ int pci_bar_load(struct pci_function *function, unsigned int index, uint64_t hom
 	int ret;
 
 	if (!pci_bar_home_fits(function, index, home))
-		return err_set(err, -EBADMSG, "BAR %u has its home at 0x%llx, where it cannot be", index,
+		return err_set(err, -EBADMSG, "BAR %u cannot have its home at 0x%llx", index,
 			       (unsigned long long)home);
 	if (addr != PCI_UNMAPPED && addr != wanted)
-		return err_set(err, -EBADMSG, "BAR %u is decoded at 0x%llx, and its registers say otherwise", index,
+		return err_set(err, -EBADMSG, "BAR %u is decoded at 0x%llx, not at the address in its registers", index,
 			       (unsigned long long)addr);
 	function->bars[index].home = home;
 	function->bus->blocked |= addr != wanted;

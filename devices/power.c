@@ -165,7 +165,7 @@ static int power_judge(const void *object, const void *loaded, uint32_t version,
 	const struct power_state *state = loaded;
 
 	if (state->registers[EVENTS] & ~(EVENT_BUTTON | EVENT_PCI))
-		return err_set(err, -EBADMSG, "events 0x%x: no such bits", state->registers[EVENTS]);
+		return err_set(err, -EBADMSG, "events 0x%x: invalid bits", state->registers[EVENTS]);
 	return 0;
 }
 

@@ -360,15 +360,15 @@ static int rtc_judge(const void *object, const void *loaded, uint32_t version, s
 
 	for (size_t i = 0; i < ARRAY_SIZE(small); i++)
 		if (!rtc_between(small[i], -1, 165))
-			return err_set(err, -EBADMSG, "the time that is being set is none");
+			return err_set(err, -EBADMSG, "the time that is being set is invalid");
 	if (!rtc_between(set->tm_year, -40000, 40000))
-		return err_set(err, -EBADMSG, "the year that is being set is none");
+		return err_set(err, -EBADMSG, "the year that is being set is invalid");
 	if (!rtc_between(state->apart, -APART_MAX, APART_MAX) ||
 	    !rtc_between(state->seen, -2 * APART_MAX, 2 * APART_MAX))
-		return err_set(err, -EBADMSG, "its time is beyond all calendars");
+		return err_set(err, -EBADMSG, "its time is out of range");
 	if (state->index > 0x7f || ram[REG_A] & 0x80 || (ram[REG_B] & ~B_WRITABLE) != B_24_HOURS ||
 	    ram[REG_C] & ~(C_IRQ | C_ALARM | C_UPDATE))
-		return err_set(err, -EBADMSG, "a register has bits that it cannot have");
+		return err_set(err, -EBADMSG, "a register has invalid bits");
 	return 0;
 }
 

@@ -132,7 +132,7 @@ static void serial_put_output(struct serial *serial, uint8_t byte)
 		return;
 	if (!serial_ring_put(&serial->out, byte)) {
 		if (!serial->out_lossy)
-			log_warn(serial->log, "serial: nobody takes the output, some is lost");
+			log_warn(serial->log, "serial: the output is not read, some is lost");
 		serial->out_lossy = true;
 		return;
 	}

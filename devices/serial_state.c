@@ -26,7 +26,7 @@ static int serial_state_judge(const void *object, const void *loaded, uint32_t v
 		uint8_t value = ((const uint8_t *)loaded)[registers[i].offset];
 
 		if (value & ~registers[i].bits)
-			return err_set(err, -EBADMSG, "%s is 0x%02x: no such bits", registers[i].name, value);
+			return err_set(err, -EBADMSG, "%s is 0x%02x: invalid bits", registers[i].name, value);
 	}
 	return 0;
 }

@@ -240,7 +240,7 @@ static int balloon_judge(const void *object, const void *loaded, uint32_t versio
 
 	if (state->has_buffer && (!device->active || !virtio_has(device, VIRTIO_BALLOON_F_STATS_VQ) ||
 				  !vq->setup.enabled || state->buffer >= vq->setup.size))
-		return err_set(err, -EBADMSG, "a buffer for statistics where there can be none");
+		return err_set(err, -EBADMSG, "a statistics buffer without an enabled statistics queue");
 	return 0;
 }
 

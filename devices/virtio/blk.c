@@ -292,7 +292,7 @@ static int blk_drain(struct virtio_device *device, int64_t deadline, struct err 
 	if (ret == 0)
 		return 0;
 	blk_resume(device);
-	return err_set(err, ret, "%s: its storage does not answer", blk->id);
+	return err_set(err, ret, "%s: its storage has not completed its requests", blk->id);
 }
 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
@@ -335,14 +335,14 @@ static int blk_judge(const void *object, const void *loaded, uint32_t version, s
 	const struct blk_state *here = &((const struct blk *)object)->state, *there = loaded;
 
 	if (there->sectors != here->sectors)
-		return err_set(err, -EBADMSG, "the disk had %llu bytes, and has %llu here",
+		return err_set(err, -EBADMSG, "the disk has %llu bytes on the source, %llu here",
 			       (unsigned long long)there->sectors * BLK_SECTOR,
 			       (unsigned long long)here->sectors * BLK_SECTOR);
 	if (there->block_size != here->block_size)
-		return err_set(err, -EBADMSG, "the disk had blocks of %u bytes, and has some of %u here",
+		return err_set(err, -EBADMSG, "the disk has blocks of %u bytes on the source, %u here",
 			       there->block_size, here->block_size);
 	if (there->readonly != here->readonly)
-		return err_set(err, -EBADMSG, "the disk was %s, and is not here",
+		return err_set(err, -EBADMSG, "the disk is %s on the source, and not here",
 			       there->readonly ? "read-only" : "writable");
 	return 0;
 }
@@ -430,7 +430,8 @@ static int blk_probe_io_uring(struct err *err)
 	if (ret == -ENOSYS)
 		return err_set(err, ret, "this kernel has no io_uring, which disks need (CONFIG_IO_URING)");
 	if (ret == -EPERM || ret == -EACCES)
-		return err_set(err, ret, "io_uring, which disks need, is forbidden here: see the sysctl "
+		return err_set(err, ret,
+			       "io_uring, which disks need, is forbidden here: see the sysctl "
 			       "kernel.io_uring_disabled, or the seccomp filter of the container");
 	return 0;
 }

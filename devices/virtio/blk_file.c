@@ -129,13 +129,13 @@ static int blk_file_open_failed(int code, const struct blk_file *file, const cha
 	case -EPERM:
 		if (!file->readonly)
 			return err_set(err, code,
-				       "no right to write it; add readonly=on to only read, or change who may");
-		return err_set(err, code, "no right to read it; change its owner or mode, or run as a user who may");
+				       "no permission to write it; add readonly=on, or change its owner or mode");
+		return err_set(err, code, "no permission to read it; change its owner or mode");
 	case -EROFS:
 		return err_set(err, code, "it is on a read-only file system; add readonly=on");
 	default:
 		if (code == -EINVAL && file->direct)
-			return err_set(err, code, "its file system does not do direct I/O; leave out direct=on");
+			return err_set(err, code, "its file system does not support direct I/O; omit direct=on");
 		return err_sys(err, code, "cannot open it");
 	}
 }
@@ -174,7 +174,7 @@ static int blk_file_measure(struct blk_file *file, const struct stat *st, const 
 	file->physical_size = (uint32_t)MIN(MAX(st->st_blksize, (blksize_t)BLK_SECTOR), (blksize_t)4096);
 	if (S_ISBLK(st->st_mode)) {
 		if (ioctl(file->fd, BLKGETSIZE64, &size))
-			return err_sys(err, -errno, "cannot learn its size");
+			return err_sys(err, -errno, "cannot read its size");
 		if (ioctl(file->fd, BLKSSZGET, &logical) == 0 && is_power_of_two((uint64_t)logical))
 			file->block_size = MIN(MAX((uint32_t)logical, BLK_SECTOR), 65536u);
 		if (ioctl(file->fd, BLKPBSZGET, &physical) == 0 && is_power_of_two(physical))
@@ -186,8 +186,8 @@ static int blk_file_measure(struct blk_file *file, const struct stat *st, const 
 	if (!file->sectors)
 		return err_set(err, -EINVAL, "it is empty; 'truncate -s 10G %s' gives it a size", path);
 	if (size % BLK_SECTOR)
-		log_warn(log, "--disk %s: its last %u bytes are no whole sector of 512 bytes: the guest does not see them",
-			 path, (unsigned int)(size % BLK_SECTOR));
+		log_warn(log, "--disk %s: the guest does not see its last %u bytes, which are not a whole sector", path,
+			 (unsigned int)(size % BLK_SECTOR));
 	return 0;
 }
 

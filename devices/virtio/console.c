@@ -125,7 +125,7 @@ static bool console_receive(struct console *console, struct virtqueue *vq, const
 static bool console_serve(struct virtio_device *device, struct virtqueue *vq, const struct virtq_chain *chain)
 {
 	return vq->index == TRANSMIT ? console_transmit(console_of(device), vq, chain)
-	: console_receive(console_of(device), vq, chain);
+					: console_receive(console_of(device), vq, chain);
 }
 
 /* One of the descriptors is ready again. */
@@ -195,7 +195,7 @@ static void console_resume(struct virtio_device *device)
 static int console_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
 	if (((const struct console_state *)loaded)->sent > UINT32_MAX)
-		return err_set(err, -EBADMSG, "more has been sent of a buffer than one holds");
+		return err_set(err, -EBADMSG, "more bytes are written than a buffer has");
 	return 0;
 }
 

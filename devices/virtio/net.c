@@ -108,7 +108,7 @@ static int net_drain(struct virtio_device *device, int64_t deadline, struct err 
 		if (ret < 0)
 			net_go_on(net, NULL);
 	}
-	return ret < 0 ? err_set(err, ret, "%s: the network behind it does not answer", device->id) : 0;
+	return ret < 0 ? err_set(err, ret, "%s: its network has not taken its packets", device->id) : 0;
 }
 
 /* Only vhost=on can fail here: the kernel is programmed again. */
@@ -124,7 +124,7 @@ static void net_resume(struct virtio_device *device)
 	net->loaded = false;
 	if (net_go_on(net, &err) < 0) {
 		log_error(device->log, "%s", err.text);
-		virtio_device_broken(device, "it could not be started again");
+		virtio_device_broken(device, "it could not be restarted");
 	}
 }
 

@@ -137,7 +137,7 @@ static void net_ctrl_vhost_failed(void *opaque, uint32_t events)
 
 	for (unsigned int i = 0; i < net->backend->pairs; i++)
 		if (net->vhosts[i] && eventfd_drain(vhost_error_fd(net->vhosts[i])))
-			virtio_device_broken(&net->virtio, "vhost-net found nonsense in a queue");
+			virtio_device_broken(&net->virtio, "vhost-net found an invalid queue");
 }
 
 static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct err *err)

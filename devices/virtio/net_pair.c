@@ -69,7 +69,7 @@ static void net_pair_link_down(struct net_device *net)
 	pthread_mutex_unlock(&net->config_lock);
 	if (!was_up)
 		return;
-	log_warn(net->virtio.log, "%s: the network behind it has ended, its link is down%s%s", net->virtio.id,
+	log_warn(net->virtio.log, "%s: its network has ended, the link is down%s%s", net->virtio.id,
 		 reason ? ": " : "", reason ?: "");
 	/*
 	 * Not virtio_device_config_changed: a thread that waits for this one to end may hold its lock. The generation

@@ -180,9 +180,8 @@ static int net_passt_send(struct net_backend *backend, unsigned int pair, const 
 		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EPIPE;
 	if ((size_t)sent == LENGTH_SIZE + frame)
 		return 0;
-	passt->to_send =
-		net_passt_collect(out, (unsigned int)message.msg_iovlen, (size_t)sent, passt->to,
-				  LENGTH_SIZE + MAX_FRAME);
+	passt->to_send = net_passt_collect(out, (unsigned int)message.msg_iovlen, (size_t)sent, passt->to,
+					   LENGTH_SIZE + MAX_FRAME);
 	return 1;
 }
 
@@ -302,9 +301,8 @@ static int net_passt_connect_passt(struct passt *passt, const char *path, struct
 		return 0;
 	if (errno == ENOENT || errno == ECONNREFUSED)
 		return err_set(err, -errno,
-			       "--net passt=%s: nobody listens there; start one with: passt --socket %s, or leave "
-			       "the path out",
-			       path, path);
+			       "--net passt=%s: nobody listens there; start passt with: passt --socket %s, or omit the "
+			       "path", path, path);
 	return err_sys(err, -errno, "--net passt=%s", path);
 }
 

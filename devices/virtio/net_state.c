@@ -30,11 +30,11 @@ static int net_state_judge(const void *object, const void *loaded, uint32_t vers
 	const struct net_state *state = loaded;
 
 	if (state->mac[0] & 1)
-		return err_set(err, -EBADMSG, "its address is a multicast one");
+		return err_set(err, -EBADMSG, "its MAC address is a multicast address");
 	if (virtio_has(&net->virtio, VIRTIO_NET_F_MTU) && state->mtu > net->backend->mtu)
 		return err_set(err, -ENOTSUP,
 			       "the guest sends packets of up to %u bytes; the network here takes %u: set the "
-			       "interface's mtu", state->mtu, net->backend->mtu);
+			       "interface's MTU", state->mtu, net->backend->mtu);
 	return net->virtio.active ? net_state_judge_queues(net, state, err) : 0;
 }
 

@@ -234,11 +234,10 @@ static int net_tap_explain_attach(const struct tap *tap, int code, struct err *e
 	switch (code) {
 	case -EPERM:
 	case -EACCES:
-		return err_set(
-			err, code,
-			"--net tap=%s: no right to use it; let its owner make it anew for this user: ip tuntap del dev "
-			"%s mode tap%s; ip tuntap add dev %s mode tap user %s%s",
-			name, name, many, name, net_tap_user_name(), many);
+		return err_set(err, code,
+			       "--net tap=%s: no permission to use it; create it again for this user: ip tuntap del "
+			       "dev %s mode tap%s; ip tuntap add dev %s mode tap user %s%s",
+			       name, name, many, name, net_tap_user_name(), many);
 	case -EBUSY:
 		return err_set(err, code,
 			       "--net tap=%s: another process uses it already; give each machine a tap of its own",
@@ -246,16 +245,14 @@ static int net_tap_explain_attach(const struct tap *tap, int code, struct err *e
 	case -EINVAL:
 		if (!is_tap)
 			return err_set(err, code,
-				       "--net tap=%s: this interface is no tap; make one with: ip tuntap add dev NAME "
-				       "mode tap user %s%s",
-				       name, net_tap_user_name(), many);
+				       "--net tap=%s: this interface is not a tap; create one with: ip tuntap add dev "
+				       "NAME mode tap user %s%s", name, net_tap_user_name(), many);
 		return err_set(err, code,
-			       "--net tap=%s,queues=%u: it has a single queue; use queues=1, or make it anew with: ip "
-			       "tuntap add "
-			       "dev %s mode tap user %s multi_queue",
+			       "--net tap=%s,queues=%u: it has a single queue; use queues=1, or create it again with: "
+			       "ip tuntap add dev %s mode tap user %s multi_queue",
 			       name, tap->base.pairs, name, net_tap_user_name());
 	case -E2BIG:
-		return err_set(err, code, "--net tap=%s,queues=%u: it has no room for so many queues; ask for fewer",
+		return err_set(err, code, "--net tap=%s,queues=%u: it cannot have so many queues; use fewer",
 			       name, tap->base.pairs);
 	default:
 		return err_sys(err, code, "--net tap=%s", name);
@@ -270,7 +267,8 @@ static int net_tap_open_tun(const char *name, struct err *err)
 		return fd;
 	if (errno == EACCES || errno == EPERM)
 		return err_set(err, -errno,
-			       "--net tap=%s: no right to /dev/net/tun; allow it with: chmod 666 /dev/net/tun", name);
+			       "--net tap=%s: no permission to open /dev/net/tun; allow it with: "
+			       "chmod 666 /dev/net/tun", name);
 	if (errno == ENOENT || errno == ENODEV)
 		return err_set(err, -errno,
 			       "--net tap=%s: there is no /dev/net/tun; load the module with: modprobe tun", name);
@@ -385,11 +383,9 @@ static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *opti
 		memcpy(tap->name, options->tap, strlen(options->tap));
 		if (!if_nametoindex(tap->name))
 			return err_set(err, -ENODEV,
-				       "--net tap=%s: there is no such interface; make it with: ip tuntap add dev %s "
-				       "mode tap user "
-				       "%s%s && ip link set %s up",
-				       tap->name, tap->name, net_tap_user_name(), tap->base.pairs > 1 ? " multi_queue"
-				       : "", tap->name);
+				       "--net tap=%s: there is no such interface; create it with: ip tuntap add dev %s "
+				       "mode tap user %s%s && ip link set %s up", tap->name, tap->name,
+				       net_tap_user_name(), tap->base.pairs > 1 ? " multi_queue" : "", tap->name);
 		tap->found_flags = net_tap_read_flags(tap->name);
 		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
 		ret = net_tap_open_queues(tap, err);

@@ -98,7 +98,7 @@ static int vhost_need_log(struct vhost *vhost, struct err *err)
 		return 0;
 	}
 	if (vhost->log)
-		return err_set(err, -EBUSY, "%s: its log is too short for the memory that there is now", vhost->path);
+		return err_set(err, -EBUSY, "%s: its dirty log is too short for the guest's memory", vhost->path);
 	vhost->log = calloc(bitmap_longs(pages), sizeof(unsigned long));
 	if (!vhost->log)
 		return err_sys(err, -ENOMEM, "%s: log of %zu pages", vhost->path, pages);
@@ -129,7 +129,7 @@ static int vhost_begin_log(struct vhost *vhost, struct err *err)
 	if (ret == 0)
 		return 0;
 	vhost_end_log(vhost);
-	return err_sys(err, ret, "%s: log of what it writes", vhost->path);
+	return err_sys(err, ret, "%s: dirty log", vhost->path);
 }
 
 static int vhost_log_start(struct dirty_source *source, struct err *err)
@@ -138,7 +138,7 @@ static int vhost_log_start(struct dirty_source *source, struct err *err)
 	int ret;
 
 	if (!(vhost->features >> VHOST_F_LOG_ALL & 1))
-		return err_set(err, -ENOTSUP, "%s: this kernel's does not tell what it writes", vhost->path);
+		return err_set(err, -ENOTSUP, "%s: this kernel's has no dirty log", vhost->path);
 	pthread_mutex_lock(&vhost->lock);
 	ret = vhost_begin_log(vhost, err);
 	pthread_mutex_unlock(&vhost->lock);
@@ -186,7 +186,7 @@ static int vhost_memory_add(struct guest_memory_listener *listener, const struct
 	ret = vhost->tracked ? -EBUSY : 0;
 	pthread_mutex_unlock(&vhost->lock);
 	if (ret < 0)
-		return err_set(err, ret, "%s: no memory can be added while it is tracked what is written", vhost->path);
+		return err_set(err, ret, "%s: no memory can be added while dirty pages are tracked", vhost->path);
 	if (vhost->table.nregions == MAX_REGIONS)
 		return err_set(err, -ENOSPC, "%s: more than %u regions of memory", vhost->path, MAX_REGIONS);
 	vhost->table.regions[vhost->table.nregions++] = (struct vhost_memory_region){
@@ -235,8 +235,8 @@ static int vhost_open_device(const struct vhost_options *o, struct err *err)
 			       o->module, o->module, o->instead);
 	case EACCES:
 	case EPERM:
-		return err_set(err, -EACCES, "no right to %s: join the group that owns it (ls -l %s), or %s", o->path,
-			       o->path, o->instead);
+		return err_set(err, -EACCES, "no permission to use %s: join the group that owns it (ls -l %s), or %s",
+			       o->path, o->path, o->instead);
 	default:
 		return err_sys(err, -errno, "open %s", o->path);
 	}

@@ -37,7 +37,7 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 		       const struct log *log, struct err *err)
 {
 	if (queue_count > VIRTIO_MAX_QUEUES)
-		return err_set(err, -EINVAL, "%s: %u queues, at most %u can be", id, queue_count, VIRTIO_MAX_QUEUES);
+		return err_set(err, -EINVAL, "%s: %u queues; at most %u", id, queue_count, VIRTIO_MAX_QUEUES);
 	device->ops = ops;
 	device->type = type;
 	device->offered |= 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_INDIRECT_DESC |

@@ -60,7 +60,7 @@ static int virtio_pci_state_check_features(const struct virtio_device *device, c
 	if (!(state->status & VIRTIO_CONFIG_S_FEATURES_OK))
 		return 0;
 	if (!(state->driver_features >> VIRTIO_F_VERSION_1 & 1))
-		return err_set(err, -EBADMSG, "a driver that does not know virtio 1");
+		return err_set(err, -EBADMSG, "the driver has not accepted VIRTIO_F_VERSION_1");
 	if (!missing)
 		return 0;
 	virtio_pci_state_name_bits(missing, text, sizeof(text));
@@ -77,13 +77,13 @@ static int virtio_pci_state_judge(const void *object, const void *loaded, uint32
 	if (state->type != device->type)
 		return err_set(err, -EBADMSG, "a virtio device of type %u, not %u", state->type, device->type);
 	if (state->queue_count != device->queue_count)
-		return err_set(err, -EBADMSG, "it had %u queues, and has %u here", state->queue_count,
+		return err_set(err, -EBADMSG, "%u queues on the source, %u here", state->queue_count,
 			       device->queue_count);
 	if (status & ~STATUS_BITS || (state->active && !(status & VIRTIO_CONFIG_S_DRIVER_OK)) ||
 	    (status & VIRTIO_CONFIG_S_DRIVER_OK && !(status & VIRTIO_CONFIG_S_FEATURES_OK)))
-		return err_set(err, -EBADMSG, "status 0x%02x cannot be", status);
+		return err_set(err, -EBADMSG, "invalid status 0x%02x", status);
 	if (state->isr & ~(VIRTIO_PCI_ISR_QUEUE | VIRTIO_PCI_ISR_CONFIG))
-		return err_set(err, -EBADMSG, "interrupt status 0x%02x cannot be", state->isr);
+		return err_set(err, -EBADMSG, "invalid interrupt status 0x%02x", state->isr);
 	for (unsigned int i = 0; i < state->queue_count; i++) {
 		uint16_t size = state->queues[i].setup.size;
 
@@ -96,7 +96,9 @@ static int virtio_pci_state_judge(const void *object, const void *loaded, uint32
 static int virtio_pci_state_load_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector, struct err *err)
 {
 	virtio_pci_set_vector(pci, slot, vector);
-	return pci->state.queues[slot].vector == vector ? 0 : err_set(err, -EBADMSG, "vector %u cannot be had", vector);
+	if (pci->state.queues[slot].vector == vector)
+		return 0;
+	return err_set(err, -EBADMSG, "vector %u cannot be created", vector);
 }
 
 static int virtio_pci_state_load_queue(struct virtio_pci *pci, unsigned int index,

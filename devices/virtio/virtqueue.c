@@ -127,7 +127,7 @@ int virtqueue_start_at(struct virtqueue *vq, struct guest_memory *memory, uint64
 	if (virtqueue_load16(&vq->avail_host->idx) != place->avail_idx ||
 	    virtqueue_load16(&vq->used_host->idx) != place->used_idx)
 		return err_set(err, -EBADMSG,
-			       "queue %u: its ring at 0x%llx is not the one that was left: memory is missing",
+			       "queue %u: guest memory does not have the saved ring at 0x%llx",
 			       vq->index, (unsigned long long)vq->setup.avail);
 	vq->next_avail = vq->seen_avail = place->next_avail;
 	vq->next_used = place->next_used;
@@ -177,11 +177,11 @@ static int virtqueue_enter_indirect(struct virtqueue *vq, struct table *table, c
 	uint32_t len = le32toh(desc->len);
 
 	if (!vq->indirect || table->indirect)
-		return virtqueue_broken(vq, "an indirect table where none may be");
+		return virtqueue_broken(vq, "an indirect table is not allowed here");
 	if (le16toh(desc->flags) & VRING_DESC_F_NEXT)
-		return virtqueue_broken(vq, "a chain goes on behind an indirect table");
+		return virtqueue_broken(vq, "a chain continues after an indirect table");
 	if (!len || len % sizeof(struct vring_desc))
-		return virtqueue_broken(vq, "an indirect table is not whole");
+		return virtqueue_broken(vq, "an indirect table has an invalid length");
 	table->desc = guest_memory_at(vq->memory, le64toh(desc->addr), len);
 	if (!table->desc)
 		return virtqueue_broken(vq, "an indirect table is not in memory");

@@ -46,7 +46,7 @@ static void vsock_vhost_failed(void *opaque, uint32_t events)
 	struct kernel_vsock *kernel = opaque;
 
 	if (eventfd_drain(vhost_error_fd(kernel->vhost)))
-		virtio_device_broken(&kernel->virtio, "vhost-vsock found nonsense in a queue");
+		virtio_device_broken(&kernel->virtio, "vhost-vsock found an invalid queue");
 }
 
 static void vsock_halt(struct virtio_device *device)
@@ -142,7 +142,7 @@ static void vsock_resume(struct virtio_device *device)
 
 	if (vsock_start(device, &err) < 0) {
 		log_error(device->log, "%s", err.text);
-		virtio_device_broken(device, "it could not be started again");
+		virtio_device_broken(device, "it could not be restarted");
 	}
 }
 
@@ -167,7 +167,7 @@ static void vsock_tracking_stop(struct dirty_source *source)
 	pthread_mutex_lock(&kernel->virtio.lock);
 	if (kernel->tracked && kernel->wanted && vsock_go_on(&kernel->virtio, &err) < 0) {
 		log_error(kernel->virtio.log, "%s", err.text);
-		virtio_device_broken(&kernel->virtio, "it could not be started again");
+		virtio_device_broken(&kernel->virtio, "it could not be restarted");
 	}
 	kernel->tracked = false;
 	pthread_mutex_unlock(&kernel->virtio.lock);
@@ -193,7 +193,7 @@ static int vsock_judge(const void *object, const void *loaded, uint32_t version,
 	const struct virtio_device *device = object;
 
 	if (device->active && (!device->queues[VSOCK_RX].setup.enabled || !device->queues[VSOCK_TX].setup.enabled))
-		return err_set(err, -EBADMSG, "it runs, and a queue is not enabled");
+		return err_set(err, -EBADMSG, "it is active, and a queue is not enabled");
 	return 0;
 }
 
@@ -323,7 +323,7 @@ int virtio_vsock_create(const struct virtio_vsock_options *options, struct guest
 			struct event_loop *loop, const struct log *log, struct virtio_device **ret, struct err *err)
 {
 	if (options->cid < 3 || options->cid == UINT32_MAX)
-		return err_set(err, -EINVAL, "--vsock cid=%u: 3 to %u; the numbers below have a meaning of their own",
+		return err_set(err, -EINVAL, "--vsock cid=%u: 3 to %u; smaller numbers are reserved",
 			       options->cid, UINT32_MAX - 1);
 	if (options->socket)
 		return vsock_unix_create(options, memory, loop, log, ret, err);

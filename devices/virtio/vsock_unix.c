@@ -123,7 +123,7 @@ static bool vsock_unix_serve_tx(struct vsock *vsock, struct virtqueue *vq, const
 	if (virtq_chain_read(chain, 0, &hdr, sizeof(hdr)) < sizeof(hdr) ||
 	    le32toh(hdr.len) > chain->out_bytes - sizeof(hdr)) {
 		vq->broken = true;
-		virtio_device_broken(&vsock->base.device, "a packet is shorter than it says");
+		virtio_device_broken(&vsock->base.device, "a packet is shorter than its length");
 		return false;
 	}
 	op = le16toh(hdr.op);

@@ -753,7 +753,7 @@ static void a_pause_gives_up_on_storage_that_hangs(void)
 
 	open_hung_disk(&disk, &answer);
 	CHECK_EQ(disk.device->ops->drain(disk.device, monotonic_ms() + 20, &err), -ETIMEDOUT);
-	CHECK_STR(err.text, "disk0: its storage does not answer");
+	CHECK_STR(err.text, "disk0: its storage has not completed its requests");
 	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
 	CHECK_EQ(write(answer, bytes, sizeof(bytes)), sizeof(bytes));
 	answer_and_close(&disk, answer);
@@ -804,14 +804,14 @@ static void does_not_move_to_another_disk(void)
 	driver_pack(disk.driver, &luggage);
 	CHECK_EQ(truncate(disk.path, MIB(2)), 0);
 	CHECK_EQ(arrive(&disk, &luggage, &err), -EBADMSG);
-	CHECK_STR(err.text, "disk: the disk had 1048576 bytes, and has 2097152 here");
+	CHECK_STR(err.text, "disk: the disk has 1048576 bytes on the source, 2097152 here");
 	close_disk(&disk);
 	open_disk(&disk, MIB(1));
 	driver_pack(disk.driver, &luggage);
 	luggage.features &= ~(1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES);
 	disk.options.readonly = true;
 	CHECK_EQ(arrive(&disk, &luggage, &err), -EBADMSG);
-	CHECK_STR(err.text, "disk: the disk was writable, and is not here");
+	CHECK_STR(err.text, "disk: the disk is writable on the source, and not here");
 	close_disk(&disk);
 }
 

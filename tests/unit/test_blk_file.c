@@ -73,7 +73,7 @@ static void says_what_is_wrong(void)
 	if (user == 0)
 		CHECK_EQ(seteuid(65534), 0);
 	CHECK_STR(complaint(&image.options),
-		  "--disk PATH: no right to write it; add readonly=on to only read, or change who may");
+		  "--disk PATH: no permission to write it; add readonly=on, or change its owner or mode");
 	image.options.readonly = true;
 	CHECK_STR(complaint(&image.options), "nothing");
 	CHECK_EQ(seteuid(user), 0);
@@ -81,7 +81,7 @@ static void says_what_is_wrong(void)
 	if (user == 0)
 		CHECK_EQ(seteuid(65534), 0);
 	CHECK_STR(complaint(&image.options),
-		  "--disk PATH: no right to read it; change its owner or mode, or run as a user who may");
+		  "--disk PATH: no permission to read it; change its owner or mode");
 	CHECK_EQ(seteuid(user), 0);
 	image.options.path = image.dir;
 	CHECK_STR(complaint(&image.options),

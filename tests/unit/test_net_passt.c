@@ -245,7 +245,7 @@ static void notices_the_end(void)
 	post_rx(1);
 	fd_close(&peer);
 	CHECK(link_goes_down());
-	CHECK_STR(logged(), "warning: net0: the network behind it has ended, its link is down: passt has closed the "
+	CHECK_STR(logged(), "warning: net0: its network has ended, the link is down: passt has closed the "
 			    "connection\n");
 	send_frame(60, 1, 0, 0);
 	driver_kick(tx);
@@ -329,7 +329,7 @@ static void tells_how_passt_ended(void)
 	post_rx(1);
 	CHECK(link_goes_down());
 	CHECK_STR(logged(),
-		  "warning: net0: the network behind it has ended, its link is down: passt was ended by signal 15\n");
+		  "warning: net0: its network has ended, the link is down: passt was ended by signal 15\n");
 	remove_program();
 }
 
@@ -341,7 +341,7 @@ static void tells_why_passt_ended(void)
 	post_rx(1);
 	CHECK(link_goes_down());
 	CHECK_STR(logged(),
-		  "warning: net0: the network behind it has ended, its link is down: No routable interface\n");
+		  "warning: net0: its network has ended, the link is down: No routable interface\n");
 	remove_program();
 }
 
@@ -356,8 +356,7 @@ static void explains_itself(void)
 	remove_program();
 	CHECK_EQ(create(in_dir("none"), &err), -ENOENT);
 	snprintf(want, sizeof(want),
-		 "--net passt=%s: nobody listens there; start one with: passt --socket %s, or leave the "
-		 "path out",
+		 "--net passt=%s: nobody listens there; start passt with: passt --socket %s, or omit the path",
 		 in_dir("none"), in_dir("none"));
 	CHECK_STR(err.text, want);
 	tear_down();

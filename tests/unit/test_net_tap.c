@@ -267,16 +267,17 @@ static void explains_itself(void)
 	need_namespace();
 	CHECK_EQ(make_device("mvt9", 1, &err), -ENODEV);
 	CHECK_STR(err.text,
-		  "--net tap=mvt9: there is no such interface; make it with: ip tuntap add dev mvt9 mode tap user "
+		  "--net tap=mvt9: there is no such interface; create it with: ip tuntap add dev mvt9 mode tap user "
 		  "root && ip link set mvt9 up");
 	CHECK_EQ(make_device("lo", 1, &err), -EINVAL);
 	CHECK_STR(err.text,
-		  "--net tap=lo: this interface is no tap; make one with: ip tuntap add dev NAME mode tap user root");
+		  "--net tap=lo: this interface is not a tap; create one with: ip tuntap add dev NAME mode tap user "
+		  "root");
 	set_persistent("mvt4", 0, true);
 	CHECK_EQ(make_device("mvt4", 2, &err), -EINVAL);
 	CHECK_STR(err.text,
-		  "--net tap=mvt4,queues=2: it has a single queue; use queues=1, or make it anew with: ip tuntap add "
-		  "dev mvt4 mode tap user root multi_queue");
+		  "--net tap=mvt4,queues=2: it has a single queue; use queues=1, or create it again with: ip tuntap "
+		  "add dev mvt4 mode tap user root multi_queue");
 	{
 		int fd = open_tap("mvt4", 0);
 

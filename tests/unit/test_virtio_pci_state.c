@@ -398,7 +398,7 @@ static void memory_that_is_not_the_guests_is_noticed(void)
 	save_it();
 	make();
 	avail->idx = 0; /* as a page that was not sent */
-	is_refused(-EBADMSG, "queue 0: its ring at 0x");
+	is_refused(-EBADMSG, "queue 0: guest memory does not have the saved ring at 0x");
 }
 
 static void a_place_that_is_taken_is_refused(void)
@@ -414,7 +414,7 @@ static void a_place_that_is_taken_is_refused(void)
 	other = make_probe();
 	CHECK_EQ(virtio_pci_create(&other->device, rig.bus, rig.mmio, &rig.msi, loop, PCI_DEVFN(4, 0), &pci, NULL), 0);
 	pci_bus_function(rig.bus, PCI_DEVFN(4, 0))->devfn = SLOT; /* and says that it is the one */
-	is_refused(-EINVAL, "in the way of another BAR");
+	is_refused(-EINVAL, "overlapping another BAR");
 	pci_bus_function(rig.bus, PCI_DEVFN(4, 0))->devfn = PCI_DEVFN(4, 0);
 	virtio_pci_destroy(pci);
 	pci = in_the_way;
@@ -440,7 +440,7 @@ static void a_vector_that_cannot_be_had_is_an_error(void)
 	make();
 	for (unsigned int i = 0; i < RIG_VECTORS; i++)
 		rig.vectors[i].used = true;
-	is_refused(-EMFILE, "vector 0 cannot be had");
+	is_refused(-EMFILE, "vector 0 cannot be created");
 	memset(rig.vectors, 0, sizeof(rig.vectors));
 }
 

@@ -60,7 +60,7 @@ guest "ip link set eth0 up; echo waiting; until grep -q 0 /sys/class/net/eth0/ca
 	--memory 256M --net passt >"$work/out" 2>&1
 is 'without its passt a guest goes on' $? 0
 has 'it sees that the link is down' "$work/out" '^lost'
-has 'so does the user' "$work/out" 'the network behind it has ended'
+has 'so does the user' "$work/out" 'its network has ended'
 
 # refused WHAT NET TEXT
 refused()
@@ -71,7 +71,7 @@ refused()
 	has "$1: it says so" "$work/out" "$3"
 }
 
-refused 'no such tap' tap=nosuch 'tap=nosuch: there is no such interface; make it with: ip tuntap add dev nosuch'
-refused 'no tap' tap=lo 'tap=lo: this interface is no tap'
+refused 'no such tap' tap=nosuch 'tap=nosuch: there is no such interface; create it with: ip tuntap add dev nosuch'
+refused 'no tap' tap=lo 'tap=lo: this interface is not a tap'
 refused 'a tap of one queue' tap=tap0,queues=2 'tap=tap0,queues=2: it has a single queue'
 refused 'nobody listens' passt=/nosuch 'passt=/nosuch: nobody listens there'

@@ -49,10 +49,10 @@ runs()
 	cat "$work/err"
 }
 
-refused 'a disk that may not be written' "--disk $work/disk: no right to write it; add readonly=on" --disk "$work/disk"
+refused 'a disk that may not be written' "--disk $work/disk: no permission to write it; add readonly=on" --disk "$work/disk"
 runs 'but read' --disk "$work/disk,readonly=on"
 chmod 600 "$work/disk"
-refused 'a disk that may not be read' "--disk $work/disk: no right to read it" --disk "$work/disk,readonly=on"
+refused 'a disk that may not be read' "--disk $work/disk: no permission to read it" --disk "$work/disk,readonly=on"
 runs 'a tap of this user' --net tap=tapu
 refused 'a tap of another user' "tap=tap0: .*ip tuntap" --net tap=tap0
 refused 'no right to vhost-net' '/dev/vhost-net: join the group' --net tap=tapu,vhost=on
