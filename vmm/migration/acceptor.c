@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See acceptor.h. All callers are served by one poll(2): whoever has said HELLO in time becomes a channel in joined[], or
- * is told why not.
+ * See acceptor.h. One poll(2) serves all callers. A caller that sends HELLO in time becomes a channel in joined[];
+ * others get the reason for their refusal.
  */
 #include "vmm/migration/acceptor.h"
 
@@ -18,12 +18,12 @@
 #include "vmm/migration/tls.h"
 
 #define MAX_LISTENERS 8u
-#define MAX_JOINED 64u /* of a kind; not below WIRE_MAX_STREAMS and WIRE_MAX_DEVICES */
+#define MAX_JOINED 64u /* of each kind; at least WIRE_MAX_STREAMS and WIRE_MAX_DEVICES */
 #define BACKLOG 128
 
 struct caller {
-	int fd; /* -1: a free place, unless there is tls */
-	struct tls *tls; /* shaking hands while fd is -1 */
+	int fd; /* -1: unused, unless there is tls */
+	struct tls *tls; /* its handshake runs while fd is -1 */
 	int64_t deadline;
 	uint8_t bytes[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
 	size_t have;
@@ -73,7 +73,7 @@ static int acceptor_listen_on(struct acceptor *acceptor, int *fd, const struct s
 	return 0;
 }
 
-/* Every address of the name; it does when one of them can be listened on. */
+/* Listens on one address of the name; tries all of them. */
 static int acceptor_listen_name(struct acceptor *acceptor, struct err *err)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
@@ -96,7 +96,7 @@ static int acceptor_listen_name(struct acceptor *acceptor, struct err *err)
 	return code == -EADDRINUSE || !acceptor->listener_count ? code : 0;
 }
 
-/* A socket that nobody listens on any more is in the way. */
+/* Removes a socket file on which nothing listens any more. */
 static void acceptor_remove_stale(const struct sockaddr_un *address)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -140,7 +140,7 @@ static int acceptor_adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
 	return 0;
 }
 
-/* The port that is in use, where it was left to the kernel. */
+/* Puts the actual port into the text, if the kernel chose it. */
 static void acceptor_describe(struct acceptor *acceptor)
 {
 	struct sockaddr_storage address;
@@ -245,7 +245,7 @@ static void acceptor_name_caller(struct caller *caller, int fd)
 		snprintf(caller->name, sizeof(caller->name), "a process of this host");
 }
 
-/* Takes a new connection; where no place is free the one that has waited longest goes. */
+/* Accepts a connection; if there is no free place, the oldest caller is dropped. */
 static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
 {
 	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET};
@@ -274,7 +274,7 @@ static void acceptor_drop_caller(struct acceptor *acceptor, struct caller *calle
 	acceptor_clear_caller(caller);
 }
 
-/* Tells it why. All that it sent was read, so that closing does not take the words back. */
+/* Sends the reason. All input has been read, so that the close does not discard the message. */
 static void acceptor_refuse_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
 {
 	const struct wire_frame frame = {.type = WIRE_REFUSED, .length = (uint32_t)MIN(strlen(why), WIRE_MAX_TEXT)};
@@ -286,7 +286,7 @@ static void acceptor_refuse_caller(struct acceptor *acceptor, struct caller *cal
 	acceptor_drop_caller(acceptor, caller, why);
 }
 
-/* Makes a channel of the caller and answers its HELLO with our own. */
+/* Makes the caller a channel and answers its HELLO. */
 static int acceptor_add_member(struct acceptor *acceptor, struct caller *caller, const struct wire_hello *hello,
 			       uint32_t version, struct err *err)
 {
@@ -316,7 +316,7 @@ static int acceptor_add_member(struct acceptor *acceptor, struct caller *caller,
 	return 0;
 }
 
-/* A caller has said all of its HELLO. */
+/* The whole HELLO of a caller has arrived. */
 static void acceptor_hear_hello(struct acceptor *acceptor, struct caller *caller)
 {
 	const struct wire_hello mine = {.version = WIRE_VERSION, .oldest = WIRE_OLDEST};
@@ -366,7 +366,7 @@ static void acceptor_read_caller(struct acceptor *acceptor, struct caller *calle
 		acceptor_hear_hello(acceptor, caller);
 }
 
-/* The handshake is over. */
+/* The handshake has ended. */
 static void acceptor_hear_tls(struct acceptor *acceptor, struct caller *caller)
 {
 	struct err err;
@@ -401,13 +401,13 @@ static int acceptor_take_from_door(struct acceptor *acceptor, struct err *err)
 	return 0;
 }
 
-/* What to wait for: the handshake's end, or HELLO. */
+/* What to wait for: the end of the handshake, or HELLO. */
 static int acceptor_caller_fd(const struct caller *caller)
 {
 	return caller->fd >= 0 ? caller->fd : caller->tls ? tls_report_fd(caller->tls) : -1;
 }
 
-/* The earliest of the deadlines, in ms from now. */
+/* The earliest deadline, in ms from now. */
 static int acceptor_time_left(const struct acceptor *acceptor, int64_t deadline)
 {
 	int64_t first = deadline < 0 ? INT64_MAX : deadline;
@@ -420,7 +420,7 @@ static int acceptor_time_left(const struct acceptor *acceptor, int64_t deadline)
 
 enum { CANCEL, CONTROL, DOOR, CALLERS, LISTENERS = CALLERS + ACCEPTOR_MAX_WAITING, FDS = LISTENERS + MAX_LISTENERS };
 
-/* One turn: waits until something happens or the deadline (ms; -1: none) has come, and does what is to be done. */
+/* One turn: waits for events until the deadline (ms; -1: none) and handles them. */
 static int acceptor_serve(struct acceptor *acceptor, struct channel *control, int64_t deadline, struct err *err)
 {
 	struct pollfd fds[FDS];
@@ -465,7 +465,7 @@ int acceptor_control(struct acceptor *acceptor, int timeout_ms, struct channel *
 
 		if (code)
 			return code;
-		acceptor->has_session = *control; /* one that broke off at once has begun none */
+		acceptor->has_session = *control; /* a session that ended at once was none */
 		if (!*control && deadline >= 0 && monotonic_ms() >= deadline)
 			return err_set(err, -ETIMEDOUT, "%s: nobody came in %d s", acceptor->text, timeout_ms / 1000);
 	}

@@ -7,7 +7,7 @@
 
 #define FORMS "write tcp:HOST[:PORT], unix:PATH or fd:N"
 
-/* len characters that are a number from min to max, or -1. */
+/* Parses len characters as a number from min to max; -1 if they are not. */
 static long address_parse_number(const char *text, size_t len, long min, long max)
 {
 	long value = 0;
@@ -22,7 +22,7 @@ static long address_parse_number(const char *text, size_t len, long min, long ma
 	return value >= min && value <= max ? value : -1;
 }
 
-/* Where HOST ends, with *host and *len telling what it is; NULL when the brackets are not what they should be. */
+/* Returns the end of HOST and sets *host and *len; NULL if the brackets are wrong. */
 static const char *address_split_host(const char *text, const char **host, size_t *len)
 {
 	const char *end;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where a migration goes to or comes from, as people write it:
+ * The address of the other host, as the user writes it:
  *
- *	tcp:HOST[:PORT]    an address or a name, IPv6 in brackets; to listen HOST may be left out, which means every address
+ *	tcp:HOST[:PORT]    an address or a name; IPv6 in brackets. A listener may omit HOST and then listens on every address
  *	unix:PATH          a socket in the file system
- *	fd:N               a descriptor of this process: a listening socket for the receiver; for either side a connected
- *	                   Unix socket, over which further channels are handed as descriptors; for the sender also a connected
- *	                   TCP socket, to whose peer further channels connect
+ *	fd:N               a descriptor of this process. Receiver: a listening socket. Both sides: a connected Unix socket,
+ *	                   over which further channels are passed as descriptors. Sender: also a connected TCP socket;
+ *	                   further channels connect to its peer
  *
- * Used by the commands, which name the option in front of the sentence, and by dialer.c and acceptor.c.
+ * Used by the commands, which put the option's name before the message, and by dialer.c and acceptor.c.
  */
 #pragma once
 
@@ -21,15 +21,15 @@ enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_FD };
 
 struct address {
 	enum address_kind kind;
-	char host[ADDRESS_MAX_HOST + 1]; /* "": every address */
+	char host[ADDRESS_MAX_HOST + 1]; /* "": all addresses */
 	char port[6];
-	char path[108]; /* fits sun_path with its zero */
+	char path[108]; /* fits sun_path with its terminator */
 	int fd;
-	char text[ADDRESS_MAX_HOST + 32]; /* as it is shown: "tcp:host:7150" */
+	char text[ADDRESS_MAX_HOST + 32]; /* for messages: "tcp:host:7150" */
 };
 
-/* Reads text. listening: HOST may be left out. -EINVAL with a sentence that says what to write instead. */
+/* Parses text. listening: HOST may be omitted. -EINVAL with a message that says what to write instead. */
 int address_parse(const char *text, bool listening, struct address *ret, struct err *err);
 
-/* Nothing that is sent there leaves this host: a Unix socket, a descriptor, or a loopback address or localhost. */
+/* Whether data sent there stays on this host: a Unix socket, a descriptor, a loopback address or localhost. */
 bool address_is_local(const struct address *address);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See channel.h. Sockets stay in blocking mode, which io_uring wants; the calls here ask for MSG_DONTWAIT each time and
- * wait in poll(2), beside the descriptors that may end the wait.
+ * See channel.h. Sockets stay in blocking mode, as io_uring needs it. The calls here use MSG_DONTWAIT and wait in
+ * poll(2), together with the descriptors that can end the wait.
  */
 #include "vmm/migration/channel.h"
 
@@ -16,7 +16,7 @@
 #include "core/thread.h"
 #include "vmm/migration/tls.h"
 
-#define MAX_QUIET 16 /* frames of PROGRESS that are passed over at once */
+#define MAX_QUIET 16 /* PROGRESS frames that are skipped in one go */
 
 static const char *channel_peer_name(const struct channel *channel)
 {
@@ -82,8 +82,8 @@ int channel_lost(const struct channel *channel, int error, struct err *err)
 }
 
 /*
- * Waits for events on the socket until deadline (ms; -1: for ever). 0, or a failure as channel.h has them. A frame that
- * has been begun is sent to its end, whatever interrupts.
+ * Waits for events on the socket until deadline (ms; -1: none). 0, or an error as listed in channel.h. A frame that has
+ * been started is sent to its end, even if interrupted.
  */
 static int channel_wait_ready(struct channel *channel, short events, int64_t deadline, struct err *err)
 {
@@ -126,7 +126,7 @@ void channel_agree(struct channel *channel, uint32_t version)
 	pthread_mutex_unlock(&channel->lock);
 }
 
-/* All of iov; send_lock held. */
+/* Sends all of iov; send_lock is held. */
 static int channel_send_all(struct channel *channel, struct iovec *iov, size_t count, struct err *err)
 {
 	int64_t deadline = monotonic_ms() + channel->options.silence_ms;
@@ -208,7 +208,7 @@ int channel_send_bytes(struct channel *channel, struct iovec *iov, size_t count,
 
 /* ---- receiving ---- */
 
-/* Reads what is there, up to len: more than 0, -EAGAIN for nothing yet, or a failure. */
+/* Reads up to len bytes without waiting: their number, -EAGAIN if there are none, or an error. */
 static ssize_t channel_receive_some(struct channel *channel, void *buf, size_t len, struct err *err)
 {
 	ssize_t n = recv(channel->fd, buf, len, MSG_DONTWAIT);
@@ -222,7 +222,7 @@ static ssize_t channel_receive_some(struct channel *channel, void *buf, size_t l
 	return n;
 }
 
-/* Between two frames only the control channel must not be silent. */
+/* Between two frames, silence is an error on the control channel only. */
 static int64_t channel_header_deadline(const struct channel *channel)
 {
 	bool patient = channel->options.kind != WIRE_CONTROL && wire_open(&channel->conversation) &&
@@ -231,7 +231,7 @@ static int64_t channel_header_deadline(const struct channel *channel)
 	return patient ? -1 : channel->heard + channel->options.silence_ms;
 }
 
-/* The header is whole: checks it. A PROGRESS is done with then. */
+/* Checks a complete header. Skips PROGRESS. */
 static int channel_take_header(struct channel *channel, struct err *err)
 {
 	struct wire_frame frame;
@@ -250,8 +250,8 @@ static int channel_take_header(struct channel *channel, struct err *err)
 }
 
 /*
- * Reads on towards the next frame without waiting: 1 when it is there, 0 when it is not, or a failure. A peer that says
- * PROGRESS without end does not keep the caller from looking elsewhere.
+ * Reads towards the next frame without waiting: 1 if it is complete, 0 if not, or an error. A peer that sends PROGRESS
+ * without end cannot keep the caller here.
  */
 static int channel_look(struct channel *channel, struct err *err)
 {
@@ -391,7 +391,7 @@ int channel_expect(struct channel *channel, enum wire_type type, struct wire_fra
 	return channel_expect_either(channel, type, type, frame, err);
 }
 
-/* Passes over what else is under way until there are words; 0 when there are, taken into frame. */
+/* Skips other frames until one carries a message; 0 with that frame taken into frame. */
 static int channel_find_words(struct channel *channel, int64_t deadline, struct wire_frame *frame)
 {
 	char nothing[4096];
@@ -453,7 +453,7 @@ void channel_finish(struct channel *channel)
 
 /* ---- keeping alive ---- */
 
-/* Stops when the conversation is over: PROGRESS may not be said then, and the connection may be gone at any time. */
+/* Ends when the conversation is over: PROGRESS is not allowed then, and the connection may close at any time. */
 static void *channel_keep_alive_work(void *opaque)
 {
 	struct channel *channel = opaque;

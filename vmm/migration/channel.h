@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One connection of a migration, between the two HELLOs and its end: frames out and in, checked by wire.h's tables in both
- * directions, with every wait bounded and cancellable. Made by dialer.c on the source and by acceptor.c on the target.
+ * One connection of a migration, from the HELLOs to its end. It sends and receives frames; the tables of wire.h check
+ * both directions. Each wait has a limit and can be cancelled. dialer.c makes channels on the source, acceptor.c on the
+ * target.
  *
- * Calls block and are made on the migration's own threads, never on an event loop. One thread sends at a time by itself
- * (channel_send takes a lock, for the keep-alive sends too), one thread receives.
+ * Calls block; they are made on the migration's threads, never on an event loop. One thread sends at a time
+ * (channel_send takes a lock, because the keep-alive thread sends too); one thread receives.
  *
- * What a failure means is in its code, and a sentence in err:
- *   -ECONNRESET  the connection is lost, or was closed
- *   -ETIMEDOUT   the peer was silent, or took nothing, for the channel's silence time
- *   -EPROTO      the peer said what it may not
- *   -EREMOTEIO   the peer told what failed on its side; err has its words
- *   -ECANCELED   the cancel descriptor became readable
- *   -EINTR       the interrupt descriptor became readable
+ * The error code says what failed, and err has a message:
+ * -ECONNRESET  the connection was lost or closed
+ * -ETIMEDOUT   the peer sent nothing, or received nothing, for silence_ms
+ * -EPROTO      the peer violated the protocol
+ * -EREMOTEIO   something failed on the peer's side; err has the peer's message
+ * -ECANCELED   the cancel descriptor became readable
+ * -EINTR       the interrupt descriptor became readable
  */
 #pragma once
 
@@ -29,43 +30,43 @@ struct channel;
 struct tls;
 
 struct channel_options {
-	enum wire_side side; /* this end's */
+	enum wire_side side; /* of this end */
 	enum wire_kind kind;
-	uint32_t index, count; /* of the kind's channels */
+	uint32_t index, count; /* among the channels of this kind */
 	int cancel_fd;         /* readable: every wait ends with -ECANCELED. Not owned; -1: none */
 	unsigned int silence_ms; /* 0: CHANNEL_SILENCE_MS */
 };
 
-/* What memory_sender.c and memory_receiver.c need beside the calls below. */
+/* memory_sender.c and memory_receiver.c access it directly too. */
 struct channel {
 	int fd; /* blocking mode */
 	struct channel_options options;
 	struct wire_conversation conversation; /* under lock */
-	pthread_mutex_t lock;                  /* of the above */
+	pthread_mutex_t lock;                  /* protects conversation */
 	pthread_mutex_t send_lock;             /* held for a whole frame */
 	int interrupt_fd;
 	uint8_t header[WIRE_HEADER_SIZE];
 	size_t header_have;
 	struct wire_frame frame;
-	bool has_frame;         /* frame is checked, and not taken yet */
-	uint32_t payload_left;  /* of the frame that was taken */
-	int64_t heard;          /* ms, when something came last */
+	bool has_frame;         /* frame is checked and not taken yet */
+	uint32_t payload_left;  /* of the taken frame */
+	int64_t heard;          /* ms, time of the last received data */
 	uint64_t sent, received;        /* bytes; atomic */
 	pthread_t keeper;
-	int keeper_fd; /* eventfd that ends it; -1: there is none */
-	struct tls *tls; /* what stands behind fd, or NULL */
+	int keeper_fd; /* eventfd that ends the keeper thread; -1: there is none */
+	struct tls *tls; /* the TLS connection behind fd, or NULL */
 };
 
-/* A channel on a connected stream socket, before HELLO; takes *fd. Who sets channel->tls hands that over too. */
+/* A channel on a connected stream socket, before HELLO; takes *fd. It owns channel->tls, if the caller sets that. */
 int channel_create(const struct channel_options *options, int *fd, struct channel **ret, struct err *err);
-/* Ends the connection at once, and the channel. NULL is fine. */
+/* Closes the connection at once and frees the channel. NULL is fine. */
 void channel_destroy(struct channel *channel);
 
-/* Sends a frame and its payload, waiting as long as the peer takes something. */
+/* Sends a frame and its payload. Waits as long as the peer receives some of it. */
 int channel_send(struct channel *channel, enum wire_type type, uint64_t a, uint64_t b, const void *payload, size_t len,
 		 struct err *err);
 
-/* Several frames, so that the peer wakes up once for all; CHANNEL_MAX_FRAMES at most. */
+/* Sends up to CHANNEL_MAX_FRAMES frames at once, so that the peer wakes up only once. */
 #define CHANNEL_MAX_FRAMES 4u
 struct channel_frame {
 	enum wire_type type;
@@ -75,68 +76,66 @@ struct channel_frame {
 int channel_send_frames(struct channel *channel, const struct channel_frame *frames, size_t count, struct err *err);
 
 /*
- * Waits for the next frame and takes it; its payload, frame->length bytes, is read next. PROGRESS is
- * passed over. On the control channel silence ends the wait; on others there may be nothing to say between two frames
- * for any time.
+ * Waits for the next frame and takes it. The caller then reads its payload, frame->length bytes. PROGRESS is skipped.
+ * Silence on the control channel ends the wait; on other channels there may be any time between two frames.
  */
 int channel_receive(struct channel *channel, struct wire_frame *frame, struct err *err);
-/* Reads len more bytes of the payload of the frame that was taken. */
+/* Reads the next len bytes of the taken frame's payload. */
 int channel_payload(struct channel *channel, void *buf, size_t len, struct err *err);
-/* All that is left of the payload, with a zero byte behind it; the caller frees it. */
+/* Reads the rest of the payload and adds a zero byte; the caller frees it. */
 int channel_payload_all(struct channel *channel, char **ret, struct err *err);
 
 /*
- * As channel_receive, for a conversation that is told what comes next: a REFUSED, FAILED or ABORT is -EREMOTEIO with the
- * peer's words, any type but the one that is expected -EPROTO.
+ * As channel_receive, if the protocol fixes the next frame: REFUSED, FAILED or ABORT is -EREMOTEIO with the peer's
+ * message, any other unexpected type is -EPROTO.
  */
 int channel_expect(struct channel *channel, enum wire_type type, struct wire_frame *frame, struct err *err);
-/* The same where one of two may come. */
+/* The same for one of two types. */
 int channel_expect_either(struct channel *channel, enum wire_type type, enum wire_type other, struct wire_frame *frame,
 			  struct err *err);
 
-/* Whether a frame is there for channel_receive, without waiting: 1, 0, or what went wrong (silence too). */
+/* Whether channel_receive would return a frame without waiting: 1, 0, or an error (also for silence). */
 int channel_check(struct channel *channel, struct err *err);
 
-/* For a frame of type REFUSED, FAILED or ABORT: its words into err, fit to be shown. Returns -EREMOTEIO, or what reading them
- * came to. */
+/* Reads the message of a REFUSED, FAILED or ABORT frame into err. Returns -EREMOTEIO, or why it cannot be read. */
 int channel_words(struct channel *channel, const struct wire_frame *frame, struct err *err);
 
 /*
- * Something failed with code and err, perhaps because the peer gave up: waits for its last words on this (control)
- * channel, CHANNEL_FAREWELL_MS at most. -EREMOTEIO with them, else code with err as it was.
+ * Call after a failure (code, err) that the peer may have caused: waits up to CHANNEL_FAREWELL_MS for the peer's
+ * message on this (control) channel. Returns -EREMOTEIO with that message, else code and leaves err unchanged.
  */
 int channel_last_words(struct channel *channel, int code, struct err *err);
 
-/* Tells the peer why this ends (REFUSED, FAILED or ABORT), then as channel_finish. */
+/* Sends the reason for the end (REFUSED, FAILED or ABORT), then does channel_finish. */
 void channel_farewell(struct channel *channel, enum wire_type type, const char *words);
 
 /*
- * For the side that spoke last, before it destroys the channel: waits until the peer has hung up, CHANNEL_FAREWELL_MS at
- * most. Without it a PROGRESS that is unread here would make TCP throw away what is still under way to the peer. Nothing
- * can be sent after it.
+ * For the side that sends last, before it destroys the channel: waits up to CHANNEL_FAREWELL_MS until the peer has
+ * closed the connection. Without this wait, an unread PROGRESS would make TCP discard data in flight to the peer.
+ * Nothing can be sent afterwards.
  */
 void channel_finish(struct channel *channel);
 
-/* Starts to send PROGRESS every second, by a thread of its own, until the channel ends. Once, after HELLO. */
+/* Starts a thread that sends PROGRESS every second until the channel ends. Call once, after HELLO. */
 int channel_keep_alive(struct channel *channel, struct err *err);
 
-/* While fd is readable waits end with -EINTR: for a failure elsewhere that this thread must hear of. -1: none. Not owned. */
+/* While fd is readable, waits end with -EINTR, so that this thread notices a failure elsewhere. -1: none. Not owned. */
 void channel_set_interrupt(struct channel *channel, int fd);
 
-/* Ends the connection, so that whoever waits on it, on any thread, fails. The channel stays. */
+/* Shuts the connection down, so that all threads that wait on it fail. The channel stays. */
 void channel_break(struct channel *channel);
 
-/* Bytes so far, headers included. Any thread. */
+/* Bytes so far, including headers. Any thread. */
 uint64_t channel_sent(const struct channel *channel);
 uint64_t channel_received(const struct channel *channel);
 
-/* ---- for those who read and write the connection themselves ---- */
+/* ---- for files that read and write the connection themselves ---- */
 
-/* Sends bytes that are whole frames, which have been checked. iov is used up. */
+/* Sends bytes that consist of whole, checked frames. Modifies iov. */
 int channel_send_bytes(struct channel *channel, struct iovec *iov, size_t count, struct err *err);
-/* The sentence and code of a send or recv that failed with errno (0: the peer closed it). */
+/* The code and message for a send or recv that failed with errno (0: the peer closed the connection). */
 int channel_lost(const struct channel *channel, int error, struct err *err);
-/* wire_step, for threads. */
+/* wire_step under the channel's lock. */
 int channel_step(struct channel *channel, enum wire_side from, const struct wire_frame *frame, struct err *err);
-/* HELLOs have agreed on this version. */
+/* Sets the version that the HELLOs agreed on. */
 void channel_agree(struct channel *channel, uint32_t version);

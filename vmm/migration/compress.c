@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See compress.h. Frames are packed and unpacked in one call each, so that the target of unpacking is its own window and
- * a frame's claims about its window size cost nothing.
+ * See compress.h. Each frame is compressed and decompressed in one call. The output buffer is thus the window, and the
+ * window size that a frame claims costs nothing.
  */
 #include "vmm/migration/compress.h"
 

@@ -14,7 +14,7 @@ static int device_receiver_bad_position(const struct wire_frame *frame, uint64_t
 		       (unsigned long long)frame->a, (unsigned long long)want);
 }
 
-/* The channel has bounded the length by that of buf. */
+/* The channel limits the length to the size of buf. */
 static int device_receiver_take_data(struct device_worker *worker, const struct wire_frame *frame, uint8_t *buf,
 				     struct err *err)
 {
@@ -27,7 +27,7 @@ static int device_receiver_take_data(struct device_worker *worker, const struct 
 	return code;
 }
 
-/* All before it has been written into the device, which is what loading means to it. */
+/* The device has loaded all data before it, since the data was written into the device. */
 static int device_receiver_take_initial(struct device_worker *worker, struct err *err)
 {
 	if (worker->asks)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Receives what was in host devices, a thread for each: it reads the device's channel and writes into the device
- * (vfio/migration.h) as it comes, so that nothing of it is kept here. What a channel says is hostile; what the
- * bytes mean is the device's affair, which refuses what is no state of its own.
+ * Receives the state of host devices with one thread for each device. The thread reads the device's channel and writes
+ * the data into the device (vfio/migration.h) as it arrives; nothing is buffered here. The channel's data is hostile.
+ * Only the device knows what the bytes mean; it refuses an invalid state.
  *
- * When all have said END each device has taken its state over and stands in STOP.
+ * After END on all channels, each device has loaded its state and is in STOP.
  */
 #pragma once
 
@@ -14,21 +14,21 @@
 struct device_receiver;
 
 struct device_receiver_options {
-	struct vfio_migration *const *devices; /* count of each, by the same index; outlive the receiver */
+	struct vfio_migration *const *devices; /* one for each channel, same index; outlive the receiver */
 	struct channel *const *channels;
 	size_t count;
 };
 
-/* Begins to receive. */
+/* Starts receiving. */
 int device_receiver_create(const struct device_receiver_options *options, struct device_receiver **ret, struct err *err);
-/* Ends the connections that are not at their END. NULL is fine. */
+/* Closes the channels that have not received END. NULL is fine. */
 void device_receiver_destroy(struct device_receiver *receiver);
 
-/* Readable as soon as a device or its channel has failed; device_receiver_wait then tells what it was. Owned by the receiver. */
+/* Readable when a device or its channel has failed; device_receiver_wait then returns the error. Not the caller's. */
 int device_receiver_fd(const struct device_receiver *receiver);
 
 /*
- * Waits until every device has all of its state and has accepted it. The first failure of any, with the device in front
- * of the sentence, ends them all. The channels' cancel descriptor ends the wait, too.
+ * Waits until every device has received and accepted its whole state. The first failure ends all threads; its message
+ * begins with the device. The channels' cancel descriptor also ends the wait.
  */
 int device_receiver_wait(struct device_receiver *receiver, struct err *err);

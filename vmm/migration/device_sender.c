@@ -8,16 +8,16 @@
 #include "core/monotonic.h"
 #include "vmm/migration/device_workers.h"
 
-#define LOOK_MS 10  /* how often a running device is looked at */
-#define MEASURABLE KIB(256) /* what is less tells latencies, not a rate */
-#define STALL_MS 30000 /* a stopped one that gives nothing for so long is taken to have failed */
+#define LOOK_MS 10  /* how often a running device is polled */
+#define MEASURABLE KIB(256) /* a smaller amount measures latencies, not a rate */
+#define STALL_MS 30000 /* a stopped device that provides nothing for that long has failed */
 
 struct device_sender {
 	struct device_workers *workers;
 	uint64_t rate;
 };
 
-/* The target may have said ACK; anything else it says here is the end. */
+/* Handles an ACK of the target; any other frame is an error. */
 static int device_sender_hear(struct device_worker *worker, struct err *err)
 {
 	struct wire_frame frame;
@@ -33,7 +33,7 @@ static int device_sender_hear(struct device_worker *worker, struct err *err)
 	return code;
 }
 
-/* There is nothing to be read for now: the initial data may be over, which the target is to say that it has loaded. */
+/* The device has no more data now: its initial data may be complete; then asks the target for an ACK. */
 static int device_sender_ask_for_ack(struct device_worker *worker, struct err *err)
 {
 	struct vfio_migration_pending pending;
@@ -50,7 +50,7 @@ static bool device_sender_is_stopped(struct device_worker *worker)
 	return __atomic_load_n(&worker->all->stopped, __ATOMIC_ACQUIRE);
 }
 
-/* Sleeps until the devices are told to stand still or this is to end, LOOK_MS at most. False: it is to end. */
+/* Sleeps up to LOOK_MS, until the devices are stopped or the crew ends. False: it ends. */
 static bool device_sender_sleep(struct device_worker *worker)
 {
 	struct pollfd fds[] = {{.fd = worker->all->stopped_fd, .events = POLLIN},
@@ -61,8 +61,8 @@ static bool device_sender_sleep(struct device_worker *worker)
 }
 
 /*
- * Until there may be more than the last read found, which was one of a stopped device or not. idle counts the ms that a stopped
- * one has given nothing.
+ * Waits for more data after an empty read; stopped: the read was one of a stopped device. idle counts the ms for which
+ * a stopped device has provided nothing.
  */
 static int device_sender_rest(struct device_worker *worker, bool stopped, unsigned int *idle, struct err *err)
 {
@@ -76,7 +76,7 @@ static int device_sender_rest(struct device_worker *worker, bool stopped, unsign
 		return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s",
 						      STALL_MS / 1000);
 	}
-	if (device_sender_is_stopped(worker)) /* by now: what it has to give then is there at once */
+	if (device_sender_is_stopped(worker)) /* since the read: its data is available at once */
 		return 0;
 	code = device_sender_hear(worker, err);
 	return code < 0 ? code : device_sender_ask_for_ack(worker, err);
@@ -151,8 +151,8 @@ int device_sender_fd(const struct device_sender *sender)
 }
 
 /*
- * What a device will take to give that much: as long as what it gave already, in proportion. Where that was too little to have a
- * rate, a read and a frame took most of the time, and the rest is one and END another.
+ * Adds the time that the device needs for these bytes, at its rate so far. If it has provided too little to measure a
+ * rate, its times are mostly those of a read and a frame; then one more frame and END are added.
  */
 static void device_sender_add_time(const struct device_sender *sender, const struct device_worker *worker,
 				   uint64_t bytes, struct device_sender_pending *all)

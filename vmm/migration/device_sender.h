@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sends what is in host devices: a thread for each reads it (vfio/migration.h) and sends it on the device's own channel, while the
- * guest runs and after it was stopped, so that device state crosses beside the last memory.
+ * Sends the state of host devices with one thread for each device. The thread reads the device (vfio/migration.h) and
+ * sends on the device's own channel, while the guest runs and after it was paused, in parallel to the last memory.
  *
- *	create            devices have been started (vfio_migration_start); their channels have said HELLO
- *	  pending         once a round: what is still to come, and whether the switchover may be
- *	stopped           they have been stopped (vfio_migration_group_stop)
- *	wait              all that was in them has been sent, and END
- *	destroy           at any time; before the devices are brought back by vfio_migration_group_run
+ *	create            devices were started (vfio_migration_start); their channels have exchanged HELLO
+ *	  pending         once in each round: what remains, and whether the switchover is allowed
+ *	stopped           devices were stopped (vfio_migration_group_stop)
+ *	wait              all state and END have been sent
+ *	destroy           at any time; before vfio_migration_group_run makes the devices run again
  */
 #pragma once
 
@@ -18,33 +18,33 @@
 struct device_sender;
 
 struct device_sender_options {
-	struct vfio_migration *const *devices; /* count of each; outlive the sender */
+	struct vfio_migration *const *devices; /* one for each channel; outlive the sender */
 	struct channel *const *channels;
 	size_t count;
-	struct limiter *limiter; /* shared with whoever else sends; NULL: no cap */
-	uint64_t rate; /* bytes a second that a device is taken to give which has given too little to tell */
+	struct limiter *limiter; /* shared with other senders; NULL: no limit */
+	uint64_t rate; /* bytes a second, assumed for a device that has provided too little to measure */
 };
 
 struct device_sender_pending {
-	uint64_t stop_bytes; /* what devices will send after a stop now, all together; an estimate */
-	bool known;          /* all of them gave one */
-	uint64_t stop_ns;    /* what the slowest will take for that, by the rate of what it gave so far */
-	bool assumed;        /* that is by the rate that the options have */
-	bool ready;          /* none has initial data that the target has not loaded yet */
+	uint64_t stop_bytes; /* estimate of what all devices will send if they stop now */
+	bool known;          /* all devices gave an estimate */
+	uint64_t stop_ns;    /* time of the slowest device to send that, at its rate so far */
+	bool assumed;        /* stop_ns uses the assumed rate */
+	bool ready;          /* the target has loaded all initial data */
 };
 
-/* Begins to send. */
+/* Starts sending. */
 int device_sender_create(const struct device_sender_options *options, struct device_sender **ret, struct err *err);
-/* Ends the connections that are not at their END. NULL is fine. */
+/* Closes the channels that have not sent END. NULL is fine. */
 void device_sender_destroy(struct device_sender *sender);
 
-/* Readable as soon as a device or its channel has failed; device_sender_wait then tells what it was. Owned by the sender. */
+/* Readable when a device or its channel has failed; device_sender_wait then returns the error. Owned by the sender. */
 int device_sender_fd(const struct device_sender *sender);
 
 int device_sender_get_pending(struct device_sender *sender, struct device_sender_pending *ret, struct err *err);
 
-/* The devices stand still: they are read to their end at once. */
+/* The devices are stopped: the threads read the rest of their state without delay. */
 void device_sender_stopped(struct device_sender *sender);
 
-/* Waits until all have said END. The first failure of any, with the device in front of the sentence, ends them all. */
+/* Waits until all channels have sent END. The first failure ends all threads; its message begins with the device. */
 int device_sender_wait(struct device_sender *sender, struct err *err);

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * What device_sender.c and device_receiver.c have in common: a crew with a member for each device and its channel. Nobody else
- * includes it.
- */
+/* What device_sender.c and device_receiver.c share: a crew with one member for each device and its channel. */
 #pragma once
 
 #include "core/crew.h"
@@ -18,15 +15,15 @@ struct device_worker {
 	struct channel *channel;
 	uint64_t position; /* bytes of the device's stream so far; atomic */
 	uint64_t frames;
-	uint64_t busy_ns; /* the sender's: reading and sending took so long; atomic */
-	bool asks, acked; /* the sender's: INITIAL has been said; ACK has been heard, atomic */
+	uint64_t busy_ns; /* sender: time spent on reading and sending; atomic */
+	bool asks, acked; /* sender: INITIAL was sent; ACK was received, atomic */
 };
 
 struct device_workers {
 	int (*work)(struct device_worker *worker, struct err *err);
 	struct crew *crew;
 	struct limiter *limiter; /* the sender's, or NULL */
-	int stopped_fd;          /* the sender's: eventfd, readable once devices stand still */
+	int stopped_fd;          /* sender: eventfd, readable once devices are stopped */
 	bool stopped;            /* the same; atomic */
 	size_t count;
 	struct device_worker workers[];
@@ -37,6 +34,6 @@ int device_workers_create(struct vfio_migration *const *devices, struct channel 
 			  struct limiter *limiter, const char *name,
 			  int (*work)(struct device_worker *worker, struct err *err), struct device_workers **ret,
 			  struct err *err);
-/* Ends and joins all. NULL is fine. */
+/* Ends and joins all threads. NULL is fine. */
 void device_workers_destroy(struct device_workers *workers);
 int device_workers_wait(struct device_workers *workers, struct err *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See dialer.h. A host name is looked up once: all channels of a session go to the address that its first one reached. */
+/* See dialer.h. A host name is resolved once: all channels of a session connect to the address of the first one. */
 #include "vmm/migration/dialer.h"
 
 #include <fcntl.h>
@@ -18,10 +18,10 @@ struct dialer {
 	unsigned int silence_ms;
 	const char *tls, *tls_helper;
 	uint8_t session[WIRE_SESSION_SIZE];
-	int door;  /* a Unix socket over which channels are handed, or -1 */
+	int door;  /* a Unix socket over which channels are passed, or -1 */
 	int first; /* a connected TCP socket for the first channel, or -1 */
 	struct sockaddr_storage reached;
-	socklen_t reached_len; /* 0: nobody yet */
+	socklen_t reached_len; /* 0: not connected yet */
 };
 
 /* ---- a descriptor as the address ---- */
@@ -78,7 +78,7 @@ void dialer_destroy(struct dialer *dialer)
 
 /* ---- connecting ---- */
 
-/* Connects within what is left until deadline; *ret is the socket, in blocking mode. */
+/* Connects until deadline; *ret is the socket, in blocking mode. */
 static int dialer_connect_to(struct dialer *dialer, const struct sockaddr *address, socklen_t len, int64_t deadline,
 			     int *ret, struct err *err)
 {
@@ -138,7 +138,7 @@ static int dialer_connect_path(struct dialer *dialer, int64_t deadline, int *ret
 	return dialer_connect_to(dialer, (struct sockaddr *)&address, sizeof(address), deadline, ret, err);
 }
 
-/* Makes a pair of sockets and hands one through the door. */
+/* Creates a socket pair and passes one end through the door. */
 static int dialer_pass_through(struct dialer *dialer, int *ret, struct err *err)
 {
 	_cleanup_(fd_close) int ours = -1;
@@ -172,7 +172,7 @@ static int dialer_open_connection(struct dialer *dialer, int64_t deadline, int *
 						 dialer_connect_name(dialer, deadline, ret, err);
 }
 
-/* Puts TLS on the connection: *fd becomes the socket to use. */
+/* Adds TLS to the connection: *fd becomes the socket to use. */
 static int dialer_encrypt(struct dialer *dialer, int64_t deadline, int *fd, struct tls **ret, struct err *err)
 {
 	const struct tls_options options = {.folder = dialer->tls, .helper = dialer->tls_helper, .side = WIRE_SOURCE,

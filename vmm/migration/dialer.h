@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The source's end of making connections: a dialer is one session, with an id that only its peer learns; every channel of
- * it is connected, greeted and thereby joined to the session. On one of the migration's own threads; calls block.
+ * The source's side of connecting. A dialer is one session with an id that only its peer learns; it connects the
+ * session's channels and exchanges HELLOs. Used on the migration's threads; calls block.
  */
 #pragma once
 
@@ -13,11 +13,11 @@
 struct dialer;
 
 struct dialer_options {
-	const struct address *to; /* copied; its descriptor, if it is one, is taken over when create succeeds */
-	int cancel_fd;            /* as channel_options' */
-	unsigned int silence_ms;  /* as channel_options' */
+	const struct address *to; /* copied; on success create takes over its descriptor, if it is one */
+	int cancel_fd;            /* see channel_options */
+	unsigned int silence_ms;  /* see channel_options */
 	const char *tls;          /* folder of certificates (tls.h), or NULL: no TLS. Outlives the dialer */
-	const char *tls_helper;   /* as tls_options' */
+	const char *tls_helper;   /* see tls_options */
 };
 
 int dialer_create(const struct dialer_options *options, struct dialer **ret, struct err *err);
@@ -25,9 +25,9 @@ int dialer_create(const struct dialer_options *options, struct dialer **ret, str
 void dialer_destroy(struct dialer *dialer);
 
 /*
- * Connects a channel and exchanges HELLOs, all within DIALER_CONNECT_MS: the first is the control channel, 0 of 1; the
- * others go where it went. -EREMOTEIO with the target's words when it refuses, -EPROTONOSUPPORT when no version fits, -EACCES
- * when either side's certificate does not do.
+ * Connects a channel and exchanges HELLOs, all within DIALER_CONNECT_MS. The first call makes the control channel, 0 of
+ * 1; the others connect to the same address. -EREMOTEIO with the target's message if it refuses, -EPROTONOSUPPORT if no
+ * version fits, -EACCES if a certificate is not accepted.
  */
 int dialer_connect(struct dialer *dialer, enum wire_kind kind, uint32_t index, uint32_t count, struct channel **ret,
 		   struct err *err);

@@ -7,12 +7,12 @@
 
 #include "core/crew.h"
 
-#define ZEROS KIB(256) /* written at once where the file cannot be told to make them */
+#define ZEROS KIB(256) /* written at once if the file supports nothing better */
 
 struct disk {
 	struct disk_target target;
-	unsigned int cannot; /* of zero_modes: so many have been found not to work */
-	bool changed;        /* since it was flushed */
+	unsigned int cannot; /* so many of zero_modes have failed */
+	bool changed;        /* since the last flush */
 };
 
 struct disk_receiver {
@@ -20,9 +20,9 @@ struct disk_receiver {
 	size_t count;
 	struct disk *selected; /* NULL: none yet */
 	struct channel *channel;
-	uint64_t blocks, holes; /* bytes that came */
+	uint64_t blocks, holes; /* received bytes */
 	uint8_t *buf;           /* WIRE_MAX_BLOCKS bytes */
-	struct crew *crew;      /* of one */
+	struct crew *crew;      /* one thread */
 };
 
 /* ---- files ---- */
@@ -58,7 +58,7 @@ static int disk_receiver_write_zeros(const struct disk *disk, uint64_t offset, u
 	return code;
 }
 
-/* As cheaply as the file can: a hole, else what its file system or device has for it, else zeros as they are. */
+/* As cheaply as the file supports: a hole, a zeroing operation of its file system or device, or written zeros. */
 static int disk_receiver_make_zero(struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
 {
 	static const int zero_modes[] = {FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
@@ -96,7 +96,7 @@ static int disk_receiver_take_select(struct disk_receiver *receiver, const struc
 	return 0;
 }
 
-/* The disk that [offset, offset + size) is to be written to; the frame's numbers do not wrap. */
+/* The disk that [offset, offset + size) is written to; the frame's numbers do not overflow. */
 static int disk_receiver_check_place(struct disk_receiver *receiver, uint64_t offset, uint64_t size, struct err *err)
 {
 	struct disk *disk = receiver->selected;
@@ -117,7 +117,7 @@ static int disk_receiver_take_blocks(struct disk_receiver *receiver, const struc
 
 	code = code ?: channel_payload(receiver->channel, receiver->buf, frame->length, err);
 	code = code ?: disk_receiver_write_all(receiver->selected, frame->a, receiver->buf, frame->length, err);
-	/* Begun now, it is not all left for the flush while the guest stands; a hint. */
+	/* Starts writeback now, so that less is left for the flush during the pause; a hint. */
 	if (!code)
 		sync_file_range(receiver->selected->target.fd, (off_t)frame->a, frame->length, SYNC_FILE_RANGE_WRITE);
 	receiver->blocks += frame->length;
@@ -141,7 +141,7 @@ static int disk_receiver_take_end(struct disk_receiver *receiver, const struct w
 	return disk_receiver_flush(receiver, err) ?: 1;
 }
 
-/* One frame: 1 when it was END, 0 when not, or what is wrong. */
+/* Handles one frame: 1 for END, 0 for others, or an error. */
 static int disk_receiver_take_frame(struct disk_receiver *receiver, struct err *err)
 {
 	struct wire_frame frame;

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Receives what is on disks, on a thread of its own, straight into their files. What the channel says is hostile: which disk,
- * where and how much are checked before a byte is written, and nothing but these files is.
+ * Receives the contents of disks and writes them into their files, on a thread of its own. The channel's data is
+ * hostile: disk number, offset and length are checked before a byte is written, and only these files are written.
  */
 #pragma once
 
 #include "vmm/migration/channel.h"
 
-/* A disk that is being made here. */
+/* A disk that is copied to this host. */
 struct disk_target {
 	char id[64];
-	int fd;        /* may be written; the owner's, as long as the receiver lives */
+	int fd;        /* open for writing; owned by the caller, outlives the receiver */
 	uint64_t size; /* bytes */
 };
 
 struct disk_receiver;
 
-/* Begins to receive, for count disks (1 to WIRE_MAX_DISKS, copied) in the order of the OFFER; takes *channel when it succeeds. */
+/* Starts to receive count disks (1 to WIRE_MAX_DISKS, copied) in the order of the OFFER; takes *channel on success. */
 int disk_receiver_create(const struct disk_target *disks, size_t count, struct channel **channel, struct disk_receiver **ret,
 			 struct err *err);
-/* Ends the connection if it is not at its END. NULL is fine. */
+/* Closes the channel if it has not received END. NULL is fine. */
 void disk_receiver_destroy(struct disk_receiver *receiver);
 
-/* Readable as soon as something has failed; disk_receiver_wait then tells what. Owned by the receiver. */
+/* Readable when something has failed; disk_receiver_wait then returns the error. Owned by the receiver. */
 int disk_receiver_fd(const struct disk_receiver *receiver);
 
-/* Waits until the channel has said END, its totals are right and all of it is on stable storage, or for what failed. */
+/* Waits for END with correct totals and until all data is on stable storage, or returns the failure. */
 int disk_receiver_wait(struct disk_receiver *receiver, struct err *err);

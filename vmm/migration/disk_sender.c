@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See disk_sender.h. A bitmap for each disk; a cursor goes over all of them, round and round. */
+/* See disk_sender.h. Each disk has a bitmap; one cursor cycles over all disks. */
 #include "vmm/migration/disk_sender.h"
 
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 #include "core/bitmap.h"
 #include "core/monotonic.h"
 
-#define PIECE (WIRE_MAX_BLOCKS / DISK_GRANULE) /* granules that are read at once */
+#define PIECE (WIRE_MAX_BLOCKS / DISK_GRANULE) /* granules read at once */
 
 struct disk {
 	struct disk_copy copy;
@@ -19,10 +19,10 @@ struct disk_sender {
 	struct disk_sender_options options;
 	struct channel *channel;
 	struct disk disks[WIRE_MAX_DISKS];
-	size_t at;          /* the disk and */
-	size_t cursor;      /* the granule that come next */
-	size_t selected;    /* the disk that the target was told last */
-	uint64_t hole, hole_size; /* of disk `at`, not told yet; bytes */
+	size_t at;          /* the next disk */
+	size_t cursor;      /* the next granule of it */
+	size_t selected;    /* the disk of the last SELECT */
+	uint64_t hole, hole_size; /* on disk `at`, not sent yet; bytes */
 	uint64_t blocks_sent, holes_sent; /* bytes */
 	uint64_t flush_time;
 	uint8_t *buf; /* WIRE_MAX_BLOCKS bytes */
@@ -30,7 +30,7 @@ struct disk_sender {
 
 /* ---- the list ---- */
 
-/* Bytes of count granules from first on; the last one of a disk may be short. */
+/* Bytes of count granules from first; the last granule of a disk may be short. */
 static uint64_t disk_sender_bytes_of(const struct disk *disk, size_t first, size_t count)
 {
 	return MIN(count * DISK_GRANULE, disk->copy.size - first * DISK_GRANULE);
@@ -42,7 +42,7 @@ static void disk_sender_clear(struct disk *disk, size_t first, size_t count)
 		disk->bits[i / BITS_PER_LONG] &= ~(1ul << i % BITS_PER_LONG);
 }
 
-/* Granules on the list from first on, without a gap, up to limit of them. */
+/* Contiguous listed granules from first, up to limit. */
 static size_t disk_sender_run_length(const struct disk *disk, size_t first, size_t limit)
 {
 	size_t n = 0;
@@ -52,7 +52,7 @@ static size_t disk_sender_run_length(const struct disk *disk, size_t first, size
 	return n;
 }
 
-/* The first one on the list at the cursor or behind it on its disk; the disk's end where there is none. */
+/* The first listed granule at or after the cursor on its disk; the disk's end if there is none. */
 static size_t disk_sender_find(const struct disk *disk, size_t at)
 {
 	while (at < disk->granules && !bitmap_test(disk->bits, at))
@@ -111,7 +111,7 @@ static int disk_sender_send_hole(struct disk_sender *sender, struct err *err)
 	return code;
 }
 
-/* Holes that touch become one. */
+/* Merges adjacent holes. */
 static int disk_sender_add_hole(struct disk_sender *sender, uint64_t offset, uint64_t size, struct err *err)
 {
 	int code = sender->hole + sender->hole_size == offset ? 0 : disk_sender_send_hole(sender, err);
@@ -165,7 +165,7 @@ static int disk_sender_read_blocks(struct disk_sender *sender, const struct disk
 	return 0;
 }
 
-/* Reads and sends count granules, those of zeros as a hole. */
+/* Reads and sends count granules; granules of zeros are sent as a hole. */
 static int disk_sender_send_granules(struct disk_sender *sender, const struct disk *disk, size_t first, size_t count,
 				     struct err *err)
 {
@@ -185,8 +185,8 @@ static int disk_sender_send_granules(struct disk_sender *sender, const struct di
 }
 
 /*
- * Where the file has data next, at offset or behind it. What cannot tell (a device, some file systems) has it everywhere; a
- * file that has become shorter than its disk has no holes there, but fails to be read.
+ * The next data at or after offset. A device, or a file system that cannot tell, counts as data only. A file that has
+ * become shorter than its disk has no hole at its end: reading it fails.
  */
 static uint64_t disk_sender_next_data(const struct disk *disk, uint64_t offset)
 {
@@ -197,7 +197,7 @@ static uint64_t disk_sender_next_data(const struct disk *disk, uint64_t offset)
 	return data < 0 ? offset : MIN((uint64_t)data, disk->copy.size);
 }
 
-/* Sends from the granule on, which is on the list, as far as one turn goes; the cursor is behind it then. */
+/* Sends one turn from this listed granule on; the cursor is after it then. */
 static int disk_sender_send_from(struct disk_sender *sender, struct disk *disk, size_t first, struct err *err)
 {
 	const struct limiter *limiter = sender->options.limiter;
@@ -221,7 +221,7 @@ int disk_sender_send(struct disk_sender *sender, uint64_t deadline, struct err *
 
 	if (!sender)
 		return 0;
-	/* A disk more than there are: that of the cursor has a beginning and an end. */
+	/* One spare disk, so that a cursor at the end of the last disk is valid. */
 	for (size_t turn = 0; !code && turn <= sender->options.count && (!deadline || monotonic_ns() < deadline);) {
 		struct disk *disk = &sender->disks[sender->at];
 		size_t found = disk_sender_find(disk, sender->cursor);

@@ -7,7 +7,7 @@
 #include "core/monotonic.h"
 
 #define SECOND 1000000000ll
-#define SAVED (SECOND / 100) /* what may be saved up */
+#define SAVED (SECOND / 100) /* the most that can be saved up */
 
 void limiter_init(struct limiter *limiter, uint64_t rate)
 {

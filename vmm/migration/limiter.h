@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A bandwidth cap that several threads share. Whoever wants to send takes its bytes first and is told when they may go; so what
- * is sent in any second is the cap, and no more than a hundredth of a second's worth was saved up before.
+ * A bandwidth limit that several threads share. A thread takes its bytes before it sends them and gets the time when it
+ * may send. At most a hundredth of a second's bytes can be saved up.
  */
 #pragma once
 
@@ -11,18 +11,18 @@
 
 struct limiter {
 	pthread_mutex_t lock;
-	uint64_t rate; /* bytes a second; 0: no cap */
-	int64_t next;  /* ns of CLOCK_MONOTONIC, when what was taken so far is gone */
+	uint64_t rate; /* bytes a second; 0: no limit */
+	int64_t next;  /* ns of CLOCK_MONOTONIC, when all bytes taken so far have been sent */
 };
 
 void limiter_init(struct limiter *limiter, uint64_t rate);
 void limiter_destroy(struct limiter *limiter);
 
-/* Takes bytes at the time `now`: from when on they may be sent, which is `now` or before where nothing holds them back. */
+/* Takes bytes at time `now`. Returns when they may be sent: `now` or earlier if the limit allows it at once. */
 int64_t limiter_take(struct limiter *limiter, uint64_t bytes, int64_t now);
 
-/* Takes bytes and waits until they may be sent. -ECANCELED as soon as stop_fd is readable (-1: none). */
+/* Takes bytes and waits until they may be sent. -ECANCELED when stop_fd becomes readable (-1: none). */
 int limiter_wait(struct limiter *limiter, uint64_t bytes, int stop_fd);
 
-/* How much to send at once, so that the cap is even: 64 KiB to max. */
+/* How much to send at once for an even rate: 64 KiB to max. */
 size_t limiter_piece(const struct limiter *limiter, size_t max);

@@ -2,8 +2,8 @@
 /*
  * See loop.h.
  *
- * A round is one collect and the sends that empty the list. How much was written while it ran is known by the next collect;
- * only then can the prediction be made, and the list that it was made for is what the switch-over sends.
+ * A round is one collect and the sends that empty the list. Only the next collect shows how much was written during the
+ * round. The prediction is made then, for exactly the list that the switchover would send.
  */
 #include "vmm/migration/loop.h"
 
@@ -11,10 +11,10 @@
 
 #define SECOND 1000000000ull
 #define MILLISECOND 1000000ull
-#define SLICE (100 * MILLISECOND)      /* of sending, between two looks at the clock and at the user */
-#define SHORT_ROUND (10 * MILLISECOND) /* below this, rounds only cost the guest: time is let pass between them */
-#define MEASURABLE MIB(1)              /* what is less tells latencies, not a rate */
-#define PATIENCE 2                     /* rounds without progress that are one too many */
+#define SLICE (100 * MILLISECOND)      /* of sending, between two looks at the clock and the user */
+#define SHORT_ROUND (10 * MILLISECOND) /* shorter rounds only cost the guest: the loop sleeps between them */
+#define MEASURABLE MIB(1)              /* a smaller amount measures latencies, not a rate */
+#define PATIENCE 2                     /* rounds without progress before something is done */
 #define LEAST_STEP 5u                  /* percent */
 #define MOST_STEP 20u
 
@@ -24,16 +24,16 @@ struct loop {
 	const struct migration_goal *goal;
 	struct migration_progress *told;
 	uint64_t start;
-	uint64_t rate; /* bytes a second, 0: not known yet */
-	uint64_t before; /* what the last round had to send */
+	uint64_t rate; /* bytes a second, 0: unknown */
+	uint64_t before; /* listed at the start of the last round */
 	uint64_t round_start;
-	uint64_t round_bytes, round_wire, round_time; /* of sending alone */
+	uint64_t round_bytes, round_wire, round_time; /* of sending only */
 	uint64_t round_content, round_looking;
-	unsigned int stuck; /* rounds in a row that did not get smaller */
+	unsigned int stuck; /* consecutive rounds that did not get smaller */
 	struct migration_costs costs;
 };
 
-/* a * b / c without overflow; what does not fit is UINT64_MAX, as is division by zero. */
+/* a * b / c without overflow; a larger result, or division by zero, is UINT64_MAX. */
 static uint64_t migration_loop_scale(uint64_t a, uint64_t b, uint64_t c)
 {
 	unsigned __int128 result = c ? (unsigned __int128)a * b / c : UINT64_MAX;
@@ -68,9 +68,9 @@ const char *migration_format_rate(uint64_t rate, char *buf)
 	return buf;
 }
 
-/* ---- what is known ---- */
+/* ---- prediction ---- */
 
-/* The downtime, with that much memory that was written. */
+/* The downtime if that much memory is dirty. */
 static uint64_t migration_loop_downtime_with(const struct loop *loop, uint64_t memory)
 {
 	uint64_t bytes = migration_loop_add(migration_loop_add(memory, loop->costs.untold), loop->costs.device);
@@ -94,8 +94,8 @@ static void migration_loop_predict(struct loop *loop)
 }
 
 /*
- * The rate at which pages go out that a guest has just written: neither zeros nor the time that was spent on them say anything
- * about it. Where there is next to nothing else they are what is known, with the cap that has not been felt yet.
+ * Measures the rate for pages that the guest has just written: zeros and the time spent on them do not count. If there
+ * is hardly anything else, the rate is that of all pages, but not above the bandwidth limit, which zeros do not reach.
  */
 static void migration_loop_measure_rate(struct loop *loop)
 {
@@ -135,7 +135,7 @@ static void migration_loop_say_why(struct loop *loop)
 			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
 }
 
-/* Slows the guest so far that it should write half of what can be sent; by steps, for it may take less. */
+/* Throttles the guest so that it writes about half of the send rate; in steps, because less may be enough. */
 static void migration_loop_throttle(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
@@ -149,7 +149,7 @@ static void migration_loop_throttle(struct loop *loop)
 	loop->ops->throttle(loop->opaque, told->throttle);
 }
 
-/* Looks at what the last round has brought; the list is new. */
+/* Judges the last round; the list is that of the new one. */
 static void migration_loop_judge(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
@@ -161,7 +161,7 @@ static void migration_loop_judge(struct loop *loop)
 	if (loop->stuck < PATIENCE)
 		return;
 	migration_loop_say_why(loop);
-	/* Where memory is not what hinders, the guest is left alone. */
+	/* Throttles only if memory is the obstacle. */
 	if (loop->costs.ready && beside < loop->goal->downtime && !smaller) {
 		migration_loop_throttle(loop);
 		loop->stuck = 0;
@@ -173,7 +173,7 @@ static void migration_loop_judge(struct loop *loop)
 static int migration_loop_collect(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
-	/* The look is the last thing, for what is written after it is not seen before the guest stands. */
+	/* collect comes last: later writes are not seen before the pause. */
 	int code = loop->ops->costs(loop->opaque, &loop->costs, err) ?:
 	loop->ops->collect(loop->opaque, &told->left, err);
 	uint64_t now = loop->ops->now(loop->opaque);
@@ -189,7 +189,7 @@ static bool migration_loop_time_is_up(struct loop *loop)
 	return loop->goal->timeout && loop->ops->now(loop->opaque) - loop->start >= loop->goal->timeout;
 }
 
-/* Empties the list, or ends with -ETIME while something is still on it. */
+/* Empties the list; -ETIME if the time limit is reached before. */
 static int migration_loop_send(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
@@ -223,7 +223,7 @@ static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 	struct migration_progress *told = loop->told;
 	char dirty[24], sent[24];
 
-	/* What was written meanwhile will have to go out too, and belongs into the prediction. */
+	/* What was written meanwhile must be sent too and is part of the prediction. */
 	if (loop->goal->on_timeout == MIGRATION_STOP_AND_COPY)
 		return migration_loop_collect(loop, err) ?: migration_loop_tell(loop, err);
 	if (!told->reason[0] && told->round > 1 && loop->costs.ready)

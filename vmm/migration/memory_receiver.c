@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See memory_receiver.h. A thread reads a payload and the header behind it by one call, the payload to where it belongs. It waits
- * in recvmsg(2) and hears of the end of the others by its connection being broken off.
+ * See memory_receiver.h. A thread reads a payload, directly to its place, and the next header with one call. It waits
+ * in recvmsg(2); when another thread fails, its connection is shut down.
  *
- * What was written here is kept as a bit a page: a page without one is zero as it was made, and stays untouched when it is
- * sent as zero. Chunks do not change channels, so a page's bit is set and cleared by one thread.
+ * Each written page has a bit. A page without it is still zero and is not touched when it is received as zero. A chunk
+ * stays on one channel, so one thread sets and clears a page's bit.
  */
 #include "vmm/migration/memory_receiver.h"
 
@@ -17,7 +17,7 @@
 #include "vmm/migration/compress.h"
 
 #define PAGE WIRE_PAGE
-#define TAIL KIB(64) /* of a payload, what is read along with the next header */
+#define TAIL KIB(64) /* of a payload, read together with the next header */
 
 struct lane {
 	struct memory_receiver *receiver;
@@ -25,25 +25,25 @@ struct lane {
 	unsigned int index;
 	uint8_t header[WIRE_HEADER_SIZE];
 	size_t header_have;
-	struct compressor *compressor; /* made when the first compressed frame comes */
-	uint8_t *packed;               /* WIRE_MAX_ZSTD bytes, likewise */
-	uint64_t pages, zero_pages;    /* as the sender counts them */
+	struct compressor *compressor; /* created for the first compressed frame */
+	uint8_t *packed;               /* WIRE_MAX_ZSTD bytes, created then too */
+	uint64_t pages, zero_pages;    /* counted as the sender does */
 	struct err err;
 };
 
 struct memory_receiver {
 	struct memory_receiver_options options;
-	unsigned long **written; /* of each region; bits are atomic */
+	unsigned long **written; /* one bitmap for each region; bits are atomic */
 	size_t region_count;
 	struct lane *lanes;
-	struct crew *crew; /* a member for each lane */
+	struct crew *crew; /* one member for each lane */
 };
 
 /* ---- reading ---- */
 
 /*
- * Reads what is there or comes, into buf and then into the next header. *got is what went into buf. Between frames a
- * channel may be silent; within one it may not.
+ * Reads at least one byte, first into buf, then into the next header. *got: bytes that went into buf. Between frames a
+ * channel may be silent, within a frame not.
  */
 static int memory_receiver_read_some(struct lane *lane, void *buf, size_t len, size_t *got)
 {
@@ -63,7 +63,7 @@ static int memory_receiver_read_some(struct lane *lane, void *buf, size_t len, s
 	return 0;
 }
 
-/* All of a payload; ahead: with the header behind it, where the payload need not be looked at before that has come. */
+/* Reads a whole payload; ahead: together with the next header, if it need not be checked before that arrives. */
 static int memory_receiver_read_payload(struct lane *lane, void *buf, size_t len, bool ahead)
 {
 	size_t tail = ahead ? MIN(len, TAIL) : 0;
@@ -102,7 +102,7 @@ static int memory_receiver_read_header(struct lane *lane, struct wire_frame *fra
 
 /* ---- frames ---- */
 
-/* The host's bytes of a frame's pages, whose place was not checked yet. *written and *first tell where their bits are. */
+/* The host address of a frame's pages, after checks. *written and *first locate their bits. */
 static void *memory_receiver_place(struct lane *lane, uint64_t gpa, uint64_t bytes, unsigned long **written,
 				   size_t *first)
 {
@@ -199,7 +199,7 @@ static int memory_receiver_take_end(struct lane *lane, const struct wire_frame *
 	return 1;
 }
 
-/* One frame: 1 when it was END, 0 when not, or what is wrong. */
+/* Handles one frame: 1 for END, 0 for others, or an error. */
 static int memory_receiver_take_frame(struct lane *lane)
 {
 	struct wire_frame frame;
@@ -216,7 +216,7 @@ static int memory_receiver_take_frame(struct lane *lane)
 		return memory_receiver_take_packed(lane, &frame);
 	case WIRE_END:
 		return memory_receiver_take_end(lane, &frame);
-	default: /* a newer version's */
+	default: /* of a newer version */
 		return err_set(&lane->err, -EPROTO, "%s", wire_type_name(frame.type));
 	}
 }
@@ -235,7 +235,7 @@ static int memory_receiver_run_lane(void *opaque, unsigned int index, struct err
 	free(lane->packed);
 	if (code < 0)
 		return err_set(err, code, "memory channel %u: %s", index, lane->err.text);
-	/* The guest stands still now: the thread's own end, which takes the kernel a while, waits for that of the receiver. */
+	/* The guest is paused now. Ending a thread takes the kernel a while, so it is left to the receiver's end. */
 	crew_next(receiver->crew, index);
 	return 0;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See memory_sender.h. Each channel has a lane: a thread that goes through the chunks which are its own (their number modulo
- * that of the channels), takes their marks, tells pages of zeros from others and gathers runs of either into frames. Each call
- * is a round of the crew.
+ * See memory_sender.h. Each channel has a lane: a thread that walks over its chunks (chunk number modulo channels),
+ * takes their marks, separates pages of zeros from others and gathers runs of either into frames. Each call is a round
+ * of the crew.
  */
 #include "vmm/migration/memory_sender.h"
 
@@ -19,18 +19,18 @@
 #define CHUNK_PAGES (WIRE_CHUNK / PAGE)
 #define CHUNK_LONGS (CHUNK_PAGES / BITS_PER_LONG)
 #define TICK_MS 100
-#define LOOK_FIRST 32u /* marked pages in a chunk, from which on asking which are absent is cheaper than reading them */
+#define LOOK_FIRST 32u /* from so many marked pages in a chunk, asking which are absent is cheaper than reading them */
 
 struct lane {
 	struct memory_sender *sender;
 	struct channel *channel;
 	unsigned int index;
 	struct send_queue *queue;
-	struct compressor *compressor; /* NULL: not wanted */
-	uint8_t *copy;                 /* WIRE_MAX_ZSTD bytes, what is compressed must not change meanwhile */
-	uint64_t cursor;               /* chunk where the next call begins */
+	struct compressor *compressor; /* NULL: no compression */
+	uint8_t *copy;                 /* WIRE_MAX_ZSTD bytes; data must not change while it is compressed */
+	uint64_t cursor;               /* chunk where the next call starts */
 	uint64_t pages, zero_pages;    /* atomic */
-	uint64_t zero_ns;              /* atomic; in chunks where there was nothing else */
+	uint64_t zero_ns;              /* atomic; in chunks that were all zero */
 	bool zero_copied;              /* atomic */
 	struct err err;
 };
@@ -39,16 +39,16 @@ struct memory_sender {
 	struct memory_sender_options options;
 	struct zero_map *zeros;
 	struct lane *lanes;
-	struct crew *crew; /* a member for each lane */
+	struct crew *crew; /* one member for each lane */
 	pthread_mutex_t lock;
 	/* under lock */
 	uint64_t busy_ns;
-	uint64_t began; /* when the call under way did, or 0 */
-	/* of the call under way, written before it begins */
+	uint64_t began; /* start of the call in progress, or 0 */
+	/* of the call in progress, written before it starts */
 	const struct memory_marks *marks;
 	size_t mark_count;
 	uint64_t deadline;
-	bool here; /* the caller's thread does what lanes do */
+	bool here; /* the calling thread does the lanes' work */
 };
 
 /* ---- frames ---- */
@@ -77,7 +77,7 @@ static int memory_sender_flush(struct lane *lane)
 	return code;
 }
 
-/* The batch for one more frame, of which `bytes` at least must fit. */
+/* Returns the batch for one more frame with room for at least `bytes`. */
 static int memory_sender_room_for(struct lane *lane, size_t bytes, struct batch **ret)
 {
 	struct batch *batch = send_queue_batch(lane->queue);
@@ -103,7 +103,7 @@ static int memory_sender_add_zeros(struct lane *lane, uint64_t gpa, uint64_t byt
 	return code;
 }
 
-/* As one frame of zstd where that is smaller. */
+/* Sends one zstd frame if that is smaller. */
 static bool memory_sender_add_packed(struct lane *lane, struct batch *batch, uint64_t gpa, const void *host,
 				     size_t bytes)
 {
@@ -145,7 +145,7 @@ static int memory_sender_add_pages(struct lane *lane, uint64_t gpa, const uint8_
 
 /* ---- chunks ---- */
 
-/* Takes the marks of count pages from first on, clearing them; bit 0 of out is the first. False when there are none. */
+/* Takes and clears the marks of count pages from first; bit 0 of out is the first. False if there are none. */
 static bool memory_sender_take_marks(const struct memory_marks *marks, size_t first, size_t count, unsigned long *out)
 {
 	bool any = false;
@@ -179,7 +179,7 @@ static unsigned int memory_sender_count_marks(const unsigned long *marks)
 	return count;
 }
 
-/* Sends the marked ones of the pages at gpa, which lie in one chunk and in the region. */
+/* Sends the marked pages at gpa, which are in one chunk and in the region. */
 static int memory_sender_send_marked(struct lane *lane, const struct guest_region *region, uint64_t gpa, size_t count,
 				     const unsigned long *marks)
 {
@@ -205,7 +205,7 @@ static int memory_sender_send_marked(struct lane *lane, const struct guest_regio
 	return code;
 }
 
-/* The part of the chunk that these marks have. */
+/* The part of the chunk that is within these marks. */
 static int memory_sender_send_chunk(struct lane *lane, const struct memory_marks *marks, uint64_t chunk)
 {
 	uint64_t start = MAX(chunk * WIRE_CHUNK, marks->gpa);
@@ -221,7 +221,7 @@ static int memory_sender_send_chunk(struct lane *lane, const struct memory_marks
 	return memory_sender_send_marked(lane, region, start, count, taken);
 }
 
-/* Of the chunks from first to last, those that are the lane's. */
+/* Sends the lane's chunks from first to last. */
 static int memory_sender_send_chunks(struct lane *lane, const struct memory_marks *marks, uint64_t first, uint64_t last)
 {
 	const struct memory_sender *sender = lane->sender;
@@ -245,7 +245,7 @@ static int memory_sender_send_chunks(struct lane *lane, const struct memory_mark
 	return code;
 }
 
-/* All marks, from the cursor on and then up to it; the last batch stays to be flushed. */
+/* Sends all marks, from the cursor to the end and then up to the cursor; the last batch is not flushed. */
 static int memory_sender_gather(struct lane *lane)
 {
 	const struct memory_sender *sender = lane->sender;
@@ -307,7 +307,7 @@ static void memory_sender_break_off(void *opaque, unsigned int index)
 	channel_break(((struct memory_sender *)opaque)->options.channels[index]);
 }
 
-/* Waits until no lane is at work, looking after the rest of the world meanwhile. tick may be NULL. */
+/* Waits until no lane works, and calls tick meanwhile (may be NULL). */
 static int memory_sender_wait(struct memory_sender *sender, int (*tick)(void *opaque, struct err *err), struct err *err)
 {
 	while (!crew_wait(sender->crew, sender->options.cancel_fd, monotonic_ms() + TICK_MS)) {
@@ -381,7 +381,7 @@ static int memory_sender_check_marks(const struct memory_sender *sender, const s
 	return 0;
 }
 
-/* For the statistics: a call is under way from begin to done. */
+/* For the statistics: a call is in progress between begin and done. */
 static void memory_sender_begin(struct memory_sender *sender)
 {
 	pthread_mutex_lock(&sender->lock);
@@ -414,7 +414,7 @@ int memory_sender_send(struct memory_sender *sender, const struct memory_marks *
 	return code;
 }
 
-/* One of the chunks that are the lane's; false where there is none. */
+/* One of the lane's chunks; false if there is none. */
 static bool memory_sender_find_page(const struct lane *lane, uint64_t *gpa, const uint8_t **host)
 {
 	const struct memory_sender *sender = lane->sender;
@@ -460,7 +460,7 @@ int memory_sender_rehearse(struct memory_sender *sender, struct err *err)
 	return code;
 }
 
-/* What is left on the lane's channel and END, by the caller's thread. */
+/* Sends the lane's remaining batch and END, on the calling thread. */
 static int memory_sender_end_lane(struct lane *lane)
 {
 	struct wire_frame end = {.type = WIRE_END};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See page_list.h. A bitmap for each region, whose bits are counted whenever somebody asks how many there are. */
+/* See page_list.h. One bitmap for each region; its bits are counted on each query. */
 #include "vmm/migration/page_list.h"
 
 #include "core/bitmap.h"
@@ -8,7 +8,7 @@
 
 struct piece {
 	uint64_t gpa, size, pages;
-	uint64_t part, seen; /* pages: the first pass is in [part, seen), and has collected up to there */
+	uint64_t part, seen; /* pages: the first pass is in [part, seen) and has collected up to seen */
 	unsigned long *bits;
 };
 
@@ -17,8 +17,8 @@ struct page_list {
 	struct piece *pieces;
 	size_t count;
 	uint64_t total; /* bytes */
-	bool begun;     /* something was to be sent */
-	bool through;   /* the first pass is over */
+	bool begun;     /* what to send was asked for */
+	bool through;   /* the first pass is complete */
 };
 
 void page_list_destroy(struct page_list *list)
@@ -70,12 +70,12 @@ int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty,
 	return 0;
 }
 
-/* Pages of [first, first + count) that are on the list; first is a multiple of the bits of a long. */
+/* Listed pages of [first, first + count); first is a multiple of the bits of a long. */
 static uint64_t page_list_count_bits(const struct piece *piece, uint64_t first, uint64_t count)
 {
 	uint64_t sum = 0;
 
-	/* Most are blank, and a look costs less than counting. */
+	/* Most words are 0, and a test is cheaper than counting. */
 	for (uint64_t i = first / BITS_PER_LONG; i < bitmap_longs(first + count); i++)
 		if (piece->bits[i])
 			sum += (uint64_t)__builtin_popcountl(piece->bits[i]);
@@ -121,7 +121,7 @@ int page_list_collect(struct page_list *list, struct err *err)
 	return code;
 }
 
-/* Of a piece that the first pass is in: the part that it has come to, which is collected first; false when it is through. */
+/* In the first pass of a piece: collects and returns its current part; false when the pass is complete. */
 static bool page_list_next_part(struct page_list *list, struct piece *piece, struct memory_marks *mark, int *code,
 				struct err *err)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See request.h. On the wire times are seconds; their bounds are those of the command line. */
+/* See request.h. On the wire times are in seconds; the limits are those of the command line. */
 #include "vmm/migration/request.h"
 
 const char *const migration_compress_words[] = {"none", "zstd", NULL};
@@ -24,7 +24,7 @@ json_t *migration_request_to_json(const struct migration_request *request)
 			 migration_copy_words[request->copy_disks], "tls", request->tls);
 }
 
-/* ---- each kind of member; true when it is missing or good ---- */
+/* ---- one function for each kind of member; true if it is missing or valid ---- */
 
 static bool migration_request_read_text(const json_t *value, char **ret)
 {

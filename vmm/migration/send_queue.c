@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See send_queue.h. On a stream there is one send at a time, for the next one must not overtake the rest of one that was cut
- * short; the batch behind it is gathered meanwhile. A batch whose bytes the kernel still reads (zero-copy) is not used again
- * before its notifications have come.
+ * See send_queue.h. A stream has one send in flight, because a later send must not overtake the rest of an incomplete
+ * one; meanwhile the next batch is filled. A batch that the kernel still reads (zero-copy) is not reused before its
+ * notifications have arrived.
  */
 #include "vmm/migration/send_queue.h"
 
 #include <sys/socket.h>
 
-/* Since Linux 6.2; liburing of Debian 12 does not have them. */
+/* Since Linux 6.2; not in liburing of Debian 12. */
 #ifndef IORING_SEND_ZC_REPORT_USAGE
 #define IORING_SEND_ZC_REPORT_USAGE (1u << 3)
 #define IORING_NOTIF_USAGE_ZC_COPIED (1u << 31)
 #endif
 
-#define ZERO_COPY_MIN KIB(16) /* bytes an iovec, below which pinning costs more than copying */
+#define ZERO_COPY_MIN KIB(16) /* bytes of an iovec below which pinning costs more than copying */
 #define ENTRIES 32u
 
 static int send_queue_ring_init(struct io_uring *ring)
@@ -70,7 +70,7 @@ void batch_add(struct batch *batch, const struct wire_frame *frame, const void *
 
 static void send_queue_start_send(struct send_queue *queue, struct batch *batch)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring); /* there are more of them than batches */
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring); /* it has more entries than there are batches */
 	bool large = batch->bytes / batch->iov_count >= ZERO_COPY_MIN;
 
 	io_uring_prep_sendmsg(sqe, queue->channel->fd, &batch->message, MSG_NOSIGNAL);
@@ -94,7 +94,7 @@ static void send_queue_advance(struct batch *batch, size_t n)
 	}
 }
 
-/* What a send without a copy may fail with where one with a copy does not: not known, not here, too much memory pinned. */
+/* Errors of a zero-copy send that a copying send does not have: unknown, unsupported, too much memory pinned. */
 static bool send_queue_wants_copy(int result)
 {
 	return result == -EINVAL || result == -EOPNOTSUPP || result == -ENOMEM || result == -ENOBUFS || result == -EPERM;
@@ -133,7 +133,7 @@ static int send_queue_handle(struct send_queue *queue, const struct io_uring_cqe
 	return send_queue_done(queue, batch, cqe->res, err);
 }
 
-/* Hands over what was prepared, waits until something is done and deals with all that is. */
+/* Submits prepared operations, waits for a completion and handles all completions. */
 static int send_queue_turn(struct send_queue *queue, struct err *err)
 {
 	unsigned int silence = queue->channel->options.silence_ms;
@@ -218,7 +218,7 @@ void send_queue_destroy(struct send_queue *queue)
 {
 	if (!queue)
 		return;
-	/* A failed send is not begun again; one that is under way ends with its connection. */
+	/* A failed send is not repeated; one in flight ends with its connection. */
 	while (queue->has_ring && send_queue_sending(queue) && !send_queue_turn(queue, NULL))
 		;
 	if (queue->has_ring)

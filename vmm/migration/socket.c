@@ -80,7 +80,7 @@ int socket_pass(int door, int fd, struct err *err)
 	return 0;
 }
 
-/* The descriptors that came with a message: all but one is closed. */
+/* Takes the descriptors of a message: keeps one and closes the others. */
 static int socket_first_right(struct msghdr *message)
 {
 	int fd = -1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See source.h. The steps are a table; when one fails, those before it are undone in reverse order, so that every step needs to
- * know only its own way back. Two of them are special: `commit`, after which nobody can cancel any more, and `go`, after which
- * a failure is no longer ours to undo.
+ * See source.h. The steps are a table. If one fails, the earlier ones are undone in reverse order, so that each step
+ * only knows its own undo. Two steps are special: after `commit` nobody can cancel, and after `go` a failure cannot be
+ * undone by this side.
  */
 #include "vmm/migration/source.h"
 
@@ -15,7 +15,7 @@
 
 #define MAX_DEFAULT_STREAMS 4
 #define REHEARSALS 5
-#define REHEARSED_FOR 5000000000ull /* ns that a rehearsal tells how it will be */
+#define REHEARSED_FOR 5000000000ull /* ns for which a rehearsal's result is used */
 
 static void source_tell(struct migration_source *source, enum migration_state state)
 {
@@ -25,7 +25,7 @@ static void source_tell(struct migration_source *source, enum migration_state st
 	source->config.tell(source->config.opaque, source->report);
 }
 
-/* The guest stands; one of the steps to where it runs again has been made. */
+/* Records the time of a step of the downtime. */
 static void source_step_done_at(struct migration_source *source, enum migration_step step, uint64_t time)
 {
 	source->report->steps[step] += time - source->step_at;
@@ -122,14 +122,14 @@ static int source_make_offer(struct migration_source *source, struct err *err)
 	return code;
 }
 
-/* Unless a person is to decide: until then the machine stays as it is. */
+/* Ends it, unless the user has to decide: then the machine keeps its state. */
 static void source_take_offer_back(struct migration_source *source, bool stays)
 {
 	if (source->outcome != MIGRATION_UNRESOLVED)
 		source->config.ops->end(source->config.machine);
 }
 
-/* What the target says while it is only to listen: why it gives up. */
+/* Reads why the target gives up, while it may not send anything else. */
 static int source_hear_target(struct migration_source *source, struct err *err)
 {
 	struct wire_frame frame;
@@ -143,7 +143,7 @@ static int source_hear_target(struct migration_source *source, struct err *err)
 
 /* ---- memory ---- */
 
-/* Sends what is on the list, until it is empty or the time has come (0: none). */
+/* Sends listed memory until none is left or the deadline is reached (0: none). */
 static int source_send_list(struct migration_source *source, uint64_t deadline, struct err *err)
 {
 	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
@@ -158,7 +158,7 @@ static int source_send_list(struct migration_source *source, uint64_t deadline, 
 	return code;
 }
 
-/* So far, disks included: what is on them is content. */
+/* So far, including disks, whose bytes count as content. */
 static struct migration_sent source_sent_so_far(const struct migration_source *source)
 {
 	uint64_t disks = disk_sender_sent(source->disks);
@@ -182,7 +182,7 @@ static void source_drop_channels(struct migration_source *source, bool stays)
 		channel_destroy(take_ptr(source->channels[i]));
 }
 
-/* While memory is being sent the target may say why it gives up, and the user may. */
+/* While memory is sent, the target or the user may cancel. */
 static int source_tick(void *opaque, struct err *err)
 {
 	struct migration_source *source = opaque;
@@ -237,7 +237,7 @@ static void source_untrack(struct migration_source *source, bool stays)
 	source->config.ops->untrack(source->config.machine);
 }
 
-/* ---- the loop's view of all this ---- */
+/* ---- the table of the loop ---- */
 
 static uint64_t source_loop_now(void *opaque)
 {
@@ -247,7 +247,7 @@ static uint64_t source_loop_now(void *opaque)
 static int source_loop_collect(void *opaque, uint64_t *bytes, struct err *err)
 {
 	struct migration_source *source = opaque;
-	/* What was sent is flushed now, so that little is while the guest stands. */
+	/* Flushes what was sent now, so that little is left for the pause. */
 	int code = source->report->progress.round ? disk_sender_flush(source->disks, err) : 0;
 	uint64_t begin = monotonic_ns();
 
@@ -276,7 +276,7 @@ static int source_loop_send(void *opaque, uint64_t time, struct migration_sent *
 	return code;
 }
 
-/* As the last memory and the state will go; the target loads the state as far as that can be undone. steps: ns of each. */
+/* Sends a page and the state as the switchover will; the target loads what it can of the state. steps: ns of each. */
 static int source_send_trial(struct migration_source *source, const struct state_buffer *state, uint64_t *steps,
 			     struct err *err)
 {
@@ -291,12 +291,12 @@ static int source_send_trial(struct migration_source *source, const struct state
 		return code;
 	steps[MIGRATION_STEP_MEMORY] = sent - begin;
 	steps[MIGRATION_STEP_LOAD] = monotonic_ns() - sent;
-	/* The way there and back, once more. */
+	/* Adds one more round trip. */
 	steps[MIGRATION_STEP_START] += steps[MIGRATION_STEP_LOAD] - MIN(frame.a, steps[MIGRATION_STEP_LOAD]);
 	return 0;
 }
 
-/* What will be asked of the machine when it stops; the guest stands still for that moment and goes on. */
+/* Pauses and resumes the machine as the switchover will, so the guest pauses briefly. */
 static int source_rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
 {
 	const struct migration_machine_ops *ops = source->config.ops;
@@ -313,7 +313,7 @@ static int source_rehearse_once(struct migration_source *source, uint64_t *steps
 	resumed = monotonic_ns();
 	steps[MIGRATION_STEP_PAUSE] = stopped_at - begin;
 	steps[MIGRATION_STEP_SAVE] = saved - stopped_at;
-	steps[MIGRATION_STEP_START] = resumed - saved; /* which is done there then */
+	steps[MIGRATION_STEP_START] = resumed - saved; /* which the target will do */
 	steps[MIGRATION_STEP_LOAD] = saved - begin;
 	if (source->control->conversation.version >= WIRE_TRIALS_SINCE)
 		code = source_send_trial(source, &state, steps, err);
@@ -333,9 +333,9 @@ static uint64_t source_second_longest(const uint64_t *values, size_t count)
 }
 
 /*
- * All that is fixed of a downtime, done a few times, on both sides, while the guest runs: that is what it will take, and caches are
- * warm when it counts. The longest of each step has met what was cold, or what else the hosts do; the rest is quicker than
- * what is done but once, and the second longest is next to it.
+ * Does the fixed work of a switchover several times, on both sides, while the guest runs, to measure it and to warm
+ * caches. The longest time of each step included cold caches and other load. Later ones are shorter than a single run,
+ * so the second longest is the best estimate.
  */
 static int source_rehearse(struct migration_source *source, struct err *err)
 {
@@ -421,7 +421,7 @@ static int source_run_rounds(struct migration_source *source, struct err *err)
 	return migration_loop_run(&loop_ops, source, &source->config.request->goal, &source->report->progress, err);
 }
 
-/* The loop has lifted it where it failed; where it did not, the guest is held back until it stands. */
+/* The loop has removed the throttle if it failed; else the guest stays throttled until the pause. */
 static void source_unthrottle(struct migration_source *source, bool stays)
 {
 	if (source->report->progress.throttle)
@@ -446,7 +446,7 @@ static int source_stop(struct migration_source *source, struct err *err)
 	source_tell(source, MIGRATION_SWITCHING);
 	memset(source->report->steps, 0, sizeof(source->report->steps));
 	source->stop_at = source->step_at = monotonic_ns();
-	/* What host devices add to the state is known when they have stopped. */
+	/* What host devices add to the state is known after they stopped. */
 	code = source->config.ops->pause(source->config.machine, &source->stopped_at, source->devices ? NULL
 					 : &source->state, err);
 	if (code)
@@ -460,7 +460,7 @@ static int source_stop(struct migration_source *source, struct err *err)
 	return code;
 }
 
-/* Nobody writes to memory any more: what is collected now is the rest. Devices are read meanwhile. */
+/* Nothing writes to memory any more: this collect gets the rest. Device state is read meanwhile. */
 static int source_send_rest(struct migration_source *source, struct err *err)
 {
 	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
@@ -526,7 +526,7 @@ static int source_hand_over(struct migration_source *source, struct err *err)
 	return 0;
 }
 
-/* Where another process has a disk by now the guest must not go on here, whoever that is: it stands until a person has looked. */
+/* If another process has locked a disk, the guest must not continue here: it stays paused until the user decides. */
 static void source_take_back(struct migration_source *source, bool stays)
 {
 	struct err err;
@@ -537,10 +537,7 @@ static void source_take_back(struct migration_source *source, bool stays)
 	snprintf(source->why_not, sizeof(source->why_not), "%s", err.text);
 }
 
-/*
- * A GO that could not be sent as a whole is one that the target does not get. One that was sent is answered, or the guest
- * stands.
- */
+/* The target does not act on a GO that is cut off. A complete GO is answered, or the guest stays paused here. */
 static int source_go(struct migration_source *source, struct err *err)
 {
 	struct memory_sender_stats stats;
@@ -562,7 +559,7 @@ static int source_go(struct migration_source *source, struct err *err)
 	source->outcome = MIGRATION_DONE;
 	source->report->target_start = MIN(frame.a, taken);
 	source->report->downtime = source->step_at - source->stop_at;
-	/* It ran after that much of the time that question and answer took; the rest was half under way there, half back. */
+	/* The target started the guest target_start after it got GO; half of the rest is the way of the reply. */
 	if (!source->report->paused)
 		source->report->stall = source->step_at - (taken - source->report->target_start) / 2 - source->stopped_at;
 	memory_sender_get_stats(source->sender, &stats);
@@ -570,13 +567,13 @@ static int source_go(struct migration_source *source, struct err *err)
 	return 0;
 }
 
-/* ---- all of it ---- */
+/* ---- all steps ---- */
 
 static const struct step {
 	int (*run)(struct migration_source *source, struct err *err);
-	/* The way back, after a later step failed or in the end; stays: the guest runs here from now on. May be NULL. */
+	/* The undo, after a later step failed or at the end; stays: the guest continues here. May be NULL. */
 	void (*undo)(struct migration_source *source, bool stays);
-	bool guest; /* the guest waits for that: undone before the target is talked to */
+	bool guest; /* the guest is paused for it: undone before the target is notified */
 } steps[] = {
 	{source_connect_control, NULL, false},
 	{source_make_offer, source_take_offer_back, false},
@@ -601,7 +598,7 @@ static void source_undo(struct migration_source *source, size_t done, bool guest
 			steps[done].undo(source, source->outcome == MIGRATION_FAILED);
 }
 
-/* The peer's words say more than a connection that it closed, and ours are for it. */
+/* The peer's message says more than a closed connection; our message is sent to it. */
 static void source_explain(struct migration_source *source, int code, struct err *err)
 {
 	int cancelled = source_check_cancelled(source, err);
@@ -610,7 +607,7 @@ static void source_explain(struct migration_source *source, int code, struct err
 		return;
 	if (!cancelled && code == -ECONNRESET)
 		code = channel_last_words(source->control, code, err);
-	if (code != -EREMOTEIO && code != -ECONNRESET && code != -ETIMEDOUT) /* who is gone hears nothing */
+	if (code != -EREMOTEIO && code != -ECONNRESET && code != -ETIMEDOUT) /* a lost peer gets no message */
 		channel_farewell(source->control, WIRE_ABORT, err->text);
 }
 
@@ -653,7 +650,7 @@ void migration_source_run(struct migration_source *source, struct migration_repo
 	source_conclude(source, &err);
 }
 
-/* ---- making one ---- */
+/* ---- creating it ---- */
 
 int migration_source_create(const struct migration_source_config *config, int *fd, struct migration_source **ret,
 			    struct err *err)

@@ -4,7 +4,7 @@
 
 #include <poll.h>
 
-/* Their session is over by now, or is ended by this; who reads them is told that and ends. */
+/* The devices' session has ended, or run_devices ends it; threads that read the devices then end. */
 void source_drop_devices(struct migration_source *source, bool stays)
 {
 	if (source->devices && stays)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See target.h. The steps are a table, each with how its failure is told to the source; what they make belongs to the target
- * until its end. What the source says is hostile: channel.c and wire.c bound and order it, guest memory is reached by
- * guest_memory_at() alone.
+ * See target.h. The steps are a table; each says how its failure is reported to the source. What they create belongs to
+ * the target until its end. The source is hostile: channel.c and wire.c limit and order its frames, and guest memory is
+ * accessed through guest_memory_at() only.
  */
 #include "vmm/migration/target.h"
 
@@ -24,9 +24,9 @@ struct migration_target {
 	uint32_t streams;
 	struct channel *device_channels[WIRE_MAX_DEVICES];
 	size_t devices;
-	struct device_receiver *device_receiver; /* NULL where there are no devices */
-	struct disk_receiver *disk_receiver;     /* NULL where none come along */
-	int failed_fd;                           /* readable when one of the receivers has failed; or -1 */
+	struct device_receiver *device_receiver; /* NULL: no devices */
+	struct disk_receiver *disk_receiver;     /* NULL: no disks */
+	int failed_fd;                           /* readable when a receiver has failed; or -1 */
 	char *state;
 	size_t state_len;
 };
@@ -40,7 +40,7 @@ static int target_await_source(struct migration_target *target, struct err *err)
 	return code ?: channel_keep_alive(target->control, err);
 }
 
-/* Takes the offer apart: how many connections there will be, and the machine, as text again. */
+/* Splits the offer into the number of connections and the machine, as text again. */
 static int target_read_offer(struct migration_target *target, const char *text, size_t len, char **machine,
 			     struct err *err)
 {
@@ -71,9 +71,9 @@ static int target_take_offer(struct migration_target *target, struct err *err)
 	return code ?: channel_send(target->control, WIRE_READY, 0, 0, ready, strlen(ready), err);
 }
 
-/* ---- failures beside the control channel ---- */
+/* ---- failures outside of the control channel ---- */
 
-/* A failure there ends waits for the source's next words. */
+/* A failure there ends waits on the control channel. */
 static int target_listen_to(struct migration_target *target, int fd, struct err *err)
 {
 	struct epoll_event event = {.events = EPOLLIN};
@@ -86,7 +86,7 @@ static int target_listen_to(struct migration_target *target, int fd, struct err 
 	return 0;
 }
 
-/* What has failed there. */
+/* Returns what has failed there. */
 static int target_find_failure(struct migration_target *target, struct err *err)
 {
 	struct pollfd fds[] = {
@@ -105,7 +105,7 @@ static int target_find_failure(struct migration_target *target, struct err *err)
 	return code ?: -EIO;
 }
 
-/* Waits for a frame of the source beside its other channels, whose failure says more than its silence. */
+/* Waits for a frame of the source, and for its other channels, whose failure says more than its silence. */
 static int target_expect_either(struct migration_target *target, enum wire_type type, enum wire_type other,
 				struct wire_frame *frame, struct err *err)
 {
@@ -129,7 +129,7 @@ static int target_join_channels(struct migration_target *target, struct err *err
 	int code = acceptor_join(target->acceptor, target->control, WIRE_MEMORY, target->streams, target->channels,
 				 err);
 
-	if (code == -EINTR) /* the source has something to say, and it can only be that it gives up */
+	if (code == -EINTR) /* a frame of the source, which can only be its cancellation */
 		code = channel_expect(target->control, WIRE_STOPPED, &frame, err) ?:
 		err_set(err, -EPROTO, "STOPPED before memory");
 	options.memory = target->config.ops->memory(target->config.opaque);
@@ -183,9 +183,9 @@ static int target_join_disks(struct migration_target *target, struct err *err)
 	return code ?: target_listen_to(target, disk_receiver_fd(target->disk_receiver), err);
 }
 
-/* ---- what the source says when the guest stands ---- */
+/* ---- frames during the pause, and the rehearsal ---- */
 
-/* Practises on a state that does not count. */
+/* Loads the state of a rehearsal. */
 static int target_try_state(struct migration_target *target, struct err *err)
 {
 	_cleanup_(free_ptr) char *state = NULL;
@@ -247,7 +247,7 @@ static int target_await_go(struct migration_target *target, struct err *err)
 	return channel_expect(target->control, WIRE_GO, &frame, err);
 }
 
-/* The guest is ours now, and runs whether or not the source hears of it. */
+/* The guest belongs to this host now and runs even if the source does not get the reply. */
 static int target_start(struct migration_target *target, struct err *err)
 {
 	uint64_t begin = monotonic_ns();
@@ -260,11 +260,11 @@ static int target_start(struct migration_target *target, struct err *err)
 	return 0;
 }
 
-/* ---- all of it ---- */
+/* ---- all steps ---- */
 
 static const struct step {
 	int (*run)(struct migration_target *target, struct err *err);
-	enum wire_type failure; /* how the source hears of one; 0: not at all */
+	enum wire_type failure; /* how it is reported to the source; 0: not */
 } steps[] = {
 	{target_await_source, 0},
 	{target_take_offer, WIRE_REFUSED},
@@ -278,7 +278,7 @@ static const struct step {
 	{target_start, WIRE_FAILED},
 };
 
-/* The guest is not here: the source's words say more than a lost connection, and ours are for it. */
+/* The guest is not here: the source's message says more than a lost connection; our message is sent to it. */
 static int target_explain(struct migration_target *target, const struct step *step, int code, struct err *err)
 {
 	if (code == -ECANCELED)
@@ -288,7 +288,7 @@ static int target_explain(struct migration_target *target, const struct step *st
 	if (code == -ECONNRESET)
 		code = channel_last_words(target->control, code, err);
 	if (step->failure && code != -EREMOTEIO && code != -ECONNRESET &&
-	    code != -ETIMEDOUT) /* who is gone hears nothing */
+	    code != -ETIMEDOUT) /* a lost peer gets no message */
 		channel_farewell(target->control, step->failure, err->text);
 	return code;
 }
@@ -319,7 +319,7 @@ int migration_target_run(struct migration_target *target, struct err *err)
 	return code;
 }
 
-/* ---- making one ---- */
+/* ---- creating it ---- */
 
 int migration_target_create(const struct migration_target_config *config, struct migration_target **ret,
 			    struct err *err)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The target's side of a migration: a table of steps. The machine is made of the source's offer before a byte of memory comes,
- * so that what this host does not have is said at once. It does not run before the source has said GO; after GO it runs whatever
- * becomes of the connection.
+ * The target's side of a migration: a table of steps. The machine is made from the source's offer before memory is
+ * sent, so that missing resources are reported at once. The guest does not run before GO. After GO it runs even if the
+ * connection fails.
  */
 #pragma once
 
@@ -12,20 +12,20 @@
 #include "vmm/migration/address.h"
 #include "vmm/migration/disk_receiver.h"
 
-/* What the target wants of whoever makes machines; called on the migration's thread. */
+/* What the target calls of the maker of machines, on the migration's thread. */
 struct migration_arrival_ops {
-	/* Makes the machine of an offer. *ready (the caller's) is what READY carries. What is refused is told to the source's user. */
+	/* Makes the machine of an offer. *ready (the caller's) is READY's payload. The source's user sees the error. */
 	int (*create)(void *opaque, const char *offer, size_t len, char **ready, struct err *err);
 	struct guest_memory *(*memory)(void *opaque);
-	/* The machine's host devices, in an order that is the same on the source. NULL: it never has any. */
+	/* The machine's host devices, in the same order as on the source. NULL: there are never any. */
 	size_t (*devices)(void *opaque, struct vfio_migration *const **ret);
-	/* The disks whose content comes along, in the order of the offer. NULL: none ever does. */
+	/* The disks to receive, in the order of the offer. NULL: there are never any. */
 	size_t (*disks)(void *opaque, const struct disk_target **ret);
-	/* Loads a state of the running guest as far as the real one undoes that; to be ready, and to know how long it takes. */
+	/* Loads a state of the running guest, as far as load can overwrite it: a rehearsal that measures the time. */
 	int (*try)(void *opaque, const void *state, size_t len, struct err *err);
-	/* After that the devices have what was in them. */
+	/* The host devices have their device state before this call. */
 	int (*load)(void *opaque, const void *state, size_t len, struct err *err);
-	/* Takes the disks' locks and lets host devices and the guest run; what fails leaves it as it was, and the locks free. */
+	/* Locks the disks, starts host devices and guest. A failure changes nothing and leaves the disks unlocked. */
 	int (*start)(void *opaque, struct err *err);
 };
 
@@ -35,21 +35,21 @@ struct migration_target_config {
 	void *opaque;
 	const struct log *log;
 	const char *tls; /* or NULL */
-	int cancel_fd;   /* readable: it ends, unless the guest already runs. Not owned */
-	unsigned int silence_ms; /* after which the peer is given up; 0: CHANNEL_SILENCE_MS */
+	int cancel_fd;   /* readable: the target gives up, unless the guest runs already. Not owned */
+	unsigned int silence_ms; /* time without a reply after which the peer counts as lost; 0: CHANNEL_SILENCE_MS */
 };
 
 struct migration_target;
 
-/* Listens from its return on. */
+/* Listens when it returns. */
 int migration_target_create(const struct migration_target_config *config, struct migration_target **ret, struct err *err);
 void migration_target_destroy(struct migration_target *target);
 
-/* Where it listens, for people. */
+/* The address that it listens on, for messages. */
 const char *migration_target_text(const struct migration_target *target);
 
 /*
- * Waits for a machine and lets it run; on the calling thread. 0: the guest runs here. Else it does not and will not, and what
- * was made is to be destroyed by the caller; the source's user has been told the same words.
+ * Receives a machine and starts it, on the calling thread. 0: the guest runs here. Else it does not and will not; the
+ * caller destroys what was made. The source's user gets the same message.
  */
 int migration_target_run(struct migration_target *target, struct err *err);

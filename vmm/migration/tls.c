@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See tls.h. The helper gets the connection as descriptor 3, one end of a socket pair as 4, and on 5 reports by one message: "k",
- * the kernel does it; "p", talk to me by the pair; else an errno and a sentence.
+ * See tls.h. The helper gets the connection as descriptor 3 and one end of a socket pair as 4. It reports with one
+ * message on 5: "k" (the kernel does TLS), "p" (use the pair), or an errno and a message.
  */
 #include "vmm/migration/tls.h"
 
@@ -16,15 +16,15 @@
 #include "core/process.h"
 
 #define HELPER "mvmm-tls"
-#define GRACE_MS 500 /* for a helper to send what is left */
+#define GRACE_MS 500 /* for a helper to send remaining data */
 
 struct tls {
-	pid_t pid; /* 0: reaped, or never there */
+	pid_t pid; /* 0: reaped, or not started */
 	int socket, pair, report;
-	bool moving; /* it has bytes of ours to send */
+	bool moving; /* it may have data to send */
 };
 
-/* Beside this program where it was built; as it was installed, also where all of that has been moved since. */
+/* Beside this program after a build; in its installed place, also relative to this program if the tree was moved. */
 static void tls_find_helper(char path[PATH_MAX])
 {
 	static const char *const places[] = {HELPER, MVMM_FROM_BIN "/" HELPER};

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * mvmm-tls: makes a connection one of TLS 1.3 with certificates on both ends, for vmm/migration/tls.c, which tells about its
- * descriptors.
+ * mvmm-tls: puts TLS 1.3 on a connection, with certificates on both ends. Started by vmm/migration/tls.c, which
+ * describes the descriptors.
  *
  *	mvmm-tls source|target FOLDER HOST
  *
- * FOLDER has ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem, the source also that
- * it is for HOST (unless empty). Then each sends one byte and waits for the other's, so that both know of a refusal before
- * anything else is said. Where the kernel has TLS for both directions the keys go there and this program ends; else it
- * moves bytes, one thread a direction, until both have ended.
+ * FOLDER contains ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem; the source
+ * also checks that it is for HOST (unless empty). Then each side sends one byte and waits for the other's, so that both
+ * know about a refusal before other data is sent. If the kernel supports TLS for both directions, it gets the keys and
+ * this program ends. Else this program forwards the bytes, with one thread for each direction, until both directions
+ * have ended.
  *
- * Nothing is said at the end of TLS (close_notify): what it would prove, the migration's own END frames do.
+ * There is no close_notify at the end: the migration's own END frames show that nothing is missing.
  */
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -27,7 +28,7 @@
 
 enum { NET = 3, APP = 4, REPORT = 5 };
 
-/* Keys for AES-GCM are the kernel's too. */
+/* The kernel supports keys for AES-GCM. */
 #define PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM"
 #define BUFFER KIB(256)
 #define OURS 'm'
@@ -80,7 +81,7 @@ static int tls_helper_load(struct helper *helper, struct err *err)
 	return code < 0 ? err_set(err, -EINVAL, "%s and key.pem: %s", cert, gnutls_strerror(code)) : 0;
 }
 
-/* Which of the peer's certificate's faults it is; what is told to the peer is one of TLS's own words. */
+/* Faults of the peer's certificate, and the TLS alerts that the peer gets. */
 static int tls_helper_judge(struct helper *helper, struct err *err)
 {
 	static const struct {
@@ -125,7 +126,7 @@ static int tls_helper_judge(struct helper *helper, struct err *err)
 
 /* ---- shaking hands ---- */
 
-/* What the peer had against us. */
+/* Why the peer refused us. */
 static const char *tls_helper_refusal(struct helper *helper)
 {
 	gnutls_alert_description_t alert = gnutls_alert_get(helper->session);
@@ -145,7 +146,7 @@ static const char *tls_helper_refusal(struct helper *helper)
 	}
 }
 
-/* Where TLS's own words say too little, ours. */
+/* Our message, where TLS's own says too little. */
 static int tls_helper_explain(struct helper *helper, int code, const char *when, struct err *err)
 {
 	switch (code) {
@@ -170,7 +171,7 @@ static int tls_helper_explain(struct helper *helper, int code, const char *when,
 	}
 }
 
-/* One that says HELLO without TLS is told so in the words it understands. */
+/* Answers a source that sends HELLO without TLS, in the format that it understands. */
 static int tls_helper_refuse_plain(struct helper *helper, struct err *err)
 {
 	static const char words[] = "it takes TLS alone; give --tls here too";
@@ -179,7 +180,7 @@ static int tls_helper_refuse_plain(struct helper *helper, struct err *err)
 
 	if (!helper->target || recv(NET, first, 1, MSG_PEEK) != 1 || first[0] != WIRE_HELLO)
 		return 0;
-	/* All of it is read, so that closing does not take our words back. */
+	/* All of it is read, so that the close does not discard our message. */
 	recv(NET, first, sizeof(first), MSG_WAITALL);
 	wire_put_header(bytes, &frame);
 	memcpy(bytes + WIRE_HEADER_SIZE, words, sizeof(words) - 1);
@@ -198,7 +199,7 @@ static int tls_helper_shake_hands(struct helper *helper, struct err *err)
 		return err_set(err, -EIO, "GnuTLS: %s", gnutls_strerror(code));
 	if (helper->target) {
 		gnutls_certificate_server_set_request(helper->session, GNUTLS_CERT_REQUIRE);
-		/* No list of CAs: one that is not on it shows its certificate all the same, and is told what is wrong with it. */
+		/* No list of CAs: a source whose CA is not in it would send no certificate and get no reason. */
 		gnutls_certificate_send_x509_rdn_sequence(helper->session, 1);
 	}
 	gnutls_transport_set_int(helper->session, NET);
@@ -208,7 +209,7 @@ static int tls_helper_shake_hands(struct helper *helper, struct err *err)
 	return code ? tls_helper_explain(helper, code, "while shaking hands", err) : 0;
 }
 
-/* TLS 1.3 lets the source go on before the target has looked at its certificate: each says that it is content. */
+/* TLS 1.3 lets the source continue before the target has checked its certificate: each side confirms its check. */
 static int tls_helper_agree(struct helper *helper, struct err *err)
 {
 	char mine = OURS, theirs = 0;
@@ -234,7 +235,7 @@ union keys {
 	struct tls12_crypto_info_aes_gcm_256 aes256;
 };
 
-/* The state of one direction as the kernel wants it; its size, or 0 for a cipher that it is not told of. */
+/* The state of one direction for the kernel; its size, or 0 for a cipher that the kernel does not support. */
 static socklen_t tls_helper_get_keys(gnutls_session_t session, bool receive, union keys *keys)
 {
 	gnutls_datum_t mac, iv, key;
@@ -264,8 +265,8 @@ static socklen_t tls_helper_get_keys(gnutls_session_t session, bool receive, uni
 }
 
 /*
- * 1: the kernel has both directions. 0: it has none, and the connection is as it was: receiving is tried first, for a kernel
- * that can receive can send. Negative: the connection is of no use any more.
+ * 1: the kernel does both directions. 0: it does none, and the connection is unchanged: receiving is tried first,
+ * because a kernel that can receive can also send. Negative: the connection is unusable.
  */
 static int tls_helper_give_to_kernel(struct helper *helper, struct err *err)
 {
@@ -316,7 +317,7 @@ static bool tls_helper_send_record(gnutls_session_t session, const char *data, s
 	return true;
 }
 
-/* What mvmm says goes to the network; its end too. */
+/* Forwards mvmm's data to the network, and its end. */
 static void *tls_helper_move_out(void *opaque)
 {
 	struct helper *helper = opaque;
@@ -328,13 +329,13 @@ static void *tls_helper_move_out(void *opaque)
 		if (n > 0 && !tls_helper_send_record(helper->session, buf, (size_t)n))
 			break;
 	shutdown(NET, n > 0 ? SHUT_RDWR : SHUT_WR);
-	/* Closed altogether: what was written is still sent when we are gone. */
+	/* Both ways closed: data already written is still sent after this program ends. */
 	if (poll(&app, 1, 0) == 1 && app.revents & POLLHUP)
 		_exit(0);
 	return NULL;
 }
 
-/* And the other way. When mvmm does not listen any more there is no use in going on. */
+/* The other direction. When mvmm has stopped reading, it ends. */
 static void tls_helper_move_in(struct helper *helper)
 {
 	static char buf[BUFFER];

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See wire.h. Two tables say it all: types[] what a frame of a type may look like, and since which version; moves[] who may
- * say it when, and where that leads. A later version adds rows; a row that is gone keeps its number.
+ * See wire.h. Two tables define the protocol: types[] has the format of each type of frame and the version that
+ * introduced it; moves[] has who may send it in which state, and the next state. A later version adds rows; the number
+ * of a removed row is not reused.
  */
 #include "vmm/migration/wire.h"
 
 enum state {
-	NEW,      /* nothing was said */
-	GREETED,  /* the source's HELLO */
-	OPEN,     /* the target's HELLO */
+	NEW,      /* nothing was sent */
+	GREETED,  /* after the source's HELLO */
+	OPEN,     /* after the target's HELLO */
 	OFFERED,
-	ROUNDS,   /* the target is ready, memory travels */
-	TRYING,   /* the target practises on a state */
+	ROUNDS,   /* the target is ready, memory is sent */
+	TRYING,   /* the target loads a state for the rehearsal */
 	STOPPED,
 	STATED,
 	COMPLETE, /* END on the control channel */
 	LOADED,
-	GONE,     /* GO: from here the source does not run it again by itself */
+	GONE,     /* after GO: the source does not run the guest again by itself */
 	OVER,
 	STATES,
 };
@@ -29,14 +30,14 @@ static const char *const state_names[STATES] = {
 	[LOADED] = "after LOADED", [GONE] = "after GO",                [OVER] = "after the end",
 };
 
-/* ---- what frames look like ---- */
+/* ---- the format of frames ---- */
 
 struct type {
 	uint32_t type;
 	const char *name;
 	uint32_t since;    /* version */
 	uint32_t min, max; /* bytes of payload */
-	bool a, b;         /* carry something; else they are zero */
+	bool a, b;         /* used; else they must be zero */
 	int (*check)(const struct wire_frame *frame);
 };
 
@@ -56,7 +57,7 @@ static int wire_check_zero(const struct wire_frame *frame)
 	return wire_in_one_chunk(frame->a, frame->b) ? 0 : -EPROTO;
 }
 
-/* What does not get smaller is sent as it is. */
+/* Data that does not get smaller is sent uncompressed. */
 static int wire_check_zstd(const struct wire_frame *frame)
 {
 	return wire_in_one_chunk(frame->a, frame->b) && frame->b <= WIRE_MAX_ZSTD && frame->length < frame->b ? 0
@@ -68,7 +69,7 @@ static int wire_check_data(const struct wire_frame *frame)
 	return range_wraps(frame->a, frame->length) ? -EPROTO : 0;
 }
 
-/* Whole sectors; where they end is for who knows the disk's size. */
+/* Whole sectors; the receiver checks the disk's size. */
 static int wire_check_blocks(const struct wire_frame *frame)
 {
 	return (frame->a | frame->length) % WIRE_SECTOR || range_wraps(frame->a, frame->length) ? -EPROTO : 0;
@@ -128,7 +129,7 @@ static int wire_check_frame(const struct type *type, const struct wire_frame *fr
 	return 0;
 }
 
-/* ---- who may say what when ---- */
+/* ---- who may send what when ---- */
 
 #define KIND(kind) (1u << (kind))
 #define EVERY_KIND (KIND(WIRE_CONTROL) | KIND(WIRE_MEMORY) | KIND(WIRE_DEVICE) | KIND(WIRE_DISK))
@@ -139,12 +140,12 @@ struct move {
 	enum state first, last; /* in any of these states */
 	enum wire_side from;
 	uint32_t type;
-	enum state next; /* STAY: as it was */
+	enum state next; /* STAY: unchanged */
 };
 
 /*
- * The two sides' words may cross. What may is allowed as long as it can still be under way: PROGRESS, FAILED and ABORT. An
- * ABORT of the target that meets GO says that GO came too late: the target has given up and will not run.
+ * The two sides' frames may cross. Those that can cross are allowed as long as they can be in flight: PROGRESS, FAILED
+ * and ABORT. If the target's ABORT crosses GO, GO came too late: the target has given up and will not run the guest.
  */
 static const struct move moves[] = {
 	{EVERY_KIND, NEW, NEW, WIRE_SOURCE, WIRE_HELLO, GREETED},
@@ -201,7 +202,7 @@ static const struct move *wire_find_move(const struct wire_conversation *convers
 
 void wire_begin(struct wire_conversation *conversation, enum wire_kind kind)
 {
-	/* What comes before HELLO has agreed is the same in all versions. */
+	/* Frames before the HELLOs have agreed are the same in all versions. */
 	*conversation = (struct wire_conversation){.kind = kind, .version = WIRE_OLDEST, .state = NEW};
 }
 

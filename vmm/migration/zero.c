@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See zero.h. Private anonymous memory is known from /proc/self/pagemap: an entry that is neither present nor swapped has no
- * page. Where a file is mapped (a kernel image), such an entry means the file's bytes, so those stretches are told apart by
- * /proc/self/maps. A memfd may have pages that this process has never mapped; its holes are asked for by SEEK_DATA. Files of
- * hugetlbfs do not tell their holes and are read.
+ * See zero.h. For private anonymous memory, an entry of /proc/self/pagemap that is neither present nor swapped has no
+ * page. In a mapped file (a kernel image) such an entry means the file's data, so /proc/self/maps is read to find these
+ * ranges. A memfd may have pages that this process has never mapped, so its holes are found with SEEK_DATA. hugetlbfs
+ * does not report holes; its pages are read.
  */
 #include "vmm/migration/zero.h"
 
@@ -49,8 +49,8 @@ static int zero_add_span(struct zero_map *map, struct span span)
 }
 
 /*
- * A line of /proc/self/maps: the kernel gives anonymous memory of huge pages a file too, by this name and outside of every
- * file system that people see (device 0:N).
+ * A line of /proc/self/maps: the kernel gives anonymous memory of huge pages a file too, with this name and on a device
+ * 0:N that no visible file system has.
  */
 static bool zero_parse_line(const char *line, struct span *span)
 {
@@ -181,7 +181,7 @@ void zero_map_absent(const struct zero_map *map, const struct guest_region *regi
 		zero_absent_anonymous(map, (uintptr_t)region->host + offset, count, absent);
 }
 
-/* The first words tell most pages apart; the rest goes by blocks that the compiler makes vectors of. */
+/* The first words differ in most pages; the rest is compared in blocks that the compiler vectorizes. */
 bool zero_page(const void *page)
 {
 	const uint64_t *words = page;
