@@ -5,7 +5,7 @@
 #include "vmm/cli/command.h"
 #include "vmm/control/control_client.h"
 
-#define PATIENCE_MS 10000 /* for an answer */
+#define PATIENCE_MS 10000 /* for a reply */
 
 struct control_options {
 	bool json, force, help;
@@ -45,7 +45,7 @@ static const struct option_table stop_table = {stop_options, ARRAY_SIZE(stop_opt
 static const struct option_table balloon_table = {balloon_options, ARRAY_SIZE(balloon_options)};
 static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_options)};
 
-/* Reads the command line and connects to the machine it names. False: the command ends with *code. */
+/* Reads the command line and connects to the machine. False: the command ends with *code. */
 static bool cli_control_begin(const struct command *command, int argc, char *const *argv, struct control_options *given,
 			      struct control_client *client, int *code, struct err *err)
 {

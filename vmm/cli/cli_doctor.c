@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm doctor`: what this host has of what machines and their devices need, each ok or with the line that mends it. */
+/*
+ * `mvmm doctor`: checks what machines and their devices need of this host; prints the remedy if something is missing.
+ */
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -19,11 +21,11 @@ static const struct option options[] = {
 };
 static const struct option_table table = {options, ARRAY_SIZE(options)};
 
-/* What a check found: a word or two, and when it is not well the line that mends it (NULL: well). */
+/* The result of a check: a few words, and the command that helps (NULL: ok). */
 struct finding {
 	char text[128];
 	const char *remedy;
-	bool matters; /* without it mvmm run fails; else only some of it */
+	bool matters; /* without it mvmm run fails; else only some functions */
 };
 
 static void cli_doctor_find_kvm(struct finding *f)

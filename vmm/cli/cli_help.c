@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which commands there are: they are looked up, and listed by `mvmm help` for people and for completion scripts. */
+/* The table of commands: lookup, and `mvmm help` for people and for completion scripts. */
 #include <stdio.h>
 
 #include "vmm/cli/command.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `mvmm migrate`: asks a machine to go to another host and shows how it goes; cancels, tells and resolves. The machine does it
- * all; when this command dies the migration goes on.
+ * `mvmm migrate`: starts the migration of a machine and shows its progress; cancels it, shows its status, resolves it.
+ * The machine does the work; if this command dies, the migration continues.
  */
 #include <limits.h>
 #include <signal.h>
@@ -13,8 +13,8 @@
 #include "vmm/migration/address.h"
 #include "vmm/migration/request.h"
 
-#define PATIENCE_MS 10000 /* for an answer that takes no migration */
-#define LINE_SECONDS 1.0  /* between two lines where there is no terminal */
+#define PATIENCE_MS 10000 /* for replies that do not wait for a migration */
+#define LINE_SECONDS 1.0  /* between two lines without a terminal */
 
 static const char *const resolve_words[] = {"continue", "end", NULL};
 enum resolve { RESOLVE_NO = -1, RESOLVE_CONTINUE, RESOLVE_END };
@@ -72,13 +72,13 @@ static const struct option options[] = {
 
 static const struct option_table table = {options, ARRAY_SIZE(options)};
 
-/* ---- how it goes, for people ---- */
+/* ---- progress, for the user ---- */
 
 struct show {
 	struct control_client *client;
 	bool terminal, quiet, cancelled;
 	int signal_fd;
-	double shown_at; /* seconds, as the machine counts them */
+	double shown_at; /* seconds, in the machine's time */
 	long long shown_round;
 };
 
@@ -122,7 +122,7 @@ static void cli_migrate_print_progress(FILE *to, const json_t *progress)
 		fprintf(to, " (%s)", cli_migrate_word(progress, "reason"));
 }
 
-/* A line that is written over on a terminal; elsewhere one a round and a second. */
+/* One line that is overwritten on a terminal; else a line for each round and second. */
 static void cli_migrate_on_progress(void *opaque, const json_t *parameters)
 {
 	const json_t *progress = json_object_get(parameters, "migration");
@@ -179,7 +179,7 @@ static void cli_migrate_print_json(const json_t *object)
 
 /* ---- calls ---- */
 
-/* Ctrl-C asks the machine to stop it, and goes on listening: the call's answer tells what came of that. */
+/* Ctrl-C cancels the migration and continues to wait: the reply to the call says whether that worked. */
 static void cli_migrate_on_signal(void *opaque)
 {
 	struct show *show = opaque;
@@ -212,7 +212,7 @@ static int cli_migrate_watch_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Makes *path, which may not be there yet, one that another process understands. */
+/* Makes *path, which may not exist yet, absolute, for another process. */
 static int cli_migrate_make_absolute(char **path, struct err *err)
 {
 	_cleanup_(free_ptr) char *cwd = NULL;
@@ -228,7 +228,7 @@ static int cli_migrate_make_absolute(char **path, struct err *err)
 	return 0;
 }
 
-/* Checks the address and makes it one for the machine; *fd is the descriptor to hand over, or -1. */
+/* Checks the address and makes its path absolute; *fd is the descriptor to pass, or -1. */
 static int cli_migrate_prepare(struct migration_request *request, int *fd, struct err *err)
 {
 	struct address address;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm ps`: the machines that run, each asked over its control socket. */
+/* `mvmm ps`: lists the running machines; each is asked over its control socket. */
 #include <stdio.h>
 
 #include "vmm/cli/command.h"
@@ -22,7 +22,7 @@ static const struct option options[] = {
 
 static const struct option_table table = {options, ARRAY_SIZE(options)};
 
-/* Adds a machine to the array; one that does not answer is shown with what is known without it. */
+/* Adds a machine to the array; if it does not reply, with what is known without it. */
 static int cli_ps_add_machine(void *opaque, const char *name, pid_t pid)
 {
 	static const char *const shown[] = {"state", "cpus", "memory", "uptime"};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm receive`: waits for a machine that `mvmm migrate` sends, and runs it. */
+/* `mvmm receive`: waits for a machine from `mvmm migrate` and runs it. */
 #include "vmm/cli/command.h"
 #include "vmm/session/session.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm run`: the file's options, the command line's over them, and the machine they make. */
+/* `mvmm run`: reads the configuration file and the command line, which overrides it, and runs the machine. */
 #include "vmm/cli/command.h"
 #include "vmm/config/config.h"
 #include "vmm/config/config_json.h"

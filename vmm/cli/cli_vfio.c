@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `mvmm vfio`: which devices of the host can be passed through and what stands in the way of the others; giving them to
- * VFIO and back; putting one into a running machine and taking it out.
+ * `mvmm vfio`: lists the host's devices and whether they can be passed through, binds them to VFIO and back, adds them
+ * to a running machine and removes them.
  */
 #include <stdio.h>
 
@@ -10,7 +10,7 @@
 #include "vmm/control/control_client.h"
 #include "vmm/config/nearest.h"
 
-#define ADD_PATIENCE_MS 120000 /* memory is pinned meanwhile */
+#define ADD_PATIENCE_MS 120000 /* adding a device pins memory */
 
 struct vfio_options {
 	bool json, group, force, help;

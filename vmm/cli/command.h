@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The program's commands, one row each: `mvmm run`, `mvmm ps` and so on. main.c runs one; the help and the completion
- * are made from the same rows. A new command is a file cli_NAME.c with its struct command, a line below and a line in
- * cli_help.c's table.
+ * The program's commands, such as `mvmm run` and `mvmm ps`. main.c runs one; help and completion come from the same
+ * structs. A new command is a file cli_NAME.c with its struct command, a line below and a line in cli_help.c.
  */
 #pragma once
 
@@ -14,11 +13,11 @@ struct command {
 	const char *name;
 	const char *operands; /* for the help: "NAME", or "" */
 	const char *summary;  /* one line */
-	const char *text;     /* more for the help, or NULL */
+	const char *text;     /* more text for the help, or NULL */
 	const struct option_table *options;
 	/*
-	 * Gets the words after the command's name. What it returns is the program's exit code; when err->text is not empty it
-	 * is shown before that, on one line.
+	 * Gets the words after the command's name. Returns the program's exit code; if err->text is not empty, it is
+	 * shown on one line before the program ends.
 	 */
 	int (*run)(int argc, char *const *argv, struct err *err);
 };
@@ -26,15 +25,15 @@ struct command {
 extern const struct command command_run, command_ps, command_stop, command_pause, command_resume, command_info,
 	command_balloon, command_migrate, command_receive, command_vfio, command_doctor, command_help;
 
-/* The command, or NULL with err saying which is nearest. cli_help.c */
+/* The command, or NULL and err with the most similar name. In cli_help.c. */
 const struct command *command_find(const char *name, struct err *err);
 
 /* Prints a command's help to stdout. */
 void command_print_help(const struct command *command);
 
 /*
- * Reads the words of a command whose options have a bool `help` at help_offset in target. True when the command is to
- * go on; else *code is the exit code, the help having been shown or err set.
+ * Parses the words of a command whose options have a bool `help` at help_offset in target. True: the command continues.
+ * False: *code is the exit code, and the help was shown or err is set.
  */
 bool command_parse(const struct command *command, void *target, size_t help_offset, int argc, char *const *argv,
 		   const char **operands, size_t max_operands, int *code, struct err *err);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mvmm: looks the command up and runs it. Nothing else of the program ends the process or writes its last words. */
+/* mvmm: finds the command and runs it. Nothing else in the program ends the process or prints its last message. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 
 #include "vmm/cli/command.h"
 
-/* One line on stderr, whatever was put into the sentence. */
+/* Prints one line to stderr; replaces control characters. */
 static void main_show(struct err *err)
 {
 	for (char *c = err->text; *c; c++)
@@ -15,7 +15,7 @@ static void main_show(struct err *err)
 	fprintf(stderr, "mvmm: %s\n", err->text);
 }
 
-/* A closed stdin, stdout or stderr would be somebody's disk before long. */
+/* Else a file that is opened later, such as a disk, could become stdin, stdout or stderr. */
 static bool main_standard_files_open(void)
 {
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
@@ -52,8 +52,10 @@ int main(int argc, char **argv)
 	struct err err = {""};
 	int code;
 
-	/* calloc() clears what malloc fetched in advance, and so touches all of our large tables; what comes fresh from the kernel
-	 * is zero and costs nothing until it is used. */
+	/*
+	 * calloc() clears memory that malloc has fetched in advance, and so touches all of our large tables. Memory
+	 * fresh from the kernel is zero and costs nothing until it is used.
+	 */
 	mallopt(M_TOP_PAD, 0);
 	if (!main_standard_files_open())
 		return EXIT_FAILED;

@@ -2,8 +2,8 @@
 /*
  * See control.h.
  *
- * A client has one call under way at a time; what it sends meanwhile waits in its socket. Nothing is read from a
- * client whose answers have not all been taken.
+ * A client has one call in progress at a time; later requests wait in its socket. Nothing is read from a client that
+ * has not read all of its replies.
  */
 #include "vmm/control/control.h"
 
@@ -11,7 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define OUT_PROGRESS KIB(64) /* with more than this waiting, progress is dropped */
+#define OUT_PROGRESS KIB(64) /* if more than this is unsent, progress is dropped */
 
 struct client {
 	struct control *control;
@@ -22,14 +22,14 @@ struct client {
 	char *out;
 	size_t out_len, out_done;
 	int passed;   /* a descriptor that came with the request, or -1 */
-	bool eof;     /* nothing more is read; it ends when everything is answered */
+	bool eof;     /* nothing more is read; it ends after the last reply */
 	bool working; /* client_work is on the stack */
 	struct control_call *call;
 	struct client *next;
 };
 
 struct control_call {
-	struct client *client; /* NULL: it has left */
+	struct client *client; /* NULL: it has disconnected */
 	bool more, oneway;
 };
 
@@ -67,7 +67,7 @@ static void control_client_drop(struct client *client)
 
 /* ---- sending ---- */
 
-/* Puts a message behind what waits already; it takes the reference. False when there is no memory. */
+/* Appends a message to the output; takes the reference. False if there is no memory. */
 static bool control_client_queue(struct client *client, json_t *message)
 {
 	char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(9)), *grown;
@@ -87,7 +87,7 @@ static bool control_client_queue(struct client *client, json_t *message)
 	return grown;
 }
 
-/* Sends what the socket takes. False when the client is gone. */
+/* Sends what the socket takes. False if the client has disconnected. */
 static bool control_client_flush(struct client *client)
 {
 	while (client->out_done < client->out_len) {
@@ -111,7 +111,7 @@ static json_t *control_error_message(const char *interface, const char *name, co
 	return json_pack("{s:s++, s:{s:o}}", "error", interface, ".", name, "parameters", key, value);
 }
 
-/* A request that cannot be answered within the protocol: says why and hangs up. */
+/* Reports an invalid request and disconnects. */
 static void control_client_refuse(struct client *client, const char *why)
 {
 	client->eof = true;
@@ -166,7 +166,7 @@ void control_bad_parameter(struct control_call *call, const char *parameter)
 						     parameter));
 }
 
-/* The interface that every Varlink server has. */
+/* The interface of every Varlink server. */
 static void control_call_service(struct control *control, struct control_call *call, const char *method,
 				 const json_t *parameters)
 {
@@ -221,7 +221,7 @@ int control_take_fd(struct control_call *call)
 	return call->client ? take_fd(&call->client->passed) : -1;
 }
 
-/* A request that was cut off the input. */
+/* Handles one request from the input. */
 static void control_client_request(struct client *client, json_t *root, const json_error_t *error)
 {
 	json_t *parameters = json_object_get(root, "parameters"), *none = NULL;
@@ -259,7 +259,7 @@ static bool control_client_has_request(const struct client *client)
 	return client->in_len && memchr(client->in, 0, client->in_len);
 }
 
-/* Works off the input as far as it is whole and its answers are taken. False when the client is gone. */
+/* Handles complete requests in the input while all replies are sent. False if the client has disconnected. */
 static bool control_client_requests(struct client *client)
 {
 	while (control_client_flush(client)) {
@@ -285,7 +285,7 @@ static bool control_client_requests(struct client *client)
 	return false;
 }
 
-/* Does what can be done now and waits for the rest. False when the client was dropped. */
+/* Does what is possible now and waits for the rest. False if the client was dropped. */
 static bool control_client_work(struct client *client)
 {
 	uint32_t events = 0;
@@ -308,7 +308,7 @@ static bool control_client_work(struct client *client)
 	return true;
 }
 
-/* The descriptor of a message, in place of the one before; all beyond the first are closed. */
+/* Takes the descriptor of a message, replacing an earlier one; further ones are closed. */
 static void control_client_take_passed(struct client *client, struct msghdr *message)
 {
 	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
@@ -357,7 +357,7 @@ static void control_client_event(void *opaque, uint32_t events)
 
 	if (events & EPOLLIN && !client->eof && client->in_len < CONTROL_MAX_REQUEST)
 		control_client_read(client);
-	/* Who hung up while its call is under way does not wait for the answer. */
+	/* A client that disconnects during its call does not wait for the reply. */
 	if (control_client_work(client) && events & (EPOLLHUP | EPOLLERR) && (client->call || client->eof))
 		control_client_drop(client);
 }

@@ -95,7 +95,7 @@ static int control_client_wait_ready(int fd, short events, int64_t deadline)
 	return n < 0 ? -errno : n ? 0 : -ETIMEDOUT;
 }
 
-/* Sends what the socket takes; the descriptor passed goes along unless it is -1. */
+/* Sends what the socket takes; passes the descriptor unless it is -1. */
 static ssize_t control_client_send_some(int fd, const char *data, size_t len, int passed)
 {
 	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
@@ -135,7 +135,7 @@ static int control_client_send_all(int fd, const char *data, size_t len, int pas
 	return 0;
 }
 
-/* Waits for something from the machine, and lets the watch look at its descriptor meanwhile. */
+/* Waits for input from the machine and calls the watch for its descriptor meanwhile. */
 static int control_client_wait_watching(int fd, const struct control_watch *watch)
 {
 	struct pollfd poll_fds[] = {{.fd = fd, .events = POLLIN}, {.fd = watch->wake_fd, .events = POLLIN}};
@@ -150,7 +150,7 @@ static int control_client_wait_watching(int fd, const struct control_watch *watc
 	}
 }
 
-/* Reads what is there, but nothing beyond a zero byte. */
+/* Reads available input, but nothing after a zero byte. */
 static ssize_t control_client_receive_some(int fd, char *to, size_t room)
 {
 	ssize_t n = recv(fd, to, room, MSG_DONTWAIT | MSG_PEEK);
@@ -159,7 +159,7 @@ static ssize_t control_client_receive_some(int fd, char *to, size_t room)
 	return n <= 0 ? n : recv(fd, to, zero ? (size_t)(zero - to) + 1 : (size_t)n, MSG_DONTWAIT);
 }
 
-/* One message, up to its zero byte; *ret is the caller's to free. */
+/* Reads one message up to its zero byte; the caller frees *ret. */
 static int control_client_receive(int fd, int64_t deadline, const struct control_watch *watch, char **ret)
 {
 	_cleanup_(free_ptr) char *text = NULL;
@@ -192,7 +192,7 @@ static int control_client_receive(int fd, int64_t deadline, const struct control
 	return 0;
 }
 
-/* The answer's parameters, or the error it tells. */
+/* The reply's parameters, or its error. */
 static int control_client_read_answer(const char *name, json_t *root, json_t **ret, struct err *err)
 {
 	json_t *parameters = json_object_get(root, "parameters");
@@ -230,7 +230,7 @@ static int control_client_send_request(struct control_client *client, const char
 	return code ? control_client_talk_error(client, code, err) : 0;
 }
 
-/* One answer; *continues: there will be another one. */
+/* Reads one reply; *continues: another one follows. */
 static int control_client_get_answer(struct control_client *client, int64_t deadline, const struct control_watch *watch,
 				     json_t **ret, bool *continues, struct err *err)
 {

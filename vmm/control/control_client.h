@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The other end of the control socket: what `mvmm ps`, `info`, `stop`, `pause`, `migrate` and others call machines with. */
+/* The client of the control socket, for `mvmm ps`, `info`, `stop`, `pause`, `migrate` and others. */
 #pragma once
 
 #include "core/err.h"
@@ -12,21 +12,21 @@ struct control_client {
 	char name[MACHINE_MAX_NAME + 1]; /* the machine's, for messages */
 };
 
-/* Connects to the machine. -ENOENT when none of this name runs; err then names the nearest that does. */
+/* Connects to the machine. -ENOENT if none of this name runs; err then has the most similar name. */
 int control_client_open(const char *name, struct control_client *ret, struct err *err);
-/* Connects to the one machine that runs; -ENOENT when there is none, -EINVAL when there are several. */
+/* Connects to the only running machine; -ENOENT if there is none, -EINVAL if there are several. */
 int control_client_open_only(struct control_client *ret, struct err *err);
 void control_client_close(struct control_client *client);
 
 /*
- * Calls a method of io.mvmm.Machine and waits for the answer up to timeout_ms (-1: for ever). parameters (taken over)
- * may be NULL, and so may ret; else *ret is the caller's. An error that the machine answers becomes -EREMOTEIO and its
- * sentence; -ETIMEDOUT when nothing came.
+ * Calls a method of io.mvmm.Machine and waits up to timeout_ms for the reply (-1: no limit). Takes parameters, which
+ * may be NULL. ret may be NULL; else *ret is the caller's. An error reply is -EREMOTEIO with its text; -ETIMEDOUT if
+ * there was no reply.
  */
 int control_client_call(struct control_client *client, const char *method, json_t *parameters, int timeout_ms,
 			json_t **ret, struct err *err);
 
-/* What happens while a long call is under way. */
+/* Callbacks during a long call. */
 struct control_watch {
 	void (*progress)(void *opaque, const json_t *parameters);
 	void (*wake)(void *opaque); /* wake_fd is readable */
@@ -34,9 +34,9 @@ struct control_watch {
 	void *opaque;
 };
 
-/* As control_client_call with no limit of time, telling how it goes; a descriptor goes along unless it is -1. */
+/* As control_client_call without a timeout and with progress; passes the descriptor fd unless it is -1. */
 int control_client_follow(struct control_client *client, const char *method, json_t *parameters, int fd,
 			  const struct control_watch *watch, json_t **ret, struct err *err);
 
-/* Waits until the machine is gone: 0, or -ETIMEDOUT. */
+/* Waits until the machine has ended: 0, or -ETIMEDOUT. */
 int control_client_wait_end(struct control_client *client, int timeout_ms);

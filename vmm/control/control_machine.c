@@ -54,7 +54,7 @@ static const char description[] =
 	"\n"
 	"error Failed (text: string)\n";
 
-/* Answers a call, which may have waited for it. */
+/* Replies to a call, also for operations that end later. */
 static void control_machine_finish(void *call, int code, const struct err *err)
 {
 	if (code)

@@ -2,8 +2,8 @@
 /*
  * See rundir.h.
  *
- * The claim is an open-file-description lock on "pid" (fcntl(2), F_OFD_SETLK). Between opening the file and locking it
- * its owner may have removed it; a claim counts only when the locked file still has a name, else it starts over.
+ * The name is reserved by an open-file-description lock on "pid" (fcntl(2), F_OFD_SETLK). Between open and lock, the
+ * owner may have removed the file; if the locked file has no name any more, the claim starts over.
  */
 #include "vmm/control/rundir.h"
 
@@ -36,7 +36,7 @@ static void rundir_free(struct rundir *rundir)
 	free(rundir);
 }
 
-/* Where machines have their folders, into path (PATH_MAX). */
+/* The folder of all runtime folders, into path (PATH_MAX). */
 static int rundir_base_path(char *path, struct err *err)
 {
 	const char *base = getenv("XDG_RUNTIME_DIR");
@@ -70,7 +70,7 @@ static int rundir_open_base(const char *path, bool make, int *ret, struct err *e
 	return 0;
 }
 
-/* Removes every file in the folder, "pid" last: whoever has it is the owner. */
+/* Removes every file in the folder except "pid", whose lock makes the caller the owner. */
 static void rundir_empty_folder(int dir_fd)
 {
 	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -91,7 +91,7 @@ static pid_t rundir_read_pid(int fd)
 	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
 }
 
-/* Opens and locks the folder's pid file: 0, -EAGAIN when somebody has it (*pid says who), other errnos. */
+/* Opens and locks the folder's pid file: 0, -EAGAIN if another process has locked it (*pid: which), other errnos. */
 static int rundir_lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 {
 	_cleanup_(fd_close) int fd = openat(dir_fd, "pid", O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags, 0600);
@@ -135,8 +135,8 @@ static int rundir_try_claim(struct rundir *rundir, pid_t *pid)
 }
 
 /*
- * -ENOENT: the last owner was just leaving. -EAGAIN without a live process: somebody is just clearing away, or has not
- * written its number yet. Both pass.
+ * -ENOENT: the last owner is just exiting. -EAGAIN without a live process: another process is just cleaning up, or has
+ * not written its number yet. Both pass.
  */
 static int rundir_claim_lock(struct rundir *rundir, pid_t *pid)
 {
@@ -198,7 +198,7 @@ void rundir_release(struct rundir *rundir)
 	rundir_free(rundir);
 }
 
-/* The address of a socket in a folder: its path, or by way of the open folder where that is too long for an address. */
+/* The address of a socket in a folder: its path, or a path through the open folder if the first is too long. */
 static socklen_t rundir_socket_address(const char *path, int dir_fd, struct sockaddr_un *address)
 {
 	memset(address, 0, sizeof(*address));
@@ -221,7 +221,7 @@ int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err)
 	return 0;
 }
 
-/* ---- for those who talk to machines ---- */
+/* ---- for clients ---- */
 
 int rundir_connect(const char *name, int *ret_fd, struct err *err)
 {
@@ -249,7 +249,7 @@ int rundir_connect(const char *name, int *ret_fd, struct err *err)
 	return err_set(err, -ENOENT, "%s: no machine of this name runs; mvmm ps lists those that do", name);
 }
 
-/* Whether the machine lives; the folder of a dead one is removed. */
+/* Whether the machine runs; the folder of a dead one is removed. */
 static bool rundir_is_live(int base_fd, const char *name, pid_t *pid)
 {
 	_cleanup_(fd_close) int dir_fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -265,7 +265,7 @@ static bool rundir_is_live(int base_fd, const char *name, pid_t *pid)
 		rundir_empty_folder(dir_fd);
 		unlinkat(dir_fd, "pid", 0);
 	}
-	unlinkat(base_fd, name, AT_REMOVEDIR); /* fails where somebody has just come */
+	unlinkat(base_fd, name, AT_REMOVEDIR); /* fails if the name was just claimed */
 	return false;
 }
 

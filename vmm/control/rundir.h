@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The runtime folder of a machine: $XDG_RUNTIME_DIR/mvmm/NAME/, or /run/mvmm/NAME/ where that variable is not set. It
- * holds "pid", whose lock is the claim on the name, and "control.sock". A lock dies with its process, so what a crash
- * leaves behind hinders nobody and is taken over without a word.
+ * The runtime folder of a machine: $XDG_RUNTIME_DIR/mvmm/NAME/, or /run/mvmm/NAME/ if that variable is not set. It
+ * contains "pid", whose lock reserves the name, and "control.sock". The lock ends with its process, so the folder of a
+ * crashed machine is reused.
  */
 #pragma once
 
@@ -11,22 +11,22 @@
 struct rundir;
 
 /*
- * Claims name (see machine_name_check), makes the folder (0700) and empties it of what a dead machine left.
- * -EADDRINUSE when a live one has it; err then names its process. The folder is removed by rundir_release or by the
- * next one to claim the name.
+ * Reserves name (see machine_name_check), creates the folder (0700) and removes files of a dead machine. -EADDRINUSE if
+ * a running machine has the name; err then has its process. rundir_release removes the folder, or the next one to claim
+ * the name does.
  */
 int rundir_claim(const char *name, struct rundir **ret, struct err *err);
 
-/* Removes the folder with everything in it and gives the name free. NULL is fine. */
+/* Removes the folder and its files and releases the name. NULL is fine. */
 void rundir_release(struct rundir *rundir);
 
 /* A listening socket "control.sock" in the folder, non-blocking. */
 int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err);
 
-/* ---- for those who talk to machines ---- */
+/* ---- for clients ---- */
 
-/* Connects to the control socket of a machine; -ENOENT with a sentence when there is none of that name. */
+/* Connects to the control socket of a machine; -ENOENT with a message if there is none of that name. */
 int rundir_connect(const char *name, int *ret_fd, struct err *err);
 
-/* Calls fn for each live machine, in no order, and removes the folders of dead ones; nonzero from fn ends it. */
+/* Calls fn for each running machine, in no order, and removes the folders of dead ones; nonzero from fn ends it. */
 int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaque, struct err *err);

@@ -14,10 +14,10 @@
 struct disk_arrivals {
 	struct disk_target targets[WIRE_MAX_DISKS];
 	struct place {
-		const char *path; /* the configuration's */
+		const char *path; /* belongs to the configuration */
 		bool made;
 		dev_t dev;
-		uint64_t needs; /* bytes of its file system; 0 for a device */
+		uint64_t needs; /* bytes needed on its file system; 0 for a device */
 	} places[WIRE_MAX_DISKS];
 	size_t count;
 };
@@ -40,7 +40,7 @@ static bool disk_arrivals_is_named(const char *id, const struct receive_override
 	return false;
 }
 
-/* That there is a file of this name shall be as safe as what is in it. */
+/* The file's name must be as safe as its contents. */
 static int disk_arrivals_sync_folder(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -63,7 +63,7 @@ static int disk_arrivals_make_file(struct disk_target *target, struct place *pla
 	return code ? err_sys(err, code, "cannot be made safe") : 0;
 }
 
-/* Looked at before it is opened: to open a pipe or a terminal can wait or do harm. */
+/* Checked before it is opened: opening a pipe or a terminal can block or do harm. */
 static int disk_arrivals_open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
 {
 	uint64_t size;
@@ -112,7 +112,7 @@ static int disk_arrivals_open_target(struct disk_target *target, struct place *p
 	return 0;
 }
 
-/* Each with those before it that share its file system. */
+/* Adds up the needs of files that share a file system. */
 static int disk_arrivals_check_room(const struct disk_arrivals *arrivals, struct err *err)
 {
 	for (size_t i = 0; i < arrivals->count; i++) {
@@ -190,7 +190,7 @@ void disk_arrivals_keep(struct disk_arrivals *arrivals)
 		arrivals->places[i].made = false;
 }
 
-/* Only what is still the file that was made. */
+/* Removes the file only if it is still the one that was created. */
 static void disk_arrivals_remove_file(const struct disk_target *target, const struct place *place)
 {
 	struct stat ours, there;

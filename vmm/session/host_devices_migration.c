@@ -7,7 +7,7 @@ struct host_devices_migration {
 	struct host_devices *devices;
 	size_t count;
 	struct vfio_migration **group;
-	size_t *index; /* of each in devices */
+	size_t *index; /* of each device in devices */
 };
 
 static int host_devices_migration_refuse(const struct vfio_pci_info *info, const char *machine, int code,
@@ -51,7 +51,7 @@ static int host_devices_migration_add(struct host_devices_migration *migration, 
 	return 0;
 }
 
-/* Whether they can be moved together. */
+/* Whether they can be migrated together. */
 static int host_devices_migration_check(const struct host_devices_migration *migration, const char *machine,
 					struct err *err)
 {

@@ -16,13 +16,13 @@ struct outgoing {
 	struct migration_reply reply;
 	struct migration_source *source;
 	struct throttle *throttle;
-	struct host_devices_migration *devices; /* from begin to end, and while it is unresolved; or NULL */
-	struct disk_copy disks[WIRE_MAX_DISKS]; /* that go along, from begin to end */
+	struct host_devices_migration *devices; /* from begin to end, and while unresolved; or NULL */
+	struct disk_copy disks[WIRE_MAX_DISKS]; /* that are copied, from begin to end */
 	size_t disk_count;
-	struct migration_report report; /* as told last */
+	struct migration_report report; /* the last one that was sent */
 	pthread_t thread;
-	bool running; /* the thread has not told its end yet */
-	bool paused;  /* by its user: it is not resumed here, and arrives so */
+	bool running; /* the thread has not reported its end yet */
+	bool paused;  /* by the user: it is not resumed here, and stays paused on the target */
 };
 
 /* ---- from the migration's thread to the loop's ---- */
@@ -41,7 +41,7 @@ static struct machine *outgoing_machine_of(void *opaque)
 	return outgoing->host.machine;
 }
 
-/* ---- what the source asks of the machine ---- */
+/* ---- the source's table ---- */
 
 static int outgoing_check_alive(struct outgoing *outgoing, struct err *err)
 {
@@ -55,7 +55,7 @@ static int outgoing_check_alive(struct outgoing *outgoing, struct err *err)
 	return end == MACHINE_RUNNING ? 0 : err_set(err, -ESHUTDOWN, "%s", ends[end]);
 }
 
-/* What will be sent while the guest stands is said before anything is. */
+/* Warns about memory that will be sent during the pause, before anything is sent. */
 static void outgoing_announce_untold(struct outgoing *outgoing)
 {
 	const char *id;
@@ -88,7 +88,7 @@ static int outgoing_begin(void *opaque, char **offer, struct err *err)
 	return outgoing_on_loop(opaque, outgoing_do_offer, offer, err);
 }
 
-/* Hot plug is refused as long as the migration is active, which its last report ends. */
+/* Hot plug is refused as long as the migration is active, until its last report. */
 static int outgoing_do_end(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
@@ -112,7 +112,7 @@ static struct dirty_set *outgoing_dirty(void *opaque)
 	return machine_dirty(outgoing_machine_of(opaque));
 }
 
-/* On the loop's thread, which alone changes where memory lies. */
+/* On the loop's thread, because only that thread changes guest memory's regions. */
 static int outgoing_do_track(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
@@ -173,7 +173,7 @@ struct pause {
 	struct state_buffer *state;
 };
 
-/* Once the vCPUs stand the guest cannot end itself any more: what it did before is seen here. */
+/* Paused vCPUs cannot end the guest any more: if the guest has ended before, this sees it. */
 static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
@@ -214,7 +214,7 @@ static int outgoing_save(void *opaque, struct state_buffer *out, struct err *err
 	return outgoing_on_loop(opaque, outgoing_do_save, out, err);
 }
 
-/* ---- its host devices; held by the migration, so that any thread may ask ---- */
+/* ---- its host devices; they do not change during the migration, so any thread may call ---- */
 
 static size_t outgoing_devices(void *opaque, struct vfio_migration *const **ret)
 {
@@ -237,7 +237,7 @@ static int outgoing_stop_devices(void *opaque, struct err *err)
 	return host_devices_migration_stop(outgoing->devices, err);
 }
 
-/* One that does not run again is cut off, and the guest goes on without it. */
+/* A device that does not run again is fenced, and the guest continues without it. */
 static int outgoing_do_run_devices(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
@@ -271,7 +271,7 @@ static size_t outgoing_disks(void *opaque, const struct disk_copy **ret)
 	return outgoing->disk_count;
 }
 
-/* Of a machine that stands and keeps its shape nobody else touches them: the loop need not be woken for it. */
+/* Nothing else uses the disks of a paused machine, so this need not run on the loop's thread. */
 static void outgoing_unlock_disks(void *opaque)
 {
 	struct outgoing *outgoing = opaque;
@@ -310,7 +310,7 @@ static const struct migration_machine_ops machine_ops = {
 	.lock_disks = outgoing_lock_disks,
 };
 
-/* ---- what it tells ---- */
+/* ---- reports ---- */
 
 static int outgoing_do_tell(void *opaque, void *argument, struct err *err)
 {
@@ -355,7 +355,7 @@ static void *outgoing_thread_main(void *opaque)
 	return NULL;
 }
 
-/* ---- its life ---- */
+/* ---- its thread and its end ---- */
 
 static int outgoing_start_thread(struct outgoing *outgoing, struct err *err)
 {
@@ -396,7 +396,7 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 	code = code ?: migration_source_create(&config, fd, &outgoing->source, err);
 	code = code ?: outgoing_start_thread(outgoing, err);
 	if (code) {
-		outgoing->request = (struct migration_request){0}; /* still the caller's */
+		outgoing->request = (struct migration_request){0}; /* still belongs to the caller */
 		outgoing_free(outgoing);
 		return code;
 	}
@@ -411,7 +411,7 @@ void outgoing_destroy(struct outgoing *outgoing, const char *reason)
 		return;
 	if (outgoing->running)
 		migration_source_cancel(outgoing->source, reason, NULL);
-	/* What the thread still asks of the loop it does itself, for the loop does not run. */
+	/* The loop does not run, so the join serves the thread's calls to it. */
 	pthread_join(outgoing->thread, NULL);
 	outgoing_free(outgoing);
 }

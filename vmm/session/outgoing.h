@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A machine's way to another host, as its session sees it: the thread that migration/source.c runs on, what it asks of
- * the machine brought to the event loop's thread, and whoever waits for the outcome told. All calls come from the
+ * The migration of a machine to another host, for its session: the thread on which migration/source.c runs, the calls
+ * from it to the machine on the event loop's thread, and the replies to those who wait. All calls are made on the
  * loop's thread.
  */
 #pragma once
@@ -17,25 +17,25 @@ struct outgoing_host {
 	const struct log *log;
 	struct machine *machine;
 	const char *name; /* the machine's; outlives it */
-	/* The guest runs elsewhere: this machine is to end. */
+	/* The guest runs on the target: this machine must end. */
 	void (*gone)(void *opaque);
 	void *opaque;
 };
 
-/* Begins; request, fd and reply are as for operations.migrate. */
+/* Starts it; request, fd and reply are as for operations.migrate. */
 int outgoing_create(const struct outgoing_host *host, struct migration_request *request, int *fd,
 		    const struct migration_reply *reply, struct outgoing **ret, struct err *err);
 
-/* Ends it with that reason where that can still be done, waits for its end, and answers. NULL is fine. */
+/* Cancels it with that reason if still possible, waits for its end, and replies. NULL is fine. */
 void outgoing_destroy(struct outgoing *outgoing, const char *reason);
 
-/* Asks it to end; the outcome comes later. -EBUSY when it is too late, -ENOENT when it has ended. */
+/* Cancels it; the result comes later. -EBUSY if it is too late, -ENOENT if it has ended. */
 int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *err);
 
-/* It is under way, or unresolved: the machine keeps its shape, and who pauses or resumes it would be in its way. NULL is not. */
+/* It is in progress or unresolved: devices, pause and resume must not change meanwhile. NULL is not active. */
 bool outgoing_active(const struct outgoing *outgoing);
-/* NULL for one that was never begun. */
+/* NULL if there was never a migration. */
 const struct migration_report *outgoing_report(const struct outgoing *outgoing);
 
-/* The guest goes on here, or (with false) has gone. -EINVAL when there is nothing to resolve. */
+/* The guest continues here, or (false) runs on the target. -EINVAL if there is nothing to resolve. */
 int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err);

@@ -15,13 +15,13 @@ struct port {
 	const struct log *log;
 	const char *option;
 	int in_fd, out_fd;
-	struct terminal *terminal; /* has the descriptors, where they are the terminal's */
-	int slave_fd;  /* of a pseudo terminal: held open for the serial port, to which a client's leaving would be an end */
+	struct terminal *terminal; /* owns the descriptors of a terminal */
+	int slave_fd;  /* of a pseudo terminal: kept open, because a client that leaves would hang up the serial port */
 	/* a socket */
 	struct event_loop *loop;
 	int listen_fd;
 	struct event_source *listener;
-	char *path; /* removed in the end: a socket's, and a file's that was not there before, until port_keep */
+	char *path; /* removed at the end: a socket, or a file that did not exist before, until port_keep */
 	struct port_events events;
 };
 
@@ -51,7 +51,7 @@ static int ports_open_pty(struct port *port, const struct port_config *config, s
 		cfmakeraw(&raw);
 		tcsetattr(port->slave_fd, TCSANOW, &raw);
 	}
-	/* The virtio console must see that nobody is there: what it shows then would fill the pty, and stop the guest. */
+	/* The console must notice that no client is there: else its output fills the pty and blocks the guest. */
 	if (!port->events.changed)
 		fd_close(&port->slave_fd);
 	log_info(port->log, "%s is %s", port->option, path);
@@ -59,7 +59,7 @@ static int ports_open_pty(struct port *port, const struct port_config *config, s
 	return 0;
 }
 
-/* A device is read as well. */
+/* A device is also read. */
 static int ports_open_file(struct port *port, const struct port_config *config, struct err *err)
 {
 	struct stat st;
@@ -111,7 +111,7 @@ static void ports_on_connect(void *opaque, uint32_t events)
 	port->events.changed(port->events.opaque, fd, fd);
 }
 
-/* A socket file that nobody listens on any more is taken over. */
+/* Replaces a socket file on which nothing listens any more. */
 static bool ports_stale(const struct sockaddr_un *addr)
 {
 	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -9,9 +9,9 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 
-/* ---- what may end it ---- */
+/* ---- signals ---- */
 
-/* Whether there is a guest to press it for. One that is being migrated may stand still for a moment. */
+/* Whether there is a guest to press it for. A migration may have paused it for a moment. */
 static bool session_may_press(const struct session *session)
 {
 	if (!session->machine || session->arriving)
@@ -21,7 +21,7 @@ static bool session_may_press(const struct session *session)
 		outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
 }
 
-/* SIGTERM presses the power button, the second one ends the machine as the others do at once. */
+/* The first SIGTERM presses the power button; the second one, like the other signals, ends the machine. */
 static void session_on_signal(void *opaque, uint32_t events)
 {
 	struct session *session = opaque;
@@ -47,7 +47,7 @@ int session_catch_signals(struct session *session, struct err *err)
 	sigset_t set;
 	int code;
 
-	signal(SIGPIPE, SIG_IGN); /* whoever reads our output may leave */
+	signal(SIGPIPE, SIG_IGN); /* the reader of our output may exit */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -142,7 +142,7 @@ static int session_end_code(struct session *session)
 	}
 }
 
-/* The kernel binds an open device once, so one that was handed in has served. */
+/* The kernel binds an open device only once, so a descriptor that was passed in cannot be used again. */
 static int session_check_reboot(const struct machine_config *config, struct err *err)
 {
 	for (size_t i = 0; i < config->vfio_count; i++)
@@ -153,7 +153,7 @@ static int session_check_reboot(const struct machine_config *config, struct err 
 	return 0;
 }
 
-/* Runs the machine that was started, and those that its reboots make. */
+/* Runs the started machine and those after its reboots. */
 int session_live(struct session *session, struct err *err)
 {
 	static const char *const reasons[] = {
@@ -165,7 +165,7 @@ int session_live(struct session *session, struct err *err)
 	for (;;) {
 		while (machine_end(session->machine) == MACHINE_RUNNING)
 			event_loop_run(session->loop);
-		/* What is on its way still cannot go without its machine; that may yet find that it has arrived. */
+		/* A migration in progress needs the machine, so it ends first; it may still have succeeded. */
 		outgoing_destroy(take_ptr(session->outgoing), reasons[machine_end(session->machine)]);
 		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT ||
 		    session->config->on_reboot != ON_REBOOT_REBOOT)
@@ -177,11 +177,11 @@ int session_live(struct session *session, struct err *err)
 			err_prefix(err, 0, "reboot");
 			return EXIT_FAILED;
 		}
-		err->text[0] = 0; /* what was tried first and did not matter */
+		err->text[0] = 0; /* from attempts that were not needed */
 	}
 }
 
-/* The socket is there before the guest runs, and connections end after the name is free: `mvmm stop` waits for that. */
+/* The socket exists before the guest runs; connections close after the name is free, for which `mvmm stop` waits. */
 static int session_begin(struct session *session, struct err *err)
 {
 	int code = event_loop_create(&session->loop, err);
@@ -221,7 +221,7 @@ int session_run(struct machine_config *config, struct err *err)
 	int code = EXIT_BAD_INPUT;
 
 	if (!session_begin(&session, err)) {
-		err->text[0] = 0; /* what was tried first and did not matter */
+		err->text[0] = 0; /* from attempts that were not needed */
 		code = session_live(&session, err);
 	}
 	session_end(&session);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What can be done to a session's machine (machine/operations.h), and the control socket for it. A machine that arrives
- * or goes keeps its shape meanwhile: what would be in the way is refused with the reason.
+ * The operations of a session's machine (machine/operations.h), and its control socket. While the machine arrives or is
+ * being migrated, operations that would interfere fail with the reason.
  */
 #include "vmm/session/session_internal.h"
 
@@ -94,7 +94,7 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 	if (bytes > session->config->memory.size)
 		return err_set(err, -ERANGE, "the guest has no more than %llu bytes of memory",
 			       (unsigned long long)session->config->memory.size);
-	if (session->arriving) /* what comes has its own target */
+	if (session->arriving) /* the state to come has its own target */
 		return session_operations_check_settled(session, err);
 	if (!balloon)
 		return err_set(err, -ENODEV, "has no balloon; start it with --balloon on");
@@ -102,7 +102,7 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 	return 0;
 }
 
-/* The configuration takes part, so that the device is there again after a reboot. */
+/* The device is added to the configuration, so that it exists after a reboot. */
 static int session_operations_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
 {
 	struct machine_config *config = session->config;
@@ -151,7 +151,7 @@ static int session_operations_migrate(struct session *session, struct migration_
 
 	if (code)
 		return code;
-	outgoing_destroy(take_ptr(session->outgoing), NULL); /* the last one's report */
+	outgoing_destroy(take_ptr(session->outgoing), NULL); /* only its report was needed */
 	return outgoing_create(&host, request, fd, reply, &session->outgoing, err);
 }
 

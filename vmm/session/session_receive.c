@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `mvmm receive`: a session whose machine comes from another host. The target's protocol (migration/target.c) runs on a thread of
- * its own; what it asks for is done here, on the event loop's thread, beside signals and the control socket.
+ * `mvmm receive`: a session whose machine comes from another host. The target's protocol (migration/target.c) has a
+ * thread of its own; its calls are served here on the event loop's thread, like signals and the control socket.
  */
 #include "vmm/session/session_internal.h"
 
@@ -22,11 +22,11 @@ struct arrival {
 	struct machine_config config;
 	const struct receive_options *options;
 	struct migration_target *target;
-	struct host_devices_migration *devices; /* until they run */
-	struct disk_arrivals *disks;            /* that come along */
+	struct host_devices_migration *devices; /* until the devices run */
+	struct disk_arrivals *disks;            /* the copied disks */
 	int cancel_fd;
 	pthread_t thread;
-	bool over; /* the thread has told its end */
+	bool over; /* the thread is about to end */
 	int code;
 	struct err err;
 };
@@ -58,7 +58,7 @@ static int session_receive_override_each(struct machine_config *config, const ch
 	return code;
 }
 
-/* The ports lead to this host's places, not to those of the source. A console that there is must lead somewhere. */
+/* The ports are this host's, not those of the source. A console of the machine must be connected to something. */
 static int session_receive_override_ports(struct machine_config *config, const struct receive_options *options,
 					  struct err *err)
 {
@@ -121,7 +121,7 @@ static int session_receive_do_create(void *opaque, void *argument, struct err *e
 	code = code ?: session_receive_configure(arrival, err) ?: session_receive_make(arrival, err);
 	if (code)
 		return code;
-	err->text[0] = 0; /* what was tried first and did not matter */
+	err->text[0] = 0; /* from attempts that were not needed */
 	log_info(&session->log, "%s is arriving", arrival->config.name);
 	if (arrival->config.kernel && access(arrival->config.kernel, R_OK) < 0)
 		log_warn(&session->log, "a reboot of the guest will need %s, which is not here",
@@ -161,7 +161,7 @@ static size_t session_receive_disks(void *opaque, const struct disk_target **ret
 	return disk_arrivals_get(arrival->disks, ret);
 }
 
-/* What a state is for: machine_load_trial or machine_load. */
+/* A call of machine_load_trial or machine_load. */
 struct state_call {
 	int (*fn)(struct machine *machine, const void *state, size_t len, struct err *err);
 	struct bytes state;
@@ -229,7 +229,7 @@ static const struct migration_arrival_ops arrival_ops = {
 	.start = session_receive_start,
 };
 
-/* ---- its life ---- */
+/* ---- its thread and its end ---- */
 
 static int session_receive_do_finish(void *opaque, void *argument, struct err *err)
 {
@@ -292,13 +292,13 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	return code ?: session_receive_start_thread(arrival, err);
 }
 
-/* Somebody ended it before the machine ran: by a signal, Ctrl-A x, or mvmm stop --force. */
+/* Ended before the machine ran: by a signal, Ctrl-A x, or mvmm stop --force. */
 static bool session_receive_ended_early(const struct session *session)
 {
 	return session->signal || (session->machine && machine_end(session->machine) != MACHINE_RUNNING);
 }
 
-/* Until the machine runs here, or will not. */
+/* Waits until the machine runs here, or cannot. */
 static void session_receive_await(struct arrival *arrival)
 {
 	while (!arrival->over && !session_receive_ended_early(&arrival->session))

@@ -2,9 +2,9 @@
 /*
  * See terminal.h.
  *
- * Keys come from stdin on the loop's thread and go to the guest's port through a pipe; what the guest does not take is
- * dropped once the pipe is full, so that Ctrl-A x is always heard. Signal handlers need the terminal's modes wherever
- * the program is, hence this file's one global.
+ * Keys are read from stdin on the loop's thread and passed to the guest's port through a pipe. When the pipe is full,
+ * keys are dropped, so that Ctrl-A x always works. Signal handlers need the terminal's modes; therefore this file has a
+ * global variable.
  */
 #include "vmm/session/terminal.h"
 
@@ -21,8 +21,8 @@ struct terminal {
 	void (*leave)(void *opaque);
 	void *opaque;
 	int pipe_in;      /* where keys go */
-	int in_fd;        /* the guest's end, or stdin itself */
-	int out_fd;       /* stdout, or a description of our own of the same terminal */
+	int in_fd;        /* the guest's end of the pipe, or stdin */
+	int out_fd;       /* stdout, or our own open file description of it */
 	bool in_escape;   /* Ctrl-A was the last key */
 	struct sigaction old_actions[NSIG];
 };
@@ -32,10 +32,10 @@ static struct {
 	struct termios found, raw;
 } modes;
 
-/* The signals that end the program on the spot. */
+/* Signals that end the program at once. */
 static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGQUIT, SIGXCPU, SIGXFSZ};
 
-/* In the background the terminal is somebody else's, and touching it would stop us. */
+/* In the background, a process that changes the terminal's mode is stopped. */
 static bool terminal_in_foreground(void)
 {
 	return tcgetpgrp(STDIN_FILENO) == getpgrp();
@@ -98,11 +98,11 @@ static void terminal_show_keys(void)
 	static const char text[] = "\nCtrl-A x: end the machine   Ctrl-A h: this   Ctrl-A Ctrl-A: a Ctrl-A for the guest\n";
 
 	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
-		/* Nobody to show them to. */
+		/* There is no stderr. */
 	}
 }
 
-/* Takes a key. Returns how many bytes of out (2) are for the guest; *leave is set for Ctrl-A x. */
+/* Handles a key. Returns how many bytes in out (2) are for the guest; sets *leave for Ctrl-A x. */
 static size_t terminal_take_key(struct terminal *terminal, char key, char *out, bool *leave)
 {
 	size_t len = 0;
@@ -145,7 +145,7 @@ static void terminal_on_keys(void *opaque, uint32_t events)
 	for (ssize_t i = 0; i < n && !leave; i++)
 		len += terminal_take_key(terminal, keys[i], out + len, &leave);
 	if (len && write(terminal->pipe_in, out, len) < 0) {
-		/* The guest has 64 KiB of keys before it; these are lost. */
+		/* The pipe already has 64 KiB of unread keys; these are lost. */
 	}
 	if (leave)
 		terminal->leave(terminal->opaque);
@@ -154,8 +154,8 @@ static void terminal_on_keys(void *opaque, uint32_t events)
 /* ---- opening and closing ---- */
 
 /*
- * A description of our own of the terminal or pipe that stdout is, for O_NONBLOCK would else be set for everybody who
- * shares it. Where there is none to be had, stdout itself.
+ * Our own open file description of the terminal or pipe on stdout: O_NONBLOCK on a shared one would affect other
+ * processes. If that fails, stdout itself.
  */
 static int terminal_open_out(void)
 {
@@ -180,7 +180,7 @@ static int terminal_open_keys(struct terminal *terminal, struct event_loop *loop
 		return err_prefix(err, code, "terminal");
 	modes.raw = modes.found;
 	cfmakeraw(&modes.raw);
-	modes.raw.c_oflag |= OPOST; /* a log line begins at the left */
+	modes.raw.c_oflag |= OPOST; /* a log line starts at the left */
 	modes.raw.c_cc[VMIN] = 0;   /* a read never waits */
 	modes.raw.c_cc[VTIME] = 0;
 	modes.raw_wanted = 1;

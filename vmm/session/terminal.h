@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The program's own terminal as a guest's port: raw while the guest has it, and given back as it was found when the
- * port is closed, when the program is stopped (SIGTSTP), and when it crashes. Ctrl-A is kept for the person:
+ * The program's terminal as a guest's port. It is in raw mode while the guest uses it; its mode is restored when the
+ * port is closed, when the program is stopped (SIGTSTP), and when it crashes. Ctrl-A is reserved:
  *
- *	Ctrl-A x        leave: the machine ends
+ *	Ctrl-A x        the machine ends
  *	Ctrl-A h        show these keys
  *	Ctrl-A Ctrl-A   a Ctrl-A for the guest
  *
- * Any other key goes to the guest together with the Ctrl-A before it. Where stdin is no terminal, or this program is
- * in its background, the keys mean nothing and no mode changes.
+ * Before any other key, Ctrl-A goes to the guest together with the key. If stdin is no terminal, or the program runs in
+ * the background, the keys have no effect and no mode changes.
  */
 #pragma once
 
@@ -22,9 +22,9 @@ struct terminal;
  */
 int terminal_open(struct event_loop *loop, void (*leave)(void *opaque), void *opaque, struct terminal **ret,
 		  struct err *err);
-/* Gives the terminal back. NULL is fine. */
+/* Restores the terminal. NULL is fine. */
 void terminal_close(struct terminal *terminal);
 
-/* What the guest's port reads from (-1: nothing) and writes to. They stay the terminal's. */
+/* The descriptors for the guest's port: input (-1: none) and output. Owned by the terminal. */
 int terminal_in(const struct terminal *terminal);
 int terminal_out(const struct terminal *terminal);

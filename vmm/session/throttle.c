@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See throttle.h. The vCPUs' pauses nest, so a machine may be paused and resumed meanwhile. */
+/* See throttle.h. Pauses of vCPUs nest, so the machine may be paused and resumed meanwhile. */
 #include "vmm/session/throttle.h"
 
 #define PERIOD 10000000u /* ns */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Holds a guest back: of every ten milliseconds its vCPUs stand still for a part, by two timers of the event loop. For a
- * migration that the guest would otherwise outrun. All calls on the loop's thread.
+ * Throttles a guest: two timers of the event loop stop its vCPUs for a part of every ten milliseconds. Used for a
+ * migration that would not converge otherwise. All calls are made on the loop's thread.
  */
 #pragma once
 
@@ -15,5 +15,5 @@ int throttle_create(struct event_loop *loop, struct vcpu_set *vcpus, struct thro
 /* Lets the vCPUs run. NULL is fine. */
 void throttle_destroy(struct throttle *throttle);
 
-/* For so many percent of the time, up to 99; 0: not at all, and the vCPUs run when this returns. */
+/* Stops the vCPUs for that many percent of the time, up to 99. 0: the vCPUs run when this returns. */
 void throttle_set(struct throttle *throttle, unsigned int percent);
