@@ -277,7 +277,7 @@ class Chain:
             if go_on.returncode or not self.works(source):
                 raise Fault("it does not go on when it is told to")
             return source, "unresolved, goes on"
-        if go_on and (not go_on.returncode or "the guest cannot go on here" not in go_on.stderr):
+        if go_on and (not go_on.returncode or "the guest cannot continue here" not in go_on.stderr):
             raise Fault("it goes on though the other side has its disk")
         if self.call("migrate", source[0], "--resolve", "end").returncode or source[1].wait(PATIENCE):
             raise Fault("it does not end when it is told to")

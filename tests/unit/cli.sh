@@ -99,10 +99,10 @@ many=()
 for _ in {1..30}; do many+=(--disk disk); done
 refuses 'too many devices' '31 devices: more than the 30' run --kernel kernel "${many[@]}"
 refuses 'migration to nowhere' '--to is missing' migrate
-refuses 'migration and status' 'one of --to, --status' migrate --to tcp:a --status
+refuses 'migration and status' 'only one of --to, --status' migrate --to tcp:a --status
 refuses 'migration to no address' '--to: there: not an address' migrate --to there
 refuses 'migration within no time' '--downtime 300: not a time' migrate --to tcp:a --downtime 300
-refuses 'a copy of read-only disks alone' '--copy-readonly: only with --copy-disks' migrate --to tcp:a --copy-readonly
+refuses 'a copy of read-only disks alone' '--copy-readonly: needs --copy-disks' migrate --to tcp:a --copy-readonly
 refuses 'migration with too many streams' '--streams 17: out of range' migrate --to tcp:a --streams 17
 refuses 'reception from nowhere' '--from is missing' receive
 refuses 'reception from no address' '--from: tcp:\[x: ' receive --from 'tcp:[x'

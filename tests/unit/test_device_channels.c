@@ -382,8 +382,8 @@ static void a_source_that_lies_is_found_out(void)
 	is_found_out(WIRE_DATA, 9, 0, "vfio 0000:05:00.0: DATA at 9 of the stream, not at 8");
 	is_found_out(WIRE_DATA, 7, 0, "DATA at 7 of the stream, not at 8");
 	is_found_out(WIRE_END, 7, 1, "END at 7 of the stream, not at 8");
-	is_found_out(WIRE_END, 8, 2, "END speaks of 2 frames of state, and 1 came");
-	is_found_out(WIRE_INITIAL, 8, 0, "INITIAL comes twice");
+	is_found_out(WIRE_END, 8, 2, "END counts 2 frames of state, but 1 were received");
+	is_found_out(WIRE_INITIAL, 8, 0, "INITIAL was sent twice");
 }
 
 static void a_target_that_lies_is_found_out(void)
@@ -393,7 +393,7 @@ static void a_target_that_lies_is_found_out(void)
 	CHECK_EQ(channel_send(to.channels[1], WIRE_ACK, 8, 0, NULL, 0, &b.err), 0);
 	begin_sending();
 	CHECK_EQ(device_sender_wait(sender, &b.err), -EPROTO);
-	CHECK_HAS(b.err.text, "vfio 0000:02:00.0: the target said ACK to nothing");
+	CHECK_HAS(b.err.text, "vfio 0000:02:00.0: the target sent an unexpected ACK");
 	check_way_back();
 	done();
 }

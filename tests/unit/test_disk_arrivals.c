@@ -121,7 +121,7 @@ static void what_is_there_is_left_alone(void)
 	set_up(MIB(1));
 	put(1, MIB(1));
 	CHECK_EQ(create(NULL), -EEXIST);
-	CHECK(strstr(err.text, "disk data: ") && strstr(err.text, "is there already; mvmm receive --disk data=PATH overwrites"));
+	CHECK(strstr(err.text, "disk data: ") && strstr(err.text, "exists; mvmm receive --disk data=PATH overwrites"));
 	CHECK(!there(0) && there(1)); /* and the first is not left behind */
 	CHECK_EQ(create("dat=x"), -EEXIST);
 	CHECK_EQ(create("root=x"), -EEXIST);
@@ -130,7 +130,7 @@ static void what_is_there_is_left_alone(void)
 	CHECK(!there(0) && there(1));
 	put(1, MIB(1) - 512);
 	CHECK_EQ(create("data=x"), -EINVAL);
-	CHECK(strstr(err.text, "has 1048064 bytes, and the disk that comes has 1048576"));
+	CHECK(strstr(err.text, "has 1048064 bytes, but the source's disk has 1048576"));
 	CHECK_EQ(unlink(paths[1]), 0);
 	CHECK_EQ(mkfifo(paths[1], 0600), 0);
 	CHECK_EQ(create("data=x"), -EINVAL);
@@ -149,7 +149,7 @@ static void a_folder_that_is_not_there_is_named(void)
 	free(config.disks[2].path);
 	config.disks[2].path = strdup("/none/such/disk");
 	CHECK_EQ(create(NULL), -ENOENT);
-	CHECK_STR(err.text, "disk data: /none/such/disk: cannot be made: No such file or directory");
+	CHECK_STR(err.text, "disk data: /none/such/disk: cannot be created: No such file or directory");
 	CHECK(!there(0));
 	tear_down();
 }
@@ -164,7 +164,7 @@ static void room_is_looked_for(void)
 	room = (uint64_t)fs.f_bavail * fs.f_frsize;
 	set_up(align_down(room / 3 * 2, 4096));
 	CHECK_EQ(create(NULL), -ENOSPC);
-	CHECK(strstr(err.text, "disk data: ") && strstr(err.text, "/data: needs ") && strstr(err.text, "and there is room for "));
+	CHECK(strstr(err.text, "disk data: ") && strstr(err.text, "/data: needs ") && strstr(err.text, " are free"));
 	CHECK(!there(0) && !there(1));
 	tear_down();
 }
@@ -175,7 +175,7 @@ static void a_disk_without_a_place_is_refused(void)
 	free(config.disks[2].id);
 	config.disks[2].id = strdup("else");
 	CHECK_EQ(create(NULL), -EBADMSG);
-	CHECK_STR(err.text, "disk data is copied, and is not in the configuration");
+	CHECK_STR(err.text, "disk data is copied, but is not in the configuration");
 	CHECK(!there(0));
 	tear_down();
 }

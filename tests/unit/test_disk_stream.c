@@ -312,16 +312,16 @@ static void hostile_frames_end_by_name(void)
 		struct wire_frame frames[3];
 		const char *words;
 	} cases[] = {
-		{{{WIRE_BLOCKS, 512, 0, 0}}, "it was not said which disk"},
-		{{{WIRE_HOLE, 0, 0, 512}}, "it was not said which disk"},
+		{{{WIRE_BLOCKS, 512, 0, 0}}, "no disk was selected"},
+		{{{WIRE_HOLE, 0, 0, 512}}, "no disk was selected"},
 		{{{WIRE_SELECT, 0, DISKS, 0}}, "disk 2 of 2"},
 		{{{WIRE_SELECT, 0, UINT64_MAX, 0}}, "disk 18446744073709551615 of 2"},
-		{{{WIRE_SELECT, 0, 0, 0}, {WIRE_BLOCKS, 512, MOST, 0}}, "disk disk0: 512 bytes at 5243392, and it has 5243392"},
+		{{{WIRE_SELECT, 0, 0, 0}, {WIRE_BLOCKS, 512, MOST, 0}}, "disk disk0: 512 bytes at 5243392, but it has only 5243392"},
 		{{{WIRE_SELECT, 0, 0, 0}, {WIRE_BLOCKS, 1024, MOST - 512, 0}}, "disk disk0: 1024 bytes at "},
 		{{{WIRE_SELECT, 0, 0, 0}, {WIRE_BLOCKS, 512, UINT64_MAX - 511, 0}}, "disk disk0: 512 bytes at "},
 		{{{WIRE_SELECT, 0, 1, 0}, {WIRE_HOLE, 0, MIB(2), MIB(1)}}, "disk disk1: 1048576 bytes at 2097152"},
-		{{{WIRE_SELECT, 0, 1, 0}, {WIRE_HOLE, 0, 0, 512}, {WIRE_END, 0, 0, 1024}}, "0 bytes and 1024 of holes were sent, 0 and 512 came"},
-		{{{WIRE_END, 0, 512, 0}}, "512 bytes and 0 of holes were sent, 0 and 0 came"},
+		{{{WIRE_SELECT, 0, 1, 0}, {WIRE_HOLE, 0, 0, 512}, {WIRE_END, 0, 0, 1024}}, "0 bytes and 1024 of holes were sent, but 0 and 512 received"},
+		{{{WIRE_END, 0, 512, 0}}, "512 bytes and 0 of holes were sent, but 0 and 0 received"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -136,13 +136,13 @@ static void what_cannot_move_is_named_and_nothing_is_held(void)
 	setup(ALL);
 	fakes[1]->flags = 0;
 	CHECK_EQ(begin(), -ENOTSUP);
-	CHECK_STR(b.err.text, "--vfio c: vfio 0000:02:00.0: its driver on this host (vfio-pci) cannot migrate it; take it out "
+	CHECK_STR(b.err.text, "--vfio c: vfio 0000:02:00.0: its driver on this host (vfio-pci) cannot migrate it; remove it "
 			      "first: mvmm vfio remove vm c");
 	CHECK(!moving && !list.blocker);
 	fakes[1]->flags = ALL;
 	list.fenced[0] = true;
 	CHECK_EQ(begin(), -ENOTSUP);
-	CHECK_STR(b.err.text, "--vfio b: it has failed and is cut off; take it out first: mvmm vfio remove vm b");
+	CHECK_STR(b.err.text, "--vfio b: it has failed and is fenced; remove it first: mvmm vfio remove vm b");
 	CHECK(!moving && !list.blocker);
 	list.fenced[0] = false;
 	fakes[0]->flags = PLAIN;
@@ -226,7 +226,7 @@ static void one_that_had_to_be_reset_is_not_whole(void)
 	all_run();
 	CHECK_EQ(fakes[0]->resets + 10 * fakes[1]->resets + 100 * fakes[2]->resets, 10);
 	CHECK_EQ(host_devices_migration_check_whole(moving, &b.err), -EIO);
-	CHECK_STR(b.err.text, "vfio c: it did not run with the state that came, and had to be reset");
+	CHECK_STR(b.err.text, "vfio c: it did not run with the received state and had to be reset");
 	CHECK(!list.fenced[0] && !list.fenced[1] && !list.fenced[2]);
 	done();
 }

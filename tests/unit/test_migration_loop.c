@@ -278,7 +278,7 @@ static void time_out_in_the_first_round_has_no_excuse(void)
 
 	goal.timeout = SECOND;
 	CHECK_EQ(run(&goal, &err), -ETIME);
-	CHECK_STR(err.text, "not done within 1 s; the guest goes on");
+	CHECK_STR(err.text, "not done within 1 s; the guest continues");
 }
 
 /* What devices send when they stop is part of the prediction, at the same rate. */
@@ -310,7 +310,7 @@ static void slow_device_is_predicted(void)
 	world.costs.device_assumed = true;
 	goal.timeout = 10 * SECOND;
 	CHECK_EQ(run(&goal, &err), -ETIME);
-	CHECK(strstr(err.text, "stopping takes 2005.0 ms beside memory"));
+	CHECK(strstr(err.text, "the switchover takes 2005.0 ms without memory"));
 	CHECK(strstr(err.text, "--device-rate"));
 	CHECK(last.device_assumed);
 }
@@ -340,7 +340,7 @@ static void too_much_beside_memory_is_said(void)
 	world.costs.fixed = 400 * MS;
 	goal.timeout = 10 * SECOND;
 	CHECK_EQ(run(&goal, &err), -ETIME);
-	CHECK(strstr(err.text, "stopping takes 400.0 ms beside memory, and may take 300.0 ms"));
+	CHECK(strstr(err.text, "the switchover takes 400.0 ms without memory, but the downtime is 300.0 ms"));
 	CHECK_EQ(world.most_throttle, 0);
 	CHECK(world.collects < 1000);
 	CHECK(world.waits > 10);
@@ -348,7 +348,7 @@ static void too_much_beside_memory_is_said(void)
 	world.costs.device = 1000000000;
 	goal.timeout = 10 * SECOND;
 	CHECK_EQ(run(&goal, &err), -ETIME);
-	CHECK(strstr(err.text, " ms beside memory"));
+	CHECK(strstr(err.text, " ms without memory"));
 }
 
 static void device_that_is_not_ready_is_waited_for(void)

@@ -387,21 +387,21 @@ static void who_must_not_is_told_why(void)
 		int code;
 		const char *source_words, *target_words;
 	} cases[] = {
-		{"good", "expired", -EACCES, "the target refused us: our certificate has expired", "the source's certificate has expired"},
-		{"expired", "good", -EACCES, "the target's certificate has expired", "the source refused us: our certificate has expired"},
+		{"good", "expired", -EACCES, "the target refused the connection: our certificate has expired", "the source's certificate has expired"},
+		{"expired", "good", -EACCES, "the target's certificate has expired", "the source refused the connection: our certificate has expired"},
 		{"good", "stranger", -EACCES, "the target's certificate is not signed by our ca.pem", "--tls: the source"},
 		{"stranger", "good", -EACCES, "the target's certificate is not signed by our ca.pem", "--tls: the source"},
 		{"elsewhere", "good", -EACCES, "the target's certificate is for another host than 127.0.0.1",
-		 "the source refused us: our certificate is not for the host name that it was given"},
+		 "the source refused the connection: our certificate is not for the host name that it expects"},
 		{"good", "elsewhere", 0, NULL, NULL}, /* nobody asks where the source is */
 		{"good", "keyless", -ENOENT, "keyless/key.pem: No such file or directory", NULL},
 		{"good", "nothing", -ENOENT, "nothing/ca.pem: No such file or directory", NULL},
 		{"good", "mismatch", -EINVAL, "is not the key of", NULL},
-		{"mismatch", "good", -ECONNRESET, "the target hung up while shaking hands", "is not the key of"},
-		{"good", NULL, -EREMOTEIO, "the target: it takes TLS alone; give --tls here too",
-		 "the source does not speak TLS; give --tls there too"},
-		{NULL, "good", -ECONNRESET, "the target hung up while shaking hands; look there for the reason, or for a missing --tls",
-		 "it speaks TLS; give --tls on both sides"},
+		{"mismatch", "good", -ECONNRESET, "the target closed the connection while shaking hands", "is not the key of"},
+		{"good", NULL, -EREMOTEIO, "the target: it accepts TLS only; use --tls here too",
+		 "the source does not use TLS; use --tls there too"},
+		{NULL, "good", -ECONNRESET, "the target closed the connection while shaking hands; see its messages, or add --tls there",
+		 "the peer uses TLS; use --tls on both sides"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

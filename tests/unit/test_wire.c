@@ -544,7 +544,7 @@ static void versions_meet_or_are_named(void)
 		CHECK_EQ(wire_agree(&mine, &theirs, &version, &err), cases[i].agreed ? 0 : -EPROTONOSUPPORT);
 		CHECK_EQ(version, cases[i].agreed);
 	}
-	CHECK(strstr(err.text, "versions 4 to 5 of the migration stream, and here it is 2 to 3"));
+	CHECK(strstr(err.text, "versions 4 to 5 of the migration stream, this host 2 to 3"));
 }
 
 static void strangers_are_told_apart(void)
@@ -552,10 +552,10 @@ static void strangers_are_told_apart(void)
 	static const struct {
 		const char *bytes, *words;
 	} cases[] = {
-		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03-----------------------", "it speaks TLS"},
-		{"\x15\x03\x03\x00\x02\x02\x28-----------------------", "it speaks TLS"},
-		{"GET / HTTP/1.1\r\nHost: example\r\n", "it does not speak mvmm's migration stream"},
-		{"\1\0\0\0\x28\0\0\0mvmmmigs\0\0\0\0\0\0\0\0", "it does not speak mvmm's migration stream"},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03-----------------------", "the peer uses TLS"},
+		{"\x15\x03\x03\x00\x02\x02\x28-----------------------", "the peer uses TLS"},
+		{"GET / HTTP/1.1\r\nHost: example\r\n", "the peer does not use mvmm's migration protocol"},
+		{"\1\0\0\0\x28\0\0\0mvmmmigs\0\0\0\0\0\0\0\0", "the peer does not use mvmm's migration protocol"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -22,19 +22,19 @@ static const struct option_key size_key = {"size", OPTION_SIZE, .max = INT64_MAX
 #define HELP {"help", NULL, "show this", &flag, 1, FIELD(help)}
 
 static const struct option info_options[] = {
-	{"json", NULL, "an object, as the machine tells it", &flag, 1, FIELD(json)},
+	{"json", NULL, "print an object", &flag, 1, FIELD(json)},
 	HELP,
 };
 
 static const struct option stop_options[] = {
-	{"force", NULL, "end it now, as if unplugged", &flag, 1, FIELD(force)},
-	{"timeout", "SECONDS", "how long to wait for its end, 30 unless said otherwise; 0: not at all", &seconds, 1,
+	{"force", NULL, "end the machine at once, without a shutdown of the guest", &flag, 1, FIELD(force)},
+	{"timeout", "SECONDS", "how long to wait for its end, 30 by default; 0: do not wait", &seconds, 1,
 	 FIELD(timeout)},
 	HELP,
 };
 
 static const struct option balloon_options[] = {
-	{"size", "SIZE", "how much the guest is to give back; 0: it may have all again", &size_key, 1, FIELD(size)},
+	{"size", "SIZE", "how much memory the guest should give back; 0: it gets all back", &size_key, 1, FIELD(size)},
 	HELP,
 };
 
@@ -55,7 +55,7 @@ static bool cli_control_begin(const struct command *command, int argc, char *con
 	if (!command_parse(command, given, offsetof(struct control_options, help), argc, argv, &name, 1, code, err))
 		return false;
 	if (!name) {
-		err_set(err, -EINVAL, "%s: which machine; write mvmm %s NAME, mvmm ps lists the names", command->name,
+		err_set(err, -EINVAL, "%s: NAME is missing; write mvmm %s NAME, mvmm ps lists the names", command->name,
 			command->name);
 		*code = EXIT_BAD_INPUT;
 		return false;
@@ -192,7 +192,7 @@ static int cli_control_run_balloon(int argc, char *const *argv, struct err *err)
 		return code;
 	if (given.size == UINT64_MAX) {
 		control_client_close(&client);
-		err_set(err, -EINVAL, "balloon: how much; write --size SIZE");
+		err_set(err, -EINVAL, "balloon: --size is missing; write --size SIZE");
 		return EXIT_BAD_INPUT;
 	}
 	code = control_client_call(&client, "SetBalloon", json_pack("{s:I}", "size", (json_int_t)given.size),
@@ -204,7 +204,7 @@ static int cli_control_run_balloon(int argc, char *const *argv, struct err *err)
 const struct command command_info = {
 	.name = "info",
 	.operands = "NAME",
-	.summary = "Tell what a machine is made of and how it does",
+	.summary = "Show a machine's configuration, devices and state",
 	.options = &info_table,
 	.run = cli_control_run_info,
 };
@@ -220,7 +220,7 @@ const struct command command_stop = {
 const struct command command_pause = {
 	.name = "pause",
 	.operands = "NAME",
-	.summary = "Stop a machine's CPUs and devices until resume",
+	.summary = "Pause a machine: stop its CPUs and devices",
 	.options = &plain_table,
 	.run = cli_control_run_pause,
 };
@@ -228,7 +228,7 @@ const struct command command_pause = {
 const struct command command_resume = {
 	.name = "resume",
 	.operands = "NAME",
-	.summary = "Let a paused machine go on",
+	.summary = "Resume a paused machine",
 	.options = &plain_table,
 	.run = cli_control_run_resume,
 };

@@ -89,7 +89,7 @@ static void cli_doctor_find_vfio_pci(struct finding *f)
 {
 	bool there = access("/sys/bus/pci/drivers/vfio-pci", F_OK) == 0;
 
-	snprintf(f->text, sizeof(f->text), "driver vfio-pci is %sthere", there ? "" : "not ");
+	snprintf(f->text, sizeof(f->text), "driver vfio-pci is %sloaded", there ? "" : "not ");
 	if (!there)
 		f->remedy = "modprobe vfio-pci";
 }
@@ -102,7 +102,7 @@ static void cli_doctor_find_memlock(struct finding *f)
 		snprintf(f->text, sizeof(f->text), "no limit on locked memory");
 		return;
 	}
-	snprintf(f->text, sizeof(f->text), "%llu MiB may be locked: a guest with a device needs its whole memory",
+	snprintf(f->text, sizeof(f->text), "%llu MiB may be locked; a guest with a host device needs all of its memory",
 		 (unsigned long long)limit.rlim_cur >> 20);
 	if (limit.rlim_cur < GIB(1))
 		f->remedy = "ulimit -l unlimited   (for good: memlock in /etc/security/limits.conf)";
@@ -183,7 +183,7 @@ static int cli_doctor_run(int argc, char *const *argv, struct err *err)
 const struct command command_doctor = {
 	.name = "doctor",
 	.operands = "",
-	.summary = "Tell what this host has for machines and their devices, and what would mend the rest",
+	.summary = "Check whether this host has what machines and their devices need",
 	.options = &table,
 	.run = cli_doctor_run,
 };

@@ -31,7 +31,7 @@ static void cli_help_print_overview(void)
 	printf("mvmm runs virtual machines with KVM.\n\nusage: mvmm COMMAND [ARGUMENT]...\n\n");
 	for (size_t i = 0; commands[i]; i++)
 		printf("  %-8s%s\n", commands[i]->name, commands[i]->summary);
-	printf("\nmvmm help COMMAND, or mvmm COMMAND --help, tells a command's options; mvmm --version the version.\n"
+	printf("\nmvmm help COMMAND, or mvmm COMMAND --help, shows a command's options; mvmm --version the version.\n"
 	       "A first machine: mvmm run --kernel bzImage --initrd initrd.img --cmdline console=ttyS0\n");
 }
 
@@ -76,7 +76,7 @@ static int cli_help_run(int argc, char *const *argv, struct err *err)
 const struct command command_help = {
 	.name = "help",
 	.operands = "[COMMAND]",
-	.summary = "Tell what there is, or what a command takes",
+	.summary = "List the commands, or the options of a command",
 	.options = &table,
 	.run = cli_help_run,
 };

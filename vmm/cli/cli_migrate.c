@@ -43,29 +43,30 @@ static const struct option_key resolve = {"resolve", OPTION_WORD, .value = UINT3
 #define FIELD(member) .plain = true, .offset = offsetof(struct migrate_options, member)
 
 static const struct option options[] = {
-	{"to", "tcp:HOST[:PORT]|unix:PATH|fd:N", "where mvmm receive waits for it; port 7150 unless said otherwise",
+	{"to", "tcp:HOST[:PORT]|unix:PATH|fd:N", "the address where mvmm receive waits; port 7150 by default",
 	 &text, 1, FIELD(request.to)},
-	{"downtime", "TIME", "how long the guest may stand still, 300ms unless said otherwise", &downtime, 1,
+	{"downtime", "TIME", "how long the guest may be paused; 300ms by default", &downtime, 1,
 	 FIELD(request.goal.downtime)},
-	{"bandwidth", "RATE", "at most so many bytes a second, as in 100M; as fast as it goes unless said otherwise",
-	 &bandwidth, 1, FIELD(request.goal.bandwidth)},
-	{"device-rate", "RATE", "what a host device is taken to give a second that gives nothing before it stops; 100M unless said "
-				"otherwise", &device_rate, 1, FIELD(request.device_rate)},
-	{"streams", "N", "connections for memory; chosen unless said otherwise", &streams, 1, FIELD(request.streams)},
-	{"compress", "zstd|none", "compress memory; none unless said otherwise", &compress, 1, FIELD(request.compress)},
-	{"copy-disks", NULL, "send what is on its writable disks along; else the target has the same disks", &flag, 1,
+	{"bandwidth", "RATE", "the most bytes a second to send, such as 100M; no limit by default", &bandwidth, 1,
+	 FIELD(request.goal.bandwidth)},
+	{"device-rate", "RATE", "device state a second to expect of a device with unknown rate; 100M by default",
+	 &device_rate, 1, FIELD(request.device_rate)},
+	{"streams", "N", "connections for memory; by default one for each CPU, at most 4", &streams, 1,
+	 FIELD(request.streams)},
+	{"compress", "zstd|none", "compress memory; none by default", &compress, 1, FIELD(request.compress)},
+	{"copy-disks", NULL, "copy writable disks to the target; others must be on shared storage", &flag, 1,
 	 FIELD(copy_disks)},
-	{"copy-readonly", NULL, "with --copy-disks: what is on read-only ones too", &flag, 1, FIELD(copy_readonly)},
-	{"tls", "DIR", "encrypt, with the certificates in this folder", &folder, 1, FIELD(request.tls)},
-	{"timeout", "TIME", "how long it may try to fit the downtime, 10m unless said otherwise", &timeout, 1,
+	{"copy-readonly", NULL, "with --copy-disks: copy read-only disks too", &flag, 1, FIELD(copy_readonly)},
+	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", &folder, 1, FIELD(request.tls)},
+	{"timeout", "TIME", "how long to wait until the rest fits into the downtime; 10m by default", &timeout, 1,
 	 FIELD(request.goal.timeout)},
 	{"on-timeout", "cancel|stop-and-copy",
-	 "what happens then: the guest stays (unless said otherwise), or goes whatever it costs",
+	 "what happens then: cancel (the default), or pause the guest and send the rest, however long that takes",
 	 &on_timeout, 1, FIELD(request.goal.on_timeout)},
-	{"json", NULL, "an object in the end, or with --status, as the machine tells it", &flag, 1, FIELD(json)},
-	{"status", NULL, "tell how the migration goes, and end", &flag, 1, FIELD(status)},
-	{"cancel", NULL, "end the migration; the guest goes on here", &flag, 1, FIELD(cancel)},
-	{"resolve", "continue|end", "where the last answer was lost: let the guest go on here, or end here, because it runs there",
+	{"json", NULL, "print an object at the end; also with --status", &flag, 1, FIELD(json)},
+	{"status", NULL, "show the progress, or the result of the last migration", &flag, 1, FIELD(status)},
+	{"cancel", NULL, "cancel the migration; the guest continues here", &flag, 1, FIELD(cancel)},
+	{"resolve", "continue|end", "after a lost reply: continue the guest here, or end it because it runs there",
 	 &resolve, 1, FIELD(resolve)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
 };
@@ -131,8 +132,8 @@ static void cli_migrate_on_progress(void *opaque, const json_t *parameters)
 
 	if (show->quiet)
 		return;
-	if (!show->terminal && round == show->shown_round && cli_migrate_number(progress,
-										"elapsed") < show->shown_at + LINE_SECONDS)
+	if (!show->terminal && round == show->shown_round &&
+	    cli_migrate_number(progress, "elapsed") < show->shown_at + LINE_SECONDS)
 		return;
 	show->shown_round = round;
 	show->shown_at = cli_migrate_number(progress, "elapsed");
@@ -161,13 +162,13 @@ static void cli_migrate_print_summary(const char *to, const json_t *result)
 		printf(", %s of it from disks", cli_migrate_bytes(result, "disk_sent", disks));
 	printf("%s%s\n", cli_migrate_word(result, "reason")[0] ? "; " : "", cli_migrate_word(result, "reason"));
 	if (json_is_true(json_object_get(result, "paused"))) {
-		printf("it was paused, and is so there; it could not be resumed for %.2f ms\n",
+		printf("it was paused and stays paused; it could not be resumed for %.2f ms\n",
 		       cli_migrate_number(result, "downtime") * 1e3);
 		return;
 	}
-	printf("downtime %.2f ms, predicted %.2f ms%s; the guest stood still for %.2f ms\n",
+	printf("downtime %.2f ms, predicted %.2f ms%s; no CPU ran for %.2f ms\n",
 	       cli_migrate_number(result, "downtime") * 1e3, cli_migrate_number(result, "predicted") * 1e3,
-	       json_is_true(json_object_get(result, "device_assumed")) ? " by an assumed rate of host devices" : "",
+	       json_is_true(json_object_get(result, "device_assumed")) ? " with an assumed rate of host devices" : "",
 	       cli_migrate_number(result, "stall") * 1e3);
 }
 
@@ -322,10 +323,10 @@ static int cli_migrate_check(const struct migrate_options *given, struct err *er
 	unsigned int verbs = !!given->request.to + given->status + given->cancel + (given->resolve != RESOLVE_NO);
 
 	if (given->copy_readonly && !given->copy_disks)
-		return err_set(err, -EINVAL, "--copy-readonly: only with --copy-disks");
+		return err_set(err, -EINVAL, "--copy-readonly: needs --copy-disks");
 	if (verbs == 1)
 		return 0;
-	return verbs ? err_set(err, -EINVAL, "migrate: one of --to, --status, --cancel and --resolve at a time") :
+	return verbs ? err_set(err, -EINVAL, "migrate: give only one of --to, --status, --cancel and --resolve") :
 		       err_set(err, -EINVAL,
 			       "--to is missing; write --to tcp:HOST, where mvmm receive --from tcp: waits");
 }
@@ -366,7 +367,7 @@ const struct command command_migrate = {
 	.name = "migrate",
 	.operands = "[NAME]",
 	.summary = "Move a running machine to another host",
-	.text = "NAME may be left out when one machine runs. Ctrl-C cancels, and the guest goes on here.\n",
+	.text = "NAME may be omitted if only one machine runs. Ctrl-C cancels, and the guest continues here.\n",
 	.options = &table,
 	.run = cli_migrate_run,
 };

@@ -85,7 +85,7 @@ static int cli_ps_run(int argc, char *const *argv, struct err *err)
 const struct command command_ps = {
 	.name = "ps",
 	.operands = "",
-	.summary = "List the machines that run",
+	.summary = "List the running machines",
 	.options = &table,
 	.run = cli_ps_run,
 };

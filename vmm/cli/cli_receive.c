@@ -16,19 +16,21 @@ static const struct option_key override = {"override", OPTION_STRING, .help = "I
 	.item_size = sizeof(struct receive_override)
 
 static const struct option options[] = {
-	{"from", "tcp:[ADDR][:PORT]|unix:PATH|fd:N", "where to wait; port 7150 unless said otherwise", &from, 1, FIELD(from)},
-	{"name", "NAME", "how the machine is called here; as on the source unless said otherwise", &name, 1, FIELD(name)},
-	{"disk", "ID=PATH", "where this disk is on this host; may be repeated", &override, 1, LIST(disks, disk_count)},
-	{"net", "ID=tap=NAME|passt[=SOCKET]", "what this network card is connected to here; may be repeated", &override, 1,
-	 LIST(nets, net_count)},
-	{"vfio", "ID=BDF", "which device of this host takes this one's place; may be repeated", &override, 1,
+	{"from", "tcp:[ADDR][:PORT]|unix:PATH|fd:N", "the address to wait on; port 7150 by default", &from, 1,
+	 FIELD(from)},
+	{"name", "NAME", "the machine's name on this host; as on the source by default", &name, 1, FIELD(name)},
+	{"disk", "ID=PATH", "the file or block device of this disk on this host; may be repeated", &override, 1,
+	 LIST(disks, disk_count)},
+	{"net", "ID=tap=NAME|passt[=SOCKET]", "what this network card is connected to on this host; may be repeated",
+	 &override, 1, LIST(nets, net_count)},
+	{"vfio", "ID=BDF", "the device of this host for this id; may be repeated", &override, 1,
 	 LIST(vfios, vfio_count)},
-	{"vsock", "SOCKET", "the UNIX socket of its vsock on this host", &folder, 1, FIELD(vsock)},
-	{"serial", "stdio|file=PATH|socket=PATH|pty|none", "the first serial port; stdio unless the console has it", &port, 1,
-	 FIELD(serial)},
-	{"console", "PATH|pty|stdio|none", "its virtio console, if it has one; pty unless said otherwise", &port, 1,
+	{"vsock", "SOCKET", "the UNIX socket of the machine's vsock on this host", &folder, 1, FIELD(vsock)},
+	{"serial", "stdio|file=PATH|socket=PATH|pty|none", "the first serial port; by default stdio, if the console does not use it",
+	 &port, 1, FIELD(serial)},
+	{"console", "PATH|pty|stdio|none", "the machine's virtio console, if it has one; pty by default", &port, 1,
 	 FIELD(console)},
-	{"tls", "DIR", "encrypt, with the certificates in this folder", &folder, 1, FIELD(tls)},
+	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", &folder, 1, FIELD(tls)},
 	{"verbose", NULL, "say more", &flag, 1, FIELD(verbose)},
 	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(quiet)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
@@ -40,7 +42,8 @@ static int cli_receive_run_with(struct receive_options *given, int argc, char *c
 {
 	int code;
 
-	if (!command_parse(&command_receive, given, offsetof(struct receive_options, help), argc, argv, NULL, 0, &code, err))
+	if (!command_parse(&command_receive, given, offsetof(struct receive_options, help), argc, argv, NULL, 0, &code,
+			   err))
 		return code;
 	if (!given->from) {
 		err_set(err, -EINVAL, "--from is missing; write --from tcp: to wait on every address");
@@ -68,7 +71,7 @@ const struct command command_receive = {
 	.name = "receive",
 	.operands = "",
 	.summary = "Wait for a machine from another host and run it",
-	.text = "The machine's configuration comes with it; only what differs on this host is named. IDs are those that mvmm info tells.\n",
+	.text = "The source sends the configuration; options name what differs on this host. mvmm info shows the IDs.\n",
 	.options = &table,
 	.run = cli_receive_run,
 };

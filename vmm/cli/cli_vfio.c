@@ -25,17 +25,17 @@ static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .
 #define HELP {"help", NULL, "show this", &flag, 1, FIELD(help)}
 
 static const struct option list_options[] = {
-	{"json", NULL, "an object with the arrays functions and mdevs", &flag, 1, FIELD(json)},
+	{"json", NULL, "print an object with the arrays functions and mdevs", &flag, 1, FIELD(json)},
 	HELP,
 };
 static const struct option bind_options[] = {
-	{"group", NULL, "every device of its IOMMU group", &flag, 1, FIELD(group)},
+	{"group", NULL, "every device of its IOMMU group except bridges", &flag, 1, FIELD(group)},
 	HELP,
 };
 static const struct option add_options[] = {HELP};
 static const struct option remove_options[] = {
-	{"force", NULL, "take it out at once, whatever the guest does with it", &flag, 1, FIELD(force)},
-	{"timeout", "SECONDS", "how long the guest has to let it go, 30 unless said otherwise", &seconds, 1,
+	{"force", NULL, "remove it at once, even if the guest uses it", &flag, 1, FIELD(force)},
+	{"timeout", "SECONDS", "how long to wait for the guest to release it, 30 by default", &seconds, 1,
 	 FIELD(timeout)},
 	HELP,
 };
@@ -55,7 +55,7 @@ static bool cli_vfio_begin(const struct command *command, int argc, char *const 
 	if (!command_parse(command, given, offsetof(struct vfio_options, help), argc, argv, operands, count, code, err))
 		return false;
 	if (count && !operands[count - 1]) {
-		err_set(err, -EINVAL, "%s: a word is missing; write mvmm %s %s", command->name, command->name,
+		err_set(err, -EINVAL, "%s: an argument is missing; write mvmm %s %s", command->name, command->name,
 			command->operands);
 		*code = EXIT_BAD_INPUT;
 		return false;
@@ -68,10 +68,10 @@ static bool cli_vfio_begin(const struct command *command, int argc, char *const 
 static const char *const verdicts[] = {
 	[VFIO_FIT_READY] = "yes",
 	[VFIO_FIT_BOUND_ELSE] = "not bound to VFIO",
-	[VFIO_FIT_SHARED] = "others of its group are the host's",
+	[VFIO_FIT_SHARED] = "the host uses others of its group",
 	[VFIO_FIT_IN_USE] = "in use",
-	[VFIO_FIT_BRIDGE] = "a bridge: never",
-	[VFIO_FIT_NO_IOMMU] = "no IOMMU; mvmm doctor tells more",
+	[VFIO_FIT_BRIDGE] = "no: a bridge",
+	[VFIO_FIT_NO_IOMMU] = "no IOMMU; see mvmm doctor",
 };
 
 /* The command that would make it fit, into text, or "". */
@@ -168,9 +168,9 @@ static void cli_vfio_told(void *opaque, const char *name, const char *driver)
 {
 	*(bool *)opaque = true;
 	if (*driver)
-		printf("%s is %s's now\n", name, driver);
+		printf("%s: the driver is now %s\n", name, driver);
 	else
-		printf("%s has no driver now\n", name);
+		printf("%s: there is no driver now\n", name);
 }
 
 static int cli_vfio_run_binding(const struct command *command,
@@ -230,7 +230,7 @@ static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 	code = cli_vfio_call(operands[0], "AddDevice", json_pack("{s:s}", "vfio", operands[1]), ADD_PATIENCE_MS,
 			     &answer, err);
 	if (code == EXIT_OFF)
-		printf("%s is in; its id is %s\n", operands[1], cli_vfio_text_of(answer, "id"));
+		printf("%s was added; its id is %s\n", operands[1], cli_vfio_text_of(answer, "id"));
 	json_decref(answer);
 	return code;
 }
@@ -257,20 +257,20 @@ static const struct command vfio_list = {
 };
 static const struct command vfio_bind = {
 	.name = "vfio bind", .operands = "BDF", .options = &bind_table, .run = cli_vfio_run_bind,
-	.summary = "Take a PCI function from its driver and give it to VFIO",
+	.summary = "Move a PCI function from its driver to vfio-pci",
 };
 static const struct command vfio_unbind = {
 	.name = "vfio unbind", .operands = "BDF", .options = &bind_table, .run = cli_vfio_run_unbind,
-	.summary = "Give a PCI function back to its driver",
+	.summary = "Let the kernel find a driver for a PCI function again",
 };
 static const struct command vfio_add = {
 	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...", .options = &add_table, .run = cli_vfio_run_add,
-	.summary = "Put a device into a running machine",
+	.summary = "Add a device to a running machine",
 	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,id=...].\n",
 };
 static const struct command vfio_remove = {
 	.name = "vfio remove", .operands = "NAME ID", .options = &remove_table, .run = cli_vfio_run_remove,
-	.summary = "Ask a running machine to let a device go, and take it out",
+	.summary = "Ask the guest to release a device, and remove it",
 };
 
 static const struct command *const subcommands[] = {&vfio_list, &vfio_bind, &vfio_unbind, &vfio_add, &vfio_remove};
@@ -299,19 +299,19 @@ static int cli_vfio_run_vfio(int argc, char *const *argv, struct err *err)
 		err_set(err, -EINVAL, "vfio %.60s: unknown command%s", word,
 			near.best ? nearest_hint("", near.best, hint) : "; mvmm vfio --help lists them");
 	else
-		err_set(err, -EINVAL, "vfio: which command; write mvmm vfio list, bind, unbind, add or remove");
+		err_set(err, -EINVAL, "vfio: a command is missing; write mvmm vfio list, bind, unbind, add or remove");
 	return EXIT_BAD_INPUT;
 }
 
 const struct command command_vfio = {
 	.name = "vfio",
 	.operands = "list|bind|unbind|add|remove",
-	.summary = "Devices of the host: which can be passed through, and by whom they are driven",
-	.text = "  list                    every PCI function, with driver, group and what stands in its way\n"
-		"  bind [--group] BDF      take it from its driver and give it to VFIO\n"
-		"  unbind [--group] BDF    give it back\n"
-		"  add NAME BDF            put it into a running machine\n"
-		"  remove NAME ID          ask the machine to let it go, and take it out\n",
+	.summary = "List, bind, add and remove host devices",
+	.text = "  list                    list PCI functions and whether they can be passed through\n"
+		"  bind [--group] BDF      move a function from its driver to vfio-pci\n"
+		"  unbind [--group] BDF    let the kernel find a driver for it again\n"
+		"  add NAME BDF            add a device to a running machine\n"
+		"  remove NAME ID          ask the guest to release a device, and remove it\n",
 	.options = &plain_table,
 	.run = cli_vfio_run_vfio,
 };

@@ -231,7 +231,7 @@ static void control_client_request(struct client *client, json_t *root, const js
 
 	if (!root || !method || (parameters && !json_is_object(parameters))) {
 		snprintf(why, sizeof(why), "not a request: %s",
-			 !root ? error->text : !method ? "no method" : "parameters are no object");
+			 !root ? error->text : !method ? "no method" : "parameters is not an object");
 		control_client_refuse(client, why);
 		return;
 	}
@@ -380,11 +380,11 @@ static void control_accept_event(void *opaque, uint32_t events)
 	if (fd < 0)
 		return;
 	if (!control_peer_may(fd)) {
-		log_warn(control->log, "control socket: a client of another user was refused");
+		log_warn(control->log, "control socket: refused a client of another user");
 		return;
 	}
 	if (control->client_count == CONTROL_MAX_CLIENTS) {
-		log_warn(control->log, "control socket: a client beyond %u was refused", CONTROL_MAX_CLIENTS);
+		log_warn(control->log, "control socket: refused a client; there are already %u", CONTROL_MAX_CLIENTS);
 		return;
 	}
 	client = calloc(1, sizeof(*client));

@@ -68,7 +68,7 @@ int control_client_open_only(struct control_client *ret, struct err *err)
 	if (code < 0)
 		return code;
 	if (only.count > 1)
-		return err_set(err, -EINVAL, "which machine; several run, mvmm ps lists their names");
+		return err_set(err, -EINVAL, "several machines run; name one, mvmm ps lists their names");
 	if (!only.count)
 		return err_set(err, -ENOENT, "no machine runs");
 	return control_client_open(only.name, ret, err);
@@ -202,7 +202,7 @@ static int control_client_read_answer(const char *name, json_t *root, json_t **r
 	if (error)
 		return err_set(err, -EREMOTEIO, "%s: %s", name, text ?: error);
 	if (!json_is_object(parameters))
-		return err_set(err, -EPROTO, "%s: the machine's answer makes no sense", name);
+		return err_set(err, -EPROTO, "%s: the machine's reply is invalid", name);
 	if (ret)
 		*ret = json_incref(parameters);
 	return 0;
@@ -211,8 +211,8 @@ static int control_client_read_answer(const char *name, json_t *root, json_t **r
 static int control_client_talk_error(const struct control_client *client, int code, struct err *err)
 {
 	if (code == -ETIMEDOUT)
-		return err_set(err, code, "%s: the machine does not answer", client->name);
-	return err_sys(err, code, "%s: talking to the machine", client->name);
+		return err_set(err, code, "%s: the machine does not reply", client->name);
+	return err_sys(err, code, "%s: control socket", client->name);
 }
 
 static int control_client_send_request(struct control_client *client, const char *method, json_t *parameters, bool more,

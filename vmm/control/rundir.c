@@ -57,7 +57,7 @@ static int rundir_open_base(const char *path, bool make, int *ret, struct err *e
 
 	if (make && mkdir(path, 0700) < 0 && errno != EEXIST)
 		return err_sys(err, -errno,
-			       "the runtime folder %s cannot be made; set XDG_RUNTIME_DIR to a folder of your own",
+			       "the runtime folder %s cannot be created; set XDG_RUNTIME_DIR to a folder of your own",
 			       path);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)

@@ -60,7 +60,7 @@ static int acceptor_listen_on(struct acceptor *acceptor, int *fd, const struct s
 		setsockopt(*fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	if (bind(*fd, address, len) < 0)
 		return errno == EADDRINUSE ? err_set(err, -EADDRINUSE,
-						     "somebody listens there already; choose another %s",
+						     "already in use; choose another %s",
 						     address->sa_family == AF_UNIX ? "path" : "port") :
 					     err_sys(err, -errno, "bind");
 	if (address->sa_family == AF_UNIX) {
@@ -128,8 +128,8 @@ static int acceptor_adopt_fd(struct acceptor *acceptor, int fd, struct err *err)
 		return code;
 	if (use == SOCKET_TCP)
 		return err_set(err, -EINVAL,
-			       "a single TCP connection does not do, for a migration has several; hand over a "
-					     "listening socket, or a Unix one");
+			       "a TCP connection is not enough, because a migration needs several; pass a listening "
+			       "socket or a connected Unix socket");
 	flags = fcntl(fd, F_GETFL);
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return err_sys(err, -errno, "fcntl");
@@ -242,7 +242,7 @@ static void acceptor_name_caller(struct caller *caller, int fd)
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		snprintf(caller->name, sizeof(caller->name), "%s port %s", host, port);
 	else
-		snprintf(caller->name, sizeof(caller->name), "a process of this host");
+		snprintf(caller->name, sizeof(caller->name), "a process on this host");
 }
 
 /* Accepts a connection; if there is no free place, the oldest caller is dropped. */
@@ -270,7 +270,7 @@ static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
 
 static void acceptor_drop_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
 {
-	log_warn(acceptor->log, "%s: %s was sent away: %s", acceptor->text, caller->name, why);
+	log_warn(acceptor->log, "%s: refused %s: %s", acceptor->text, caller->name, why);
 	acceptor_clear_caller(caller);
 }
 
@@ -467,7 +467,7 @@ int acceptor_control(struct acceptor *acceptor, int timeout_ms, struct channel *
 			return code;
 		acceptor->has_session = *control; /* a session that ended at once was none */
 		if (!*control && deadline >= 0 && monotonic_ms() >= deadline)
-			return err_set(err, -ETIMEDOUT, "%s: nobody came in %d s", acceptor->text, timeout_ms / 1000);
+			return err_set(err, -ETIMEDOUT, "%s: no connection within %d s", acceptor->text, timeout_ms / 1000);
 	}
 	*ret = take_ptr(*control);
 	return 0;
@@ -498,7 +498,7 @@ int acceptor_join(struct acceptor *acceptor, struct channel *control, enum wire_
 		if (code)
 			return code;
 		if (!acceptor_all_joined(joined, count) && monotonic_ms() >= deadline)
-			return err_set(err, -ETIMEDOUT, "%s: not all %u %s channels came in %d s", acceptor->text,
+			return err_set(err, -ETIMEDOUT, "%s: not all %u %s channels connected within %d s", acceptor->text,
 				       count, wire_kind_name(kind), ACCEPTOR_JOIN_MS / 1000);
 	}
 	memcpy(channels, joined, count * sizeof(*channels));

@@ -49,18 +49,18 @@ static int address_parse_tcp(const char *text, bool listening, struct address *a
 
 	rest = address_split_host(text, &host, &len);
 	if (!rest)
-		return err_set(err, -EINVAL, "tcp:%.100s: an IPv6 address stands in brackets, as in tcp:[fe80::1]:%s", text,
+		return err_set(err, -EINVAL, "tcp:%.100s: write an IPv6 address in brackets, such as tcp:[fe80::1]:%s", text,
 			       ADDRESS_PORT);
 	if (strchr(rest, ':') && strchr(rest + 1, ':'))
-		return err_set(err, -EINVAL, "tcp:%.100s: more than one colon; write an IPv6 address in brackets, as in "
+		return err_set(err, -EINVAL, "tcp:%.100s: more than one colon; write an IPv6 address in brackets, such as "
 					     "tcp:[%.60s]", text, text);
 	if (len > ADDRESS_MAX_HOST)
-		return err_set(err, -EINVAL, "tcp:%.60s...: a host's name has at most %u characters", text, ADDRESS_MAX_HOST);
+		return err_set(err, -EINVAL, "tcp:%.60s...: a host name has at most %u characters", text, ADDRESS_MAX_HOST);
 	if (!len && !listening)
 		return err_set(err, -EINVAL, "tcp:%.100s: the host is missing; write tcp:HOST[:PORT]", text);
 	memcpy(address->host, host, len);
 	if (*text == '[' && inet_pton(AF_INET6, address->host, &in6) != 1 && !strchr(address->host, '%'))
-		return err_set(err, -EINVAL, "tcp:%.100s: %.60s is no IPv6 address", text, address->host);
+		return err_set(err, -EINVAL, "tcp:%.100s: %.60s is not an IPv6 address", text, address->host);
 	if (*rest == ':') {
 		port = rest + 1;
 		if (address_parse_number(port, strlen(port), 1, 65535) < 0)

@@ -314,7 +314,7 @@ int channel_payload(struct channel *channel, void *buf, size_t len, struct err *
 	char *to = buf;
 
 	if (len > channel->payload_left)
-		return err_set(err, -EPROTO, "%s has %u bytes left, and %zu are wanted",
+		return err_set(err, -EPROTO, "%s has %u bytes left, but %zu are needed",
 			       wire_type_name(channel->frame.type), channel->payload_left, len);
 	while (len) {
 		ssize_t n = channel_receive_some(channel, to, len, err);
@@ -380,7 +380,7 @@ int channel_expect_either(struct channel *channel, enum wire_type type, enum wir
 	if (got.type != type && got.type != other && channel_has_words(got.type))
 		return channel_words(channel, &got, err);
 	if (got.type != type && got.type != other)
-		return err_set(err, -EPROTO, "the %s said %s where %s was due", channel_peer_name(channel),
+		return err_set(err, -EPROTO, "the %s sent %s instead of %s", channel_peer_name(channel),
 			       wire_type_name(got.type), wire_type_name(type));
 	*frame = got;
 	return 0;

@@ -38,7 +38,7 @@ static int compressor_load(struct compressor *c, struct err *err)
 
 	c->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
 	if (!c->library)
-		return err_set(err, -ENOPKG, "zstd: no " LIBRARY " here; install the Debian package libzstd1");
+		return err_set(err, -ENOPKG, "zstd: " LIBRARY " is missing; install the Debian package libzstd1");
 	for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
 		void *function = dlsym(c->library, functions[i].name);
 

@@ -31,7 +31,7 @@ static int device_receiver_take_data(struct device_worker *worker, const struct 
 static int device_receiver_take_initial(struct device_worker *worker, struct err *err)
 {
 	if (worker->asks)
-		return err_set(err, -EPROTO, "INITIAL comes twice");
+		return err_set(err, -EPROTO, "INITIAL was sent twice");
 	worker->asks = true;
 	return channel_send(worker->channel, WIRE_ACK, worker->position, 0, NULL, 0, err);
 }
@@ -39,7 +39,7 @@ static int device_receiver_take_initial(struct device_worker *worker, struct err
 static int device_receiver_take_end(struct device_worker *worker, const struct wire_frame *frame, struct err *err)
 {
 	if (frame->b != worker->frames)
-		return err_set(err, -EPROTO, "END speaks of %llu frames of state, and %llu came",
+		return err_set(err, -EPROTO, "END counts %llu frames of state, but %llu were received",
 			       (unsigned long long)frame->b, (unsigned long long)worker->frames);
 	return vfio_migration_loaded(worker->device, err);
 }

@@ -27,7 +27,7 @@ static int device_sender_hear(struct device_worker *worker, struct err *err)
 		return code;
 	code = channel_expect(worker->channel, WIRE_ACK, &frame, err);
 	if (code == 0 && (!worker->asks || worker->acked))
-		return err_set(err, -EPROTO, "the target said ACK to nothing");
+		return err_set(err, -EPROTO, "the target sent an unexpected ACK");
 	if (code == 0)
 		__atomic_store_n(&worker->acked, true, __ATOMIC_RELEASE);
 	return code;
@@ -69,11 +69,11 @@ static int device_sender_rest(struct device_worker *worker, bool stopped, unsign
 	int code;
 
 	if (!device_sender_sleep(worker))
-		return err_set(err, -ECANCELED, "the migration has been ended");
+		return err_set(err, -ECANCELED, "the migration has ended");
 	if (stopped) {
 		vfio_migration_wait(worker->device, LOOK_MS);
 		*idle += LOOK_MS;
-		return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has given nothing of its state for %u s",
+		return *idle < STALL_MS ? 0 : err_set(err, -ETIMEDOUT, "it has provided no device state for %u s",
 						      STALL_MS / 1000);
 	}
 	if (device_sender_is_stopped(worker)) /* since the read: its data is available at once */

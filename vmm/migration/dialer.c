@@ -32,7 +32,7 @@ static int dialer_adopt_fd(struct dialer *dialer, int fd, struct err *err)
 	int code = socket_judge(fd, &use, err);
 
 	if (!code && use == SOCKET_LISTENS)
-		code = err_set(err, -EINVAL, "it listens; the sender's is a connected socket");
+		code = err_set(err, -EINVAL, "it is a listening socket; the sender needs a connected one");
 	if (!code && use == SOCKET_TCP) {
 		dialer->reached_len = sizeof(dialer->reached);
 		if (getpeername(fd, (struct sockaddr *)&dialer->reached, &dialer->reached_len) < 0)
@@ -97,7 +97,7 @@ static int dialer_connect_to(struct dialer *dialer, const struct sockaddr *addre
 			error = errno;
 	}
 	if (code == -ETIMEDOUT)
-		return err_set(err, code, "nobody answers there");
+		return err_set(err, code, "no answer");
 	if (code)
 		return code;
 	if (error == ECONNREFUSED || error == ENOENT)
@@ -184,7 +184,7 @@ static int dialer_encrypt(struct dialer *dialer, int64_t deadline, int *fd, stru
 		return code;
 	code = socket_wait(tls_report_fd(tls), POLLIN, dialer->cancel_fd, deadline, err);
 	if (code == -ETIMEDOUT)
-		err_set(err, code, "--tls: the target does not answer");
+		err_set(err, code, "--tls: the target does not reply");
 	code = code ?: tls_finish(tls, fd, err);
 	if (code)
 		tls_destroy(tls);
@@ -216,7 +216,7 @@ static int dialer_greet(struct dialer *dialer, struct channel *channel, struct e
 	code = code ?: wire_agree(&mine, &theirs, &version, err);
 	if (!code && (memcmp(theirs.session, mine.session, sizeof(mine.session)) != 0 || theirs.kind != mine.kind ||
 		      theirs.index != mine.index || theirs.count != mine.count))
-		code = err_set(err, -EPROTO, "HELLO is answered by one of another session or channel");
+		code = err_set(err, -EPROTO, "the reply to HELLO is for another session or channel");
 	if (!code)
 		channel_agree(channel, version);
 	return code;

@@ -102,9 +102,9 @@ static int disk_receiver_check_place(struct disk_receiver *receiver, uint64_t of
 	struct disk *disk = receiver->selected;
 
 	if (!disk)
-		return err_set(err, -EPROTO, "it was not said which disk");
+		return err_set(err, -EPROTO, "no disk was selected");
 	if (offset > disk->target.size || size > disk->target.size - offset)
-		return err_set(err, -EPROTO, "disk %s: %llu bytes at %llu, and it has %llu", disk->target.id,
+		return err_set(err, -EPROTO, "disk %s: %llu bytes at %llu, but it has only %llu", disk->target.id,
 			       (unsigned long long)size, (unsigned long long)offset,
 			       (unsigned long long)disk->target.size);
 	disk->changed = true;
@@ -135,7 +135,7 @@ static int disk_receiver_take_hole(struct disk_receiver *receiver, const struct 
 static int disk_receiver_take_end(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)
 {
 	if (frame->a != receiver->blocks || frame->b != receiver->holes)
-		return err_set(err, -EPROTO, "%llu bytes and %llu of holes were sent, %llu and %llu came",
+		return err_set(err, -EPROTO, "%llu bytes and %llu of holes were sent, but %llu and %llu received",
 			       (unsigned long long)frame->a, (unsigned long long)frame->b,
 			       (unsigned long long)receiver->blocks, (unsigned long long)receiver->holes);
 	return disk_receiver_flush(receiver, err) ?: 1;

@@ -127,9 +127,9 @@ static void migration_loop_say_why(struct loop *loop)
 		snprintf(told->reason, sizeof(told->reason), "a device is not ready to stop yet");
 	else if (beside >= loop->goal->downtime)
 		snprintf(told->reason, sizeof(told->reason),
-			 "stopping takes %.1f ms beside memory, and may take %.1f ms%s",
+			 "the switchover takes %.1f ms without memory, but the downtime is %.1f ms%s",
 			 (double)beside / 1e6, (double)loop->goal->downtime / 1e6,
-			 loop->costs.device_assumed ? "; how fast devices give their state is assumed, --device-rate says it" : "");
+			 loop->costs.device_assumed ? "; the rate of device state is assumed, see --device-rate" : "");
 	else
 		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
 			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
@@ -229,7 +229,7 @@ static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 	if (!told->reason[0] && told->round > 1 && loop->costs.ready)
 		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
 			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
-	return err_set(err, -ETIME, "not done within %llu s%s%s; the guest goes on",
+	return err_set(err, -ETIME, "not done within %llu s%s%s; the guest continues",
 		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
 }
 

@@ -111,7 +111,7 @@ static void *memory_receiver_place(struct lane *lane, uint64_t gpa, uint64_t byt
 	const struct guest_region *regions = guest_memory_regions(receiver->options.memory, &count);
 
 	if (gpa / WIRE_CHUNK % receiver->options.channel_count != lane->index) {
-		err_set(&lane->err, -EPROTO, "0x%llx does not come on this channel", (unsigned long long)gpa);
+		err_set(&lane->err, -EPROTO, "0x%llx does not belong to this channel", (unsigned long long)gpa);
 		return NULL;
 	}
 	for (size_t i = 0; i < MIN(count, receiver->region_count); i++) {
@@ -122,7 +122,7 @@ static void *memory_receiver_place(struct lane *lane, uint64_t gpa, uint64_t byt
 		*first = (size_t)((gpa - regions[i].gpa) / PAGE);
 		return (uint8_t *)regions[i].host + (gpa - regions[i].gpa);
 	}
-	err_set(&lane->err, -EPROTO, "0x%llx, %llu bytes: no memory there", (unsigned long long)gpa,
+	err_set(&lane->err, -EPROTO, "0x%llx, %llu bytes: not guest memory", (unsigned long long)gpa,
 		(unsigned long long)bytes);
 	return NULL;
 }
@@ -185,7 +185,7 @@ static int memory_receiver_take_packed(struct lane *lane, const struct wire_fram
 	memory_receiver_set_written(written, first, (size_t)(frame->b / PAGE));
 	lane->pages += frame->b / PAGE;
 	if (compressor_unpack(lane->compressor, lane->packed, frame->length, host, (size_t)frame->b))
-		return err_set(&lane->err, -EPROTO, "what is compressed for 0x%llx, %llu bytes, is not that",
+		return err_set(&lane->err, -EPROTO, "invalid compressed data for 0x%llx, %llu bytes",
 			       (unsigned long long)frame->a, (unsigned long long)frame->b);
 	return 0;
 }
@@ -193,7 +193,7 @@ static int memory_receiver_take_packed(struct lane *lane, const struct wire_fram
 static int memory_receiver_take_end(struct lane *lane, const struct wire_frame *frame)
 {
 	if (frame->a != lane->pages || frame->b != lane->zero_pages)
-		return err_set(&lane->err, -EPROTO, "%llu pages and %llu of zeros were sent, %llu and %llu came",
+		return err_set(&lane->err, -EPROTO, "%llu pages and %llu of zeros were sent, but %llu and %llu received",
 			       (unsigned long long)frame->a, (unsigned long long)frame->b,
 			       (unsigned long long)lane->pages, (unsigned long long)lane->zero_pages);
 	return 1;

@@ -23,7 +23,7 @@ int socket_wait(int fd, short events, int cancel_fd, int64_t deadline, struct er
 		return err_sys(err, -errno, "poll");
 	if (fds[1].revents)
 		return err_set(err, -ECANCELED, "cancelled");
-	return n ? 0 : err_set(err, -ETIMEDOUT, "nothing happens");
+	return n ? 0 : err_set(err, -ETIMEDOUT, "timed out");
 }
 
 int socket_prepare(int fd, unsigned int silence_ms, struct err *err)
@@ -56,7 +56,7 @@ int socket_judge(int fd, enum socket_use *ret, struct err *err)
 	    (family != AF_UNIX && family != AF_INET && family != AF_INET6))
 		return err_set(err, -EINVAL, "it is not a TCP or Unix stream socket");
 	if (!listens && getpeername(fd, (struct sockaddr *)&peer, &len) < 0)
-		return err_set(err, -ENOTCONN, "the socket is neither connected nor does it listen");
+		return err_set(err, -ENOTCONN, "the socket is neither connected nor listening");
 	*ret = listens ? SOCKET_LISTENS : family == AF_UNIX ? SOCKET_DOOR : SOCKET_TCP;
 	return 0;
 }
@@ -75,8 +75,8 @@ int socket_pass(int door, int fd, struct err *err)
 	*header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(header), &fd, sizeof(fd));
 	if (sendmsg(door, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != 1)
-		return errno == EPIPE ? err_set(err, -ECONNRESET, "nobody holds the other end") :
-					err_sys(err, -errno, "handing over a socket");
+		return errno == EPIPE ? err_set(err, -ECONNRESET, "the other end is closed") :
+					err_sys(err, -errno, "passing a socket");
 	return 0;
 }
 
@@ -114,12 +114,12 @@ int socket_take(int door, int *ret, struct err *err)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return -EAGAIN;
 	if (n < 0)
-		return err_sys(err, -errno, "taking a socket");
+		return err_sys(err, -errno, "receiving a socket");
 	if (n == 0)
 		return err_set(err, -ECONNRESET, "the other end was closed");
 	fd = socket_first_right(&message);
 	if (fd < 0)
-		return err_set(err, -EPROTO, "a byte came without a socket; the sender is to be started with --to fd:N");
+		return err_set(err, -EPROTO, "a byte without a socket was received; start the sender with --to fd:N");
 	*ret = fd;
 	return 0;
 }

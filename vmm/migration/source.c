@@ -45,7 +45,7 @@ int migration_source_cancel(struct migration_source *source, const char *reason,
 
 	pthread_mutex_lock(&source->lock);
 	if (source->committed)
-		code = err_set(err, -EBUSY, "too late to cancel: the guest is being handed over");
+		code = err_set(err, -EBUSY, "too late to cancel: the target is about to run the guest");
 	else if (!source->reason[0])
 		snprintf(source->reason, sizeof(source->reason), "%s", reason);
 	if (!code)
@@ -620,12 +620,12 @@ static void source_conclude(struct migration_source *source, const struct err *e
 		snprintf(report->text, sizeof(report->text), "%s", err->text);
 	else if (source->outcome == MIGRATION_UNRESOLVED && source->why_not[0])
 		snprintf(report->text, sizeof(report->text),
-			 "%.200s; the guest stands here, for %.200s; mvmm migrate --resolve continue|end decides",
+			 "%.200s; the guest is paused here: %.200s; mvmm migrate --resolve continue|end decides",
 			 err->text, source->why_not);
 	else if (source->outcome == MIGRATION_UNRESOLVED)
 		snprintf(report->text, sizeof(report->text),
-			 "the target was told to go on and its answer was lost (%.200s); the guest stands here. Look whether it runs "
-			 "at %.100s, then: mvmm migrate --resolve end if it does, --resolve continue if it does not",
+			 "the target was told to run the guest, but its reply was lost (%.200s); the guest is paused here. "
+			 "Check %.100s: if it runs there, mvmm migrate --resolve end; else mvmm migrate --resolve continue",
 			 err->text, source->config.request->to);
 }
 
@@ -671,7 +671,7 @@ int migration_source_create(const struct migration_source_config *config, int *f
 	else
 		code = address_parse(config->request->to, false, &source->address, err);
 	if (!code && source->address.kind == ADDRESS_FD && source->address.fd < 0)
-		code = err_set(err, -EINVAL, "a descriptor of another process means nothing here");
+		code = err_set(err, -EINVAL, "a descriptor of another process cannot be used");
 	if (code) {
 		migration_source_destroy(source);
 		return code;

@@ -26,7 +26,7 @@ int source_start_devices(struct migration_source *source, struct err *err)
 	if (!options.count)
 		return 0;
 	if (options.count > WIRE_MAX_DEVICES)
-		return err_set(err, -E2BIG, "%zu host devices; at most %u can be moved at once", options.count, WIRE_MAX_DEVICES);
+		return err_set(err, -E2BIG, "%zu host devices; at most %u can be migrated", options.count, WIRE_MAX_DEVICES);
 	source->devices = options.count;
 	for (uint32_t i = 0; !code && i < options.count; i++)
 		code = dialer_connect(source->dialer, WIRE_DEVICE, i, (uint32_t)options.count, &source->device_channels[i], err);

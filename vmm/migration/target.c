@@ -50,7 +50,7 @@ static int target_read_offer(struct migration_target *target, const char *text, 
 
 	*machine = json_dumps(json_object_get(offer, "machine"), JSON_COMPACT);
 	if (!*machine || streams < 1 || streams > WIRE_MAX_STREAMS)
-		code = err_set(err, -EPROTO, "the source's offer makes no sense");
+		code = err_set(err, -EPROTO, "the source's offer is invalid");
 	else
 		target->streams = (uint32_t)streams;
 	json_decref(offer);
@@ -150,7 +150,7 @@ static int target_join_devices(struct migration_target *target, struct err *err)
 	if (!options.count)
 		return 0;
 	if (options.count > WIRE_MAX_DEVICES)
-		return err_set(err, -E2BIG, "%zu host devices; at most %u can arrive at once", options.count,
+		return err_set(err, -E2BIG, "%zu host devices; at most %u can be migrated", options.count,
 			       WIRE_MAX_DEVICES);
 	target->devices = options.count;
 	code = acceptor_join(target->acceptor, target->control, WIRE_DEVICE, (uint32_t)options.count,

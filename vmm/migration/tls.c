@@ -109,7 +109,7 @@ int tls_finish(struct tls *tls, int *fd, struct err *err)
 	}
 	code = strtol(report, &words, 10);
 	if (n <= 0 || *words != ' ' || code >= 0 || code < -4095)
-		return err_set(err, -ECONNRESET, "--tls: " HELPER " ended without a word");
+		return err_set(err, -ECONNRESET, "--tls: " HELPER " ended without a report");
 	return err_set(err, (int)code, "--tls: %s", words + 1);
 }
 

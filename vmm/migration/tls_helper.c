@@ -74,7 +74,7 @@ static int tls_helper_load(struct helper *helper, struct err *err)
 		return err_sys(err, -ENOMEM, "certificates");
 	code = gnutls_certificate_set_x509_trust_file(helper->credentials, ca, GNUTLS_X509_FMT_PEM);
 	if (code <= 0)
-		return err_set(err, -EINVAL, "%s: %s", ca, code ? gnutls_strerror(code) : "no certificate is in it");
+		return err_set(err, -EINVAL, "%s: %s", ca, code ? gnutls_strerror(code) : "there is no certificate in it");
 	code = gnutls_certificate_set_x509_key_file(helper->credentials, cert, key, GNUTLS_X509_FMT_PEM);
 	if (code == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
 		return err_set(err, -EINVAL, "%s is not the key of %s", key, cert);
@@ -91,7 +91,7 @@ static int tls_helper_judge(struct helper *helper, struct err *err)
 	} faults[] = {
 		{GNUTLS_CERT_EXPIRED, GNUTLS_A_CERTIFICATE_EXPIRED, "has expired"},
 		{GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_CERTIFICATE_EXPIRED,
-		 "is not valid yet; look at both hosts' clocks"},
+		 "is not valid yet; check both hosts' clocks"},
 		{GNUTLS_CERT_UNEXPECTED_OWNER, GNUTLS_A_BAD_CERTIFICATE, "is for another host"},
 		{GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, "is not signed by our ca.pem"},
 		{GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED, "was revoked"},
@@ -137,10 +137,10 @@ static const char *tls_helper_refusal(struct helper *helper)
 	case GNUTLS_A_UNKNOWN_CA:
 		return "our certificate is not signed by its ca.pem";
 	case GNUTLS_A_CERTIFICATE_REQUIRED:
-		return "we showed no certificate";
+		return "we sent no certificate";
 	case GNUTLS_A_BAD_CERTIFICATE:
-		return helper->target ? "our certificate is not for the host name that it was given" :
-					"our certificate does not do";
+		return helper->target ? "our certificate is not for the host name that it expects" :
+					"our certificate is not accepted";
 	default:
 		return gnutls_alert_get_name(alert) ?: "it does not say why";
 	}
@@ -151,20 +151,20 @@ static int tls_helper_explain(struct helper *helper, int code, const char *when,
 {
 	switch (code) {
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
-		return err_set(err, -EACCES, "the %s refused us: %s", tls_helper_peer(helper),
+		return err_set(err, -EACCES, "the %s refused the connection: %s", tls_helper_peer(helper),
 			       tls_helper_refusal(helper));
 	case GNUTLS_E_NO_CERTIFICATE_FOUND:
 	case GNUTLS_E_CERTIFICATE_REQUIRED:
-		return err_set(err, -EACCES, "the %s showed no certificate", tls_helper_peer(helper));
+		return err_set(err, -EACCES, "the %s sent no certificate", tls_helper_peer(helper));
 	case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
 	case GNUTLS_E_UNEXPECTED_PACKET:
 	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-		return err_set(err, -EPROTO, "the %s does not speak TLS 1.3; give --tls there too",
+		return err_set(err, -EPROTO, "the %s does not use TLS 1.3; use --tls there too",
 			       tls_helper_peer(helper));
 	case GNUTLS_E_PREMATURE_TERMINATION:
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
-		return err_set(err, -ECONNRESET, "the %s hung up %s; look there for the reason, or for a missing --tls",
+		return err_set(err, -ECONNRESET, "the %s closed the connection %s; see its messages, or add --tls there",
 			       tls_helper_peer(helper), when);
 	default:
 		return err_set(err, -EPROTO, "%s: %s", when, gnutls_strerror(code));
@@ -174,7 +174,7 @@ static int tls_helper_explain(struct helper *helper, int code, const char *when,
 /* Answers a source that sends HELLO without TLS, in the format that it understands. */
 static int tls_helper_refuse_plain(struct helper *helper, struct err *err)
 {
-	static const char words[] = "it takes TLS alone; give --tls here too";
+	static const char words[] = "it accepts TLS only; use --tls here too";
 	const struct wire_frame frame = {.type = WIRE_REFUSED, .length = sizeof(words) - 1};
 	uint8_t bytes[WIRE_HEADER_SIZE + sizeof(words)], first[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
 
@@ -185,7 +185,7 @@ static int tls_helper_refuse_plain(struct helper *helper, struct err *err)
 	wire_put_header(bytes, &frame);
 	memcpy(bytes + WIRE_HEADER_SIZE, words, sizeof(words) - 1);
 	send(NET, bytes, sizeof(bytes) - 1, MSG_NOSIGNAL);
-	return err_set(err, -EPROTO, "the source does not speak TLS; give --tls there too");
+	return err_set(err, -EPROTO, "the source does not use TLS; use --tls there too");
 }
 
 static int tls_helper_shake_hands(struct helper *helper, struct err *err)
@@ -224,7 +224,7 @@ static int tls_helper_agree(struct helper *helper, struct err *err)
 		n = GNUTLS_E_PREMATURE_TERMINATION;
 	if (n < 0)
 		return tls_helper_explain(helper, (int)n, "before it was content with our certificate", err);
-	return theirs == OURS ? 0 : err_set(err, -EPROTO, "the %s is no mvmm", tls_helper_peer(helper));
+	return theirs == OURS ? 0 : err_set(err, -EPROTO, "the %s is not mvmm", tls_helper_peer(helper));
 }
 
 /* ---- the kernel ---- */

@@ -280,10 +280,10 @@ int wire_check_first(const struct wire_frame *frame, struct err *err)
 {
 	/* A TLS record: 22 for a handshake or 21 for an alert, then 3 and a minor version. */
 	if ((frame->type & 0xffff) == 0x0316 || (frame->type & 0xffff) == 0x0315)
-		return err_set(err, -EPROTO, "it speaks TLS; give --tls on both sides");
+		return err_set(err, -EPROTO, "the peer uses TLS; use --tls on both sides");
 	if (frame->type == WIRE_HELLO && frame->a == WIRE_MAGIC && frame->length == WIRE_HELLO_SIZE && !frame->b)
 		return 0;
-	return err_set(err, -EPROTO, "it does not speak mvmm's migration stream");
+	return err_set(err, -EPROTO, "the peer does not use mvmm's migration protocol");
 }
 
 int wire_get_hello(const uint8_t buf[WIRE_HELLO_SIZE], struct wire_hello *hello, struct err *err)
@@ -307,8 +307,8 @@ int wire_agree(const struct wire_hello *mine, const struct wire_hello *theirs, u
 
 	if (newest < mine->oldest || newest < theirs->oldest)
 		return err_set(err, -EPROTONOSUPPORT,
-			       "it speaks versions %u to %u of the migration stream, and here it is %u to %u; use an mvmm that is "
-			       "nearer to the other one",
+			       "the peer supports versions %u to %u of the migration stream, this host %u to %u; use an "
+			       "mvmm that supports a version of the other",
 			       theirs->oldest, theirs->version, mine->oldest, mine->version);
 	*version = newest;
 	return 0;

@@ -56,11 +56,11 @@ static int disk_arrivals_make_file(struct disk_target *target, struct place *pla
 
 	place->made = true;
 	if (ftruncate(target->fd, (off_t)target->size) < 0)
-		return err_sys(err, -errno, "cannot be given %llu bytes", (unsigned long long)target->size);
+		return err_sys(err, -errno, "cannot be set to %llu bytes", (unsigned long long)target->size);
 	if (fsync(target->fd) < 0)
 		code = -errno;
 	code = code ?: disk_arrivals_sync_folder(place->path);
-	return code ? err_sys(err, code, "cannot be made safe") : 0;
+	return code ? err_sys(err, code, "cannot be synced") : 0;
 }
 
 /* Checked before it is opened: opening a pipe or a terminal can block or do harm. */
@@ -71,8 +71,8 @@ static int disk_arrivals_open_there(struct disk_target *target, struct place *pl
 
 	if (!named)
 		return err_set(err, -EEXIST,
-			       "is there already; mvmm receive --disk %s=PATH overwrites one of the same size, or names "
-			       "another place", target->id);
+			       "exists; mvmm receive --disk %s=PATH overwrites a file of this size, or names another",
+			       target->id);
 	if (stat(place->path, &st) < 0)
 		return err_sys(err, -errno, "cannot be looked at");
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
@@ -82,9 +82,9 @@ static int disk_arrivals_open_there(struct disk_target *target, struct place *pl
 		return err_sys(err, -errno, "cannot be opened");
 	size = (uint64_t)st.st_size;
 	if (S_ISBLK(st.st_mode) && ioctl(target->fd, BLKGETSIZE64, &size) < 0)
-		return err_sys(err, -errno, "does not tell its size");
+		return err_sys(err, -errno, "its size is unknown");
 	if (size / WIRE_SECTOR != target->size / WIRE_SECTOR)
-		return err_set(err, -EINVAL, "has %llu bytes, and the disk that comes has %llu",
+		return err_set(err, -EINVAL, "has %llu bytes, but the source's disk has %llu",
 			       (unsigned long long)size, (unsigned long long)target->size);
 	return 0;
 }
@@ -100,7 +100,7 @@ static int disk_arrivals_open_target(struct disk_target *target, struct place *p
 		code = disk_arrivals_make_file(target, place, err);
 	else
 		code = errno == EEXIST ? disk_arrivals_open_there(target, place, named, err)
-		: err_sys(err, -errno, "cannot be made");
+		: err_sys(err, -errno, "cannot be created");
 	if (!code && fstat(target->fd, &st) < 0)
 		code = err_sys(err, -errno, "cannot be looked at");
 	if (code)
@@ -126,7 +126,7 @@ static int disk_arrivals_check_room(const struct disk_arrivals *arrivals, struct
 			continue;
 		has = (uint64_t)fs.f_bavail * fs.f_frsize;
 		if (needs > has)
-			return err_set(err, -ENOSPC, "disk %s: %.300s: needs %s, and there is room for %s",
+			return err_set(err, -ENOSPC, "disk %s: %.300s: needs %s, but only %s are free",
 				       arrivals->targets[i].id,
 				       arrivals->places[i].path, migration_format_bytes(needs, a),
 				       migration_format_bytes(has, b));
@@ -154,7 +154,7 @@ static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct m
 		code = place->path ? disk_arrivals_open_target(target, place, device->allocated,
 							     disk_arrivals_is_named(device->id, named, named_count),
 							     err) :
-				     err_set(err, -EBADMSG, "disk %s is copied, and is not in the configuration",
+				     err_set(err, -EBADMSG, "disk %s is copied, but is not in the configuration",
 					     device->id);
 	}
 	return code ?: disk_arrivals_check_room(arrivals, err);

@@ -15,7 +15,7 @@ static int host_devices_migration_refuse(const struct vfio_pci_info *info, const
 {
 	struct err why = *err;
 
-	return err_set(err, code, "--vfio %s: %s; take it out first: mvmm vfio remove %s %s", info->id, why.text,
+	return err_set(err, code, "--vfio %s: %s; remove it first: mvmm vfio remove %s %s", info->id, why.text,
 		       machine, info->id);
 }
 
@@ -34,7 +34,7 @@ static int host_devices_migration_add(struct host_devices_migration *migration, 
 	int code;
 
 	host_devices_info(migration->devices, index, &info);
-	code = info.fenced ? err_set(err, -ENOTSUP, "it has failed and is cut off") :
+	code = info.fenced ? err_set(err, -ENOTSUP, "it has failed and is fenced") :
 			     vfio_migration_create(info.device, &device, err);
 	if (code < 0)
 		return host_devices_migration_refuse(&info, machine, code, err);
@@ -166,7 +166,7 @@ int host_devices_migration_check_whole(const struct host_devices_migration *migr
 	for (size_t i = 0; i < migration->count; i++)
 		if (vfio_migration_was_reset(migration->group[i]))
 			return err_set(err, -EIO,
-				       "vfio %s: it did not run with the state that came, and had to be reset",
+				       "vfio %s: it did not run with the received state and had to be reset",
 				       host_devices_migration_id(migration, i));
 	return 0;
 }

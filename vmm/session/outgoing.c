@@ -62,8 +62,8 @@ static void outgoing_announce_untold(struct outgoing *outgoing)
 	uint64_t bytes = host_devices_migration_untold(outgoing->devices, &id);
 
 	if (bytes)
-		log_warn(outgoing->host.log, "vfio %s: nobody can tell what it writes, so %llu MiB of memory go over while the guest "
-			 "stands still", id, (unsigned long long)(bytes >> 20));
+		log_warn(outgoing->host.log, "vfio %s: nothing reports what it writes; %llu MiB of memory will be sent "
+			 "while the guest is paused", id, (unsigned long long)(bytes >> 20));
 }
 
 static int outgoing_do_offer(void *opaque, void *argument, struct err *err)
@@ -335,7 +335,7 @@ static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
 	outgoing->running = false;
 	outgoing->reply.done(outgoing->reply.opaque, &outgoing->report);
 	if (outgoing->report.state == MIGRATION_DONE) {
-		log_info(log, "%s at %s now", outgoing->paused ? "waits" : "runs", outgoing->request.to);
+		log_info(log, "%s at %s now", outgoing->paused ? "is paused" : "runs", outgoing->request.to);
 		outgoing->host.gone(outgoing->host.opaque);
 	} else if (outgoing->report.state == MIGRATION_UNRESOLVED) {
 		log_error(log, "%s", outgoing->report.text);
@@ -419,7 +419,7 @@ void outgoing_destroy(struct outgoing *outgoing, const char *reason)
 int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *err)
 {
 	if (!outgoing || !outgoing->running)
-		return err_set(err, -ENOENT, "no migration is under way");
+		return err_set(err, -ENOENT, "no migration is in progress");
 	return migration_source_cancel(outgoing->source, reason, err);
 }
 
@@ -448,11 +448,11 @@ int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err)
 	}
 	code = machine_lock_disks(outgoing->host.machine, err);
 	if (code)
-		return err_prefix(err, code, "the guest cannot go on here");
+		return err_prefix(err, code, "the guest cannot continue here");
 	outgoing_do_run_devices(outgoing, NULL, NULL);
 	outgoing_do_resume(outgoing, NULL, NULL);
 	host_devices_migration_end(take_ptr(outgoing->devices));
 	outgoing->report.state = MIGRATION_FAILED;
-	log_info(outgoing->host.log, "the guest goes on here, as asked");
+	log_info(outgoing->host.log, "the guest continues here, as requested");
 	return 0;
 }

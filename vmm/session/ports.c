@@ -208,7 +208,7 @@ void port_keep(struct port *port)
 		return;
 	free(take_ptr(port->path));
 	if (ftruncate(port->out_fd, 0) < 0)
-		log_warn(port->log, "%s: the file keeps what was in it: %s", port->option, strerrordesc_np(errno));
+		log_warn(port->log, "%s: the file cannot be truncated: %s", port->option, strerrordesc_np(errno));
 }
 
 int port_in(const struct port *port)

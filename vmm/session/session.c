@@ -148,8 +148,8 @@ static int session_check_reboot(const struct machine_config *config, struct err 
 	for (size_t i = 0; i < config->vfio_count; i++)
 		if (config->vfios[i].fd >= 0)
 			return err_set(err, -EBUSY,
-				       "--vfio fd=%d: a descriptor that was handed in can be bound only once; start "
-						    "again with a new one", config->vfios[i].fd);
+				       "--vfio fd=%d: this descriptor can be bound only once; restart with a new one",
+				       config->vfios[i].fd);
 	return 0;
 }
 

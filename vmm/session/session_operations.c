@@ -21,7 +21,7 @@ static int session_operations_check_settled(const struct session *session, struc
 	if (outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
 		return err_set(err, -EBUSY,
 			       "may run on another host already; mvmm migrate --resolve continue|end decides");
-	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel ends that");
+	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel cancels that");
 }
 
 static int session_operations_pause(struct session *session, struct err *err)
@@ -56,7 +56,7 @@ static int session_operations_stop(struct session *session, bool force, struct e
 		session_press_button(session);
 	else if (machine_paused(session->machine))
 		return err_set(err, -EBUSY,
-			       "is paused and cannot heed its power button; resume it first, or use --force");
+			       "is paused and ignores its power button; resume it first, or use --force");
 	else
 		machine_power_button(session->machine);
 	return 0;

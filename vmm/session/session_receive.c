@@ -97,7 +97,7 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 
 	if (code == -EADDRINUSE)
 		return err_set(err, code,
-			       "a machine named %s runs there already; mvmm receive --name gives this one another",
+			       "a machine named %s runs there already; choose another name with mvmm receive --name",
 			       arrival->config.name);
 	code = code ?: session_open_ports(session, err);
 	code = code ?: machine_offer_check_room(session->offer, &arrival->config, memory_room(""), err);
@@ -124,7 +124,7 @@ static int session_receive_do_create(void *opaque, void *argument, struct err *e
 	err->text[0] = 0; /* from attempts that were not needed */
 	log_info(&session->log, "%s is arriving", arrival->config.name);
 	if (arrival->config.kernel && access(arrival->config.kernel, R_OK) < 0)
-		log_warn(&session->log, "a reboot of the guest will need %s, which is not here",
+		log_warn(&session->log, "a reboot of the guest will need %s, which this host does not have",
 			 arrival->config.kernel);
 	return 0;
 }
@@ -136,7 +136,7 @@ static int session_receive_create(void *opaque, const char *offer, size_t len, c
 	int code = session_receive_on_loop(arrival, session_receive_do_create, &bytes, err);
 
 	if (!code && asprintf(ready, "{\"name\":\"%s\"}", arrival->config.name) < 0)
-		code = err_sys(err, -ENOMEM, "the answer");
+		code = err_sys(err, -ENOMEM, "the reply");
 	return code;
 }
 
@@ -273,8 +273,8 @@ static int session_receive_listen_for_it(struct arrival *arrival, struct err *er
 	config.cancel_fd = arrival->cancel_fd;
 	if (!config.tls && !address_is_local(&from))
 		log_warn(&arrival->session.log,
-			 "whoever reaches this address can send a machine, which uses the files and devices of "
-						"this host that it names, and makes files; --tls DIR lets in known hosts alone, and encrypts");
+			 "whoever can connect to this address can send a machine that uses this host's files and "
+			 "devices and creates files; --tls DIR accepts known hosts only, and encrypts");
 	code = migration_target_create(&config, &arrival->target, err);
 	if (!code)
 		log_info(&arrival->session.log, "waiting for a machine at %s", migration_target_text(arrival->target));

@@ -147,7 +147,7 @@ for backend in iommufd legacy; do
 	moves "$backend, the IOMMU's log" "$slow" 0 1 $few
 	moves "$backend, one of each at once" work "0 2 4" "1 3 5" --downtime 10s
 	is "$backend: what nobody can tell is said before" \
-		"$(grep -c 'nobody can tell what it writes, so 64 MiB' "$work/m$((hop - 1)).err")" "$([ $backend = iommufd ] && echo 1 || echo 0)"
+		"$(grep -c 'nothing reports what it writes; 64 MiB' "$work/m$((hop - 1)).err")" "$([ $backend = iommufd ] && echo 1 || echo 0)"
 	knob dma_logging 1 0 1 4
 	is "$backend: nothing stays pinned" "$(pinned)" "$before"
 done
@@ -183,7 +183,7 @@ fails "one that fails while it is read" 'softdev.0: read its state' 0 fail_data 
 fails "one that does not stop" 'softdev.0: from PRE_COPY_P2P to STOP_COPY' 0 fail_state 3
 fails "one that takes no state" 'softdev.1: from STOP to RESUMING' 1 fail_state 4
 fails "one that fails while it is written" 'softdev.1: write its state' 1 fail_data 30000
-fails "one that does not run there" 'd0: it did not run with the state that came, and had to be reset' 1 fail_state 2 fail_hard 1
+fails "one that does not run there" 'd0: it did not run with the received state and had to be reset' 1 fail_state 2 fail_hard 1
 is "none of them was reset here" "$(grep -c 'been reset' "$work/m$hop.err")" 0
 knob fail_hard 0 1
 stays "one that is in ERROR" 'softdev.0: from PRE_COPY_P2P to STOP_COPY' 0 fail_state 3 fail_hard 1
