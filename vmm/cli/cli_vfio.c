@@ -164,7 +164,7 @@ static int cli_vfio_run_list(int argc, char *const *argv, struct err *err)
 
 /* ---- bind, unbind ---- */
 
-static void cli_vfio_told(void *opaque, const char *name, const char *driver)
+static void cli_vfio_on_change(void *opaque, const char *name, const char *driver)
 {
 	*(bool *)opaque = true;
 	if (*driver)
@@ -185,7 +185,7 @@ static int cli_vfio_run_binding(const struct command *command,
 
 	if (!cli_vfio_begin(command, argc, argv, &given, &spec, 1, &code, err))
 		return code;
-	code = change(vfio_sys_host(), spec, given.group, cli_vfio_told, &changed, err);
+	code = change(vfio_sys_host(), spec, given.group, cli_vfio_on_change, &changed, err);
 	if (!code && !changed)
 		printf("%s: nothing to do\n", spec);
 	return code == -EINVAL ? EXIT_BAD_INPUT : code ? EXIT_FAILED : EXIT_OFF;

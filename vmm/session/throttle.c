@@ -8,29 +8,29 @@ struct throttle {
 	struct vcpu_set *vcpus;
 	struct event_source *timer;
 	unsigned int percent;
-	bool held;
+	bool paused;
 };
 
-static void throttle_let_go(struct throttle *throttle)
+static void throttle_resume(struct throttle *throttle)
 {
-	if (throttle->held)
+	if (throttle->paused)
 		vcpu_set_resume(throttle->vcpus);
-	throttle->held = false;
+	throttle->paused = false;
 }
 
-/* One timer, which is set anew each time: held for a part, let go for the rest. */
+/* One timer, set again each time: paused for a part of the period, running for the rest. */
 static void throttle_on_timer(void *opaque, uint32_t expirations)
 {
 	struct throttle *throttle = opaque;
-	uint64_t held = PERIOD / 100 * throttle->percent;
+	uint64_t paused = PERIOD / 100 * throttle->percent;
 
-	if (throttle->held) {
-		throttle_let_go(throttle);
-		event_timer_set(throttle->timer, PERIOD - held, 0);
+	if (throttle->paused) {
+		throttle_resume(throttle);
+		event_timer_set(throttle->timer, PERIOD - paused, 0);
 	} else {
 		vcpu_set_pause(throttle->vcpus);
-		throttle->held = true;
-		event_timer_set(throttle->timer, held, 0);
+		throttle->paused = true;
+		event_timer_set(throttle->timer, paused, 0);
 	}
 }
 
@@ -67,7 +67,7 @@ void throttle_set(struct throttle *throttle, unsigned int percent)
 	throttle->percent = MIN(percent, 99u);
 	if (!percent) {
 		event_timer_set(throttle->timer, 0, 0);
-		throttle_let_go(throttle);
+		throttle_resume(throttle);
 	} else if (begins) {
 		event_timer_set(throttle->timer, 1, 0);
 	}
