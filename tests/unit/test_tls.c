@@ -400,7 +400,7 @@ static void who_must_not_is_told_why(void)
 		{"mismatch", "good", -ECONNRESET, "the target closed the connection while shaking hands", "is not the key of"},
 		{"good", NULL, -EREMOTEIO, "the target: it accepts TLS only; use --tls here too",
 		 "the source does not use TLS; use --tls there too"},
-		{NULL, "good", -ECONNRESET, "the target closed the connection while shaking hands; see its messages, or add --tls there",
+		{NULL, "good", -ECONNRESET, "the target closed the connection while shaking hands; see its log, or add --tls there",
 		 "the peer uses TLS; use --tls on both sides"},
 	};
 

@@ -310,8 +310,8 @@ static int cli_migrate_ask(struct control_client *client, struct migrate_options
 	if (given->status)
 		return cli_migrate_tell_status(client, given->json, err);
 	if (given->cancel)
-		return control_client_call(client, "MigrationCancel", NULL, PATIENCE_MS, NULL, err) ? EXIT_FAILED
-		: EXIT_OFF;
+		return control_client_call(client, "MigrationCancel", NULL, PATIENCE_MS, NULL, err) ? EXIT_FAILED :
+												      EXIT_OFF;
 	if (given->resolve == RESOLVE_NO)
 		return cli_migrate_migrate(client, given, fd, err);
 	choice = json_pack("{s:b}", "continue", given->resolve == RESOLVE_CONTINUE);

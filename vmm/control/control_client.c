@@ -166,8 +166,8 @@ static int control_client_receive(int fd, int64_t deadline, const struct control
 	size_t len = 0, size = 0;
 
 	do {
-		int code = watch ? control_client_wait_watching(fd, watch)
-		: control_client_wait_ready(fd, POLLIN, deadline);
+		int code = watch ? control_client_wait_watching(fd, watch) :
+				   control_client_wait_ready(fd, POLLIN, deadline);
 		ssize_t n;
 
 		if (code)

@@ -166,7 +166,7 @@ int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = -1;
 	snprintf(rundir->name, sizeof(rundir->name), "%s", name);
 	code = machine_name_check(name, err) ?: rundir_base_path(path, err) ?:
-	rundir_open_base(path, true, &rundir->base_fd, err);
+	       rundir_open_base(path, true, &rundir->base_fd, err);
 	if (!code && asprintf(&rundir->path, "%s/%s", path, name) < 0) {
 		rundir->path = NULL;
 		code = err_sys(err, -ENOMEM, "--name %s", name);

@@ -49,11 +49,11 @@ static int address_parse_tcp(const char *text, bool listening, struct address *a
 
 	rest = address_split_host(text, &host, &len);
 	if (!rest)
-		return err_set(err, -EINVAL, "tcp:%.100s: write an IPv6 address in brackets, such as tcp:[fe80::1]:%s", text,
-			       ADDRESS_PORT);
+		return err_set(err, -EINVAL, "tcp:%.100s: write an IPv6 address in brackets, such as tcp:[fe80::1]:%s",
+			       text, ADDRESS_PORT);
 	if (strchr(rest, ':') && strchr(rest + 1, ':'))
-		return err_set(err, -EINVAL, "tcp:%.100s: more than one colon; write an IPv6 address in brackets, such as "
-					     "tcp:[%.60s]", text, text);
+		return err_set(err, -EINVAL, "tcp:%.100s: more than one colon; write an IPv6 address in brackets, such "
+			       "as tcp:[%.60s]", text, text);
 	if (len > ADDRESS_MAX_HOST)
 		return err_set(err, -EINVAL, "tcp:%.60s...: a host name has at most %u characters", text, ADDRESS_MAX_HOST);
 	if (!len && !listening)

@@ -168,7 +168,7 @@ int channel_send(struct channel *channel, enum wire_type type, uint64_t a, uint6
 	wire_put_header(header, &frame);
 	pthread_mutex_lock(&channel->send_lock);
 	code = channel_step(channel, channel->options.side, &frame, err) ?:
-	channel_send_all(channel, iov, len ? 2 : 1, err);
+	       channel_send_all(channel, iov, len ? 2 : 1, err);
 	pthread_mutex_unlock(&channel->send_lock);
 	return code;
 }

@@ -59,8 +59,8 @@ static int device_receiver_receive_device(struct device_worker *worker, struct e
 		else if (frame.type == WIRE_END)
 			return device_receiver_take_end(worker, &frame, err);
 		else
-			code = frame.type == WIRE_DATA ? device_receiver_take_data(worker, &frame, buf, err)
-			: device_receiver_take_initial(worker, err);
+			code = frame.type == WIRE_DATA ? device_receiver_take_data(worker, &frame, buf, err) :
+							 device_receiver_take_initial(worker, err);
 	}
 	return code;
 }

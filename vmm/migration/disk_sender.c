@@ -127,8 +127,7 @@ static int disk_sender_send_blocks(struct disk_sender *sender, uint64_t offset, 
 {
 	int code = disk_sender_send_hole(sender, err) ?: disk_sender_select_disk(sender, err);
 
-	if (!code && sender->options.limiter &&
-	    limiter_wait(sender->options.limiter, size, sender->options.cancel_fd))
+	if (!code && sender->options.limiter && limiter_wait(sender->options.limiter, size, sender->options.cancel_fd))
 		code = err_set(err, -ECANCELED, "cancelled");
 	code = code ?: channel_send(sender->channel, WIRE_BLOCKS, offset, 0, data, size, err);
 	sender->blocks_sent += size;
@@ -263,8 +262,8 @@ uint64_t disk_sender_sent(const struct disk_sender *sender)
 
 int disk_sender_end(struct disk_sender *sender, struct err *err)
 {
-	return sender ? channel_send(sender->channel, WIRE_END, sender->blocks_sent, sender->holes_sent, NULL, 0, err)
-	: 0;
+	return sender ? channel_send(sender->channel, WIRE_END, sender->blocks_sent, sender->holes_sent, NULL, 0, err) :
+			0;
 }
 
 static bool disk_sender_add_disk(struct disk *disk, const struct disk_copy *copy)

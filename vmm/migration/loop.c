@@ -175,7 +175,7 @@ static int migration_loop_collect(struct loop *loop, struct err *err)
 	struct migration_progress *told = loop->told;
 	/* collect comes last: later writes are not seen before the pause. */
 	int code = loop->ops->costs(loop->opaque, &loop->costs, err) ?:
-	loop->ops->collect(loop->opaque, &told->left, err);
+		   loop->ops->collect(loop->opaque, &told->left, err);
 	uint64_t now = loop->ops->now(loop->opaque);
 
 	if (told->round)

@@ -70,8 +70,8 @@ static int memory_sender_flush(struct lane *lane)
 		code = limiter_wait(sender->options.limiter, bytes, crew_fd(sender->crew));
 	if (code)
 		return err_set(&lane->err, code, "cancelled");
-	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err)
-	: send_queue_flush(lane->queue, &lane->err);
+	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err) :
+				    send_queue_flush(lane->queue, &lane->err);
 	if (lane->queue->zero_copied)
 		__atomic_store_n(&lane->zero_copied, true, __ATOMIC_RELAXED);
 	return code;

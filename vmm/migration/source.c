@@ -188,7 +188,7 @@ static int source_tick(void *opaque, struct err *err)
 	struct migration_source *source = opaque;
 
 	return source_check_cancelled(source, err) ?: source_hear_target(source, err) ?:
-	source_check_devices(source, err);
+	       source_check_devices(source, err);
 }
 
 static int source_join_channels(struct migration_source *source, struct err *err)
@@ -624,8 +624,8 @@ static void source_conclude(struct migration_source *source, const struct err *e
 			 err->text, source->why_not);
 	else if (source->outcome == MIGRATION_UNRESOLVED)
 		snprintf(report->text, sizeof(report->text),
-			 "the target was told to run the guest, but its reply was lost (%.200s); the guest is paused here. "
-			 "Check %.100s: if it runs there, mvmm migrate --resolve end; else mvmm migrate --resolve continue",
+			 "the target was told to run the guest, but its reply was lost (%.200s); the guest is paused here: "
+			 "if it runs at %.100s, mvmm migrate --resolve end; else mvmm migrate --resolve continue",
 			 err->text, source->config.request->to);
 }
 

@@ -131,7 +131,7 @@ static int target_join_channels(struct migration_target *target, struct err *err
 
 	if (code == -EINTR) /* a frame of the source, which can only be its cancellation */
 		code = channel_expect(target->control, WIRE_STOPPED, &frame, err) ?:
-		err_set(err, -EPROTO, "STOPPED before memory");
+		       err_set(err, -EPROTO, "STOPPED before memory");
 	options.memory = target->config.ops->memory(target->config.opaque);
 	code = code ?: memory_receiver_create(&options, &target->receiver, err);
 	return code ?: target_listen_to(target, memory_receiver_fd(target->receiver), err);
@@ -157,7 +157,7 @@ static int target_join_devices(struct migration_target *target, struct err *err)
 			     target->device_channels, err);
 	if (code == -EINTR)
 		code = target_expect(target, WIRE_STOPPED, &frame, err) ?:
-		err_set(err, -EPROTO, "STOPPED before devices");
+		       err_set(err, -EPROTO, "STOPPED before devices");
 	code = code ?: device_receiver_create(&options, &target->device_receiver, err);
 	return code ?: target_listen_to(target, device_receiver_fd(target->device_receiver), err);
 }
@@ -177,7 +177,7 @@ static int target_join_disks(struct migration_target *target, struct err *err)
 	code = acceptor_join(target->acceptor, target->control, WIRE_DISK, 1, &channel, err);
 	if (code == -EINTR)
 		code = target_expect(target, WIRE_STOPPED, &frame, err) ?:
-		err_set(err, -EPROTO, "STOPPED before disks");
+		       err_set(err, -EPROTO, "STOPPED before disks");
 	code = code ?: disk_receiver_create(disks, count, &channel, &target->disk_receiver, err);
 	channel_destroy(channel);
 	return code ?: target_listen_to(target, disk_receiver_fd(target->disk_receiver), err);

@@ -164,7 +164,7 @@ static int tls_helper_explain(struct helper *helper, int code, const char *when,
 	case GNUTLS_E_PREMATURE_TERMINATION:
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
-		return err_set(err, -ECONNRESET, "the %s closed the connection %s; see its messages, or add --tls there",
+		return err_set(err, -ECONNRESET, "the %s closed the connection %s; see its log, or add --tls there",
 			       tls_helper_peer(helper), when);
 	default:
 		return err_set(err, -EPROTO, "%s: %s", when, gnutls_strerror(code));
@@ -278,8 +278,8 @@ static int tls_helper_give_to_kernel(struct helper *helper, struct err *err)
 	if (receive_len && send_len && !gnutls_record_check_pending(helper->session) &&
 	    setsockopt(NET, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0 &&
 	    setsockopt(NET, SOL_TLS, TLS_RX, &receive, receive_len) == 0)
-		code = setsockopt(NET, SOL_TLS, TLS_TX, &send, send_len) == 0 ? 1
-		: err_sys(err, -errno, "TLS in the kernel");
+		code = setsockopt(NET, SOL_TLS, TLS_TX, &send, send_len) == 0 ? 1 :
+			err_sys(err, -errno, "TLS in the kernel");
 	explicit_bzero(&receive, sizeof(receive));
 	explicit_bzero(&send, sizeof(send));
 	return code;
@@ -377,9 +377,9 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .host = argv[3]};
 	code = tls_helper_load(&helper, &err) ?: tls_helper_refuse_plain(&helper, &err) ?:
-	tls_helper_shake_hands(&helper, &err);
+	       tls_helper_shake_hands(&helper, &err);
 	code = code ?: tls_helper_judge(&helper, &err) ?: tls_helper_agree(&helper, &err) ?:
-	tls_helper_give_to_kernel(&helper, &err);
+	       tls_helper_give_to_kernel(&helper, &err);
 	if (code < 0)
 		return tls_helper_report(code, &err);
 	send(REPORT, code ? "k" : "p", 1, MSG_NOSIGNAL);

@@ -60,8 +60,8 @@ static int wire_check_zero(const struct wire_frame *frame)
 /* Data that does not get smaller is sent uncompressed. */
 static int wire_check_zstd(const struct wire_frame *frame)
 {
-	return wire_in_one_chunk(frame->a, frame->b) && frame->b <= WIRE_MAX_ZSTD && frame->length < frame->b ? 0
-	: -EPROTO;
+	return wire_in_one_chunk(frame->a, frame->b) && frame->b <= WIRE_MAX_ZSTD && frame->length < frame->b ? 0 :
+														-EPROTO;
 }
 
 static int wire_check_data(const struct wire_frame *frame)
@@ -307,8 +307,8 @@ int wire_agree(const struct wire_hello *mine, const struct wire_hello *theirs, u
 
 	if (newest < mine->oldest || newest < theirs->oldest)
 		return err_set(err, -EPROTONOSUPPORT,
-			       "the peer supports versions %u to %u of the migration stream, this host %u to %u; use an "
-			       "mvmm that supports a version of the other",
+			       "the peer supports versions %u to %u of the migration stream, this host %u to %u; use "
+			       "an mvmm that supports a version of the other",
 			       theirs->oldest, theirs->version, mine->oldest, mine->version);
 	*version = newest;
 	return 0;

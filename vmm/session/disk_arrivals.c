@@ -90,7 +90,7 @@ static int disk_arrivals_open_there(struct disk_target *target, struct place *pl
 }
 
 static int disk_arrivals_open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named,
-				   struct err *err)
+				     struct err *err)
 {
 	struct stat st;
 	int code;
@@ -99,8 +99,8 @@ static int disk_arrivals_open_target(struct disk_target *target, struct place *p
 	if (target->fd >= 0)
 		code = disk_arrivals_make_file(target, place, err);
 	else
-		code = errno == EEXIST ? disk_arrivals_open_there(target, place, named, err)
-		: err_sys(err, -errno, "cannot be created");
+		code = errno == EEXIST ? disk_arrivals_open_there(target, place, named, err) :
+					 err_sys(err, -errno, "cannot be created");
 	if (!code && fstat(target->fd, &st) < 0)
 		code = err_sys(err, -errno, "cannot be looked at");
 	if (code)
@@ -135,8 +135,8 @@ static int disk_arrivals_check_room(const struct disk_arrivals *arrivals, struct
 }
 
 static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer,
-				const struct machine_config *config,
-				const struct receive_override *named, size_t named_count, struct err *err)
+				  const struct machine_config *config, const struct receive_override *named,
+				  size_t named_count, struct err *err)
 {
 	int code = 0;
 
@@ -152,8 +152,8 @@ static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct m
 		*place = (struct place){.path = disk_arrivals_path_of(config, device->id)};
 		arrivals->count++;
 		code = place->path ? disk_arrivals_open_target(target, place, device->allocated,
-							     disk_arrivals_is_named(device->id, named, named_count),
-							     err) :
+							       disk_arrivals_is_named(device->id, named,
+										      named_count), err) :
 				     err_set(err, -EBADMSG, "disk %s is copied, but is not in the configuration",
 					     device->id);
 	}
