@@ -22,9 +22,15 @@ static void nothing(struct virtio_device *device)
 {
 }
 
+static int drain(struct virtio_device *device, int64_t deadline, struct err *err)
+{
+	return 0;
+}
+
 static const struct virtio_device_ops ops = {
 	.activate = activate,
 	.reset = nothing,
+	.drain = drain,
 	.resume = nothing,
 };
 
