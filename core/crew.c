@@ -181,15 +181,14 @@ bool crew_wait(struct crew *crew, int cancel_fd, int64_t deadline)
 {
 	struct pollfd fds[] = {{.fd = crew->idle_fd, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
 
-	while (poll(fds, ARRAY_SIZE(fds), monotonic_left(deadline)) <= 0 || !fds[0].revents) {
+	do {
+		poll(fds, ARRAY_SIZE(fds), monotonic_left(deadline));
 		if (fds[1].revents) {
 			crew_fail(crew, -ECANCELED, &(struct err){"cancelled"});
 			fds[1] = (struct pollfd){.fd = -1};
 		}
-		if (monotonic_left(deadline) == 0)
-			return false;
-	}
-	return true;
+	} while (!fds[0].revents && monotonic_left(deadline) != 0);
+	return fds[0].revents;
 }
 
 bool crew_next(struct crew *crew, unsigned int index)

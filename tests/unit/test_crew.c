@@ -172,6 +172,19 @@ static void a_wait_can_be_cancelled(void)
 	close(cancel_fd);
 }
 
+/* Even if its members have become idle at the same time. */
+static void a_cancelled_wait_is_one_for_an_idle_crew_too(void)
+{
+	int cancel_fd = eventfd(1, EFD_CLOEXEC);
+
+	CHECK_EQ(begin(work_in_rounds), 0);
+	CHECK(crew_wait(crew, -1, monotonic_ms() + FOR_EVER));
+	CHECK(crew_wait(crew, cancel_fd, monotonic_ms() + FOR_EVER));
+	CHECK_EQ(crew_result(crew, &err), -ECANCELED);
+	end();
+	close(cancel_fd);
+}
+
 static void the_end_breaks_off_who_is_at_work(void)
 {
 	CHECK_EQ(begin(work), 0);
@@ -260,5 +273,6 @@ static void a_crew_of_none_is_idle(void)
 }
 
 TEST_MAIN(TEST(all_work_and_none_is_broken_off), TEST(the_first_failure_counts), TEST(a_deadline_passes),
-	  TEST(a_wait_can_be_cancelled), TEST(the_end_breaks_off_who_is_at_work), TEST(goes_on_in_rounds),
-	  TEST(no_round_follows_a_failure), TEST(a_start_that_fails_leaves_nothing), TEST(a_crew_of_none_is_idle))
+	  TEST(a_wait_can_be_cancelled), TEST(a_cancelled_wait_is_one_for_an_idle_crew_too),
+	  TEST(the_end_breaks_off_who_is_at_work), TEST(goes_on_in_rounds), TEST(no_round_follows_a_failure),
+	  TEST(a_start_that_fails_leaves_nothing), TEST(a_crew_of_none_is_idle))
