@@ -229,7 +229,8 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, co
 	if (run == MAP_FAILED)
 		return err_sys(err, -errno, "shared page of the vCPU");
 	vcpu->run = run;
-	kvm_coalesced_map(kvm, run);
+	if (vcpu->index == 0)
+		kvm_coalesced_map(kvm, run);
 	ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, err);
 	vcpu->set->tsc_khz = vcpu->set->config.tsc_khz;
 	if (ret == 0)
