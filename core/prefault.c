@@ -25,6 +25,7 @@ struct prefault {
 	uint64_t size;
 	uint64_t next; /* offset of the next chunk; atomic */
 	uint64_t done; /* bytes; atomic */
+	uint64_t *told; /* the caller's count of them, or NULL; atomic */
 	struct crew *crew;
 };
 
@@ -68,6 +69,8 @@ static int prefault_work(void *opaque, unsigned int index, struct err *err)
 		len = MIN(CHUNK, job->size - at);
 		code = prefault_populate(job->host + at, len);
 		__atomic_fetch_add(&job->done, len, __ATOMIC_RELAXED);
+		if (job->told)
+			__atomic_fetch_add(job->told, len, __ATOMIC_RELAXED);
 	}
 	return code ? err_sys(err, code, "%s: %.1f GiB", job->what, (double)job->size / (double)GIB(1)) : 0;
 }
@@ -82,9 +85,9 @@ static unsigned int prefault_thread_count(uint64_t size)
 }
 
 /* Waits for the workers; logs a line each second. */
-static void prefault_wait_done(struct prefault *job)
+static void prefault_wait_done(struct prefault *job, int cancel_fd)
 {
-	for (int seconds = 1; !crew_wait(job->crew, -1, job->begun + seconds * 1000); seconds++) {
+	for (int seconds = 1; !crew_wait(job->crew, cancel_fd, job->begun + seconds * 1000); seconds++) {
 		double done = (double)__atomic_load_n(&job->done, __ATOMIC_RELAXED) / (double)GIB(1);
 
 		log_info(job->log, "%s: %.1f of %.1f GiB, %.1f GiB/s", job->what, done,
@@ -106,8 +109,8 @@ static int prefault_start(struct prefault *job, struct err *err)
 	return code ? err_prefix(err, code, "%s", job->what) : 0;
 }
 
-int prefault_begin(void *host, uint64_t size, const char *what, const struct log *log, struct prefault **ret,
-		   struct err *err)
+int prefault_begin(void *host, uint64_t size, const char *what, const struct log *log, uint64_t *done,
+		   struct prefault **ret, struct err *err)
 {
 	struct prefault *job = calloc(1, sizeof(*job));
 	int code;
@@ -116,6 +119,7 @@ int prefault_begin(void *host, uint64_t size, const char *what, const struct log
 		return err_sys(err, -ENOMEM, "%s", what);
 	job->what = what;
 	job->log = log;
+	job->told = done;
 	job->host = host;
 	job->size = size;
 	job->begun = monotonic_ms();
@@ -128,7 +132,7 @@ int prefault_begin(void *host, uint64_t size, const char *what, const struct log
 	return 0;
 }
 
-int prefault_end(struct prefault *job, bool wait, struct err *err)
+int prefault_end(struct prefault *job, bool wait, int cancel_fd, struct err *err)
 {
 	int code;
 
@@ -136,7 +140,7 @@ int prefault_end(struct prefault *job, bool wait, struct err *err)
 		return 0;
 	if (!wait)
 		crew_fail(job->crew, -ECANCELED, &(struct err){"given up"});
-	prefault_wait_done(job);
+	prefault_wait_done(job, cancel_fd);
 	code = crew_result(job->crew, err);
 	crew_destroy(job->crew);
 	free(job);
@@ -146,7 +150,7 @@ int prefault_end(struct prefault *job, bool wait, struct err *err)
 int prefault(void *host, uint64_t size, const char *what, const struct log *log, struct err *err)
 {
 	struct prefault *job = NULL;
-	int ret = prefault_begin(host, size, what, log, &job, err);
+	int ret = prefault_begin(host, size, what, log, NULL, &job, err);
 
-	return ret < 0 ? ret : prefault_end(job, true, err);
+	return ret < 0 ? ret : prefault_end(job, true, -1, err);
 }

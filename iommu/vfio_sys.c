@@ -84,15 +84,16 @@ static void vfio_sys_host_munmap(const struct vfio_sys *sys, void *addr, size_t 
 }
 
 static int vfio_sys_host_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
-					const struct log *log, struct prefault **ret, struct err *err)
+					const struct log *log, uint64_t *done, struct prefault **ret, struct err *err)
 {
 	*ret = NULL;
-	return prefault_seems_done(host, size) ? 0 : prefault_begin(host, size, what, log, ret, err);
+	return prefault_seems_done(host, size) ? 0 : prefault_begin(host, size, what, log, done, ret, err);
 }
 
-static int vfio_sys_host_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err)
+static int vfio_sys_host_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, int cancel_fd,
+				      struct err *err)
 {
-	return prefault_end(prefault, wait, err);
+	return prefault_end(prefault, wait, cancel_fd, err);
 }
 
 static uint64_t vfio_sys_host_locked_limit(const struct vfio_sys *sys)

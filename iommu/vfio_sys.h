@@ -32,8 +32,9 @@ struct vfio_sys_ops {
 	void (*munmap)(const struct vfio_sys *sys, void *addr, size_t len);
 	/* core/prefault.h; *ret is NULL if the memory seems to be present: the map that follows brings in the rest */
 	int (*prefault_begin)(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
-			      const struct log *log, struct prefault **ret, struct err *err);
-	int (*prefault_end)(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err);
+			      const struct log *log, uint64_t *done, struct prefault **ret, struct err *err);
+	int (*prefault_end)(const struct vfio_sys *sys, struct prefault *prefault, bool wait, int cancel_fd,
+			    struct err *err);
 	/* Locked memory this process may have, in bytes; UINT64_MAX when there is no limit. */
 	uint64_t (*locked_limit)(const struct vfio_sys *sys);
 	/* The target of a symbolic link, NUL-terminated. -ENAMETOOLONG if it does not fit. */

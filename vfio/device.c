@@ -85,19 +85,24 @@ static void vfio_device_join_space(struct vfio_device *device)
 {
 	struct vfio_device **link = &device->space->devices;
 
+	vfio_space_lock(device->space);
 	while (*link)
 		link = &(*link)->next;
 	*link = device;
+	vfio_space_warn_bars(device->space);
+	vfio_space_unlock(device->space);
 }
 
 static void vfio_device_leave_space(struct vfio_device *device)
 {
 	struct vfio_device **link = &device->space->devices;
 
+	vfio_space_lock(device->space);
 	while (*link && *link != device)
 		link = &(*link)->next;
 	if (*link)
 		*link = device->next;
+	vfio_space_unlock(device->space);
 }
 
 /* ---- Attaching ---- */
@@ -230,7 +235,6 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 		free(device);
 		return rc;
 	}
-	vfio_space_warn_bars(space);
 	*ret = device;
 	return 0;
 }

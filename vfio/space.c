@@ -4,6 +4,8 @@
 
 #include "core/monotonic.h"
 
+#include <poll.h>
+
 static const struct guest_memory_listener_ops listener_ops;
 
 int vfio_space_create(const struct vfio_space_options *options, struct vfio_space **ret, struct err *err)
@@ -24,6 +26,8 @@ int vfio_space_create(const struct vfio_space_options *options, struct vfio_spac
 		.log = space->log,
 	};
 	vfio_dirty_logs_init(&space->logs);
+	space->lock = options->lock;
+	space->cancel_fd = options->cancel_fd ? *options->cancel_fd : -1;
 	space->iommufd = -1;
 	space->listener.ops = &listener_ops;
 	rc = guest_memory_listen(space->memory, &space->listener, err);
@@ -62,6 +66,42 @@ void vfio_space_remove_from_hypervisor(struct vfio_space *space, int fd)
 		space->hypervisor.remove(space->hypervisor.opaque, fd);
 }
 
+void vfio_space_lock(struct vfio_space *space)
+{
+	if (space->lock)
+		pthread_mutex_lock(space->lock);
+}
+
+void vfio_space_unlock(struct vfio_space *space)
+{
+	if (space->lock)
+		pthread_mutex_unlock(space->lock);
+}
+
+/* ---- Progress ---- */
+
+static void vfio_space_begin_step(struct vfio_space *space, const char *what)
+{
+	__atomic_store_n(&space->progress.done, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&space->progress.what, what, __ATOMIC_RELAXED);
+}
+
+struct vfio_progress vfio_space_progress(const struct vfio_space *space)
+{
+	return (struct vfio_progress){
+		.what = __atomic_load_n(&space->progress.what, __ATOMIC_RELAXED),
+		.done = __atomic_load_n(&space->progress.done, __ATOMIC_RELAXED),
+		.total = guest_memory_size(space->memory),
+	};
+}
+
+static int vfio_space_check_cancelled(const struct vfio_space *space, struct err *err)
+{
+	struct pollfd fd = {.fd = space->cancel_fd, .events = POLLIN};
+
+	return poll(&fd, 1, 0) > 0 ? err_set(err, -ECANCELED, "cancelled") : 0;
+}
+
 /* ---- Mapping ---- */
 
 static int vfio_space_explain_map(const struct vfio_space *space, const struct vfio_container *container,
@@ -82,11 +122,11 @@ static int vfio_space_explain_map(const struct vfio_space *space, const struct v
 }
 
 /* Logs progress once a second, from the first second on. */
-struct progress {
+struct pace {
 	uint64_t begin_ns, logged_ns;
 };
 
-static void vfio_space_log_progress(struct progress *progress, const struct log *log, uint64_t done, uint64_t total)
+static void vfio_space_log_progress(struct pace *progress, const struct log *log, uint64_t done, uint64_t total)
 {
 	uint64_t now = monotonic_ns();
 	double gib = (double)done / (double)GIB(1);
@@ -117,23 +157,28 @@ static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_contain
 static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container *container,
 				 const struct vfio_ram_region *ram, struct err *err)
 {
-	struct progress progress = {0};
+	struct pace pace = {0};
 	uint64_t gpa = ram->region.gpa;
 
 	for (uint64_t at = gpa, next; at < vfio_ram_end(ram); at = next) {
 		uint64_t offset = at - gpa;
 		struct vfio_dma dma = {.iova = at, .host = (char *)ram->region.host + offset, .fd = ram->region.fd,
 				       .fd_offset = ram->region.fd_offset + offset};
-		int rc;
+		int rc = vfio_space_check_cancelled(space, err);
 
-		vfio_space_log_progress(&progress, space->log, offset, ram->region.size);
+		vfio_space_log_progress(&pace, space->log, offset, ram->region.size);
 		next = vfio_ram_piece_end(ram, at);
 		dma.size = next - at;
-		rc = container->ops->map(container, &dma);
+		if (rc == 0) {
+			rc = container->ops->map(container, &dma);
+			if (rc < 0)
+				vfio_space_explain_map(space, container, &dma, rc, err);
+		}
 		if (rc < 0) {
 			vfio_space_unmap_range(space, container, gpa, offset);
-			return vfio_space_explain_map(space, container, &dma, rc, err);
+			return rc;
 		}
+		__atomic_fetch_add(&space->progress.done, dma.size, __ATOMIC_RELAXED);
 	}
 	return 0;
 }
@@ -179,12 +224,13 @@ static int vfio_space_check_ranges(const struct vfio_space *space, const struct 
 static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
 	return space->sys->ops->prefault_begin(space->sys, ram->region.host, ram->region.size,
-					       "prefault guest memory for devices", space->log, &ram->prefault, err);
+					       "prefault guest memory for devices", space->log, &space->progress.done,
+					       &ram->prefault, err);
 }
 
 static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram_region *ram, bool wait, struct err *err)
 {
-	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->prefault), wait, err);
+	return space->sys->ops->prefault_end(space->sys, take_ptr(ram->prefault), wait, space->cancel_fd, err);
 }
 
 /* Pinning absent pages is slow, because the kernel faults in one after the other: prefault them in parallel first. */
@@ -202,10 +248,22 @@ static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region 
 	return rc;
 }
 
+/* Asks for room for all of it: how much of a region is there already is the machine's to know. */
+static int vfio_space_check_room(const struct vfio_space *space, struct err *err)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < space->ram.count; i++)
+		bytes += space->ram.regions[i].populated ? 0 : space->ram.regions[i].region.size;
+	return bytes && space->hypervisor.need_memory ?
+		       space->hypervisor.need_memory(space->hypervisor.opaque, bytes, err) : 0;
+}
+
 int vfio_space_populate_ahead(struct vfio_space *space, struct err *err)
 {
-	int rc = 0;
+	int rc = vfio_space_check_room(space, err);
 
+	vfio_space_begin_step(space, "prefault");
 	for (size_t i = 0; i < space->ram.count && rc == 0; i++) {
 		struct vfio_ram_region *ram = &space->ram.regions[i];
 
@@ -322,14 +380,19 @@ int vfio_space_add_container(struct vfio_space *space, struct vfio_container *co
 
 	if (rc == 0)
 		rc = vfio_space_check_limit(space, container, err);
+	for (size_t i = 0; rc == 0 && container->ops->pins && i < space->ram.count; i++)
+		rc = vfio_space_populate(space, &space->ram.regions[i], err);
+	vfio_space_begin_step(space, "map");
 	for (size_t i = 0; rc == 0 && i < space->ram.count; i++)
-		rc = vfio_space_map_ram(space, container, &space->ram.regions[i], err);
+		rc = vfio_space_map_pieces(space, container, &space->ram.regions[i], err);
 	if (rc < 0)
 		return rc;
+	vfio_space_lock(space);
 	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
 		vfio_space_map_bar_in(space, container, bar);
 	container->next = space->containers;
 	space->containers = container;
+	vfio_space_unlock(space);
 	return 0;
 }
 
@@ -337,10 +400,12 @@ void vfio_space_remove_container(struct vfio_space *space, struct vfio_container
 {
 	struct vfio_container **link = &space->containers;
 
+	vfio_space_lock(space);
 	while (*link && *link != container)
 		link = &(*link)->next;
 	if (*link)
 		*link = container->next;
+	vfio_space_unlock(space);
 	vfio_container_set_ranges(container, NULL, 0);
 }
 

@@ -3,9 +3,9 @@
  * The guest's address space as devices see it: RAM and BARs, mapped into all containers. One for a machine.
  *
  * It listens to guest memory: a new region is prefaulted and mapped before anything uses it; a region that one
- * container refuses is unmapped from the others and refused. All calls come from one thread at a time, the one that
- * changes guest memory and attaches devices, with the lock held if there is one; only dirty pages may be collected by
- * another thread.
+ * container refuses is unmapped from the others and refused. One thread at a time changes guest memory, opens and closes
+ * devices. It takes the lock itself, for moments and not while memory is mapped. Others hold the lock while they map
+ * BARs or collect dirty pages.
  */
 #pragma once
 
@@ -21,7 +21,15 @@ struct vfio_group;
 struct vfio_hypervisor {
 	int (*add)(void *opaque, int fd, struct err *err);
 	void (*remove)(void *opaque, int fd);
+	/* Devices are about to pin all bytes of guest memory: 0, or why the host has no room for what is not there yet. */
+	int (*need_memory)(void *opaque, uint64_t bytes, struct err *err);
 	void *opaque;
+};
+
+/* How far the device that is being opened has come: what is NULL, or "prefault" or "map" with bytes of guest memory. */
+struct vfio_progress {
+	const char *what;
+	uint64_t done, total;
 };
 
 struct vfio_space_options {
@@ -31,6 +39,7 @@ struct vfio_space_options {
 	struct dirty_set *dirty; /* the devices' dirty logs join it; NULL: nothing collects */
 	const struct vfio_hypervisor *hypervisor; /* NULL: none */
 	pthread_mutex_t *lock; /* recursive; held while any thread collects dirty pages. NULL: none is needed */
+	const int *cancel_fd;  /* readable: opening a device ends with -ECANCELED; not owned. NULL: none */
 	int *iommufd; /* an open /dev/iommu, taken over on success. NULL: opens one */
 };
 
@@ -40,6 +49,9 @@ void vfio_space_destroy(struct vfio_space *space);
 
 /* Devices may have guest memory mapped: none of it can be given back to the host. */
 bool vfio_space_is_mapped(const struct vfio_space *space);
+
+/* Any thread. */
+struct vfio_progress vfio_space_progress(const struct vfio_space *space);
 
 /* Maps a BAR for the other devices (peer to peer) if kernel and IOMMU allow it; logs a refusal. */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
@@ -53,7 +65,10 @@ struct vfio_space {
 	const struct log *log;
 	struct guest_memory *memory;
 	struct vfio_hypervisor hypervisor;
-	int iommufd; /* /dev/iommu, or -1 */
+	pthread_mutex_t *lock; /* of the lists below, which vCPUs and collectors read; or NULL */
+	int cancel_fd;         /* or -1 */
+	int iommufd;           /* /dev/iommu, or -1 */
+	struct vfio_progress progress; /* members are atomic */
 	struct guest_memory_listener listener;
 	struct vfio_ram ram;
 	struct vfio_dirty_logs logs;
@@ -83,6 +98,10 @@ void vfio_space_populate_stop(struct vfio_space *space);
 int vfio_space_add_container(struct vfio_space *space, struct vfio_container *container, struct err *err);
 /* Removes it from the list and frees its ranges; the maps go with the backend's objects. Fine if it was never added. */
 void vfio_space_remove_container(struct vfio_space *space, struct vfio_container *container);
+
+/* The space's lock, if it has one. */
+void vfio_space_lock(struct vfio_space *space);
+void vfio_space_unlock(struct vfio_space *space);
 
 /* Takes the ranges over (freed with the container, by vfio_space_remove_container). */
 void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count);

@@ -46,14 +46,16 @@ static int do_set_balloon(struct session *session, uint64_t bytes, struct err *e
 }
 
 /* What is plugged in is a line of the configuration, checked as the command line's are. */
-static int do_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
+static int do_add_device(struct session *session, const char *vfio, const struct add_device_reply *reply,
+			 struct err *err)
 {
 	int code = machine_config_add_vfio(&config, vfio, err);
 
-	*id = "added";
-	if (!code)
-		machine_config_remove_vfio(&config, config.vfios[config.vfio_count - 1].id);
-	return code;
+	if (code)
+		return code;
+	machine_config_remove_vfio(&config, config.vfios[config.vfio_count - 1].id);
+	reply->done(reply->opaque, "added", 0, NULL);
+	return 0;
 }
 
 static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,

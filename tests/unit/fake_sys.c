@@ -404,7 +404,7 @@ static int do_ioctl(struct fake_kernel *fake, int fd, unsigned long request, voi
 
 /* What is begun is kept by one of the kernel's objects, so that a test sees whether it was ended. */
 static int sys_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
-			      const struct log *log, struct prefault **ret, struct err *err)
+			      const struct log *log, uint64_t *done, struct prefault **ret, struct err *err)
 {
 	struct fake_kernel *fake = fake_of(sys);
 
@@ -415,7 +415,8 @@ static int sys_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t s
 	return 0;
 }
 
-static int sys_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, struct err *err)
+static int sys_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, int cancel_fd,
+			    struct err *err)
 {
 	struct fake_kernel *fake = fake_of(sys);
 

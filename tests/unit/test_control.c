@@ -45,10 +45,18 @@ static int do_set_balloon(struct session *session, uint64_t bytes, struct err *e
 	return 0;
 }
 
-static int do_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
+/* "late" fails after it has begun. */
+static int do_add_device(struct session *session, const char *vfio, const struct add_device_reply *reply,
+			 struct err *err)
 {
-	*id = "vfio0";
-	return strcmp(vfio, "0000:01:00.0") == 0 ? 0 : err_set(err, -ENODEV, "no such device");
+	if (strcmp(vfio, "x") == 0)
+		return err_set(err, -ENODEV, "no such device");
+	reply->progress(reply->opaque, "map", 4096, 8192);
+	if (strcmp(vfio, "late") == 0)
+		reply->done(reply->opaque, NULL, err_set(err, -EIO, "it fails"), err);
+	else
+		reply->done(reply->opaque, "vfio0", 0, NULL);
+	return 0;
 }
 
 /* "slow" stays. */
@@ -245,7 +253,11 @@ static void devices_come_and_go(void)
 	ASK(fd, ADD "}", BAD("vfio"));
 	ASK(fd, ADD ",\"parameters\":{\"vfio\":1}}", BAD("vfio"));
 	ASK(fd, ADD ",\"parameters\":{\"vfio\":\"x\"}}", FAILED("no such device"));
+	ASK(fd, ADD ",\"parameters\":{\"vfio\":\"late\"}}", FAILED("it fails"));
 	ASK(fd, ADD ",\"parameters\":{\"vfio\":\"0000:01:00.0\"}}", "{\"parameters\":{\"id\":\"vfio0\"}}");
+	ASK(fd, ADD ",\"more\":true,\"parameters\":{\"vfio\":\"0000:01:00.0\"}}",
+	    "{\"parameters\":{\"step\":\"map\",\"done\":4096,\"total\":8192},\"continues\":true}");
+	CHECK_STR(receive(fd), "{\"parameters\":{\"id\":\"vfio0\"}}");
 	ASK(fd, REMOVE "{}}", BAD("id"));
 	ASK(fd, REMOVE "{\"id\":\"a\",\"timeout\":0}}", BAD("timeout"));
 	ASK(fd, REMOVE "{\"id\":\"a\",\"timeout\":86401}}", BAD("timeout"));

@@ -8,6 +8,7 @@
 #include "tests/unit/vfio_pci_bench.h"
 #include "vmm/machine/host_devices.h"
 
+#include <assert.h>
 #include <poll.h>
 #include <sys/resource.h>
 
@@ -35,6 +36,8 @@ static struct {
 	unsigned int gone;
 	char last_gone[16];
 	struct caller first, second;
+	int slow_fd;  /* readable: memory can be mapped; -1: it always can */
+	bool no_room; /* for the guest's memory */
 } t;
 
 static struct vfio_config configs[] = {
@@ -56,6 +59,19 @@ static int add_file(void *opaque, int fd, struct err *err)
 static void remove_file(void *opaque, int fd)
 {
 	bench_untell(&t.p.base, fd);
+}
+
+/* Waits as long as memory takes that is mapped slowly. */
+static int need_memory(void *opaque, uint64_t bytes, struct err *err)
+{
+	struct pollfd fd = {.fd = t.slow_fd, .events = POLLIN};
+
+	assert(bytes && bytes <= LOW_SIZE + HIGH_SIZE);
+	if (t.no_room)
+		return err_set(err, -ENOMEM, "the host has no room");
+	if (t.slow_fd >= 0)
+		poll(&fd, 1, 60000);
+	return 0;
 }
 
 static int map(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
@@ -120,6 +136,7 @@ static void setup(void)
 	struct power_config config = {.port = POWER, .event = on_power, .irq = &t.line};
 
 	memset(&t, 0, sizeof(t));
+	t.slow_fd = -1;
 	pb_init(&t.p);
 	t.line.ops = &line_ops;
 	config.pio = t.p.rig.pio;
@@ -132,7 +149,7 @@ static void setup(void)
 static int create_of(struct vfio_config *vfios, size_t count)
 {
 	static const struct host_devices_ops ops = {
-		.add_file = add_file, .remove_file = remove_file, .map = {map, unmap},
+		.add_file = add_file, .remove_file = remove_file, .need_memory = need_memory, .map = {map, unmap},
 		.pause_vcpus = pause_vcpus, .resume_vcpus = resume_vcpus, .gone = gone,
 	};
 	const struct host_devices_machine machine = {
@@ -172,6 +189,14 @@ static void done(void)
 }
 
 /* ---- the guest, and people ---- */
+
+static void wait_for_answer(const struct caller *caller)
+{
+	for (unsigned int i = 0; !caller->answers && i < 5000; i++) {
+		poll(NULL, 0, 1);
+		pb_pump(&t.p);
+	}
+}
 
 /* The devices that the guest has been asked to let go since the last time. */
 static uint32_t asked_for(void)
@@ -213,10 +238,34 @@ static uint32_t identity(unsigned int device)
 #define NOTHING 0xffffffff /* is read where there is no device */
 #define NVME 0x00101b36
 
+static void progress(void *opaque, const struct vfio_progress *step)
+{
+}
+
+static int begin_adding(const struct vfio_config *config, struct caller *caller)
+{
+	const struct host_devices_reply reply = {progress, answer, caller};
+
+	t.p.base.err.text[0] = 0;
+	return host_devices_add(t.devices, config, &reply, &t.p.base.err);
+}
+
+/* Waits for its end. */
+static int add_of(const struct vfio_config *config)
+{
+	struct caller caller = {0};
+	int rc = begin_adding(config, &caller);
+
+	if (rc < 0)
+		return rc;
+	wait_for_answer(&caller);
+	CHECK_EQ(caller.answers, 1);
+	return caller.code;
+}
+
 static int add(size_t i)
 {
-	t.p.base.err.text[0] = 0;
-	return host_devices_add(t.devices, &configs[i], &t.p.base.err);
+	return add_of(&configs[i]);
 }
 
 static int remove_device(const char *id, bool force, unsigned int timeout_ms, struct caller *caller)
@@ -229,14 +278,6 @@ static int remove_device(const char *id, bool force, unsigned int timeout_ms, st
 static void ask(const char *id, struct caller *caller)
 {
 	CHECK_EQ(remove_device(id, false, 600000, caller), 0);
-}
-
-static void wait_for_answer(const struct caller *caller)
-{
-	for (unsigned int i = 0; !caller->answers && i < 5000; i++) {
-		poll(NULL, 0, 1);
-		pb_pump(&t.p);
-	}
 }
 
 /* The host asks for it back. */
@@ -290,10 +331,10 @@ static void one_that_cannot_come_is_told_why(void)
 	start(1);
 	CHECK_EQ(add(0), -EEXIST);
 	SAYS("a: a device with this id exists; use another id=");
-	host_devices_set_blocker(t.devices, "the machine is being migrated");
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
 	CHECK_EQ(add(1), -EBUSY);
 	SAYS("b: the machine is being migrated");
-	host_devices_set_blocker(t.devices, NULL);
+	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
 	CHECK_EQ(add(1), 0);
 	CHECK_EQ(add(2), -ENOSPC);
 	SAYS("--vfio c: no slot of the PCI bus is free; remove another device");
@@ -351,9 +392,69 @@ static void a_function_at_work_is_not_reset_by_the_next_one(void)
 	setup_functions();
 	CHECK_EQ(create_of(functions, 1), 0);
 	CHECK_EQ(t.p.base.fake->count, 1);
-	CHECK_EQ(host_devices_add(t.devices, &functions[1], &t.p.base.err), 0);
+	CHECK_EQ(add_of(&functions[1]), 0);
 	CHECK_EQ(t.p.base.fake->count, 1);
 	CHECK_LOGGED(&t.p, "vfio " SIBLING ": it can only be reset with its bus, on which " BDF " is in use", 1);
+	done();
+}
+
+/* A worker maps memory: the loop turns meanwhile, and nothing else is added, removed or migrated. */
+static void the_loop_does_not_wait_for_memory(void)
+{
+	struct caller third = {0};
+
+	start(0);
+	t.slow_fd = eventfd(0, EFD_CLOEXEC);
+	CHECK_EQ(begin_adding(&configs[0], &t.first), 0);
+	for (unsigned int i = 0; i < 10; i++)
+		pb_pump(&t.p);
+	CHECK_EQ(t.first.answers, 0);
+	CHECK_EQ(t.pauses, 0);
+	CHECK_EQ(host_devices_count(t.devices), 0);
+	CHECK_EQ(begin_adding(&configs[1], &t.second), -EBUSY);
+	SAYS("b: the device a is being added; try again when it is there");
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", &t.p.base.err), -EBUSY);
+	SAYS("the device a is being added; try again when it is there");
+	CHECK(host_devices_release(t.devices, 0, 4096) != 0); /* a page that is given back now would be pinned, or not */
+	eventfd_kick(t.slow_fd);
+	wait_for_answer(&t.first);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(appeared(), 1u << SLOT_A);
+	CHECK_EQ(host_devices_count(t.devices), 1);
+	/* What the guest ejects meanwhile goes when the other one is there. */
+	CHECK_EQ(begin_adding(&configs[1], &third), 0);
+	eject(SLOT_A);
+	wait_for_answer(&third);
+	pb_pump(&t.p);
+	CHECK_EQ(identity(SLOT_A), NOTHING);
+	CHECK_EQ(identity(SLOT_B), NVME);
+	close(t.slow_fd);
+	done();
+}
+
+static void without_room_it_stays_away(void)
+{
+	start(0);
+	t.no_room = true;
+	CHECK_EQ(add(0), -ENOMEM);
+	SAYS("vfio " BDF ": the host has no room");
+	CHECK_EQ(host_devices_count(t.devices), 0);
+	CHECK_EQ(host_devices_release(t.devices, 0, 4096), 0);
+	t.no_room = false;
+	CHECK_EQ(add(0), 0);
+	done();
+}
+
+/* The end of the machine does not wait for memory. */
+static void the_end_cancels_an_addition(void)
+{
+	start(0);
+	t.slow_fd = eventfd(1, EFD_CLOEXEC | EFD_SEMAPHORE);
+	CHECK_EQ(begin_adding(&configs[0], &t.first), 0);
+	destroy();
+	ANSWERED(t.first, -ECANCELED);
+	CHECK_EQ(t.gone, 0);
+	close(t.slow_fd);
 	done();
 }
 
@@ -514,7 +615,7 @@ static void a_blocker_stops_adding_and_removing(void)
 	start(2);
 	ask("a", &t.first);
 	asked_for();
-	host_devices_set_blocker(t.devices, "the machine is being migrated");
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
 	CHECK_EQ(remove_device("b", false, 1000, &t.second), -EBUSY);
 	SAYS("b: the machine is being migrated");
 	CHECK_EQ(remove_device("a", true, 1000, &t.second), -EBUSY);
@@ -524,7 +625,7 @@ static void a_blocker_stops_adding_and_removing(void)
 	CHECK_EQ(identity(SLOT_A), NVME);
 	CHECK_EQ(identity(SLOT_B), NVME);
 	CHECK_EQ(t.first.answers + t.gone, 0);
-	host_devices_set_blocker(t.devices, NULL);
+	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
 	CHECK_EQ(t.first.answers + t.gone, 0);
 	pb_pump(&t.p);
 	ANSWERED(t.first, 0);
@@ -538,10 +639,10 @@ static void a_callers_time_runs_with_a_blocker(void)
 {
 	start(1);
 	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
-	host_devices_set_blocker(t.devices, "the machine is being migrated");
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
 	wait_for_answer(&t.first);
 	ANSWERED(t.first, -ETIMEDOUT);
-	host_devices_set_blocker(t.devices, NULL);
+	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
 	pb_pump(&t.p);
 	CHECK_EQ(identity(SLOT_A), NVME);
 	done();
@@ -635,7 +736,7 @@ static void what_was_let_go_does_not_come_again(void)
 	for (unsigned int blocked = 0; blocked <= 1; blocked++) {
 		start(2);
 		if (blocked)
-			host_devices_set_blocker(t.devices, "the machine is being migrated");
+			CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
 		ejects(SLOT_A);
 		destroy();
 		CHECK_EQ(t.gone, 1);
@@ -735,7 +836,8 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(an_eject_is_none_of_the_next_one_there), TEST(a_blocker_stops_adding_and_removing),
 	  TEST(a_callers_time_runs_with_a_blocker), TEST(the_host_asks_the_guest_once),
 	  TEST(the_host_and_a_caller_may_want_the_same_one), TEST(one_that_is_cut_off_reads_as_ones),
-	  TEST(functions_that_come_together_are_reset_once),
+	  TEST(functions_that_come_together_are_reset_once), TEST(the_loop_does_not_wait_for_memory),
+	  TEST(without_room_it_stays_away), TEST(the_end_cancels_an_addition),
 	  TEST(a_function_at_work_is_not_reset_by_the_next_one), TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),
 	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
 	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time))

@@ -39,9 +39,10 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
 	*info = (struct vfio_pci_info){.id = ids[index], .device = devices->devices[index], .fenced = devices->fenced[index]};
 }
 
-void host_devices_set_blocker(struct host_devices *devices, const char *why)
+int host_devices_set_blocker(struct host_devices *devices, const char *why, struct err *err)
 {
 	devices->blocker = why;
+	return 0;
 }
 
 void host_devices_cut_off(struct host_devices *devices, size_t index)

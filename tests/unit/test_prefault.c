@@ -4,6 +4,7 @@
 
 #include "tests/unit/test.h"
 
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #define SIZE MIB(160) /* three pieces of work */
@@ -56,9 +57,26 @@ static void giving_up_is_no_failure(void)
 	struct prefault *job;
 
 	begin();
-	CHECK_EQ(prefault_begin(memory, SIZE, "test", &quiet, &job, &err), 0);
-	CHECK_EQ(prefault_end(job, false, &err), 0);
-	CHECK_EQ(prefault_end(NULL, true, &err), 0);
+	CHECK_EQ(prefault_begin(memory, SIZE, "test", &quiet, NULL, &job, &err), 0);
+	CHECK_EQ(prefault_end(job, false, -1, &err), 0);
+	CHECK_EQ(prefault_end(NULL, true, -1, &err), 0);
 }
 
-TEST_MAIN(TEST(brings_all_in_and_changes_nothing), TEST(a_failure_is_told), TEST(giving_up_is_no_failure))
+static void it_can_be_cancelled_and_counts(void)
+{
+	_cleanup_(fd_close) int cancel = eventfd(0, EFD_CLOEXEC);
+	struct prefault *job;
+	uint64_t done = 0;
+
+	begin();
+	CHECK_EQ(prefault_begin(memory, SIZE, "test", &quiet, &done, &job, &err), 0);
+	CHECK_EQ(prefault_end(job, true, cancel, &err), 0);
+	CHECK_EQ(done, SIZE);
+	begin();
+	eventfd_write(cancel, 1);
+	CHECK_EQ(prefault_begin(memory, SIZE, "test", &quiet, NULL, &job, &err), 0);
+	CHECK_EQ(prefault_end(job, true, cancel, &err), -ECANCELED);
+}
+
+TEST_MAIN(TEST(brings_all_in_and_changes_nothing), TEST(a_failure_is_told), TEST(giving_up_is_no_failure),
+	  TEST(it_can_be_cancelled_and_counts))

@@ -10,7 +10,6 @@
 #include "vmm/control/control_client.h"
 #include "vmm/config/nearest.h"
 
-#define ADD_PATIENCE_MS 120000 /* adding a device pins memory */
 
 struct vfio_options {
 	bool json, group, force, help;
@@ -218,6 +217,33 @@ static int cli_vfio_call(const char *machine, const char *method, json_t *parame
 	return code ? EXIT_FAILED : EXIT_OFF;
 }
 
+/* A line on stderr each second, as long as the machine's memory is being mapped. */
+static void cli_vfio_on_progress(void *opaque, const json_t *parameters)
+{
+	double done = json_number_value(json_object_get(parameters, "done"));
+	double total = json_number_value(json_object_get(parameters, "total"));
+	const char *step = json_string_value(json_object_get(parameters, "step"));
+
+	if (step)
+		fprintf(stderr, "%s guest memory: %.1f of %.1f GiB\n", step, done / (double)GIB(1),
+			total / (double)GIB(1));
+}
+
+static int cli_vfio_follow_add(const char *machine, json_t *parameters, json_t **ret, struct err *err)
+{
+	const struct control_watch watch = {.progress = cli_vfio_on_progress, .wake_fd = -1};
+	struct control_client client;
+	int code = control_client_open(machine, &client, err);
+
+	if (code) {
+		json_decref(parameters);
+		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
+	}
+	code = control_client_follow(&client, "AddDevice", parameters, -1, &watch, ret, err);
+	control_client_close(&client);
+	return code ? EXIT_FAILED : EXIT_OFF;
+}
+
 static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;
@@ -227,8 +253,7 @@ static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 
 	if (!cli_vfio_begin(&vfio_add, argc, argv, &given, operands, 2, &code, err))
 		return code;
-	code = cli_vfio_call(operands[0], "AddDevice", json_pack("{s:s}", "vfio", operands[1]), ADD_PATIENCE_MS,
-			     &answer, err);
+	code = cli_vfio_follow_add(operands[0], json_pack("{s:s}", "vfio", operands[1]), &answer, err);
 	if (code == EXIT_OFF)
 		printf("%s was added; its id is %s\n", operands[1], cli_vfio_text_of(answer, "id"));
 	json_decref(answer);

@@ -23,8 +23,9 @@ static const char description[] =
 	"# Info's balloon has how much it has given back\n"
 	"method SetBalloon(size: int) -> ()\n"
 	"\n"
-	"# Adds a host device: vfio is written as for mvmm run --vfio. Replies with its id when it was added\n"
-	"method AddDevice(vfio: string) -> (id: string)\n"
+	"# Adds a host device: vfio is written as for mvmm run --vfio. Replies with its id when it was added; with more also\n"
+	"# sends each second what is done with the guest's memory (prefault or map), and how many bytes of it\n"
+	"method AddDevice(vfio: string) -> (id: ?string, step: ?string, done: ?int, total: ?int)\n"
 	"\n"
 	"# Asks the guest to release a host device (timeout: seconds, 30), or with force removes it at once\n"
 	"method RemoveDevice(id: string, force: ?bool, timeout: ?int) -> ()\n"
@@ -116,19 +117,31 @@ static void control_machine_call_set_balloon(void *opaque, struct control_call *
 		control_machine_finish(call, machine->ops->set_balloon(machine->session, (uint64_t)bytes, &err), &err);
 }
 
+static void control_machine_adding(void *call, const char *what, uint64_t done, uint64_t total)
+{
+	control_progress(call, json_pack("{s:s, s:I, s:I}", "step", what, "done", (json_int_t)done, "total",
+					 (json_int_t)total));
+}
+
+static void control_machine_added(void *call, const char *id, int code, const struct err *err)
+{
+	if (code)
+		control_fail(call, err);
+	else
+		control_reply(call, json_pack("{s:s}", "id", id));
+}
+
 static void control_machine_call_add_device(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	const struct operated *machine = opaque;
+	const struct add_device_reply reply = {control_machine_adding, control_machine_added, call};
 	const char *text = json_string_value(json_object_get(parameters, "vfio"));
-	const char *id;
 	struct err err;
 
 	if (!text)
 		control_bad_parameter(call, "vfio");
-	else if (machine->ops->add_device(machine->session, text, &id, &err))
+	else if (machine->ops->add_device(machine->session, text, &reply, &err))
 		control_fail(call, &err);
-	else
-		control_reply(call, json_pack("{s:s}", "id", id));
 }
 
 static void control_machine_call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)

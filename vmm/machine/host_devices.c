@@ -2,6 +2,7 @@
 /* See host_devices.h. */
 #include "vmm/machine/host_devices.h"
 
+#include "core/crew.h"
 #include "vfio/pci_reset.h"
 
 #include <fcntl.h>
@@ -38,6 +39,17 @@ static const enum slot_state host_devices_steps[SLOT_GONE][SLOT_EVENTS] = {
 	[SLOT_BOTH]    = {SLOT_BOTH,  SLOT_BOTH,   SLOT_WANTED,  SLOT_GONE, SLOT_GONE},
 };
 
+/* A device that is being added: a worker opens it, the loop puts it on the bus. */
+struct arrival {
+	struct host_devices *devices;
+	const struct vfio_config *config;
+	int devfn;
+	struct host_devices_reply reply;
+	struct crew *crew;
+	struct event_source *timer; /* of progress */
+	struct vfio_device *device; /* the worker's, until it has ended */
+};
+
 /* One device. */
 struct slot {
 	struct host_devices *devices;
@@ -61,6 +73,10 @@ struct host_devices {
 	struct event_source *eject;
 	int eject_fd;
 	struct slot *slots;
+	struct arrival *arrival; /* or NULL */
+	struct event_source *arrived;
+	int arrived_fd; /* eventfd: the worker has ended */
+	int cancel_fd;  /* eventfd: it shall end */
 	const char *blocker; /* why devices cannot be added or removed now, or NULL */
 	bool balloon_logged;
 };
@@ -131,7 +147,7 @@ static void host_devices_on_eject(void *opaque, uint32_t events)
 	struct host_devices *devices = opaque;
 
 	eventfd_drain(devices->eject_fd);
-	if (!devices->blocker)
+	if (!devices->blocker && !devices->arrival)
 		host_devices_take_ejected(devices);
 }
 
@@ -165,6 +181,16 @@ static struct slot *host_devices_find(const struct host_devices *devices, const 
 	return slot;
 }
 
+int host_devices_check_free(const struct host_devices *devices, struct err *err)
+{
+	if (devices->blocker)
+		return err_set(err, -EBUSY, "%s", devices->blocker);
+	if (devices->arrival)
+		return err_set(err, -EBUSY, "the device %s is being added; try again when it is there",
+			       devices->arrival->config->id);
+	return 0;
+}
+
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
 			host_devices_done_fn *done, void *opaque, struct err *err)
 {
@@ -173,8 +199,9 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 
 	if (!slot)
 		return err_set(err, -ENOENT, "%s: no host device with this id; mvmm info lists them", id);
-	if (devices->blocker)
-		return err_set(err, -EBUSY, "%s: %s", id, devices->blocker);
+	ret = host_devices_check_free(devices, err);
+	if (ret < 0)
+		return err_prefix(err, ret, "%s", id);
 	if (force) {
 		host_devices_drop(slot, SLOT_EJECT);
 		done(opaque, 0, NULL);
@@ -228,7 +255,6 @@ static int host_devices_open_device(struct host_devices *devices, const struct v
 	_cleanup_(fd_close) int fd = -1;
 	struct vfio_device_options options = {.device = config->device, .backend = wants[config->backend]};
 	uint8_t token[16];
-	int code;
 
 	if (config->token) {
 		if (vfio_uuid_parse(config->token, token) < 0)
@@ -242,10 +268,7 @@ static int host_devices_open_device(struct host_devices *devices, const struct v
 			return err_sys(err, -errno, "--vfio fd=%d", config->fd);
 		options.fd = &fd;
 	}
-	pthread_mutex_lock(&devices->space_lock);
-	code = vfio_device_open(devices->space, &options, ret, err);
-	pthread_mutex_unlock(&devices->space_lock);
-	return code;
+	return vfio_device_open(devices->space, &options, ret, err);
 }
 
 /* The highest free slot, or -1: emulated devices, which stay, use the bus from below. */
@@ -270,8 +293,9 @@ static int host_devices_devfn_for(const struct host_devices *devices, const char
 	return devfn;
 }
 
-/* Opens the device and puts its function on the bus. */
-static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn, struct err *err)
+/* Puts an open device on the bus. Takes it over, also on failure. */
+static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn,
+				  struct vfio_device *device, struct err *err)
 {
 	struct host_devices *devices = slot->devices;
 	const struct vfio_pci_machine machine = {
@@ -283,35 +307,41 @@ static int host_devices_fill_slot(struct slot *slot, const struct vfio_config *c
 		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
 		.rom_file = config->rom == VFIO_ROM_FILE ? config->rom_file : NULL, .devfn = devfn,
 	};
-	struct vfio_device *device = NULL;
-	int code = host_devices_open_device(devices, config, &device, err);
+	int code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
 
-	if (code == 0)
-		code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
-	if (device) {
-		pthread_mutex_lock(&devices->space_lock);
-		vfio_device_close(device);
-		pthread_mutex_unlock(&devices->space_lock);
-	}
+	vfio_device_close(device);
 	return code;
 }
 
-static int host_devices_plug(struct host_devices *devices, const struct vfio_config *config, struct slot **ret,
-			     struct err *err)
+static struct slot *host_devices_new_slot(struct host_devices *devices, const char *id, int devfn)
 {
-	int code, devfn = host_devices_devfn_for(devices, config->id, err);
-	struct slot *slot;
+	struct slot *slot = calloc(1, sizeof(*slot));
 
-	if (devfn < 0)
-		return devfn;
-	slot = calloc(1, sizeof(*slot));
 	if (!slot)
-		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
+		return NULL;
 	slot->devices = devices;
 	slot->device = (unsigned int)devfn >> 3;
-	slot->id = strdup(config->id);
+	slot->id = strdup(id);
 	host_devices_forget_ejected(devices, slot->device);
-	code = slot->id ? host_devices_fill_slot(slot, config, devfn, err) : err_sys(err, -ENOMEM, "name");
+	if (!slot->id) {
+		free(slot);
+		return NULL;
+	}
+	return slot;
+}
+
+/* As host_devices_fill_slot, with a slot for it. */
+static int host_devices_plug(struct host_devices *devices, const struct vfio_config *config, int devfn,
+			     struct vfio_device *device, struct slot **ret, struct err *err)
+{
+	struct slot *slot = host_devices_new_slot(devices, config->id, devfn);
+	int code;
+
+	if (!slot) {
+		vfio_device_close(device);
+		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
+	}
+	code = host_devices_fill_slot(slot, config, devfn, device, err);
 	if (code < 0) {
 		host_devices_free_slot(slot);
 		return code;
@@ -327,11 +357,13 @@ static int host_devices_need_space(struct host_devices *devices, struct err *err
 {
 	const struct vfio_hypervisor hypervisor = {.add = devices->machine.ops->add_file,
 						   .remove = devices->machine.ops->remove_file,
+						   .need_memory = devices->machine.ops->need_memory,
 						   .opaque = devices->machine.opaque};
 	_cleanup_(fd_close) int fd = devices->iommufd < 0 ? -1 : fcntl(devices->iommufd, F_DUPFD_CLOEXEC, 3);
 	struct vfio_space_options options = {
 		.sys = devices->machine.sys, .log = devices->machine.log, .memory = devices->machine.memory,
 		.dirty = devices->machine.dirty, .hypervisor = &hypervisor, .lock = &devices->space_lock,
+		.cancel_fd = &devices->cancel_fd,
 	};
 
 	if (devices->space)
@@ -344,18 +376,33 @@ static int host_devices_need_space(struct host_devices *devices, struct err *err
 	return vfio_space_create(&options, &devices->space, err);
 }
 
-int host_devices_add(struct host_devices *devices, const struct vfio_config *config, struct err *err)
-{
-	struct slot *slot;
-	int code;
+/* ---- add while the guest runs ---- */
 
-	if (host_devices_find(devices, config->id))
-		return err_set(err, -EEXIST, "%s: a device with this id exists; use another id=", config->id);
-	if (devices->blocker)
-		return err_set(err, -EBUSY, "%s: %s", config->id, devices->blocker);
-	code = host_devices_need_space(devices, err);
-	if (code == 0)
-		code = host_devices_plug(devices, config, &slot, err);
+static int host_devices_arrival_work(void *opaque, unsigned int index, struct err *err)
+{
+	struct arrival *arrival = opaque;
+	int code = host_devices_open_device(arrival->devices, arrival->config, &arrival->device, err);
+
+	eventfd_kick(arrival->devices->arrived_fd);
+	return code;
+}
+
+static void host_devices_on_progress(void *opaque, uint32_t events)
+{
+	struct arrival *arrival = opaque;
+	struct vfio_progress progress = vfio_space_progress(arrival->devices->space);
+
+	if (progress.what)
+		arrival->reply.progress(arrival->reply.opaque, &progress);
+}
+
+/* Puts the device that the worker has opened on the bus, and notifies the guest. */
+static int host_devices_welcome(struct arrival *arrival, struct err *err)
+{
+	struct host_devices *devices = arrival->devices;
+	struct slot *slot;
+	int code = host_devices_plug(devices, arrival->config, arrival->devfn, take_ptr(arrival->device), &slot, err);
+
 	if (code < 0)
 		return code;
 	vfio_pci_reset(devices->space);
@@ -363,22 +410,116 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 	return 0;
 }
 
+static void host_devices_free_arrival(struct arrival *arrival)
+{
+	event_source_remove(arrival->timer);
+	crew_destroy(arrival->crew);
+	vfio_device_close(arrival->device);
+	free(arrival);
+}
+
+/* Waits for the worker. Devices that the guest has ejected meanwhile are removed by the next turn of the loop. */
+static void host_devices_end_arrival(struct host_devices *devices, bool welcome)
+{
+	struct arrival *arrival = take_ptr(devices->arrival);
+	struct host_devices_reply reply = arrival->reply;
+	struct err err;
+	int code;
+
+	crew_wait(arrival->crew, -1, -1);
+	code = crew_result(arrival->crew, &err);
+	if (code == 0)
+		code = welcome ? host_devices_welcome(arrival, &err) : err_set(&err, -ECANCELED, "cancelled");
+	host_devices_free_arrival(arrival);
+	eventfd_kick(devices->eject_fd);
+	reply.done(reply.opaque, code, code ? &err : NULL);
+}
+
+static void host_devices_on_arrived(void *opaque, uint32_t events)
+{
+	struct host_devices *devices = opaque;
+
+	eventfd_drain(devices->arrived_fd);
+	if (devices->arrival)
+		host_devices_end_arrival(devices, true);
+}
+
+static int host_devices_start_arrival(struct arrival *arrival, struct err *err)
+{
+	static const struct crew_ops ops = {.work = host_devices_arrival_work};
+	int code = event_loop_timer(arrival->devices->machine.loop, host_devices_on_progress, arrival, &arrival->timer,
+				    err);
+
+	if (code < 0)
+		return code;
+	event_timer_set(arrival->timer, 1000000000, 1000000000);
+	return crew_create(&ops, arrival, 1, "add device", &arrival->crew, err);
+}
+
+int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
+		     const struct host_devices_reply *reply, struct err *err)
+{
+	struct arrival *arrival;
+	int code, devfn;
+
+	if (host_devices_find(devices, config->id))
+		return err_set(err, -EEXIST, "%s: a device with this id exists; use another id=", config->id);
+	code = host_devices_check_free(devices, err);
+	if (code < 0)
+		return err_prefix(err, code, "%s", config->id);
+	code = host_devices_need_space(devices, err);
+	if (code < 0)
+		return code;
+	devfn = host_devices_devfn_for(devices, config->id, err);
+	if (devfn < 0)
+		return devfn;
+	arrival = calloc(1, sizeof(*arrival));
+	if (!arrival)
+		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
+	*arrival = (struct arrival){.devices = devices, .config = config, .devfn = devfn, .reply = *reply};
+	code = host_devices_start_arrival(arrival, err);
+	if (code < 0)
+		host_devices_free_arrival(arrival);
+	else
+		devices->arrival = arrival;
+	return code;
+}
+
 /* ---- create and destroy ---- */
+
+/* One device of the configuration. */
+static int host_devices_start_one(struct host_devices *devices, const struct vfio_config *config, struct err *err)
+{
+	int devfn = host_devices_devfn_for(devices, config->id, err);
+	struct vfio_device *device;
+	struct slot *slot;
+	int code = devfn < 0 ? devfn : host_devices_open_device(devices, config, &device, err);
+
+	return code ?: host_devices_plug(devices, config, devfn, device, &slot, err);
+}
+
+static int host_devices_watch(struct host_devices *devices, event_fn *fn, int *fd, struct event_source **source,
+			      struct err *err)
+{
+	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return *fd < 0 ? err_sys(err, -errno, "eventfd") :
+			 event_loop_watch(devices->machine.loop, *fd, EPOLLIN, fn, devices, source, err);
+}
 
 static int host_devices_start(struct host_devices *devices, const struct machine_config *config, struct err *err)
 {
-	struct slot *slot;
-	int code;
+	int code = host_devices_watch(devices, host_devices_on_eject, &devices->eject_fd, &devices->eject, err);
 
-	devices->eject_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (devices->eject_fd < 0)
-		return err_sys(err, -errno, "eventfd");
-	code = event_loop_watch(devices->machine.loop, devices->eject_fd, EPOLLIN, host_devices_on_eject, devices,
-				&devices->eject, err);
+	if (code == 0)
+		code = host_devices_watch(devices, host_devices_on_arrived, &devices->arrived_fd, &devices->arrived,
+					  err);
+	devices->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (code == 0 && devices->cancel_fd < 0)
+		code = err_sys(err, -errno, "eventfd");
 	if (code == 0 && config->vfio_count)
 		code = host_devices_need_space(devices, err);
 	for (size_t i = 0; i < config->vfio_count && code == 0; i++)
-		code = host_devices_plug(devices, &config->vfios[i], &slot, err);
+		code = host_devices_start_one(devices, &config->vfios[i], err);
 	if (code < 0)
 		return code;
 	devices->machine.slot_for = NULL;
@@ -408,7 +549,7 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 	if (!devices)
 		return err_sys(err, -ENOMEM, "host devices");
 	devices->machine = *machine;
-	devices->eject_fd = -1;
+	devices->eject_fd = devices->arrived_fd = devices->cancel_fd = -1;
 	devices->iommufd = config->iommufd;
 	host_devices_init_recursive(&devices->space_lock);
 	code = host_devices_start(devices, config, err);
@@ -424,12 +565,19 @@ void host_devices_destroy(struct host_devices *devices)
 {
 	if (!devices)
 		return;
+	if (devices->arrival) {
+		eventfd_kick(devices->cancel_fd);
+		host_devices_end_arrival(devices, false);
+	}
 	host_devices_take_ejected(devices);
 	while (devices->slots)
 		host_devices_drop(devices->slots, SLOT_END);
 	vfio_space_destroy(devices->space);
 	event_source_remove(devices->eject);
+	event_source_remove(devices->arrived);
 	fd_close(&devices->eject_fd);
+	fd_close(&devices->arrived_fd);
+	fd_close(&devices->cancel_fd);
 	pthread_mutex_destroy(&devices->space_lock);
 	free(devices);
 }
@@ -462,11 +610,16 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
 	vfio_pci_get_info(host_devices_at(devices, index)->pci, info);
 }
 
-void host_devices_set_blocker(struct host_devices *devices, const char *why)
+int host_devices_set_blocker(struct host_devices *devices, const char *why, struct err *err)
 {
+	int code = why ? host_devices_check_free(devices, err) : 0;
+
+	if (code < 0)
+		return code;
 	devices->blocker = why;
 	if (!why)
 		eventfd_kick(devices->eject_fd);
+	return 0;
 }
 
 void host_devices_cut_off(struct host_devices *devices, size_t index)
@@ -480,7 +633,7 @@ int host_devices_release(void *opaque, uint64_t gpa, uint64_t len)
 	bool mapped;
 
 	pthread_mutex_lock(&devices->space_lock);
-	mapped = devices->space && vfio_space_is_mapped(devices->space);
+	mapped = devices->arrival || (devices->space && vfio_space_is_mapped(devices->space));
 	pthread_mutex_unlock(&devices->space_lock);
 	if (mapped && !devices->balloon_logged) {
 		log_info(devices->machine.log, "balloon: pages stay with the guest: host devices have its memory mapped");

@@ -14,11 +14,14 @@
 
 struct host_devices;
 
-/* Implemented by the machine; opaque is host_devices_machine's. On the loop's thread, except map. */
+/* Implemented by the machine; opaque is host_devices_machine's. The first three are called on the loop's thread or, while a
+ * device is added, on a worker; the others on the loop's thread, except map. */
 struct host_devices_ops {
 	/* Registers a VFIO descriptor with KVM, or removes it (KVM_DEV_VFIO_FILE_ADD and _DEL). */
 	int (*add_file)(void *opaque, int fd, struct err *err);
 	void (*remove_file)(void *opaque, int fd);
+	/* Devices are about to pin all bytes of guest memory: 0, or why the host has no room for them. */
+	int (*need_memory)(void *opaque, uint64_t bytes, struct err *err);
 	struct vfio_map_ops map; /* any thread */
 	/* May be called before there are vCPUs, and after. */
 	void (*pause_vcpus)(void *opaque);
@@ -48,16 +51,34 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 /* The vCPUs have been destroyed before. NULL is fine. */
 void host_devices_destroy(struct host_devices *devices);
 
-/* Adds a device while the guest runs, and notifies the guest. The loop's thread. -EEXIST: the id is in use; -ENOSPC: no
- * free slot. */
-int host_devices_add(struct host_devices *devices, const struct vfio_config *config, struct err *err);
+/* 0, or -EBUSY and why no device can be added or removed now: a blocker is set, or one is being added. */
+int host_devices_check_free(const struct host_devices *devices, struct err *err);
+
+/* How an operation ended: code 0 and err NULL, or -errno and the message. */
+typedef void host_devices_done_fn(void *opaque, int code, const struct err *err);
+
+/* Callbacks for an addition, on the loop's thread. */
+struct host_devices_reply {
+	/* Each second: what is done with guest memory ("prefault" or "map"), and how far that is. */
+	void (*progress)(void *opaque, const struct vfio_progress *progress);
+	host_devices_done_fn *done;
+	void *opaque;
+};
+
+/*
+ * Adds a device while the guest runs. A worker opens it and maps the guest's memory, which may take minutes; then the device is
+ * put on the bus, the guest is notified and done is called. config stays valid until then. If host_devices_destroy comes
+ * before that, done gets -ECANCELED. The loop's thread. -EEXIST: the id is in use; -ENOSPC: no free slot; -EBUSY:
+ * host_devices_check_free; done is not called then.
+ */
+int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
+		     const struct host_devices_reply *reply, struct err *err);
 
 /*
  * Asks the guest to eject a device. done is called on the loop's thread when the device has been removed (code 0, err
  * NULL), or after timeout_ms (-ETIMEDOUT and the message; the device stays). force: removes the device at once, even if
  * the guest uses it. -ENOENT; -EBUSY if the guest has already been asked; done is not called then.
  */
-typedef void host_devices_done_fn(void *opaque, int code, const struct err *err);
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
 			host_devices_done_fn *done, void *opaque, struct err *err);
 
@@ -70,9 +91,10 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
 
 /*
  * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. Devices
- * that the guest ejects meanwhile are removed when the blocker is cleared (why NULL). The loop's thread.
+ * that the guest ejects meanwhile are removed when the blocker is cleared (why NULL). The loop's thread. -EBUSY: a device is
+ * being added, which has the same effect as a blocker.
  */
-void host_devices_set_blocker(struct host_devices *devices, const char *why);
+int host_devices_set_blocker(struct host_devices *devices, const char *why, struct err *err);
 
 /* Disconnects a device from the guest, which then reads all ones from it. The loop's thread. */
 void host_devices_cut_off(struct host_devices *devices, size_t index);

@@ -9,6 +9,7 @@
 #include "boot/layout_x86.h"
 #include "core/thread.h"
 #include "vmm/machine/machine_offer.h"
+#include "vmm/machine/memory_room.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -303,6 +304,28 @@ static void machine_create_remove_vfio_file(void *opaque, int fd)
 	kvm_vfio_remove(&machine->kvm, fd);
 }
 
+/*
+ * Devices pin all guest memory. What is not there yet, or has gone back by the balloon, is taken from the host. Huge
+ * pages have been reserved.
+ */
+static int machine_create_need_memory(void *opaque, uint64_t bytes, struct err *err)
+{
+	struct machine *machine = opaque;
+	struct virtio_balloon_stats balloon = {0};
+	uint64_t used = memory_used(""), missing = bytes - MIN(bytes, used), room = memory_room("");
+
+	if (machine->config->memory.hugepages == HUGEPAGES_NONE && missing > room)
+		return err_set(err, -ENOMEM, "devices need all %llu MiB of the guest's memory, of which about %llu MiB are "
+			       "not in use yet, and the host has room for %llu MiB", (unsigned long long)bytes >> 20,
+			       (unsigned long long)missing >> 20, (unsigned long long)room >> 20);
+	if (machine->balloon)
+		virtio_balloon_get_stats(machine->balloon, &balloon);
+	if (balloon.actual)
+		log_info(machine->host.log, "balloon: devices need all of the guest's memory: the %llu MiB that it gave "
+			 "back are taken from the host again", (unsigned long long)balloon.actual >> 20);
+	return 0;
+}
+
 static int machine_create_map_bar(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
 {
 	struct machine *machine = opaque;
@@ -343,6 +366,7 @@ static void machine_create_device_gone(void *opaque, const char *id)
 
 static const struct host_devices_ops host_devices_ops = {
 	.add_file = machine_create_add_vfio_file, .remove_file = machine_create_remove_vfio_file,
+	.need_memory = machine_create_need_memory,
 	.map = {machine_create_map_bar, machine_create_unmap_bar}, .pause_vcpus = machine_create_pause_vcpus,
 	.resume_vcpus = machine_create_resume_vcpus, .gone = machine_create_device_gone,
 };

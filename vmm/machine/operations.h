@@ -21,6 +21,13 @@ struct migration_reply {
 	void *opaque;
 };
 
+/* progress is called each second while guest memory is prefaulted or mapped; done once: id is NULL if code is not 0. */
+struct add_device_reply {
+	void (*progress)(void *opaque, const char *what, uint64_t done, uint64_t total);
+	void (*done)(void *opaque, const char *id, int code, const struct err *err);
+	void *opaque;
+};
+
 struct operations {
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
@@ -35,8 +42,9 @@ struct operations {
 	int (*stop)(struct session *session, bool force, struct err *err);
 	/* Asks the guest to give back bytes of its memory. -ERANGE: more than it has, -ENODEV: no balloon. */
 	int (*set_balloon)(struct session *session, uint64_t bytes, struct err *err);
-	/* Adds a host device, written as for --vfio; *id is valid until the device is removed. */
-	int (*add_device)(struct session *session, const char *vfio, const char **id, struct err *err);
+	/* Starts to add a host device, written as for --vfio. On success, copies reply and calls it from then on. */
+	int (*add_device)(struct session *session, const char *vfio, const struct add_device_reply *reply,
+			  struct err *err);
 	/*
 	 * Removes the device with this id: at once with force, else when the guest ejects it, within timeout_ms. done
 	 * is called when it has been removed (code 0, err NULL), or with -ETIMEDOUT and the message; not if this fails.

@@ -85,12 +85,13 @@ int host_devices_migration_begin(struct host_devices *devices, const char *machi
 		code = host_devices_migration_add(migration, i, machine, err);
 	if (code == 0)
 		code = host_devices_migration_check(migration, machine, err);
+	if (code == 0)
+		code = host_devices_set_blocker(devices, "the machine is being migrated; try again when it has "
+						"arrived, or after mvmm migrate --cancel", err);
 	if (code < 0) {
 		host_devices_migration_end(migration);
 		return code;
 	}
-	host_devices_set_blocker(devices, "the machine is being migrated; try again when it has arrived, or after "
-					  "mvmm migrate --cancel");
 	*ret = migration;
 	return 0;
 }
@@ -101,7 +102,7 @@ void host_devices_migration_end(struct host_devices_migration *migration)
 		return;
 	for (size_t i = 0; i < migration->count; i++)
 		vfio_migration_destroy(migration->group[i]);
-	host_devices_set_blocker(migration->devices, NULL);
+	host_devices_set_blocker(migration->devices, NULL, NULL);
 	free(migration->group);
 	free(migration->index);
 	free(migration);

@@ -24,6 +24,7 @@ struct session {
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
+	struct add_device_reply adding; /* while a host device is being added */
 	bool button_pressed;
 	int signal; /* that ended it, or 0 */
 	struct machine_offer *offer; /* of the machine that arrived; or NULL */

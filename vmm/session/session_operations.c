@@ -102,20 +102,41 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 	return 0;
 }
 
-/* The device is added to the configuration, so that it exists after a reboot. */
-static int session_operations_add_device(struct session *session, const char *vfio, const char **id, struct err *err)
+static void session_operations_adding(void *opaque, const struct vfio_progress *progress)
 {
+	const struct session *session = opaque;
+
+	session->adding.progress(session->adding.opaque, progress->what, progress->done, progress->total);
+}
+
+/* The device that was added is the last of the configuration; nothing changes that until then. */
+static void session_operations_added(void *opaque, int code, const struct err *err)
+{
+	struct session *session = opaque;
 	struct machine_config *config = session->config;
-	const struct vfio_config *added;
-	int code = session_operations_check_settled(session, err) ?: machine_config_add_vfio(config, vfio, err);
+	const char *id = config->vfios[config->vfio_count - 1].id;
+
+	session->adding.done(session->adding.opaque, code ? NULL : id, code, err);
+	if (code)
+		machine_config_remove_vfio(config, id);
+}
+
+/* The device is added to the configuration, so that it exists after a reboot. */
+static int session_operations_add_device(struct session *session, const char *vfio,
+					 const struct add_device_reply *reply, struct err *err)
+{
+	const struct host_devices_reply on = {session_operations_adding, session_operations_added, session};
+	struct host_devices *devices = machine_host_devices(session->machine);
+	struct machine_config *config = session->config;
+	int code = session_operations_check_settled(session, err) ?: host_devices_check_free(devices, err) ?:
+		   machine_config_add_vfio(config, vfio, err);
 
 	if (code)
 		return code;
-	added = &config->vfios[config->vfio_count - 1];
-	code = host_devices_add(machine_host_devices(session->machine), added, err);
-	*id = added->id;
+	session->adding = *reply;
+	code = host_devices_add(devices, &config->vfios[config->vfio_count - 1], &on, err);
 	if (code)
-		machine_config_remove_vfio(config, added->id);
+		machine_config_remove_vfio(config, config->vfios[config->vfio_count - 1].id);
 	return code;
 }
 
