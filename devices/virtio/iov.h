@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A part of an array of segments, for instance the data after a header. Used by net_passt.c and vsock_conn.c. */
+/* A part of an array of segments, for instance the data after a header. Used by the network devices and vsock. */
 #pragma once
 
 #include "core/util.h"
@@ -21,4 +21,17 @@ static inline unsigned int iov_slice(const struct iovec *iov, unsigned int count
 			out[n++] = (struct iovec){(uint8_t *)iov[i].iov_base + skip, step};
 	}
 	return n;
+}
+
+/* Copies len bytes into the segments at offset; bytes that do not fit are lost. */
+static inline void iov_scatter(const struct iovec *iov, unsigned int count, size_t offset, const void *from, size_t len)
+{
+	for (unsigned int i = 0; i < count && len; i++) {
+		size_t skip = MIN(offset, iov[i].iov_len), step = MIN(len, iov[i].iov_len - skip);
+
+		memcpy((uint8_t *)iov[i].iov_base + skip, from, step);
+		from = (const uint8_t *)from + step;
+		offset -= skip;
+		len -= step;
+	}
 }

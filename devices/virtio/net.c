@@ -231,6 +231,7 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 	pthread_mutex_init(&net->config_lock, NULL);
 	pthread_mutex_init(&net->ctrl_lock, NULL);
 	net->backend = backend;
+	net->hold_ms = NET_HOLD_MS;
 	code = net_init(net, options, memory, log, err);
 	if (code < 0) {
 		net->backend = NULL; /* stays the caller's */

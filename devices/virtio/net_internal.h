@@ -18,6 +18,8 @@
 /* The longest packet: header, Ethernet and VLAN headers, 64 KiB of payload. */
 #define NET_MAX_PACKET (NET_HDR_SIZE + 14 + 4 + 65536)
 #define NET_IOV_MAX 1024u /* of one readv or writev */
+/* How long a packet waits for receive buffers: a driver under load posts more, a small one never does. */
+#define NET_HOLD_MS 50
 
 /* virtio 1.3; Linux headers since 6.2 have them. */
 #ifndef VIRTIO_NET_F_GUEST_USO4
@@ -94,6 +96,7 @@ struct net_device {
 	struct vhost *vhosts[NET_MAX_PAIRS]; /* NULL without vhost=on */
 	bool vhost_running[NET_MAX_PAIRS];
 	bool loaded;                         /* and not resumed since */
+	int64_t hold_ms;                     /* NET_HOLD_MS, but in tests */
 	/* The control queue's thread, which also watches for vhost's errors; NULL without both. */
 	struct event_loop *ctrl_loop;
 	pthread_mutex_t ctrl_lock; /* over a turn of the control queue */

@@ -5,13 +5,16 @@
  * The thread alternates between a bounded round of sending and one of receiving, and sleeps when there is nothing to
  * do. It sleeps in epoll, edge-triggered: a kick needs no read(2) to be cleared.
  *
- * Receiving: the guest's buffers are popped in advance until the longest packet fits (one buffer if the driver does not
- * merge buffers), the backend fills them with one call, and the used ones are pushed. A spare buffer of our own follows
- * them: a packet that ends in it is too long for the guest's buffers, and is dropped.
+ * Receiving: the guest's buffers are popped in advance until the longest packet fits or there are no more (one buffer if
+ * the driver does not merge buffers), the backend fills them with one call, and the used ones are pushed. A spare buffer
+ * of our own follows them. A packet that ends in it is too long for the guest's buffers: it is held until the driver
+ * has posted enough of them, and dropped if that takes long or cannot be.
  */
 #include "devices/virtio/net_internal.h"
 
 #include "core/irq.h"
+#include "core/monotonic.h"
+#include "devices/virtio/iov.h"
 
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -46,8 +49,12 @@ struct net_pair {
 	uint64_t bytes;
 	struct rx_buffer buffer[2 * NET_IOV_MAX];
 	struct iovec segment[2 * NET_IOV_MAX + 1];
+	/* A packet that needs more buffers: its length (0: none), how many of its bytes are in the window, and until when. */
+	uint64_t held, held_in_window;
+	int64_t held_until;
 	struct virtq_chain chain;
-	uint8_t spare[NET_MAX_PACKET];
+	uint8_t spare[NET_MAX_PACKET]; /* the end of a packet that is too long for the window */
+	uint8_t flat[NET_MAX_PACKET];  /* a packet to send */
 };
 
 /* Nothing is popped from this queue until the driver has reset the device. */
@@ -87,14 +94,14 @@ static void net_pair_lost_backend(struct net_pair *pair)
 
 /* ---- from the guest ---- */
 
-/* For more segments than a system call takes: through the spare buffer. */
+/* For more segments than a system call takes. */
 static int net_pair_send_flat(struct net_pair *pair)
 {
-	struct iovec flat = {.iov_base = pair->spare};
+	struct iovec flat = {.iov_base = pair->flat};
 
-	if (pair->chain.out_bytes > sizeof(pair->spare))
+	if (pair->chain.out_bytes > sizeof(pair->flat))
 		return 0;
-	flat.iov_len = virtq_chain_read(&pair->chain, 0, pair->spare, pair->chain.out_bytes);
+	flat.iov_len = virtq_chain_read(&pair->chain, 0, pair->flat, pair->chain.out_bytes);
 	return pair->backend->ops->send(pair->backend, pair->index, &flat, 1, flat.iov_len);
 }
 
@@ -173,13 +180,13 @@ static void net_pair_make_room(struct net_pair *pair)
 	}
 }
 
-/* Adds one chain to the window: 1; 0: there is none or it does not fit; -EPROTO. */
+/* Adds one chain to the window: 1; 0: there is none; -ENOBUFS: the window has no room for it; -EPROTO. */
 static int net_pair_gather_one(struct net_pair *pair)
 {
 	struct virtq_chain *chain = &pair->chain;
 	struct rx_buffer *buffer;
 	unsigned int room = NET_IOV_MAX - 1 - pair->segments;
-	int got = virtqueue_pop(pair->rx, chain);
+	int got = room ? virtqueue_pop(pair->rx, chain) : -ENOBUFS;
 
 	if (got <= 0)
 		return got;
@@ -189,7 +196,7 @@ static int net_pair_gather_one(struct net_pair *pair)
 	}
 	if (chain->in_count > room && pair->buffers) {
 		virtqueue_unpop(pair->rx);
-		return 0;
+		return -ENOBUFS;
 	}
 	net_pair_make_room(pair);
 	buffer = &pair->buffer[pair->first_buffer + pair->buffers];
@@ -206,19 +213,38 @@ static int net_pair_gather_one(struct net_pair *pair)
 	return 1;
 }
 
+static void net_pair_hold(struct net_pair *pair, uint64_t len)
+{
+	pair->held = len;
+	pair->held_in_window = pair->bytes;
+	pair->held_until = monotonic_ms() + pair->net->hold_ms;
+}
+
+/* The window holds the held packet now: completes it, and returns its length. */
+static ssize_t net_pair_unhold(struct net_pair *pair)
+{
+	uint64_t len = pair->held;
+
+	iov_scatter(&pair->segment[pair->first_segment], pair->segments, pair->held_in_window, pair->spare,
+		    len - pair->held_in_window);
+	pair->held = 0;
+	return (ssize_t)len;
+}
+
 /*
- * True: there are buffers for a packet. If the driver merges, they must hold the longest packet, so that it is not lost
- * while the driver could post more, or be a good part of its queue.
+ * True: there are buffers, and enough of them for a packet that is held. Gathers as many as the longest packet needs if
+ * the driver merges buffers.
  */
 static bool net_pair_gather(struct net_pair *pair)
 {
-	unsigned int enough = MAX(pair->rx->setup.size / 8u, 1u);
+	bool more = pair->merge ? pair->bytes < NET_MAX_PACKET : !pair->buffers;
+	int got = 1;
 
-	if (!pair->merge)
-		return pair->buffers || net_pair_gather_one(pair) > 0;
-	while (pair->bytes < NET_MAX_PACKET && pair->segments < NET_IOV_MAX - 1 && net_pair_gather_one(pair) > 0) {
-	}
-	return pair->bytes >= NET_MAX_PACKET || pair->buffers >= enough || pair->segments >= NET_IOV_MAX / 2;
+	while (more && (got = net_pair_gather_one(pair)) > 0)
+		more = pair->merge && pair->bytes < NET_MAX_PACKET;
+	if (pair->held > pair->bytes && (!more || got == -ENOBUFS || monotonic_ms() >= pair->held_until))
+		pair->held = 0;
+	return pair->buffers && pair->held <= pair->bytes;
 }
 
 /* Writes the header's num_buffers, which may straddle segments. */
@@ -260,37 +286,66 @@ static void net_pair_deliver(struct net_pair *pair, uint64_t len)
 	virtqueue_publish(pair->rx, count);
 }
 
+/* The next packet, in the window and the spare buffer: its length, or -EAGAIN. */
+static ssize_t net_pair_next(struct net_pair *pair)
+{
+	struct iovec *segments = &pair->segment[pair->first_segment];
+	ssize_t len;
+
+	if (pair->held)
+		return net_pair_unhold(pair);
+	segments[pair->segments] = (struct iovec){pair->spare, sizeof(pair->spare)};
+	len = pair->backend->ops->receive(pair->backend, pair->index, segments, pair->segments + 1);
+	if (len == -EPIPE)
+		net_pair_lost_backend(pair);
+	return len;
+}
+
+/* There are enough buffers again. */
+static void net_pair_feed(struct net_pair *pair)
+{
+	if (!pair->starved)
+		return;
+	pair->starved = false;
+	virtqueue_disable_kicks(pair->rx);
+}
+
+/* There are not enough buffers. False: the driver has posted some meanwhile. */
+static bool net_pair_starve(struct net_pair *pair)
+{
+	if (!pair->rx->broken && virtqueue_enable_kicks(pair->rx))
+		return false;
+	pair->starved = true;
+	if (pair->hung_up && !pair->gone)
+		net_pair_lost_backend(pair);
+	return true;
+}
+
 static bool net_pair_receive(struct net_pair *pair)
 {
 	unsigned int count = 0, delivered = 0;
 
-	while (pair->readable && count < ROUND) {
-		struct iovec *spare;
+	while ((pair->readable || pair->held) && count < ROUND) {
 		ssize_t len;
 
 		if (!net_pair_gather(pair)) {
-			if (!pair->rx->broken && virtqueue_enable_kicks(pair->rx))
-				continue;
-			pair->starved = true;
-			if (pair->hung_up && !pair->gone)
-				net_pair_lost_backend(pair);
-			break;
+			if (net_pair_starve(pair))
+				break;
+			continue;
 		}
-		spare = &pair->segment[pair->first_segment + pair->segments];
-		*spare = (struct iovec){pair->spare, sizeof(pair->spare)};
-		len = pair->backend->ops->receive(pair->backend, pair->index, &pair->segment[pair->first_segment],
-						  pair->segments + 1);
-		if (len == -EPIPE)
-			net_pair_lost_backend(pair);
+		net_pair_feed(pair);
+		len = net_pair_next(pair);
 		if (len < 0) {
 			pair->readable = false;
 			break;
 		}
 		count++;
-		if (len < (ssize_t)NET_HDR_SIZE || (uint64_t)len > pair->bytes)
-			continue;
-		net_pair_deliver(pair, (uint64_t)len);
-		delivered++;
+		if ((uint64_t)len > pair->bytes) {
+			net_pair_hold(pair, (uint64_t)len);
+		} else if (len >= (ssize_t)NET_HDR_SIZE) {
+			net_pair_deliver(pair, (uint64_t)len);
+			delivered++;
+		}
 	}
 	if (delivered)
 		virtqueue_notify(pair->rx);
@@ -299,7 +354,7 @@ static bool net_pair_receive(struct net_pair *pair)
 
 /* ---- the thread ---- */
 
-/* Without receive buffers, EPOLLIN is off; while the backend takes no packets, EPOLLOUT is on. */
+/* Without enough receive buffers, EPOLLIN is off; while the backend takes no packets, EPOLLOUT is on. */
 static void net_pair_set_interest(struct net_pair *pair)
 {
 	uint32_t interest = EPOLLET | (pair->starved ? 0 : EPOLLIN) | (pair->writable ? 0 : EPOLLOUT);
@@ -317,12 +372,8 @@ static void net_pair_wait_for_work(struct net_pair *pair)
 	int count;
 
 	net_pair_set_interest(pair);
-	count = epoll_wait(pair->epoll_fd, events, EVENTS, -1);
+	count = epoll_wait(pair->epoll_fd, events, EVENTS, pair->held ? monotonic_left(pair->held_until) : -1);
 	for (int i = 0; i < count; i++) {
-		if (events[i].data.u32 == EVENT_RX && pair->starved) {
-			pair->starved = false;
-			virtqueue_disable_kicks(pair->rx);
-		}
 		if (events[i].data.u32 != EVENT_BACKEND)
 			continue;
 		if (events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
@@ -333,9 +384,10 @@ static void net_pair_wait_for_work(struct net_pair *pair)
 	}
 }
 
-/* Returns the buffers popped in advance to the queue. */
+/* Returns the buffers popped in advance to the queue; a packet that is held is dropped. */
 static void net_pair_give_back(struct net_pair *pair)
 {
+	pair->held = 0;
 	for (; pair->buffers; pair->buffers--)
 		virtqueue_unpop(pair->rx);
 	pair->first_buffer = pair->first_segment = pair->segments = 0;

@@ -73,25 +73,6 @@ static int net_passt_read_more(struct passt *passt)
 	return 0;
 }
 
-/* Copies bytes into the segments; bytes that do not fit are lost. */
-static void net_passt_scatter(const struct iovec *iov, unsigned int count, size_t offset, const uint8_t *from,
-			      size_t len)
-{
-	for (unsigned int i = 0; i < count && len; i++) {
-		size_t step;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		step = MIN(len, iov[i].iov_len - offset);
-		memcpy((uint8_t *)iov[i].iov_base + offset, from, step);
-		from += step;
-		len -= step;
-		offset = 0;
-	}
-}
-
 static ssize_t net_passt_receive(struct net_backend *backend, unsigned int pair, const struct iovec *iov,
 				 unsigned int count)
 {
@@ -107,8 +88,8 @@ static ssize_t net_passt_receive(struct net_backend *backend, unsigned int pair,
 	}
 	if (len < 0)
 		return len;
-	net_passt_scatter(iov, count, 0, header, sizeof(header));
-	net_passt_scatter(iov, count, sizeof(header), passt->from + passt->start + LENGTH_SIZE, (size_t)len);
+	iov_scatter(iov, count, 0, header, sizeof(header));
+	iov_scatter(iov, count, sizeof(header), passt->from + passt->start + LENGTH_SIZE, (size_t)len);
 	passt->start += LENGTH_SIZE + (size_t)len;
 	return (ssize_t)NET_HDR_SIZE + len;
 }

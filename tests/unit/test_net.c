@@ -2,6 +2,8 @@
 /* devices/virtio/net_pair: packets in every layout both ways, merging, back-pressure, what is too short. */
 #include "tests/unit/net_rig.h"
 
+#include <sys/ioctl.h>
+
 static void sends_any_layout(void)
 {
 	static const uint32_t layouts[][32] = {
@@ -206,8 +208,29 @@ static void drops_what_does_not_fit(void)
 	tear_down();
 }
 
-/* A driver whose whole queue holds less than the longest packet gets what fits. */
+/* Few buffers are enough for what fits into them. */
 static void serves_a_small_driver(void)
+{
+	uint16_t head;
+	uint32_t len;
+
+	set_up(ALL);
+	for (uint32_t i = 0; i < 3; i++)
+		post(rx, true, (uint32_t[]){200, 0});
+	driver_kick(rx);
+	send_to_guest(100, 1);
+	CHECK(driver_wait_used(rx, WAIT, &head, &len));
+	CHECK_EQ(len, HDR + 100);
+	send_to_guest(200, 2);
+	CHECK(driver_wait_used(rx, WAIT, &head, &len));
+	CHECK_EQ(len, 200);
+	CHECK(driver_wait_used(rx, WAIT, &head, &len));
+	CHECK_EQ(len, HDR);
+	tear_down();
+}
+
+/* A packet that does not fit is dropped after a while, and what comes after it is delivered. */
+static void drops_what_the_driver_posts_no_buffers_for(void)
 {
 	uint16_t head;
 	uint32_t len;
@@ -220,6 +243,75 @@ static void serves_a_small_driver(void)
 	send_to_guest(60, 2);
 	CHECK(driver_wait_used(rx, WAIT, &head, &len));
 	CHECK_EQ(len, HDR + 60);
+	send_to_guest(61, 3); /* the backend is watched again */
+	CHECK(driver_wait_used(rx, WAIT, &head, &len));
+	CHECK_EQ(len, HDR + 61);
+	tear_down();
+}
+
+/* The device has taken all packets from the backend. */
+static bool all_taken(void)
+{
+	int waiting = 1;
+
+	for (int i = 0; i < WAIT && waiting; i++) {
+		CHECK_EQ(ioctl(fake->base.fds[0], FIONREAD, &waiting), 0);
+		usleep(waiting ? 1000 : 0);
+	}
+	return !waiting;
+}
+
+/* The driver has posted too little for a packet: it gets the packet when it has posted the rest, in any pieces. */
+static void holds_a_packet_until_it_fits(void)
+{
+	static const uint32_t rest[][4] = {{2000, 0}, {1, 1, 1998, 0}, {700, 1300, 0}};
+	uint16_t head;
+	uint32_t len;
+
+	for (size_t i = 0; i < ARRAY_SIZE(rest); i++) {
+		uint64_t gpa;
+
+		set_up(ALL);
+		container_of(device, struct net_device, virtio)->hold_ms = 1000 * WAIT;
+		gpa = post(rx, true, (uint32_t[]){1000, 0});
+		driver_kick(rx);
+		send_to_guest(2500, 1);
+		CHECK(all_taken());
+		CHECK_EQ(post(rx, true, rest[i]), gpa + 1000);
+		driver_kick(rx);
+		CHECK(driver_wait_used(rx, WAIT, &head, &len));
+		CHECK_EQ(len, 1000);
+		CHECK(driver_wait_used(rx, WAIT, &head, &len));
+		CHECK_EQ(len, HDR + 2500 - 1000);
+		expect_rx(gpa, 2500, 1, 2);
+		tear_down();
+	}
+}
+
+/* Two chains that are too long for one system call together. The thread still answers. */
+static void survives_chains_that_do_not_fit_together(void)
+{
+	struct vring_desc *desc;
+	uint64_t table, data;
+	uint16_t head;
+	uint32_t len;
+
+	set_up(ALL);
+	table = driver_alloc(driver, 16 * 600, 16);
+	data = driver_alloc(driver, 600, 1);
+	desc = driver_at(driver, table);
+	for (unsigned int i = 0; i < 600; i++)
+		desc[i] = (struct vring_desc){data + i, 1, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, (uint16_t)(i + 1)};
+	desc[599].flags = VRING_DESC_F_WRITE;
+	for (uint16_t i = 0; i < 2; i++) {
+		rx->desc[i] = (struct vring_desc){table, 16 * 600, VRING_DESC_F_INDIRECT, 0};
+		driver_add_head(rx, i);
+	}
+	driver_kick(rx);
+	send_to_guest(1000, 1); /* does not fit into one */
+	send_to_guest(500, 2);
+	CHECK(driver_wait_used(rx, WAIT, &head, &len));
+	CHECK_EQ(len, HDR + 500);
 	tear_down();
 }
 
@@ -257,5 +349,7 @@ static void refuses_short_buffers(void)
 
 TEST_MAIN(TEST(sends_any_layout), TEST(sends_endless_chains), TEST(refuses_short_packets),
 	  TEST(waits_for_a_slow_backend), TEST(saves_kicks), TEST(receives_into_any_layout), TEST(merges_buffers),
-	  TEST(drops_what_does_not_fit), TEST(serves_a_small_driver), TEST(waits_for_buffers),
+	  TEST(drops_what_does_not_fit), TEST(serves_a_small_driver),
+	  TEST(drops_what_the_driver_posts_no_buffers_for), TEST(holds_a_packet_until_it_fits),
+	  TEST(survives_chains_that_do_not_fit_together), TEST(waits_for_buffers),
 	  TEST(refuses_short_buffers))
