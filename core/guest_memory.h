@@ -24,6 +24,7 @@ struct guest_region {
 	void *host;         /* start in this process; mapped readable and writable while the region exists */
 	int fd;             /* its file, mapped shared; -1: private anonymous memory; not owned */
 	uint64_t fd_offset; /* offset of gpa in fd */
+	uint64_t page_size; /* of the host's pages behind it; 0: GUEST_PAGE_SIZE */
 };
 
 struct guest_memory_listener;

@@ -20,8 +20,9 @@
 
 #define QUEUE_SIZE 128
 #define CLASS_OTHER 0x00ff00
-#define PFNS_AT_ONCE 4096u
-#define PFNS_A_CHAIN 262144u /* more pages of a chain are not given back; Linux sends 256 */
+/* What is given back before it looks at the time. Linux sends 256 pages in a chain, and reports up to 128 MiB. */
+#define PFNS_AT_ONCE 256u
+#define BYTES_AT_ONCE MIB(32)
 #define STATS_AT_ONCE 32u
 
 /* Without FREE_PAGE_HINT there is no fourth queue, and Linux before 6.11 uses it as the fifth: both report. */
@@ -41,6 +42,7 @@ struct balloon {
 	/* under loop.lock */
 	virtio_balloon_release_fn *release;
 	void *release_opaque;
+	uint64_t done[QUEUES]; /* bytes of the chain at the head of a queue that need no second turn */
 	uint32_t pfns[PFNS_AT_ONCE];
 };
 
@@ -51,48 +53,32 @@ static struct balloon *balloon_of(struct virtio_device *device)
 
 /* ---- giving pages back ---- */
 
-/* Of private memory; returns the bytes. EINVAL for whole pages: they are huge pages of an unknown size. */
-static uint64_t balloon_drop_private(char *host, uint64_t len)
-{
-	static const uint64_t page_sizes[] = {GUEST_PAGE_SIZE, MIB(2), GIB(1)};
-
-	for (size_t i = 0; i < ARRAY_SIZE(page_sizes); i++) {
-		uintptr_t start = align_up((uintptr_t)host, page_sizes[i]);
-		uintptr_t end = align_down((uintptr_t)host + len, page_sizes[i]);
-
-		if (start >= end)
-			return 0;
-		if (madvise((void *)start, end - start, MADV_DONTNEED) == 0)
-			return end - start;
-		if (errno != EINVAL)
-			return 0;
-	}
-	return 0;
-}
-
 /* Gives back the whole pages in a range of guest memory; returns the bytes. */
 static uint64_t balloon_give_back(struct balloon *balloon, char *host, uint64_t len)
 {
 	const struct guest_region *region = guest_memory_region_of(balloon->loop.device.memory, host);
-	uint64_t offset, end, gone;
+	uint64_t page, offset, end;
+	int ret;
 
 	if (!region)
 		return 0;
+	page = MAX(region->page_size, GUEST_PAGE_SIZE);
 	offset = (uint64_t)(host - (char *)region->host);
-	end = align_down(MIN(offset + len, region->size), GUEST_PAGE_SIZE);
-	offset = align_up(offset, GUEST_PAGE_SIZE);
+	end = align_down(MIN(offset + len, region->size), page);
+	offset = align_up(offset, page);
 	if (offset >= end)
 		return 0;
 	if (balloon->release && balloon->release(balloon->release_opaque, region->gpa + offset, end - offset))
 		return 0;
 	if (region->fd < 0)
-		gone = balloon_drop_private((char *)region->host + offset, end - offset);
+		ret = madvise((char *)region->host + offset, end - offset, MADV_DONTNEED);
 	else
-		gone = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				 (off_t)(region->fd_offset + offset), (off_t)(end - offset)) ? 0 : end - offset;
-	if (gone)
-		guest_memory_dirty(balloon->loop.device.memory, region->gpa + offset, end - offset);
-	return gone;
+		ret = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)(region->fd_offset + offset), (off_t)(end - offset));
+	if (ret < 0)
+		return 0;
+	guest_memory_dirty(balloon->loop.device.memory, region->gpa + offset, end - offset);
+	return end - offset;
 }
 
 static int balloon_compare_pfns(const void *a, const void *b)
@@ -119,28 +105,55 @@ static void balloon_give_back_pfns(struct balloon *balloon, uint32_t *pfns, size
 	}
 }
 
-static void balloon_inflate(struct balloon *balloon, const struct virtq_chain *chain)
+/* False: the turn is over; the rest of the chain is for the next one. */
+static bool balloon_inflate(struct balloon *balloon, const struct virtq_chain *chain)
 {
-	size_t offset = 0, len;
+	uint64_t *done = &balloon->done[INFLATE];
+	size_t len;
 
-	while (offset < PFNS_A_CHAIN * sizeof(uint32_t)) {
-		len = virtq_chain_read(chain, offset, balloon->pfns, sizeof(balloon->pfns));
-		if (len < sizeof(uint32_t))
-			break;
+	while ((len = virtq_chain_read(chain, *done, balloon->pfns, sizeof(balloon->pfns))) >= sizeof(uint32_t)) {
 		for (size_t i = 0; i < len / sizeof(uint32_t); i++)
 			balloon->pfns[i] = le32toh(balloon->pfns[i]);
 		balloon_give_back_pfns(balloon, balloon->pfns, len / sizeof(uint32_t));
-		offset += len;
+		*done += len;
+		if (virtio_loop_turn_over(&balloon->loop))
+			return false;
 	}
+	*done = 0;
+	return true;
 }
 
-/* Each segment is a free range of guest memory. */
-static void balloon_report(struct balloon *balloon, const struct virtq_chain *chain)
+/* The end of the part of a range that is given back at once: pages of the host are not cut. */
+static uint64_t balloon_part(const struct balloon *balloon, char *host, uint64_t len)
+{
+	const struct guest_region *region = guest_memory_region_of(balloon->loop.device.memory, host);
+	uint64_t part = region ? MAX(region->page_size, BYTES_AT_ONCE) : len;
+	uint64_t offset = region ? (uint64_t)(host - (char *)region->host) : 0;
+
+	return MIN(len, part - offset % part);
+}
+
+/* Each segment is a free range of guest memory. As balloon_inflate. */
+static bool balloon_report(struct balloon *balloon, unsigned int queue, const struct virtq_chain *chain)
 {
 	const struct iovec *in = chain->iov + chain->out_count;
+	uint64_t skip = balloon->done[queue];
 
-	for (unsigned int i = 0; i < chain->in_count; i++)
-		balloon->state.stats.reported += balloon_give_back(balloon, in[i].iov_base, in[i].iov_len);
+	for (unsigned int i = 0; i < chain->in_count; i++) {
+		while (skip < in[i].iov_len) {
+			char *host = (char *)in[i].iov_base + skip;
+			uint64_t part = balloon_part(balloon, host, in[i].iov_len - skip);
+
+			balloon->state.stats.reported += balloon_give_back(balloon, host, part);
+			balloon->done[queue] += part;
+			skip += part;
+			if (virtio_loop_turn_over(&balloon->loop))
+				return false;
+		}
+		skip -= in[i].iov_len;
+	}
+	balloon->done[queue] = 0;
+	return true;
 }
 
 /* ---- statistics ---- */
@@ -193,10 +206,11 @@ static bool balloon_serve(struct virtio_device *device, struct virtqueue *vq, co
 		balloon->state.buffer = chain->head;
 		return true;
 	}
-	if (vq->index == INFLATE)
-		balloon_inflate(balloon, chain);
-	else if (vq->index != DEFLATE && virtio_has(device, VIRTIO_BALLOON_F_REPORTING))
-		balloon_report(balloon, chain);
+	if (vq->index == INFLATE && !balloon_inflate(balloon, chain))
+		return false;
+	if (vq->index > STATS && virtio_has(device, VIRTIO_BALLOON_F_REPORTING) &&
+	    !balloon_report(balloon, vq->index, chain))
+		return false;
 	virtqueue_push_head(vq, chain->head, 0);
 	return true;
 }
@@ -226,12 +240,16 @@ static void balloon_reset(struct virtio_device *device)
 	balloon->state.actual = 0;
 	pthread_mutex_lock(&balloon->loop.lock);
 	balloon_forget_stats(balloon);
+	memset(balloon->done, 0, sizeof(balloon->done));
 	pthread_mutex_unlock(&balloon->loop.lock);
 }
 
 /* ---- saved state ---- */
 
-/* The pages in the balloon need no state: guest memory is saved without them. */
+/*
+ * The pages in the balloon need no state: guest memory is saved without them. Neither does a chain that is half done:
+ * pages may be given back twice.
+ */
 static int balloon_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
 	const struct virtio_device *device = object;

@@ -9,8 +9,6 @@
  */
 #include "devices/virtio/virtio_loop.h"
 
-#include "core/irq.h"
-
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/virtio_console.h>
@@ -20,7 +18,7 @@
 #include <termios.h>
 
 #define QUEUE_SIZE 128
-#define BYTES_A_CHAIN KIB(256) /* of output, before other sources of the loop get a turn */
+#define BYTES_AT_ONCE KIB(64) /* of output, before it looks at the time */
 #define CLASS_CONSOLE 0x078000
 
 enum { RECEIVE, TRANSMIT, QUEUES };
@@ -81,22 +79,19 @@ static size_t console_put(struct console *console, const char *buf, size_t len)
 
 static bool console_transmit(struct console *console, struct virtqueue *vq, const struct virtq_chain *chain)
 {
-	size_t skip = console->state.sent, end = skip + BYTES_A_CHAIN;
+	size_t skip = console->state.sent;
 
 	for (unsigned int i = 0; i < chain->out_count; i++) {
 		const struct iovec *iov = &chain->iov[i];
 
 		while (skip < iov->iov_len) {
-			size_t step = console_put(console, (char *)iov->iov_base + skip, iov->iov_len - skip);
+			size_t step = console_put(console, (char *)iov->iov_base + skip,
+						  MIN(iov->iov_len - skip, BYTES_AT_ONCE));
 
-			if (!step)
-				return false;
 			console->state.sent += step;
 			skip += step;
-			if (console->state.sent >= end) {
-				eventfd_kick(vq->kick_fd);
+			if (!step || virtio_loop_turn_over(&console->loop))
 				return false;
-			}
 		}
 		skip -= iov->iov_len;
 	}

@@ -3,30 +3,43 @@
 #include "devices/virtio/virtio_loop.h"
 
 #include "core/irq.h"
+#include "core/monotonic.h"
 
 #include <sys/epoll.h>
 
-#define CHAINS_A_TURN 64u
+#define TURN_NS 1000000u
+
+bool virtio_loop_turn_over(const struct virtio_loop *l)
+{
+	return monotonic_ns() >= l->turn_end;
+}
+
+/* One chain at least. */
+static void virtio_loop_take_turn(struct virtio_loop *l, struct virtqueue *vq)
+{
+	do {
+		virtqueue_disable_kicks(vq);
+		while (virtqueue_pop(vq, &l->chain) == 1) {
+			bool served = l->serve(&l->device, vq, &l->chain);
+
+			if (!served)
+				virtqueue_unpop(vq);
+			if (!served || virtio_loop_turn_over(l))
+				return;
+		}
+	} while (virtqueue_enable_kicks(vq));
+}
 
 void virtio_loop_serve(struct virtio_loop *l, unsigned int queue)
 {
 	struct virtqueue *vq = l->queues[queue].vq;
-	unsigned int left = CHAINS_A_TURN;
 
 	if (!vq->setup.enabled)
 		return;
-	do {
-		virtqueue_disable_kicks(vq);
-		for (; left && virtqueue_pop(vq, &l->chain) == 1; left--) {
-			if (l->serve(&l->device, vq, &l->chain))
-				continue;
-			virtqueue_unpop(vq);
-			virtqueue_notify(vq);
-			return;
-		}
-	} while (left && virtqueue_enable_kicks(vq));
+	l->turn_end = monotonic_ns() + TURN_NS;
+	virtio_loop_take_turn(l, vq);
 	virtqueue_notify(vq);
-	if (!left)
+	if (virtio_loop_turn_over(l))
 		eventfd_kick(vq->kick_fd);
 }
 

@@ -2,12 +2,16 @@
 /* devices/virtio/balloon: which pages go back to the host, by how many calls, and what the guest tells. */
 #include "core/bitmap.h"
 #include "core/event_loop.h"
+#include "core/irq.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
 #include <linux/virtio_balloon.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -30,7 +34,15 @@ static struct {
 	uint64_t gpa[64], len[64];
 	unsigned int count;
 	int answer;
+	unsigned int slow; /* each of so many questions takes 2 ms; 0: none */
 } asked;
+
+/* Something else that the loop has to do, from the first question on. */
+static struct {
+	int fd;
+	struct event_source *source;
+	unsigned int asked; /* how often the hook was asked before it had its turn */
+} urgent = {.fd = -1};
 
 static int release(void *opaque, uint64_t gpa, uint64_t len)
 {
@@ -38,14 +50,25 @@ static int release(void *opaque, uint64_t gpa, uint64_t len)
 		asked.gpa[asked.count] = gpa;
 		asked.len[asked.count] = len;
 	}
+	if (!asked.count && asked.slow)
+		eventfd_kick(urgent.fd);
+	if (asked.slow && asked.count % asked.slow == 0)
+		usleep(2000);
 	asked.count++;
 	return asked.answer;
+}
+
+static void urgent_turn(void *opaque, uint32_t events)
+{
+	eventfd_drain(urgent.fd);
+	urgent.asked = asked.count;
 }
 
 static void tear_down(void)
 {
 	driver_destroy(driver);
 	event_loop_destroy(loop);
+	fd_close(&urgent.fd);
 	driver = NULL;
 	loop = NULL;
 }
@@ -153,19 +176,103 @@ static void keeps_what_is_pinned(void)
 	}
 }
 
-/* Many numbers in one chain, more than are sorted at a time. */
+/* Many numbers in one chain, more than are sorted at a time: each part of 256 is one run. */
 static void inflates_in_pieces(void)
 {
-	static uint32_t pfns[10000];
+	static uint32_t pfns[10240];
 
 	set_up(false, DRIVER_ALL_FEATURES);
 	for (uint32_t i = 0; i < ARRAY_SIZE(pfns); i++)
-		pfns[i] = ARENA_PFN + (i * 7) % ARENA_PAGES;
+		pfns[i] = ARENA_PFN + (i * 7 % 256 + i / 256 * 256) % ARENA_PAGES;
 	give(INFLATE, pfns, ARRAY_SIZE(pfns));
 	for (uint32_t i = 0; i < ARENA_PAGES; i++)
 		CHECK_EQ(content(i), 0);
-	CHECK_EQ(asked.count, 3); /* each piece of 4096 is one run */
-	CHECK_EQ(asked.len[0], ARENA_PAGES * PAGE);
+	CHECK_EQ(asked.count, ARRAY_SIZE(pfns) / 256);
+	CHECK(!balloon->broken);
+}
+
+/* A chain that takes long: whoever else waits for the loop has a turn after one or two of its parts. */
+static void a_long_chain_keeps_nobody_waiting(void)
+{
+	static uint32_t pfns[2048];
+
+	for (unsigned int queue = INFLATE; queue <= REPORT; queue += REPORT) {
+		struct driver_segment segments[8];
+		uint16_t head;
+		uint32_t len;
+
+		set_up(false, DRIVER_ALL_FEATURES);
+		asked.slow = queue == INFLATE ? 256 : 1;
+		urgent.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		CHECK_EQ(event_loop_watch(loop, urgent.fd, EPOLLIN, urgent_turn, NULL, &urgent.source, NULL), 0);
+		if (queue == INFLATE) {
+			for (uint32_t i = 0; i < ARRAY_SIZE(pfns); i++)
+				pfns[i] = ARENA_PFN + i * 2 % ARENA_PAGES;
+			give(INFLATE, pfns, ARRAY_SIZE(pfns));
+			CHECK(urgent.asked <= 512);
+			CHECK_EQ(asked.count, ARRAY_SIZE(pfns));
+		} else {
+			for (unsigned int i = 0; i < ARRAY_SIZE(segments); i++)
+				segments[i] = (struct driver_segment){ARENA + 2 * i * PAGE, PAGE, true};
+			driver_add(&driver->queues[queue], segments, ARRAY_SIZE(segments), true);
+			driver_kick(&driver->queues[queue]);
+			CHECK(driver_wait_used(&driver->queues[queue], 5000, &head, &len));
+			CHECK(urgent.asked <= 2);
+			CHECK_EQ(asked.count, ARRAY_SIZE(segments));
+		}
+		CHECK(urgent.asked > 0);
+		for (uint32_t i = 0; i < 16; i++)
+			CHECK_EQ(content(i), i % 2 ? 0xaa : 0);
+	}
+}
+
+/* A reset in the middle of a chain: the next driver's chains are taken from their beginning. */
+static void a_reset_ends_a_chain(void)
+{
+	static uint32_t pfns[1000];
+	uint64_t gpa;
+
+	set_up(false, DRIVER_ALL_FEATURES);
+	asked.slow = 256;
+	urgent.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	for (uint32_t i = 0; i < ARRAY_SIZE(pfns); i++)
+		pfns[i] = ARENA_PFN + i * 2 % ARENA_PAGES;
+	gpa = driver_alloc(driver, sizeof(pfns), 4);
+	memcpy(driver_at(driver, gpa), pfns, sizeof(pfns));
+	driver_add(&driver->queues[INFLATE], &(struct driver_segment){gpa, sizeof(pfns)}, 1, false);
+	driver_kick(&driver->queues[INFLATE]);
+	while (poll(&(struct pollfd){.fd = urgent.fd, .events = POLLIN}, 1, -1) != 1) {
+	}
+	driver_reset(driver);
+	CHECK_EQ(driver_start(driver, DRIVER_ALL_FEATURES), 0);
+	memset(driver_at(driver, ARENA), 0xaa, ARENA_PAGES * PAGE);
+	give(INFLATE, &(uint32_t){ARENA_PFN + 3}, 1);
+	CHECK_EQ(content(3), 0);
+}
+
+/* A range of many pages is given back in parts. */
+static void reports_of_any_size_are_taken_in_parts(void)
+{
+	struct virtio_balloon_stats stats;
+	uint16_t head;
+	uint32_t len;
+
+	tear_down();
+	memset(&asked, 0, sizeof(asked));
+	CHECK_EQ(event_loop_create(&loop, NULL), 0);
+	CHECK_EQ(event_loop_start(loop, "test", NULL), 0);
+	driver = driver_create(MIB(128), false);
+	CHECK_EQ(virtio_balloon_create("balloon0", driver->memory, loop, NULL, &balloon, NULL), 0);
+	virtio_balloon_set_release(balloon, release, NULL);
+	CHECK_EQ(driver_attach(driver, balloon, DRIVER_ALL_FEATURES), 0);
+	driver_add(&driver->queues[REPORT], &(struct driver_segment){ARENA, MIB(100), true}, 1, false);
+	driver_kick(&driver->queues[REPORT]);
+	CHECK(driver_wait_used(&driver->queues[REPORT], 5000, &head, &len));
+	CHECK_EQ(asked.count, 4);
+	for (unsigned int i = 0; i < asked.count; i++)
+		CHECK(asked.len[i] <= MIB(32));
+	virtio_balloon_get_stats(balloon, &stats);
+	CHECK_EQ(stats.reported, MIB(100));
 }
 
 /* RAM into which a file is mapped privately, as the kernel image is: its bytes come back, and writing works. */
@@ -403,6 +510,8 @@ static void what_goes_and_comes_while_it_is_copied_is_right_in_the_end(void)
 }
 
 TEST_MAIN(TEST(inflates), TEST(inflates_to_the_end), TEST(keeps_what_is_pinned), TEST(inflates_in_pieces),
+	  TEST(a_long_chain_keeps_nobody_waiting), TEST(a_reset_ends_a_chain),
+	  TEST(reports_of_any_size_are_taken_in_parts),
 	  TEST(inflates_over_a_mapped_file), TEST(takes_free_page_reports), TEST(ignores_reports_unasked),
 	  TEST(has_a_target), TEST(asks_for_statistics), TEST(moves_with_a_buffer_in_hand),
 	  TEST(what_goes_and_comes_while_it_is_copied_is_right_in_the_end))

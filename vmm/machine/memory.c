@@ -88,12 +88,14 @@ static int memory_back(const struct memory_config *config, bool shared, struct r
 	return 0;
 }
 
-static int memory_add_regions(struct ram *ram, struct err *err)
+static int memory_add_regions(struct ram *ram, uint64_t page_size, struct err *err)
 {
-	struct guest_region low = {.gpa = 0, .size = ram->low, .host = ram->host, .fd = ram->fd};
+	struct guest_region low = {
+		.gpa = 0, .size = ram->low, .host = ram->host, .fd = ram->fd, .page_size = page_size,
+	};
 	struct guest_region high = {
 		.gpa = LAYOUT_4G, .size = ram->size - ram->low, .host = ram->host + ram->low, .fd = ram->fd,
-		.fd_offset = ram->low,
+		.fd_offset = ram->low, .page_size = page_size,
 	};
 	int ret = guest_memory_add(ram->memory, &low, err);
 
@@ -121,7 +123,7 @@ int ram_create(const struct memory_config *config, bool shared, struct guest_mem
 		code = prefault(ram->host, ram->size, "--memory prefault=on", log, err);
 	if (code == 0) {
 		ram->memory = memory;
-		code = memory_add_regions(ram, err);
+		code = memory_add_regions(ram, memory_page_size(config->hugepages), err);
 	}
 	if (code < 0) {
 		ram->memory = NULL;
