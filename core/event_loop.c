@@ -3,15 +3,18 @@
  * See event_loop.h.
  *
  * A source that is removed while a batch of events is processed stays allocated, marked dead, until the end of the
- * batch: epoll may have reported it already. Calls from other threads are a list and an eventfd.
+ * batch: epoll may have reported it already. Calls from other threads are a list and an eventfd. A source that rests has
+ * no events in epoll until the time is over.
  */
 #include "core/event_loop.h"
 
 #include "core/irq.h"
+#include "core/monotonic.h"
 #include "core/thread.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 
 #define BATCH 16
@@ -21,6 +24,8 @@ struct event_source {
 	int fd;
 	bool timer; /* fd is a timerfd of ours */
 	bool dead;
+	uint32_t events;  /* that are watched */
+	int64_t rests;    /* until this time of monotonic_ms(); 0: it does not. Under the loop's lock */
 	event_fn *fn;
 	void *opaque;
 	struct event_source *next; /* all of the loop's */
@@ -43,6 +48,7 @@ struct event_loop {
 	struct call *calls;
 	bool running;
 	bool buried; /* some source is dead */
+	bool rests;  /* some source does */
 	pthread_t runner;
 	bool has_thread;
 	pthread_t thread;
@@ -143,6 +149,32 @@ static void event_loop_dispatch(struct event_source *source, uint32_t events)
 		source->fn(source->opaque, (uint32_t)MIN(expirations, (uint64_t)UINT32_MAX));
 }
 
+static void event_loop_set_events(struct event_source *source, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.ptr = source};
+
+	epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
+}
+
+/* Wakes the sources that have rested; returns the ms until the next one has, or -1. Lock held. */
+static int event_loop_wake_rested(struct event_loop *loop)
+{
+	int64_t next = -1, now = monotonic_ms();
+
+	for (struct event_source *source = loop->sources; source && loop->rests; source = source->next) {
+		if (!source->rests || source->dead)
+			continue;
+		if (source->rests <= now) {
+			source->rests = 0;
+			event_loop_set_events(source, source->events);
+		} else if (next < 0 || source->rests < next) {
+			next = source->rests;
+		}
+	}
+	loop->rests = next >= 0;
+	return monotonic_left(next);
+}
+
 void event_loop_claim(struct event_loop *loop)
 {
 	pthread_mutex_lock(&loop->lock);
@@ -158,10 +190,10 @@ void event_loop_run(struct event_loop *loop)
 	event_loop_claim(loop);
 	pthread_mutex_lock(&loop->lock);
 	while (!__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE)) {
-		int count;
+		int count, timeout = loop->rests ? event_loop_wake_rested(loop) : -1;
 
 		pthread_mutex_unlock(&loop->lock);
-		count = epoll_wait(loop->epoll_fd, events, BATCH, -1);
+		count = epoll_wait(loop->epoll_fd, events, BATCH, timeout);
 		for (int i = 0; i < count; i++) {
 			if (events[i].data.ptr)
 				event_loop_dispatch(events[i].data.ptr, events[i].events);
@@ -260,7 +292,8 @@ static int event_loop_add_source(struct event_loop *loop, int fd, uint32_t event
 
 	if (!source)
 		return err_sys(err, -ENOMEM, "event source");
-	*source = (struct event_source){.loop = loop, .fd = fd, .timer = timer, .fn = fn, .opaque = opaque};
+	*source = (struct event_source){.loop = loop, .fd = fd, .timer = timer, .events = events, .fn = fn,
+					.opaque = opaque};
 	*ret = source;
 	pthread_mutex_lock(&loop->lock);
 	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
@@ -298,9 +331,49 @@ int event_loop_timer(struct event_loop *loop, event_fn *fn, void *opaque, struct
 
 void event_source_set(struct event_source *source, uint32_t events)
 {
-	struct epoll_event event = {.events = events, .data.ptr = source};
+	pthread_mutex_lock(&source->loop->lock);
+	source->events = events;
+	source->rests = 0;
+	event_loop_set_events(source, events);
+	pthread_mutex_unlock(&source->loop->lock);
+}
 
-	epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
+static void event_loop_rest(struct event_source *source)
+{
+	struct event_loop *loop = source->loop;
+
+	pthread_mutex_lock(&loop->lock);
+	source->rests = monotonic_ms() + EVENT_REST_MS;
+	loop->rests = true;
+	event_loop_set_events(source, 0);
+	eventfd_kick(loop->wake_fd); /* it may wait without a time limit */
+	pthread_mutex_unlock(&loop->lock);
+}
+
+/* The system, or this process, has too little for another descriptor. */
+static bool event_loop_short_of_descriptors(int code)
+{
+	return code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS;
+}
+
+static int event_loop_accept(int fd)
+{
+	int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	return client < 0 ? -errno : client;
+}
+
+int event_source_accept(struct event_source *source, int *reserve)
+{
+	int client = event_loop_accept(source->fd);
+
+	if (event_loop_short_of_descriptors(client) && reserve && *reserve >= 0) {
+		fd_close(reserve);
+		client = event_loop_accept(source->fd);
+	}
+	if (event_loop_short_of_descriptors(client))
+		event_loop_rest(source);
+	return client;
 }
 
 void event_timer_set(struct event_source *timer, uint64_t first_ns, uint64_t interval_ns)

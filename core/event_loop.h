@@ -46,6 +46,14 @@ int event_loop_timer(struct event_loop *loop, event_fn *fn, void *opaque, struct
 
 /* Changes the events of a watched descriptor; 0: no callbacks. */
 void event_source_set(struct event_source *source, uint32_t events);
+/*
+ * Accepts a client of the listening socket that source watches: its descriptor, CLOEXEC and non-blocking, or -errno. If
+ * there is none left for it, *reserve (NULL: none) is closed to make room; else the client waits and the source rests:
+ * its callback is not called for EVENT_REST_MS, and then as if the socket had just been watched. So the loop does not
+ * spin, and the client is served when there are descriptors again. Any thread.
+ */
+#define EVENT_REST_MS 100
+int event_source_accept(struct event_source *source, int *reserve);
 /* Fires after first_ns, then every interval_ns (0: once). first_ns 0 stops the timer. CLOCK_MONOTONIC. */
 void event_timer_set(struct event_source *timer, uint64_t first_ns, uint64_t interval_ns);
 /* On the loop's thread: the callback is not called again. Use event_loop_call on other threads. NULL is fine. */

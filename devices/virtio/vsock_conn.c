@@ -43,11 +43,19 @@ void vsock_run(struct vsock_conn *conn)
 	vsock_kick(vsock);
 }
 
-void vsock_set_timer(struct vsock *vsock, bool on)
+void vsock_set_timer(struct vsock *vsock, uint64_t ns)
 {
-	if (vsock->timer_set != on)
-		event_timer_set(vsock->timer, on ? VSOCK_LINGER_NS / 4 : 0, VSOCK_LINGER_NS / 4);
-	vsock->timer_set = on;
+	if (vsock->timer_ns != ns)
+		event_timer_set(vsock->timer, ns, ns);
+	vsock->timer_ns = ns;
+}
+
+/* The connection is looked at after ns at the latest. */
+static void vsock_conn_need_timer(struct vsock_conn *conn, uint64_t ns)
+{
+	struct vsock *vsock = conn->vsock;
+
+	vsock_set_timer(vsock, vsock->timer_ns ? MIN(vsock->timer_ns, ns) : ns);
 }
 
 /* ---- the table ---- */
@@ -92,7 +100,7 @@ static struct vsock_conn *vsock_conn_take_slot(struct vsock *vsock)
 		vsock->free = conn->next_in_bucket;
 		return conn;
 	}
-	if (vsock->conn_count == VSOCK_MAX_CONNECTIONS)
+	if (vsock->conn_count == vsock->conn_limit)
 		return NULL;
 	conn = calloc(1, sizeof(*conn));
 	if (conn)
@@ -137,7 +145,7 @@ static void vsock_conn_close_host(struct vsock_conn *conn)
 	conn->host_shutdown = BOTH;
 	conn->pending |= BIT(VIRTIO_VSOCK_OP_SHUTDOWN);
 	conn->deadline = monotonic_ns() + VSOCK_LINGER_NS;
-	vsock_set_timer(conn->vsock, true);
+	vsock_conn_need_timer(conn, VSOCK_LINGER_NS / 4);
 	vsock_run(conn);
 }
 
@@ -308,7 +316,8 @@ static const struct {
 	void (*take)(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain);
 } ops[] = {
 	[VIRTIO_VSOCK_OP_RESPONSE] = {BIT(VSOCK_REQUESTED), vsock_conn_take_response},
-	[VIRTIO_VSOCK_OP_RST] = {BIT(VSOCK_REQUESTED) | BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_reset},
+	[VIRTIO_VSOCK_OP_RST] = {BIT(VSOCK_CONNECTING) | BIT(VSOCK_REQUESTED) | BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING),
+				 vsock_conn_take_reset},
 	[VIRTIO_VSOCK_OP_SHUTDOWN] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_shutdown},
 	[VIRTIO_VSOCK_OP_RW] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_data},
 	[VIRTIO_VSOCK_OP_CREDIT_UPDATE] = {BIT(VSOCK_OPEN) | BIT(VSOCK_CLOSING), vsock_conn_take_credit_update},
@@ -538,35 +547,40 @@ bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, cons
 
 /* ---- begin and end ---- */
 
-/* A connection with a connected socket; success consumes fd. */
-static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, int *fd, enum vsock_conn_state state)
+/* A connection without a socket. */
+static struct vsock_conn *vsock_conn_begin(struct vsock *vsock, enum vsock_conn_state state)
 {
 	struct vsock_conn *conn = vsock_conn_take_slot(vsock);
 	bool runnable = conn && conn->runnable;
 	struct vsock_conn *next = conn ? conn->next_runnable : NULL;
 
-	if (!conn)
-		return NULL;
-	*conn = (struct vsock_conn){.vsock = vsock, .state = state, .fd = *fd, .readable = true, .writable = true,
-				    .runnable = runnable, .next_runnable = next};
-	if (event_loop_watch(vsock->base.loop, *fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, vsock->conn_event,
-			     conn, &conn->source, NULL) < 0) {
-		conn->fd = -1;
-		conn->source = NULL;
-		vsock_conn_end(conn);
-		return NULL;
-	}
-	take_fd(fd);
+	if (conn)
+		*conn = (struct vsock_conn){.vsock = vsock, .state = state, .fd = -1, .runnable = runnable,
+					    .next_runnable = next};
 	return conn;
+}
+
+/* Gives it a connected socket; success consumes fd. */
+static int vsock_conn_take_socket(struct vsock_conn *conn, int *fd)
+{
+	int ret = event_loop_watch(conn->vsock->base.loop, *fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+				   conn->vsock->conn_event, conn, &conn->source, NULL);
+
+	if (ret < 0)
+		return ret;
+	conn->fd = take_fd(fd);
+	conn->readable = conn->writable = true;
+	vsock_run(conn);
+	return 0;
 }
 
 void vsock_conn_accept(struct vsock *vsock, int *fd)
 {
-	struct vsock_conn *conn = vsock_conn_begin(vsock, fd, VSOCK_HELLO);
+	struct vsock_conn *conn = vsock_conn_begin(vsock, VSOCK_HELLO);
 
+	if (conn && vsock_conn_take_socket(conn, fd) < 0)
+		vsock_conn_end(conn);
 	fd_close(fd);
-	if (conn)
-		vsock_run(conn);
 }
 
 static int vsock_conn_connect_port(const char *path, uint32_t port)
@@ -582,41 +596,76 @@ static int vsock_conn_connect_port(const char *path, uint32_t port)
 	return take_fd(&fd);
 }
 
+/* Connects to the host's program and answers the guest. */
+static int vsock_conn_connect(struct vsock_conn *conn)
+{
+	_cleanup_(fd_close) int fd = vsock_conn_connect_port(conn->vsock->path, conn->host_port);
+	int ret = fd < 0 ? fd : vsock_conn_take_socket(conn, &fd);
+
+	if (ret < 0)
+		return ret;
+	conn->state = VSOCK_OPEN;
+	conn->pending = BIT(VIRTIO_VSOCK_OP_RESPONSE);
+	return 0;
+}
+
+/* A backlog is full, or there is no descriptor: neither stays so, and the kernel reports no end of it. */
+static bool vsock_conn_may_succeed_later(int code)
+{
+	return code == -EAGAIN || code == -EMFILE || code == -ENFILE || code == -ENOMEM || code == -ENOBUFS;
+}
+
 int vsock_conn_request(struct vsock *vsock, const struct virtio_vsock_hdr *hdr)
 {
-	_cleanup_(fd_close) int fd = vsock_conn_connect_port(vsock->path, le32toh(hdr->dst_port));
-	struct vsock_conn *conn;
+	struct vsock_conn *conn = vsock_conn_begin(vsock, VSOCK_CONNECTING);
+	int ret;
 
-	if (fd < 0)
-		return fd;
-	conn = vsock_conn_begin(vsock, &fd, VSOCK_OPEN);
 	if (!conn)
 		return -ENOSPC;
 	conn->host_port = le32toh(hdr->dst_port);
 	conn->guest_port = le32toh(hdr->src_port);
 	vsock_conn_enter_table(conn);
 	vsock_conn_note_credit(conn, hdr);
-	conn->pending = BIT(VIRTIO_VSOCK_OP_RESPONSE);
-	vsock_run(conn);
+	ret = vsock_conn_connect(conn);
+	if (ret < 0 && !vsock_conn_may_succeed_later(ret)) {
+		vsock_conn_end(conn);
+		return ret;
+	}
+	conn->deadline = monotonic_ns() + VSOCK_CONNECT_NS;
+	if (ret < 0)
+		vsock_conn_need_timer(conn, VSOCK_RETRY_NS);
 	return 0;
 }
 
-bool vsock_conn_expire(struct vsock *vsock)
+/* full: a port of the host whose program has no room now; one attempt for each is enough. */
+static void vsock_conn_try_again(struct vsock_conn *conn, uint64_t now, int64_t *full)
 {
-	uint64_t now = monotonic_ns();
-	bool left = false;
+	int ret = conn->host_port == *full ? -EAGAIN : vsock_conn_connect(conn);
+
+	if (ret == -EAGAIN)
+		*full = conn->host_port;
+	if (ret < 0 && (conn->deadline <= now || !vsock_conn_may_succeed_later(ret)))
+		vsock_conn_reset(conn);
+}
+
+uint64_t vsock_conn_expire(struct vsock *vsock)
+{
+	uint64_t now = monotonic_ns(), next = 0;
+	int64_t full = -1;
 
 	for (unsigned int i = 0; i < vsock->conn_count; i++) {
 		struct vsock_conn *conn = vsock->conns[i];
 
-		if (conn->state != VSOCK_CLOSING)
-			continue;
-		if (conn->deadline <= now)
+		if (conn->state == VSOCK_CONNECTING)
+			vsock_conn_try_again(conn, now, &full);
+		else if (conn->state == VSOCK_CLOSING && conn->deadline <= now)
 			vsock_conn_reset(conn);
-		else
-			left = true;
+		if (conn->state == VSOCK_CONNECTING)
+			next = VSOCK_RETRY_NS;
+		else if (conn->state == VSOCK_CLOSING && !next)
+			next = VSOCK_LINGER_NS / 4;
 	}
-	return left;
+	return next;
 }
 
 /* The socket is edge-triggered: an event that came meanwhile is not repeated. */

@@ -13,19 +13,22 @@
 #include <linux/virtio_vsock.h>
 
 #define VSOCK_HOST_CID 2u
-#define VSOCK_MAX_CONNECTIONS 1023u
+#define VSOCK_MAX_CONNECTIONS 1023u /* and half of the descriptors that this process may have */
 #define VSOCK_BUFFER KIB(128)     /* a connection's credit: bytes that the guest may send before the host takes them */
 #define VSOCK_MAX_DATA KIB(64)    /* of one packet */
 #define VSOCK_LINE 32u            /* "CONNECT 4294967295\n" and some more */
 #define VSOCK_BUCKETS 256u
 #define VSOCK_MAX_ORPHANS 64u
-#define VSOCK_LINGER_NS 2000000000ull /* until a closed connection is reset if the guest does not end it */
+#define VSOCK_LINGER_NS 2000000000ull  /* until a closed connection is reset if the guest does not end it */
+#define VSOCK_CONNECT_NS 5000000000ull /* until a connection of the guest is reset if the host's program has no room */
+#define VSOCK_RETRY_NS 20000000ull     /* between two attempts */
 #define VSOCK_HDR sizeof(struct virtio_vsock_hdr)
 
 enum { VSOCK_RX, VSOCK_TX, VSOCK_EVENT, VSOCK_QUEUES };
 
 enum vsock_conn_state {
 	VSOCK_FREE,
+	VSOCK_CONNECTING, /* the guest has asked, and the host's program has no room for it now; there is no socket */
 	VSOCK_HELLO,     /* the host has connected and not yet named a port */
 	VSOCK_REQUESTED, /* the request is sent to the guest, without a response so far */
 	VSOCK_OPEN,
@@ -60,7 +63,7 @@ struct vsock_conn {
 	uint8_t guest_shutdown;   /* and of the guest */
 	uint16_t pending;         /* bits 1 << VIRTIO_VSOCK_OP_*: packets to send to the guest */
 	bool asked;               /* a credit request is sent, without an answer so far */
-	uint64_t deadline;        /* of VSOCK_CLOSING; CLOCK_MONOTONIC, ns */
+	uint64_t deadline;        /* of VSOCK_CLOSING and VSOCK_CONNECTING; CLOCK_MONOTONIC, ns */
 
 	/* Credit (section 5.10.6.3). To the guest: bytes sent, the guest's buffer, bytes that it has taken out. */
 	uint32_t sent, guest_buffer, guest_taken;
@@ -84,13 +87,13 @@ struct vsock {
 	int listen_fd;
 	struct event_source *listener, *timer;
 	event_fn *conn_event; /* of a connection's socket */
-	bool timer_set;
+	uint64_t timer_ns;    /* its interval; 0: off */
 	uint32_t cid;
 	struct vsock_state state;
 	bool loaded;          /* and not resumed since */
 	bool kicked;          /* the receive queue will be served in any case */
 	struct vsock_conn *conns[VSOCK_MAX_CONNECTIONS];
-	unsigned int conn_count; /* allocated */
+	unsigned int conn_count, conn_limit; /* allocated, and how many there may be */
 	struct vsock_conn *free;
 	struct vsock_conn *buckets[VSOCK_BUCKETS];
 	struct vsock_conn *first_runnable, **last_runnable;
@@ -113,14 +116,14 @@ void vsock_unix_transport_reset(struct virtio_device *device);
 void vsock_kick(struct vsock *vsock);
 /* The connection may have a packet for the guest. */
 void vsock_run(struct vsock_conn *conn);
-/* Switches the timer for vsock_conn_expire. */
-void vsock_set_timer(struct vsock *vsock, bool on);
+/* Sets the interval of the timer for vsock_conn_expire; 0: off. */
+void vsock_set_timer(struct vsock *vsock, uint64_t ns);
 struct vsock_conn *vsock_conn_find(struct vsock *vsock, uint32_t host_port, uint32_t guest_port);
 /* Handles events of the host's socket; called from vsock->conn_event. */
 void vsock_conn_event(struct vsock_conn *conn, uint32_t events);
 /* The host has connected; fd is consumed. */
 void vsock_conn_accept(struct vsock *vsock, int *fd);
-/* The guest asks for a connection; answers with RESPONSE. -errno: there can be no connection. */
+/* The guest asks for a connection; answers with RESPONSE or RST later. -errno: there can be no connection. */
 int vsock_conn_request(struct vsock *vsock, const struct virtio_vsock_hdr *hdr);
 /* A packet of the guest for this connection; its data are at VSOCK_HDR in chain and have the length in hdr. */
 void vsock_conn_receive(struct vsock_conn *conn, const struct virtio_vsock_hdr *hdr, const struct virtq_chain *chain);
@@ -129,8 +132,8 @@ void vsock_conn_receive(struct vsock_conn *conn, const struct virtio_vsock_hdr *
  */
 bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, const struct iovec *iov,
 		     unsigned int count);
-/* Resets connections after their deadline; true: some still have one. */
-bool vsock_conn_expire(struct vsock *vsock);
+/* Resets connections after their deadline, and tries the others again. When to call it again, in ns; 0: there is none. */
+uint64_t vsock_conn_expire(struct vsock *vsock);
 /* Checks all connections after a pause. */
 void vsock_conn_wake_all(struct vsock *vsock);
 /* Ends all connections without a packet to the guest. */

@@ -15,6 +15,7 @@
 #include "core/irq.h"
 
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -171,12 +172,12 @@ static bool vsock_unix_serve(struct virtio_device *device, struct virtqueue *vq,
 
 /* ---- the socket and the clock ---- */
 
-/* Accepts all waiting clients; the socket is edge-triggered. */
+/* Accepts all waiting clients; the socket is edge-triggered. Without descriptors they wait. */
 static void vsock_unix_accept_all(struct vsock *vsock)
 {
 	int fd;
 
-	while ((fd = accept4(vsock->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0)
+	while ((fd = event_source_accept(vsock->listener, NULL)) >= 0)
 		vsock_conn_accept(vsock, &fd);
 }
 
@@ -381,6 +382,16 @@ static int vsock_unix_open_socket(struct vsock *vsock, struct err *err)
 	return 0;
 }
 
+/* Disks, networks and the control socket need descriptors, too. */
+static unsigned int vsock_unix_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 2 > VSOCK_MAX_CONNECTIONS)
+		return VSOCK_MAX_CONNECTIONS;
+	return (unsigned int)limit.rlim_cur / 2;
+}
+
 static int vsock_unix_init(struct vsock *vsock, const struct virtio_vsock_options *options, struct guest_memory *memory,
 			   struct event_loop *loop, const struct log *log, struct err *err)
 {
@@ -419,6 +430,7 @@ int vsock_unix_create(const struct virtio_vsock_options *options, struct guest_m
 	vsock->cid = options->cid;
 	vsock->last_runnable = &vsock->first_runnable;
 	vsock->conn_event = vsock_unix_conn_event;
+	vsock->conn_limit = vsock_unix_limit();
 	code = vsock_unix_init(vsock, options, memory, loop, log, err);
 	if (code < 0) {
 		vsock_unix_destroy(&vsock->base.device);

@@ -103,9 +103,14 @@ $masked 'and with its leaf of extended state' grep -q '^0000000d 00000000 ' "$wo
 run cpuid --cpu host,-nonsense
 check 'an unknown feature is refused' test "$status" = 2
 
-"$mvmm" run --kernel "$guests/guest_button" --memory 32M --name button >"$work/out" 2>"$work/err" </dev/null &
+(
+	ulimit -Sn 200
+	exec "$mvmm" run --kernel "$guests/guest_button" --memory 32M --name button >"$work/out" 2>"$work/err" </dev/null
+) &
 pid=$!
 until_true 20 grep -q waiting "$work/out"
+check 'it may have as many descriptors as the hard limit allows' \
+	grep -q "^Max open files *$(ulimit -Hn) *$(ulimit -Hn) " "/proc/$pid/limits"
 check 'ps lists the machine' grep -q button <("$mvmm" ps)
 check 'it can be paused' "$mvmm" pause button
 check 'info tells so' grep -qi paused <("$mvmm" info button)

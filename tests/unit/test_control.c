@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/control: the protocol, and clients that misbehave. */
 #include "vmm/control/control_machine.h"
-#include "tests/unit/test.h"
+#include "tests/unit/shortage.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -491,6 +491,34 @@ static void clients_are_bounded(void)
 	end();
 }
 
+/* There is always a descriptor for one client; the next one waits until there is another. */
+static void answers_without_descriptors(void)
+{
+	static struct shortage shortage;
+	int fds[2];
+
+	serve(true);
+	for (unsigned int i = 0; i < 2; i++) /* twice: the reserve is filled again */
+		for (unsigned int j = 0; j < 2; j++) {
+			if (!j) {
+				fds[0] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+				fds[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+				shortage_begin(&shortage);
+			}
+			CHECK_EQ(connect(fds[j], (struct sockaddr *)&address, address_len), 0);
+			put(fds[j], "{\"method\":\"org.varlink.service.GetInfo\"}");
+			if (j)
+				shortage_ease(&shortage);
+			CHECK(strstr(receive(fds[j]), "mvmm"));
+			if (j) {
+				shortage_end(&shortage);
+				close(fds[0]);
+				close(fds[1]);
+			}
+		}
+	end();
+}
+
 /* Sends a request with that many copies of a descriptor. */
 static void put_fds(int fd, const char *text, int passed, unsigned int count)
 {
@@ -550,4 +578,4 @@ TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(devices_co
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),
 	  TEST(requests_are_bounded),
 	  TEST(requests_may_come_in_pieces_and_together), TEST(oneway_has_no_answer), TEST(slow_calls_tell_how_they_go),
-	  TEST(clients_may_leave_at_any_time), TEST(who_does_not_read_only_stops_itself), TEST(clients_are_bounded))
+	  TEST(clients_may_leave_at_any_time), TEST(who_does_not_read_only_stops_itself), TEST(clients_are_bounded), TEST(answers_without_descriptors))

@@ -3,11 +3,14 @@
 #include "core/event_loop.h"
 
 #include "core/irq.h"
+#include "core/monotonic.h"
 #include "core/thread.h"
-#include "tests/unit/test.h"
+#include "tests/unit/shortage.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 struct watcher {
 	struct event_loop *loop;
@@ -171,7 +174,87 @@ static void silencing_and_waking(void)
 	close(w.fd);
 }
 
+static int client;
+
+static void accept_one(void *opaque, uint32_t events)
+{
+	struct watcher *w = opaque;
+
+	w->fired++;
+	client = event_source_accept(w->source, NULL);
+	if (client >= 0)
+		event_loop_stop(w->loop);
+}
+
+/* A listener on an abstract address, and a client that waits there. */
+static void listen_and_connect(int *listener, int *caller)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof(sa_family_t);
+
+	*listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	CHECK_EQ(bind(*listener, (struct sockaddr *)&address, len), 0);
+	len = sizeof(address);
+	CHECK_EQ(getsockname(*listener, (struct sockaddr *)&address, &len), 0);
+	CHECK_EQ(listen(*listener, 5), 0);
+	*caller = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK_EQ(connect(*caller, (struct sockaddr *)&address, len), 0);
+}
+
+/* A client for whom there is no descriptor is not asked for again and again, and is accepted when there is one. */
+static void a_listener_rests_without_descriptors(void)
+{
+	static struct shortage shortage;
+	struct watcher w = {.fd = -1}, t = {.fd = -1, .stop_at = 1};
+	int64_t begin;
+	int caller;
+
+	CHECK_EQ(event_loop_create(&w.loop, NULL), 0);
+	t.loop = w.loop;
+	listen_and_connect(&w.fd, &caller);
+	CHECK_EQ(event_loop_watch(w.loop, w.fd, EPOLLIN, accept_one, &w, &w.source, NULL), 0);
+	CHECK_EQ(event_loop_timer(w.loop, on_event, &t, &t.source, NULL), 0);
+	shortage_begin(&shortage);
+	event_timer_set(t.source, 1500000ull * EVENT_REST_MS, 0);
+	begin = monotonic_ms();
+	event_loop_run(w.loop);
+	CHECK(w.fired >= 1);
+	CHECK(w.fired <= (monotonic_ms() - begin) / EVENT_REST_MS + 2);
+	CHECK_EQ(client, -EMFILE);
+	shortage_ease(&shortage);
+	event_loop_run(w.loop);
+	CHECK(client >= 0);
+	close(client);
+	shortage_end(&shortage);
+	event_loop_destroy(w.loop);
+	close(w.fd);
+	close(caller);
+}
+
+/* The descriptor that is kept for it makes room for a client. */
+static void a_reserve_makes_room(void)
+{
+	static struct shortage shortage;
+	struct watcher w = {.fd = -1};
+	int caller, reserve = eventfd(0, EFD_CLOEXEC);
+
+	CHECK_EQ(event_loop_create(&w.loop, NULL), 0);
+	listen_and_connect(&w.fd, &caller);
+	CHECK_EQ(event_loop_watch(w.loop, w.fd, EPOLLIN, accept_one, &w, &w.source, NULL), 0);
+	shortage_begin(&shortage);
+	client = event_source_accept(w.source, &reserve);
+	shortage_end(&shortage);
+	CHECK(client >= 0);
+	CHECK_EQ(reserve, -1);
+	CHECK_EQ(event_source_accept(w.source, &reserve), -EAGAIN);
+	close(client);
+	event_loop_destroy(w.loop);
+	close(w.fd);
+	close(caller);
+}
+
 TEST_MAIN(TEST(calls_back_when_ready), TEST(timers_fire_and_repeat), TEST(a_removed_source_is_silent_at_once),
 	  TEST(runs_calls_on_its_thread), TEST(calls_wait_for_a_loop_that_is_claimed),
 	  TEST(answers_questions_on_its_thread_which_leaves_signals_alone),
-	  TEST(silencing_and_waking))
+	  TEST(silencing_and_waking), TEST(a_listener_rests_without_descriptors),
+	  TEST(a_reserve_makes_room))

@@ -104,6 +104,62 @@ static void connects_from_the_guest(void)
 	tear_down();
 }
 
+/* The backlog of the host's program is full: who comes too early is connected when there is room. */
+static void waits_for_a_busy_program(void)
+{
+	int listener;
+	bool seen[5] = {false};
+
+	set_up(32);
+	listener = host_listen(80);
+	CHECK_EQ(listen(listener, 1), 0);
+	for (uint32_t i = 0; i < 5; i++)
+		guest_send(VIRTIO_VSOCK_OP_REQUEST, 1000 + i, 80, 0, NULL, 0);
+	guest_expect(VIRTIO_VSOCK_OP_RESPONSE, 1000, 80);
+	guest_expect(VIRTIO_VSOCK_OP_RESPONSE, 1001, 80);
+	guest_expect_silence();
+	for (uint32_t i = 0; i < 3; i++) {
+		packet_hdr hdr;
+
+		close(accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+		do
+			hdr = guest_get(NULL);
+		while (hdr.op == VIRTIO_VSOCK_OP_SHUTDOWN);
+		CHECK_EQ(hdr.op, VIRTIO_VSOCK_OP_RESPONSE);
+		seen[hdr.dst_port - 1000] = true;
+	}
+	for (uint32_t i = 2; i < 5; i++)
+		CHECK(seen[i]);
+	host_unlisten(listener, 80);
+	tear_down();
+}
+
+/* A program that ends while others wait for it; and a guest that does not want to wait. */
+static void waits_no_longer_than_is_sensible(void)
+{
+	int listener;
+
+	set_up(32);
+	listener = host_listen(80);
+	CHECK_EQ(listen(listener, 0), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		guest_send(VIRTIO_VSOCK_OP_REQUEST, 1000 + i, 80, 0, NULL, 0);
+	guest_expect(VIRTIO_VSOCK_OP_RESPONSE, 1000, 80);
+	guest_send(VIRTIO_VSOCK_OP_RST, 1001, 80, 0, NULL, 0);
+	guest_send(VIRTIO_VSOCK_OP_REQUEST, 1001, 80, 0, NULL, 0);
+	guest_send(VIRTIO_VSOCK_OP_RW, 1001, 80, 0, "x", 1); /* too early: the connection is reset */
+	guest_expect(VIRTIO_VSOCK_OP_RST, 1001, 80);
+	guest_expect_silence();
+	host_unlisten(listener, 80);
+	for (bool reset = false; !reset;) {
+		packet_hdr hdr = guest_get(NULL);
+
+		reset = hdr.op == VIRTIO_VSOCK_OP_RST && hdr.dst_port == 1002;
+		CHECK(reset || hdr.op == VIRTIO_VSOCK_OP_SHUTDOWN);
+	}
+	tear_down();
+}
+
 static void closes_by_halves(void)
 {
 	uint32_t port;
@@ -146,4 +202,5 @@ static void closes_by_halves(void)
 }
 
 TEST_MAIN(TEST(connects_from_the_host), TEST(reads_the_greeting_exactly), TEST(refuses_bad_greetings),
-	  TEST(tells_when_the_guest_refuses), TEST(connects_from_the_guest), TEST(closes_by_halves))
+	  TEST(tells_when_the_guest_refuses), TEST(connects_from_the_guest), TEST(waits_for_a_busy_program),
+	  TEST(waits_no_longer_than_is_sensible), TEST(closes_by_halves))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/virtio/vsock and vsock_conn: a guest that sends nonsense, remembers nothing, or opens without end. */
+#include "tests/unit/shortage.h"
 #include "tests/unit/vsock_rig.h"
 
 static void answers_nonsense_with_reset(void)
@@ -133,5 +134,52 @@ static void limits_connections(void)
 	tear_down();
 }
 
+/* Programs and guests that ask while there is no descriptor are served when there is one. */
+static void waits_for_descriptors(void)
+{
+	static struct shortage shortage;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd, listener;
+
+	set_up(32);
+	listener = host_listen(80);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	shortage_begin(&shortage);
+	CHECK_EQ(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	host_write(fd, "CONNECT 44\n");
+	guest_send(VIRTIO_VSOCK_OP_REQUEST, 5, 80, 0, NULL, 0);
+	guest_expect_silence();
+	shortage_end(&shortage);
+	for (unsigned int i = 0; i < 2; i++) {
+		packet_hdr hdr = guest_get(NULL);
+
+		CHECK_EQ(hdr.op, hdr.dst_port == 44 ? VIRTIO_VSOCK_OP_REQUEST : VIRTIO_VSOCK_OP_RESPONSE);
+	}
+	close(fd);
+	host_unlisten(listener, 80);
+	tear_down();
+}
+
+/* Half of the descriptors stay for others. */
+static void takes_half_of_the_descriptors(void)
+{
+	static int fds[129];
+	struct rlimit before;
+
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &(struct rlimit){256, before.rlim_max}), 0);
+	set_up(16);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = host_connect();
+	host_expect_end(fds[128]);
+	CHECK_EQ(recv(fds[127], &(char){0}, 1, MSG_DONTWAIT), -1);
+	for (unsigned int i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	tear_down();
+}
+
 TEST_MAIN(TEST(answers_nonsense_with_reset), TEST(bounds_what_it_remembers), TEST(ignores_strangers),
-	  TEST(breaks_on_short_packets), TEST(limits_connections))
+	  TEST(breaks_on_short_packets), TEST(limits_connections), TEST(waits_for_descriptors),
+	  TEST(takes_half_of_the_descriptors))

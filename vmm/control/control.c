@@ -7,6 +7,7 @@
  */
 #include "vmm/control/control.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -36,6 +37,7 @@ struct control_call {
 struct control {
 	struct event_loop *loop;
 	int fd;
+	int reserve; /* a descriptor that makes room for a client when there are no others; -1: in use */
 	struct event_source *source;
 	const struct control_interface *interface;
 	void *opaque;
@@ -45,6 +47,13 @@ struct control {
 };
 
 static bool control_client_work(struct client *client);
+
+/* With it, a machine that has run out of descriptors can still be asked and stopped. */
+static void control_need_reserve(struct control *control)
+{
+	if (control->reserve < 0)
+		control->reserve = fcntl(control->fd, F_DUPFD_CLOEXEC, 0);
+}
 
 static void control_client_drop(struct client *client)
 {
@@ -63,6 +72,7 @@ static void control_client_drop(struct client *client)
 	free(client->in);
 	free(client->out);
 	free(client);
+	control_need_reserve(control);
 }
 
 /* ---- sending ---- */
@@ -370,37 +380,49 @@ static bool control_peer_may(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == geteuid());
 }
 
-static void control_accept_event(void *opaque, uint32_t events)
+static bool control_may_join(struct control *control, int fd)
 {
-	struct control *control = opaque;
-	_cleanup_(fd_close) int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct client *client;
-	struct err err;
-
-	if (fd < 0)
-		return;
 	if (!control_peer_may(fd)) {
 		log_warn(control->log, "control socket: refused a client of another user");
-		return;
+		return false;
 	}
-	if (control->client_count == CONTROL_MAX_CLIENTS) {
-		log_warn(control->log, "control socket: refused a client; there are already %u", CONTROL_MAX_CLIENTS);
-		return;
-	}
-	client = calloc(1, sizeof(*client));
+	if (control->client_count < CONTROL_MAX_CLIENTS)
+		return true;
+	log_warn(control->log, "control socket: refused a client; there are already %u", CONTROL_MAX_CLIENTS);
+	return false;
+}
+
+static void control_add_client(struct control *control, int *fd)
+{
+	struct client *client = calloc(1, sizeof(*client));
+	struct err err;
+
 	if (!client)
 		return;
 	client->control = control;
 	client->passed = -1;
-	if (event_loop_watch(control->loop, fd, EPOLLIN, control_client_event, client, &client->source, &err)) {
+	if (event_loop_watch(control->loop, *fd, EPOLLIN, control_client_event, client, &client->source, &err)) {
 		log_warn(control->log, "control socket: %s", err.text);
 		free(client);
 		return;
 	}
-	client->fd = take_fd(&fd);
+	client->fd = take_fd(fd);
 	client->next = control->clients;
 	control->clients = client;
 	control->client_count++;
+}
+
+static void control_accept_event(void *opaque, uint32_t events)
+{
+	struct control *control = opaque;
+	int fd = event_source_accept(control->source, &control->reserve);
+
+	if (fd < 0)
+		return;
+	if (control_may_join(control, fd))
+		control_add_client(control, &fd);
+	fd_close(&fd);
+	control_need_reserve(control);
 }
 
 int control_create(struct event_loop *loop, int *listen_fd, const struct control_interface *interface, void *opaque,
@@ -411,13 +433,15 @@ int control_create(struct event_loop *loop, int *listen_fd, const struct control
 
 	if (!control)
 		return err_sys(err, -ENOMEM, "control socket");
-	*control = (struct control){.loop = loop, .interface = interface, .opaque = opaque, .log = log};
+	*control = (struct control){.loop = loop, .interface = interface, .opaque = opaque, .log = log,
+				    .reserve = -1};
 	code = event_loop_watch(loop, *listen_fd, EPOLLIN, control_accept_event, control, &control->source, err);
 	if (code) {
 		free(control);
 		return err_prefix(err, code, "control socket");
 	}
 	control->fd = take_fd(listen_fd);
+	control_need_reserve(control);
 	*ret = control;
 	return 0;
 }
@@ -429,6 +453,7 @@ void control_destroy(struct control *control)
 	while (control->clients)
 		control_client_drop(control->clients);
 	event_source_remove(control->source);
+	fd_close(&control->reserve);
 	fd_close(&control->fd);
 	free(control);
 }

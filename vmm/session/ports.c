@@ -97,7 +97,7 @@ static bool ports_client_gone(const struct port *port)
 static void ports_on_connect(void *opaque, uint32_t events)
 {
 	struct port *port = opaque;
-	int fd = accept4(port->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = event_source_accept(port->listener, NULL);
 
 	if (fd < 0)
 		return;

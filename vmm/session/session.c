@@ -7,7 +7,21 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
+
+/* ---- descriptors ---- */
+
+/* The soft limit is small for the sake of programs that use select(2). */
+void session_raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 /* ---- signals ---- */
 
@@ -186,6 +200,7 @@ static int session_begin(struct session *session, struct err *err)
 {
 	int code = event_loop_create(&session->loop, err);
 
+	session_raise_descriptors();
 	code = code ?: rundir_claim(session->config->name, &session->rundir, err);
 	code = code ?: session_catch_signals(session, err);
 	code = code ?: session_open_ports(session, err);

@@ -35,6 +35,8 @@ struct session {
 
 /* ---- session.c; session_end frees what each has created ---- */
 
+/* As many descriptors as the hard limit allows. */
+void session_raise_descriptors(void);
 int session_catch_signals(struct session *session, struct err *err);
 int session_open_ports(struct session *session, struct err *err);
 int session_make_machine(struct session *session, struct err *err);

@@ -285,6 +285,7 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 {
 	int code = event_loop_create(&arrival->session.loop, err);
 
+	session_raise_descriptors();
 	code = code ?: session_catch_signals(&arrival->session, err);
 	code = code ?: session_receive_listen_for_it(arrival, err);
 	if (!code)
