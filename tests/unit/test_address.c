@@ -3,6 +3,9 @@
 #include "tests/unit/test.h"
 #include "vmm/migration/address.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 static void reads_every_form(void)
 {
 	static const struct {
@@ -94,4 +97,34 @@ static void knows_what_leaves_the_host(void)
 	}
 }
 
-TEST_MAIN(TEST(reads_every_form), TEST(says_what_to_write_instead), TEST(knows_what_leaves_the_host))
+/* A socket that was handed in shows where it is. */
+static void knows_it_of_sockets(void)
+{
+	static const struct {
+		uint32_t address;
+		bool local;
+	} cases[] = {{INADDR_LOOPBACK, true}, {INADDR_ANY, false}};
+	struct address address = {.kind = ADDRESS_FD};
+	struct sockaddr_in6 every = {.sin6_family = AF_INET6};
+	int pair[2];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(cases[i].address)};
+
+		address.fd = socket(AF_INET, SOCK_STREAM, 0);
+		CHECK_EQ(bind(address.fd, (struct sockaddr *)&name, sizeof(name)) | listen(address.fd, 1), 0);
+		CHECK_EQ(address_is_local(&address), cases[i].local);
+		close(address.fd);
+	}
+	address.fd = socket(AF_INET6, SOCK_STREAM, 0);
+	if (address.fd >= 0 && bind(address.fd, (struct sockaddr *)&every, sizeof(every)) == 0)
+		CHECK(!address_is_local(&address));
+	close(address.fd);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	address.fd = pair[0];
+	CHECK(address_is_local(&address));
+	close(pair[0]);
+	close(pair[1]);
+}
+
+TEST_MAIN(TEST(knows_it_of_sockets), TEST(reads_every_form), TEST(says_what_to_write_instead), TEST(knows_what_leaves_the_host))

@@ -154,15 +154,18 @@ static const char *log_text(void)
 	return text;
 }
 
+static const char *source_name, *target_name; /* that the other end asks for */
+
 /* NULL: without TLS. */
 static void make_ends(const struct address *from, const char *from_tls, const struct address *to, const char *to_tls)
 {
 	static char from_path[128], to_path[128];
 	const struct acceptor_options accepting = {
 		.from = from, .log = &target_log, .cancel_fd = -1, .silence_ms = SILENCE,
-		.tls = from_tls ? certificates(from_tls, from_path) : NULL, .tls_helper = MVMM_TLS};
+		.tls = from_tls ? certificates(from_tls, from_path) : NULL, .tls_peer = source_name, .tls_helper = MVMM_TLS};
 	const struct dialer_options dialing = {.to = to, .cancel_fd = -1, .silence_ms = SILENCE,
-					       .tls = to_tls ? certificates(to_tls, to_path) : NULL, .tls_helper = MVMM_TLS};
+					       .tls = to_tls ? certificates(to_tls, to_path) : NULL,
+					       .tls_peer = target_name, .tls_helper = MVMM_TLS};
 	struct err err = {""};
 
 	target_log = (struct log){.fd = memfd_create("log", MFD_CLOEXEC), .level = LOG_INFO};
@@ -386,6 +389,7 @@ static void who_must_not_is_told_why(void)
 		const char *from, *to;
 		int code;
 		const char *source_words, *target_words;
+		const char *source_name, *target_name;
 	} cases[] = {
 		{"good", "expired", -EACCES, "the target refused the connection: our certificate has expired", "the source's certificate has expired"},
 		{"expired", "good", -EACCES, "the target's certificate has expired", "the source refused the connection: our certificate has expired"},
@@ -394,6 +398,19 @@ static void who_must_not_is_told_why(void)
 		{"elsewhere", "good", -EACCES, "the target's certificate is for another host than 127.0.0.1",
 		 "the source refused the connection: our certificate is not for the host name that it expects"},
 		{"good", "elsewhere", 0, NULL, NULL}, /* nobody asks where the source is */
+		{"good", "elsewhere", 0, NULL, NULL, "elsewhere.example"},
+		{"good", "other", -EACCES, "the target refused the connection: our certificate is not for the host name",
+		 "the source's certificate is for another host than elsewhere.example", "elsewhere.example"},
+		{"elsewhere", "good", 0, NULL, NULL, "localhost", "elsewhere.example"},
+		{"good", "other", -EACCES, "the target's certificate is for another host than elsewhere.example",
+		 "the source refused the connection", NULL, "elsewhere.example"},
+		{"server", "client", 0, NULL, NULL},
+		{"client", "good", -EACCES, "the target's certificate is for another purpose (extended key usage)",
+		 "the source refused the connection: our certificate is not for a TLS server"},
+		{"good", "server", -EACCES, "the target refused the connection: our certificate is not for a TLS client",
+		 "the source's certificate is for another purpose (extended key usage)"},
+		{"good", "encipher", -EINVAL, "encipher/cert.pem is not for signatures (key usage)", NULL},
+		{"encipher", "good", -ECONNRESET, "the target closed the connection", "is not for signatures (key usage)"},
 		{"good", "keyless", -ENOENT, "keyless/key.pem: No such file or directory", NULL},
 		{"good", "nothing", -ENOENT, "nothing/ca.pem: No such file or directory", NULL},
 		{"good", "mismatch", -EINVAL, "is not the key of", NULL},
@@ -408,6 +425,8 @@ static void who_must_not_is_told_why(void)
 		struct channel *none = NULL;
 		struct call call;
 
+		source_name = cases[i].source_name;
+		target_name = cases[i].target_name;
 		make_tcp(cases[i].from, cases[i].to);
 		begin_call(&call, WIRE_CONTROL, 1);
 		for (int turns = 0; turns < 200 && !none && !__atomic_load_n(&call.done, __ATOMIC_ACQUIRE); turns++)
@@ -426,6 +445,7 @@ static void who_must_not_is_told_why(void)
 		channel_destroy(call.channels[0]);
 		end_session();
 	}
+	source_name = target_name = NULL;
 }
 
 static void mute_callers_hold_nobody_up(void)

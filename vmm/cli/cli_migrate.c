@@ -58,6 +58,8 @@ static const struct option options[] = {
 	 FIELD(copy_disks)},
 	{"copy-readonly", NULL, "with --copy-disks: copy read-only disks too", &flag, 1, FIELD(copy_readonly)},
 	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", &folder, 1, FIELD(request.tls)},
+	{"tls-peer", "NAME", "the host name that the target's certificate must be for; that of --to by default", &text, 1,
+	 FIELD(request.tls_peer)},
 	{"timeout", "TIME", "how long to wait until the rest fits into the downtime; 10m by default", &timeout, 1,
 	 FIELD(request.goal.timeout)},
 	{"on-timeout", "cancel|stop-and-copy",
@@ -238,6 +240,9 @@ static int cli_migrate_prepare(struct migration_request *request, int *fd, struc
 
 	if (code)
 		return err_prefix(err, code, "--to");
+	if (request->tls_peer && !request->tls)
+		return err_set(err, -EINVAL, "--tls-peer %.100s: needs --tls DIR, which checks certificates",
+			       request->tls_peer);
 	if (!request->tls && !address_is_local(&address))
 		fprintf(stderr, "mvmm: the guest's memory will cross the network unencrypted; --tls DIR encrypts it\n");
 	if (request->tls) {

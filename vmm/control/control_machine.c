@@ -44,7 +44,7 @@ static const char description[] =
 	"# which is passed. Replies when the machine has moved; with more also sends progress. on_timeout: cancel or\n"
 	"# stop-and-copy; compress: none or zstd; copy_disks: none, writable or all\n"
 	"method Migrate(to: string, downtime: ?float, timeout: ?float, on_timeout: ?string, bandwidth: ?int, device_rate: ?int,\n"
-	"  streams: ?int, compress: ?string, copy_disks: ?string, tls: ?string) -> (migration: Migration)\n"
+	"  streams: ?int, compress: ?string, copy_disks: ?string, tls: ?string, tls_peer: ?string) -> (migration: Migration)\n"
 	"\n"
 	"# The progress of the migration, or the result of the last one\n"
 	"method MigrationStatus() -> (migration: Migration)\n"

@@ -36,7 +36,7 @@ struct acceptor {
 	const struct log *log;
 	int cancel_fd;
 	unsigned int silence_ms;
-	const char *tls, *tls_helper;
+	const char *tls, *tls_peer, *tls_helper;
 	int listeners[MAX_LISTENERS];
 	size_t listener_count;
 	int door; /* see socket_pass, or -1 */
@@ -168,6 +168,7 @@ int acceptor_create(const struct acceptor_options *options, struct acceptor **re
 	acceptor->cancel_fd = options->cancel_fd;
 	acceptor->silence_ms = options->silence_ms;
 	acceptor->tls = options->tls;
+	acceptor->tls_peer = options->tls_peer;
 	acceptor->tls_helper = options->tls_helper;
 	acceptor->door = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
@@ -248,7 +249,8 @@ static void acceptor_name_caller(struct caller *caller, int fd)
 /* Accepts a connection; if there is no free place, the oldest caller is dropped. */
 static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
 {
-	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET};
+	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET,
+					.peer = acceptor->tls_peer};
 	struct caller *place = &acceptor->callers[0];
 	struct err err;
 	int code;

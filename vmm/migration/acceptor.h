@@ -22,6 +22,7 @@ struct acceptor_options {
 	int cancel_fd;              /* see channel_options */
 	unsigned int silence_ms;    /* see channel_options */
 	const char *tls;            /* folder of certificates (tls.h), or NULL: no TLS. Outlives the acceptor */
+	const char *tls_peer;       /* see tls_options; outlives the acceptor */
 	const char *tls_helper;     /* see tls_options */
 };
 

@@ -117,16 +117,41 @@ int address_parse(const char *text, bool listening, struct address *ret, struct 
 	return code;
 }
 
+static bool address_in6_is_local(const struct in6_addr *in6)
+{
+	return IN6_IS_ADDR_LOOPBACK(in6) || (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == 127);
+}
+
+/* Where a connected socket leads to, or a listening one is bound. What is no socket is refused later. */
+static bool address_socket_is_local(int fd)
+{
+	struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
+	socklen_t len = sizeof(name);
+
+	if (getpeername(fd, (struct sockaddr *)&name, &len) < 0) {
+		len = sizeof(name);
+		if (getsockname(fd, (struct sockaddr *)&name, &len) < 0)
+			return true;
+	}
+	if (name.ss_family == AF_INET)
+		return ntohl(((struct sockaddr_in *)&name)->sin_addr.s_addr) >> 24 == 127;
+	if (name.ss_family == AF_INET6)
+		return address_in6_is_local(&((struct sockaddr_in6 *)&name)->sin6_addr);
+	return true;
+}
+
 bool address_is_local(const struct address *address)
 {
 	struct in6_addr in6;
 	struct in_addr in4;
 
-	if (address->kind != ADDRESS_TCP)
+	if (address->kind == ADDRESS_FD)
+		return address_socket_is_local(address->fd);
+	if (address->kind == ADDRESS_UNIX)
 		return true;
 	if (inet_pton(AF_INET, address->host, &in4) == 1)
 		return ntohl(in4.s_addr) >> 24 == 127;
 	if (inet_pton(AF_INET6, address->host, &in6) == 1)
-		return IN6_IS_ADDR_LOOPBACK(&in6);
+		return address_in6_is_local(&in6);
 	return strcmp(address->host, "localhost") == 0;
 }

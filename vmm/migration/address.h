@@ -31,5 +31,5 @@ struct address {
 /* Parses text. listening: HOST may be omitted. -EINVAL with a message that says what to write instead. */
 int address_parse(const char *text, bool listening, struct address *ret, struct err *err);
 
-/* Whether data sent there stays on this host: a Unix socket, a descriptor, a loopback address or localhost. */
+/* Whether data sent there, or received from there, stays on this host: a Unix socket, a loopback address, localhost. */
 bool address_is_local(const struct address *address);

@@ -16,7 +16,7 @@ struct dialer {
 	struct address to;
 	int cancel_fd;
 	unsigned int silence_ms;
-	const char *tls, *tls_helper;
+	const char *tls, *tls_peer, *tls_helper;
 	uint8_t session[WIRE_SESSION_SIZE];
 	int door;  /* a Unix socket over which channels are passed, or -1 */
 	int first; /* a connected TCP socket for the first channel, or -1 */
@@ -54,7 +54,8 @@ int dialer_create(const struct dialer_options *options, struct dialer **ret, str
 	if (!dialer)
 		return err_sys(err, -ENOMEM, "%s", options->to->text);
 	*dialer = (struct dialer){.to = *options->to, .cancel_fd = options->cancel_fd, .silence_ms = options->silence_ms,
-				  .tls = options->tls, .tls_helper = options->tls_helper, .door = -1, .first = -1};
+				  .tls = options->tls, .tls_peer = options->tls_peer,
+				  .tls_helper = options->tls_helper, .door = -1, .first = -1};
 	if (getrandom(dialer->session, sizeof(dialer->session), 0) != sizeof(dialer->session))
 		code = err_sys(err, -EIO, "getrandom");
 	if (!code && dialer->to.kind == ADDRESS_FD)
@@ -176,7 +177,7 @@ static int dialer_open_connection(struct dialer *dialer, int64_t deadline, int *
 static int dialer_encrypt(struct dialer *dialer, int64_t deadline, int *fd, struct tls **ret, struct err *err)
 {
 	const struct tls_options options = {.folder = dialer->tls, .helper = dialer->tls_helper, .side = WIRE_SOURCE,
-					    .host = dialer->to.host};
+					    .peer = dialer->tls_peer ?: dialer->to.host};
 	struct tls *tls;
 	int code = tls_start(&options, fd, &tls, err);
 

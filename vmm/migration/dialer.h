@@ -17,6 +17,7 @@ struct dialer_options {
 	int cancel_fd;            /* see channel_options */
 	unsigned int silence_ms;  /* see channel_options */
 	const char *tls;          /* folder of certificates (tls.h), or NULL: no TLS. Outlives the dialer */
+	const char *tls_peer;     /* the name in the target's certificate; NULL: the host of `to`. Outlives the dialer */
 	const char *tls_helper;   /* see tls_options */
 };
 

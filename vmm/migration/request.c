@@ -12,16 +12,18 @@ void migration_request_done(struct migration_request *request)
 {
 	free(request->to);
 	free(request->tls);
+	free(request->tls_peer);
 	*request = (struct migration_request){0};
 }
 
 json_t *migration_request_to_json(const struct migration_request *request)
 {
-	return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:i, s:s, s:s, s:s*}", "to", request->to, "downtime",
+	return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:i, s:s, s:s, s:s*, s:s*}", "to", request->to, "downtime",
 			 (double)request->goal.downtime / 1e9, "timeout", (double)request->goal.timeout / 1e9, "on_timeout",
 			 migration_timeout_words[request->goal.on_timeout], "bandwidth", (json_int_t)request->goal.bandwidth,
 			 "device_rate", (json_int_t)request->device_rate, "streams", (int)request->streams, "compress", migration_compress_words[request->compress], "copy_disks",
-			 migration_copy_words[request->copy_disks], "tls", request->tls);
+			 migration_copy_words[request->copy_disks], "tls", request->tls, "tls_peer",
+			 request->tls_peer);
 }
 
 /* ---- one function for each kind of member; true if it is missing or valid ---- */
@@ -83,6 +85,8 @@ static const char *migration_request_read_all(const json_t *from, struct migrati
 		return "to";
 	if (!migration_request_read_text(json_object_get(from, "tls"), &request->tls))
 		return "tls";
+	if (!migration_request_read_text(json_object_get(from, "tls_peer"), &request->tls_peer))
+		return "tls_peer";
 	if (!migration_request_read_seconds(json_object_get(from, "downtime"), &request->goal.downtime))
 		return "downtime";
 	if (!migration_request_read_seconds(json_object_get(from, "timeout"), &request->goal.timeout))

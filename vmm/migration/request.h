@@ -24,7 +24,8 @@ struct migration_request {
 	unsigned int streams; /* 0: automatic */
 	enum migration_compress compress;
 	enum migration_copy copy_disks;
-	char *tls; /* a folder, or NULL */
+	char *tls;      /* a folder, or NULL */
+	char *tls_peer; /* the name in the target's certificate, or NULL: the host of `to` */
 	struct migration_goal goal;
 };
 

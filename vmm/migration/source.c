@@ -71,7 +71,8 @@ static int source_connect_control(struct migration_source *source, struct err *e
 {
 	const struct dialer_options options = {.to = &source->address, .cancel_fd = source->cancel_fd,
 					      .silence_ms = source->config.silence_ms,
-					      .tls = source->config.request->tls};
+					      .tls = source->config.request->tls,
+					      .tls_peer = source->config.request->tls_peer};
 	int code = dialer_create(&options, &source->dialer, err);
 
 	if (!code)

@@ -326,7 +326,8 @@ int migration_target_create(const struct migration_target_config *config, struct
 {
 	const struct acceptor_options options = {.from = config->from, .log = config->log,
 						 .cancel_fd = config->cancel_fd,
-						 .silence_ms = config->silence_ms, .tls = config->tls};
+						 .silence_ms = config->silence_ms, .tls = config->tls,
+						 .tls_peer = config->tls_peer};
 	struct migration_target *target = calloc(1, sizeof(*target));
 	int code = target ? 0 : err_sys(err, -ENOMEM, "migration");
 

@@ -47,7 +47,7 @@ static int tls_start_helper(struct tls *tls, const struct tls_options *options, 
 	_cleanup_(fd_close) int their_report = -1;
 	const char *const side = options->side == WIRE_SOURCE ? "source" : "target";
 	char path[PATH_MAX];
-	const char *const argv[] = {path, side, options->folder, options->host ?: "", NULL};
+	const char *const argv[] = {path, side, options->folder, options->peer ?: "", NULL};
 	int pair[2], report[2], code;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)

@@ -15,7 +15,7 @@ struct tls_options {
 	const char *folder; /* contains ca.pem, cert.pem and key.pem */
 	const char *helper; /* the program; NULL: mvmm-tls beside this program, or in its installed place */
 	enum wire_side side;
-	const char *host; /* source: the name or address that the target's certificate must match; NULL or "": any */
+	const char *peer; /* the name or address that the peer's certificate must be for; NULL or "": any */
 };
 
 /* Starts the handshake on a connected socket, which it takes. Does not wait. */

@@ -3,10 +3,11 @@
  * mvmm-tls: puts TLS 1.3 on a connection, with certificates on both ends. Started by vmm/migration/tls.c, which
  * describes the descriptors.
  *
- *	mvmm-tls source|target FOLDER HOST
+ *	mvmm-tls source|target FOLDER PEER
  *
- * FOLDER contains ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem; the source
- * also checks that it is for HOST (unless empty). Then each side sends one byte and waits for the other's, so that both
+ * FOLDER contains ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem, that it is
+ * for PEER (unless empty), and that it may be used so: a target's by a TLS server, a source's by a TLS client (extended
+ * key usage, RFC 5280 section 4.2.1.12), both for signatures (key usage, section 4.2.1.3). Then each side sends one byte and waits for the other's, so that both
  * know about a refusal before other data is sent. If the kernel supports TLS for both directions, it gets the keys and
  * this program ends. Else this program forwards the bytes, with one thread for each direction, until both directions
  * have ended.
@@ -35,7 +36,7 @@ enum { NET = 3, APP = 4, REPORT = 5 };
 
 struct helper {
 	bool target;
-	const char *folder, *host;
+	const char *folder, *peer;
 	gnutls_certificate_credentials_t credentials;
 	gnutls_session_t session;
 };
@@ -55,6 +56,22 @@ static int tls_helper_report(int code, const struct err *err)
 }
 
 /* ---- certificates ---- */
+
+/* TLS 1.3 signs with it; GnuTLS does not say so. */
+static int tls_helper_check_usage(struct helper *helper, const char *file, struct err *err)
+{
+	gnutls_x509_crt_t *chain;
+	unsigned int count = 0, usage;
+	int code = gnutls_certificate_get_x509_crt(helper->credentials, 0, &chain, &count);
+	bool signs = code < 0 || !count || gnutls_x509_crt_get_key_usage(chain[0], &usage, NULL) < 0 ||
+		     usage & GNUTLS_KEY_DIGITAL_SIGNATURE;
+
+	for (unsigned int i = 0; code >= 0 && i < count; i++)
+		gnutls_x509_crt_deinit(chain[i]);
+	if (code >= 0)
+		gnutls_free(chain);
+	return signs ? 0 : err_set(err, -EINVAL, "%s is not for signatures (key usage)", file);
+}
 
 static int tls_helper_load(struct helper *helper, struct err *err)
 {
@@ -78,7 +95,9 @@ static int tls_helper_load(struct helper *helper, struct err *err)
 	code = gnutls_certificate_set_x509_key_file(helper->credentials, cert, key, GNUTLS_X509_FMT_PEM);
 	if (code == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
 		return err_set(err, -EINVAL, "%s is not the key of %s", key, cert);
-	return code < 0 ? err_set(err, -EINVAL, "%s and key.pem: %s", cert, gnutls_strerror(code)) : 0;
+	if (code < 0)
+		return err_set(err, -EINVAL, "%s and key.pem: %s", cert, gnutls_strerror(code));
+	return tls_helper_check_usage(helper, cert, err);
 }
 
 /* Faults of the peer's certificate, and the TLS alerts that the peer gets. */
@@ -93,14 +112,20 @@ static int tls_helper_judge(struct helper *helper, struct err *err)
 		{GNUTLS_CERT_NOT_ACTIVATED, GNUTLS_A_CERTIFICATE_EXPIRED,
 		 "is not valid yet; check both hosts' clocks"},
 		{GNUTLS_CERT_UNEXPECTED_OWNER, GNUTLS_A_BAD_CERTIFICATE, "is for another host"},
+		{GNUTLS_CERT_PURPOSE_MISMATCH, GNUTLS_A_UNSUPPORTED_CERTIFICATE,
+		 "is for another purpose (extended key usage)"},
 		{GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA, "is not signed by our ca.pem"},
 		{GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED, "was revoked"},
 		{~0u, GNUTLS_A_BAD_CERTIFICATE, "does not do"},
 	};
-	const char *host = !helper->target && helper->host[0] ? helper->host : NULL;
+	gnutls_typed_vdata_st wanted[] = {
+		{GNUTLS_DT_KEY_PURPOSE_OID,
+		 (unsigned char *)(helper->target ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER), 0},
+		{GNUTLS_DT_DNS_HOSTNAME, (unsigned char *)helper->peer, 0},
+	};
 	unsigned int status = 0;
 	gnutls_datum_t text = {0};
-	int code = gnutls_certificate_verify_peers3(helper->session, host, &status);
+	int code = gnutls_certificate_verify_peers(helper->session, wanted, helper->peer[0] ? 2 : 1, &status);
 
 	if (!code && !status)
 		return 0;
@@ -113,7 +138,7 @@ static int tls_helper_judge(struct helper *helper, struct err *err)
 			gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0);
 		if (faults[i].status == GNUTLS_CERT_UNEXPECTED_OWNER)
 			err_set(err, -EACCES, "the %s's certificate %s than %s", tls_helper_peer(helper),
-				faults[i].words, host);
+				faults[i].words, helper->peer);
 		else
 			err_set(err, -EACCES, "the %s's certificate %s%s%s", tls_helper_peer(helper), faults[i].words,
 				text.data ? ": " : "", text.data ? (char *)text.data : "");
@@ -139,8 +164,11 @@ static const char *tls_helper_refusal(struct helper *helper)
 	case GNUTLS_A_CERTIFICATE_REQUIRED:
 		return "we sent no certificate";
 	case GNUTLS_A_BAD_CERTIFICATE:
-		return helper->target ? "our certificate is not for the host name that it expects" :
-					"our certificate is not accepted";
+		return "our certificate is not for the host name that it expects";
+	case GNUTLS_A_UNSUPPORTED_CERTIFICATE:
+	case GNUTLS_A_ILLEGAL_PARAMETER:
+		return helper->target ? "our certificate is not for a TLS server (its key usage)" :
+					"our certificate is not for a TLS client (its key usage)";
 	default:
 		return gnutls_alert_get_name(alert) ?: "it does not say why";
 	}
@@ -156,6 +184,9 @@ static int tls_helper_explain(struct helper *helper, int code, const char *when,
 	case GNUTLS_E_NO_CERTIFICATE_FOUND:
 	case GNUTLS_E_CERTIFICATE_REQUIRED:
 		return err_set(err, -EACCES, "the %s sent no certificate", tls_helper_peer(helper));
+	case GNUTLS_E_KEY_USAGE_VIOLATION:
+		return err_set(err, -EACCES, "the %s's certificate is not for signatures (key usage)",
+			       tls_helper_peer(helper));
 	case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
 	case GNUTLS_E_UNEXPECTED_PACKET:
 	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
@@ -375,7 +406,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
-	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .host = argv[3]};
+	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .peer = argv[3]};
 	code = tls_helper_load(&helper, &err) ?: tls_helper_refuse_plain(&helper, &err) ?:
 	       tls_helper_shake_hands(&helper, &err);
 	code = code ?: tls_helper_judge(&helper, &err) ?: tls_helper_agree(&helper, &err) ?:
