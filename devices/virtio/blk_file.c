@@ -6,6 +6,7 @@
  * disk, nor do other programs that lock images with fcntl(2). It is on the descriptor that io_uring writes to: when
  * this process is killed, the kernel keeps the lock until the last write has ended.
  */
+#include "core/beneath.h"
 #include "devices/virtio/blk_internal.h"
 
 #include <dirent.h>
@@ -120,9 +121,17 @@ void blk_file_unlock(const struct blk_file *file)
 	fcntl(file->fd, F_OFD_SETLK, &lock);
 }
 
-static int blk_file_open_failed(int code, const struct blk_file *file, const char *path, struct err *err)
+static int blk_file_open_failed(int code, const struct blk_file *file, const struct virtio_blk_options *options,
+				struct err *err)
 {
+	const char *path = options->path;
+
 	switch (code) {
+	case -EXDEV:
+	case -ELOOP:
+		if (options->below)
+			return err_set(err, code, "a link or .. in it leads out of %s", options->below);
+		return err_sys(err, code, "cannot open it");
 	case -ENOENT:
 		return err_set(err, code, "no such file; 'truncate -s 10G %s' makes an empty disk", path);
 	case -EACCES:
@@ -196,20 +205,21 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 {
 	int flags = (file->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, rc;
 	const char *path = options->path;
+	/* Looked at before it is opened: opening a pipe or a terminal can block or have side effects. */
+	_cleanup_(fd_close) int found = beneath_open(options->below, path, O_PATH);
+	char self[32];
 	struct stat st;
 
-	/* Checked first: opening a pipe or a terminal can block or have side effects. */
-	if (stat(path, &st))
-		return blk_file_open_failed(-errno, file, path, err);
+	if (found < 0 || fstat(found, &st))
+		return blk_file_open_failed(found < 0 ? found : -errno, file, options, err);
 	if (S_ISDIR(st.st_mode))
 		return err_set(err, -EISDIR, "it is a directory; name an image file or a block device");
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return err_set(err, -EINVAL, "it is neither a file nor a block device; name one of those");
-	file->fd = open(path, flags | (file->direct ? O_DIRECT : 0));
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", found);
+	file->fd = open(self, flags | (file->direct ? O_DIRECT : 0));
 	if (file->fd < 0)
-		return blk_file_open_failed(-errno, file, path, err);
-	if (fstat(file->fd, &st))
-		return err_sys(err, -errno, "cannot look at it");
+		return blk_file_open_failed(-errno, file, options, err);
 	rc = options->unlocked ? 0 : blk_file_lock(file, log, path, err);
 	if (rc)
 		return rc;
@@ -217,10 +227,6 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 	file->memory_align = file->offset_align = 1;
 	if (file->direct) {
 		blk_file_find_alignment(file);
-		/* Through the descriptor: path may be another file by now. */
-		char self[32];
-
-		snprintf(self, sizeof(self), "/proc/self/fd/%d", file->fd);
 		file->buffered_fd = open(self, flags);
 		if (file->buffered_fd < 0)
 			return err_sys(err, -errno, "cannot open it a second time, by %s", self);

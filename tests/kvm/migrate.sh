@@ -282,6 +282,10 @@ check 'compressed memory does not touch it' along --compress zstd --streams 1
 check 'and on with a cap' along --bandwidth 40M
 check '... the line tells what is left of it' says err ', disks [0-9.]* [KM]iB left'
 receive "unix:$work/sock"
+check 'a disk that was not named is not made' refused 'it was not told to; add --disk disk0=PATH there, or --disk-dir DIR'
+receive "unix:$work/sock" --disk-dir "$guests"
+check '... nor where the source may not choose it' refused 'add --disk disk0=PATH there$'
+receive "unix:$work/sock" --disk-dir "$work"
 check 'a file that is there and was not named stays' refused "disk disk0: .*/d$hop: exists; mvmm receive --disk disk0=PATH overwrites"
 truncate -s 1M "$work/d$((hop + 1))"
 receive "unix:$work/sock" --disk "disk0=$work/d$((hop + 1))"

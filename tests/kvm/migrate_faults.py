@@ -301,7 +301,7 @@ class Chain:
         until("the address is free", lambda: is_free(back))
         self.copy = self.path(f"disk{self.hop}", "copy") if kind.endswith("disk") else None
         target = self.spawn(["receive", "--from", f"unix:{back}", *self.test.tls(kind, "good"),
-                             *(["--disk", f"disk0={self.copy}"] if self.copy else [])])
+                             *(["--disk", f"disk0={self.copy}"] if self.copy else ["--disk-dir", self.folder])])
         try:
             until("the target listens", lambda: "waiting" in self.text(target[0], "err"))
             total = (self.test.passed or 1 << 20) + (len(CONTENT) // 2 if self.copy else 0)

@@ -105,6 +105,11 @@ refuses 'migration within no time' '--downtime 300: not a time' migrate --to tcp
 refuses 'a copy of read-only disks alone' '--copy-readonly: needs --copy-disks' migrate --to tcp:a --copy-readonly
 refuses 'migration with too many streams' '--streams 17: out of range' migrate --to tcp:a --streams 17
 refuses 'reception from nowhere' '--from is missing' receive
+for from in tcp: tcp:192.0.2.1:7151 'tcp:[::]:7151'; do
+	refuses "reception from $from by anybody" '--from tcp:.*whoever reaches this address could send a machine; add --tls DIR.*or --insecure' \
+		receive --from "$from"
+done
+refuses 'a name to check without certificates' '--tls-peer a.example: needs --tls DIR' receive --from tcp: --tls-peer a.example
 refuses 'reception from no address' '--from: tcp:\[x: ' receive --from 'tcp:[x'
 refuses 'vsock without a cid' 'cid is missing' run --kernel kernel --vsock socket=s
 refuses 'configuration missing' '--config none.json: open: No such file' run --config none.json

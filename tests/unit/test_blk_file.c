@@ -83,6 +83,9 @@ static void says_what_is_wrong(void)
 	CHECK_STR(complaint(&image.options),
 		  "--disk PATH: no permission to read it; change its owner or mode");
 	CHECK_EQ(seteuid(user), 0);
+	image.options.below = "/none";
+	CHECK_STR(complaint(&image.options), "--disk PATH: a link or .. in it leads out of /none");
+	image.options.below = NULL;
 	image.options.path = image.dir;
 	CHECK_STR(complaint(&image.options),
 		  "--disk PATH: it is a directory; name an image file or a block device");

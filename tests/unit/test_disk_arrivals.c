@@ -154,6 +154,28 @@ static void a_folder_that_is_not_there_is_named(void)
 	tear_down();
 }
 
+/* The source has chosen the paths, in a folder that is all it may use. */
+static void a_chosen_path_stays_in_its_folder(void)
+{
+	char outside[128];
+
+	set_up(MIB(1));
+	snprintf(outside, sizeof(outside), "%s/link", folder);
+	CHECK_EQ(symlink("..", outside), 0);
+	config.disks[0].below = config.disks[2].below = folder;
+	CHECK_EQ(create(NULL), 0);
+	CHECK(there(0) && there(1));
+	disk_arrivals_destroy(arrivals);
+	CHECK(!there(0) && !there(1));
+	free(config.disks[2].path);
+	CHECK(asprintf(&config.disks[2].path, "%s/new", outside) > 0);
+	CHECK_EQ(create(NULL), -EXDEV);
+	CHECK(strstr(err.text, "disk data: ") && strstr(err.text, "/link/new: a link or .. in it leads out of "));
+	CHECK(!there(0) && access(config.disks[2].path, F_OK) < 0);
+	CHECK_EQ(unlink(outside), 0);
+	tear_down();
+}
+
 /* Each would fit, both do not. */
 static void room_is_looked_for(void)
 {
@@ -182,4 +204,4 @@ static void a_disk_without_a_place_is_refused(void)
 
 TEST_MAIN(TEST(files_are_made_and_go_again), TEST(files_stay_where_the_machine_runs), TEST(only_what_was_made_goes),
 	  TEST(what_is_there_is_left_alone), TEST(a_folder_that_is_not_there_is_named),
-	  TEST(room_is_looked_for), TEST(a_disk_without_a_place_is_refused))
+	  TEST(a_chosen_path_stays_in_its_folder), TEST(room_is_looked_for), TEST(a_disk_without_a_place_is_refused))

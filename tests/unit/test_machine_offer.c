@@ -264,7 +264,7 @@ static void what_is_not_there_is_named(void)
 	CHECK(cannot_override("disk", "=/x", "--disk =/x: does not say which; write ID=VALUE"));
 	CHECK(cannot_override("disk", "root=", "--disk : empty; write a value or leave the option out"));
 	CHECK(cannot_override("memory", "1G", "--memory: cannot be changed for an incoming machine"));
-	CHECK(cannot_override("vsock", "", "--vsock : empty; write the path of a socket"));
+	CHECK(cannot_override("vsock", "", "--vsock : empty; write the path of a socket, or kernel"));
 	CHECK_STR(config.disks[0].path, "/a");
 	machine_config_done(&config);
 	CHECK(cannot_override("vfio", "a=b", "--vfio a: the incoming machine has no vfio with this id; it has none"));

@@ -21,16 +21,26 @@ static const struct option options[] = {
 	{"name", "NAME", "the machine's name on this host; as on the source by default", &name, 1, FIELD(name)},
 	{"disk", "ID=PATH", "the file or block device of this disk on this host; may be repeated", &override, 1,
 	 LIST(disks, disk_count)},
+	{"disk-dir", "DIR", "disks that --disk does not name are those in this folder that the source names", &folder, 1,
+	 FIELD(disk_dir)},
 	{"net", "ID=tap=NAME|passt[=SOCKET]", "what this network card is connected to on this host; may be repeated",
 	 &override, 1, LIST(nets, net_count)},
 	{"vfio", "ID=BDF", "the device of this host for this id; may be repeated", &override, 1,
 	 LIST(vfios, vfio_count)},
-	{"vsock", "SOCKET", "the UNIX socket of the machine's vsock on this host", &folder, 1, FIELD(vsock)},
+	{"vsock", "SOCKET|kernel", "the UNIX socket of the machine's vsock on this host, or the kernel's vhost-vsock",
+	 &folder, 1, FIELD(vsock)},
+	{"kernel", "FILE", "the kernel that a reboot of the guest boots; without it a reboot ends the machine", &folder,
+	 1, FIELD(kernel)},
+	{"initrd", "FILE", "the initial ramdisk for that", &folder, 1, FIELD(initrd)},
 	{"serial", "stdio|file=PATH|socket=PATH|pty|none", "the first serial port; by default stdio, if the console does not use it",
 	 &port, 1, FIELD(serial)},
 	{"console", "PATH|pty|stdio|none", "the machine's virtio console, if it has one; pty by default", &port, 1,
 	 FIELD(console)},
 	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", &folder, 1, FIELD(tls)},
+	{"tls-peer", "NAME", "the host name that the source's certificate must be for; any by default", &name, 1,
+	 FIELD(tls_peer)},
+	{"insecure", NULL, "wait on a network address without TLS: whoever reaches it can send a machine", &flag, 1,
+	 FIELD(insecure)},
 	{"verbose", NULL, "say more", &flag, 1, FIELD(verbose)},
 	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(quiet)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
@@ -46,7 +56,7 @@ static int cli_receive_run_with(struct receive_options *given, int argc, char *c
 			   err))
 		return code;
 	if (!given->from) {
-		err_set(err, -EINVAL, "--from is missing; write --from tcp: to wait on every address");
+		err_set(err, -EINVAL, "--from is missing; write --from tcp: --tls DIR to wait on every address");
 		return EXIT_BAD_INPUT;
 	}
 	if (given->verbose && given->quiet) {
@@ -71,7 +81,8 @@ const struct command command_receive = {
 	.name = "receive",
 	.operands = "",
 	.summary = "Wait for a machine from another host and run it",
-	.text = "The source sends the configuration; options name what differs on this host. mvmm info shows the IDs.\n",
+	.text = "The source sends the configuration; options name each disk, network card and host device of this host that it\n"
+		"uses, and nothing else is used. mvmm info shows the IDs.\n",
 	.options = &table,
 	.run = cli_receive_run,
 };

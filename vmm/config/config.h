@@ -42,6 +42,7 @@ struct cpu_config {
 
 struct disk_config {
 	char *path;
+	const char *below; /* a folder that path must not lead out of, or NULL; not owned, not an option */
 	char *id; /* never NULL after machine_config_finish() */
 	bool readonly;
 	bool direct;
@@ -95,7 +96,7 @@ struct vfio_config {
 
 struct machine_config {
 	char *name; /* never NULL after machine_config_finish() */
-	char *kernel;
+	char *kernel;  /* NULL only if incoming: a reboot ends the machine */
 	char *initrd;  /* or NULL */
 	char *cmdline; /* as given, or NULL */
 	struct memory_config memory;
@@ -113,6 +114,7 @@ struct machine_config {
 	struct vfio_config *vfios;
 	size_t vfio_count;
 	int iommufd; /* a descriptor handed in, or -1 */
+	bool incoming; /* another host offered it; not an option */
 	bool verbose, quiet;
 	char *file; /* the JSON file that was read, or NULL */
 	bool help;
@@ -136,7 +138,7 @@ int machine_config_finish(struct machine_config *config, struct err *err);
 /*
  * Replaces what differs on this host in a configuration that another host offered. Option "disk", "net" or "vfio":
  * text is "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Option "name",
- * "serial", "console" or "vsock" (its socket): text is the value. -EINVAL with the message for the user, who gave
+ * "serial", "console" or "vsock" (its socket, or "kernel"): text is the value. -EINVAL with the message for the user, who gave
  * both; for an unknown id it lists the known ones.
  */
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err);

@@ -166,7 +166,7 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 {
 	int code;
 
-	if (!config->kernel)
+	if (!config->kernel && !config->incoming)
 		return err_set(err, -EINVAL, "--kernel is missing; write --kernel FILE");
 	if (config->verbose && config->quiet)
 		return err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");

@@ -30,6 +30,7 @@ static void config_override_take_disk(void *item, void *written)
 	struct disk_config *disk = item, *from = written;
 
 	config_override_swap_text(&disk->path, &from->path);
+	disk->below = NULL;
 	disk->direct |= from->direct;
 }
 
@@ -127,9 +128,10 @@ static int config_override_vsock(struct machine_config *config, const char *text
 
 	if (!config->vsock.cid || !*text)
 		return err_set(err, -EINVAL, "--vsock %.100s: %s", text,
-			       *text ? "the incoming machine has no vsock" : "empty; write the path of a socket");
-	socket = strdup(text);
-	if (!socket)
+			       *text ? "the incoming machine has no vsock" :
+				       "empty; write the path of a socket, or kernel");
+	socket = strcmp(text, "kernel") == 0 ? NULL : strdup(text);
+	if (!socket && strcmp(text, "kernel") != 0)
 		return err_sys(err, -ENOMEM, "--vsock");
 	free(config->vsock.socket);
 	config->vsock.socket = socket;

@@ -173,6 +173,7 @@ static int machine_create_disk(struct machine *machine, const struct disk_config
 	const struct virtio_blk_options options = {
 		.id = disk->id,
 		.path = disk->path,
+		.below = disk->below,
 		.readonly = disk->readonly,
 		.direct = disk->direct,
 		.serial = disk->serial,
@@ -544,14 +545,14 @@ static int machine_create_finish_guest_cpu(struct machine *machine, struct err *
 	return job->code;
 }
 
-/* An incoming guest already runs its kernel, and needs the file only for a reboot. */
+/* An incoming guest already runs its kernel, and needs the file only for a reboot, if it is named on this host. */
 static int machine_create_open_image(struct machine *machine, struct err *err)
 {
 	struct err why;
 
 	if (!machine->host.incoming)
 		return boot_image_open(machine->config->kernel, &machine->image, err);
-	if (boot_image_open(machine->config->kernel, &machine->image, &why) < 0)
+	if (machine->config->kernel && boot_image_open(machine->config->kernel, &machine->image, &why) < 0)
 		log_warn(machine->host.log, "%s; a reboot will end the machine", why.text);
 	return 0;
 }

@@ -2,6 +2,7 @@
 /* See disk_arrivals.h. */
 #include "vmm/session/disk_arrivals.h"
 
+#include "core/beneath.h"
 #include "vmm/migration/report.h"
 
 #include <fcntl.h>
@@ -14,7 +15,9 @@
 struct disk_arrivals {
 	struct disk_target targets[WIRE_MAX_DISKS];
 	struct place {
-		const char *path; /* belongs to the configuration */
+		const struct disk_config *disk;
+		const char *name; /* in the folder; both belong to the configuration */
+		int folder;       /* its descriptor, or -1 */
 		bool made;
 		dev_t dev;
 		uint64_t needs; /* bytes needed on its file system; 0 for a device */
@@ -22,11 +25,11 @@ struct disk_arrivals {
 	size_t count;
 };
 
-static const char *disk_arrivals_path_of(const struct machine_config *config, const char *id)
+static const struct disk_config *disk_arrivals_find(const struct machine_config *config, const char *id)
 {
 	for (size_t i = 0; i < config->disk_count; i++)
 		if (config->disks[i].id && strcmp(config->disks[i].id, id) == 0)
-			return config->disks[i].path;
+			return &config->disks[i];
 	return NULL;
 }
 
@@ -40,32 +43,22 @@ static bool disk_arrivals_is_named(const char *id, const struct receive_override
 	return false;
 }
 
-/* The file's name must be as safe as its contents. */
-static int disk_arrivals_sync_folder(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	_cleanup_(free_ptr) char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-	_cleanup_(fd_close) int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-
-	return fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? 0 : -errno;
-}
-
 static int disk_arrivals_make_file(struct disk_target *target, struct place *place, struct err *err)
 {
-	int code = 0;
-
 	place->made = true;
 	if (ftruncate(target->fd, (off_t)target->size) < 0)
 		return err_sys(err, -errno, "cannot be set to %llu bytes", (unsigned long long)target->size);
-	if (fsync(target->fd) < 0)
-		code = -errno;
-	code = code ?: disk_arrivals_sync_folder(place->path);
-	return code ? err_sys(err, code, "cannot be synced") : 0;
+	/* The file's name must be as safe as its contents. */
+	if (fsync(target->fd) < 0 || (fsync(place->folder) < 0 && errno != EINVAL))
+		return err_sys(err, -errno, "cannot be synced");
+	return 0;
 }
 
 /* Checked before it is opened: opening a pipe or a terminal can block or do harm. */
 static int disk_arrivals_open_there(struct disk_target *target, struct place *place, bool named, struct err *err)
 {
+	_cleanup_(fd_close) int found = -1;
+	char self[32];
 	uint64_t size;
 	struct stat st;
 
@@ -73,11 +66,13 @@ static int disk_arrivals_open_there(struct disk_target *target, struct place *pl
 		return err_set(err, -EEXIST,
 			       "exists; mvmm receive --disk %s=PATH overwrites a file of this size, or names another",
 			       target->id);
-	if (stat(place->path, &st) < 0)
+	found = openat(place->folder, place->name, O_PATH | O_CLOEXEC);
+	if (found < 0 || fstat(found, &st) < 0)
 		return err_sys(err, -errno, "cannot be looked at");
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return err_set(err, -EINVAL, "is neither a file nor a block device");
-	target->fd = open(place->path, O_RDWR | O_CLOEXEC);
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", found);
+	target->fd = open(self, O_RDWR | O_CLOEXEC);
 	if (target->fd < 0)
 		return err_sys(err, -errno, "cannot be opened");
 	size = (uint64_t)st.st_size;
@@ -89,22 +84,31 @@ static int disk_arrivals_open_there(struct disk_target *target, struct place *pl
 	return 0;
 }
 
+/* O_EXCL follows no link. */
+static int disk_arrivals_open_place(struct disk_target *target, struct place *place, bool named, struct err *err)
+{
+	place->folder = beneath_open_folder(place->disk->below, place->disk->path, &place->name);
+	if (place->folder == -EXDEV || (place->folder == -ELOOP && place->disk->below))
+		return err_set(err, place->folder, "a link or .. in it leads out of %s", place->disk->below);
+	if (place->folder < 0)
+		return err_sys(err, place->folder, "cannot be created");
+	target->fd = openat(place->folder, place->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (target->fd >= 0)
+		return disk_arrivals_make_file(target, place, err);
+	return errno == EEXIST ? disk_arrivals_open_there(target, place, named, err) :
+				 err_sys(err, -errno, "cannot be created");
+}
+
 static int disk_arrivals_open_target(struct disk_target *target, struct place *place, uint64_t allocated, bool named,
 				     struct err *err)
 {
+	int code = disk_arrivals_open_place(target, place, named, err);
 	struct stat st;
-	int code;
 
-	target->fd = open(place->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (target->fd >= 0)
-		code = disk_arrivals_make_file(target, place, err);
-	else
-		code = errno == EEXIST ? disk_arrivals_open_there(target, place, named, err) :
-					 err_sys(err, -errno, "cannot be created");
 	if (!code && fstat(target->fd, &st) < 0)
 		code = err_sys(err, -errno, "cannot be looked at");
 	if (code)
-		return err_prefix(err, code, "disk %s: %.300s", target->id, place->path);
+		return err_prefix(err, code, "disk %s: %.300s", target->id, place->disk->path);
 	place->dev = st.st_dev;
 	allocated = MIN(allocated, target->size);
 	if (S_ISREG(st.st_mode) && allocated > (uint64_t)st.st_blocks * 512)
@@ -128,7 +132,7 @@ static int disk_arrivals_check_room(const struct disk_arrivals *arrivals, struct
 		if (needs > has)
 			return err_set(err, -ENOSPC, "disk %s: %.300s: needs %s, but only %s are free",
 				       arrivals->targets[i].id,
-				       arrivals->places[i].path, migration_format_bytes(needs, a),
+				       arrivals->places[i].disk->path, migration_format_bytes(needs, a),
 				       migration_format_bytes(has, b));
 	}
 	return 0;
@@ -149,9 +153,9 @@ static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct m
 			continue;
 		*target = (struct disk_target){.fd = -1, .size = device->size};
 		snprintf(target->id, sizeof(target->id), "%.63s", device->id);
-		*place = (struct place){.path = disk_arrivals_path_of(config, device->id)};
+		*place = (struct place){.disk = disk_arrivals_find(config, device->id), .folder = -1};
 		arrivals->count++;
-		code = place->path ? disk_arrivals_open_target(target, place, device->allocated,
+		code = place->disk ? disk_arrivals_open_target(target, place, device->allocated,
 							       disk_arrivals_is_named(device->id, named,
 										      named_count), err) :
 				     err_set(err, -EBADMSG, "disk %s is copied, but is not in the configuration",
@@ -195,9 +199,10 @@ static void disk_arrivals_remove_file(const struct disk_target *target, const st
 {
 	struct stat ours, there;
 
-	if (fstat(target->fd, &ours) == 0 && lstat(place->path, &there) == 0 && ours.st_dev == there.st_dev &&
+	if (fstat(target->fd, &ours) == 0 &&
+	    fstatat(place->folder, place->name, &there, AT_SYMLINK_NOFOLLOW) == 0 && ours.st_dev == there.st_dev &&
 	    ours.st_ino == there.st_ino)
-		unlink(place->path);
+		unlinkat(place->folder, place->name, 0);
 }
 
 void disk_arrivals_destroy(struct disk_arrivals *arrivals)
@@ -208,6 +213,7 @@ void disk_arrivals_destroy(struct disk_arrivals *arrivals)
 		if (arrivals->places[i].made)
 			disk_arrivals_remove_file(&arrivals->targets[i], &arrivals->places[i]);
 		fd_close(&arrivals->targets[i].fd);
+		fd_close(&arrivals->places[i].folder);
 	}
 	free(arrivals);
 }

@@ -159,6 +159,9 @@ static int session_end_code(struct session *session)
 /* The kernel binds an open device only once, so a descriptor that was passed in cannot be used again. */
 static int session_check_reboot(const struct machine_config *config, struct err *err)
 {
+	if (!config->kernel)
+		return err_set(err, -ENOENT, "the machine came from another host, and no kernel was named on this one; "
+					     "mvmm receive --kernel FILE does");
 	for (size_t i = 0; i < config->vfio_count; i++)
 		if (config->vfios[i].fd >= 0)
 			return err_set(err, -EBUSY,

@@ -18,16 +18,19 @@ int session_run(struct machine_config *config, struct err *err);
 struct receive_options {
 	char *from;
 	char *name;
-	char *tls;
+	char *tls, *tls_peer;
+	char *disk_dir;        /* the source may name disks in it; or NULL */
+	char *kernel, *initrd; /* for a reboot; or NULL */
 	/* For machine_config_override; NULL: serial on stdio, a console on a pseudo terminal. */
 	char *serial, *console, *vsock;
 	struct receive_override {
 		char *text; /* "ID=VALUE" */
 	} *disks, *nets, *vfios;
 	size_t disk_count, net_count, vfio_count;
+	bool insecure; /* a network address without TLS is accepted */
 	bool verbose, quiet;
 	bool help;
 };
 
 /* Receives one machine and runs it. As session_run; EXIT_FAILED: no machine arrived. */
-int session_receive(const struct receive_options *options, struct err *err);
+int session_receive(struct receive_options *options, struct err *err);

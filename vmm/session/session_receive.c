@@ -9,6 +9,7 @@
 #include "core/thread.h"
 #include "vmm/machine/memory_room.h"
 #include "vmm/migration/target.h"
+#include "vmm/session/arrival_config.h"
 #include "vmm/session/disk_arrivals.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/host_devices_migration.h"
@@ -20,7 +21,7 @@
 struct arrival {
 	struct session session;
 	struct machine_config config;
-	const struct receive_options *options;
+	struct receive_options *options;
 	struct migration_target *target;
 	struct host_devices_migration *devices; /* until the devices run */
 	struct disk_arrivals *disks;            /* the copied disks */
@@ -47,48 +48,6 @@ struct bytes {
 };
 
 /* ---- the machine of an offer ---- */
-
-static int session_receive_override_each(struct machine_config *config, const char *option,
-					 const struct receive_override *texts, size_t count, struct err *err)
-{
-	int code = 0;
-
-	for (size_t i = 0; !code && i < count; i++)
-		code = machine_config_override(config, option, texts[i].text, err);
-	return code;
-}
-
-/* The ports are this host's, not those of the source. A console of the machine must be connected to something. */
-static int session_receive_override_ports(struct machine_config *config, const struct receive_options *options,
-					  struct err *err)
-{
-	const char *console = options->console ?: config->console.kind == PORT_NONE ? NULL : "pty";
-	bool stdio = console && strcmp(console, "stdio") == 0;
-	int code = console ? machine_config_override(config, "console", console, err) : 0;
-
-	return code ?: machine_config_override(config, "serial", options->serial ?: stdio ? "none" : "stdio", err);
-}
-
-static int session_receive_configure(struct arrival *arrival, struct err *err)
-{
-	const struct receive_options *options = arrival->options;
-	struct machine_config *config = &arrival->config;
-	int code = machine_offer_config(arrival->session.offer, config, err);
-
-	code = code ?: session_receive_override_each(config, "disk", options->disks, options->disk_count, err);
-	code = code ?: session_receive_override_each(config, "net", options->nets, options->net_count, err);
-	code = code ?: session_receive_override_each(config, "vfio", options->vfios, options->vfio_count, err);
-	if (!code && options->vsock)
-		code = machine_config_override(config, "vsock", options->vsock, err);
-	if (!code && options->name)
-		code = machine_config_override(config, "name", options->name, err);
-	code = code ?: session_receive_override_ports(config, options, err);
-	if (code)
-		return code;
-	config->verbose = options->verbose;
-	config->quiet = options->quiet;
-	return machine_config_finish(config, err);
-}
 
 static int session_receive_make(struct arrival *arrival, struct err *err)
 {
@@ -118,14 +77,15 @@ static int session_receive_do_create(void *opaque, void *argument, struct err *e
 	int code = machine_offer_parse(offer->data, offer->len, &session->offer, err);
 
 	session->arriving = true;
-	code = code ?: session_receive_configure(arrival, err) ?: session_receive_make(arrival, err);
+	code = code ?: arrival_config_make(session->offer, arrival->options, &arrival->config, err);
+	code = code ?: session_receive_make(arrival, err);
 	if (code)
 		return code;
 	err->text[0] = 0; /* from attempts that were not needed */
 	log_info(&session->log, "%s is arriving", arrival->config.name);
-	if (arrival->config.kernel && access(arrival->config.kernel, R_OK) < 0)
-		log_warn(&session->log, "a reboot of the guest will need %s, which this host does not have",
-			 arrival->config.kernel);
+	if (!arrival->config.kernel && arrival->config.on_reboot == ON_REBOOT_REBOOT)
+		log_warn(&session->log, "a reboot of the guest will end the machine; mvmm receive --kernel FILE names "
+					"what to boot then");
 	return 0;
 }
 
@@ -256,10 +216,31 @@ static int session_receive_start_thread(struct arrival *arrival, struct err *err
 	return code ? err_sys(err, code, "the migration's thread") : 0;
 }
 
+/* Whoever reaches the address can send a machine, and reads and changes what arrives. */
+static int session_receive_judge(struct arrival *arrival, const struct address *from, struct err *err)
+{
+	const struct receive_options *options = arrival->options;
+
+	if (options->tls_peer && !options->tls)
+		return err_set(err, -EINVAL, "--tls-peer %.100s: needs --tls DIR, which checks certificates",
+			       options->tls_peer);
+	if (options->tls || address_is_local(from))
+		return 0;
+	if (!options->insecure)
+		return err_set(err, -EINVAL,
+			       "--from %s: whoever reaches this address could send a machine; add --tls DIR, which "
+			       "accepts known hosts only and encrypts, or --insecure if you trust the network",
+			       options->from);
+	log_warn(&arrival->session.log, "--insecure: whoever reaches %s can send a machine, and read the guest's memory",
+		 options->from);
+	return 0;
+}
+
 static int session_receive_listen_for_it(struct arrival *arrival, struct err *err)
 {
 	struct migration_target_config config = {
 		.ops = &arrival_ops, .opaque = arrival, .log = &arrival->session.log, .tls = arrival->options->tls,
+		.tls_peer = arrival->options->tls_peer,
 	};
 	struct address from;
 	int code = address_parse(arrival->options->from, true, &from, err);
@@ -271,11 +252,8 @@ static int session_receive_listen_for_it(struct arrival *arrival, struct err *er
 		return err_sys(err, -errno, "eventfd");
 	config.from = &from;
 	config.cancel_fd = arrival->cancel_fd;
-	if (!config.tls && !address_is_local(&from))
-		log_warn(&arrival->session.log,
-			 "whoever can connect to this address can send a machine that uses this host's files and "
-			 "devices and creates files; --tls DIR accepts known hosts only, and encrypts");
-	code = migration_target_create(&config, &arrival->target, err);
+	code = session_receive_judge(arrival, &from, err);
+	code = code ?: migration_target_create(&config, &arrival->target, err);
 	if (!code)
 		log_info(&arrival->session.log, "waiting for a machine at %s", migration_target_text(arrival->target));
 	return code;
@@ -324,7 +302,7 @@ static int session_receive_receive(struct arrival *arrival, struct err *err)
 	return EXIT_FAILED;
 }
 
-int session_receive(const struct receive_options *options, struct err *err)
+int session_receive(struct receive_options *options, struct err *err)
 {
 	struct arrival arrival = {.options = options, .cancel_fd = -1};
 	int code;

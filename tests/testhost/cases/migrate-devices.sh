@@ -68,7 +68,7 @@ hop()
 {
 	rm -f "$work/moved"
 	blow "$1" &
-	move "$1" "$2" --net "net0=tap=tap$3" --vsock "$work/$2.vsock"
+	move "$1" "$2" --disk "disk0=$tools" --disk-dir "$work" --net "net0=tap=tap$3" --vsock "$work/$2.vsock"
 	touch "$work/moved"
 	until_true 30 works "$2" || {
 		stands_still "$what: works there" "$2"

@@ -45,7 +45,7 @@ works() { [ "$(grep -c '^round' "$work/$1.log")" -ge 3 ]; }
 # hop FROM TO: the machine goes on under another name
 hop()
 {
-	move "$1" "$2"
+	move "$1" "$2" --disk-dir "$work"
 	until_true 30 works "$2" || {
 		stands_still "$what: works there" "$2"
 		exit 1

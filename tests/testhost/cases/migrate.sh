@@ -51,6 +51,7 @@ hop()
 	local before from=m$(($1 - 1)) to=m$1 place=() copy=()
 	[ $(($1 % 2)) = 1 ] && place=(--disk "disk0=$work/disk$1") && copy=(--copy-disks)
 	"$mvmm" receive --from "unix:$work/sock" --name "$to" --serial "file=$work/$to.log" --net "net0=tap=tap$(($1 % 2))" "${place[@]}" \
+		--disk "disk1=$tools" --disk-dir "$work" \
 		</dev/null 2>"$work/$to.err" &
 	until_true 20 grep -q waiting "$work/$to.err" || return 1
 	timeout -s KILL $((120 * patience)) "$mvmm" migrate "$from" --to "unix:$work/sock" --downtime "${patience}s" "${copy[@]}" >"$work/$to.out" 2>&1 || return 1

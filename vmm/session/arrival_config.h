@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration of a machine that another host sends, for this host. The source is not trusted: no file, device,
+ * interface, socket or program of this host is used because the source names it. The options of mvmm receive name
+ * them, or --disk-dir names the folder in which the source may choose its disks. Called by session_receive.c.
+ */
+#pragma once
+
+#include "vmm/machine/machine_offer.h"
+#include "vmm/session/session.h"
+
+/*
+ * Makes config (with its defaults) from the offer and the options, and finishes it. Disks in --disk-dir get
+ * disk_config.below; kernel and initrd are those of the options, or NULL. -EACCES: the message lists what the options
+ * must name; -EBADMSG: the offer is invalid; -EINVAL: the options are.
+ */
+int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
+			struct machine_config *config, struct err *err);
