@@ -3,9 +3,10 @@
  * Saves and loads the state of a vCPU (Documentation/virt/kvm/api.rst; the structures are those of linux/kvm.h), except
  * kvmclock and TSC: clock_x86.c loads them before.
  *
- * KVM requires this order of loading: the processor's mode before the registers that it makes valid, the local APIC
- * after its base MSR, which selects xAPIC or x2APIC, the deadline of its timer after that, events last. A save reads
- * the multiprocessing state first: KVM then processes pending INITs and SIPIs, which changes registers.
+ * KVM requires this order of loading: what virtualization the guest's CPU can do, which cannot be changed while the
+ * guest uses it; the processor's mode before the registers that it makes valid; the nested state; the local APIC after
+ * its base MSR, which selects xAPIC or x2APIC, the deadline of its timer after that, events last. A save reads the
+ * multiprocessing state first: KVM then processes pending INITs and SIPIs, which changes registers.
  *
  * KVM lists its MSRs. An MSR that is loaded and that this KVM does not have must be zero, as on a processor without it.
  */
@@ -21,12 +22,21 @@
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_FEATURE_CONTROL 0x3au
+#define MSR_VMX_FIRST 0x480u /* what virtualization the guest's CPU can do */
+#define MSR_VMX_LAST 0x493u
+#define MSR_KVM_OLD_WALL_CLOCK 0x11u /* these and MSR_KVM_FIRST to LAST have addresses that KVM writes to */
+#define MSR_KVM_OLD_SYSTEM_TIME 0x12u
+#define MSR_KVM_FIRST 0x4b564d00u
+#define MSR_KVM_LAST 0x4b564dffu
 #define MSR_HYPERV_FIRST 0x40000000u /* no guest sees these */
 #define MSR_HYPERV_LAST 0x400000ffu
 
 #define LAPIC_TASK_PRIORITY 0x80u
 #define LAPIC_PRIORITY 0xa0u
 #define LAPIC_IN_SERVICE 0x100u
+
+/* Kernel headers before Linux 6.18 do not have it: the shadow stack pointer, 64 bits, of KVM's own registers. */
+#define REG_GUEST_SSP 0x2030000300000000ull
 
 struct vcpu_state {
 	struct kvm_mp_state mp_state;
@@ -37,6 +47,7 @@ struct vcpu_state {
 	struct kvm_vcpu_events events;
 	struct kvm_lapic_state lapic;
 	uint64_t tsc_deadline;
+	uint64_t ssp;
 	uint32_t xsave_len, nested_len, msrs_len; /* bytes */
 	uint8_t xsave[MAX_XSAVE];
 	uint8_t nested[MAX_NESTED] __attribute__((aligned(8)));
@@ -47,7 +58,7 @@ struct vcpu_state {
 struct vcpu_arch {
 	struct kvm *kvm;
 	uint32_t xsave_size;
-	bool sregs2, xcrs, nested;
+	bool sregs2, xcrs, nested, one_reg;
 	uint32_t msr_count;
 	uint32_t msrs[MAX_MSRS]; /* listed by KVM, and not yet found unreadable */
 };
@@ -109,6 +120,7 @@ int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err)
 	arch->sregs2 = kvm_check(kvm, KVM_CAP_SREGS2);
 	arch->xcrs = kvm_check(kvm, KVM_CAP_XCRS);
 	arch->nested = kvm_check(kvm, KVM_CAP_NESTED_STATE);
+	arch->one_reg = kvm_check(kvm, KVM_CAP_ONE_REG);
 	arch->xsave_size = (uint32_t)MAX(xsave, (int)sizeof(struct kvm_xsave));
 	code = arch->xsave_size > MAX_XSAVE ?
 	       err_set(err, -ENOTSUP, "the extended state has %u bytes, more than %u", arch->xsave_size, MAX_XSAVE) :
@@ -213,6 +225,16 @@ static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vc
 	return code;
 }
 
+/* EINVAL: the guest's CPU has no shadow stacks. */
+static int vcpu_state_get_ssp(const struct vcpu_arch *arch, int fd, uint64_t *ret, struct err *err)
+{
+	struct kvm_one_reg reg = {.id = REG_GUEST_SSP, .addr = (uintptr_t)ret};
+
+	if (!arch->one_reg || ioctl(fd, KVM_GET_ONE_REG, &reg) == 0 || errno == EINVAL)
+		return 0;
+	return err_sys(err, -errno, "KVM_GET_ONE_REG: shadow stack pointer");
+}
+
 /* KVM updates the processor priority register only when it is read or loaded (Intel SDM volume 3, "Task and Processor
  * Priorities"). Computes its value, so that the saved one is up to date. */
 static void vcpu_state_settle_priority(struct kvm_lapic_state *lapic)
@@ -268,6 +290,7 @@ static int vcpu_state_collect(void *object, void *into, struct err *err)
 	code = code ?: vcpu_state_get_xcr0(vcpu->arch, fd, &state->xcr0, err);
 	code = code ?: vcpu_state_get_nested(vcpu->arch, fd, state, err);
 	code = code ?: vcpu_state_get_msrs(vcpu->arch, fd, state, err);
+	code = code ?: vcpu_state_get_ssp(vcpu->arch, fd, &state->ssp, err);
 	code = code ?: CALL(KVM_GET_LAPIC, &state->lapic);
 	vcpu_state_settle_priority(&state->lapic);
 	code = code ?: CALL(KVM_GET_DEBUGREGS, &state->debugregs);
@@ -328,6 +351,9 @@ static int vcpu_state_judge(const void *object, const void *loaded, uint32_t ver
 	code = code ?: vcpu_state_judge_nested(arch, state, err);
 	if (code < 0)
 		return code;
+	if (state->ssp && !arch->one_reg)
+		return err_set(err, -ENOTSUP, "the guest uses a shadow stack, and this host's KVM cannot load its "
+					      "pointer");
 	if (state->xsave_len < sizeof(struct kvm_xsave) || state->xsave_len > arch->xsave_size)
 		return err_set(err, -EBADMSG, "the extended state has %u bytes, this host's %u", state->xsave_len,
 			       arch->xsave_size);
@@ -364,11 +390,41 @@ static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const stru
 	return CALL(KVM_SET_XSAVE, area);
 }
 
-static int vcpu_state_set_nested(int fd, const struct vcpu_state *state, struct err *err)
+/* A trial loaded nested state: back to a vCPU that has not enabled virtualization. */
+static int vcpu_state_leave_nested(const struct vcpu_arch *arch, int fd, struct err *err)
+{
+	_cleanup_(free_ptr) struct kvm_nested_state *nested = calloc(1, MAX_NESTED);
+	int code;
+
+	if (!nested)
+		return err_sys(err, -ENOMEM, "nested state");
+	nested->size = MAX_NESTED;
+	code = arch->nested ? CALL(KVM_GET_NESTED_STATE, nested) : 0;
+	if (code < 0 || !arch->nested || !vcpu_state_has_guests(nested))
+		return code;
+	*nested = (struct kvm_nested_state){.format = nested->format, .size = sizeof(*nested)};
+	if (nested->format == KVM_STATE_NESTED_FORMAT_SVM)
+		nested->flags = KVM_STATE_NESTED_GIF_SET;
+	else
+		nested->hdr.vmx.vmxon_pa = nested->hdr.vmx.vmcs12_pa = UINT64_MAX;
+	return CALL(KVM_SET_NESTED_STATE, nested);
+}
+
+/* KVM compares a nested guest's own nested state with guest memory, which a trial may not have yet. */
+static bool vcpu_state_can_try_nested(const struct vcpu_state *state)
+{
+	const struct kvm_nested_state *nested = (const struct kvm_nested_state *)state->nested;
+
+	return nested->format != KVM_STATE_NESTED_FORMAT_VMX ||
+	       state->nested_len <= sizeof(*nested) + KVM_STATE_NESTED_VMX_VMCS_SIZE;
+}
+
+static int vcpu_state_set_nested(const struct vcpu_subject *vcpu, const struct vcpu_state *state, struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_nested_state *nested = NULL;
+	int fd = vcpu->fd;
 
-	if (!state->nested_len)
+	if (!state->nested_len || (vcpu->trial && !vcpu_state_can_try_nested(state)))
 		return 0;
 	nested = malloc(state->nested_len);
 	if (!nested)
@@ -377,15 +433,38 @@ static int vcpu_state_set_nested(int fd, const struct vcpu_state *state, struct 
 	return CALL(KVM_SET_NESTED_STATE, nested);
 }
 
-/* Copies the state's MSRs that this KVM has to ret; returns their number. */
-static uint32_t vcpu_state_known_msrs(const struct vcpu_arch *arch, const struct vcpu_state *state,
-				      struct kvm_msr_entry *ret)
+static int vcpu_state_set_ssp(const struct vcpu_arch *arch, int fd, uint64_t value, struct err *err)
+{
+	struct kvm_one_reg reg = {.id = REG_GUEST_SSP, .addr = (uintptr_t)&value};
+
+	if (!arch->one_reg || ioctl(fd, KVM_SET_ONE_REG, &reg) == 0 || (!value && errno == EINVAL))
+		return 0;
+	return err_sys(err, -errno, "KVM_SET_ONE_REG: shadow stack pointer");
+}
+
+/* KVM refuses these while the guest uses virtualization, and needs them before the nested state. */
+static bool vcpu_state_goes_first(uint32_t index)
+{
+	return index == MSR_FEATURE_CONTROL || (index >= MSR_VMX_FIRST && index <= MSR_VMX_LAST);
+}
+
+/* Guest memory is not a trial's to write. */
+static bool vcpu_state_writes_memory(uint32_t index)
+{
+	return index == MSR_KVM_OLD_WALL_CLOCK || index == MSR_KVM_OLD_SYSTEM_TIME ||
+	       (index >= MSR_KVM_FIRST && index <= MSR_KVM_LAST);
+}
+
+/* Copies the state's MSRs that this KVM has to ret, those that go first or the others; returns their number. */
+static uint32_t vcpu_state_pick_msrs(const struct vcpu_subject *vcpu, const struct vcpu_state *state, bool first,
+				     struct kvm_msr_entry *ret)
 {
 	const struct kvm_msr_entry *msr = state->msrs;
 	uint32_t count = 0;
 
 	for (uint32_t i = 0; i < state->msrs_len / sizeof(*msr); i++)
-		if (vcpu_state_known_msr(arch, msr[i].index))
+		if (vcpu_state_goes_first(msr[i].index) == first && vcpu_state_known_msr(vcpu->arch, msr[i].index) &&
+		    !(vcpu->trial && vcpu_state_writes_memory(msr[i].index)))
 			ret[count++] = (struct kvm_msr_entry){.index = msr[i].index, .data = msr[i].data};
 	return count;
 }
@@ -412,28 +491,29 @@ static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t co
 	return 0;
 }
 
-/* Enabling virtualization comes before the nested state, which comes before all other MSRs. */
-static int vcpu_state_set_feature_control(int fd, struct kvm_msr_entry *msrs, uint32_t count, struct err *err)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (msrs[i].index == MSR_FEATURE_CONTROL)
-			return vcpu_state_write_msrs(fd, &msrs[i], 1, err);
-	return 0;
-}
-
-static int vcpu_state_set_modes(const struct vcpu_arch *arch, int fd, const struct vcpu_state *state, struct err *err)
+static int vcpu_state_set_msrs(const struct vcpu_subject *vcpu, const struct vcpu_state *state, bool first,
+			       struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX_MSRS, sizeof(*msrs));
-	struct kvm_regs regs = state->regs;
-	uint32_t count = msrs ? vcpu_state_known_msrs(arch, state, msrs) : 0;
-	int code = msrs ? vcpu_state_set_feature_control(fd, msrs, count, err) : err_sys(err, -ENOMEM, "MSRs");
 
+	return msrs ? vcpu_state_write_msrs(vcpu->fd, msrs, vcpu_state_pick_msrs(vcpu, state, first, msrs), err) :
+	       err_sys(err, -ENOMEM, "MSRs");
+}
+
+static int vcpu_state_set_modes(const struct vcpu_subject *vcpu, const struct vcpu_state *state, struct err *err)
+{
+	const struct vcpu_arch *arch = vcpu->arch;
+	struct kvm_regs regs = state->regs;
+	int fd = vcpu->fd, code = vcpu_state_leave_nested(arch, fd, err);
+
+	code = code ?: vcpu_state_set_msrs(vcpu, state, true, err);
 	code = code ?: vcpu_state_set_sregs(arch, fd, &state->sregs, err);
-	code = code ?: vcpu_state_set_nested(fd, state, err);
+	code = code ?: vcpu_state_set_nested(vcpu, state, err);
 	code = code ?: CALL(KVM_SET_REGS, &regs);
 	code = code ?: vcpu_state_set_xsave(arch, fd, state, err);
 	code = code ?: vcpu_state_set_xcr0(arch, fd, state->xcr0, err);
-	return code ?: vcpu_state_write_msrs(fd, msrs, count, err);
+	code = code ?: vcpu_state_set_msrs(vcpu, state, false, err);
+	return code ?: vcpu_state_set_ssp(arch, fd, state->ssp, err);
 }
 
 static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
@@ -445,12 +525,7 @@ static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 	struct kvm_debugregs debugregs = state->debugregs;
 	struct kvm_vcpu_events events = state->events;
 	struct kvm_mp_state mp_state = state->mp_state;
-	int fd = vcpu->fd, code;
-
-	/* A trial does not load nested state: if the final state has none, nothing would remove it. */
-	if (vcpu->trial && state->nested_len)
-		return 0;
-	code = vcpu_state_set_modes(vcpu->arch, fd, state, err);
+	int fd = vcpu->fd, code = vcpu_state_set_modes(vcpu, state, err);
 
 	code = code ?: CALL(KVM_SET_LAPIC, &lapic);
 	if (code == 0) /* also zero, which clears the deadline of a trial */
@@ -469,13 +544,14 @@ static const struct state_field fields[] = {
 	STATE_BYTES(struct vcpu_state, events, 1),
 	STATE_BYTES(struct vcpu_state, lapic, 1),
 	STATE_UINT(struct vcpu_state, tsc_deadline, 1),
+	STATE_UINT(struct vcpu_state, ssp, 2),
 	STATE_SOME_BYTES(struct vcpu_state, xsave, 1, xsave_len),
 	STATE_SOME_BYTES(struct vcpu_state, nested, 1, nested_len),
 	STATE_SOME_BYTES(struct vcpu_state, msrs, 1, msrs_len),
 };
 
 static const struct state_table vcpu_state = {
-	.name = "vcpu-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct vcpu_state),
+	.name = "vcpu-x86", .version = 2, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct vcpu_state),
 	.collect = vcpu_state_collect, .judge = vcpu_state_judge, .loaded = vcpu_state_loaded,
 };
 

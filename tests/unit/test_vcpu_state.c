@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vmm/kvm/vcpu_state_x86: what a vCPU has comes back on another one, in the order that KVM asks for; a trial is replaced by the
+ * load after it and does not touch guest memory; each call of KVM may fail.
+ */
+#include "tests/unit/fake_kvm.h"
+#include "tests/unit/test.h"
+#include "vmm/kvm/vcpu_arch.h"
+
+#include <sys/ioctl.h>
+
+#define FEATURE_CONTROL 0x3au
+#define VMX_BASIC 0x480u
+#define VMX_PROCBASED 0x48eu
+#define LSTAR 0xc0000082u
+#define WALL_CLOCK 0x4b564d00u
+#define SYSTEM_TIME 0x4b564d01u
+#define DEADLINE 0x6e0u
+#define EFER_SVME (1ull << 12)
+
+static struct kvm kvm;
+static struct vcpu_arch *arch;
+static struct fake_vcpu *from, *to;
+static struct state_buffer saved;
+static struct err err;
+
+static void end(void)
+{
+	vcpu_arch_destroy(take_ptr(arch));
+	state_buffer_free(&saved);
+	fake_kvm_reset();
+}
+
+static struct fake_vcpu *add_vcpu(unsigned int id)
+{
+	CHECK(ioctl(kvm.vm_fd, KVM_CREATE_VCPU, (unsigned long)id) >= 0);
+	return fake_kvm_vcpu(id);
+}
+
+/* Two vCPUs of one VM, the first of which has values everywhere. */
+static void begin(bool intel)
+{
+	static const uint32_t msrs[] = {SYSTEM_TIME, VMX_PROCBASED, LSTAR, WALL_CLOCK, VMX_BASIC, FEATURE_CONTROL};
+
+	end();
+	fake_kvm.intel = intel;
+	memcpy(fake_kvm.msr_list, msrs, sizeof(msrs));
+	fake_kvm.msr_count = ARRAY_SIZE(msrs);
+	CHECK_EQ(kvm_open(&kvm, &err), 0);
+	CHECK_EQ(kvm_create_vm(&kvm, &err), 0);
+	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
+	from = add_vcpu(0);
+	to = add_vcpu(1);
+	from->regs.rip = 0x1234;
+	from->sregs.cr3 = 0x5678;
+	from->xcrs.nr_xcrs = 1;
+	from->xcrs.xcrs[0].value = 7;
+	from->xsave.region[5] = 99;
+	from->debugregs.db[1] = 11;
+	from->mp_state.mp_state = KVM_MP_STATE_HALTED;
+	from->events.nmi.pending = 1;
+	for (size_t i = 0; i < ARRAY_SIZE(msrs); i++)
+		*fake_kvm_msr(from, msrs[i]) = 0x1000 + i;
+	*fake_kvm_msr(from, FEATURE_CONTROL) = intel ? 5 : 0;
+	*fake_kvm_msr(from, DEADLINE) = 777;
+}
+
+/* The guest runs guests of its own. */
+static void virtualize(struct fake_vcpu *vcpu, uint32_t size)
+{
+	struct kvm_nested_state *nested = (struct kvm_nested_state *)vcpu->nested;
+
+	nested->size = size;
+	nested->flags |= KVM_STATE_NESTED_GUEST_MODE;
+	if (fake_kvm.intel)
+		nested->hdr.vmx.vmxon_pa = nested->hdr.vmx.vmcs12_pa = 0x7000;
+	else
+		vcpu->sregs.efer |= EFER_SVME;
+}
+
+static bool virtualizes(const struct fake_vcpu *vcpu)
+{
+	return ((const struct kvm_nested_state *)vcpu->nested)->flags & KVM_STATE_NESTED_GUEST_MODE;
+}
+
+static int save(void)
+{
+	saved.len = 0;
+	return vcpu_arch_save(arch, from->fd, &saved, &err);
+}
+
+static int load(bool trial)
+{
+	return vcpu_arch_load(arch, to->fd, trial, saved.data, saved.len, &err);
+}
+
+static void move(void)
+{
+	int code = save();
+
+	code = code ?: load(false);
+	if (code)
+		printf("# %s\n", err.text);
+	CHECK_EQ(code, 0);
+}
+
+static void everything_arrives(void)
+{
+	begin(false);
+	move();
+	CHECK(memcmp(&to->regs, &from->regs, sizeof(to->regs)) == 0);
+	CHECK(memcmp(&to->sregs, &from->sregs, sizeof(to->sregs)) == 0);
+	CHECK(memcmp(&to->xsave, &from->xsave, sizeof(to->xsave)) == 0);
+	CHECK(memcmp(&to->lapic, &from->lapic, sizeof(to->lapic)) == 0);
+	CHECK_EQ(to->xcrs.xcrs[0].value, 7);
+	CHECK_EQ(to->debugregs.db[1], 11);
+	CHECK_EQ(to->mp_state.mp_state, KVM_MP_STATE_HALTED);
+	CHECK_EQ(to->events.nmi.pending, 1);
+	CHECK_EQ(*fake_kvm_msr(to, LSTAR), *fake_kvm_msr(from, LSTAR));
+	CHECK_EQ(*fake_kvm_msr(to, SYSTEM_TIME), *fake_kvm_msr(from, SYSTEM_TIME));
+	CHECK_EQ(*fake_kvm_msr(to, DEADLINE), 777);
+}
+
+static void what_virtualization_can_do_is_loaded_before_it_is_used(void)
+{
+	int msrs, nested;
+	unsigned int at;
+
+	begin(true);
+	virtualize(from, sizeof(struct kvm_nested_state) + KVM_STATE_NESTED_VMX_VMCS_SIZE);
+	CHECK_EQ(save(), 0);
+	at = fake_kvm.call_count;
+	CHECK_EQ(load(false), 0);
+	CHECK(virtualizes(to));
+	CHECK_EQ(*fake_kvm_msr(to, VMX_BASIC), *fake_kvm_msr(from, VMX_BASIC));
+	CHECK_EQ(*fake_kvm_msr(to, VMX_PROCBASED), *fake_kvm_msr(from, VMX_PROCBASED));
+	CHECK_EQ(*fake_kvm_msr(to, LSTAR), *fake_kvm_msr(from, LSTAR));
+	msrs = fake_kvm_find(at, KVM_SET_MSRS, VMX_PROCBASED);
+	nested = fake_kvm_find(at, KVM_SET_NESTED_STATE, UINT64_MAX);
+	CHECK(msrs >= 0 && msrs < nested);
+	/* the mode is set before it, the registers of the nested guest after it */
+	CHECK(fake_kvm_find(at, KVM_SET_SREGS2, UINT64_MAX) < nested);
+	CHECK(fake_kvm_find(at, KVM_SET_REGS, UINT64_MAX) > nested);
+	CHECK(fake_kvm_find((unsigned int)nested, KVM_SET_MSRS, DEADLINE) >
+	      fake_kvm_find(at, KVM_SET_LAPIC, UINT64_MAX));
+}
+
+/* Both ways: the guest begins to virtualize after the trial, and it ends. */
+static void a_trial_covers_nested_state_and_is_replaced(void)
+{
+	for (int intel = 0; intel < 2; intel++) {
+		begin(intel);
+		virtualize(from, sizeof(struct kvm_nested_state) + 4096);
+		CHECK_EQ(save(), 0);
+		CHECK_EQ(load(true), 0);
+		CHECK(virtualizes(to));
+		CHECK_EQ(load(true), 0);
+		CHECK_EQ(load(false), 0);
+		CHECK(virtualizes(to));
+
+		CHECK_EQ(load(true), 0);
+		memcpy(from->nested, fake_kvm_vcpu(0)->nested, sizeof(from->nested));
+		((struct kvm_nested_state *)from->nested)->size = sizeof(struct kvm_nested_state);
+		((struct kvm_nested_state *)from->nested)->flags = intel ? 0 : KVM_STATE_NESTED_GIF_SET;
+		((struct kvm_nested_state *)from->nested)->hdr.vmx.vmxon_pa = UINT64_MAX;
+		from->sregs.efer = 0;
+		move();
+		CHECK(!virtualizes(to));
+		CHECK_EQ(*fake_kvm_msr(to, VMX_BASIC), *fake_kvm_msr(from, VMX_BASIC));
+	}
+}
+
+/* Its own nested guest's page in guest memory would be compared. */
+static void a_trial_needs_no_memory(void)
+{
+	begin(true);
+	virtualize(from, sizeof(struct kvm_nested_state) + 2 * KVM_STATE_NESTED_VMX_VMCS_SIZE - 1024);
+	((struct kvm_nested_state *)from->nested)->size = sizeof(from->nested);
+	CHECK_EQ(save(), 0);
+	CHECK_EQ(load(true), 0);
+	CHECK(!virtualizes(to));
+	CHECK_EQ(load(false), 0);
+	CHECK(virtualizes(to));
+}
+
+static void a_trial_leaves_guest_memory_alone(void)
+{
+	begin(false);
+	CHECK_EQ(save(), 0);
+	CHECK_EQ(load(true), 0);
+	CHECK_EQ(*fake_kvm_msr(to, WALL_CLOCK), 0);
+	CHECK_EQ(*fake_kvm_msr(to, SYSTEM_TIME), 0);
+	CHECK_EQ(*fake_kvm_msr(to, LSTAR), *fake_kvm_msr(from, LSTAR));
+	CHECK_EQ(load(false), 0);
+	CHECK(*fake_kvm_msr(to, WALL_CLOCK) && *fake_kvm_msr(to, SYSTEM_TIME));
+}
+
+static void a_shadow_stack_arrives(void)
+{
+	begin(false);
+	fake_kvm.shadow_stacks = true;
+	from->ssp = 0x7f0000001000;
+	move();
+	CHECK_EQ(to->ssp, from->ssp);
+	/* a trial's is replaced, also by none */
+	from->ssp = 0;
+	move();
+	CHECK_EQ(to->ssp, 0);
+	/* a guest's CPU without them */
+	fake_kvm.shadow_stacks = false;
+	move();
+}
+
+static void a_shadow_stack_needs_a_kvm_that_knows_it(void)
+{
+	begin(false);
+	fake_kvm.shadow_stacks = true;
+	from->ssp = 0x7f0000001000;
+	CHECK_EQ(save(), 0);
+	vcpu_arch_destroy(take_ptr(arch));
+	fake_kvm.caps[KVM_CAP_ONE_REG] = 0;
+	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
+	CHECK_EQ(load(false), -ENOTSUP);
+	CHECK(strstr(err.text, "shadow stack"));
+}
+
+static void an_older_kvm_is_used_as_well(void)
+{
+	begin(false);
+	vcpu_arch_destroy(take_ptr(arch));
+	fake_kvm.caps[KVM_CAP_SREGS2] = fake_kvm.caps[KVM_CAP_XCRS] = fake_kvm.caps[KVM_CAP_NESTED_STATE] = 0;
+	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
+	move();
+	CHECK_EQ(to->sregs.cr3, 0x5678);
+	CHECK_EQ(to->xcrs.xcrs[0].value, 0);
+}
+
+/* An MSR that cannot be read is no MSR; one that cannot be set must be zero. */
+static void every_call_may_fail(void)
+{
+	begin(true);
+	virtualize(from, sizeof(struct kvm_nested_state) + 4096);
+	fake_kvm.shadow_stacks = true;
+	for (unsigned int n = 1; n < 100; n++) {
+		int code;
+
+		err.text[0] = 0;
+		fake_kvm_fail(n, EIO);
+		code = save() ?: load(true) ?: load(false);
+		if (!fake_kvm.failed) {
+			CHECK_EQ(code, 0);
+			CHECK(n > 30);
+			return;
+		}
+		if (code || fake_kvm.failed != KVM_GET_MSRS)
+			CHECK(code == -EIO && err.text[0]);
+		fake_kvm_fail(0, 0);
+	}
+	CHECK(false);
+}
+
+static void nonsense_is_refused(void)
+{
+	begin(true);
+	virtualize(from, sizeof(struct kvm_nested_state) + 4096);
+	CHECK_EQ(save(), 0);
+	for (size_t len = 0; len < saved.len; len += 97)
+		CHECK(vcpu_arch_load(arch, to->fd, false, saved.data, len, &err) < 0);
+	fake_kvm.msr_count--;
+	vcpu_arch_destroy(take_ptr(arch));
+	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
+	CHECK_EQ(load(false), -ENOTSUP);
+	CHECK(strstr(err.text, "no MSR 0x3a"));
+	end();
+}
+
+TEST_MAIN(TEST(everything_arrives), TEST(what_virtualization_can_do_is_loaded_before_it_is_used),
+	  TEST(a_trial_covers_nested_state_and_is_replaced), TEST(a_trial_needs_no_memory),
+	  TEST(a_trial_leaves_guest_memory_alone), TEST(a_shadow_stack_arrives),
+	  TEST(a_shadow_stack_needs_a_kvm_that_knows_it), TEST(an_older_kvm_is_used_as_well), TEST(every_call_may_fail),
+	  TEST(nonsense_is_refused))
