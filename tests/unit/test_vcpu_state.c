@@ -86,7 +86,7 @@ static bool virtualizes(const struct fake_vcpu *vcpu)
 static int save(void)
 {
 	saved.len = 0;
-	return vcpu_arch_save(arch, from->fd, &saved, &err);
+	return vcpu_arch_save(arch, from->fd, &(struct vcpu_timer){0}, &saved, &err);
 }
 
 static int load(bool trial)

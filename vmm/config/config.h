@@ -77,6 +77,9 @@ struct port_config {
 	char *path;
 };
 
+/* What the guest's clocks do while it is paused or moved. */
+enum clock_choice { CLOCK_STOP, CLOCK_RUN };
+
 enum reboot_action { ON_REBOOT_REBOOT, ON_REBOOT_EXIT };
 
 /* NOIOMMU: the device can write to all of the host's memory; only on request. */
@@ -110,6 +113,7 @@ struct machine_config {
 	struct port_config console; /* virtio-console; NONE: no such device */
 	struct port_config serial;  /* NONE: the port exists and is connected to nothing */
 	bool balloon;
+	enum clock_choice clock;
 	enum reboot_action on_reboot;
 	struct vfio_config *vfios;
 	size_t vfio_count;

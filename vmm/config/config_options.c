@@ -8,6 +8,7 @@
 static const char *const hugepage_words[] = {"off", "2M", "1G", NULL};
 static const char *const toggle_words[] = {"auto", "off", "on", NULL};
 static const char *const model_words[] = {"host", NULL};
+static const char *const clock_words[] = {"stop", "run", NULL};
 static const char *const reboot_words[] = {"reboot", "exit", NULL};
 static const char *const backend_words[] = {"auto", "iommufd", "legacy", "noiommu", NULL};
 static const char *const rom_words[] = {"on", "off", NULL};
@@ -91,6 +92,8 @@ static const struct option options[] = {
 	      {"fd", OPTION_FD, KEY(vfio_config, fd), .value = UINT32_MAX, .help = "N"}, ID(vfio_config))},
 	{"iommufd", "fd=N", "an open /dev/iommu, handed in as descriptor N", FIELD(iommufd),
 	 KEYS({"fd", OPTION_FD, .value = UINT32_MAX, .help = "N", .required = true})},
+	{"clock", "stop|run", "what the guest's clocks do while it is paused or moved; stop by default", FIELD(clock),
+	 PLAIN("clock", OPTION_WORD, .words = clock_words)},
 	{"on-reboot", "reboot|exit", "what happens when the guest reboots; reboot by default", FIELD(on_reboot),
 	 PLAIN("on-reboot", OPTION_WORD, .words = reboot_words)},
 	{"name", "NAME", "the machine's name, for other commands; vm-PID by default", FIELD(name),

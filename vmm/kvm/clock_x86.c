@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * See clock.h. kvmclock is read and set by KVM_GET_CLOCK and KVM_SET_CLOCK. A vCPU's time stamp counter is the host's,
- * scaled if the rates differ, plus an offset (Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET). A load
- * advances all counters by the same time, so that synchronized counters stay synchronized. If the kernel does not have
- * the offset, the counters themselves are written, and the kernel synchronizes them.
+ * scaled if the rates differ, plus an offset (Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET). All
+ * counters are moved by the same time, so that synchronized counters stay synchronized. If the kernel does not have the
+ * offset, the counters themselves are written, and the kernel synchronizes them.
  */
 #include "vmm/kvm/clock.h"
 
+#include <cpuid.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <x86intrin.h>
 
 #define MSR_TSC 0x10u
 #define MAX_CPUS 254u
+
+/* Binary places of the ratio by which a processor scales the counter: AMD APM volume 2, "TSC Ratio MSR"; Intel SDM volume
+ * 3, "TSC scaling". */
+#define RATIO_BITS_AMD 32u
+#define RATIO_BITS_INTEL 48u
 
 /* Above this, the hosts' clocks are taken to be wrong, and the guest's time does not advance. */
 #define MAX_AWAY_NS 60000000000ull
@@ -28,7 +34,10 @@ struct clock_state {
 struct clock {
 	struct kvm *kvm;
 	struct vcpu_set *vcpus;
+	const struct log *log;
+	bool runs;
 	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
+	unsigned int ratio_bits;
 	bool paused;
 	struct clock_state state; /* the recorded time, while paused */
 };
@@ -45,7 +54,16 @@ static struct kvm_device_attr clock_offset_attr(int64_t *offset)
 	};
 }
 
-int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, struct clock **ret, struct err *err)
+static unsigned int clock_ratio_bits(void)
+{
+	uint32_t eax, name[3];
+
+	__cpuid(0, eax, name[0], name[2], name[1]);
+	return memcmp(name, "GenuineIntel", sizeof(name)) == 0 ? RATIO_BITS_INTEL : RATIO_BITS_AMD;
+}
+
+int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, bool runs, const struct log *log, struct clock **ret,
+		 struct err *err)
 {
 	struct clock *clock = calloc(1, sizeof(*clock));
 
@@ -53,6 +71,9 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, struct clock **ret, st
 		return err_sys(err, -ENOMEM, "clock");
 	clock->kvm = kvm;
 	clock->vcpus = vcpus;
+	clock->log = log;
+	clock->runs = runs;
+	clock->ratio_bits = clock_ratio_bits();
 	*ret = clock;
 	return 0;
 }
@@ -83,12 +104,14 @@ static int clock_look(const struct clock *clock, struct moment *ret, struct err 
 	return 0;
 }
 
-/* The host's counter, scaled to the guest's rate. */
+/* The host's counter, scaled to the guest's rate as the processor does it: a counter of 10^15 ticks would differ by
+ * 10^5 ticks if the ratio were more exact. */
 static uint64_t clock_scaled(const struct clock *clock, uint64_t host_tsc)
 {
 	unsigned int khz = vcpu_set_tsc_khz(clock->vcpus), host = vcpu_set_host_tsc_khz(clock->vcpus);
+	unsigned __int128 ratio = ((unsigned __int128)khz << clock->ratio_bits) / host;
 
-	return khz == host ? host_tsc : (uint64_t)((unsigned __int128)host_tsc * khz / host);
+	return khz == host ? host_tsc : (uint64_t)(ratio * host_tsc >> clock->ratio_bits);
 }
 
 /* ---- one vCPU's counter ---- */
@@ -143,7 +166,7 @@ static void clock_find_offset_attr(struct clock *clock)
 	clock->by_offset = ioctl(vcpu_set_fd(clock->vcpus, 0), KVM_HAS_DEVICE_ATTR, &attr) == 0;
 }
 
-int clock_pause(struct clock *clock, struct err *err)
+static int clock_record(struct clock *clock, struct err *err)
 {
 	unsigned int count = vcpu_set_count(clock->vcpus);
 	struct clock_state now = {
@@ -152,8 +175,6 @@ int clock_pause(struct clock *clock, struct err *err)
 	struct moment moment;
 	int code;
 
-	if (clock->paused)
-		return 0;
 	clock_find_offset_attr(clock);
 	code = clock_look(clock, &moment, err);
 	for (unsigned int i = 0; i < count && code == 0; i++)
@@ -163,23 +184,23 @@ int clock_pause(struct clock *clock, struct err *err)
 	now.kvmclock = moment.kvmclock;
 	now.realtime = moment.realtime;
 	clock->state = now;
-	clock->paused = true;
 	return 0;
 }
 
-void clock_resume(struct clock *clock)
+int clock_pause(struct clock *clock, struct err *err)
 {
-	clock->paused = false;
+	int code = 0;
+
+	if (clock->paused && !clock->runs)
+		return 0;
+	code = clock_record(clock, err);
+	if (code == 0 && !clock->runs)
+		code = vcpu_set_stop_timers(clock->vcpus, err);
+	clock->paused = code == 0;
+	return code;
 }
 
-/* ---- save and load ---- */
-
-static int clock_collect(void *object, void *state, struct err *err)
-{
-	return ((struct clock *)object)->paused ? 0 : err_set(err, -EBUSY, "the machine is not paused");
-}
-
-/* The time in ns since the state was saved, by the hosts' clocks; 0 if they cannot be right. */
+/* The time in ns since the state was recorded, by the hosts' clocks; 0 if they cannot be right. */
 static uint64_t clock_away(const struct clock_state *state)
 {
 	uint64_t now = clock_wall_clock();
@@ -190,7 +211,7 @@ static uint64_t clock_away(const struct clock_state *state)
 static int clock_set_kvmclock(const struct clock *clock, struct err *err)
 {
 	struct kvm_clock_data data = {.clock = clock->state.kvmclock};
-	uint64_t gone = clock_away(&clock->state);
+	uint64_t gone = clock->runs ? clock_away(&clock->state) : 0;
 
 	if (gone && kvm_check(clock->kvm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) {
 		data.flags = KVM_CLOCK_REALTIME;
@@ -199,6 +220,57 @@ static int clock_set_kvmclock(const struct clock *clock, struct err *err)
 		data.clock += gone;
 	}
 	return ioctl(clock->kvm->vm_fd, KVM_SET_CLOCK, &data) < 0 ? err_sys(err, -errno, "KVM_SET_CLOCK") : 0;
+}
+
+/* Sets kvmclock and all counters to the recorded time, or to what that has become. */
+static int clock_set(const struct clock *clock, struct err *err)
+{
+	const struct clock_state *state = &clock->state;
+	struct moment moment;
+	int code = clock_set_kvmclock(clock, err);
+	uint64_t passed;
+
+	code = code ?: clock_look(clock, &moment, err);
+	if (code < 0)
+		return code;
+	passed = moment.kvmclock > state->kvmclock ? moment.kvmclock - state->kvmclock : 0;
+	passed = (uint64_t)((unsigned __int128)passed * state->tsc_khz / 1000000);
+	for (unsigned int i = 0; i < vcpu_set_count(clock->vcpus) && code == 0; i++)
+		code = clock_write_tsc(clock, i, &moment, state->tsc[i] + passed, err);
+	return code;
+}
+
+bool clock_resume(struct clock *clock)
+{
+	struct err err;
+
+	if (!clock->paused)
+		return false;
+	clock->paused = false;
+	if (clock->runs)
+		return false;
+	if (clock_set(clock, &err) < 0)
+		log_warn(clock->log, "%s; the guest's time jumps", err.text);
+	return vcpu_set_start_timers(clock->vcpus, clock->log);
+}
+
+int clock_hold(struct clock *clock, struct err *err)
+{
+	return clock->runs ? 0 : vcpu_set_stop_timers(clock->vcpus, err);
+}
+
+uint64_t clock_guest_ns(const struct clock *clock)
+{
+	struct kvm_clock_data data = {0};
+
+	return ioctl(clock->kvm->vm_fd, KVM_GET_CLOCK, &data) < 0 ? 0 : data.clock;
+}
+
+/* ---- save and load ---- */
+
+static int clock_collect(void *object, void *state, struct err *err)
+{
+	return ((struct clock *)object)->paused ? 0 : err_set(err, -EBUSY, "the machine is not paused");
 }
 
 static int clock_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
@@ -221,20 +293,10 @@ static int clock_judge(const void *object, const void *loaded, uint32_t version,
 static int clock_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct clock *clock = object;
-	const struct clock_state *state = loaded;
-	struct moment moment;
-	uint64_t passed;
 	int code;
 
 	clock_find_offset_attr(clock);
-	code = clock_set_kvmclock(clock, err);
-	code = code ?: clock_look(clock, &moment, err);
-	if (code < 0)
-		return code;
-	passed = moment.kvmclock > state->kvmclock ? moment.kvmclock - state->kvmclock : 0;
-	passed = (uint64_t)((unsigned __int128)passed * state->tsc_khz / 1000000);
-	for (unsigned int i = 0; i < vcpu_set_count(clock->vcpus) && code == 0; i++)
-		code = clock_write_tsc(clock, i, &moment, state->tsc[i] + passed, err);
+	code = clock_set(clock, err);
 	clock->paused = code == 0;
 	return code;
 }

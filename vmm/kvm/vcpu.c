@@ -25,6 +25,7 @@ struct vcpu {
 	pthread_t thread;
 	bool has_thread;
 	bool entered; /* KVM_RUN was called */
+	struct vcpu_timer timer;
 	unsigned int warmed_up; /* the last of the set's warm_ups that this vCPU has done */
 };
 
@@ -369,7 +370,34 @@ void vcpu_set_warm_up(struct vcpu_set *set)
 	pthread_mutex_unlock(&set->lock);
 }
 
-/* ---- for save and load ---- */
+/* ---- for the clock, save and load ---- */
+
+int vcpu_set_stop_timers(struct vcpu_set *set, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < set->config.count && ret == 0; i++) {
+		ret = vcpu_arch_stop_timer(set->vcpus[i].fd, &set->vcpus[i].timer, err);
+		if (ret < 0)
+			err_prefix(err, ret, "vCPU %u", i);
+	}
+	if (ret < 0)
+		vcpu_set_start_timers(set, set->config.log);
+	return ret;
+}
+
+bool vcpu_set_start_timers(struct vcpu_set *set, const struct log *log)
+{
+	bool reloaded = false;
+	struct err err;
+
+	for (unsigned int i = 0; i < set->config.count; i++) {
+		reloaded |= set->vcpus[i].timer.stopped && set->vcpus[i].timer.left;
+		if (vcpu_arch_start_timer(set->vcpus[i].fd, &set->vcpus[i].timer, &err) < 0)
+			log_warn(log, "vCPU %u: %s; it may wait for ever", i, err.text);
+	}
+	return reloaded;
+}
 
 /* EINVAL: the guest does not use kvmclock. */
 void vcpu_set_notify_paused(struct vcpu_set *set)
@@ -408,7 +436,7 @@ int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer 
 	int ret = vcpu_need_arch(set, err);
 
 	if (ret == 0)
-		ret = vcpu_arch_save(set->arch, set->vcpus[index].fd, out, err);
+		ret = vcpu_arch_save(set->arch, set->vcpus[index].fd, &set->vcpus[index].timer, out, err);
 	return ret < 0 ? err_prefix(err, ret, "vCPU %u", index) : 0;
 }
 

@@ -49,6 +49,11 @@ void vcpu_set_warm_up(struct vcpu_set *set);
 /* Notifies the guest's kernel that it was paused, so that its watchdogs do not report a lockup (KVM_KVMCLOCK_CTRL). */
 void vcpu_set_notify_paused(struct vcpu_set *set);
 
+/* Stops the timers of paused vCPUs, all or none; and lets them run on, as far as they are stopped. True: local APICs
+ * were loaded, and may have lost interrupts. */
+int vcpu_set_stop_timers(struct vcpu_set *set, struct err *err);
+bool vcpu_set_start_timers(struct vcpu_set *set, const struct log *log);
+
 unsigned int vcpu_set_count(const struct vcpu_set *set);
 /* A vCPU's descriptor, for clock_x86.c. */
 int vcpu_set_fd(const struct vcpu_set *set, unsigned int index);

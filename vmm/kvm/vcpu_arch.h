@@ -13,9 +13,22 @@ int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry
 int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
 		      struct err *err);
 
+/* A vCPU's timer (vcpu_timer_x86.c): what was left of it when it was stopped. */
+struct vcpu_timer {
+	bool stopped;
+	uint64_t deadline; /* of the TSC; 0: none */
+	uint32_t left;     /* the count, in the other modes */
+};
+/* Stops it, if it is not stopped; starts it, if it is. The vCPU is paused. */
+int vcpu_arch_stop_timer(int vcpu_fd, struct vcpu_timer *timer, struct err *err);
+int vcpu_arch_start_timer(int vcpu_fd, struct vcpu_timer *timer, struct err *err);
+/* What a saved state has of a timer that is stopped. */
+void vcpu_arch_save_timer(const struct vcpu_timer *timer, struct kvm_lapic_state *lapic, uint64_t *deadline);
+
 /* Saves and loads a vCPU (vcpu_state_x86.c). create finds out what this KVM supports. NULL is fine for destroy. */
 struct vcpu_arch;
 int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err);
 void vcpu_arch_destroy(struct vcpu_arch *arch);
-int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, struct state_buffer *out, struct err *err);
+int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, const struct vcpu_timer *timer, struct state_buffer *out,
+		   struct err *err);
 int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, bool trial, const void *data, size_t len, struct err *err);

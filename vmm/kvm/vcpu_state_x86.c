@@ -67,6 +67,7 @@ struct vcpu_subject {
 	struct vcpu_arch *arch;
 	int fd;
 	bool trial;
+	const struct vcpu_timer *timer; /* for a save */
 };
 
 /* ---- which MSRs there are ---- */
@@ -296,6 +297,7 @@ static int vcpu_state_collect(void *object, void *into, struct err *err)
 	code = code ?: CALL(KVM_GET_DEBUGREGS, &state->debugregs);
 	if (code == 0 && vcpu_state_call_msrs(fd, KVM_GET_MSRS, &deadline, 1, &done) == 0 && done)
 		state->tsc_deadline = deadline.data;
+	vcpu_arch_save_timer(vcpu->timer, &state->lapic, &state->tsc_deadline);
 	return code;
 }
 
@@ -555,9 +557,10 @@ static const struct state_table vcpu_state = {
 	.collect = vcpu_state_collect, .judge = vcpu_state_judge, .loaded = vcpu_state_loaded,
 };
 
-int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, struct state_buffer *out, struct err *err)
+int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, const struct vcpu_timer *timer, struct state_buffer *out,
+		   struct err *err)
 {
-	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd};
+	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd, .timer = timer};
 
 	return state_save(&vcpu_state, &vcpu, out, err);
 }

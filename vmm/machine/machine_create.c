@@ -456,7 +456,8 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 	/* Index registers: a write has no effect until the next access to the data port, which exits. */
 	kvm_coalesced_port(&machine->kvm, LAYOUT_PCI_PORTS, sizeof(uint32_t));
 	kvm_coalesced_port(&machine->kvm, LAYOUT_RTC, sizeof(uint8_t));
-	return clock_create(&machine->kvm, machine->vcpus, &machine->clock, err);
+	return clock_create(&machine->kvm, machine->vcpus, machine->config->clock == CLOCK_RUN, machine->host.log,
+			    &machine->clock, err);
 }
 
 static int machine_create_check_cpus(const struct machine *machine, struct err *err)

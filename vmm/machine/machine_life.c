@@ -21,20 +21,23 @@ int machine_pause_devices(struct machine *machine, struct err *err)
 	return ret;
 }
 
-static void machine_life_resume_devices(struct machine *machine)
-{
-	for (size_t i = 0; i < machine->virtio_count; i++)
-		virtio_pci_resume(machine->virtio[i]);
-	clock_resume(machine->clock);
-	vcpu_set_notify_paused(machine->vcpus);
-	machine->paused = false;
-}
-
-/* An interrupt that was pending on the source may be lost: inject one, which may be spurious. */
+/* An interrupt may be lost that was pending on the source, or arrived while a clock was set: inject one, which may be
+ * spurious. */
 static void machine_life_kick_host_devices(struct machine *machine)
 {
 	for (size_t i = 0; i < host_devices_count(machine->host_devices); i++)
 		vfio_pci_kick(host_devices_pci(machine->host_devices, i));
+}
+
+/* The clock first: devices that are resumed may raise interrupts. */
+static void machine_life_resume_devices(struct machine *machine)
+{
+	if (clock_resume(machine->clock))
+		machine_life_kick_host_devices(machine);
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		virtio_pci_resume(machine->virtio[i]);
+	vcpu_set_notify_paused(machine->vcpus);
+	machine->paused = false;
 }
 
 /* Its connections were with the source host. */
@@ -78,9 +81,8 @@ int machine_pause(struct machine *machine, struct err *err)
 		return 0;
 	if (!machine->paused)
 		vcpu_set_pause(machine->vcpus);
-	clock_resume(machine->clock); /* a second pause records the time again */
 	if (clock_pause(machine->clock, &why))
-		log_warn(machine->host.log, "%s; this machine's state cannot be saved", why.text);
+		log_warn(machine->host.log, "%s; this machine's state cannot be saved, and its clocks run on", why.text);
 	ret = machine->paused ? 0 : machine_pause_devices(machine, err);
 	if (ret == 0)
 		return 0;

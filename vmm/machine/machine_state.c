@@ -280,6 +280,7 @@ static int machine_state_load(struct machine *machine, const void *data, size_t 
 		return machine_state_load_parts(machine, parts, sections, trial, err);
 	irqchip_begin_route_changes(machine->irqchip);
 	ret = machine_state_load_parts(machine, parts, sections, trial, err);
+	ret = ret ?: clock_hold(machine->clock, err);
 	return ret < 0 ? ret : irqchip_commit_route_changes(machine->irqchip, err);
 }
 
