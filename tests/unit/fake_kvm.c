@@ -465,6 +465,9 @@ static int fake_kvm_call_system(unsigned long request, void *arg)
 		return FAKE_KVM_RUN_SIZE;
 	case KVM_GET_SUPPORTED_CPUID:
 		return fake_kvm_supported(arg);
+	case KVM_GET_DEVICE_ATTR:
+		*(uint64_t *)(uintptr_t)((struct kvm_device_attr *)arg)->addr = fake_kvm.xsave_parts;
+		return 0;
 	case KVM_GET_MSR_INDEX_LIST:
 		return fake_kvm_list_msrs(arg);
 	default:

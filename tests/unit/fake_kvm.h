@@ -50,6 +50,7 @@ struct fake_kvm {
 	unsigned int msr_count;
 	struct kvm_cpuid_entry2 cpuid[64]; /* of KVM_GET_SUPPORTED_CPUID */
 	unsigned int cpuid_count;
+	uint64_t xsave_parts; /* KVM_X86_XCOMP_GUEST_SUPP */
 	bool intel;           /* nested state has Intel's form */
 	bool shadow_stacks;   /* the guest's CPU has them */
 	bool offsets;         /* KVM_VCPU_TSC_OFFSET */

@@ -1,11 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vmm/kvm/cpuid_x86.c and cpuid_offer_x86.c: masks reach what is built on a feature, topology fits the number of CPUs, a CPU
- * that travels arrives as it was or is refused. No KVM: made-up leaves.
+ * that travels arrives as it was or is refused. Made-up leaves, and a KVM of the tests' own that shows them.
  */
+#include "tests/unit/fake_kvm.h"
 #include "tests/unit/test.h"
 #include "vmm/kvm/cpuid_offer_x86.c"
 #include "vmm/kvm/cpuid_x86.c"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+
+static struct {
+	unsigned int asked;
+	bool refuse;
+} permission;
+
+/* In the place of the C library's: counts who asks for AMX's state. */
+long syscall(long number, ...)
+{
+	__typeof__(syscall) *real = (__typeof__(syscall) *)dlsym(RTLD_NEXT, "syscall");
+	va_list args;
+	long a[6];
+
+	va_start(args, number);
+	for (size_t i = 0; i < ARRAY_SIZE(a); i++)
+		a[i] = va_arg(args, long);
+	va_end(args);
+	if (number != SYS_arch_prctl)
+		return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	CHECK(a[0] == ARCH_REQ_XCOMP_GUEST_PERM && a[1] == 18);
+	permission.asked++;
+	return permission.refuse ? -1 : 0;
+}
 
 /* A model with every feature bit set. */
 static struct guest_cpu *everything(unsigned int cpus)
@@ -67,6 +94,157 @@ static void extended_state_follows_its_users(void)
 	guest_cpu_destroy(model);
 }
 
+/* A mask or a host that gives half of a group gives nothing of it, and no feature that needs it. */
+static void parts_of_the_state_stay_together(void)
+{
+	static const struct {
+		uint32_t part, others;
+		const char *gone;
+	} cases[] = {
+		{17, 1u << 18, "amx_tile"}, {18, 1u << 17, "amx_complex"}, {18, 1u << 17, "amx_fp16"}, {3, 1u << 4, "mpx"},
+		{6, 1u << 5 | 1u << 7, "avx512vl"}, {2, 0, "avx2"}, {9, 0, "pku"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct guest_cpu *model = everything(1);
+
+		*cpuid_get(model, 0x1d, 1, 0) = (struct kvm_cpuid_entry2){.function = 0x1d, .index = 1, .eax = 1};
+		cpuid_find(model, 0xd, 0)->eax = ~(1u << cases[i].part);
+		cpuid_fit_xsave(model);
+		CHECK_EQ(cpuid_find(model, 0xd, 0)->eax & cases[i].others, 0);
+		CHECK(!has(model, cases[i].gone));
+		CHECK_EQ(cpuid_find(model, 0x1d, 1)->eax, cases[i].part < 17);
+		guest_cpu_destroy(model);
+	}
+}
+
+static void shadow_stacks_and_branch_tracking_can_be_masked(void)
+{
+	struct guest_cpu *model = everything(1);
+	uint32_t both = 1u << 11 | 1u << 12;
+
+	CHECK(cpuid_clear_named(model, "shstk"));
+	cpuid_fit_xsave(model);
+	CHECK(!has(model, "shstk") && has(model, "ibt"));
+	CHECK_EQ(cpuid_find(model, 0xd, 1)->ecx & both, both);
+	CHECK(cpuid_clear_named(model, "ibt"));
+	cpuid_fit_xsave(model);
+	CHECK_EQ(cpuid_find(model, 0xd, 1)->ecx & both, 0);
+	guest_cpu_destroy(model);
+}
+
+/* All three: the old clock, the new one, and that it is stable. */
+static void kvmclock_can_be_masked(void)
+{
+	struct guest_cpu *model = everything(1);
+
+	cpuid_get(model, 0x40000001, 0, 0)->eax = ~0u;
+	CHECK(cpuid_clear_named(model, "kvmclock"));
+	CHECK_EQ(cpuid_find(model, 0x40000001, 0)->eax, ~(1u | 1u << 3 | 1u << 24));
+	guest_cpu_destroy(model);
+}
+
+/* ---- what a KVM shows ---- */
+
+static struct kvm kvm;
+static struct err err;
+
+static void begin_kvm(const struct guest_cpu *shown)
+{
+	fake_kvm_reset();
+	permission.asked = 0;
+	permission.refuse = false;
+	memcpy(fake_kvm.cpuid, shown->cpuid->entries, shown->cpuid->nent * sizeof(fake_kvm.cpuid[0]));
+	fake_kvm.cpuid_count = shown->cpuid->nent;
+	CHECK_EQ(kvm_open(&kvm, &err), 0);
+}
+
+static struct guest_cpu *created(const char *without)
+{
+	char *masked = (char *)(uintptr_t)without;
+	struct guest_cpu *model;
+
+	CHECK_EQ(guest_cpu_create(&kvm, 1, &masked, masked != NULL, &model, &err), 0);
+	return model;
+}
+
+static bool guest_has(const char *masked, const char *name)
+{
+	struct guest_cpu *model = created(masked);
+	bool yes = has(model, name);
+
+	guest_cpu_destroy(model);
+	return yes;
+}
+
+static void what_kvm_cannot_save_is_hidden(void)
+{
+	struct guest_cpu *all = everything(1);
+
+	begin_kvm(all);
+	CHECK(guest_has(NULL, "shstk"));
+	CHECK(!guest_has("shstk", "shstk"));
+	fake_kvm.caps[KVM_CAP_ONE_REG] = 0;
+	CHECK(!guest_has(NULL, "shstk"));
+	CHECK(guest_has(NULL, "ibt"));
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+}
+
+static void the_large_state_is_asked_for(void)
+{
+	struct guest_cpu *all = everything(1);
+
+	begin_kvm(all);
+	CHECK(guest_has(NULL, "amx_tile"));
+	CHECK_EQ(permission.asked, 0); /* a kernel without it */
+	fake_kvm.caps[KVM_CAP_SYS_ATTRIBUTES] = 1;
+	fake_kvm.xsave_parts = 1u << 17 | 1u << 18;
+	CHECK(guest_has(NULL, "amx_tile"));
+	CHECK_EQ(permission.asked, 1);
+	CHECK(!guest_has("amx_tile", "amx_int8"));
+	CHECK_EQ(permission.asked, 1);
+	/* refused: KVM shows the small part, and the feature */
+	permission.refuse = true;
+	for (unsigned int i = 0; i < fake_kvm.cpuid_count; i++)
+		if (fake_kvm.cpuid[i].function == 0xd && fake_kvm.cpuid[i].index == 0)
+			fake_kvm.cpuid[i].eax &= ~(1u << 18);
+	CHECK(!guest_has(NULL, "amx_tile"));
+	CHECK_EQ(permission.asked, 2);
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+}
+
+/* Intel's: ticks = crystal * EBX / EAX; and the hypervisor's leaf. */
+static void rates_are_shown(void)
+{
+	struct guest_cpu *all = everything(1), *model;
+	struct kvm_cpuid_entry2 *leaf;
+	int vm, vcpu;
+
+	memcpy(&cpuid_find(all, 0, 0)->ebx, "Genu", 4);
+	memcpy(&cpuid_find(all, 0, 0)->edx, "ineI", 4);
+	memcpy(&cpuid_find(all, 0, 0)->ecx, "ntel", 4);
+	cpuid_get(all, 0x40000000, 0, 0)->eax = 0x40000001;
+	begin_kvm(all);
+	vm = ioctl(kvm.fd, KVM_CREATE_VM, 0);
+	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+	model = created(NULL);
+	CHECK_EQ(guest_cpu_apply(model, vcpu, 0, 2599997, &err), 0);
+	CHECK(cpuid_find(model, 0, 0)->eax >= 0x16);
+	leaf = cpuid_find(model, 0x15, 0);
+	CHECK_EQ((uint64_t)leaf->ecx * leaf->ebx / leaf->eax, 2599997000ull);
+	CHECK_EQ(leaf->ecx, 1000000000); /* what the local APICs count */
+	CHECK_EQ(cpuid_find(model, 0x16, 0)->eax, 2600);
+	CHECK_EQ(cpuid_find(model, 0x40000000, 0)->eax, 0x40000010);
+	CHECK_EQ(cpuid_find(model, 0x40000010, 0)->eax, 2599997);
+	CHECK_EQ(cpuid_find(model, 0x40000010, 0)->ebx, 1000000);
+	guest_cpu_destroy(model);
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+	fake_kvm_reset();
+}
+
 static void topology_fits_the_cpus(void)
 {
 	static const struct {
@@ -108,8 +286,6 @@ static void the_processor_has_its_name(void)
 }
 
 /* ---- the CPU that travels ---- */
-
-static struct err err;
 
 /* A host of its own: every feature, addresses of 40 bits, and parts of the extended state that lie somewhere. */
 static struct guest_cpu *host(void)
@@ -216,5 +392,7 @@ static void promises_are_kept(void)
 }
 
 TEST_MAIN(TEST(masks_reach_what_is_built_on_a_feature), TEST(extended_state_follows_its_users),
-	  TEST(topology_fits_the_cpus), TEST(the_processor_has_its_name), TEST(a_cpu_arrives_as_it_was),
+	  TEST(parts_of_the_state_stay_together), TEST(shadow_stacks_and_branch_tracking_can_be_masked),
+	  TEST(kvmclock_can_be_masked), TEST(what_kvm_cannot_save_is_hidden), TEST(the_large_state_is_asked_for),
+	  TEST(rates_are_shown), TEST(topology_fits_the_cpus), TEST(the_processor_has_its_name), TEST(a_cpu_arrives_as_it_was),
 	  TEST(nonsense_is_refused), TEST(missing_features_are_named), TEST(promises_are_kept))

@@ -8,10 +8,23 @@
 #include "vmm/kvm/cpuid_x86.h"
 #include "vmm/config/nearest.h"
 
+#include <asm/prctl.h>
 #include <cpuid.h>
 #include <stdio.h>
 #include <strings.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Rates that KVM gives every guest: its local APICs count nanoseconds. */
+#define APIC_KHZ 1000000u
+
+#define LEAF_TSC 0x15u
+#define LEAF_RATES 0x16u
+#define LEAF_HYPERVISOR 0x40000000u
+#define LEAF_HYPERVISOR_RATES 0x40000010u
+
+#define XSAVE_TILE_DATA 18u
 
 const struct cpuid_feature cpuid_features[] = {
 	{"sse3", 1, 0, ECX, 0}, {"pni", 1, 0, ECX, 0}, {"pclmulqdq", 1, 0, ECX, 1}, {"vmx", 1, 0, ECX, 5},
@@ -32,13 +45,14 @@ const struct cpuid_feature cpuid_features[] = {
 	{"avx512_vbmi2", 7, 0, ECX, 6, "avx512bw"}, {"gfni", 7, 0, ECX, 8, "sse3"}, {"vaes", 7, 0, ECX, 9, "avx"},
 	{"vpclmulqdq", 7, 0, ECX, 10, "avx"}, {"avx512_vnni", 7, 0, ECX, 11, "avx512f"},
 	{"avx512_bitalg", 7, 0, ECX, 12, "avx512bw"}, {"avx512_vpopcntdq", 7, 0, ECX, 14, "avx512f"},
-	{"la57", 7, 0, ECX, 16}, {"rdpid", 7, 0, ECX, 22}, {"avx512_4vnniw", 7, 0, EDX, 2, "avx512f"},
+	{"shstk", 7, 0, ECX, 7}, {"ibt", 7, 0, EDX, 20}, {"la57", 7, 0, ECX, 16}, {"rdpid", 7, 0, ECX, 22}, {"avx512_4vnniw", 7, 0, EDX, 2, "avx512f"},
 	{"avx512_4fmaps", 7, 0, EDX, 3, "avx512f"}, {"fsrm", 7, 0, EDX, 4},
 	{"avx512_vp2intersect", 7, 0, EDX, 8, "avx512f"}, {"serialize", 7, 0, EDX, 14},
 	{"amx_tile", 7, 0, EDX, 24, "xsave"}, {"amx_bf16", 7, 0, EDX, 22, "amx_tile"},
 	{"avx512_fp16", 7, 0, EDX, 23, "avx512bw"}, {"amx_int8", 7, 0, EDX, 25, "amx_tile"},
 	{"spec_ctrl", 7, 0, EDX, 26}, {"stibp", 7, 0, EDX, 27}, {"arch_capabilities", 7, 0, EDX, 29},
 	{"ssbd", 7, 0, EDX, 31}, {"avx_vnni", 7, 1, EAX, 4, "avx2"}, {"avx512_bf16", 7, 1, EAX, 5, "avx512f"},
+	{"amx_fp16", 7, 1, EAX, 21, "amx_tile"}, {"amx_complex", 7, 1, EDX, 8, "amx_tile"},
 	{"avx_ifma", 7, 1, EAX, 23, "avx2"}, {"xsaveopt", 0xd, 1, EAX, 0, "xsave"}, {"xsavec", 0xd, 1, EAX, 1, "xsave"},
 	{"xgetbv1", 0xd, 1, EAX, 2, "xsave"}, {"xsaves", 0xd, 1, EAX, 3, "xsave"},
 	{"svm", 0x80000001, 0, ECX, 2}, {"abm", 0x80000001, 0, ECX, 5}, {"sse4a", 0x80000001, 0, ECX, 6, "sse3"},
@@ -46,7 +60,8 @@ const struct cpuid_feature cpuid_features[] = {
 	{"fma4", 0x80000001, 0, ECX, 16, "avx"}, {"tbm", 0x80000001, 0, ECX, 21}, {"nx", 0x80000001, 0, EDX, 20},
 	{"pdpe1gb", 0x80000001, 0, EDX, 26}, {"rdtscp", 0x80000001, 0, EDX, 27},
 	{"constant_tsc", 0x80000007, 0, EDX, 8}, {"clzero", 0x80000008, 0, EBX, 0}, {"ibpb", 0x80000008, 0, EBX, 12},
-	{"kvmclock", 0x40000001, 0, EAX, 3}, {"kvm_pv_eoi", 0x40000001, 0, EAX, 6},
+	{"kvmclock", 0x40000001, 0, EAX, 3}, {"kvmclock", 0x40000001, 0, EAX, 0},
+	{"kvmclock_stable", 0x40000001, 0, EAX, 24, "kvmclock"}, {"kvm_pv_eoi", 0x40000001, 0, EAX, 6},
 	{"kvm_steal_time", 0x40000001, 0, EAX, 5}, {"kvm_async_pf", 0x40000001, 0, EAX, 4},
 	{"kvm_pv_unhalt", 0x40000001, 0, EAX, 7}, {"kvm_pv_tlb_flush", 0x40000001, 0, EAX, 9},
 	{"kvm_pv_ipi", 0x40000001, 0, EAX, 11}, {"kvm_poll_control", 0x40000001, 0, EAX, 12},
@@ -123,33 +138,76 @@ static int cpuid_unknown_feature(const char *name, struct err *err)
 		       near.best ? nearest_hint("-", near.best, hint) : "; names are those of /proc/cpuinfo");
 }
 
-/* Removes parts of the extended state that no feature uses from leaf 0xd, or the guest would reserve room for them. */
-static void cpuid_fit_xsave(struct guest_cpu *model)
+static bool cpuid_has_named(const struct guest_cpu *model, const char *name)
 {
-	static const struct {
-		uint8_t component;
-		uint32_t leaf;
-		enum cpuid_reg reg;
-		uint8_t bit;
-	} users[] = {
-		{2, 1, ECX, 28}, {3, 7, EBX, 14}, {4, 7, EBX, 14}, {5, 7, EBX, 16}, {6, 7, EBX, 16}, {7, 7, EBX, 16},
-		{9, 7, ECX, 3}, {17, 7, EDX, 24}, {18, 7, EDX, 24},
-	};
-	struct kvm_cpuid_entry2 *main_leaf = cpuid_find(model, 0xd, 0), *basic = cpuid_find(model, 1, 0);
+	bool has = false;
 
-	if (!main_leaf || !basic)
-		return;
-	for (size_t i = 0; i < ARRAY_SIZE(users); i++) {
-		struct kvm_cpuid_entry2 *user = cpuid_find(model, users[i].leaf, 0);
-		struct kvm_cpuid_entry2 *part = cpuid_find(model, 0xd, users[i].component);
+	for (size_t i = 0; i < ARRAY_SIZE(cpuid_features); i++) {
+		const struct cpuid_feature *feature = &cpuid_features[i];
+		struct kvm_cpuid_entry2 *entry = cpuid_find(model, feature->leaf, feature->index);
 
-		if (user && *cpuid_reg(user, users[i].reg) >> users[i].bit & 1)
-			continue;
-		main_leaf->eax &= ~(1u << users[i].component);
+		if (entry && strcmp(feature->name, name) == 0)
+			has |= *cpuid_reg(entry, feature->reg) >> feature->bit & 1;
+	}
+	return has;
+}
+
+/* Parts of the extended state that belong together, and the features that use them (Intel SDM volume 1, chapter 13). */
+static const struct state_parts {
+	uint32_t parts; /* bits of XCR0, or of XSS */
+	bool supervisor;
+	const char *users[2];
+} state_parts[] = {
+	{1u << 2, false, {"avx"}}, {1u << 3 | 1u << 4, false, {"mpx"}},
+	{1u << 5 | 1u << 6 | 1u << 7, false, {"avx512f"}}, {1u << 9, false, {"pku"}},
+	{1u << 11 | 1u << 12, true, {"shstk", "ibt"}}, {1u << 17 | 1u << 18, false, {"amx_tile"}},
+};
+
+static void cpuid_remove_parts(struct guest_cpu *model, const struct state_parts *group, uint32_t *shown)
+{
+	*shown &= ~group->parts;
+	for (uint32_t parts = group->parts; parts; parts &= parts - 1) {
+		struct kvm_cpuid_entry2 *part = cpuid_find(model, 0xd, (uint32_t)__builtin_ctz(parts));
+
 		if (part)
 			part->eax = part->ebx = part->ecx = part->edx = 0;
 	}
-	if (!(basic->ecx >> 26 & 1))
+	for (size_t i = 0; i < ARRAY_SIZE(group->users) && group->users[i]; i++)
+		cpuid_clear_named(model, group->users[i]);
+}
+
+/* The leaves that describe AMX's tiles. */
+static void cpuid_remove_tile_leaves(struct guest_cpu *model)
+{
+	for (uint32_t i = 0; i < model->cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *entry = &model->cpuid->entries[i];
+
+		if (entry->function == 0x1d || entry->function == 0x1e)
+			entry->eax = entry->ebx = entry->ecx = entry->edx = 0;
+	}
+}
+
+/* Parts go together with their features: those that no feature uses, or the guest would reserve room for them; and
+ * features whose parts the host does not give as a whole. */
+static void cpuid_fit_xsave(struct guest_cpu *model)
+{
+	struct kvm_cpuid_entry2 *main_leaf = cpuid_find(model, 0xd, 0), *more = cpuid_find(model, 0xd, 1);
+	struct kvm_cpuid_entry2 *basic = cpuid_find(model, 1, 0);
+	uint32_t none = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(state_parts); i++) {
+		const struct state_parts *group = &state_parts[i];
+		struct kvm_cpuid_entry2 *leaf = group->supervisor ? more : main_leaf;
+		uint32_t *shown = !leaf ? &none : group->supervisor ? &leaf->ecx : &leaf->eax;
+		bool used = cpuid_has_named(model, group->users[0]) ||
+			    (group->users[1] && cpuid_has_named(model, group->users[1]));
+
+		if (!used || (*shown & group->parts) != group->parts)
+			cpuid_remove_parts(model, group, shown);
+	}
+	if (!cpuid_has_named(model, "amx_tile"))
+		cpuid_remove_tile_leaves(model);
+	if (main_leaf && basic && !(basic->ecx >> 26 & 1))
 		main_leaf->eax = main_leaf->ebx = main_leaf->ecx = main_leaf->edx = 0;
 }
 
@@ -247,12 +305,72 @@ static void cpuid_add_kvm_features(struct kvm *kvm, struct guest_cpu *model)
 		basic->ecx |= 1u << 21; /* x2APIC: the in-kernel local APIC has it */
 }
 
+/*
+ * A guest without kvmclock finds out the rates here: Linux in Intel's leaves (SDM volume 2, CPUID), which it reads on
+ * Intel alone, others in the hypervisor's leaf that VMware has defined. guest_cpu_apply completes them.
+ */
+static void cpuid_add_rates(struct guest_cpu *model)
+{
+	struct kvm_cpuid_entry2 *top = cpuid_find(model, 0, 0), *hypervisor = cpuid_find(model, LEAF_HYPERVISOR, 0);
+	bool intel = top && top->ebx == 0x756e6547 && top->edx == 0x49656e69 && top->ecx == 0x6c65746e;
+	struct kvm_cpuid_entry2 *tsc = intel ? cpuid_get(model, LEAF_TSC, 0, 0) : NULL;
+	struct kvm_cpuid_entry2 *rates = intel ? cpuid_get(model, LEAF_RATES, 0, 0) : NULL;
+	struct kvm_cpuid_entry2 *both = hypervisor ? cpuid_get(model, LEAF_HYPERVISOR_RATES, 0, 0) : NULL;
+
+	if (tsc && rates) {
+		top->eax = MAX(top->eax, LEAF_RATES);
+		tsc->eax = APIC_KHZ;
+		tsc->ecx = APIC_KHZ * 1000; /* the crystal's Hz; the local APICs count it */
+		rates->ecx = 100;
+	}
+	if (both) {
+		hypervisor->eax = MAX(hypervisor->eax, LEAF_HYPERVISOR_RATES);
+		both->ebx = APIC_KHZ;
+	}
+}
+
+static void cpuid_set_tsc_rate(struct kvm_cpuid_entry2 *entry, unsigned int khz)
+{
+	if (entry->function == LEAF_TSC && entry->eax == APIC_KHZ)
+		entry->ebx = khz;
+	if (entry->function == LEAF_RATES && entry->ecx == 100)
+		entry->eax = entry->ebx = (khz + 500) / 1000;
+	if (entry->function == LEAF_HYPERVISOR_RATES)
+		entry->eax = khz;
+}
+
+/*
+ * Linux gives a guest AMX's large state only if the process has asked for it before it creates a vCPU
+ * (Documentation/arch/x86/xstate.rst). If that is refused, KVM does not show the state, and cpuid_fit_xsave removes what
+ * uses it.
+ */
+static void cpuid_ask_for_tiles(struct kvm *kvm)
+{
+	uint64_t parts = 0;
+	struct kvm_device_attr attr = {.attr = KVM_X86_XCOMP_GUEST_SUPP, .addr = (uintptr_t)&parts};
+
+	if (kvm_check_host(kvm, KVM_CAP_SYS_ATTRIBUTES) && ioctl(kvm->fd, KVM_GET_DEVICE_ATTR, &attr) == 0 &&
+	    parts >> XSAVE_TILE_DATA & 1)
+		syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, XSAVE_TILE_DATA);
+}
+
+static bool cpuid_is_masked(char *const *masked, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcasecmp(masked[i], name) == 0)
+			return true;
+	return false;
+}
+
 static int cpuid_fetch(struct kvm *kvm, struct guest_cpu *model, struct err *err)
 {
+	int ret;
+
 	model->cpuid->nent = CPUID_MAX_ENTRIES;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, model->cpuid) < 0)
-		return err_sys(err, -errno, "KVM_GET_SUPPORTED_CPUID");
-	return 0;
+	ret = ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, model->cpuid);
+	if (ret < 0)
+		model->cpuid->nent = 0;
+	return ret < 0 ? err_sys(err, -errno, "KVM_GET_SUPPORTED_CPUID") : 0;
 }
 
 struct guest_cpu *cpuid_alloc(unsigned int cpus)
@@ -268,6 +386,17 @@ struct guest_cpu *cpuid_alloc(unsigned int cpus)
 	return model;
 }
 
+/* Everything but the masked features; what KVM shows but cannot save is hidden. */
+static int cpuid_mask(struct kvm *kvm, struct guest_cpu *model, char *const *masked, size_t count, struct err *err)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!cpuid_clear_named(model, masked[i]))
+			return cpuid_unknown_feature(masked[i], err);
+	if (!kvm_check_host(kvm, KVM_CAP_ONE_REG)) /* the shadow stack pointer */
+		cpuid_clear_named(model, "shstk");
+	return 0;
+}
+
 int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
 		     struct guest_cpu **ret, struct err *err)
 {
@@ -277,20 +406,19 @@ int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, si
 
 	if (!model)
 		return err_sys(err, -ENOMEM, "CPU model");
+	if (!cpuid_is_masked(masked, masked_count, "amx_tile"))
+		cpuid_ask_for_tiles(kvm);
 	code = cpuid_fetch(kvm, model, err);
+	cpuid_add_kvm_features(kvm, model);
+	code = code ?: cpuid_mask(kvm, model, masked, masked_count, err);
 	if (code < 0) {
 		guest_cpu_destroy(model);
 		return code;
 	}
-	cpuid_add_kvm_features(kvm, model);
-	for (size_t i = 0; i < masked_count; i++)
-		if (!cpuid_clear_named(model, masked[i])) {
-			guest_cpu_destroy(model);
-			return cpuid_unknown_feature(masked[i], err);
-		}
 	cpuid_fit_xsave(model);
 	cpuid_set_topology(model);
 	cpuid_set_brand(model);
+	cpuid_add_rates(model);
 	sizes = cpuid_find(model, 0x80000008, 0);
 	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
 	*ret = model;
@@ -322,7 +450,8 @@ bool guest_cpu_stable_tsc(const struct guest_cpu *model)
 	return power && power->edx >> 8 & 1;
 }
 
-int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, struct err *err)
+int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, unsigned int tsc_khz,
+		    struct err *err)
 {
 	uint32_t id = guest_cpu_apic_id(model, index);
 
@@ -337,6 +466,7 @@ int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int ind
 			entry->eax = id;
 			entry->ebx = id & 0xff;
 		}
+		cpuid_set_tsc_rate(entry, tsc_khz);
 	}
 	return ioctl(vcpu_fd, KVM_SET_CPUID2, model->cpuid) < 0 ? err_sys(err, -errno, "KVM_SET_CPUID2") : 0;
 }

@@ -15,7 +15,9 @@ struct guest_cpu;
 int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
 		     struct guest_cpu **ret, struct err *err);
 void guest_cpu_destroy(struct guest_cpu *model);
-int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, struct err *err);
+/* tsc_khz: the rate of the guest's TSC. */
+int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, unsigned int tsc_khz,
+		    struct err *err);
 /* The APIC id of a vCPU, as in the guest's tables. */
 uint32_t guest_cpu_apic_id(const struct guest_cpu *model, unsigned int index);
 /* The host's width of guest-physical addresses, in bits. */

@@ -232,11 +232,11 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, co
 	vcpu->run = run;
 	if (vcpu->index == 0)
 		kvm_coalesced_map(kvm, run);
-	ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, err);
 	vcpu->set->tsc_khz = vcpu->set->config.tsc_khz;
+	ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc_khz,
+				&vcpu->set->host_tsc_khz, err);
 	if (ret == 0)
-		ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc_khz,
-					&vcpu->set->host_tsc_khz, err);
+		ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, vcpu->set->tsc_khz, err);
 	return ret < 0 ? ret : vcpu_arch_reset(kvm, vcpu->fd, entry, err);
 }
 
