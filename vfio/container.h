@@ -35,6 +35,7 @@ struct vfio_device {
 	struct vfio_dma_log dma_log; /* unless it has none or must not use it */
 	const char *reset; /* how it was reset: "function", "bus" or "none"; NULL: not yet (pci_reset.h) */
 	bool in_use; /* the guest may use it */
+	bool no_p2p; /* takes no part in peer-to-peer DMA */
 };
 
 /* The ids of a device's kernel objects, for the user: 0 if the backend has none. */

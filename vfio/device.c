@@ -89,7 +89,7 @@ static void vfio_device_join_space(struct vfio_device *device)
 	while (*link)
 		link = &(*link)->next;
 	*link = device;
-	vfio_space_warn_bars(device->space);
+	vfio_space_add_peer(device->space, device);
 	vfio_space_unlock(device->space);
 }
 
@@ -98,6 +98,7 @@ static void vfio_device_leave_space(struct vfio_device *device)
 	struct vfio_device **link = &device->space->devices;
 
 	vfio_space_lock(device->space);
+	vfio_space_remove_peer(device->space, device);
 	while (*link && *link != device)
 		link = &(*link)->next;
 	if (*link)
@@ -117,6 +118,23 @@ static int vfio_device_realize_iommu(struct vfio_device *device, struct err *err
 	return device->backend->realize(device, err);
 }
 
+/* BARs of other devices, which it can do without, may be where its IOMMU reserves addresses. */
+static int vfio_device_try(struct vfio_device *device, struct vfio_container *container, struct err *err)
+{
+	int rc = device->backend->try(device, container, err);
+
+	if (rc != -EADDRINUSE || !device->space->bars)
+		return rc;
+	vfio_space_lock(device->space);
+	vfio_space_unmap_bars_in(device->space, container);
+	vfio_space_unlock(device->space);
+	rc = device->backend->try(device, container, err);
+	vfio_space_lock(device->space);
+	vfio_space_map_bars_in(device->space, container);
+	vfio_space_unlock(device->space);
+	return rc;
+}
+
 /* Attaches to the first container that accepts the device: 0, VFIO_MISFIT if none does, or what ends the search. */
 static int vfio_device_try_each(struct vfio_device *device, struct vfio_container **ret, struct err *err)
 {
@@ -125,7 +143,7 @@ static int vfio_device_try_each(struct vfio_device *device, struct vfio_containe
 
 		if (container->ops != device->backend)
 			continue;
-		rc = device->backend->try(device, container, err);
+		rc = vfio_device_try(device, container, err);
 		if (rc == 0)
 			*ret = container;
 		if (rc != VFIO_MISFIT)
@@ -223,6 +241,7 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 	device->log = space->log;
 	device->fd = fd;
 	device->vf_token = options->vf_token;
+	device->no_p2p = options->no_p2p;
 	rc = vfio_device_bring_in(device, options, err);
 	device->vf_token = NULL;
 	if (rc < 0) {
@@ -248,6 +267,18 @@ void vfio_device_close(struct vfio_device *device)
 	vfio_device_detach(device);
 	host_iommu_device_destroy(device->iommu);
 	free(device);
+}
+
+int vfio_device_reset(const struct vfio_device *device)
+{
+	int rc;
+
+	vfio_space_lock(device->space);
+	vfio_space_unmap_bars_of(device->space, device);
+	rc = vfio_sys_ioctl(device->sys, device->fd, VFIO_DEVICE_RESET, NULL);
+	vfio_space_map_bars_of(device->space, device);
+	vfio_space_unlock(device->space);
+	return rc;
 }
 
 /* ---- Information ---- */

@@ -18,6 +18,7 @@ struct vfio_device_options {
 	enum vfio_want backend; /* AUTO: iommufd if kernel and device support it, else legacy */
 	const uint8_t *vf_token; /* 16 bytes, or NULL */
 	bool no_device_log;      /* use the IOMMU's dirty log even if the device has one */
+	bool no_p2p; /* other devices do not reach its BARs, nor it theirs */
 };
 
 /* Opens and attaches the device, reads its information and joins the best dirty log. On failure nothing is left. */
@@ -25,6 +26,9 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 		     struct err *err);
 /* Its BARs have been unmapped from the space. Pages that it wrote since the last collect stay dirty. NULL is fine. */
 void vfio_device_close(struct vfio_device *device);
+
+/* Resets it (VFIO_DEVICE_RESET): 0 or -errno. Other devices reach its BARs again afterwards. */
+int vfio_device_reset(const struct vfio_device *device);
 
 struct vfio_device_ids vfio_device_ids(const struct vfio_device *device);
 

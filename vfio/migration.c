@@ -298,7 +298,7 @@ static int vfio_migration_locked_go(struct vfio_migration *m, enum goal goal, st
 /* To RUNNING from any state. */
 static int vfio_migration_reset(struct vfio_migration *m, struct err *err)
 {
-	int rc = vfio_sys_ioctl(m->device->sys, m->device->fd, VFIO_DEVICE_RESET, NULL);
+	int rc = vfio_device_reset(m->device);
 
 	vfio_migration_end_session(m);
 	vfio_migration_ask_state(m);

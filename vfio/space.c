@@ -365,15 +365,6 @@ static int vfio_space_check_limit(const struct vfio_space *space, const struct v
 		       (unsigned long long)container->map_limit, (unsigned long long)(needed + 1024));
 }
 
-static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_container *container,
-				  const struct vfio_bar *bar)
-{
-	int rc = container->ops->map_bar(container, bar);
-
-	if (rc < 0)
-		space->bar_refusal = rc;
-}
-
 int vfio_space_add_container(struct vfio_space *space, struct vfio_container *container, struct err *err)
 {
 	int rc = vfio_space_check_ranges(space, container, err);
@@ -388,8 +379,6 @@ int vfio_space_add_container(struct vfio_space *space, struct vfio_container *co
 	if (rc < 0)
 		return rc;
 	vfio_space_lock(space);
-	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
-		vfio_space_map_bar_in(space, container, bar);
 	container->next = space->containers;
 	space->containers = container;
 	vfio_space_unlock(space);
@@ -411,23 +400,113 @@ void vfio_space_remove_container(struct vfio_space *space, struct vfio_container
 
 /* ---- BARs ---- */
 
-void vfio_space_warn_bars(struct vfio_space *space)
+/* Whether the device is one that reaches the BAR. */
+static bool vfio_space_is_peer(const struct vfio_bar *bar, const struct vfio_device *device)
 {
-	if (space->warned_bars || !space->bar_refusal || !space->devices || !space->devices->next)
+	return device != bar->device && !device->no_p2p && !bar->device->no_p2p;
+}
+
+/* The devices in the container that reach the BAR. It is mapped there if there are any. */
+static unsigned int vfio_space_peers(const struct vfio_space *space, const struct vfio_container *container,
+				     const struct vfio_bar *bar)
+{
+	unsigned int count = 0;
+
+	for (const struct vfio_device *device = space->devices; device; device = device->next)
+		count += device->container == container && vfio_space_is_peer(bar, device);
+	return count;
+}
+
+static void vfio_space_refused_bar(struct vfio_space *space, const struct vfio_bar *bar, int rc)
+{
+	if (space->warned_bars)
 		return;
 	space->warned_bars = true;
-	log_warn(space->log, "vfio: devices cannot reach each other's memory (peer to peer): %s; everything else works",
-		 space->bar_refusal == -ENOTTY ? "this kernel gives no dma-buf of a BAR" :
-						 strerrordesc_np(-space->bar_refusal));
+	log_warn(space->log, "vfio %s: other devices cannot reach its BAR %u at 0x%llx (peer to peer): %s; everything "
+		 "else works, and p2p=off leaves this out", bar->device->host.name, bar->region,
+		 (unsigned long long)bar->gpa,
+		 rc == -ENOTTY ? "this kernel gives no dma-buf of a BAR" :
+		 rc == -ERANGE ? "the host's IOMMU cannot map there" : strerrordesc_np(-rc));
+}
+
+static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_container *container,
+				  const struct vfio_bar *bar)
+{
+	const struct guest_region region = {.gpa = bar->gpa, .size = bar->size};
+	int rc = vfio_space_check_range(container, &region, NULL) < 0 ? -ERANGE : 0;
+
+	if (rc == 0)
+		rc = container->ops->map_bar(container, bar);
+	if (rc < 0)
+		vfio_space_refused_bar(space, bar, rc);
+}
+
+static void vfio_space_unmap_bar_in(struct vfio_space *space, struct vfio_container *container,
+				    const struct vfio_bar *bar)
+{
+	vfio_space_unmap_range(space, container, bar->gpa, bar->size);
+}
+
+/* Calls fn for each BAR (of the device, unless NULL) and each container (or this one) where it should be mapped. */
+static void vfio_space_each_map(struct vfio_space *space, const struct vfio_device *device,
+				const struct vfio_container *only,
+				void (*fn)(struct vfio_space *space, struct vfio_container *container,
+					   const struct vfio_bar *bar))
+{
+	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
+		for (struct vfio_container *container = space->containers; container; container = container->next)
+			if ((!device || bar->device == device) && (!only || container == only) &&
+			    vfio_space_peers(space, container, bar))
+				fn(space, container, bar);
+}
+
+void vfio_space_unmap_bars_in(struct vfio_space *space, struct vfio_container *container)
+{
+	vfio_space_each_map(space, NULL, container, vfio_space_unmap_bar_in);
+}
+
+void vfio_space_map_bars_in(struct vfio_space *space, struct vfio_container *container)
+{
+	vfio_space_each_map(space, NULL, container, vfio_space_map_bar_in);
+}
+
+void vfio_space_unmap_bars_of(struct vfio_space *space, const struct vfio_device *device)
+{
+	vfio_space_each_map(space, device, NULL, vfio_space_unmap_bar_in);
+}
+
+void vfio_space_map_bars_of(struct vfio_space *space, const struct vfio_device *device)
+{
+	vfio_space_each_map(space, device, NULL, vfio_space_map_bar_in);
+}
+
+/* The BARs that this device alone reaches in its container. */
+static void vfio_space_each_of_peer(struct vfio_space *space, const struct vfio_device *device,
+				    void (*fn)(struct vfio_space *space, struct vfio_container *container,
+					       const struct vfio_bar *bar))
+{
+	for (const struct vfio_bar *bar = space->bars; bar; bar = bar->next)
+		if (vfio_space_is_peer(bar, device) && vfio_space_peers(space, device->container, bar) == 1)
+			fn(space, device->container, bar);
+}
+
+void vfio_space_add_peer(struct vfio_space *space, const struct vfio_device *device)
+{
+	vfio_space_each_of_peer(space, device, vfio_space_map_bar_in);
+}
+
+void vfio_space_remove_peer(struct vfio_space *space, const struct vfio_device *device)
+{
+	vfio_space_each_of_peer(space, device, vfio_space_unmap_bar_in);
 }
 
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar)
 {
-	for (struct vfio_container *container = space->containers; container; container = container->next)
-		vfio_space_map_bar_in(space, container, bar);
 	bar->next = space->bars;
 	space->bars = bar;
-	vfio_space_warn_bars(space);
+	for (struct vfio_container *container = space->containers; container; container = container->next)
+		if (vfio_space_peers(space, container, bar))
+			vfio_space_map_bar_in(space, container, bar);
 }
 
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)
@@ -440,5 +519,6 @@ void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar)
 		return;
 	*link = bar->next;
 	for (struct vfio_container *container = space->containers; container; container = container->next)
-		vfio_space_unmap_range(space, container, bar->gpa, bar->size);
+		if (vfio_space_peers(space, container, bar))
+			vfio_space_unmap_bar_in(space, container, bar);
 }

@@ -53,7 +53,13 @@ bool vfio_space_is_mapped(const struct vfio_space *space);
 /* Any thread. */
 struct vfio_progress vfio_space_progress(const struct vfio_space *space);
 
-/* Maps a BAR for the other devices (peer to peer) if kernel and IOMMU allow it; logs a refusal. */
+/*
+ * ---- Peer to peer: BARs that other devices reach ----
+ *
+ * A BAR is mapped into a container while another device is attached there and neither has no_p2p. A BAR that kernel or
+ * IOMMU refuse is not mapped, which is logged once; nothing else depends on it. The kernel revokes the maps of a device
+ * that stops decoding for good: they are unmapped before that, and mapped again.
+ */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
 /* No effect if it is not mapped. */
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar);
@@ -76,7 +82,6 @@ struct vfio_space {
 	struct vfio_device *devices;
 	struct vfio_group *groups; /* group.c's */
 	struct vfio_bar *bars;
-	int bar_refusal; /* the last -errno of a BAR, until it is logged */
 	bool warned_bars;
 };
 
@@ -92,7 +97,7 @@ int vfio_space_populate_ahead(struct vfio_space *space, struct err *err);
 void vfio_space_populate_stop(struct vfio_space *space);
 
 /*
- * Maps all RAM (and BARs, best effort) into a new container whose ranges are known, and adds it to the list. On failure
+ * Maps all RAM into a new container whose ranges are known, and adds it to the list. On failure
  * the caller destroys it, which unmaps everything.
  */
 int vfio_space_add_container(struct vfio_space *space, struct vfio_container *container, struct err *err);
@@ -106,5 +111,11 @@ void vfio_space_unlock(struct vfio_space *space);
 /* Takes the ranges over (freed with the container, by vfio_space_remove_container). */
 void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count);
 
-/* Logs once that devices cannot reach each other, if there are two and a BAR was refused. */
-void vfio_space_warn_bars(struct vfio_space *space);
+/* A device has joined the space's devices, or leaves them next. With the lock held, as for the next four. */
+void vfio_space_add_peer(struct vfio_space *space, const struct vfio_device *device);
+void vfio_space_remove_peer(struct vfio_space *space, const struct vfio_device *device);
+/* All BARs in one container, and those of one device in all. */
+void vfio_space_unmap_bars_in(struct vfio_space *space, struct vfio_container *container);
+void vfio_space_map_bars_in(struct vfio_space *space, struct vfio_container *container);
+void vfio_space_unmap_bars_of(struct vfio_space *space, const struct vfio_device *device);
+void vfio_space_map_bars_of(struct vfio_space *space, const struct vfio_device *device);

@@ -20,6 +20,12 @@ ssize_t fake_region_write(struct fake_kernel *fake, struct fake_device *device, 
 			  uint64_t offset);
 int fake_region_mmap(struct fake_kernel *fake, struct fake_device *device, void *addr, size_t len, int prot, int flags,
 		     uint64_t offset, void **ret);
+/* Memory decoding is on, in D0. Without an inside it always is. */
+bool fake_decodes(const struct fake_device *device);
+/* It can do DMA. */
+bool fake_masters(const struct fake_device *device);
+/* What a reset by the host does to its inside. */
+void fake_pci_was_reset(struct fake_kernel *fake, struct fake_device *device);
 int fake_pci_ioctl(struct fake_kernel *fake, struct fake_device *device, unsigned long request, void *arg);
 void fake_irqs_off(struct fake_pci *pci);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See fake_vfio.h: the iommufd half. IOAS, HWPT and bound devices, with the rules of drivers/iommu/iommufd. */
-#include "tests/unit/fake_vfio.h"
+#include "tests/unit/fake_internal.h"
 
 #include <stdio.h>
 
@@ -196,9 +196,19 @@ static int do_get_dirty(struct fake_kernel *fake, int ctx, struct iommufd_uapi_g
 
 static int do_map_file(struct fake_kernel *fake, int ctx, struct iommufd_uapi_map_file *cmd)
 {
+	const struct fake_fd *f = fake_fd(fake, cmd->fd);
+	bool dma_buf = f && f->kind == FAKE_FD_DMABUF;
+	struct fake_object *ioas = fake_object(fake, ctx, cmd->ioas_id, FAKE_IOAS);
+	int rc;
+
 	if (fake->no_map_file)
 		return -ENOTTY;
-	return map(fake, ctx, cmd->ioas_id, cmd->iova, cmd->length, true, cmd->fd);
+	if (dma_buf && !fake_decodes(&fake->devices[f->index]))
+		return -ENODEV;
+	rc = map(fake, ctx, cmd->ioas_id, cmd->iova, cmd->length, true, cmd->fd);
+	if (rc == 0 && dma_buf)
+		ioas->maps.map[ioas->maps.count - 1].exporter = f->index + 1;
+	return rc;
 }
 
 int fake_iommufd_ioctl(struct fake_kernel *fake, int ctx, unsigned long request, void *arg)

@@ -134,6 +134,7 @@ int fake_migration_reset(struct fake_kernel *fake, struct fake_device *device)
 	device->migration.resets++;
 	memset(device->migration.inside, 0, FAKE_INSIDE);
 	fake_note(fake, "reset", (uint64_t)(device - fake->devices));
+	fake_pci_was_reset(fake, device);
 	return 0;
 }
 

@@ -173,6 +173,81 @@ ssize_t fake_region_read(struct fake_kernel *fake, struct fake_device *device, v
 	return (ssize_t)len;
 }
 
+static unsigned int find_cap(const struct fake_pci *pci, uint8_t id)
+{
+	unsigned int at = pci->config[PCI_CAPABILITY_LIST];
+
+	while (at && pci->config[at] != id)
+		at = pci->config[at + 1];
+	return at;
+}
+
+static uint8_t power_of(const struct fake_pci *pci)
+{
+	unsigned int pm = find_cap(pci, PCI_CAP_ID_PM);
+
+	return pm ? pci->config[pm + PCI_PM_CTRL] & PCI_PM_CTRL_STATE_MASK : 0;
+}
+
+bool fake_decodes(const struct fake_device *device)
+{
+	return !device->pci || (device->pci->config[PCI_COMMAND] & PCI_COMMAND_MEMORY && power_of(device->pci) < 3);
+}
+
+bool fake_masters(const struct fake_device *device)
+{
+	return device->pci && device->pci->config[PCI_COMMAND] & PCI_COMMAND_MASTER;
+}
+
+void fake_pci_was_reset(struct fake_kernel *fake, struct fake_device *device)
+{
+	unsigned int pm = device->pci ? find_cap(device->pci, PCI_CAP_ID_PM) : 0;
+
+	fake_revoke(fake, device);
+	if (pm)
+		device->pci->config[pm + PCI_PM_CTRL] &= (uint8_t)~PCI_PM_CTRL_STATE_MASK;
+}
+
+static void power_written(struct fake_kernel *fake, struct fake_device *device, uint8_t old)
+{
+	struct fake_pci *pci = device->pci;
+	uint8_t *control = pci->config + find_cap(pci, PCI_CAP_ID_PM) + PCI_PM_CTRL;
+
+	if (pci->stuck && old == 3)
+		*control |= 3;
+	fake_note(fake, "power", power_of(pci));
+	if (power_of(pci) == 3 && old < 3)
+		pci->asleep_command = get_le16(pci->config + PCI_COMMAND);
+	else if (old == 3 && power_of(pci) < 3)
+		put_le16(pci->config + PCI_COMMAND, pci->asleep_command);
+}
+
+/* A reset bit of a capability has no memory. */
+static void reset_written(struct fake_kernel *fake, struct fake_device *device, unsigned int cap, unsigned int at,
+			  uint8_t bit)
+{
+	if (!cap || !(device->pci->config[cap + at] & bit))
+		return;
+	device->pci->config[cap + at] &= (uint8_t)~bit;
+	fake_note(fake, "function reset", cap);
+	fake_pci_was_reset(fake, device);
+}
+
+static void config_written(struct fake_kernel *fake, struct fake_device *device, uint64_t offset, size_t len,
+			   uint8_t power)
+{
+	struct fake_pci *pci = device->pci;
+
+	if (offset == PCI_COMMAND && len == 2)
+		fake_note(fake, "command", get_le16(pci->config + PCI_COMMAND));
+	if (power_of(pci) != power)
+		power_written(fake, device, power);
+	if (!fake_decodes(device))
+		fake_revoke(fake, device);
+	reset_written(fake, device, find_cap(pci, PCI_CAP_ID_EXP), PCI_EXP_DEVCTL + 1, PCI_EXP_DEVCTL_BCR_FLR >> 8);
+	reset_written(fake, device, find_cap(pci, PCI_CAP_ID_AF), PCI_AF_CTRL, PCI_AF_CTRL_FLR);
+}
+
 ssize_t fake_region_write(struct fake_kernel *fake, struct fake_device *device, const void *buf, size_t len,
 			  uint64_t offset)
 {
@@ -185,9 +260,10 @@ ssize_t fake_region_write(struct fake_kernel *fake, struct fake_device *device, 
 	region->written = 0;
 	memcpy(&region->written, buf, MIN(len, sizeof(region->written)));
 	if (region == &device->pci->regions[VFIO_PCI_CONFIG_REGION_INDEX]) {
+		uint8_t power = power_of(device->pci);
+
 		memcpy(device->pci->config + offset, buf, len);
-		if (offset == PCI_COMMAND && len == 2)
-			fake_note(fake, "command", get_le16(buf));
+		config_written(fake, device, offset, len, power);
 	}
 	return (ssize_t)len;
 }

@@ -3,8 +3,9 @@
  * What is inside a device of the fake kernel, as vfio-pci shows it: regions with sparse areas, the config region as a
  * table of bytes, interrupts that a test fires, the reset of its bus. Part of fake_vfio.h.
  *
- * What happens in an order that matters is written into the journal: writes of the command register here, maps by
- * whoever records them.
+ * What happens in an order that matters is written into the journal: writes of the command register, changes of the
+ * power state and resets here, maps by whoever records them. As in the kernel, a device that stops decoding revokes what
+ * is mapped of its BARs.
  */
 #pragma once
 
@@ -50,6 +51,8 @@ struct fake_pci {
 	struct fake_region regions[VFIO_PCI_NUM_REGIONS];
 	struct fake_irq irqs[VFIO_PCI_NUM_IRQS];
 	bool no_mmap;
+	bool stuck; /* stays in D3hot */
+	uint16_t asleep_command; /* the command register when it went into D3hot, which it has again in D0 */
 	/* the bus: function i has its group, or another one */
 	bool can_hot_reset;
 	int refuse_hot_reset; /* with this -errno */

@@ -251,7 +251,7 @@ static int feature(struct fake_kernel *fake, struct fake_device *device, struct 
 	case VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT:
 		return device->can_log ? log_report(device, (void *)arg->data) : -ENOTTY;
 	case VFIO_UAPI_FEATURE_DMA_BUF:
-		return device->dma_buf ? fake_fd_new(fake, FAKE_FD_DMABUF, 0) : -ENOTTY;
+		return device->dma_buf ? fake_fd_new(fake, FAKE_FD_DMABUF, (int)(device - fake->devices)) : -ENOTTY;
 	}
 	return fake_migration_feature(fake, device, arg);
 }
@@ -269,6 +269,7 @@ static int device_ioctl(struct fake_kernel *fake, struct fake_fd *f, int fd, uns
 		if (request == VFIO_UAPI_ATTACH)
 			return fake_cdev_attach(fake, device, arg);
 		if (request == VFIO_UAPI_DETACH) {
+			fake->detached_masters += fake_masters(device);
 			device->pt = 0;
 			return 0;
 		}

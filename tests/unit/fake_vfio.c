@@ -112,6 +112,16 @@ void fake_log_report(struct fake_log *log, uint64_t iova, uint64_t size, unsigne
 	log->count = kept;
 }
 
+void fake_revoke(struct fake_kernel *fake, const struct fake_device *device)
+{
+	for (int i = 0; i < FAKE_MAX; i++)
+		for (size_t k = 0; k < fake->objects[i].maps.count; k++) {
+			struct fake_map *map = &fake->objects[i].maps.map[k];
+
+			map->revoked |= map->exporter == device - fake->devices + 1;
+		}
+}
+
 bool fake_covered(const struct fake_maps *maps, uint64_t iova, uint64_t size)
 {
 	for (uint64_t done = 0; done < size;) {
@@ -120,7 +130,7 @@ bool fake_covered(const struct fake_maps *maps, uint64_t iova, uint64_t size)
 		while (i < maps->count && (iova + done < maps->map[i].iova ||
 					   iova + done - maps->map[i].iova >= maps->map[i].size))
 			i++;
-		if (i == maps->count)
+		if (i == maps->count || maps->map[i].revoked)
 			return false;
 		done = maps->map[i].iova + maps->map[i].size - iova;
 	}

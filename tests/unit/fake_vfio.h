@@ -29,6 +29,8 @@ struct fake_map {
 	uint64_t iova, size;
 	bool file; /* by descriptor */
 	int fd;
+	int exporter; /* of a dma-buf: index + 1 of the device whose BAR it is */
+	bool revoked; /* the exporter has stopped decoding: DMA faults, for good */
 };
 
 struct fake_maps {
@@ -172,6 +174,7 @@ struct fake_kernel {
 	unsigned long counted;
 	unsigned int count;
 	uint64_t mapped_bytes; /* of regions */
+	unsigned int detached_masters; /* devices that were detached while they could do DMA */
 	unsigned int prefaults;         /* begun and not ended */
 	unsigned int prefaults_at_open; /* when a device was bound, or opened through its group */
 	char journal[8192];    /* fake_note */
@@ -219,6 +222,8 @@ int fake_iommufd_ioctl(struct fake_kernel *fake, int ctx, unsigned long request,
 int fake_cdev_attach(struct fake_kernel *fake, struct fake_device *device, struct vfio_uapi_attach *arg);
 void fake_idev_gone(struct fake_kernel *fake, struct fake_device *device);
 int fake_map(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, uint64_t size, bool file, int fd);
+/* The device's BARs are revoked wherever they are mapped by dma-buf. */
+void fake_revoke(struct fake_kernel *fake, const struct fake_device *device);
 /* 0; -ENOENT: cuts a map. *unmapped says how much. */
 int fake_unmap(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, uint64_t size, uint64_t *unmapped);
 bool fake_covered(const struct fake_maps *maps, uint64_t iova, uint64_t size);

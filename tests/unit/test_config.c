@@ -61,7 +61,7 @@ static void everything_at_once(void)
 			   "--cpus 254 --cpu host,-avx512f,-sgx --disk a,readonly=on,direct=on,queues=4,id=root,serial=s1 "
 			   "--disk b --net tap=t0,mac=52:54:00:00:00:01,queues=2,vhost=on --net passt --net passt=/s "
 			   "--vsock cid=3,socket=/v --console pty --serial file=/log --balloon on --name m.1 "
-			   "--on-reboot exit --vfio 0000:01:00.0,backend=legacy,rom=/r,id=gpu --vfio fd=9 --iommufd fd=8 "
+			   "--on-reboot exit --vfio 0000:01:00.0,backend=legacy,rom=/r,p2p=off,id=gpu --vfio fd=9 --iommufd fd=8 "
 			   "--verbose"), 0);
 	CHECK_EQ(config.memory.hugepages, HUGEPAGES_2M);
 	CHECK(config.memory.prefault);
@@ -92,6 +92,7 @@ static void everything_at_once(void)
 	CHECK_EQ(config.vfios[0].backend, VFIO_BACKEND_LEGACY);
 	CHECK_EQ(config.vfios[0].rom, VFIO_ROM_FILE);
 	CHECK_STR(config.vfios[0].rom_file, "/r");
+	CHECK(!config.vfios[0].p2p && config.vfios[1].p2p);
 	CHECK_EQ(config.vfios[1].fd, 9);
 	CHECK_EQ(config.vfios[1].rom, VFIO_ROM_ON);
 	CHECK_EQ(config.iommufd, 8);

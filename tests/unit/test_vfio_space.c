@@ -220,8 +220,8 @@ static void bars_reach_the_other_devices(void)
 		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), 0);
 		bar.device = one;
 		vfio_space_map_bar(b.space, &bar);
-		CHECK(fake_mapped(b.fake, dev(0), GIB(3), 4096));
-		/* A container that comes later has it too. */
+		CHECK(!fake_mapped(b.fake, dev(0), GIB(3), 4096));
+		/* A container that comes later, with another device, has it. */
 		CHECK_EQ(bench_open(&b, "0000:02:00.0", both[!i], &two), 0);
 		CHECK(fake_mapped(b.fake, dev(1), GIB(3), 4096));
 		vfio_space_unmap_bar(b.space, &bar);
@@ -232,6 +232,93 @@ static void bars_reach_the_other_devices(void)
 		vfio_device_close(two);
 		bench_done(&b);
 	}
+}
+
+/* Whether the BAR at 3 GiB is mapped for a device. */
+static bool reaches(int device)
+{
+	return fake_mapped(b.fake, dev(device), GIB(3), 4096);
+}
+
+/* One device has nobody to reach, and does not reach itself. */
+static void bars_are_mapped_where_another_device_is(void)
+{
+	struct vfio_bar bar = {.gpa = GIB(3), .size = 4096};
+
+	setup();
+	b.fake->devices[0].dma_buf = true;
+	b.fake->counted = IOMMUFD_UAPI_MAP_FILE;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	b.fake->count = 0;
+	bar.device = one;
+	vfio_space_map_bar(b.space, &bar);
+	CHECK_EQ(b.fake->count, 0);
+	CHECK(!reaches(0));
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	CHECK(reaches(1));
+	vfio_device_close(two);
+	CHECK(!reaches(0));
+	vfio_space_unmap_bar(b.space, &bar);
+	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* Whichever of the two is told to. */
+static void p2p_can_be_switched_off(void)
+{
+	for (int off = 0; off < 2; off++) {
+		struct vfio_bar bar = {.gpa = GIB(3), .size = 4096};
+		struct vfio_device_options options = {.backend = VFIO_WANT_IOMMUFD};
+
+		setup();
+		b.fake->devices[0].dma_buf = true;
+		options.device = "0000:01:00.0";
+		options.no_p2p = off == 0;
+		CHECK_EQ(vfio_device_open(b.space, &options, &one, &b.err), 0);
+		bar.device = one;
+		options.device = "0000:02:00.0";
+		options.no_p2p = off == 1;
+		CHECK_EQ(vfio_device_open(b.space, &options, &two, &b.err), 0);
+		vfio_space_map_bar(b.space, &bar);
+		CHECK(!reaches(0) && !reaches(1));
+		vfio_space_unmap_bar(b.space, &bar);
+		CHECK_EQ(bench_logged(&b, "warning"), 0);
+		vfio_device_close(one);
+		vfio_device_close(two);
+		bench_done(&b);
+	}
+}
+
+/* A BAR lies where the IOMMU of a device that comes later reserves addresses: the device comes, the BAR goes. */
+static void a_reserved_range_refuses_the_bar_not_the_device(void)
+{
+	struct vfio_bar bars[2] = {{.gpa = GIB(3), .size = 4096}, {.gpa = GIB(3) + MIB(1), .size = 4096}};
+	struct vfio_device *three;
+	struct fake_device *late;
+
+	setup();
+	b.fake->devices[0].dma_buf = true;
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		bars[i].device = one;
+		bars[i].region = i;
+		vfio_space_map_bar(b.space, &bars[i]);
+	}
+	late = fake_device(b.fake, "0000:03:00.0", fake_group(b.fake), fake_iommu(b.fake, true));
+	b.fake->iommus[late->iommu].reserved_start = GIB(3);
+	b.fake->iommus[late->iommu].reserved_last = GIB(3) + 4095;
+	CHECK_EQ(bench_open(&b, "0000:03:00.0", VFIO_WANT_IOMMUFD, &three), 0);
+	CHECK(!reaches(1) && !fake_mapped(b.fake, late, GIB(3), 4096));
+	CHECK(fake_mapped(b.fake, dev(1), GIB(3) + MIB(1), 4096) && fake_mapped(b.fake, late, GIB(3) + MIB(1), 4096));
+	CHECK_EQ(bench_logged(&b, "its BAR 0 at 0xc0000000 (peer to peer): the host's IOMMU cannot map there; everything "
+				  "else works, and p2p=off leaves this out"), 1);
+	vfio_space_unmap_bar(b.space, &bars[0]);
+	vfio_space_unmap_bar(b.space, &bars[1]);
+	vfio_device_close(three);
+	vfio_device_close(one);
+	vfio_device_close(two);
+	bench_done(&b);
 }
 
 static void a_refused_bar_is_one_line(void)
@@ -246,7 +333,8 @@ static void a_refused_bar_is_one_line(void)
 	/* Alone it has nobody to talk to. */
 	CHECK_EQ(bench_logged(&b, "warning"), 0);
 	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_IOMMUFD, &two), 0);
-	CHECK_EQ(bench_logged(&b, "cannot reach each other's memory (peer to peer): this kernel gives no dma-buf"), 1);
+	CHECK_EQ(bench_logged(&b, "vfio 0000:01:00.0: other devices cannot reach its BAR"), 1);
+	CHECK_EQ(bench_logged(&b, "(peer to peer): this kernel gives no dma-buf of a BAR"), 1);
 	vfio_space_unmap_bar(b.space, &bars[0]);
 	vfio_space_map_bar(b.space, &bars[0]);
 	CHECK_EQ(bench_logged(&b, "warning"), 1);
@@ -279,4 +367,5 @@ TEST_MAIN(TEST(memory_comes_and_goes), TEST(memory_is_populated_while_the_device
 	  TEST(a_refused_region_is_nowhere), TEST(maps_by_file_where_it_can),
 	  TEST(reserved_addresses_are_a_clear_error), TEST(a_late_reserved_range_is_told),
 	  TEST(the_locked_memory_limit_is_named), TEST(the_mapping_limit_is_named), TEST(tells_whether_it_is_mapped),
-	  TEST(bars_reach_the_other_devices), TEST(a_refused_bar_is_one_line), TEST(long_mapping_tells_how_far_it_is))
+	  TEST(bars_reach_the_other_devices), TEST(bars_are_mapped_where_another_device_is), TEST(p2p_can_be_switched_off),
+	  TEST(a_reserved_range_refuses_the_bar_not_the_device), TEST(a_refused_bar_is_one_line), TEST(long_mapping_tells_how_far_it_is))

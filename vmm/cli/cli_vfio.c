@@ -291,7 +291,7 @@ static const struct command vfio_unbind = {
 static const struct command vfio_add = {
 	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...", .options = &add_table, .run = cli_vfio_run_add,
 	.summary = "Add a device to a running machine",
-	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,id=...].\n",
+	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,p2p=on|off][,id=...].\n",
 };
 static const struct command vfio_remove = {
 	.name = "vfio remove", .operands = "NAME ID", .options = &remove_table, .run = cli_vfio_run_remove,

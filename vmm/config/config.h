@@ -95,6 +95,7 @@ struct vfio_config {
 	char *rom_file;
 	char *token; /* a VF's token (a UUID), or NULL */
 	int fd;      /* the open device, or -1 */
+	bool p2p;    /* it and other devices reach each other's BARs */
 };
 
 struct machine_config {

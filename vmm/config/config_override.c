@@ -53,6 +53,7 @@ static void config_override_take_vfio(void *item, void *written)
 	vfio->backend = from->backend;
 	vfio->fd = from->fd;
 	vfio->rom = from->rom;
+	vfio->p2p = from->p2p;
 }
 
 #define KIND(name, type, array_, count_)                                                                        \

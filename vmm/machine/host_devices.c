@@ -253,7 +253,8 @@ static int host_devices_open_device(struct host_devices *devices, const struct v
 		[VFIO_BACKEND_LEGACY] = VFIO_WANT_LEGACY, [VFIO_BACKEND_NOIOMMU] = VFIO_WANT_NOIOMMU,
 	};
 	_cleanup_(fd_close) int fd = -1;
-	struct vfio_device_options options = {.device = config->device, .backend = wants[config->backend]};
+	struct vfio_device_options options = {.device = config->device, .backend = wants[config->backend],
+					      .no_p2p = !config->p2p};
 	uint8_t token[16];
 
 	if (config->token) {
