@@ -2,8 +2,12 @@
 /*
  * The BARs of a passed-through function, and its expansion ROM. Part of pci.h.
  *
- * Accesses to a BAR are trapped; the parts that can be mapped are memory above that while the guest has the BAR
- * decoded. The pages of the MSI-X table and of its pending bits are never mapped.
+ * Accesses to a BAR are trapped; the parts that can be mapped are memory above that while the BAR is present. The pages
+ * of the MSI-X table and of its pending bits are never mapped.
+ *
+ * The kernel revokes what this process has mapped of a device when the device stops responding there: memory decoding
+ * off, D3hot, a reset. An access by the guest then fails in KVM_RUN, and maps for other devices (peer to peer) never
+ * come back. Therefore all maps are gone before that, and are made again after it.
  */
 #include "vfio/pci_internal.h"
 
@@ -12,6 +16,17 @@
 
 #define PAGE 4096ull
 #define MAX_ROM MIB(16)
+
+/*
+ * Whether the guest reaches the BAR: it is decoded, and the function is in D0 and not fenced. Everything that the guest
+ * gets of a BAR depends on this. Without map_lock it is an answer for one access.
+ */
+static bool vfio_pci_bar_present(const struct vfio_pci_bar *bar)
+{
+	const struct vfio_pci *pci = bar->pci;
+
+	return pci->function.bars[bar->index].addr != PCI_UNMAPPED && !pci->power && !pci->held && !pci->fenced;
+}
 
 /* ---- Trapped accesses ---- */
 
@@ -38,7 +53,7 @@ static void vfio_pci_bar_read(void *opaque, uint64_t offset, void *data, unsigne
 	struct vfio_pci_bar *bar = opaque;
 	uint64_t within;
 
-	if (bar->pci->fenced)
+	if (!vfio_pci_bar_present(bar))
 		memset(data, 0xff, len);
 	else if (vfio_pci_bar_in_table(bar, offset, &within))
 		msix_table_read(bar->pci->msix, within, data, len);
@@ -53,7 +68,7 @@ static void vfio_pci_bar_write(void *opaque, uint64_t offset, const void *data, 
 	struct vfio_pci_bar *bar = opaque;
 	uint64_t within;
 
-	if (bar->pci->fenced)
+	if (!vfio_pci_bar_present(bar))
 		return;
 	if (vfio_pci_bar_in_table(bar, offset, &within))
 		msix_table_write(bar->pci->msix, within, data, len);
@@ -84,9 +99,9 @@ static void vfio_pci_bar_rom_read(void *opaque, uint64_t offset, void *data, uns
 	struct vfio_pci_bar *bar = opaque;
 
 	pthread_mutex_lock(&bar->pci->map_lock);
-	if (!bar->rom && !bar->pci->fenced)
+	if (!bar->rom && vfio_pci_bar_present(bar))
 		vfio_pci_bar_load_rom(bar);
-	if (bar->rom && !bar->pci->fenced)
+	if (bar->rom && vfio_pci_bar_present(bar))
 		memcpy(data, bar->rom + offset, len);
 	else
 		memset(data, 0xff, len);
@@ -182,18 +197,49 @@ static void vfio_pci_bar_map(struct vfio_pci_bar *bar, uint64_t gpa)
 	}
 }
 
+/* Maps or unmaps it, as it is present. */
+static void vfio_pci_bar_update(struct vfio_pci_bar *bar)
+{
+	const struct pci_bar *decoded = &bar->pci->function.bars[bar->index];
+
+	if (decoded->kind == PCI_BAR_IO || bar->index == PCI_ROM_BAR)
+		return;
+	if (!vfio_pci_bar_present(bar))
+		vfio_pci_bar_unmap(bar);
+	else if (!bar->mapped)
+		vfio_pci_bar_map(bar, decoded->addr);
+}
+
+static void vfio_pci_bar_update_all(struct vfio_pci *pci)
+{
+	for (unsigned int i = 0; i < PCI_BARS; i++)
+		if (pci->function.bars[i].kind != PCI_BAR_NONE)
+			vfio_pci_bar_update(&pci->bars[i]);
+}
+
 void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old)
 {
 	struct vfio_pci *pci = container_of(function, struct vfio_pci, function);
-	struct vfio_pci_bar *bar = &pci->bars[index];
-	uint64_t addr = function->bars[index].addr;
 
-	if (function->bars[index].kind == PCI_BAR_IO || index == PCI_ROM_BAR)
-		return;
 	pthread_mutex_lock(&pci->map_lock);
-	vfio_pci_bar_unmap(bar);
-	if (addr != PCI_UNMAPPED && !pci->fenced)
-		vfio_pci_bar_map(bar, addr);
+	vfio_pci_bar_update(&pci->bars[index]);
+	pthread_mutex_unlock(&pci->map_lock);
+}
+
+void vfio_pci_bar_hold(struct vfio_pci *pci)
+{
+	pthread_mutex_lock(&pci->map_lock);
+	pci->held = true;
+	vfio_pci_bar_update_all(pci);
+	pthread_mutex_unlock(&pci->map_lock);
+}
+
+void vfio_pci_bar_release(struct vfio_pci *pci, uint8_t power)
+{
+	pthread_mutex_lock(&pci->map_lock);
+	pci->held = false;
+	pci->power = power;
+	vfio_pci_bar_update_all(pci);
 	pthread_mutex_unlock(&pci->map_lock);
 }
 
@@ -237,8 +283,7 @@ void vfio_pci_bar_fence(struct vfio_pci *pci)
 {
 	pthread_mutex_lock(&pci->map_lock);
 	pci->fenced = true;
-	for (unsigned int i = 0; i < PCI_ROM_BAR; i++)
-		vfio_pci_bar_unmap(&pci->bars[i]);
+	vfio_pci_bar_update_all(pci);
 	pthread_mutex_unlock(&pci->map_lock);
 }
 

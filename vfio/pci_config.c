@@ -137,6 +137,17 @@ static int vfio_pci_config_show_msix(struct vfio_pci *pci, unsigned int at, stru
 	return 0;
 }
 
+/* Keeps where the capabilities are through which a guest stops the device: see vfio_pci_config_stops. */
+static void vfio_pci_config_note_cap(struct vfio_pci *pci, uint8_t id, unsigned int at)
+{
+	if (id == PCI_CAP_ID_PM)
+		pci->pm_cap = at;
+	else if (id == PCI_CAP_ID_EXP)
+		pci->express_cap = at;
+	else if (id == PCI_CAP_ID_AF)
+		pci->af_cap = at;
+}
+
 /* Walks the list and removes the hidden capabilities. */
 static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 {
@@ -172,6 +183,8 @@ static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 			ret = vfio_pci_config_show_msix(pci, at, err);
 		if (ret < 0)
 			return ret;
+		if (rule != CAP_HIDE)
+			vfio_pci_config_note_cap(pci, id, at);
 		at = next;
 	}
 	return 0;
@@ -249,6 +262,12 @@ static void vfio_pci_config_init_header(struct vfio_pci *pci)
 	config[PCI_INTERRUPT_LINE] = 0;
 }
 
+static void vfio_pci_config_init_power(struct vfio_pci *pci)
+{
+	if (pci->pm_cap)
+		pci->power = pci->function.config[pci->pm_cap + PCI_PM_CTRL] & PCI_PM_CTRL_STATE_MASK;
+}
+
 int vfio_pci_config_init(struct vfio_pci *pci, struct err *err)
 {
 	struct pci_function *function = &pci->function;
@@ -281,10 +300,54 @@ int vfio_pci_config_init(struct vfio_pci *pci, struct err *err)
 		ret = vfio_pci_config_init_caps(pci, err);
 	if (ret == 0 && size > PCI_CFG_SPACE_SIZE)
 		vfio_pci_config_init_extended_caps(pci);
+	vfio_pci_config_init_power(pci);
 	return ret;
 }
 
 /* ---- Accesses ---- */
+
+/* Once it is fenced, nothing lets it decode or do DMA again. */
+static void vfio_pci_config_set_command(struct vfio_pci *pci, uint16_t command)
+{
+	uint8_t bytes[2];
+
+	put_le16(bytes, command);
+	pthread_mutex_lock(&pci->map_lock);
+	if (!pci->fenced)
+		vfio_region_write(&pci->config, PCI_COMMAND, bytes, sizeof(bytes));
+	pthread_mutex_unlock(&pci->map_lock);
+}
+
+static uint8_t vfio_pci_config_power(const struct vfio_pci *pci)
+{
+	uint8_t control[2];
+
+	if (!pci->pm_cap)
+		return 0;
+	if (vfio_region_read(&pci->config, pci->pm_cap + PCI_PM_CTRL, control, sizeof(control)) < 0)
+		return 3;
+	return control[0] & PCI_PM_CTRL_STATE_MASK;
+}
+
+/* After a hold. Back in D0, or after a reset, the device may have an older command register. */
+static void vfio_pci_config_release(struct vfio_pci *pci)
+{
+	uint8_t power = vfio_pci_config_power(pci);
+
+	if (!power)
+		vfio_pci_config_set_command(pci, get_le16(pci->function.config + PCI_COMMAND));
+	vfio_pci_bar_release(pci, power);
+}
+
+/* Whether an access has the byte with the power state, and another one than the BARs follow. */
+static bool vfio_pci_config_other_power(const struct vfio_pci *pci, unsigned int offset, const uint8_t *data,
+					unsigned int len)
+{
+	unsigned int at = pci->pm_cap + PCI_PM_CTRL;
+
+	return pci->pm_cap && at >= offset && at - offset < len &&
+	       (data[at - offset] & PCI_PM_CTRL_STATE_MASK) != pci->power;
+}
 
 static bool vfio_pci_config_all_emulated(const struct vfio_pci *pci, unsigned int offset, unsigned int len)
 {
@@ -308,6 +371,11 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 
 		out[i] = pci->fenced ? 0xff : (uint8_t)((device[i] & ~mask) | (ours[i] & mask));
 	}
+	/* The host has reset it: the guest sees that here, and will not ask for D0. */
+	if (vfio_pci_config_other_power(pci, offset, out, len)) {
+		vfio_pci_bar_hold(pci);
+		vfio_pci_config_release(pci);
+	}
 }
 
 /* Writes the device's bits to the device, which keeps its value of the emulated ones. */
@@ -327,32 +395,62 @@ static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, c
 			  len, offset);
 }
 
+
+/*
+ * The guest writes the command register. The device decodes from before the guest can reach it until after the guest
+ * cannot any more: while the BARs change, it has the bits of both values.
+ */
+static void vfio_pci_config_write_command(struct vfio_pci *pci, unsigned int offset, const void *data, unsigned int len)
+{
+	uint8_t *config = pci->function.config, after[8];
+	const uint8_t *wmask = pci->function.wmask;
+	uint16_t old = get_le16(config + PCI_COMMAND), now, both;
+
+	memcpy(after, config, sizeof(after));
+	memcpy(after + offset, data, len);
+	now = get_le16(after + PCI_COMMAND) & get_le16(wmask + PCI_COMMAND);
+	both = old | now;
+	if (both != old)
+		vfio_pci_config_set_command(pci, both);
+	pci_config_write(&pci->function, offset, data, len);
+	if (now != both)
+		vfio_pci_config_set_command(pci, now);
+}
+
+/* Whether a write sets one of these bits of the byte at reg. */
+static bool vfio_pci_config_sets(unsigned int offset, const uint8_t *data, unsigned int len, unsigned int reg,
+				 uint8_t bits)
+{
+	return reg >= offset && reg - offset < len && data[reg - offset] & bits;
+}
+
+/* Whether a write changes the power state or resets the function: the kernel then revokes the maps of its BARs. */
+static bool vfio_pci_config_stops(const struct vfio_pci *pci, unsigned int offset, const uint8_t *data,
+				  unsigned int len)
+{
+	return vfio_pci_config_other_power(pci, offset, data, len) ||
+	       (pci->express_cap && vfio_pci_config_sets(offset, data, len, pci->express_cap + PCI_EXP_DEVCTL + 1,
+							 PCI_EXP_DEVCTL_BCR_FLR >> 8)) ||
+	       (pci->af_cap && vfio_pci_config_sets(offset, data, len, pci->af_cap + PCI_AF_CTRL, PCI_AF_CTRL_FLR));
+}
+
 void vfio_pci_config_write(struct pci_function *function, unsigned int offset, const void *data, unsigned int len)
 {
 	struct vfio_pci *pci = container_of(function, struct vfio_pci, function);
-	bool command = ranges_overlap(offset, len, PCI_COMMAND, 2);
-	uint16_t old = get_le16(function->config + PCI_COMMAND), now;
+	bool stops;
 
 	if (pci->fenced)
 		return;
-	/* The device decodes from before the guest can reach it until after the guest cannot any more. */
-	if (command) {
-		uint8_t merged[2];
-
-		memcpy(merged, function->config + PCI_COMMAND, 2);
-		for (unsigned int i = 0; i < len; i++)
-			if (offset + i >= PCI_COMMAND && offset + i < PCI_COMMAND + 2)
-				merged[offset + i - PCI_COMMAND] = ((const uint8_t *)data)[i];
-		now = get_le16(merged);
-		if (now & ~old)
-			vfio_region_write(&pci->config, PCI_COMMAND, merged, 2);
+	stops = vfio_pci_config_stops(pci, offset, data, len);
+	if (stops)
+		vfio_pci_bar_hold(pci);
+	if (ranges_overlap(offset, len, PCI_COMMAND, 2))
+		vfio_pci_config_write_command(pci, offset, data, len);
+	else
 		pci_config_write(function, offset, data, len);
-		if (old & ~now)
-			vfio_region_write(&pci->config, PCI_COMMAND, merged, 2);
-	} else {
-		pci_config_write(function, offset, data, len);
-	}
 	vfio_pci_config_forward(pci, offset, data, len);
+	if (stops)
+		vfio_pci_config_release(pci);
 	if (pci->msix)
 		msix_config_written(pci->msix);
 	if (pci->irqs.msi_cap && ranges_overlap(offset, len, pci->irqs.msi_cap, 24))

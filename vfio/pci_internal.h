@@ -49,11 +49,14 @@ struct vfio_pci {
 	uint8_t emulated[PCI_CONFIG_SIZE]; /* bits that come from function.config, not from the device */
 	struct vfio_pci_bar bars[PCI_BARS];
 	struct msix *msix;
-	unsigned int msix_cap; /* or 0 */
+	unsigned int msix_cap; /* or 0; as the next three */
+	unsigned int pm_cap, express_cap, af_cap;
 	struct msix_config msix_config;
 	struct vfio_pci_irqs irqs;
-	pthread_mutex_t map_lock; /* of fenced and of the BARs' mapped */
+	pthread_mutex_t map_lock; /* to change the next three, and of the BARs' mapped */
 	bool fenced;
+	bool held;     /* a config write is under way after which the kernel may have revoked what was mapped */
+	uint8_t power; /* the device's power state: 0 for D0, 3 for D3hot, also if it does not respond */
 	int error_fd, request_fd;
 	struct event_source *error, *request;
 };
@@ -74,6 +77,9 @@ void vfio_pci_bar_map_regions(struct vfio_pci *pci);
 void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old);
 /* Unmaps the BARs from the guest for good. */
 void vfio_pci_bar_fence(struct vfio_pci *pci);
+/* Unmaps the BARs before the device stops responding; release maps again what is present in this power state. */
+void vfio_pci_bar_hold(struct vfio_pci *pci);
+void vfio_pci_bar_release(struct vfio_pci *pci, uint8_t power);
 /* Fine at any stage of the construction. */
 void vfio_pci_bar_done(struct vfio_pci *pci);
 

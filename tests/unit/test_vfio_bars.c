@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vfio/pci.c and vfio/region.c: what of a device's BARs the guest reaches as memory, what is trapped, and the ROM. */
+#include "tests/unit/fake_internal.h"
 #include "tests/unit/vfio_pci_bench.h"
 #include "vfio/region.h"
 
@@ -222,6 +223,165 @@ static void not_to_be_mapped(void)
 	pb_done(&p);
 }
 
+/* ---- the function stops and starts ---- */
+
+#define PM 0x40u
+#define PMCSR (PM + PCI_PM_CTRL)
+#define EXPRESS 0x80u
+#define AF 0xd0u
+
+static const struct {
+	unsigned int offset;
+	uint16_t value;
+	const char *name;
+} resets[] = {
+	{EXPRESS + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR, "function reset 80"},
+	{AF + PCI_AF_CTRL, PCI_AF_CTRL_FLR, "function reset d0"},
+};
+
+/* A device with power states and both kinds of function reset. */
+static void with_power(void)
+{
+	pb_init(&p);
+	fake_pci_bar(p.fake, 0, 0, KIB(8), FAKE_REGION_RWM);
+	fake_pci_bar(p.fake, 1, PCI_BASE_ADDRESS_SPACE_IO, 64, FAKE_REGION_RW);
+	fake_pci_cap(p.fake, PM, PCI_CAP_ID_PM);
+	fake_pci_cap(p.fake, EXPRESS, PCI_CAP_ID_EXP);
+	p.fake->config[EXPRESS + PCI_EXP_FLAGS] = 2;
+	fake_pci_cap(p.fake, AF, PCI_CAP_ID_AF);
+}
+
+/* What happened in the kernel since the last time, at least this and in this order. */
+static void check_order(const char *const *steps)
+{
+	const char *at = fake_journal(p.base.fake);
+
+	for (; *steps; steps++) {
+		const char *found = strstr(at, *steps);
+
+		if (!found)
+			printf("# no \"%s\" in: %s\n", *steps, at);
+		CHECK(found);
+		at = found + 1;
+	}
+}
+
+#define CHECK_ORDER(...) check_order((const char *const[]){__VA_ARGS__, NULL})
+
+static void asleep_it_has_no_bars(void)
+{
+	static const unsigned int lengths[] = {1, 2, 4};
+
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++)
+		for (unsigned int state = 1; state <= 3; state++) {
+			uint64_t at, port;
+			uint8_t byte = 0;
+
+			with_power();
+			pb_start(&p);
+			at = pb_bar(&p, 0);
+			port = pb_cfg(&p, PCI_BASE_ADDRESS_1, 4) & ~3u;
+			enable(PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
+			fake_journal(p.base.fake);
+			pb_cfg_write(&p, PMCSR, lengths[i], state);
+			CHECK_ORDER("unmap", "power");
+			CHECK_EQ(p.maps, 0);
+			CHECK_EQ(pb_mmio(&p, at), 0xffffffff);
+			pb_mmio_write(&p, at, 1);
+			CHECK(bus_read(p.rig.pio, port, &byte, 1));
+			CHECK_EQ(byte, 0xff);
+			CHECK_EQ(p.fake->regions[0].reads + p.fake->regions[0].writes + p.fake->regions[1].reads, 0);
+			pb_cfg_write(&p, PMCSR, lengths[i], 0);
+			CHECK_ORDER("power 0", "command 3", "map");
+			CHECK_EQ(p.maps, 1);
+			CHECK_EQ(pb_mmio(&p, at + 4), pattern(4));
+			/* Nothing changes: nothing is unmapped. */
+			pb_cfg_write(&p, PMCSR, lengths[i], 0);
+			CHECK_EQ(strlen(fake_journal(p.base.fake)), 0);
+			pb_done(&p);
+		}
+}
+
+/* The kernel gives it the command register back that it had when it went to sleep. */
+static void the_command_of_meanwhile_holds(void)
+{
+	with_power();
+	pb_start(&p);
+	pb_cfg_write(&p, PMCSR, 2, 3);
+	enable(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	CHECK_EQ(p.maps, 0);
+	pb_cfg_write(&p, PMCSR, 2, 0);
+	CHECK_ORDER("power 0", "command 6", "map");
+	CHECK(fake_decodes(p.device));
+	pb_cfg_write(&p, PMCSR, 2, 3);
+	enable(0);
+	fake_journal(p.base.fake);
+	pb_cfg_write(&p, PMCSR, 2, 0);
+	CHECK_ORDER("power 0", "command 0");
+	CHECK_EQ(p.maps, 0);
+	pb_done(&p);
+}
+
+static void one_that_stays_asleep_has_no_bars(void)
+{
+	with_power();
+	pb_start(&p);
+	enable(PCI_COMMAND_MEMORY);
+	pb_cfg_write(&p, PMCSR, 2, 3);
+	p.fake->stuck = true;
+	pb_cfg_write(&p, PMCSR, 2, 0);
+	CHECK_EQ(p.maps, 0);
+	/* Later the host resets it, and the guest sees it awake. */
+	p.fake->config[PMCSR] = 0;
+	CHECK_EQ(p.maps, 0);
+	CHECK_EQ(pb_cfg(&p, PMCSR, 2), 0);
+	CHECK_EQ(p.maps, 1);
+	/* It is gone: all that can be read are ones. */
+	p.fake->regions[VFIO_PCI_CONFIG_REGION_INDEX].refuse = -EIO;
+	CHECK_EQ(pb_cfg(&p, PMCSR, 2), 0xffff);
+	CHECK_EQ(p.maps, 0);
+	p.fake->regions[VFIO_PCI_CONFIG_REGION_INDEX].refuse = 0;
+	pb_done(&p);
+}
+
+static void stops_decoding_after_the_last_access(void)
+{
+	with_power();
+	pb_start(&p);
+	enable(PCI_COMMAND_MEMORY);
+	CHECK_ORDER("command 2", "map");
+	enable(PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE);
+	CHECK_ORDER("command 406", "unmap", "command 404");
+	enable(PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
+	CHECK_ORDER("command 407", "map", "command 3");
+	enable(PCI_COMMAND_MASTER | PCI_COMMAND_IO);
+	CHECK_ORDER("command 7", "unmap", "command 5");
+	pb_done(&p);
+}
+
+static void a_reset_by_the_guest_takes_the_maps_away_meanwhile(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(resets); i++) {
+		with_power();
+		pb_start(&p);
+		enable(PCI_COMMAND_MEMORY);
+		fake_journal(p.base.fake);
+		pb_cfg_write(&p, resets[i].offset, 2, resets[i].value);
+		CHECK_ORDER("unmap", resets[i].name, "command 2", "map");
+		CHECK_EQ(p.maps, 1);
+		/* Asleep it wakes up. */
+		pb_cfg_write(&p, PMCSR, 2, 3);
+		pb_cfg_write(&p, resets[i].offset, 2, resets[i].value);
+		CHECK_EQ(p.maps, 1);
+		/* Other bits reset nothing. */
+		fake_journal(p.base.fake);
+		pb_cfg_write(&p, EXPRESS + PCI_EXP_DEVCTL, 2, 0x2810);
+		pb_cfg_write(&p, AF + PCI_AF_CTRL, 1, 0);
+		CHECK_EQ(strlen(fake_journal(p.base.fake)), 0);
+		pb_done(&p);
+	}
+}
+
 /* Another device reaches the BAR while it is decoded, and not a moment longer. */
 static void peer_to_peer(void)
 {
@@ -246,6 +406,38 @@ static void peer_to_peer(void)
 		vfio_pci_destroy(p.pci);
 		p.pci = NULL;
 		CHECK(!fake_mapped(p.base.fake, peer, at + 0x10000, KIB(4)));
+		vfio_device_close(device);
+		pb_done(&p);
+	}
+}
+
+/* Whatever stops the device's decoding for a while, other devices reach it again afterwards. */
+static void peers_come_back(void)
+{
+	struct fake_device *peer;
+	struct vfio_device *device;
+	uint64_t at;
+
+	for (enum vfio_want want = VFIO_WANT_IOMMUFD; want <= VFIO_WANT_LEGACY; want++) {
+		with_power();
+		p.device->dma_buf = true;
+		peer = fake_device(p.base.fake, "0000:02:00.0", fake_group(p.base.fake), p.device->iommu);
+		CHECK_EQ(pb_create(&p, want), 0);
+		CHECK_EQ(bench_open(&p.base, "0000:02:00.0", want, &device), 0);
+		at = pb_bar(&p, 0);
+		enable(PCI_COMMAND_MEMORY);
+		for (size_t i = 0; i < ARRAY_SIZE(resets); i++) {
+			pb_cfg_write(&p, resets[i].offset, 2, resets[i].value);
+			CHECK(fake_mapped(p.base.fake, peer, at, KIB(8)));
+		}
+		pb_cfg_write(&p, PMCSR, 2, 3);
+		CHECK(!fake_mapped(p.base.fake, peer, at, KIB(4)));
+		pb_cfg_write(&p, PMCSR, 2, 0);
+		CHECK(fake_mapped(p.base.fake, peer, at, KIB(8)));
+		pthread_mutex_lock(&p.lock);
+		CHECK_EQ(vfio_device_reset(p.base.space->devices), 0);
+		pthread_mutex_unlock(&p.lock);
+		CHECK(fake_mapped(p.base.fake, peer, at, KIB(8)));
 		vfio_device_close(device);
 		pb_done(&p);
 	}
@@ -320,4 +512,6 @@ static void rom(void)
 }
 
 TEST_MAIN(TEST(msix_pages_cut_out), TEST(sparse_areas), TEST(below_a_page), TEST(large_and_aligned), TEST(trapped),
-	  TEST(not_to_be_mapped), TEST(peer_to_peer), TEST(rom))
+	  TEST(not_to_be_mapped), TEST(asleep_it_has_no_bars), TEST(the_command_of_meanwhile_holds),
+	  TEST(one_that_stays_asleep_has_no_bars), TEST(stops_decoding_after_the_last_access),
+	  TEST(a_reset_by_the_guest_takes_the_maps_away_meanwhile), TEST(peer_to_peer), TEST(peers_come_back), TEST(rom))
