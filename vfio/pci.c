@@ -144,6 +144,19 @@ int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *
 	return 0;
 }
 
+/* A device answers a read after all that it has written before (PCI Express base specification 2.4.1). */
+void vfio_pci_stop_dma(struct vfio_pci *pci)
+{
+	uint8_t command[2];
+
+	if (vfio_region_read(&pci->config, PCI_COMMAND, command, sizeof(command)) < 0 ||
+	    !(command[0] & PCI_COMMAND_MASTER))
+		return;
+	command[0] &= (uint8_t)~PCI_COMMAND_MASTER;
+	if (vfio_region_write(&pci->config, PCI_COMMAND, command, sizeof(command)) == 0)
+		vfio_region_read(&pci->config, PCI_COMMAND, command, sizeof(command));
+}
+
 void vfio_pci_destroy(struct vfio_pci *pci)
 {
 	struct vfio_device *device;
@@ -153,6 +166,7 @@ void vfio_pci_destroy(struct vfio_pci *pci)
 		return;
 	device = pci->device;
 	lock = pci->machine.space_lock;
+	vfio_pci_stop_dma(pci);
 	vfio_pci_take_apart(pci);
 	pthread_mutex_lock(lock);
 	vfio_device_close(device);

@@ -24,8 +24,13 @@ struct vfio_pci_options {
 int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *options,
 		    const struct vfio_pci_machine *machine, struct vfio_pci **ret, struct err *err);
 /*
- * Disables the interrupts, removes the function from the bus and closes the device. On the event loop's thread, while
- * no vCPU runs. NULL is fine.
+ * Ends the device's DMA: what it has written arrives before this returns. For a function that will be destroyed, before
+ * memory that it or another device can reach is unmapped. While no vCPU runs.
+ */
+void vfio_pci_stop_dma(struct vfio_pci *pci);
+/*
+ * Ends the DMA, disables the interrupts, removes the function from the bus and closes the device. On the event loop's
+ * thread, while no vCPU runs. NULL is fine.
  */
 void vfio_pci_destroy(struct vfio_pci *pci);
 

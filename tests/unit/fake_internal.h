@@ -22,8 +22,9 @@ int fake_region_mmap(struct fake_kernel *fake, struct fake_device *device, void 
 		     uint64_t offset, void **ret);
 /* Memory decoding is on, in D0. Without an inside it always is. */
 bool fake_decodes(const struct fake_device *device);
-/* It can do DMA. */
+/* It can do DMA; the kernel ends that when the device is closed. */
 bool fake_masters(const struct fake_device *device);
+void fake_masters_off(struct fake_device *device);
 /* What a reset by the host does to its inside. */
 void fake_pci_was_reset(struct fake_kernel *fake, struct fake_device *device);
 int fake_pci_ioctl(struct fake_kernel *fake, struct fake_device *device, unsigned long request, void *arg);

@@ -199,6 +199,12 @@ bool fake_masters(const struct fake_device *device)
 	return device->pci && device->pci->config[PCI_COMMAND] & PCI_COMMAND_MASTER;
 }
 
+void fake_masters_off(struct fake_device *device)
+{
+	if (device->pci)
+		device->pci->config[PCI_COMMAND] &= (uint8_t)~PCI_COMMAND_MASTER;
+}
+
 void fake_pci_was_reset(struct fake_kernel *fake, struct fake_device *device)
 {
 	unsigned int pm = device->pci ? find_cap(device->pci, PCI_CAP_ID_PM) : 0;

@@ -124,6 +124,7 @@ static void close_device(struct fake_kernel *fake, struct fake_device *device, b
 	int ctx = device->ctx - 1;
 
 	device->fd = 0;
+	fake_masters_off(device);
 	device->log = (struct fake_log){0};
 	fake_irqs_off(device->pci);
 	fake_migration_closed(device);
@@ -198,6 +199,7 @@ static int bind(struct fake_kernel *fake, struct fake_fd *f, int fd, struct vfio
 	device->fd = fd;
 	f->bound = true;
 	fake->prefaults_at_open = fake->prefaults;
+	fake_masters_off(device);
 	fake->ctxs[iommufd->index].refs++;
 	return 0;
 }

@@ -68,6 +68,8 @@ void fake_unset_container(struct fake_kernel *fake, int group)
 	struct fake_container *c = &fake->containers[g->container - 1];
 	uint64_t unmapped;
 
+	for (int i = 0; i < FAKE_MAX; i++)
+		fake->detached_masters += fake->devices[i].group == group && fake_masters(&fake->devices[i]);
 	g->container = 0;
 	if (--c->groups)
 		return;
@@ -101,6 +103,7 @@ static int get_device(struct fake_kernel *fake, int group, const char *name)
 			return -EBUSY;
 		device->fd = fake_fd_new(fake, FAKE_FD_DEVICE, i);
 		fake->prefaults_at_open = fake->prefaults;
+		fake_masters_off(device);
 		return device->fd;
 	}
 	return -ENODEV;

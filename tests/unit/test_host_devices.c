@@ -828,6 +828,45 @@ static void no_descriptor_for_the_time(void)
 	done();
 }
 
+/* The guest has its devices at work: memory decoded, DMA on. */
+static void at_work(unsigned int slot)
+{
+	rig_cfg_write(&t.p.rig, PCI_DEVFN(slot, 0), PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+/* Each device may write into guest memory and into the other one until its DMA ends. */
+static void all_dma_ends_before_anything_is_unmapped(void)
+{
+	const char *journal, *unmap;
+
+	start(2);
+	at_work(SLOT_A);
+	at_work(SLOT_B);
+	fake_journal(t.p.base.fake);
+	destroy();
+	journal = fake_journal(t.p.base.fake);
+	unmap = strstr(journal, "unmap");
+	CHECK(unmap && !strstr(unmap, "command"));
+	CHECK_EQ(strncmp(journal, "command 2, command 2, ", 22), 0);
+	CHECK_EQ(t.p.base.fake->detached_masters, 0);
+	done();
+}
+
+static void dma_ends_before_a_device_leaves(void)
+{
+	for (int force = 0; force < 2; force++) {
+		start(1);
+		at_work(SLOT_A);
+		CHECK_EQ(remove_device("a", force, 600000, &t.first), 0);
+		if (!force)
+			eject(SLOT_A);
+		pb_pump(&t.p);
+		CHECK_EQ(host_devices_count(t.devices), 0);
+		CHECK_EQ(t.p.base.fake->detached_masters, 0);
+		done();
+	}
+}
+
 TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_that_comes_later_is_told_to_the_guest),
 	  TEST(one_that_cannot_come_is_told_why), TEST(the_guest_is_asked_and_lets_it_go),
 	  TEST(one_that_is_not_there_cannot_go), TEST(a_guest_that_does_nothing_keeps_it),
@@ -838,6 +877,7 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(the_host_and_a_caller_may_want_the_same_one), TEST(one_that_is_cut_off_reads_as_ones),
 	  TEST(functions_that_come_together_are_reset_once), TEST(the_loop_does_not_wait_for_memory),
 	  TEST(without_room_it_stays_away), TEST(the_end_cancels_an_addition),
+	  TEST(all_dma_ends_before_anything_is_unmapped), TEST(dma_ends_before_a_device_leaves),
 	  TEST(a_function_at_work_is_not_reset_by_the_next_one), TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),
 	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
 	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time))

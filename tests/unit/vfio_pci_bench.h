@@ -187,6 +187,7 @@ static inline void pb_done(struct pci_bench *p)
 {
 	vfio_pci_destroy(p->pci);
 	CHECK_EQ(p->maps, 0);
+	CHECK_EQ(p->base.fake->detached_masters, 0);
 	CHECK_EQ(p->trigger_fd, -1);
 	for (unsigned int i = 0; i < RIG_VECTORS; i++)
 		CHECK(!p->rig.vectors[i].used);

@@ -571,6 +571,9 @@ void host_devices_destroy(struct host_devices *devices)
 		host_devices_end_arrival(devices, false);
 	}
 	host_devices_take_ejected(devices);
+	/* A device may be writing to another one. */
+	for (struct slot *slot = devices->slots; slot; slot = slot->next)
+		vfio_pci_stop_dma(slot->pci);
 	while (devices->slots)
 		host_devices_drop(devices->slots, SLOT_END);
 	vfio_space_destroy(devices->space);
