@@ -12,6 +12,7 @@
  * Adjacent pages are given back by one call; of huge pages only whole ones. Statistics: the driver leaves a buffer with
  * the device and sends new statistics when the device returns it; only get_stats returns it.
  */
+#include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtio_loop.h"
 
 #include <fcntl.h>
@@ -218,17 +219,17 @@ static bool balloon_serve(struct virtio_device *device, struct virtqueue *vq, co
 static void balloon_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
 	struct balloon *balloon = balloon_of(device);
-	const struct virtio_balloon_config config = {
+	const struct virtio_layout_balloon config = {
 		.num_pages = htole32(balloon->state.target),
 		.actual = htole32(balloon->state.actual),
 	};
 
-	virtio_config_copy(&config, device->config_size, offset, data, len);
+	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
 static void balloon_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
-	if (offset == offsetof(struct virtio_balloon_config, actual) && len == 4)
+	if (offset == offsetof(struct virtio_layout_balloon, actual) && len == 4)
 		balloon_of(device)->state.actual = get_le32(data);
 }
 
@@ -315,7 +316,7 @@ int virtio_balloon_create(const char *id, struct guest_memory *memory, struct ev
 		return err_sys(err, -ENOMEM, "%s", id);
 	balloon_forget_stats(balloon);
 	balloon->loop.device.class_code = CLASS_OTHER;
-	balloon->loop.device.config_size = offsetof(struct virtio_balloon_config, actual) + sizeof(uint32_t);
+	balloon->loop.device.config_size = sizeof(struct virtio_layout_balloon);
 	balloon->loop.device.offered = 1ull << VIRTIO_BALLOON_F_STATS_VQ | 1ull << VIRTIO_BALLOON_F_DEFLATE_ON_OOM |
 				  1ull << VIRTIO_BALLOON_F_REPORTING;
 	code = virtio_device_init(&balloon->loop.device, &balloon_ops, id, VIRTIO_ID_BALLOON, QUEUES, sizes, memory,

@@ -298,7 +298,7 @@ static int blk_drain(struct virtio_device *device, int64_t deadline, struct err 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
 	const struct blk_state *state = &blk_to_blk(device)->state;
-	const struct virtio_blk_config config = {
+	const struct virtio_layout_blk config = {
 		.capacity = htole64(state->sectors),
 		.seg_max = htole32(BLK_MAX_SEGMENTS),
 		.blk_size = htole32(state->block_size),
@@ -321,7 +321,7 @@ static void blk_config_write(struct virtio_device *device, unsigned int offset, 
 {
 	struct blk *blk = blk_to_blk(device);
 
-	if (offset != offsetof(struct virtio_blk_config, wce) || len != 1)
+	if (offset != offsetof(struct virtio_layout_blk, wce) || len != 1)
 		return;
 	blk->state.wce = *(const uint8_t *)data & 1;
 	if (device->active)
@@ -451,7 +451,7 @@ static int blk_init_device(struct blk *blk, const struct virtio_blk_options *opt
 	if (ret < 0)
 		return ret;
 	blk->device.class_code = 0x018000; /* mass storage, other */
-	blk->device.config_size = sizeof(struct virtio_blk_config);
+	blk->device.config_size = sizeof(struct virtio_layout_blk);
 	for (i = 0; i < options->queues; i++) {
 		blk->queues[i].blk = blk;
 		blk->queues[i].vq = &blk->device.queues[i];

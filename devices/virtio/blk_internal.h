@@ -10,6 +10,7 @@
 #pragma once
 
 #include "devices/virtio/virtio.h"
+#include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtio_thread.h"
 
 #include <liburing.h>

@@ -7,6 +7,7 @@
  * (output not taken, no input, no buffers) causes an event when it can continue, and a pty without a client, which
  * epoll always reports as hung up, does not keep the loop busy.
  */
+#include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtio_loop.h"
 
 #include <fcntl.h>
@@ -149,7 +150,7 @@ static void console_config_read(struct virtio_device *device, unsigned int offse
 {
 	struct console *console = console_of(device);
 	struct winsize size = console_terminal_size(console);
-	const struct virtio_console_config config = {.cols = htole16(size.ws_col), .rows = htole16(size.ws_row)};
+	const struct virtio_layout_console config = {.cols = htole16(size.ws_col), .rows = htole16(size.ws_row)};
 
 	console->state.cols = size.ws_col;
 	console->state.rows = size.ws_row;
@@ -161,7 +162,7 @@ static void console_config_write(struct virtio_device *device, unsigned int offs
 {
 	struct console *console = console_of(device);
 
-	if (offset != offsetof(struct virtio_console_config, emerg_wr))
+	if (offset != offsetof(struct virtio_layout_console, emerg_wr))
 		return;
 	pthread_mutex_lock(&console->loop.lock);
 	console_put(console, data, 1);
@@ -283,7 +284,7 @@ int virtio_console_create(const char *id, int *in_fd, int *out_fd, struct guest_
 	console->in_fd = *in_fd;
 	console->out_fd = *out_fd;
 	console->loop.device.class_code = CLASS_CONSOLE;
-	console->loop.device.config_size = sizeof(struct virtio_console_config);
+	console->loop.device.config_size = sizeof(struct virtio_layout_console);
 	/* SIZE also without a terminal: the guest keeps its features on another host, where there may be one. */
 	console->loop.device.offered = 1ull << VIRTIO_CONSOLE_F_EMERG_WRITE | 1ull << VIRTIO_CONSOLE_F_SIZE;
 	*in_fd = *out_fd = -1;

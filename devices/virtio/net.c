@@ -6,6 +6,7 @@
  * until the driver asks for more.
  */
 #include "devices/virtio/net_internal.h"
+#include "devices/virtio/virtio_layout.h"
 
 #include <stdio.h>
 
@@ -17,7 +18,7 @@ static struct net_device *net_to_net(struct virtio_device *device)
 static void net_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
 	struct net_device *net = net_to_net(device);
-	struct virtio_net_config config = {
+	struct virtio_layout_net config = {
 		.max_virtqueue_pairs = htole16((uint16_t)net->backend->pairs),
 		.mtu = htole16(net->state.mtu),
 	};
@@ -26,7 +27,7 @@ static void net_config_read(struct virtio_device *device, unsigned int offset, v
 	memcpy(config.mac, net->state.mac, sizeof(config.mac));
 	config.status = htole16(net->state.link_up ? VIRTIO_NET_S_LINK_UP : 0);
 	pthread_mutex_unlock(&net->config_lock);
-	virtio_config_copy(&config, device->config_size, offset, data, len);
+	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
 static int net_go_on(struct net_device *net, struct err *err)
@@ -214,7 +215,7 @@ static int net_init(struct net_device *net, const struct virtio_net_options *opt
 	if (ret < 0)
 		return ret;
 	net->virtio.class_code = 0x020000; /* Ethernet controller */
-	net->virtio.config_size = offsetof(struct virtio_net_config, speed);
+	net->virtio.config_size = sizeof(struct virtio_layout_net);
 	net->virtio.offered |= net_offered(net->backend);
 	net_detach_pairs(net, 1);
 	return options->vhost ? net_vhost_open(net, options->dirty, err) : 0;

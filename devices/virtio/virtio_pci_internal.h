@@ -9,6 +9,7 @@
 #include "devices/msix.h"
 #include "devices/pci.h"
 #include "devices/virtio/virtio.h"
+#include "devices/virtio/virtio_layout.h"
 
 #include <linux/virtio_pci.h>
 

@@ -9,6 +9,7 @@
  */
 #include "core/irq.h"
 #include "devices/virtio/vhost.h"
+#include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/vsock_internal.h"
 
 #include <sys/epoll.h>
@@ -36,7 +37,7 @@ static struct kernel_vsock *vsock_to_kernel(struct virtio_device *device)
 
 static void vsock_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	const struct virtio_vsock_config config = {.guest_cid = htole64(vsock_to_kernel(device)->cid)};
+	const struct virtio_layout_vsock config = {.guest_cid = htole64(vsock_to_kernel(device)->cid)};
 
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
@@ -276,7 +277,7 @@ static int vsock_init(struct kernel_vsock *kernel, const struct virtio_vsock_opt
 	if (ret < 0)
 		return ret;
 	kernel->virtio.class_code = 0x028000; /* network controller, other */
-	kernel->virtio.config_size = sizeof(struct virtio_vsock_config);
+	kernel->virtio.config_size = sizeof(struct virtio_layout_vsock);
 	kernel->virtio.offered |= 1ull << VIRTIO_VSOCK_F_SEQPACKET;
 	kernel->virtio.offered &= vhost_features(kernel->vhost);
 	ret = event_loop_watch(kernel->loop, vhost_error_fd(kernel->vhost), EPOLLIN, vsock_vhost_failed, kernel,

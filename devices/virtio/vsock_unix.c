@@ -10,6 +10,7 @@
  * The connections take turns with the receive buffers, a packet each. Answers to packets without a connection wait in a
  * list; while it is full, the transmit queue is not served, so a guest cannot make it grow.
  */
+#include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/vsock_internal.h"
 
 #include "core/irq.h"
@@ -216,7 +217,7 @@ static void vsock_unix_timer_event(void *opaque, uint32_t events)
 
 static void vsock_unix_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
 {
-	const struct virtio_vsock_config config = {.guest_cid = htole64(vsock_unix_to_vsock(device)->cid)};
+	const struct virtio_layout_vsock config = {.guest_cid = htole64(vsock_unix_to_vsock(device)->cid)};
 
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
@@ -410,7 +411,7 @@ static int vsock_unix_init(struct vsock *vsock, const struct virtio_vsock_option
 	if (ret < 0)
 		return ret;
 	device->class_code = 0x028000; /* network controller, other */
-	device->config_size = sizeof(struct virtio_vsock_config);
+	device->config_size = sizeof(struct virtio_layout_vsock);
 	ret = event_loop_timer(loop, vsock_unix_timer_event, vsock, &vsock->timer, err);
 	if (ret < 0)
 		return ret;
