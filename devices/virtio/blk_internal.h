@@ -20,6 +20,7 @@
 #define BLK_SECTOR 512u
 #define BLK_QUEUE_SIZE 256u
 #define BLK_MAX_SEGMENTS (BLK_QUEUE_SIZE - 2) /* of data: header and status take two */
+#define BLK_MAX_REQUEST MIB(128) /* of data; no driver sends as much, and a pause waits for it */
 #define BLK_MAX_DISCARD_SECTORS (1u << 21)      /* 1 GiB a request */
 #define BLK_MAX_WRITE_ZEROES_SECTORS (1u << 17) /* 64 MiB: some files need writes of zeroes */
 #define BLK_INLINE_SEGMENTS 6u                  /* a request with more segments allocates */
@@ -52,13 +53,11 @@ void blk_file_unlock(const struct blk_file *file);
 
 struct blk_pace {
 	unsigned int held;     /* completions without an interrupt so far */
-	unsigned int told;     /* completions of the last interrupt */
-	unsigned int arrived;  /* requests since the last interrupt */
-	bool busy;             /* some arrived while completions were held and no request was in flight */
 	unsigned int goal;     /* completions for an interrupt */
-	unsigned int cap;      /* the maximum of goal */
-	unsigned int credit;   /* interrupts since the last change of goal or cap */
-	unsigned int patience; /* interrupts at goal 1 before a trial of goal 2 */
+	bool busy;             /* while no request was in flight, several arrived, or one while completions were held */
+	bool overlapped;       /* the driver has had several requests at a time since the last failure */
+	unsigned int credit;   /* successful interrupts since the last change of goal */
+	unsigned int patience; /* as many before the goal doubles */
 	uint64_t gap_ns;       /* the driver's time between requests, smoothed */
 	uint64_t since_ns;     /* the start of the next gap; 0: not known */
 	uint64_t held_ns;      /* when the first of held completed */

@@ -214,7 +214,7 @@ static bool blk_io_in_range(const struct blk_queue *q, uint64_t sector, uint64_t
 
 static int blk_io_start_transfer(struct blk_queue *q, struct blk_request *request, uint64_t sector)
 {
-	if (!blk_io_in_range(q, sector, request->size))
+	if (request->size > BLK_MAX_REQUEST || !blk_io_in_range(q, sector, request->size))
 		return VIRTIO_BLK_S_IOERR;
 	if (request->type == VIRTIO_BLK_T_OUT && q->blk->file.readonly)
 		return VIRTIO_BLK_S_IOERR;
@@ -233,16 +233,21 @@ static int blk_io_start_flush(struct blk_queue *q, struct blk_request *request, 
 	return BLK_STARTED;
 }
 
+/* Writes 20 bytes at most, however long the buffer is; only they are marked dirty. */
 static int blk_io_start_get_id(struct blk_queue *q, struct blk_request *request, uint64_t sector)
 {
-	size_t at = 0, i, n;
+	const struct iovec status = request->iov[request->iov_count];
+	size_t at = 0;
+	uint16_t i;
 
-	for (i = 0; i < request->iov_count; at += request->iov[i].iov_len, i++) {
-		n = at < VIRTIO_BLK_ID_BYTES ? MIN(request->iov[i].iov_len, VIRTIO_BLK_ID_BYTES - at) : 0;
-		if (n)
-			memcpy(request->iov[i].iov_base, q->blk->serial + at, n);
-		memset((char *)request->iov[i].iov_base + n, 0, request->iov[i].iov_len - n);
+	for (i = 0; i < request->iov_count && at < VIRTIO_BLK_ID_BYTES; at += request->iov[i++].iov_len) {
+		request->iov[i].iov_len = MIN(request->iov[i].iov_len, VIRTIO_BLK_ID_BYTES - at);
+		memcpy(request->iov[i].iov_base, q->blk->serial + at, request->iov[i].iov_len);
 	}
+	if (at < request->size)
+		request->in_bytes = (uint32_t)at; /* the status does not follow them */
+	request->iov[i] = status;
+	request->iov_count = i;
 	return VIRTIO_BLK_S_OK;
 }
 
