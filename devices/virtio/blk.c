@@ -289,10 +289,7 @@ static int blk_drain(struct virtio_device *device, int64_t deadline, struct err 
 		virtio_thread_pause(&blk->queues[i].thread);
 	for (unsigned int i = 0; i < device->queue_count && ret == 0; i++)
 		ret = virtio_thread_wait(&blk->queues[i].thread, deadline);
-	if (ret == 0)
-		return 0;
-	blk_resume(device);
-	return err_set(err, ret, "%s: its storage has not completed its requests", blk->id);
+	return ret ? err_set(err, ret, "%s: its storage has not completed its requests", blk->id) : 0;
 }
 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)

@@ -102,13 +102,8 @@ static void net_reset(struct virtio_device *device)
 static int net_drain(struct virtio_device *device, int64_t deadline, struct err *err)
 {
 	struct net_device *net = net_to_net(device);
-	int ret = net_ctrl_park(net, deadline);
+	int ret = net_ctrl_park(net, deadline) ?: net_park_pairs(net, deadline);
 
-	if (ret == 0) {
-		ret = net_park_pairs(net, deadline);
-		if (ret < 0)
-			net_go_on(net, NULL);
-	}
 	return ret < 0 ? err_set(err, ret, "%s: its network has not taken its packets", device->id) : 0;
 }
 

@@ -48,7 +48,8 @@ struct virtio_device_ops {
 	 * Completes all requests in flight, cancels none, and stops accessing queues and guest memory, so that state
 	 * can be saved or memory changed. resume continues; it allocates nothing and opens no descriptor. Called only
 	 * between activate (prepare) and reset. -ETIMEDOUT: requests are still in flight at deadline (of
-	 * monotonic_ms()); the device runs on; err names it.
+	 * monotonic_ms(); one that has passed: now); err names the device. It starts no new ones: drain is called again,
+	 * or resume undoes it.
 	 */
 	int (*drain)(struct virtio_device *device, int64_t deadline, struct err *err);
 	void (*resume)(struct virtio_device *device);
@@ -242,7 +243,10 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 void virtio_pci_destroy(struct virtio_pci *pci);
 struct virtio_device *virtio_pci_device(struct virtio_pci *pci);
 uint8_t virtio_pci_devfn(const struct virtio_pci *pci);
-/* Before and after a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain: it is not paused. */
+/*
+ * Before and after a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain, also if the guest itself waits for the
+ * device: call it again, or virtio_pci_resume, which never waits for the device.
+ */
 int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err);
 void virtio_pci_resume(struct virtio_pci *pci);
 

@@ -9,6 +9,7 @@
 #include "devices/virtio/virtio_pci_internal.h"
 
 #include "core/bus.h"
+#include "core/monotonic.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -24,6 +25,9 @@
 #define PBA_AT 0x5000u
 #define BAR_SIZE 0x8000u
 #define AREA_SIZE 0x1000u
+
+#define BUS_MASTER_MS 1000 /* for requests in flight when the guest turns bus mastering off */
+#define LOCK_MS 10         /* longer than any access that does not wait for the device */
 
 /* An eventfd, watched by the event loop, that interrupts the driver without MSI-X. */
 struct virtio_pci_relay {
@@ -135,6 +139,40 @@ static void virtio_pci_kick_write(struct virtio_pci *pci, uint64_t offset, const
 		eventfd_kick(pci->device->queues[queue].kick_fd);
 }
 
+/* ---- the lock ---- */
+
+/* For an access by the guest that may wait for the device. */
+static void virtio_pci_lock(struct virtio_pci *pci)
+{
+	pthread_mutex_lock(&pci->device->lock);
+	__atomic_store_n(&pci->waits, true, __ATOMIC_SEQ_CST);
+}
+
+/* Settles what was not settled meanwhile because of this access. */
+static void virtio_pci_unlock(struct virtio_pci *pci)
+{
+	__atomic_store_n(&pci->waits, false, __ATOMIC_SEQ_CST);
+	pthread_mutex_unlock(&pci->device->lock);
+	while (__atomic_load_n(&pci->unsettled, __ATOMIC_SEQ_CST) && pthread_mutex_trylock(&pci->device->lock) == 0) {
+		virtio_pci_settle(pci, 0, NULL);
+		pthread_mutex_unlock(&pci->device->lock);
+	}
+}
+
+/* The same without waiting for such an access: -ETIMEDOUT. */
+static int virtio_pci_lock_by(struct virtio_pci *pci, int64_t deadline)
+{
+	const struct timespec until = monotonic_deadline(deadline);
+
+	return -pthread_mutex_clocklock(&pci->device->lock, CLOCK_MONOTONIC, &until);
+}
+
+static void virtio_pci_set_paused(struct virtio_pci *pci, bool paused)
+{
+	__atomic_store_n(&pci->paused, paused, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&pci->unsettled, true, __ATOMIC_SEQ_CST);
+}
+
 /* ---- the BAR ---- */
 
 static void virtio_pci_isr_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
@@ -161,9 +199,9 @@ static void virtio_pci_write_common(struct virtio_pci *pci, uint64_t offset, con
 {
 	if (offset + len > sizeof(struct virtio_pci_common_cfg))
 		return;
-	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_lock(pci);
 	virtio_pci_common_write(pci, offset, data, len);
-	pthread_mutex_unlock(&pci->device->lock);
+	virtio_pci_unlock(pci);
 }
 
 static void virtio_pci_device_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
@@ -183,9 +221,9 @@ static void virtio_pci_device_write(struct virtio_pci *pci, uint64_t offset, con
 
 	if (!device->ops->config_write || offset + len > device->config_size)
 		return;
-	pthread_mutex_lock(&device->lock);
+	virtio_pci_lock(pci);
 	device->ops->config_write(device, (unsigned int)offset, data, len);
-	pthread_mutex_unlock(&device->lock);
+	virtio_pci_unlock(pci);
 }
 
 static void virtio_pci_table_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
@@ -302,10 +340,10 @@ static void virtio_pci_bus_master(struct pci_function *function, bool on)
 {
 	struct virtio_pci *pci = virtio_pci_of(function);
 
-	pthread_mutex_lock(&pci->device->lock);
-	/* No deadline, as for a reset: without bus mastering nothing may access memory. */
-	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
-	pthread_mutex_unlock(&pci->device->lock);
+	virtio_pci_lock(pci);
+	/* Without bus mastering nothing may access memory, but the bus's lock is held: what hangs ends later. */
+	virtio_pci_settle(pci, monotonic_ms() + BUS_MASTER_MS, NULL);
+	virtio_pci_unlock(pci);
 }
 
 static const struct pci_function_ops function_ops = {
@@ -463,20 +501,21 @@ int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err)
 {
 	int ret;
 
-	pthread_mutex_lock(&pci->device->lock);
-	pci->paused = true;
+	virtio_pci_set_paused(pci, true);
+	if (virtio_pci_lock_by(pci, deadline))
+		return err_set(err, -ETIMEDOUT, "%s: the guest waits for it, and it does not answer", pci->device->id);
 	ret = virtio_pci_settle(pci, deadline, err);
-	if (ret < 0)
-		pci->paused = false;
 	pthread_mutex_unlock(&pci->device->lock);
 	return ret;
 }
 
 void virtio_pci_resume(struct virtio_pci *pci)
 {
-	pthread_mutex_lock(&pci->device->lock);
-	pci->paused = false;
-	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_set_paused(pci, false);
+	while (virtio_pci_lock_by(pci, monotonic_ms() + LOCK_MS))
+		if (__atomic_load_n(&pci->waits, __ATOMIC_SEQ_CST))
+			return;
+	virtio_pci_settle(pci, 0, NULL);
 	pthread_mutex_unlock(&pci->device->lock);
 	if (pci->loaded)
 		msix_kick(pci->msix);

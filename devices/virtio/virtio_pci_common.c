@@ -37,7 +37,8 @@ void virtio_pci_reset(struct virtio_pci *pci)
 
 	if (device->active)
 		device->ops->reset(device);
-	device->active = pci->running = false;
+	device->active = false;
+	pci->flow = VIRTIO_PCI_STOPPED;
 	device->features = 0;
 	virtio_pci_common_set_status(pci, 0);
 	__atomic_store_n(&device->broken, false, __ATOMIC_SEQ_CST);
@@ -72,35 +73,40 @@ static void virtio_pci_common_activate(struct virtio_pci *pci)
 	int ret;
 
 	device->features = pci->state.driver_features;
-	device->active = pci->running = true;
+	device->active = true;
+	pci->flow = VIRTIO_PCI_RUNNING;
 	ret = virtio_pci_common_start_queues(device, &err);
 	if (ret == 0)
 		ret = device->ops->activate(device, &err);
 	if (ret == 0)
 		return;
-	device->active = pci->running = false;
+	device->active = false;
+	pci->flow = VIRTIO_PCI_STOPPED;
 	virtio_device_broken(device, err.text);
 }
 
 int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err)
 {
 	struct virtio_device *device = pci->device;
-	bool run = pci->status & VIRTIO_CONFIG_S_DRIVER_OK && pci_bus_master_enabled(&pci->function) && !pci->paused;
-	int ret = 0;
+	bool run = pci->status & VIRTIO_CONFIG_S_DRIVER_OK && pci_bus_master_enabled(&pci->function);
+	int ret;
 
+	__atomic_store_n(&pci->unsettled, false, __ATOMIC_SEQ_CST);
+	run = run && !__atomic_load_n(&pci->paused, __ATOMIC_SEQ_CST);
 	if (!device->active) {
 		if (run && !__atomic_load_n(&device->broken, __ATOMIC_ACQUIRE))
 			virtio_pci_common_activate(pci);
 		return 0;
 	}
-	if (run == pci->running)
+	if (pci->flow == (run ? VIRTIO_PCI_RUNNING : VIRTIO_PCI_STOPPED))
 		return 0;
-	if (run)
+	if (run) {
 		device->ops->resume(device);
-	else
-		ret = device->ops->drain(device, deadline, err);
-	if (ret == 0)
-		pci->running = run;
+		pci->flow = VIRTIO_PCI_RUNNING;
+		return 0;
+	}
+	ret = device->ops->drain(device, deadline, err);
+	pci->flow = ret < 0 ? VIRTIO_PCI_DRAINING : VIRTIO_PCI_STOPPED;
 	return ret;
 }
 
@@ -126,7 +132,7 @@ static void virtio_pci_common_write_status(struct virtio_pci *pci, uint8_t value
 	if (value & VIRTIO_CONFIG_S_DRIVER_OK && status & VIRTIO_CONFIG_S_FEATURES_OK)
 		status |= VIRTIO_CONFIG_S_DRIVER_OK;
 	virtio_pci_common_set_status(pci, status);
-	virtio_pci_settle(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_pci_settle(pci, 0, NULL);
 }
 
 /* ---- notifications ---- */

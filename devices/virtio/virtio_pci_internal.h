@@ -53,9 +53,12 @@ struct virtio_pci {
 	uint8_t status; /* also read without the lock; DEVICE_NEEDS_RESET is device->broken */
 	int vector_fd[VIRTIO_MAX_QUEUES + 1]; /* the vector's eventfd, or -1; atomic */
 
-	bool paused;  /* the machine is paused */
-	bool running; /* the device is active and not drained */
-	bool loaded;  /* and not resumed since */
+	enum { VIRTIO_PCI_STOPPED, VIRTIO_PCI_DRAINING, VIRTIO_PCI_RUNNING } flow; /* of an active device */
+	bool loaded;    /* and not resumed since */
+	/* Atomic: a thread that waits for the device under its lock holds up nobody who pauses or resumes the machine. */
+	bool paused;    /* the machine is, or is about to be */
+	bool unsettled; /* paused has changed since virtio_pci_settle */
+	bool waits;     /* a vCPU may wait under the lock; it settles afterwards */
 
 	/* Notifications: the address to which each queue's kick_fd is attached, or PCI_UNMAPPED. */
 	uint64_t kick_addr[VIRTIO_MAX_QUEUES];
@@ -73,7 +76,8 @@ void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void
 void virtio_pci_reset(struct virtio_pci *pci);
 /* Sets the vector of a queue or the config slot; an invalid vector becomes VIRTIO_MSI_NO_VECTOR. */
 void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
-/* Activates, drains (by deadline, or -ETIMEDOUT) or resumes the device, to match status, bus mastering and pause. */
+/* Activates, drains (by deadline, or -ETIMEDOUT: it goes on draining) or resumes the device, to match status, bus
+ * mastering and pause. */
 int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err);
 /* Attaches the kick_fds of enabled queues at the BAR's current address and detaches those attached elsewhere. A reset
  * of the device keeps them, since it ignores kicks: each change costs the kernel a grace period. */

@@ -188,7 +188,7 @@ int virtio_pci_save(struct virtio_pci *pci, struct state_buffer *out, struct err
 	size_t start = out->len;
 	int ret;
 
-	if (!pci->paused)
+	if (!pci->paused || pci->flow != VIRTIO_PCI_STOPPED)
 		return err_set(err, -EBUSY, "%s: it is not paused", device->id);
 	virtio_pci_drain_relays(pci);
 	ret = state_save(&pci_function_state, &pci->function, out, err);

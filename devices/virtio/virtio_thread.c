@@ -10,6 +10,8 @@ static void virtio_thread_want(struct virtio_thread *thread, enum virtio_thread_
 {
 	if (!thread->started)
 		return;
+	if (thread->wanted == wanted)
+		return;
 	pthread_mutex_lock(&thread->lock);
 	__atomic_store_n(&thread->wanted, wanted, __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&thread->changed);

@@ -28,7 +28,8 @@ struct virtio_thread {
 /* Starts fn(opaque) parked; wake_fd is an eventfd that wakes it wherever it sleeps while it runs. -errno. */
 int virtio_thread_start(struct virtio_thread *thread, int wake_fd, void *(*fn)(void *opaque), void *opaque,
 			const char *name);
-/* pause asks it to park; wait returns when it has, or -ETIMEDOUT at deadline (of monotonic_ms(); below 0: none). */
+/* pause asks it to park; wait returns when it has, or -ETIMEDOUT at deadline (of
+ * monotonic_ms(); below 0: none). */
 void virtio_thread_pause(struct virtio_thread *thread);
 int virtio_thread_wait(struct virtio_thread *thread, int64_t deadline);
 /* Undoes pause. Does not fail. */

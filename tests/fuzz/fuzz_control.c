@@ -17,7 +17,15 @@ static socklen_t address_len = sizeof(sa_family_t);
 static bool paused;
 static struct machine_config config;
 
-static int do_pause(struct session *session, struct err *err)
+static int do_pause(struct session *session, void (*done)(void *opaque, int code, const struct err *err), void *opaque,
+		    struct err *err)
+{
+	paused = true;
+	done(opaque, 0, NULL);
+	return 0;
+}
+
+static int do_cancel(struct session *session, struct err *err)
 {
 	paused = true;
 	return 0;
@@ -101,7 +109,7 @@ static const struct operations ops = {
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
 	.migration_status = do_migration_status,
-	.migration_cancel = do_pause,
+	.migration_cancel = do_cancel,
 	.migration_resolve = do_migration_resolve,
 };
 

@@ -6,6 +6,7 @@
  */
 #include "tests/unit/test.h"
 #include "core/bitmap.h"
+#include "core/monotonic.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_offer.h"
 
@@ -169,8 +170,8 @@ static void begin(void)
 	open_side(here);
 }
 
-/* Starts a guest with these options and waits until it is ready. */
-static void boot(const char *guest, const char *options)
+/* A machine with this guest and these options. */
+static void prepare(const char *guest, const char *options)
 {
 	static char line[512];
 	char *words[32];
@@ -186,6 +187,12 @@ static void boot(const char *guest, const char *options)
 		printf("# %s\n", err.text);
 	CHECK_EQ(code, 0);
 	make(here, NULL);
+}
+
+/* Starts one and waits until the guest is ready. */
+static void boot(const char *guest, const char *options)
+{
+	prepare(guest, options);
 	CHECK_EQ(machine_start(here->machine, &err), 0);
 	CHECK(wait_for(here, "ready", 60 * SECOND));
 }
@@ -360,6 +367,15 @@ static void make_there(void)
 	free(text);
 }
 
+static void pause_side(struct side *side)
+{
+	int code;
+
+	while ((code = machine_pause(side->machine, -1, NULL)) == -EINPROGRESS)
+		;
+	CHECK_EQ(code, 0);
+}
+
 /* Moves the guest: memory while it runs, then the rest. Leaves the first machine paused and the second one ready to start. */
 static void move(void)
 {
@@ -370,7 +386,7 @@ static void move(void)
 	copy_memory(true);
 	for (int round = 0; round < 3; round++)
 		copy_what_is_written();
-	CHECK_EQ(machine_pause(here->machine, NULL), 0);
+	pause_side(here);
 	first = save(here);
 	again = save(here);
 	CHECK(states_are_the_same(&first, &again));
@@ -442,6 +458,76 @@ static void a_disk_goes_along(void)
 	type(there, 'e');
 	CHECK(wait_for(there, NULL, 120 * SECOND));
 	check_good(there);
+	unlink(path);
+}
+
+/* ---- storage that hangs ---- */
+
+/* Puts a full pipe in place of the open file: a write to it waits until somebody reads from *drain. */
+static void hang_writes_to(const char *path, int *drain)
+{
+	char link[64], target[64], full[4096];
+	int ends[2];
+
+	CHECK_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+	while (write(ends[1], full, sizeof(full)) > 0)
+		;
+	CHECK_EQ(fcntl(ends[1], F_SETFL, 0), 0);
+	for (int fd = 3; fd < 1024; fd++) {
+		ssize_t len;
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		len = readlink(link, target, sizeof(target) - 1);
+		target[MAX(len, 0)] = 0;
+		if (strcmp(target, path) == 0)
+			CHECK_EQ(dup3(ends[1], fd, O_CLOEXEC), fd);
+	}
+	close(ends[1]);
+	*drain = ends[0];
+}
+
+/* Pauses until the guest has a request that does not end. */
+static int pause_while_it_hangs(void)
+{
+	int code;
+
+	for (int tries = 0; tries < 600; tries++) {
+		int64_t deadline = monotonic_ms() + 30;
+
+		while ((code = machine_pause(here->machine, deadline, &err)) == -EINPROGRESS)
+			pass_time(SECOND / 1000);
+		if (code)
+			return code;
+		machine_resume(here->machine);
+		pass_time(SECOND / 10);
+	}
+	return 0;
+}
+
+static void storage_that_hangs_is_not_waited_for(void)
+{
+	char path[] = "/tmp/mvmm-move-XXXXXX", options[128], answer[4096];
+	_cleanup_(fd_close) int drain = -1;
+	int code;
+
+	close(mkostemp(path, O_CLOEXEC));
+	CHECK_EQ(truncate(path, MIB(4)), 0);
+	snprintf(options, sizeof(options), "--cpus 1 --disk %s", path);
+	prepare("disk", options);
+	hang_writes_to(path, &drain);
+	CHECK_EQ(machine_start(here->machine, &err), 0);
+	CHECK_EQ(pause_while_it_hangs(), -ETIMEDOUT);
+	CHECK_STR(err.text, "cannot be paused: disk0: its storage has not completed its requests");
+	CHECK(!machine_paused(here->machine));
+	CHECK_EQ(pause_while_it_hangs(), -ETIMEDOUT);
+	/* No request was cancelled, and it can be ended when the storage answers. */
+	CHECK_EQ(machine_settle(here->machine, &err), -EINPROGRESS);
+	while (read(drain, answer, sizeof(answer)) > 0)
+		;
+	for (int tries = 0; (code = machine_settle(here->machine, &err)) == -EINPROGRESS && tries < 10000; tries++)
+		pass_time(SECOND / 1000);
+	CHECK_EQ(code, 0);
+	close_side(here);
 	unlink(path);
 }
 
@@ -598,7 +684,7 @@ static void a_pause_hits_string_instructions(void)
 	boot("strings", "--cpus 1");
 	for (int i = 0; i < 200; i++) {
 		pass_time(SECOND / 1000 + (uint64_t)i * 1000);
-		CHECK_EQ(machine_pause(here->machine, NULL), 0);
+		pause_side(here);
 		machine_resume(here->machine);
 	}
 	type(here, 'e');
@@ -630,7 +716,7 @@ static void nonsense_is_not_loaded(void)
 	int code;
 
 	boot("travel", "--cpus 1");
-	CHECK_EQ(machine_pause(here->machine, NULL), 0);
+	pause_side(here);
 	state = save(here);
 	for (size_t len = 0; len < state.len; len += MAX(state.len / 23, 1)) {
 		make_there();
@@ -721,4 +807,5 @@ static void ranges_may_lie_anywhere(void)
 TEST_MAIN(TEST(one_vcpu_moves), TEST(four_vcpus_move), TEST(a_disk_goes_along),
 	  TEST(a_target_that_differs_is_refused), TEST(the_first_machine_can_go_on), TEST(a_target_without_threads_is_refused),
 	  TEST(a_pause_hits_string_instructions), TEST(there_and_back_again), TEST(nonsense_is_not_loaded),
-	  TEST(the_log_reports_what_a_guest_writes), TEST(ranges_may_lie_anywhere))
+	  TEST(the_log_reports_what_a_guest_writes), TEST(storage_that_hangs_is_not_waited_for),
+	  TEST(ranges_may_lie_anywhere))

@@ -806,6 +806,7 @@ static void a_pause_gives_up_on_storage_that_hangs(void)
 	open_hung_disk(&disk, &answer);
 	CHECK_EQ(disk.device->ops->drain(disk.device, monotonic_ms() + 20, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "disk0: its storage has not completed its requests");
+	disk.device->ops->resume(disk.device);
 	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
 	CHECK_EQ(write(answer, bytes, sizeof(bytes)), sizeof(bytes));
 	answer_and_close(&disk, answer);

@@ -15,9 +15,19 @@ static struct control_call *waiting;
 static int paused, stopped, forced;
 static uint64_t ballooned;
 
-static int do_pause(struct session *session, struct err *err)
+/* One pause at a time may wait for its answer. */
+static void (*pause_done)(void *opaque, int code, const struct err *err);
+static void *pause_opaque;
+static bool pause_waits;
+
+static int do_pause(struct session *session, void (*done)(void *opaque, int code, const struct err *err), void *opaque,
+		    struct err *err)
 {
 	paused++;
+	pause_done = done;
+	pause_opaque = opaque;
+	if (!pause_waits)
+		done(opaque, 0, NULL);
 	return 0;
 }
 
@@ -243,6 +253,34 @@ static void calls_the_machine(void)
 #define BAD(name) "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"" name "\"}}"
 #define ADD "{\"method\":\"io.mvmm.Machine.AddDevice\""
 #define REMOVE "{\"method\":\"io.mvmm.Machine.RemoveDevice\",\"parameters\":"
+
+static void give_up_pause(void *opaque)
+{
+	struct err err;
+
+	pause_done(pause_opaque, err_set(&err, -ETIMEDOUT, "cannot be paused: disk0"), &err);
+}
+
+/* A pause takes as long as storage does: meanwhile everybody else is answered. */
+static void a_pause_holds_up_nobody(void)
+{
+	int fd, other;
+
+	serve(false);
+	fd = client();
+	other = client();
+	pause_waits = true;
+	put(fd, "{\"method\":\"io.mvmm.Machine.Pause\"}");
+	put(other, "{\"method\":\"io.mvmm.Machine.Info\"}");
+	CHECK(strstr(receive(other), "\"state\":\"running\""));
+	ASK(other, "{\"method\":\"io.mvmm.Machine.Stop\"}", "{\"parameters\":{}}");
+	event_loop_call(loop, give_up_pause, NULL);
+	CHECK_STR(receive(fd), FAILED("cannot be paused: disk0"));
+	pause_waits = false;
+	close(fd);
+	close(other);
+	end();
+}
 
 static void devices_come_and_go(void)
 {
@@ -574,7 +612,8 @@ static void descriptors_come_along(void)
 	end();
 }
 
-TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(devices_come_and_go),
+TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(a_pause_holds_up_nobody),
+	  TEST(devices_come_and_go),
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),
 	  TEST(requests_are_bounded),
 	  TEST(requests_may_come_in_pieces_and_together), TEST(oneway_has_no_answer), TEST(slow_calls_tell_how_they_go),

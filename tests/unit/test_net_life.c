@@ -193,6 +193,7 @@ static void a_pause_waits_for_a_packet_and_not_for_ever(void)
 	send_and_hang(0);
 	CHECK_EQ(device->ops->drain(device, monotonic_ms() + 20, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "net0: its network has not taken its packets");
+	device->ops->resume(device);
 	CHECK_EQ(pthread_create(&thread, NULL, let_go, NULL), 0);
 	expect_far(0, 60, 0);
 	pthread_join(thread, NULL);

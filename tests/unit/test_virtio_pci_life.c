@@ -5,6 +5,8 @@
  */
 #include "tests/unit/virtio_probe.h"
 
+#include "core/monotonic.h"
+
 /* ---- interrupts ---- */
 
 static void interrupts_by_message(void)
@@ -197,13 +199,74 @@ static void goes_on_when_a_pause_gives_up(void)
 	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "probe0: told to hang");
 	CHECK_EQ(virtio_pci_save(pci, &none, NULL), -EBUSY);
-	command(MEMORY); /* it runs, and so this asks it again */
+	virtio_pci_resume(pci);
+	CHECK_EQ(probe->resumed, 1);
+	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
 	probe->hung = false;
-	command(MEMORY | MASTER);
-	CHECK_EQ(probe->drained + probe->resumed, 0);
 	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
 	virtio_pci_resume(pci);
 	CHECK_EQ(probe->drained, 1);
+	CHECK_EQ(probe->resumed, 2);
+}
+
+static void *reset_it(void *opaque)
+{
+	SET(device_status, 0);
+	return NULL;
+}
+
+static void *write_config(void *opaque)
+{
+	set(VIRTIO_PCI_CAP_DEVICE_CFG, 0, 1, 1);
+	return NULL;
+}
+
+/* The guest's access that began with fn waits for the device: who pauses or resumes the machine does not. */
+static void is_not_waited_for(void *(*fn)(void *opaque), unsigned int resumed)
+{
+	pthread_t vcpu;
+	struct err err;
+
+	set_up();
+	bring_up(1);
+	probe->blocked = true;
+	CHECK_EQ(pthread_create(&vcpu, NULL, fn, NULL), 0);
+	while (!__atomic_load_n(&probe->waits, __ATOMIC_SEQ_CST))
+		usleep(100);
+	CHECK_EQ(virtio_pci_drain(pci, monotonic_ms() + 1, &err), -ETIMEDOUT);
+	CHECK_STR(err.text, "probe0: the guest waits for it, and it does not answer");
+	virtio_pci_resume(pci);
+	virtio_pci_drain(pci, 0, NULL);
+	virtio_pci_resume(pci);
+	__atomic_store_n(&probe->blocked, false, __ATOMIC_SEQ_CST);
+	pthread_join(vcpu, NULL);
+	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
+	virtio_pci_resume(pci);
+	CHECK_EQ(probe->resumed, resumed);
+}
+
+static void a_guest_that_waits_holds_up_nobody(void)
+{
+	is_not_waited_for(reset_it, 0);
+	is_not_waited_for(write_config, 1);
+}
+
+/* A pause that has begun is undone while the guest's access waits: the device runs again when it has ended. */
+static void goes_on_after_the_guest_has_waited(void)
+{
+	pthread_t vcpu;
+
+	set_up();
+	bring_up(1);
+	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
+	probe->blocked = true;
+	CHECK_EQ(pthread_create(&vcpu, NULL, write_config, NULL), 0);
+	while (!__atomic_load_n(&probe->waits, __ATOMIC_SEQ_CST))
+		usleep(100);
+	virtio_pci_resume(pci);
+	CHECK_EQ(probe->resumed, 0);
+	__atomic_store_n(&probe->blocked, false, __ATOMIC_SEQ_CST);
+	pthread_join(vcpu, NULL);
 	CHECK_EQ(probe->resumed, 1);
 }
 
@@ -398,6 +461,8 @@ static void survives_two_vcpus(void)
 
 TEST_MAIN(TEST(interrupts_by_message), TEST(interrupts_by_pin), TEST(hands_out_call_fds),
 	  TEST(attaches_notifications_once), TEST(notifies_without_the_kernel),
-	  TEST(waits_for_bus_mastering_and_pauses), TEST(goes_on_when_a_pause_gives_up), TEST(breaks_and_heals),
+	  TEST(waits_for_bus_mastering_and_pauses), TEST(goes_on_when_a_pause_gives_up),
+	  TEST(a_guest_that_waits_holds_up_nobody),
+	  TEST(goes_on_after_the_guest_has_waited), TEST(breaks_and_heals),
 	  TEST(cannot_be_started), TEST(leaves_nothing), TEST(fails_without_a_slot), TEST(serves_entropy),
 	  TEST(survives_two_vcpus))

@@ -20,9 +20,18 @@ static void probe_config_read(struct virtio_device *device, unsigned int offset,
 	virtio_config_copy(of(device)->config, sizeof(of(device)->config), offset, data, len);
 }
 
+static void wait_while_blocked(struct virtio_device *device)
+{
+	while (__atomic_load_n(&of(device)->blocked, __ATOMIC_SEQ_CST)) {
+		__atomic_store_n(&of(device)->waits, true, __ATOMIC_SEQ_CST);
+		usleep(100);
+	}
+}
+
 static void probe_config_write(struct virtio_device *device, unsigned int offset, const void *data, unsigned int len)
 {
 	CHECK(offset + len <= sizeof(of(device)->config));
+	wait_while_blocked(device);
 	memcpy(of(device)->config + offset, data, len);
 }
 
@@ -35,6 +44,7 @@ static int probe_activate(struct virtio_device *device, struct err *err)
 
 static void probe_reset(struct virtio_device *device)
 {
+	wait_while_blocked(device);
 	of(device)->resets++;
 }
 

@@ -29,7 +29,9 @@
 struct probe {
 	struct virtio_device device;
 	unsigned int activated, prepared, resets, drained, resumed, destroyed;
-	bool hung; /* a drain times out */
+	bool hung;    /* a drain times out */
+	bool blocked; /* a reset, or a write to its config, waits as long; atomic, as waits: one does */
+	bool waits;
 	uint64_t features;
 	int fail;
 	uint8_t config[8];

@@ -69,7 +69,8 @@ static void control_machine_call_pause(void *opaque, struct control_call *call, 
 	const struct operated *machine = opaque;
 	struct err err;
 
-	control_machine_finish(call, machine->ops->pause(machine->session, &err), &err);
+	if (machine->ops->pause(machine->session, control_machine_finish, call, &err))
+		control_fail(call, &err);
 }
 
 static void control_machine_call_resume(void *opaque, struct control_call *call, const json_t *parameters)

@@ -7,6 +7,7 @@
  */
 #include "vmm/kvm/vcpu.h"
 
+#include "core/monotonic.h"
 #include "core/thread.h"
 #include "vmm/kvm/guest_cpu.h"
 #include "vmm/kvm/vcpu_arch.h"
@@ -348,9 +349,20 @@ void vcpu_set_pause(struct vcpu_set *set)
 	pthread_mutex_lock(&set->lock);
 	set->pauses++;
 	vcpu_kick_all(set);
-	while (set->outside < set->threads)
-		pthread_cond_wait(&set->changed, &set->lock);
 	pthread_mutex_unlock(&set->lock);
+}
+
+int vcpu_set_wait(struct vcpu_set *set, int64_t deadline)
+{
+	const struct timespec until = monotonic_deadline(deadline);
+	int ret = 0;
+
+	pthread_mutex_lock(&set->lock);
+	while (set->outside < set->threads && ret == 0)
+		ret = pthread_cond_clockwait(&set->changed, &set->lock, CLOCK_MONOTONIC, &until);
+	ret = set->outside < set->threads ? -ret : 0;
+	pthread_mutex_unlock(&set->lock);
+	return ret;
 }
 
 void vcpu_set_resume(struct vcpu_set *set)

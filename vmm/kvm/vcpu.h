@@ -38,8 +38,12 @@ void vcpu_set_destroy(struct vcpu_set *set);
 
 /* Starts the threads, which enter the guest; paused: only after vcpu_set_resume. */
 int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err);
-/* Pauses all vCPUs and waits until they have left the guest; and resumes them. Pauses nest. Not on a vCPU's thread. */
+/*
+ * Pauses all vCPUs, and resumes them. Pauses nest. wait returns when all have left the guest, or -ETIMEDOUT at deadline
+ * (of monotonic_ms(); below 0: none): a vCPU waits for something in this process. Not on a vCPU's thread.
+ */
 void vcpu_set_pause(struct vcpu_set *set);
+int vcpu_set_wait(struct vcpu_set *set, int64_t deadline);
 void vcpu_set_resume(struct vcpu_set *set);
 
 /* Makes the threads of a set that was started paused call KVM_RUN without entering the guest, which does what the first

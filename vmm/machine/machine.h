@@ -46,8 +46,12 @@ struct machine_host {
 /* Makes the machine, ready for its first instruction. A failure leaves nothing behind. */
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
 		   struct err *err);
-/* Stops the vCPUs and the devices and frees the machine. NULL is fine. */
+/*
+ * Stops the vCPUs and the devices and frees the machine, NULL is fine. It waits for requests in flight: after the start,
+ * machine_settle is called before until it returns 0. -EINPROGRESS: not yet; err says what it waits for.
+ */
 void machine_destroy(struct machine *machine);
+int machine_settle(struct machine *machine, struct err *err);
 
 /* Runs the guest, from its first instruction or from its saved state. */
 int machine_start(struct machine *machine, struct err *err);
@@ -63,10 +67,14 @@ void machine_power_button(struct machine *machine);
 void machine_stop(struct machine *machine);
 
 /*
- * Pauses the vCPUs, then drains and pauses the devices. Pausing a paused machine does nothing. -ETIMEDOUT if a device's
- * requests do not complete in 10 seconds, as on storage that hangs: err names the device, and the machine runs on.
+ * Drains and pauses the devices, then pauses the vCPUs: until all requests have completed, the guest runs and only waits
+ * for its devices. It does not wait for them: -EINPROGRESS: call it again, soon. -ETIMEDOUT at deadline (ms of
+ * monotonic_ms; below 0: none), as on storage that hangs: err names the device, and the machine runs on; no request was
+ * cancelled. Pausing a paused machine does nothing. unpause undoes a pause in progress, resume also one that is
+ * complete.
  */
-int machine_pause(struct machine *machine, struct err *err);
+int machine_pause(struct machine *machine, int64_t deadline, struct err *err);
+void machine_unpause(struct machine *machine);
 void machine_resume(struct machine *machine);
 bool machine_paused(const struct machine *machine);
 

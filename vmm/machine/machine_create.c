@@ -347,6 +347,8 @@ static void machine_create_pause_vcpus(void *opaque)
 
 	if (machine->vcpus)
 		vcpu_set_pause(machine->vcpus);
+	if (machine->vcpus)
+		vcpu_set_wait(machine->vcpus, -1);
 }
 
 static void machine_create_resume_vcpus(void *opaque)

@@ -53,12 +53,13 @@ struct machine {
 	bool started;
 	bool loaded; /* from a saved state, and not started yet */
 	bool paused;
+	enum { MACHINE_NOT_PAUSING, MACHINE_DRAINS, MACHINE_STOPS } pausing; /* a pause in progress */
+	bool settling;
 };
 
 /* ---- machine_life.c ---- */
 
 /* Ends the machine. The first reason is kept. Any thread. */
 void machine_end_for(struct machine *machine, enum machine_end reason);
-/* The devices' part of machine_pause, when the vCPUs are paused or have not been started. After a failure, some devices
- * are paused, which the caller resumes. */
+/* For an incoming machine, whose devices do nothing yet: they are paused until its guest runs. */
 int machine_pause_devices(struct machine *machine, struct err *err);

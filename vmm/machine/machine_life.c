@@ -6,18 +6,33 @@
 
 /* ---- start and pause ---- */
 
-/* How long a pause waits for the requests of all devices together: shorter than the timeout of a guest's watchdog. */
-#define PAUSE_MS 10000
+/* How long the loop's thread waits at a time: most storage needs less. */
+#define SLICE_MS 2
 
-int machine_pause_devices(struct machine *machine, struct err *err)
+/* Drains the devices of a pass: first the disks, which may take long, while the others work. */
+static int machine_life_drain(struct machine *machine, bool disks, int64_t deadline, struct err *err)
 {
-	int64_t deadline = monotonic_ms() + PAUSE_MS;
 	int ret = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++)
-		ret = virtio_pci_drain(machine->virtio[i], deadline, err);
-	if (ret == 0)
-		machine->paused = true;
+		if ((virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK) == disks)
+			ret = virtio_pci_drain(machine->virtio[i], deadline, err);
+	return ret;
+}
+
+static int machine_life_wait_vcpus(struct machine *machine, int64_t deadline, struct err *err)
+{
+	int ret = vcpu_set_wait(machine->vcpus, deadline);
+
+	return ret ? err_set(err, ret, "a vCPU waits for a device that does not answer") : 0;
+}
+
+int machine_pause_devices(struct machine *machine, struct err *err)
+{
+	int ret = machine_life_drain(machine, true, VIRTIO_NO_DEADLINE, err) ?:
+		  machine_life_drain(machine, false, VIRTIO_NO_DEADLINE, err);
+
+	machine->paused = ret == 0;
 	return ret;
 }
 
@@ -29,15 +44,21 @@ static void machine_life_kick_host_devices(struct machine *machine)
 		vfio_pci_kick(host_devices_pci(machine->host_devices, i));
 }
 
-/* The clock first: devices that are resumed may raise interrupts. */
 static void machine_life_resume_devices(struct machine *machine)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		virtio_pci_resume(machine->virtio[i]);
+}
+
+/* The clock first: devices that are resumed may raise interrupts. */
+static void machine_life_go_on(struct machine *machine)
 {
 	if (clock_resume(machine->clock))
 		machine_life_kick_host_devices(machine);
-	for (size_t i = 0; i < machine->virtio_count; i++)
-		virtio_pci_resume(machine->virtio[i]);
+	machine_life_resume_devices(machine);
 	vcpu_set_notify_paused(machine->vcpus);
 	machine->paused = false;
+	vcpu_set_resume(machine->vcpus);
 }
 
 /* Its connections were with the source host. */
@@ -72,31 +93,69 @@ void machine_power_button(struct machine *machine)
 	power_button(machine->power);
 }
 
-int machine_pause(struct machine *machine, struct err *err)
+/* A paused machine's clock is recorded again. */
+static void machine_life_pause_clock(struct machine *machine)
 {
 	struct err why;
-	int ret;
 
-	if (machine->paused && !machine->started)
-		return 0;
-	if (!machine->paused)
-		vcpu_set_pause(machine->vcpus);
 	if (clock_pause(machine->clock, &why))
 		log_warn(machine->host.log, "%s; this machine's state cannot be saved, and its clocks run on", why.text);
-	ret = machine->paused ? 0 : machine_pause_devices(machine, err);
-	if (ret == 0)
+}
+
+/* The steps of a pause, each until deadline. The guest's CPUs stop when nothing has to be waited for any more. */
+static int machine_life_pause_by(struct machine *machine, int64_t deadline, struct err *err)
+{
+	int ret = 0;
+
+	if (machine->pausing == MACHINE_DRAINS)
+		ret = machine_life_drain(machine, true, deadline, err) ?:
+		      machine_life_drain(machine, false, deadline, err);
+	if (ret == 0 && machine->pausing == MACHINE_DRAINS) {
+		machine->pausing = MACHINE_STOPS;
+		vcpu_set_pause(machine->vcpus);
+	}
+	return ret ?: machine_life_wait_vcpus(machine, deadline, err);
+}
+
+int machine_pause(struct machine *machine, int64_t deadline, struct err *err)
+{
+	int64_t slice = monotonic_ms() + SLICE_MS;
+	int ret;
+
+	if (machine->paused) {
+		if (machine->started)
+			machine_life_pause_clock(machine);
 		return 0;
-	machine_life_resume_devices(machine);
-	vcpu_set_resume(machine->vcpus);
-	return err_prefix(err, ret, "cannot be paused");
+	}
+	if (!machine->pausing)
+		machine->pausing = MACHINE_DRAINS;
+	ret = machine_life_pause_by(machine, deadline < 0 ? slice : MIN(slice, deadline), err);
+	if (ret == -ETIMEDOUT && (deadline < 0 || monotonic_ms() < deadline))
+		return -EINPROGRESS;
+	if (ret) {
+		machine_unpause(machine);
+		return err_prefix(err, ret, "cannot be paused");
+	}
+	machine_life_pause_clock(machine);
+	machine->pausing = MACHINE_NOT_PAUSING;
+	machine->paused = true;
+	return 0;
+}
+
+void machine_unpause(struct machine *machine)
+{
+	if (machine->pausing)
+		machine_life_resume_devices(machine);
+	if (machine->pausing == MACHINE_STOPS)
+		vcpu_set_resume(machine->vcpus);
+	machine->pausing = MACHINE_NOT_PAUSING;
 }
 
 void machine_resume(struct machine *machine)
 {
-	if (!machine->paused || !machine->started)
-		return;
-	machine_life_resume_devices(machine);
-	vcpu_set_resume(machine->vcpus);
+	machine_unpause(machine);
+	if (machine->paused && machine->started)
+		machine_life_go_on(machine);
 }
 
 bool machine_paused(const struct machine *machine)
@@ -127,6 +186,20 @@ enum machine_end machine_end(const struct machine *machine)
 void machine_stop(struct machine *machine)
 {
 	machine_end_for(machine, MACHINE_STOPPED);
+}
+
+/* The guest stops at once here, and then the devices. */
+int machine_settle(struct machine *machine, struct err *err)
+{
+	int64_t slice = monotonic_ms() + SLICE_MS;
+	int ret;
+
+	if (!machine->settling)
+		vcpu_set_pause(machine->vcpus);
+	machine->settling = true;
+	ret = machine_life_drain(machine, true, slice, err) ?: machine_life_drain(machine, false, slice, err);
+	ret = ret ?: machine_life_wait_vcpus(machine, slice, err);
+	return ret == -ETIMEDOUT ? -EINPROGRESS : ret;
 }
 
 /* ---- locks of disks: the process that runs the guest has them ---- */

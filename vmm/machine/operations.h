@@ -31,12 +31,17 @@ struct add_device_reply {
 struct operations {
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
-	 * "state" ("running", "paused", "arriving", "migrating" or "unresolved"), "devices" (objects with at least "id"
-	 * and "kind") and more.
+	 * "state" ("running", "pausing", "paused", "arriving", "migrating", "unresolved" or "ending"), "devices"
+	 * (objects with at least "id" and "kind") and more.
 	 */
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
-	/* Pause and resume the guest's CPUs and devices; no error if that is already so. */
-	int (*pause)(struct session *session, struct err *err);
+	/*
+	 * Pauses and resumes the guest's CPUs and devices; no error if that is already so. done is called, perhaps at once,
+	 * when it is paused (code 0, err NULL), or with the reason why it runs on; not if pause fails. resume also undoes
+	 * a pause in progress.
+	 */
+	int (*pause)(struct session *session, void (*done)(void *opaque, int code, const struct err *err), void *opaque,
+		     struct err *err);
 	int (*resume)(struct session *session, struct err *err);
 	/* force: ends the machine now. Else presses the power button, and the guest ends it. */
 	int (*stop)(struct session *session, bool force, struct err *err);

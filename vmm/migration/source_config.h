@@ -24,7 +24,8 @@ struct migration_machine_ops {
 	void (*throttle)(void *machine, unsigned int percent);
 	/*
 	 * Pauses the machine. -ESHUTDOWN with the reason if it has ended meanwhile; *stopped_at: when everything had
-	 * stopped. If state is not NULL, the state is saved at once. After a failure the machine runs.
+	 * stopped. If state is not NULL, the state is saved at once. After a failure the machine runs. -ETIMEDOUT: its
+	 * storage has not completed its requests, for which only the guest's I/O has waited; the time is bounded.
 	 */
 	int (*pause)(void *machine, uint64_t *stopped_at, struct state_buffer *state, struct err *err);
 	void (*resume)(void *machine);

@@ -168,19 +168,26 @@ static int outgoing_do_resume(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
+/* How often a pause asks whether the devices' requests have completed, and how long their guest may wait for them. */
+#define PAUSE_POLL_NS 1000000
+#define PAUSE_MIN_MS 1000
+
 struct pause {
 	uint64_t *stopped_at;
 	struct state_buffer *state;
+	int64_t deadline;
 };
 
-/* Paused vCPUs cannot end the guest any more: if the guest has ended before, this sees it. */
+/* Paused vCPUs cannot end the guest any more: if the guest has ended before, this sees it. -EINPROGRESS: not yet. */
 static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 	const struct pause *pause = argument;
-	int code;
+	int code = outgoing_check_alive(outgoing, err);
 
-	code = machine_pause(outgoing->host.machine, err);
+	if (code)
+		machine_unpause(outgoing->host.machine);
+	code = code ?: machine_pause(outgoing->host.machine, pause->deadline, err);
 	if (code)
 		return code;
 	*pause->stopped_at = monotonic_ns();
@@ -194,9 +201,15 @@ static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 
 static int outgoing_pause_machine(void *opaque, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
 {
-	struct pause pause = {stopped_at, state};
+	const struct outgoing *outgoing = opaque;
+	const struct timespec poll = {.tv_nsec = PAUSE_POLL_NS};
+	uint64_t ms = MAX(2 * outgoing->request.goal.downtime / 1000000, PAUSE_MIN_MS);
+	struct pause pause = {stopped_at, state, monotonic_ms() + (int64_t)ms};
+	int code;
 
-	return outgoing_on_loop(opaque, outgoing_do_pause, &pause, err);
+	while ((code = outgoing_on_loop(opaque, outgoing_do_pause, &pause, err)) == -EINPROGRESS)
+		nanosleep(&poll, NULL);
+	return code;
 }
 
 static void outgoing_resume_machine(void *opaque)
@@ -426,6 +439,11 @@ int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *e
 bool outgoing_active(const struct outgoing *outgoing)
 {
 	return outgoing && (outgoing->running || outgoing->report.state == MIGRATION_UNRESOLVED);
+}
+
+bool outgoing_at_work(const struct outgoing *outgoing)
+{
+	return outgoing && outgoing->running;
 }
 
 const struct migration_report *outgoing_report(const struct outgoing *outgoing)

@@ -34,6 +34,8 @@ int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *e
 
 /* It is in progress or unresolved: devices, pause and resume must not change meanwhile. NULL is not active. */
 bool outgoing_active(const struct outgoing *outgoing);
+/* Its thread has not ended; NULL: no. */
+bool outgoing_at_work(const struct outgoing *outgoing);
 /* NULL if there was never a migration. */
 const struct migration_report *outgoing_report(const struct outgoing *outgoing);
 

@@ -28,7 +28,7 @@ void session_raise_descriptors(void)
 /* Whether there is a guest to press it for. A migration may have paused it for a moment. */
 static bool session_may_press(const struct session *session)
 {
-	if (!session->machine || session->arriving)
+	if (!session->machine || session->arriving || machine_end(session->machine) != MACHINE_RUNNING)
 		return false;
 	return !machine_paused(session->machine) ||
 	       (outgoing_active(session->outgoing) &&
@@ -50,6 +50,7 @@ static void session_on_signal(void *opaque, uint32_t events)
 		return;
 	}
 	session->signal = (int)info.ssi_signo;
+	session_force(session);
 	if (session->machine)
 		machine_stop(session->machine);
 	else
@@ -79,6 +80,7 @@ static void session_on_leave(void *opaque)
 {
 	struct session *session = opaque;
 
+	session_force(session);
 	if (session->machine)
 		machine_stop(session->machine);
 	else
@@ -143,6 +145,8 @@ static int session_end_code(struct session *session)
 {
 	if (session->gone)
 		return EXIT_OFF;
+	if (session->abandoned)
+		return session->signal ? EXIT_SIGNAL + session->signal : EXIT_FAILED;
 	switch (machine_end(session->machine)) {
 	case MACHINE_PANIC:
 		log_error(&session->log, "the guest's kernel panicked");
@@ -182,8 +186,10 @@ int session_live(struct session *session, struct err *err)
 	for (;;) {
 		while (machine_end(session->machine) == MACHINE_RUNNING)
 			event_loop_run(session->loop);
-		/* A migration in progress needs the machine, so it ends first; it may still have succeeded. */
-		outgoing_destroy(take_ptr(session->outgoing), reasons[machine_end(session->machine)]);
+		if (!session_settle(session, reasons[machine_end(session->machine)]))
+			return session_end_code(session);
+		/* It needed the machine, and may have succeeded. */
+		outgoing_destroy(take_ptr(session->outgoing), NULL);
 		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT ||
 		    session->config->on_reboot != ON_REBOOT_REBOOT)
 			return session_end_code(session);
@@ -217,15 +223,18 @@ static int session_begin(struct session *session, struct err *err)
 
 void session_end(struct session *session)
 {
-	outgoing_destroy(session->outgoing, "the machine was ended");
-	machine_destroy(session->machine);
+	if (!session->abandoned) {
+		outgoing_destroy(session->outgoing, "the machine was ended");
+		machine_destroy(session->machine);
+	}
 	port_close(session->console);
 	port_close(session->serial);
 	rundir_release(session->rundir);
 	control_destroy(session->control);
 	event_source_remove(session->signals);
 	fd_close(&session->signal_fd);
-	event_loop_destroy(session->loop);
+	if (!session->abandoned) /* threads that are left may still call it */
+		event_loop_destroy(session->loop);
 	machine_offer_destroy(session->offer);
 }
 

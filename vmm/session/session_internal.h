@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of a session share: session.c runs the machine, session_operations.c has the operations,
- * session_receive.c receives a machine from another host.
+ * session_pause.c waits for its devices, session_receive.c receives a machine from another host.
  */
 #pragma once
 
@@ -11,6 +11,14 @@
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/outgoing.h"
 #include "vmm/session/ports.h"
+
+/* A pause in progress; all zero if there is none. */
+struct session_pause {
+	void (*done)(void *opaque, int code, const struct err *err);
+	void *opaque;
+	int64_t deadline;
+	struct event_source *timer;
+};
 
 struct session {
 	struct machine_config *config;
@@ -31,6 +39,9 @@ struct session {
 	bool arriving;               /* the machine exists, and its guest does not run yet */
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */
+	struct session_pause pause;
+	int64_t forced_until; /* 0, or when the order to end does not wait for devices any more */
+	bool abandoned;       /* threads of the machine still wait for the kernel: it cannot be destroyed */
 };
 
 /* ---- session.c; session_end frees what each has created ---- */
@@ -45,6 +56,22 @@ void session_keep_ports(struct session *session);
 /* Runs the started machine and those after its reboots; returns the program's exit code. */
 int session_live(struct session *session, struct err *err);
 void session_end(struct session *session);
+
+/* ---- session_pause.c ---- */
+
+/* As operations.pause. */
+int session_pause_begin(struct session *session, void (*done)(void *opaque, int code, const struct err *err),
+			void *opaque, struct err *err);
+bool session_pausing(const struct session *session);
+/* Undoes a pause in progress and tells who asked for it. */
+void session_pause_cancel(struct session *session, const char *reason);
+/* The machine has to end, whatever its devices do. */
+void session_force(struct session *session);
+/*
+ * The machine has ended for that reason: waits, with the loop running, until its migration has ended and its devices
+ * have completed their requests. False: it was forced to end and they have not; it is abandoned.
+ */
+bool session_settle(struct session *session, const char *reason);
 
 /* ---- session_operations.c ---- */
 

@@ -16,6 +16,10 @@ static int session_operations_check_settled(const struct session *session, struc
 {
 	if (session->arriving)
 		return err_set(err, -EBUSY, "is still arriving from another host");
+	if (machine_end(session->machine) != MACHINE_RUNNING)
+		return err_set(err, -ESHUTDOWN, "is ending");
+	if (session_pausing(session))
+		return err_set(err, -EBUSY, "is being paused; mvmm resume undoes that");
 	if (!outgoing_active(session->outgoing))
 		return 0;
 	if (outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
@@ -24,17 +28,21 @@ static int session_operations_check_settled(const struct session *session, struc
 	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel cancels that");
 }
 
-static int session_operations_pause(struct session *session, struct err *err)
+static int session_operations_pause(struct session *session,
+				    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
+				    struct err *err)
 {
 	int code = session_operations_check_settled(session, err);
 
-	return code ?: machine_pause(session->machine, err);
+	return code ?: session_pause_begin(session, done, opaque, err);
 }
 
 static int session_operations_resume(struct session *session, struct err *err)
 {
-	int code = session_operations_check_settled(session, err);
+	int code;
 
+	session_pause_cancel(session, "it was resumed meanwhile");
+	code = session_operations_check_settled(session, err);
 	if (!code)
 		machine_resume(session->machine);
 	return code;
@@ -48,17 +56,19 @@ void session_press_button(struct session *session)
 
 static int session_operations_stop(struct session *session, bool force, struct err *err)
 {
-	if (force)
+	if (force) {
+		session_force(session);
 		machine_stop(session->machine);
-	else if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
+	} else if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED) {
 		return session_operations_check_settled(session, err);
-	else if (outgoing_active(session->outgoing))
+	} else if (outgoing_active(session->outgoing)) {
 		session_press_button(session);
-	else if (machine_paused(session->machine))
+	} else if (machine_paused(session->machine)) {
 		return err_set(err, -EBUSY,
 			       "is paused and ignores its power button; resume it first, or use --force");
-	else
+	} else {
 		machine_power_button(session->machine);
+	}
 	return 0;
 }
 
@@ -68,6 +78,10 @@ static const char *session_operations_state(const struct session *session)
 		return outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED ? "unresolved" : "migrating";
 	if (session->arriving)
 		return "arriving";
+	if (machine_end(session->machine) != MACHINE_RUNNING)
+		return "ending";
+	if (session_pausing(session))
+		return "pausing";
 	return machine_paused(session->machine) ? "paused" : "running";
 }
 

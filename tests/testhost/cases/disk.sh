@@ -82,3 +82,34 @@ guest true --disk "$work/disk" >"$work/out2" 2>&1
 is 'a disk that another machine writes to: refused' $? 2
 has 'and the message names it' "$work/out2" "$work/disk"
 "$mvmm" stop --force holder
+
+# Storage that hangs: the guest runs on, whoever asks is answered, a pause is undone, and an order to end the machine is
+# obeyed, although the kernel lets a thread go only when the storage answers.
+truncate -s 32M "$work/fs"
+mkfs.ext4 -q "$work/fs"
+mkdir "$work/frozen"
+mount -o loop "$work/fs" "$work/frozen"
+truncate -s 8M "$work/frozen/disk"
+guest 'echo waiting; i=0; while sleep 1; do i=$((i + 1)); echo tick $i; done & sleep 2; dd if=/dev/zero of=/dev/vda bs=4k oflag=direct' \
+	--name hung --disk "$work/frozen/disk" >"$work/out" 2>&1 &
+pid=$!
+until_true 30 grep -q '^waiting' "$work/out"
+fsfreeze -f "$work/frozen"
+until_true 30 grep -q '^tick 4' "$work/out"
+"$mvmm" pause hung 2>"$work/err" &
+pausing=$!
+until_true 10 sh -c "'$mvmm' info hung | grep -q pausing"
+is 'hung storage: a machine that is being paused tells so' $? 0
+ticks=$(grep -c ^tick "$work/out")
+wait "$pausing"
+is 'hung storage: a pause gives up' $? 1
+has 'and names the disk' "$work/err" 'disk0: its storage has not completed its requests'
+is 'and the guest ran meanwhile' "$(($(grep -c ^tick "$work/out") > ticks))" 1
+is 'hung storage: the machine runs' "$("$mvmm" info hung | sed -n 's/^state *//p')" running
+timeout 10 "$mvmm" stop --force hung
+is 'hung storage: it can be ended' $? 0
+has 'and what it waited for is told' "$work/out" 'disk0: its storage has not completed its requests; what it has not done'
+is 'and its name is free' "$("$mvmm" ps | grep -c hung)" 0
+fsfreeze -u "$work/frozen"
+wait "$pid"
+umount "$work/frozen"

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What waits for the requests of a machine's devices: a pause, and the end. The event loop runs meanwhile, so that the
+ * machine can be asked about and ended whatever its storage does.
+ */
+#include "vmm/session/session_internal.h"
+
+#include "core/monotonic.h"
+
+/* How long a pause waits: shorter than the timeout of a guest's watchdog. */
+#define PAUSE_MS 10000
+#define POLL_NS 2000000u
+
+/* At the end: when the user is told what it waits for, and how long an order to end waits. */
+#define TELL_MS 1000
+#define FORCED_MS 1000
+
+/* ---- a pause ---- */
+
+bool session_pausing(const struct session *session)
+{
+	return session->pause.done;
+}
+
+static void session_pause_finish(struct session *session, int code, const struct err *err)
+{
+	const struct session_pause pause = session->pause;
+
+	event_source_remove(pause.timer);
+	session->pause = (struct session_pause){0};
+	pause.done(pause.opaque, code, err);
+}
+
+static void session_pause_on_timer(void *opaque, uint32_t expirations)
+{
+	struct session *session = opaque;
+	struct err err;
+	int code = machine_pause(session->machine, session->pause.deadline, &err);
+
+	if (code != -EINPROGRESS)
+		session_pause_finish(session, code, &err);
+}
+
+int session_pause_begin(struct session *session, void (*done)(void *opaque, int code, const struct err *err),
+			void *opaque, struct err *err)
+{
+	struct session_pause pause = {.done = done, .opaque = opaque, .deadline = monotonic_ms() + PAUSE_MS};
+	int code = machine_pause(session->machine, pause.deadline, err);
+
+	if (code == 0)
+		done(opaque, 0, NULL);
+	if (code != -EINPROGRESS)
+		return code;
+	code = event_loop_timer(session->loop, session_pause_on_timer, session, &pause.timer, err);
+	if (code) {
+		machine_unpause(session->machine);
+		return err_prefix(err, code, "cannot be paused");
+	}
+	session->pause = pause;
+	event_timer_set(pause.timer, POLL_NS, POLL_NS);
+	return 0;
+}
+
+void session_pause_cancel(struct session *session, const char *reason)
+{
+	struct err err;
+
+	if (!session_pausing(session))
+		return;
+	machine_unpause(session->machine);
+	session_pause_finish(session, err_set(&err, -ECANCELED, "cannot be paused: %s", reason), &err);
+}
+
+/* ---- the end ---- */
+
+void session_force(struct session *session)
+{
+	if (!session->forced_until)
+		session->forced_until = monotonic_ms() + FORCED_MS;
+}
+
+struct settling {
+	struct session *session;
+	bool committed; /* its migration: it ends by itself, and only it knows where the guest runs */
+	bool told, over;
+	int64_t tell;
+};
+
+static bool session_pause_settled(struct session *session, struct err *err)
+{
+	int code = machine_settle(session->machine, err);
+
+	if (outgoing_at_work(session->outgoing))
+		code = err_set(err, -EINPROGRESS, "the migration has not ended");
+	return code == 0;
+}
+
+static bool session_pause_must_wait(const struct settling *settling)
+{
+	const struct session *session = settling->session;
+
+	return (settling->committed && outgoing_at_work(session->outgoing)) || !session->forced_until ||
+	       monotonic_ms() < session->forced_until;
+}
+
+/* All of it is on the loop: then no thread that calls the loop comes in between. */
+static void session_pause_on_tick(void *opaque, uint32_t expirations)
+{
+	struct settling *settling = opaque;
+	struct session *session = settling->session;
+	struct err err;
+
+	settling->over = session_pause_settled(session, &err);
+	if (!settling->over && !session_pause_must_wait(settling)) {
+		session->abandoned = settling->over = true;
+		log_error(&session->log, "%s; what it has not done is cancelled", err.text);
+	} else if (!settling->over && !settling->told && monotonic_ms() >= settling->tell) {
+		settling->told = true;
+		log_warn(&session->log, "%s; waiting for it; a signal or mvmm stop --force ends this", err.text);
+	}
+	if (settling->over)
+		event_loop_stop(session->loop);
+}
+
+bool session_settle(struct session *session, const char *reason)
+{
+	struct settling settling = {
+		.session = session,
+		.committed = outgoing_cancel(session->outgoing, reason, NULL) == -EBUSY,
+		.tell = monotonic_ms() + TELL_MS,
+	};
+	struct event_source *timer;
+	struct err err;
+
+	session_pause_cancel(session, reason);
+	if (event_loop_timer(session->loop, session_pause_on_tick, &settling, &timer, &err)) {
+		log_error(&session->log, "%s", err.text);
+		session->abandoned = true;
+		return false;
+	}
+	event_timer_set(timer, 1, POLL_NS);
+	while (!settling.over)
+		event_loop_run(session->loop);
+	event_source_remove(timer);
+	return !session->abandoned;
+}
