@@ -459,7 +459,7 @@ static int blk_init_device(struct blk *blk, const struct virtio_blk_options *opt
 int virtio_blk_lock(struct virtio_device *disk, struct err *err)
 {
 	struct blk *blk = container_of(disk, struct blk, device);
-	int ret = blk_file_lock(&blk->file, disk->log, blk->id, err);
+	int ret = blk_file_lock(&blk->file, err);
 
 	return ret ? err_prefix(err, ret, "--disk %s", blk->id) : 0;
 }
@@ -467,6 +467,11 @@ int virtio_blk_lock(struct virtio_device *disk, struct err *err)
 void virtio_blk_unlock(struct virtio_device *disk)
 {
 	blk_file_unlock(&container_of(disk, struct blk, device)->file);
+}
+
+const char *virtio_blk_guard(struct virtio_device *disk)
+{
+	return blk_guard(&container_of(disk, struct blk, device)->file);
 }
 
 int virtio_blk_create(const struct virtio_blk_options *options, struct guest_memory *memory, const struct log *log,

@@ -84,7 +84,7 @@ static void blk_file_forget_cache(const struct blk_file *file, const struct stat
 }
 
 /* A lock without a visible process may belong to one that has ended and whose last writes are still in flight: wait. */
-int blk_file_lock(const struct blk_file *file, const struct log *log, const char *name, struct err *err)
+int blk_file_lock(const struct blk_file *file, struct err *err)
 {
 	struct flock lock = {.l_type = file->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
 	unsigned int tries = LOCK_TRIES;
@@ -93,12 +93,10 @@ int blk_file_lock(const struct blk_file *file, const struct log *log, const char
 
 	if (fstat(file->fd, &st))
 		return err_sys(err, -errno, "cannot look at it");
-	while (fcntl(file->fd, F_OFD_SETLK, &lock)) {
-		if (errno != EAGAIN && errno != EACCES) {
-			log_warn(log, "--disk %s: cannot be locked (%s): take care that nothing else writes it", name,
-				 strerrordesc_np(errno));
-			break;
-		}
+	while (!file->lockless && fcntl(file->fd, F_OFD_SETLK, &lock)) {
+		if (errno != EAGAIN && errno != EACCES)
+			return err_set(err, -errno, "cannot be locked (%s); lock=off uses it without a lock, if you take "
+				       "care that nothing else writes it", strerrordesc_np(errno));
 		if (blk_file_describe_holder(&st, holder, sizeof(holder)) || !--tries)
 			return err_set(err, -EBUSY,
 				       "in use by %s; stop that first, or give each machine a disk of its own", holder);
@@ -220,7 +218,7 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 	file->fd = open(self, flags | (file->direct ? O_DIRECT : 0));
 	if (file->fd < 0)
 		return blk_file_open_failed(-errno, file, options, err);
-	rc = options->unlocked ? 0 : blk_file_lock(file, log, path, err);
+	rc = options->unlocked ? 0 : blk_file_lock(file, err);
 	if (rc)
 		return rc;
 	file->buffered_fd = file->fd;
@@ -238,7 +236,7 @@ int blk_file_open(const struct virtio_blk_options *options, const struct log *lo
 		  struct err *err)
 {
 	struct blk_file opened = {.fd = -1, .buffered_fd = -1, .readonly = options->readonly,
-				  .direct = options->direct};
+				  .direct = options->direct, .lockless = options->lockless};
 	int rc = blk_file_open_and_check(options, log, &opened, err);
 
 	if (rc) {

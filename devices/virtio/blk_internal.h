@@ -32,6 +32,7 @@ struct blk_file {
 	int buffered_fd; /* the same file through the page cache, for I/O that O_DIRECT refuses; fd if not direct */
 	bool readonly;
 	bool direct;
+	bool lockless;          /* nothing is locked */
 	uint64_t sectors;       /* of 512 bytes */
 	uint32_t block_size;    /* the guest's logical block, in bytes */
 	uint32_t physical_size; /* and its physical block */
@@ -45,9 +46,16 @@ int blk_file_open(const struct virtio_blk_options *options, const struct log *lo
 /* After all I/O has ended. No effect on a closed image (fd -1). */
 void blk_file_close(struct blk_file *file);
 
-/* Takes or releases the lock (-EBUSY: err says which process has it). No I/O is in flight; name is for a warning. */
-int blk_file_lock(const struct blk_file *file, const struct log *log, const char *name, struct err *err);
+/* Takes or releases the lock (-EBUSY: err says which process has it). No I/O is in flight. */
+int blk_file_lock(const struct blk_file *file, struct err *err);
 void blk_file_unlock(const struct blk_file *file);
+
+/* ---- blk_guard.c: whom the lock keeps out ---- */
+
+/* NULL: other hosts cannot write the image meanwhile, or it is not written. Else why they may. */
+const char *blk_guard(const struct blk_file *file);
+/* The same from an image's mode, its file system's number and its mount's line in mountinfo. */
+const char *blk_guard_judge(mode_t mode, uint32_t type, const char *mount);
 
 /* ---- blk_pace.c: when to interrupt, when to ask for kicks ---- */
 

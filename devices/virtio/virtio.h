@@ -134,6 +134,7 @@ struct virtio_blk_options {
 	bool direct;         /* O_DIRECT */
 	unsigned int queues; /* 1 to 64 */
 	const char *serial;  /* up to 20 characters; NULL: id */
+	bool lockless;       /* it is never locked */
 	bool unlocked;       /* another process still has the lock: virtio_blk_lock is called before the guest runs */
 };
 /* Opens and locks the file (an OFD write lock, or read lock when read-only). devices/virtio/blk.c */
@@ -146,6 +147,8 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
  */
 int virtio_blk_lock(struct virtio_device *disk, struct err *err);
 void virtio_blk_unlock(struct virtio_device *disk);
+/* NULL: the lock shows that no machine of another host writes the disk, or it is read-only. Else why it does not. */
+const char *virtio_blk_guard(struct virtio_device *disk);
 
 /* A disk's contents, for a copy. */
 struct virtio_blk_image {

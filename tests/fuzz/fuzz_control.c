@@ -94,7 +94,7 @@ static const struct migration_report *do_migration_status(struct session *sessio
 	return &report;
 }
 
-static int do_migration_resolve(struct session *session, bool go_on, struct err *err)
+static int do_migration_resolve(struct session *session, bool go_on, bool sure, struct err *err)
 {
 	return go_on ? 0 : err_set(err, -EINVAL, "there is nothing to resolve");
 }

@@ -273,6 +273,10 @@ class Chain:
             go_on = None  # it has a disk of its own, so nothing but the person who resolves it keeps it from going on
         else:
             go_on = self.call("migrate", source[0], "--resolve", "continue")
+            if self.copy:
+                if not go_on.returncode or "it was copied, and each host has its own); if it does not, add --yes" not in go_on.stderr:
+                    raise Fault("it goes on though nothing shows that the guest does not run there")
+                go_on = self.call("migrate", source[0], "--resolve", "continue", "--yes")
         if not target_works:
             if go_on.returncode or not self.works(source):
                 raise Fault("it does not go on when it is told to")

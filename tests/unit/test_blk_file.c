@@ -1,12 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/virtio/blk_file.c: what cannot be a disk is told in one sentence, and nobody else has the disk meanwhile. */
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/blk_internal.h"
 #include "tests/unit/test.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+
+static int lock_error; /* of every attempt to lock a file; 0: the kernel decides */
+
+/* In the place of the C library's. */
+int fcntl(int fd, int cmd, ...)
+{
+	int (*real)(int fd, int cmd, ...) = (int (*)(int fd, int cmd, ...))dlsym(RTLD_NEXT, "fcntl64");
+	va_list list;
+	void *argument;
+
+	va_start(list, cmd);
+	argument = va_arg(list, void *);
+	va_end(list);
+	if (cmd != F_OFD_SETLK || !lock_error)
+		return real(fd, cmd, argument);
+	errno = lock_error;
+	return -1;
+}
 
 struct image {
 	char dir[64], path[96];
@@ -168,4 +189,64 @@ static void hands_its_lock_over(void)
 	remove_image(&image);
 }
 
-TEST_MAIN(TEST(says_what_is_wrong), TEST(locks_its_file), TEST(hands_its_lock_over))
+/* A file system without locks, or a server that does not answer: the disk is not used as if it were locked. */
+static void what_cannot_be_locked_is_not_used(void)
+{
+	struct guest_memory *memory = guest_memory_create();
+	struct virtio_device *disk;
+	struct image image;
+	struct err err;
+
+	make_image(&image, 4096);
+	lock_error = ENOLCK;
+	CHECK_STR(complaint(&image.options), "--disk PATH: cannot be locked (No locks available); lock=off uses it without "
+					     "a lock, if you take care that nothing else writes it");
+	lock_error = EIO;
+	CHECK(strstr(complaint(&image.options), "cannot be locked (Input/output error)"));
+	image.options.unlocked = true;
+	CHECK_EQ(virtio_blk_create(&image.options, memory, NULL, &disk, NULL), 0);
+	CHECK_EQ(virtio_blk_lock(disk, &err), -EIO);
+	disk->ops->destroy(disk);
+	image.options.unlocked = false;
+	image.options.lockless = true;
+	CHECK_STR(complaint(&image.options), "nothing");
+	lock_error = 0;
+	CHECK_EQ(virtio_blk_create(&image.options, memory, NULL, &disk, NULL), 0);
+	CHECK_STR(complaint(&image.options), "nothing");
+	CHECK_STR(virtio_blk_guard(disk), "it has lock=off");
+	disk->ops->destroy(disk);
+	image.options.readonly = true;
+	CHECK_EQ(virtio_blk_create(&image.options, memory, NULL, &disk, NULL), 0);
+	CHECK(!virtio_blk_guard(disk));
+	disk->ops->destroy(disk);
+	guest_memory_destroy(memory);
+	remove_image(&image);
+}
+
+/* Whether the lock shows that no other host writes the disk. */
+static void knows_whom_a_lock_keeps_out(void)
+{
+	static const struct {
+		mode_t mode;
+		uint32_t type;
+		const char *mount, *why;
+	} cases[] = {
+		{S_IFREG, EXT4_SUPER_MAGIC, "", NULL},
+		{S_IFREG, TMPFS_MAGIC, "", NULL},
+		{S_IFBLK, TMPFS_MAGIC, "", "the lock of a block device is this host's alone"},
+		{S_IFREG, NFS_SUPER_MAGIC, "40 29 0:36 / /mnt rw - nfs4 host:/x rw,vers=4.2,local_lock=none", NULL},
+		{S_IFREG, NFS_SUPER_MAGIC, "40 29 0:36 / /mnt rw - nfs host:/x rw,nolock,local_lock=all",
+		 "its file system is mounted without the other hosts' locks"},
+		{S_IFREG, NFS_SUPER_MAGIC, "", "its file system is mounted without the other hosts' locks"},
+		{S_IFREG, FUSE_SUPER_MAGIC, "", "its file system may keep locks to this host"},
+		{S_IFREG, V9FS_MAGIC, "", "its file system may keep locks to this host"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *why = blk_guard_judge(cases[i].mode, cases[i].type, cases[i].mount);
+
+		CHECK_STR(why ?: "-", cases[i].why ?: "-");
+	}
+}
+
+TEST_MAIN(TEST(what_cannot_be_locked_is_not_used), TEST(knows_whom_a_lock_keeps_out), TEST(says_what_is_wrong), TEST(locks_its_file), TEST(hands_its_lock_over))

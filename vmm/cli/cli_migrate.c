@@ -21,7 +21,7 @@ enum resolve { RESOLVE_NO = -1, RESOLVE_CONTINUE, RESOLVE_END };
 
 struct migrate_options {
 	struct migration_request request;
-	bool copy_disks, copy_readonly, json, status, cancel, help;
+	bool copy_disks, copy_readonly, json, status, cancel, yes, help;
 	enum resolve resolve;
 };
 
@@ -70,6 +70,7 @@ static const struct option options[] = {
 	{"cancel", NULL, "cancel the migration; the guest continues here", &flag, 1, FIELD(cancel)},
 	{"resolve", "continue|end", "after a lost reply: continue the guest here, or end it because it runs there",
 	 &resolve, 1, FIELD(resolve)},
+	{"yes", NULL, "with --resolve continue: you are sure that the guest does not run there", &flag, 1, FIELD(yes)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
 };
 
@@ -319,7 +320,7 @@ static int cli_migrate_ask(struct control_client *client, struct migrate_options
 												      EXIT_OFF;
 	if (given->resolve == RESOLVE_NO)
 		return cli_migrate_migrate(client, given, fd, err);
-	choice = json_pack("{s:b}", "continue", given->resolve == RESOLVE_CONTINUE);
+	choice = json_pack("{s:b, s:b}", "continue", given->resolve == RESOLVE_CONTINUE, "yes", given->yes);
 	return control_client_call(client, "MigrationResolve", choice, PATIENCE_MS, NULL, err) ? EXIT_FAILED : EXIT_OFF;
 }
 
@@ -329,6 +330,8 @@ static int cli_migrate_check(const struct migrate_options *given, struct err *er
 
 	if (given->copy_readonly && !given->copy_disks)
 		return err_set(err, -EINVAL, "--copy-readonly: needs --copy-disks");
+	if (given->yes && given->resolve != RESOLVE_CONTINUE)
+		return err_set(err, -EINVAL, "--yes: needs --resolve continue");
 	if (verbs == 1)
 		return 0;
 	return verbs ? err_set(err, -EINVAL, "migrate: give only one of --to, --status, --cancel and --resolve") :

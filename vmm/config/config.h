@@ -46,6 +46,7 @@ struct disk_config {
 	char *id; /* never NULL after machine_config_finish() */
 	bool readonly;
 	bool direct;
+	bool lock;           /* nothing else may write it meanwhile */
 	unsigned int queues; /* 0: derived from the number of CPUs */
 	char *serial;        /* the serial number that the guest reads; NULL: the id */
 };

@@ -32,6 +32,7 @@ static void config_override_take_disk(void *item, void *written)
 	config_override_swap_text(&disk->path, &from->path);
 	disk->below = NULL;
 	disk->direct |= from->direct;
+	disk->lock = from->lock;
 }
 
 static void config_override_take_net(void *item, void *written)

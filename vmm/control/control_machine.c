@@ -50,8 +50,9 @@ static const char description[] =
 	"method MigrationStatus() -> (migration: Migration)\n"
 	"method MigrationCancel() -> ()\n"
 	"\n"
-	"# If the state is unresolved: the guest continues here, or the machine ends here because it runs there\n"
-	"method MigrationResolve(continue: bool) -> ()\n"
+	"# If the state is unresolved: the guest continues here, or the machine ends here because it runs there. With yes also\n"
+	"# if a disk's lock does not show that the other host does not write it\n"
+	"method MigrationResolve(continue: bool, yes: ?bool) -> ()\n"
 	"\n"
 	"error Failed (text: string)\n";
 
@@ -226,14 +227,16 @@ static void control_machine_call_migration_cancel(void *opaque, struct control_c
 static void control_machine_call_migration_resolve(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	const struct operated *machine = opaque;
-	const json_t *go_on = json_object_get(parameters, "continue");
+	const json_t *go_on = json_object_get(parameters, "continue"), *yes = json_object_get(parameters, "yes");
 	struct err err;
 
-	if (json_is_boolean(go_on))
-		control_machine_finish(call, machine->ops->migration_resolve(machine->session, json_is_true(go_on),
-									     &err), &err);
-	else
+	if (!json_is_boolean(go_on))
 		control_bad_parameter(call, "continue");
+	else if (yes && !json_is_boolean(yes) && !json_is_null(yes))
+		control_bad_parameter(call, "yes");
+	else
+		control_machine_finish(call, machine->ops->migration_resolve(machine->session, json_is_true(go_on),
+									     json_is_true(yes), &err), &err);
 }
 
 static const struct control_method methods[] = {

@@ -176,6 +176,7 @@ static int machine_create_disk(struct machine *machine, const struct disk_config
 		.below = disk->below,
 		.readonly = disk->readonly,
 		.direct = disk->direct,
+		.lockless = !disk->lock,
 		.serial = disk->serial,
 		.unlocked = machine->host.incoming && !machine_offer_copies(machine->host.incoming, disk->id),
 		.queues = disk->queues,

@@ -67,8 +67,11 @@ struct operations {
 	const struct migration_report *(*migration_status)(struct session *session);
 	/* Cancels the migration; the reply comes later. -ENOENT: there is none, -EBUSY: it is too late. */
 	int (*migration_cancel)(struct session *session, struct err *err);
-	/* In MIGRATION_UNRESOLVED: resumes the guest here, or ends this machine. -EINVAL in any other state. */
-	int (*migration_resolve)(struct session *session, bool go_on, struct err *err);
+	/*
+	 * In MIGRATION_UNRESOLVED: resumes the guest here, or ends this machine. -EINVAL in any other state. -EPERM: no
+	 * lock shows whether another host writes a disk, which is resumed only if sure; the message names the disk.
+	 */
+	int (*migration_resolve)(struct session *session, bool go_on, bool sure, struct err *err);
 };
 
 /* A machine and its operations, for a front end; outlives the front end. */

@@ -4,6 +4,7 @@
 
 #include "core/monotonic.h"
 #include "core/thread.h"
+#include "devices/virtio/virtio.h"
 #include "vmm/machine/disk_copies.h"
 #include "vmm/machine/machine_offer.h"
 #include "vmm/migration/source.h"
@@ -453,7 +454,28 @@ const struct migration_report *outgoing_report(const struct outgoing *outgoing)
 	return outgoing ? &outgoing->report : &none;
 }
 
-int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err)
+/* The locks are taken, so no machine of this host has a disk. Whether one of the other host may write one, too. */
+static int outgoing_check_guarded(const struct outgoing *outgoing, struct err *err)
+{
+	const struct machine *machine = outgoing->host.machine;
+	enum migration_copy copied = outgoing->request.copy_disks;
+	uint8_t devfn;
+
+	for (size_t i = 0; i < machine_virtio_count(machine); i++) {
+		struct virtio_device *device = machine_virtio(machine, i, &devfn);
+		const char *why = device->type != VIRTIO_ID_BLOCK ? NULL :
+				  disk_copies_wanted(device, copied) ? "it was copied, and each host has its own" :
+				  virtio_blk_guard(device);
+
+		if (why)
+			return err_set(err, -EPERM,
+				       "nothing here shows that the guest does not run at %.100s (%s: %s); if it does not, "
+				       "add --yes", outgoing->request.to, device->id, why);
+	}
+	return 0;
+}
+
+int outgoing_resolve(struct outgoing *outgoing, bool go_on, bool sure, struct err *err)
 {
 	int code = 0;
 
@@ -467,6 +489,11 @@ int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err)
 	code = machine_lock_disks(outgoing->host.machine, err);
 	if (code)
 		return err_prefix(err, code, "the guest cannot continue here");
+	code = sure ? 0 : outgoing_check_guarded(outgoing, err);
+	if (code) {
+		machine_unlock_disks(outgoing->host.machine);
+		return code;
+	}
 	outgoing_do_run_devices(outgoing, NULL, NULL);
 	outgoing_do_resume(outgoing, NULL, NULL);
 	host_devices_migration_end(take_ptr(outgoing->devices));

@@ -39,5 +39,8 @@ bool outgoing_at_work(const struct outgoing *outgoing);
 /* NULL if there was never a migration. */
 const struct migration_report *outgoing_report(const struct outgoing *outgoing);
 
-/* The guest continues here, or (false) runs on the target. -EINVAL if there is nothing to resolve. */
-int outgoing_resolve(struct outgoing *outgoing, bool go_on, struct err *err);
+/*
+ * The guest continues here, or (false) runs on the target. sure: also if a disk's lock does not show that the target
+ * does not write it, else -EPERM. -EINVAL if there is nothing to resolve.
+ */
+int outgoing_resolve(struct outgoing *outgoing, bool go_on, bool sure, struct err *err);

@@ -200,9 +200,9 @@ static int session_operations_migration_cancel(struct session *session, struct e
 	return outgoing_cancel(session->outgoing, "cancelled", err);
 }
 
-static int session_operations_migration_resolve(struct session *session, bool go_on, struct err *err)
+static int session_operations_migration_resolve(struct session *session, bool go_on, bool sure, struct err *err)
 {
-	return outgoing_resolve(session->outgoing, go_on, err);
+	return outgoing_resolve(session->outgoing, go_on, sure, err);
 }
 
 static const struct operations operations = {
