@@ -293,6 +293,7 @@ static struct guest_cpu *host(void)
 	struct guest_cpu *model = everything(2);
 
 	model->phys_bits = 40;
+	model->has_capabilities = true;
 	cpuid_find(model, 0xd, 0)->eax = 7;
 	cpuid_find(model, 0xd, 0)->edx = 0;
 	*cpuid_get(model, 0xa, 0, 0) = (struct kvm_cpuid_entry2){.function = 0xa, .eax = 0x300402};
@@ -347,24 +348,89 @@ static void nonsense_is_refused(void)
 	CHECK(unreadable(text));
 }
 
+static int check(const struct guest_cpu *guest, const struct guest_cpu *here)
+{
+	return cpuid_offer_check(guest, here, false, NULL, &err);
+}
+
 static void missing_features_are_named(void)
 {
 	struct guest_cpu *guest = host(), *here = host();
 
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), 0);
+	CHECK_EQ(check(guest, here), 0);
 	cpuid_find(here, 1, 0)->ecx &= ~(1u << 27 | 1u << 31);
 	cpuid_find(here, 1, 0)->edx &= ~(1u << 28);
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), 0);
+	CHECK_EQ(check(guest, here), 0);
 	cpuid_find(here, 7, 0)->ebx &= ~(1u << 16 | 1u << 13);
 	cpuid_find(here, 1, 0)->ecx &= ~(1u << 19);
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
+	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK_STR(err.text, "this host's CPU or its KVM lacks features of the guest's CPU: sse4_1, "
-			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f");
+			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f; mvmm receive --force-cpu runs the guest nevertheless");
 	cpuid_find(here, 7, 0)->ebx = cpuid_find(here, 7, 0)->ecx = cpuid_find(here, 7, 0)->edx = 0;
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
+	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK(strstr(err.text, " more"));
 	guest_cpu_destroy(guest);
 	guest_cpu_destroy(here);
+}
+
+/* Faults of processors that the guest does not work around, because its processor did not have them. */
+static void a_processor_with_more_faults_is_refused(void)
+{
+	static const struct {
+		uint64_t guest, here;
+		const char *words; /* NULL: accepted */
+	} cases[] = {
+		{0, 0, NULL},
+		{0, 1 << 0 | 1 << 5, NULL}, /* more than the guest needs */
+		{1 << 0 | 1 << 5, 1 << 0 | 1 << 5, NULL},
+		{1 << 0 | 1 << 5 | 1 << 8, 1 << 5, "CPU: RDCL_NO, TAA_NO;"},
+		{1ull << 62, 0, "CPU: ITS_NO;"},
+		{1ull << 40, 0, "CPU: bit 40 of IA32_ARCH_CAPABILITIES;"},
+		{1 << 2, 0, NULL},           /* a weakness that it has seen, and that is not here */
+		{0, 1 << 19, "CPU: RRSBA (a weakness that the guest does not know of);"},
+	};
+	struct guest_cpu *guest = host(), *here = host();
+
+	guest->has_capabilities = here->has_capabilities = true;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		guest->capabilities = cases[i].guest;
+		here->capabilities = cases[i].here;
+		CHECK_EQ(check(guest, here), cases[i].words ? -EINVAL : 0);
+		CHECK(!cases[i].words || strstr(err.text, cases[i].words));
+	}
+	/* It is told that, and comes nevertheless. */
+	CHECK_EQ(cpuid_offer_check(guest, here, true, NULL, &err), 0);
+	/* A guest that does not see the register works around everything. */
+	cpuid_find(guest, 7, 0)->edx &= ~(1u << 29);
+	CHECK_EQ(check(guest, here), 0);
+	cpuid_find(guest, 7, 0)->edx |= 1u << 29;
+	guest->has_capabilities = false;
+	CHECK_EQ(check(guest, here), -EINVAL);
+	CHECK(strstr(err.text, "IA32_ARCH_CAPABILITIES, which the source does not tell;"));
+	guest_cpu_destroy(guest);
+	guest_cpu_destroy(here);
+}
+
+static void capabilities_travel(void)
+{
+	struct guest_cpu *from = everything(2), *to = cpuid_alloc(2);
+	json_t *offered;
+
+	from->has_capabilities = true;
+	from->capabilities = 1ull << 62 | 5;
+	CHECK_EQ(guest_cpu_write(from, &offered, &err), 0);
+	CHECK_EQ(cpuid_offer_read_capabilities(offered, to, &err), 0);
+	CHECK(to->has_capabilities && to->capabilities == from->capabilities);
+	CHECK_EQ(json_object_del(offered, "arch_capabilities"), 0);
+	CHECK_EQ(cpuid_offer_read_capabilities(offered, to, &err), 0);
+	CHECK(!to->has_capabilities);
+	for (const char *const *bad = (const char *const[]){"-1", "\"1\"", "1.0", "null", NULL}; *bad; bad++) {
+		json_object_set_new(offered, "arch_capabilities", json_loads(*bad, JSON_DECODE_ANY, NULL));
+		CHECK_EQ(cpuid_offer_read_capabilities(offered, to, &err), -EBADMSG);
+	}
+	json_decref(offered);
+	guest_cpu_destroy(from);
+	guest_cpu_destroy(to);
 }
 
 static void promises_are_kept(void)
@@ -372,20 +438,20 @@ static void promises_are_kept(void)
 	struct guest_cpu *guest = host(), *here = host();
 
 	cpuid_find(here, 0xd, 2)->ebx = 64;
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
+	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK(strstr(err.text, "part 2"));
 	cpuid_find(here, 0xd, 2)->ebx = ~0u;
 	here->phys_bits = 39;
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
+	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK(strstr(err.text, "40 bits"));
 	here->phys_bits = 40;
 	cpuid_find(here, 0xa, 0)->eax = 0x300302;
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
+	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK(strstr(err.text, "counters"));
 	cpuid_find(here, 0xa, 0)->eax = 0x300502;
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), 0);
+	CHECK_EQ(check(guest, here), 0);
 	memcpy(&cpuid_find(here, 0, 0)->ebx, "Genu", 4);
-	CHECK_EQ(cpuid_offer_check(guest, here, &err), -EINVAL);
+	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK(strstr(err.text, "Genu"));
 	guest_cpu_destroy(guest);
 	guest_cpu_destroy(here);
@@ -395,4 +461,5 @@ TEST_MAIN(TEST(masks_reach_what_is_built_on_a_feature), TEST(extended_state_foll
 	  TEST(parts_of_the_state_stay_together), TEST(shadow_stacks_and_branch_tracking_can_be_masked),
 	  TEST(kvmclock_can_be_masked), TEST(what_kvm_cannot_save_is_hidden), TEST(the_large_state_is_asked_for),
 	  TEST(rates_are_shown), TEST(topology_fits_the_cpus), TEST(the_processor_has_its_name), TEST(a_cpu_arrives_as_it_was),
-	  TEST(nonsense_is_refused), TEST(missing_features_are_named), TEST(promises_are_kept))
+	  TEST(nonsense_is_refused), TEST(missing_features_are_named),
+	  TEST(a_processor_with_more_faults_is_refused), TEST(capabilities_travel), TEST(promises_are_kept))

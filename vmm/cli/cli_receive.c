@@ -41,6 +41,8 @@ static const struct option options[] = {
 	 FIELD(tls_peer)},
 	{"insecure", NULL, "wait on a network address without TLS: whoever reaches it can send a machine", &flag, 1,
 	 FIELD(insecure)},
+	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
+	 FIELD(force_cpu)},
 	{"verbose", NULL, "say more", &flag, 1, FIELD(verbose)},
 	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(quiet)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},

@@ -120,6 +120,7 @@ struct machine_config {
 	struct vfio_config *vfios;
 	size_t vfio_count;
 	int iommufd; /* a descriptor handed in, or -1 */
+	bool force_cpu; /* an incoming guest may rely on features that this host lacks; not an option */
 	bool incoming; /* another host offered it; not an option */
 	bool verbose, quiet;
 	char *file; /* the JSON file that was read, or NULL */

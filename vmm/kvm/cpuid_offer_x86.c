@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Transfers the guest's CPU to another host (see guest_cpu.h): the CPUID table, entry by entry. The target host
- * compares each word of feature bits with what it supports, and also the width of addresses, the layout of the extended
- * state, and the performance counters. Names, caches and topology need no support by the host, and are not compared.
+ * Transfers the guest's CPU to another host (see guest_cpu.h): the CPUID table, entry by entry, and
+ * IA32_ARCH_CAPABILITIES, by which a guest decides which faults of processors it works around. The target host compares
+ * each word of feature bits with what it supports, and also the width of addresses, the layout of the extended state,
+ * and the performance counters. Names, caches and topology need no support by the host, and are not compared.
  */
 #include "vmm/kvm/cpuid_x86.h"
 
@@ -26,6 +27,8 @@ int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err
 		json_array_append_new(entries, entry);
 	}
 	*ret = json_pack("{s:s, s:o}", "architecture", "x86-64", "cpuid", entries);
+	if (*ret && model->has_capabilities)
+		json_object_set_new(*ret, "arch_capabilities", json_integer((json_int_t)model->capabilities));
 	return *ret ? 0 : err_sys(err, -ENOMEM, "CPU");
 }
 
@@ -76,6 +79,17 @@ static int cpuid_offer_read_table(const json_t *offered, struct guest_cpu *model
 	return 0;
 }
 
+static int cpuid_offer_read_capabilities(const json_t *offered, struct guest_cpu *model, struct err *err)
+{
+	const json_t *value = json_object_get(offered, "arch_capabilities");
+
+	if (value && (!json_is_integer(value) || json_integer_value(value) < 0))
+		return err_set(err, -EBADMSG, "arch_capabilities is no number");
+	model->has_capabilities = value;
+	model->capabilities = (uint64_t)json_integer_value(value);
+	return 0;
+}
+
 /* ---- comparing ---- */
 
 static uint32_t cpuid_offer_word(const struct guest_cpu *model, uint32_t leaf, uint32_t index, enum cpuid_reg reg)
@@ -91,11 +105,21 @@ struct missing {
 	unsigned int named, more;
 };
 
+static void cpuid_offer_miss_named(struct missing *missing, const char *name)
+{
+	size_t used = strlen(missing->text);
+
+	if (used + strlen(name) + 3 > sizeof(missing->text)) {
+		missing->more++;
+		return;
+	}
+	snprintf(missing->text + used, sizeof(missing->text) - used, "%s%s", missing->named++ ? ", " : "", name);
+}
+
 static void cpuid_offer_miss(struct missing *missing, uint32_t leaf, uint32_t index, enum cpuid_reg reg,
 			     unsigned int bit)
 {
 	static const char *const regs[] = {"EAX", "EBX", "ECX", "EDX"};
-	size_t used = strlen(missing->text);
 	char name[64];
 
 	snprintf(name, sizeof(name), "bit %u of CPUID leaf 0x%x.%u %s", bit, leaf, index, regs[reg]);
@@ -105,11 +129,7 @@ static void cpuid_offer_miss(struct missing *missing, uint32_t leaf, uint32_t in
 		if (feature->leaf == leaf && feature->index == index && feature->reg == reg && feature->bit == bit)
 			snprintf(name, sizeof(name), "%s", feature->name);
 	}
-	if (used + strlen(name) + 3 > sizeof(missing->text)) {
-		missing->more++;
-		return;
-	}
-	snprintf(missing->text + used, sizeof(missing->text) - used, "%s%s", missing->named++ ? ", " : "", name);
+	cpuid_offer_miss_named(missing, name);
 }
 
 /* Words of feature bits; bits that depend on the guest's own settings or its topology are ignored. */
@@ -127,11 +147,61 @@ static const struct {
 	{0x80000022, 0, EAX, 0}, {0xc0000001, 0, EDX, 0},
 };
 
+/* The bits of IA32_ARCH_CAPABILITIES. A weakness is a bit that a processor sets if it has the fault. */
+static const struct {
+	const char *name;
+	uint8_t bit;
+	bool weakness;
+} capabilities[] = {
+	{"RDCL_NO", 0}, {"IBRS_ALL", 1}, {"RSBA", 2, true}, {"SKIP_L1DFL_VMENTRY", 3}, {"SSB_NO", 4}, {"MDS_NO", 5},
+	{"IF_PSCHANGE_MC_NO", 6}, {"TSX_CTRL", 7}, {"TAA_NO", 8}, {"MCU_CONTROL", 9}, {"MISC_PACKAGE_CTLS", 10},
+	{"ENERGY_FILTERING_CTL", 11}, {"DOITM", 12}, {"SBDR_SSDP_NO", 13}, {"FBSDP_NO", 14}, {"PSDP_NO", 15},
+	{"FB_CLEAR", 17}, {"FB_CLEAR_CTRL", 18}, {"RRSBA", 19, true}, {"BHI_NO", 20}, {"XAPIC_DISABLE_STATUS", 21},
+	{"OVERCLOCKING_STATUS", 23}, {"PBRSB_NO", 24}, {"GDS_CTRL", 25}, {"GDS_NO", 26}, {"RFDS_NO", 27},
+	{"RFDS_CLEAR", 28}, {"IGN_UMONITOR_SUPPORT", 29}, {"MON_UMON_MITG_SUPPORT", 30}, {"ITS_NO", 62},
+};
+
+static void cpuid_offer_miss_capability(struct missing *missing, unsigned int bit, bool here)
+{
+	char name[80];
+
+	snprintf(name, sizeof(name), "bit %u of IA32_ARCH_CAPABILITIES", bit);
+	for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+		if (capabilities[i].bit == bit)
+			snprintf(name, sizeof(name), "%s%s", capabilities[i].name,
+				 here ? " (a weakness that the guest does not know of)" : "");
+	cpuid_offer_miss_named(missing, name);
+}
+
+/* What the guest relies on and is not so here. A guest that does not see the register relies on nothing in it. */
+static void cpuid_offer_check_capabilities(const struct guest_cpu *guest, const struct guest_cpu *host,
+					   struct missing *missing)
+{
+	uint64_t weak = 0, lacking, unknown;
+
+	if (!(cpuid_offer_word(guest, 7, 0, EDX) >> 29 & 1))
+		return;
+	if (!guest->has_capabilities) {
+		cpuid_offer_miss_named(missing, "IA32_ARCH_CAPABILITIES, which the source does not tell");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+		weak |= (uint64_t)capabilities[i].weakness << capabilities[i].bit;
+	lacking = guest->capabilities & ~host->capabilities & ~weak;
+	unknown = host->capabilities & ~guest->capabilities & weak;
+	for (uint64_t bits = lacking | unknown; bits; bits &= bits - 1) {
+		unsigned int bit = (unsigned int)__builtin_ctzll(bits);
+
+		cpuid_offer_miss_capability(missing, bit, unknown >> bit & 1);
+	}
+}
+
 static int cpuid_offer_check_features(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
 {
 	struct missing missing = {.text = ""};
 	char more[32] = "";
 
+	cpuid_offer_check_capabilities(guest, host, &missing);
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		uint32_t lacking = cpuid_offer_word(guest, words[i].leaf, words[i].index, words[i].reg) &
 				   ~cpuid_offer_word(host, words[i].leaf, words[i].index, words[i].reg) &
@@ -145,8 +215,8 @@ static int cpuid_offer_check_features(const struct guest_cpu *guest, const struc
 		return 0;
 	if (missing.more)
 		snprintf(more, sizeof(more), " and %u more", missing.more);
-	return err_set(err, -EINVAL, "this host's CPU or its KVM lacks features of the guest's CPU: %s%s", missing.text,
-		       more);
+	return err_set(err, -EINVAL, "this host's CPU or its KVM lacks features of the guest's CPU: %s%s; mvmm receive "
+		       "--force-cpu runs the guest nevertheless", missing.text, more);
 }
 
 static int cpuid_offer_check_vendor(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
@@ -195,27 +265,35 @@ static int cpuid_offer_check_sizes(const struct guest_cpu *guest, const struct g
 	return 0;
 }
 
-static int cpuid_offer_check(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check(const struct guest_cpu *guest, const struct guest_cpu *host, bool force,
+			     const struct log *log, struct err *err)
 {
 	int ret = cpuid_offer_check_vendor(guest, host, err);
+	struct err why;
 
-	ret = ret ?: cpuid_offer_check_features(guest, host, err);
+	if (!ret && cpuid_offer_check_features(guest, host, &why)) {
+		if (!force)
+			return err_set(err, -EINVAL, "%s", why.text);
+		log_warn(log, "--force-cpu: %s", why.text);
+	}
 	ret = ret ?: cpuid_offer_check_xsave(guest, host, err);
 	return ret ?: cpuid_offer_check_sizes(guest, host, err);
 }
 
-int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err)
+int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool force, const struct log *log,
+		    struct guest_cpu **ret, struct err *err)
 {
 	struct guest_cpu *model = cpuid_alloc(cpus), *host = NULL;
 	struct kvm_cpuid_entry2 *sizes;
 	int code = model ? 0 : err_sys(err, -ENOMEM, "CPU model");
 
 	code = code ?: cpuid_offer_read_table(offered, model, err);
+	code = code ?: cpuid_offer_read_capabilities(offered, model, err);
 	code = code ?: guest_cpu_create(kvm, cpus, NULL, 0, &host, err);
 	if (code == 0) {
 		sizes = cpuid_find(model, 0x80000008, 0);
 		model->phys_bits = sizes ? sizes->eax & 0xff : 36;
-		code = cpuid_offer_check(model, host, err);
+		code = cpuid_offer_check(model, host, force, log, err);
 	}
 	guest_cpu_destroy(host);
 	if (code < 0) {

@@ -373,6 +373,18 @@ static int cpuid_fetch(struct kvm *kvm, struct guest_cpu *model, struct err *err
 	return ret < 0 ? err_sys(err, -errno, "KVM_GET_SUPPORTED_CPUID") : 0;
 }
 
+/* IA32_ARCH_CAPABILITIES, as KVM gives it to every vCPU; 0 if KVM does not have it. */
+static void cpuid_read_capabilities(struct kvm *kvm, struct guest_cpu *model)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msr = {.head.nmsrs = 1, .entry.index = 0x10a};
+
+	model->has_capabilities = true;
+	model->capabilities = ioctl(kvm->fd, KVM_GET_MSRS, &msr) == 1 ? msr.entry.data : 0;
+}
+
 struct guest_cpu *cpuid_alloc(unsigned int cpus)
 {
 	struct guest_cpu *model = calloc(1, sizeof(*model));
@@ -415,6 +427,7 @@ int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, si
 		guest_cpu_destroy(model);
 		return code;
 	}
+	cpuid_read_capabilities(kvm, model);
 	cpuid_fit_xsave(model);
 	cpuid_set_topology(model);
 	cpuid_set_brand(model);

@@ -11,6 +11,8 @@ enum cpuid_reg { EAX, EBX, ECX, EDX };
 struct guest_cpu {
 	unsigned int cpus;
 	unsigned int phys_bits;
+	uint64_t capabilities;     /* IA32_ARCH_CAPABILITIES (Intel SDM volume 4), if CPUID says that it exists */
+	bool has_capabilities;     /* known: not for a CPU that an older source offered */
 	struct kvm_cpuid2 *cpuid; /* room for CPUID_MAX_ENTRIES */
 };
 

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "core/log.h"
 #include "vmm/kvm/kvm.h"
 
 #include <jansson.h>
@@ -28,7 +29,8 @@ bool guest_cpu_stable_tsc(const struct guest_cpu *model);
 /*
  * The CPU of a guest that moves (cpuid_offer_x86.c): guest_cpu_adopt makes exactly the same CPU from the object that
  * guest_cpu_write returned. -EINVAL names the features that this host's KVM does not support, -EBADMSG: invalid. The
- * object comes from a peer.
+ * object comes from a peer. force: features that are missing are logged instead; nothing else is forced.
  */
 int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err);
-int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err);
+int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool force, const struct log *log,
+		    struct guest_cpu **ret, struct err *err);

@@ -513,7 +513,7 @@ static void *machine_create_make_guest_cpu(void *opaque)
 
 	if (machine->host.incoming)
 		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu,
-					    &machine->guest_cpu, &job->err);
+					    config->force_cpu, machine->host.log, &machine->guest_cpu, &job->err);
 	else
 		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
 					     &machine->guest_cpu, &job->err);

@@ -184,6 +184,7 @@ int arrival_config_make(const struct machine_offer *offer, struct receive_option
 	if (code)
 		return code;
 	config->incoming = true;
+	config->force_cpu = options->force_cpu;
 	config->verbose = options->verbose;
 	config->quiet = options->quiet;
 	return machine_config_finish(config, err);

@@ -27,6 +27,7 @@ struct receive_options {
 		char *text; /* "ID=VALUE" */
 	} *disks, *nets, *vfios;
 	size_t disk_count, net_count, vfio_count;
+	bool force_cpu; /* see machine_config */
 	bool insecure; /* a network address without TLS is accepted */
 	bool verbose, quiet;
 	bool help;
