@@ -14,6 +14,7 @@
 #include <asm/bootparam.h>
 
 #define SECTOR 512u
+#define PARAGRAPH 16u
 #define ENTRY64 0x200u
 #define LOADER_UNKNOWN 0xffu
 #define PROTOCOL_NEEDED 0x020cu /* 2.12, Linux 3.8: the first with xloadflags */
@@ -53,9 +54,12 @@ static int bzimage_check_placement(const struct boot_file *file, struct bzimage 
 	const struct setup_header *setup = &image->setup;
 
 	image->offset = (setup->setup_sects ? setup->setup_sects + 1u : 5u) * SECTOR;
-	image->size = (uint64_t)setup->syssize * 16;
+	image->size = (uint64_t)setup->syssize * PARAGRAPH;
 	if (image->size <= ENTRY64)
 		return err_set(err, -ENOEXEC, "broken setup header: syssize %u is too small", setup->syssize);
+	/* The header counts paragraphs, and not every linker fills the last one (memtest86+). */
+	if (image->offset + image->size > file->size && image->offset + image->size - file->size < PARAGRAPH)
+		image->size = file->size - image->offset;
 	if (image->offset + image->size > file->size)
 		return err_set(err, -ENOEXEC, "truncated: the header promises %llu bytes and the file has %llu",
 			       (unsigned long long)(image->offset + image->size), (unsigned long long)file->size);

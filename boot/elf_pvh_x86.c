@@ -14,6 +14,9 @@
 #define SEGMENTS_MAX 32u
 #define NOTES_MAX KIB(64)
 
+/* PVH has no limit. Linux takes 2048 bytes with the NUL, and panics in silence if the NUL is not among them. */
+#define LONGEST_CMDLINE 2047u
+
 #define START_INFO_MAGIC 0x336ec578u
 struct start_info {
 	uint32_t magic, version, flags, modules;
@@ -46,8 +49,9 @@ struct segment {
 struct elf_image {
 	struct segment segments[SEGMENTS_MAX];
 	size_t count;
-	uint64_t end;   /* of the highest segment */
-	uint64_t entry;
+	uint64_t end;      /* of the highest segment */
+	uint64_t entry;    /* 0: no note of it */
+	struct err broken; /* why notes could not be read; empty: all were */
 };
 
 /* The machine's kind. 0 when it is ours. */
@@ -89,39 +93,65 @@ static int elf_pvh_add_segment(struct elf_image *image, const struct boot_file *
 	return 0;
 }
 
-/* Looks for the entry among the notes of one PT_NOTE. */
+/* One note, at this offset of the notes: its size with padding, or 0 if it ends beyond them. */
+static uint64_t elf_pvh_read_note(struct elf_image *image, const uint8_t *notes, uint64_t size, uint64_t at,
+				  uint64_t align)
+{
+	uint64_t name_size = get_le32(notes + at), desc_size = get_le32(notes + at + 4);
+	uint32_t type = get_le32(notes + at + 8);
+	uint64_t name = at + sizeof(Elf64_Nhdr), desc = align_up(name + name_size, align);
+
+	if (desc + desc_size > size)
+		return 0;
+	if (type == NOTE_PHYS32_ENTRY && name_size == 4 && !memcmp(notes + name, "Xen", 4) &&
+	    (desc_size == 4 || desc_size == 8))
+		image->entry = desc_size == 4 ? get_le32(notes + desc) : get_le64(notes + desc);
+	return align_up(desc + desc_size, align) - at;
+}
+
+/* Looks for the entry. What follows it is of no interest, and may be broken. */
+static void elf_pvh_search_notes(struct elf_image *image, const uint8_t *notes, uint64_t size, uint64_t align)
+{
+	uint64_t at = 0, step = 1;
+
+	while (!image->entry && step && at + sizeof(Elf64_Nhdr) <= size) {
+		step = elf_pvh_read_note(image, notes, size, at, align);
+		at += step;
+	}
+	if (!step && !image->broken.text[0])
+		err_set(&image->broken, -ENOEXEC, "broken notes: one at offset %llu ends beyond them",
+			(unsigned long long)at);
+}
+
+/*
+ * Searches one PT_NOTE. Its alignment is not always that of its notes: many linkers put notes that are packed by 4 into
+ * a segment that is aligned to 8.
+ */
 static int elf_pvh_read_notes(struct elf_image *image, const struct boot_file *file, const Elf64_Phdr *phdr,
 			      struct err *err)
 {
-	const uint64_t align = phdr->p_align == 8 ? 8 : 4;
 	_cleanup_(free_ptr) uint8_t *notes = NULL;
-	uint64_t at = 0, size = phdr->p_filesz;
+	uint64_t size = phdr->p_filesz;
 	int ret;
 
 	if (size > NOTES_MAX)
-		return err_set(err, -ENOEXEC, "broken notes: %llu bytes", (unsigned long long)size);
+		return err_set(&image->broken, 0, "broken notes: %llu bytes", (unsigned long long)size);
 	notes = malloc(size + 1);
 	if (!notes)
 		return err_sys(err, -ENOMEM, "notes");
 	ret = boot_read(file->fd, phdr->p_offset, notes, size, err);
-	while (ret == 0 && at + sizeof(Elf64_Nhdr) <= size) {
-		uint64_t name_size = get_le32(notes + at), desc_size = get_le32(notes + at + 4);
-		uint32_t type = get_le32(notes + at + 8);
-		uint64_t name = at + sizeof(Elf64_Nhdr), desc = align_up(name + name_size, align);
-
-		if (desc + desc_size > size)
-			return err_set(err, -ENOEXEC, "broken notes: one at offset %llu ends beyond them",
-				       (unsigned long long)at);
-		if (type == NOTE_PHYS32_ENTRY && name_size == 4 && !memcmp(notes + name, "Xen", 4) &&
-		    (desc_size == 4 || desc_size == 8))
-			image->entry = desc_size == 4 ? get_le32(notes + desc) : get_le64(notes + desc);
-		at = align_up(desc + desc_size, align);
-	}
-	return ret;
+	if (ret < 0)
+		return ret;
+	if (phdr->p_align == 8)
+		elf_pvh_search_notes(image, notes, size, 8);
+	elf_pvh_search_notes(image, notes, size, 4);
+	return 0;
 }
 
 static int elf_pvh_check_entry(const struct elf_image *image, struct err *err)
 {
+	if (!image->entry && image->broken.text[0])
+		return err_set(err, -ENOEXEC, "%s", image->broken.text);
 	if (!image->entry)
 		return err_set(err, -ENOEXEC, "no PVH entry: the kernel was built without CONFIG_PVH; use a bzImage");
 	for (size_t i = 0; i < image->count; i++) {
@@ -153,7 +183,7 @@ static int elf_pvh_parse(const struct boot_file *file, void *parsed, struct err 
 	for (unsigned int i = 0; i < ehdr.e_phnum && ret == 0; i++) {
 		if (phdrs[i].p_type == PT_LOAD)
 			ret = elf_pvh_add_segment(image, file, &phdrs[i], err);
-		else if (phdrs[i].p_type == PT_NOTE && phdrs[i].p_offset <= file->size)
+		else if (phdrs[i].p_type == PT_NOTE && phdrs[i].p_offset <= file->size && !image->entry)
 			ret = elf_pvh_read_notes(image, file, &phdrs[i], err);
 	}
 	return ret < 0 ? ret : elf_pvh_check_entry(image, err);
@@ -205,7 +235,7 @@ static int elf_pvh_load(const struct boot_file *file, const void *parsed, const 
 	if (r == 0)
 		r = place_initrd(config, memory, image->end, top, &initrd, &initrd_size, err);
 	if (r == 0)
-		r = place_cmdline(memory, config->cmdline, LAYOUT_CMDLINE_SIZE - 1, err);
+		r = place_cmdline(memory, config->cmdline, LONGEST_CMDLINE, err);
 	if (r == 0)
 		r = elf_pvh_write_start_info(memory, &map, config->rsdp, initrd, initrd_size, err);
 	if (r == 0)
