@@ -149,6 +149,13 @@ static const struct virtio_device_ops net_ops = {
 	.state = &net_state,
 };
 
+int virtio_net_ready(struct virtio_device *device, struct err *err)
+{
+	struct net_backend *backend = net_to_net(device)->backend;
+
+	return backend->ops->ready ? backend->ops->ready(backend, err) : 0;
+}
+
 void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id)
 {
 	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a */
@@ -164,16 +171,22 @@ void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id)
 		mac[i] = (uint8_t)(hash >> (8 * (i - 1)));
 }
 
-static int net_set_state(struct net_device *net, const struct virtio_net_options *options, struct err *err)
+/* The address that was asked for, or the machine's own. */
+static void net_choose_mac(const struct virtio_net_options *options, uint8_t mac[6])
 {
 	static const uint8_t none[6];
 
+	if (memcmp(options->mac, none, sizeof(none)) == 0)
+		virtio_net_make_mac(mac, options->machine, options->id);
+	else
+		memcpy(mac, options->mac, sizeof(options->mac));
+}
+
+static int net_set_state(struct net_device *net, const struct virtio_net_options *options, struct err *err)
+{
 	if (options->mac[0] & 1)
 		return err_set(err, -EINVAL, "mac: a multicast address; the first byte must be even, for instance 02");
-	if (memcmp(options->mac, none, sizeof(none)) == 0)
-		virtio_net_make_mac(net->state.mac, options->machine, net->virtio.id);
-	else
-		memcpy(net->state.mac, options->mac, sizeof(options->mac));
+	net_choose_mac(options, net->state.mac);
 	net->link_up = net->state.link_up = true;
 	net->state.mtu = net->backend->mtu;
 	return 0;
@@ -241,6 +254,7 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
 		      struct virtio_device **ret, struct err *err)
 {
+	struct virtio_net_options chosen = *options;
 	struct net_backend *backend;
 	int code;
 
@@ -249,10 +263,11 @@ int virtio_net_create(const struct virtio_net_options *options, struct guest_mem
 	if (options->passt && (options->vhost || options->queues > 1))
 		return err_set(err, -EINVAL, "--net passt: %s needs a tap; leave it out or use tap=NAME",
 			       options->vhost ? "vhost=on" : "queues");
-	code = options->passt ? net_passt_open(options, &backend, err) : net_tap_open(options, &backend, err);
+	net_choose_mac(options, chosen.mac);
+	code = options->passt ? net_passt_open(&chosen, &backend, err) : net_tap_open(&chosen, &backend, err);
 	if (code < 0)
 		return code;
-	code = net_create(options, backend, memory, log, ret, err);
+	code = net_create(&chosen, backend, memory, log, ret, err);
 	if (code < 0)
 		backend->ops->destroy(backend);
 	return code;

@@ -59,6 +59,8 @@ struct net_backend_ops {
 	int (*set_offloads)(struct net_backend *backend, uint64_t offloads);
 	/* Enables or disables a pair; all begin enabled. NULL: there is only one pair. */
 	int (*set_pair)(struct net_backend *backend, unsigned int pair, bool on);
+	/* Waits until the backend has started, for a bounded time. -errno: it cannot. NULL: it has nothing to start. */
+	int (*ready)(struct net_backend *backend, struct err *err);
 	/* Why the backend has ended, for the log; the string is valid as long as the backend. NULL: no reason known. */
 	const char *(*reason)(struct net_backend *backend);
 	void (*destroy)(struct net_backend *backend);

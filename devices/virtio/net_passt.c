@@ -6,14 +6,18 @@
  * There are no offloads, so a packet's header is only checked and dropped. Frames to the guest are read in bulk and
  * copied once. A frame to passt is sent from the guest's buffers; only what the socket does not take is copied.
  */
+#include "core/monotonic.h"
 #include "core/process.h"
 #include "devices/virtio/iov.h"
 #include "devices/virtio/net_internal.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <net/ethernet.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -23,12 +27,13 @@
 #define MAX_FRAME 65535u
 #define PASST_MTU 65520u /* in passt's DHCP answers */
 #define BUFFER_SIZE KIB(256)
+#define START_MS 10000 /* until it must have set itself up */
 
 struct passt {
 	struct net_backend base;
 	pid_t pid;            /* 0: not started here, or ended */
 	int words_fd;         /* its stderr; -1: not started here */
-	char reason[256];
+	char reason[400];
 	size_t start, end;    /* of the unread bytes in from */
 	size_t sent, to_send; /* of the bytes in to */
 	uint8_t *from;        /* BUFFER_SIZE */
@@ -186,22 +191,34 @@ static bool net_passt_reap(struct passt *passt, int *status)
 	return false;
 }
 
-/* Copies the last line of the process's stderr to reason. */
+/* No reason to end: each line that could not be sent to a syslog is one, and so is the change to an ordinary user. */
+static bool net_passt_is_noise(const char *line)
+{
+	return (strncmp(line, "Failed to send ", 15) == 0 && strstr(line, " to syslog")) ||
+	       strncmp(line, "Don't run as root", 17) == 0;
+}
+
+/* Copies what the process has written to its stderr to reason: whole lines, the last ones if there are many. */
 static void net_passt_read_last_words(struct passt *passt)
 {
-	char *line, text[sizeof(passt->reason)];
+	char text[4096], *rest = text, *line;
+	size_t used = 0;
 	ssize_t len = read(passt->words_fd, text, sizeof(text) - 1);
 
-	if (len <= 0)
-		return;
-	while (len && text[len - 1] == '\n')
-		len--;
-	text[len] = 0;
-	line = strrchr(text, '\n');
-	for (char *p = line = line ? line + 1 : text; *p; p++)
+	text[MAX(len, 0)] = 0;
+	while ((line = strsep(&rest, "\n"))) {
+		size_t size = strlen(line), room = sizeof(passt->reason) - 3;
+
+		if (!size || size > room || net_passt_is_noise(line))
+			continue;
+		if (used + size > room)
+			used = 0;
+		used += (size_t)snprintf(passt->reason + used, sizeof(passt->reason) - used, "%s%s", used ? "; " : "",
+					 line);
+	}
+	for (char *p = passt->reason; *p; p++)
 		if ((unsigned char)*p < ' ')
 			*p = ' ';
-	snprintf(passt->reason, sizeof(passt->reason), "%s", line);
 }
 
 static const char *net_passt_reason(struct net_backend *backend)
@@ -217,6 +234,34 @@ static const char *net_passt_reason(struct net_backend *backend)
 	else if (WEXITSTATUS(status))
 		net_passt_read_last_words(passt);
 	return passt->reason;
+}
+
+/* passt reads no frame before it has set itself up. */
+static bool net_passt_has_read(const struct passt *passt)
+{
+	int unread;
+
+	return ioctl(passt->base.fds[0], SIOCOUTQ, &unread) < 0 || !unread;
+}
+
+static int net_passt_ready(struct net_backend *backend, struct err *err)
+{
+	struct passt *passt = net_passt_to_passt(backend);
+	int64_t deadline = monotonic_ms() + START_MS;
+
+	while (passt->pid) {
+		bool has_read = net_passt_has_read(passt); /* or has ended, which is found next */
+		struct pollfd pollfd = {.fd = backend->fds[0]};
+
+		if (poll(&pollfd, 1, has_read ? 0 : 1) > 0)
+			return err_set(err, -ECONNREFUSED, "--net passt: it cannot start: %s", net_passt_reason(backend));
+		if (has_read)
+			break;
+		if (monotonic_ms() >= deadline)
+			return err_set(err, -ETIMEDOUT, "--net passt: it has not started within %d seconds",
+				       START_MS / 1000);
+	}
+	return 0;
 }
 
 static void net_passt_destroy(struct net_backend *backend)
@@ -239,11 +284,30 @@ static const struct net_backend_ops passt_ops = {
 	.send = net_passt_send,
 	.flush = net_passt_flush,
 	.set_offloads = net_passt_set_offloads,
+	.ready = net_passt_ready,
 	.reason = net_passt_reason,
 	.destroy = net_passt_destroy,
 };
 
-static int net_passt_start_passt(struct passt *passt, struct err *err)
+/* A frame of a protocol for experiments, which passt reads and drops, for net_passt_ready. */
+static void net_passt_send_probe(struct passt *passt, const struct virtio_net_options *options)
+{
+	struct {
+		uint32_t length;
+		struct ether_header ethernet;
+		uint8_t padding[ETH_ZLEN - sizeof(struct ether_header)];
+	} __attribute__((packed)) probe = {
+		.length = htobe32(ETH_ZLEN),
+		.ethernet = {.ether_dhost = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, .ether_type = htobe16(0x88b5)},
+	};
+
+	memcpy(probe.ethernet.ether_shost, options->mac, ETH_ALEN);
+	if (send(passt->base.fds[0], &probe, sizeof(probe), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		/* It has ended, as net_passt_ready will find. */
+	}
+}
+
+static int net_passt_start_passt(struct passt *passt, const struct virtio_net_options *options, struct err *err)
 {
 	/* It gets the socket as descriptor 3, stays in the foreground and ends when the socket is closed. */
 	static const char *const argv[] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3", NULL};
@@ -264,7 +328,10 @@ static int net_passt_start_passt(struct passt *passt, struct err *err)
 	if (ret == -ENOENT)
 		return err_set(err, ret,
 			       "--net passt: no such program; install the Debian package passt, or use tap=NAME");
-	return ret < 0 ? err_sys(err, ret, "--net passt: start passt") : 0;
+	if (ret < 0)
+		return err_sys(err, ret, "--net passt: start passt");
+	net_passt_send_probe(passt, options);
+	return 0;
 }
 
 static int net_passt_connect_passt(struct passt *passt, const char *path, struct err *err)
@@ -303,7 +370,7 @@ int net_passt_open(const struct virtio_net_options *options, struct net_backend 
 	else if (options->socket)
 		code = net_passt_connect_passt(passt, options->socket, err);
 	else
-		code = net_passt_start_passt(passt, err);
+		code = net_passt_start_passt(passt, options, err);
 	if (code < 0) {
 		net_passt_destroy(&passt->base);
 		return code;

@@ -186,6 +186,12 @@ struct virtio_net_options {
 int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
 		      struct virtio_device **ret, struct err *err);
 
+/*
+ * Waits for what the network needs and has started, which is passt: it sets itself up while other parts of the machine
+ * are made. -errno: it has ended, and err has its reason. On the loop's thread, before the guest runs.
+ */
+int virtio_net_ready(struct virtio_device *net, struct err *err);
+
 /* A locally administered address, always the same for the same machine and device. */
 void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id);
 

@@ -308,9 +308,11 @@ static void starts_passt(void)
 {
 	struct virtio_net_config config;
 
-	put_program(
-		"#!/bin/sh\n[ \"$*\" = '--foreground --quiet --stderr --fd 3' ] || exit 1\nexec /bin/cat <&3 >&3\n");
+	/* Reads a frame of 60 bytes, and sends back what comes after it. */
+	put_program("#!/bin/sh\n[ \"$*\" = '--foreground --quiet --stderr --fd 3' ] || exit 1\n"
+		    "/usr/bin/head -c 64 <&3 >/dev/null\nexec /bin/cat <&3 >&3\n");
 	CHECK_EQ(create(NULL, NULL), 0);
+	CHECK_EQ(virtio_net_ready(device, NULL), 0);
 	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
 	device->ops->config_read(device, 0, &config, 12);
 	CHECK_EQ(le16toh(config.mtu), 65520);
@@ -341,7 +343,52 @@ static void tells_why_passt_ended(void)
 	post_rx(1);
 	CHECK(link_goes_down());
 	CHECK_STR(logged(),
-		  "warning: net0: its network has ended, the link is down: No routable interface\n");
+		  "warning: net0: its network has ended, the link is down: first; No routable interface\n");
+	remove_program();
+}
+
+/* A passt that ends at once is a reason not to start the machine. */
+static void tells_why_passt_cannot_start(void)
+{
+	static const struct {
+		const char *program, *says;
+	} cases[] = {
+		{"#!/bin/sh\necho No interface for IPv4 >&2\necho Failed to send 46 bytes to syslog >&2\n"
+		 "echo External interface not usable >&2\nexit 1\n",
+		 "--net passt: it cannot start: No interface for IPv4; External interface not usable"},
+		{"#!/bin/sh\nkill -15 $$\n", "--net passt: it cannot start: passt was ended by signal 15"},
+		{"#!/bin/sh\nexit 0\n", "--net passt: it cannot start: passt has ended"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct err err;
+
+		put_program(cases[i].program);
+		CHECK_EQ(create(NULL, NULL), 0);
+		CHECK_EQ(virtio_net_ready(device, &err), -ECONNREFUSED);
+		CHECK_STR(err.text, cases[i].says);
+		device->ops->destroy(device);
+		remove_program();
+	}
+}
+
+/* Whole lines, and the last ones of many. */
+static void tells_no_half_of_a_line(void)
+{
+	char program[2000] = "#!/bin/sh\n", line[] = "echo 0123456789 0123456789 0123456789 x >&2\n";
+	struct err err;
+
+	for (char i = 'a'; i <= 'z'; i++) {
+		line[38] = i;
+		strcat(program, line);
+	}
+	strcat(program, "exit 1\n");
+	put_program(program);
+	CHECK_EQ(create(NULL, NULL), 0);
+	CHECK_EQ(virtio_net_ready(device, &err), -ECONNREFUSED);
+	CHECK(strstr(err.text, "it cannot start: 0123456789 0123456789 0123456789 "));
+	CHECK_STR(err.text + strlen(err.text) - 2, " z");
+	device->ops->destroy(device);
 	remove_program();
 }
 
@@ -364,4 +411,5 @@ static void explains_itself(void)
 
 TEST_MAIN(TEST(reads_frames_in_pieces), TEST(reads_frames_in_bulk), TEST(writes_to_a_slow_peer),
 	  TEST(sends_no_nonsense), TEST(notices_the_end), TEST(notices_the_end_without_buffers), TEST(refuses_nonsense),
-	  TEST(starts_passt), TEST(tells_how_passt_ended), TEST(tells_why_passt_ended), TEST(explains_itself))
+	  TEST(starts_passt), TEST(tells_how_passt_ended), TEST(tells_why_passt_ended),
+	  TEST(tells_why_passt_cannot_start), TEST(tells_no_half_of_a_line), TEST(explains_itself))

@@ -566,6 +566,20 @@ static int machine_create_attach_buses(struct machine *machine, struct err *err)
 	return kvm_attach_buses(&machine->kvm, machine->mmio, machine->pio, err);
 }
 
+/* As late as possible: helper processes have set themselves up meanwhile. */
+static int machine_create_await_networks(struct machine *machine, struct err *err)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++) {
+		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+
+		if (device->type == VIRTIO_ID_NET)
+			ret = virtio_net_ready(device, err);
+	}
+	return ret;
+}
+
 /* Starts the threads of an incoming guest now and not during its downtime. */
 static int machine_create_await_state(struct machine *machine, struct err *err)
 {
@@ -578,7 +592,8 @@ static part_fn *const parts[] = {
 	machine_create_open_image, machine_create_open_kvm, machine_create_begin_guest_cpu, machine_create_vm,
 	machine_create_memory, machine_create_irqchip, machine_create_platform, machine_create_finish_guest_cpu,
 	machine_create_pci, machine_create_virtio, machine_create_load_guest, machine_create_host_devices,
-	machine_create_attach_buses, machine_create_vcpus, machine_create_await_state,
+	machine_create_attach_buses, machine_create_vcpus, machine_create_await_networks,
+	machine_create_await_state,
 };
 
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
