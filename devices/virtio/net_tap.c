@@ -8,8 +8,10 @@
 #include "devices/virtio/net_internal.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/ethtool.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <pwd.h>
@@ -177,6 +179,65 @@ static unsigned int net_tap_read_offloads(int sock, const char *name)
 	return flags;
 }
 
+/* The attribute of this type among len bytes of attributes, or NULL. */
+static const struct rtattr *net_tap_find_attribute(const void *attributes, size_t len, unsigned short type)
+{
+	const struct rtattr *attribute = attributes;
+
+	for (; RTA_OK(attribute, len); attribute = RTA_NEXT(attribute, len))
+		if ((attribute->rta_type & NLA_TYPE_MASK) == type)
+			return attribute;
+	return NULL;
+}
+
+/* The number of queues in use in the kernel's description of an interface; -1: it has a single queue, or is no tap. */
+static int net_tap_parse_queues(const struct nlmsghdr *message)
+{
+	static const unsigned short way[] = {IFLA_LINKINFO, IFLA_INFO_DATA, IFLA_TUN_NUM_QUEUES};
+	const struct ifinfomsg *link = NLMSG_DATA(message);
+	const void *at = IFLA_RTA(link);
+	size_t len = IFLA_PAYLOAD(message);
+	uint32_t count;
+
+	for (size_t i = 0; i < ARRAY_SIZE(way); i++) {
+		const struct rtattr *attribute = net_tap_find_attribute(at, len, way[i]);
+
+		if (!attribute)
+			return -1;
+		at = RTA_DATA(attribute);
+		len = RTA_PAYLOAD(attribute);
+	}
+	if (len < sizeof(count))
+		return -1;
+	memcpy(&count, at, sizeof(count));
+	return (int)MIN(count, (uint32_t)INT_MAX);
+}
+
+/* How many queues of an interface are in use, by any process (rtnetlink(7)); -1: not known. */
+static int net_tap_count_queues(const char *name)
+{
+	_cleanup_(fd_close) int sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	struct {
+		struct nlmsghdr header;
+		struct ifinfomsg link;
+	} request = {
+		.header = {.nlmsg_len = sizeof(request), .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST},
+		.link.ifi_index = (int)if_nametoindex(name),
+	};
+	union {
+		struct nlmsghdr header;
+		char space[KIB(16)];
+	} answer;
+	ssize_t len;
+
+	if (sock < 0 || send(sock, &request, sizeof(request), 0) < 0)
+		return -1;
+	len = recv(sock, &answer, sizeof(answer), 0);
+	if (len < 0 || !NLMSG_OK(&answer.header, (size_t)len) || answer.header.nlmsg_type != RTM_NEWLINK)
+		return -1;
+	return net_tap_parse_queues(&answer.header);
+}
+
 /* Attaching sets the flags of a persistent interface, so attach once more with the old ones. */
 static void net_tap_restore_flags(const struct tap *tap)
 {
@@ -294,8 +355,22 @@ static int net_tap_attach_queue(const struct tap *tap, int fd)
 	return ret == -EINVAL ? net_tap_attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE) : ret;
 }
 
+/*
+ * The kernel gives an interface of several queues to any number of processes and shares packets out among them. That is
+ * never what a machine needs, so it is refused as the kernel refuses it for one of a single queue: before we attach,
+ * because that would take packets already, and after it, for two that start at once.
+ */
+static int net_tap_check_alone(const struct tap *tap, int queues, struct err *err)
+{
+	return net_tap_count_queues(tap->name) > queues ? net_tap_explain_attach(tap, -EBUSY, err) : 0;
+}
+
 static int net_tap_open_queues(struct tap *tap, struct err *err)
 {
+	int alone = net_tap_check_alone(tap, 0, err);
+
+	if (alone < 0)
+		return alone;
 	for (unsigned int i = 0; i < tap->base.pairs; i++) {
 		int ret = net_tap_open_tun(tap->name, err);
 
@@ -307,7 +382,7 @@ static int net_tap_open_queues(struct tap *tap, struct err *err)
 			return net_tap_explain_attach(tap, ret, err);
 		tap->in_use[i] = true;
 	}
-	return 0;
+	return net_tap_check_alone(tap, (int)tap->base.pairs, err);
 }
 
 /* Uses a descriptor that was opened by another program. */

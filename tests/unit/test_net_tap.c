@@ -327,5 +327,35 @@ static void adopts_a_descriptor(void)
 	CHECK_EQ(if_nametoindex("mvt5"), 0);
 }
 
-TEST_MAIN(TEST(moves_packets), TEST(uses_many_queues), TEST(leaves_the_tap_as_it_was), TEST(goes_down_with_the_tap),
+/* An interface of several queues belongs to one machine, as one of a single queue does. */
+static void shares_no_queues(void)
+{
+	struct virtio_driver *first;
+	struct virtio_device *other;
+	struct virtio_net_options options = {.id = "net0", .machine = "vm", .tap = "mvt6", .tap_fd = -1};
+	struct err err;
+	int parked;
+
+	need_namespace();
+	set_persistent("mvt6", IFF_MULTI_QUEUE, true);
+	CHECK_EQ(make_device("mvt6", 1, NULL), 0);
+	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
+	first = driver;
+	for (options.queues = 1; options.queues < 3; options.queues++) {
+		CHECK_EQ(virtio_net_create(&options, first->memory, NULL, &other, &err), -EBUSY);
+		CHECK_STR(err.text, "--net tap=mvt6: another process uses it already; give each machine a tap of its own");
+	}
+	tear_down();
+	/* A manager that keeps the interface with a queue that is switched off is no other user. */
+	parked = open_tap("mvt6", IFF_MULTI_QUEUE);
+	CHECK_EQ(ioctl(parked, TUNSETQUEUE, &(struct ifreq){.ifr_flags = IFF_DETACH_QUEUE}), 0);
+	CHECK_EQ(make_device("mvt6", 2, NULL), 0);
+	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
+	tear_down();
+	close(parked);
+	set_persistent("mvt6", IFF_MULTI_QUEUE, false);
+}
+
+TEST_MAIN(TEST(moves_packets), TEST(uses_many_queues), TEST(shares_no_queues),
+	  TEST(leaves_the_tap_as_it_was), TEST(goes_down_with_the_tap),
 	  TEST(explains_itself), TEST(explains_vhost), TEST(adopts_a_descriptor))
