@@ -159,7 +159,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 		}
 
 		/* The guest controls the PCIe capabilities; there is no native hot plug, PME or AER */
-		Method (_OSC, 4)
+		Method (_OSC, 4, Serialized)
 		{
 			CreateDWordField (Arg3, 0, CDW1)
 			CreateDWordField (Arg3, 8, CDW3)

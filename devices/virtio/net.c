@@ -93,6 +93,9 @@ static void net_reset(struct virtio_device *device)
 	net_stop(net);
 	net->loaded = false;
 	net_tell_link(net);
+	pthread_mutex_lock(&net->config_lock);
+	memcpy(net->state.mac, net->mac, sizeof(net->mac));
+	pthread_mutex_unlock(&net->config_lock);
 	net->state.pairs_used = 0;
 	net->state.offloads = 0;
 	net_detach_pairs(net, 1);
@@ -124,6 +127,15 @@ static void net_resume(struct virtio_device *device)
 	}
 }
 
+static void net_call_changed(struct virtio_device *device, unsigned int queue)
+{
+	struct net_device *net = net_to_net(device);
+
+	pthread_mutex_lock(&net->ctrl_lock); /* the control queue starts and stops pairs */
+	net_vhost_call_changed(net, queue);
+	pthread_mutex_unlock(&net->ctrl_lock);
+}
+
 static void net_destroy(struct virtio_device *device)
 {
 	struct net_device *net = net_to_net(device);
@@ -145,6 +157,7 @@ static const struct virtio_device_ops net_ops = {
 	.reset = net_reset,
 	.drain = net_drain,
 	.resume = net_resume,
+	.call_changed = net_call_changed,
 	.destroy = net_destroy,
 	.state = &net_state,
 };
@@ -186,7 +199,8 @@ static int net_set_state(struct net_device *net, const struct virtio_net_options
 {
 	if (options->mac[0] & 1)
 		return err_set(err, -EINVAL, "mac: a multicast address; the first byte must be even, for instance 02");
-	net_choose_mac(options, net->state.mac);
+	net_choose_mac(options, net->mac);
+	memcpy(net->state.mac, net->mac, sizeof(net->mac));
 	net->link_up = net->state.link_up = true;
 	net->state.mtu = net->backend->mtu;
 	return 0;

@@ -140,11 +140,32 @@ static void net_ctrl_vhost_failed(void *opaque, uint32_t events)
 			virtio_device_broken(&net->virtio, "vhost-net found an invalid queue");
 }
 
+/* Without vhost, the threads of the pairs find it. */
+static void net_ctrl_backend_event(void *opaque, uint32_t events)
+{
+	struct net_device *net = opaque;
+
+	if (net->backend->ops->ended(net->backend))
+		net_link_down(net);
+}
+
 static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
 {
 	struct event_source *source; /* freed with the loop */
 
 	return event_loop_watch(net->ctrl_loop, fd, EPOLLIN, fn, net, &source, err);
+}
+
+static int net_ctrl_watch_vhosts(struct net_device *net, struct err *err)
+{
+	const struct net_backend_ops *ops = net->backend->ops;
+	int ret = 0;
+
+	for (unsigned int i = 0; ret == 0 && i < net->backend->pairs && net->vhosts[i]; i++)
+		ret = net_ctrl_watch(net, vhost_error_fd(net->vhosts[i]), net_ctrl_vhost_failed, err);
+	if (ret == 0 && net->vhosts[0] && ops->end_fd && ops->end_fd(net->backend) >= 0)
+		ret = net_ctrl_watch(net, ops->end_fd(net->backend), net_ctrl_backend_event, err);
+	return ret;
 }
 
 int net_ctrl_make(struct net_device *net, struct err *err)
@@ -162,8 +183,7 @@ int net_ctrl_make(struct net_device *net, struct err *err)
 		return ret;
 	if (wanted)
 		ret = net_ctrl_watch(net, vq->kick_fd, net_ctrl_kicked, err);
-	for (unsigned int i = 0; ret == 0 && i < net->backend->pairs && net->vhosts[i]; i++)
-		ret = net_ctrl_watch(net, vhost_error_fd(net->vhosts[i]), net_ctrl_vhost_failed, err);
+	ret = ret ?: net_ctrl_watch_vhosts(net, err);
 	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
 	ret = ret ?: event_loop_start(net->ctrl_loop, name, err);
 	if (ret < 0)

@@ -61,6 +61,12 @@ struct net_backend_ops {
 	int (*set_pair)(struct net_backend *backend, unsigned int pair, bool on);
 	/* Waits until the backend has started, for a bounded time. -errno: it cannot. NULL: it has nothing to start. */
 	int (*ready)(struct net_backend *backend, struct err *err);
+	/*
+	 * A descriptor that is readable when the backend may have ended, for users who do not receive here (vhost);
+	 * owned by the backend. ended: whether it has; clears the descriptor. NULL: there is none.
+	 */
+	int (*end_fd)(struct net_backend *backend);
+	bool (*ended)(struct net_backend *backend);
 	/* Why the backend has ended, for the log; the string is valid as long as the backend. NULL: no reason known. */
 	const char *(*reason)(struct net_backend *backend);
 	void (*destroy)(struct net_backend *backend);
@@ -92,6 +98,7 @@ struct net_state {
 struct net_device {
 	struct virtio_device virtio;
 	struct net_backend *backend;
+	uint8_t mac[6]; /* after a reset */
 	/* Pairs with a thread, or a vhost. */
 	struct net_pair *pairs[NET_MAX_PAIRS];
 	struct virtio_thread threads[NET_MAX_PAIRS];
@@ -123,6 +130,10 @@ void net_end_pairs(struct net_device *net, unsigned int index);
 /* Disables the backend's pairs from index on: packets must not wait there for a reader. */
 void net_detach_pairs(struct net_device *net, unsigned int index);
 
+/* net_link.c. down: the backend has ended. Shows the guest the link down, and logs it, once. Any thread, without device->lock. */
+void net_link_down(struct net_device *net);
+bool net_link_is_up(struct net_device *net);
+
 /* net_pair.c: net->threads[index] moves the packets of one pair. It is made parked; a parked one has no buffers. */
 int net_pair_make(struct net_device *net, unsigned int index, struct err *err);
 void net_pair_end(struct net_device *net, unsigned int index);
@@ -131,6 +142,8 @@ void net_pair_end(struct net_device *net, unsigned int index);
 int net_vhost_open(struct net_device *net, struct dirty_set *dirty, struct err *err);
 int net_vhost_start(struct net_device *net, unsigned int index, struct err *err);
 void net_vhost_stop(struct net_device *net, unsigned int index);
+/* The eventfd for the interrupts of a queue has changed. */
+void net_vhost_call_changed(struct net_device *net, unsigned int queue);
 
 /* net_state.c: saved state, and the announcement that the guest is on another host. */
 extern const struct state_table net_state;

@@ -64,32 +64,11 @@ static void net_pair_give_up(struct net_pair *pair, struct virtqueue *vq, const 
 	virtio_device_broken(&pair->net->virtio, why);
 }
 
-/* Shows the guest the link down, and logs it, once. */
-static void net_pair_link_down(struct net_device *net)
-{
-	const char *reason = net->backend->ops->reason ? net->backend->ops->reason(net->backend) : NULL;
-	bool was_up;
-
-	pthread_mutex_lock(&net->config_lock);
-	was_up = net->link_up;
-	net->link_up = net->state.link_up = false;
-	pthread_mutex_unlock(&net->config_lock);
-	if (!was_up)
-		return;
-	log_warn(net->virtio.log, "%s: its network has ended, the link is down%s%s", net->virtio.id,
-		 reason ? ": " : "", reason ?: "");
-	/*
-	 * Not virtio_device_config_changed: a thread that waits for this one to end may hold its lock. The generation
-	 * is not needed for a field that is read in one piece.
-	 */
-	net->virtio.transport->notify_config(&net->virtio);
-}
-
 static void net_pair_lost_backend(struct net_pair *pair)
 {
 	pair->gone = true;
 	pair->readable = false;
-	net_pair_link_down(pair->net);
+	net_link_down(pair->net);
 }
 
 /* ---- from the guest ---- */

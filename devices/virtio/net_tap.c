@@ -33,6 +33,7 @@ struct tap {
 	char name[IFNAMSIZ];
 	bool in_use[NET_MAX_PAIRS];
 	unsigned int can; /* TUN_F_* that this kernel has */
+	int links_fd;     /* with vhost: the kernel's messages about interfaces; -1: none */
 	/* The interface's settings before, for net_tap_destroy. */
 	bool attached;
 	int found_flags; /* -1: not known */
@@ -69,6 +70,24 @@ static int net_tap_send(struct net_backend *backend, unsigned int pair, const st
 	return errno == EAGAIN || errno == EBADFD ? net_tap_packet_error(errno) : 0;
 }
 
+static int net_tap_end_fd(struct net_backend *backend)
+{
+	return net_tap_to_tap(backend)->links_fd;
+}
+
+static bool net_tap_ended(struct net_backend *backend)
+{
+	struct ifreq request = {0};
+	char message[KIB(4)];
+	ssize_t len;
+
+	/* What they say does not matter: some interface has changed. ENOBUFS: some are lost, and more may be there. */
+	do
+		len = recv(net_tap_to_tap(backend)->links_fd, message, sizeof(message), MSG_DONTWAIT);
+	while (len > 0 || (len < 0 && errno == ENOBUFS));
+	return ioctl(backend->fds[0], TUNGETIFF, &request) < 0 && errno == EBADFD;
+}
+
 static const char *net_tap_reason(struct net_backend *backend)
 {
 	return "the tap was deleted";
@@ -98,7 +117,9 @@ static int net_tap_set_offloads(struct net_backend *backend, uint64_t offloads)
 	}
 	if ((flags & TUN_USO) != TUN_USO)
 		flags &= ~TUN_USO;
-	return ioctl(backend->fds[0], TUNSETOFFLOAD, flags & net_tap_to_tap(backend)->can) < 0 ? -errno : 0;
+	/* EBADFD: it was deleted; the guest may still use the device, with its link down. */
+	return ioctl(backend->fds[0], TUNSETOFFLOAD, flags & net_tap_to_tap(backend)->can) < 0 && errno != EBADFD ?
+	       -errno : 0;
 }
 
 static int net_tap_set_pair(struct net_backend *backend, unsigned int pair, bool on)
@@ -108,7 +129,7 @@ static int net_tap_set_pair(struct net_backend *backend, unsigned int pair, bool
 
 	if (tap->in_use[pair] == on)
 		return 0;
-	if (ioctl(backend->fds[pair], TUNSETQUEUE, &request) < 0)
+	if (ioctl(backend->fds[pair], TUNSETQUEUE, &request) < 0 && errno != EBADFD)
 		return -errno;
 	tap->in_use[pair] = on;
 	return 0;
@@ -264,6 +285,7 @@ static void net_tap_destroy(struct net_backend *backend)
 	}
 	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
 		fd_close(&backend->fds[i]);
+	fd_close(&tap->links_fd);
 	if (tap->attached)
 		net_tap_restore_flags(tap);
 	free(tap);
@@ -274,6 +296,8 @@ static const struct net_backend_ops tap_ops = {
 	.send = net_tap_send,
 	.set_offloads = net_tap_set_offloads,
 	.set_pair = net_tap_set_pair,
+	.end_fd = net_tap_end_fd,
+	.ended = net_tap_ended,
 	.reason = net_tap_reason,
 	.destroy = net_tap_destroy,
 };
@@ -443,6 +467,17 @@ static int net_tap_probe(struct tap *tap, int sock, struct err *err)
 	return 0;
 }
 
+/* The pairs' threads find by themselves that the tap was deleted; vhost does not. */
+static int net_tap_watch_links(struct tap *tap, struct err *err)
+{
+	const struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+
+	tap->links_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+	if (tap->links_fd < 0 || bind(tap->links_fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+		return err_sys(err, -errno, "--net tap=%s: messages about interfaces", tap->name);
+	return 0;
+}
+
 static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *options, struct err *err)
 {
 	_cleanup_(fd_close) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -469,6 +504,8 @@ static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *opti
 		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
 	}
 	ret = ret ?: net_tap_set_up_header(tap, err);
+	if (ret == 0 && options->vhost)
+		ret = net_tap_watch_links(tap, err);
 	return ret ?: net_tap_probe(tap, sock, err);
 }
 
@@ -482,7 +519,7 @@ int net_tap_open(const struct virtio_net_options *options, struct net_backend **
 	tap->base = (struct net_backend){.ops = &tap_ops, .pairs = options->queues};
 	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
 		tap->base.fds[i] = -1;
-	tap->found_flags = -1;
+	tap->found_flags = tap->links_fd = -1;
 	code = net_tap_set_up(tap, options, err);
 	if (code < 0) {
 		net_tap_destroy(&tap->base);

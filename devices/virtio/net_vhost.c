@@ -64,7 +64,7 @@ int net_vhost_start(struct net_device *net, unsigned int index, struct err *err)
 {
 	int ret;
 
-	if (net->vhost_running[index])
+	if (net->vhost_running[index] || !net_link_is_up(net))
 		return 0;
 	ret = vhost_set_features(net->vhosts[index], net->virtio.features & RING_FEATURES, err);
 	if (ret < 0)
@@ -78,6 +78,15 @@ int net_vhost_start(struct net_device *net, unsigned int index, struct err *err)
 		}
 	}
 	return 0;
+}
+
+void net_vhost_call_changed(struct net_device *net, unsigned int queue)
+{
+	struct virtio_device *device = &net->virtio;
+	unsigned int index = queue / 2;
+
+	if (index < net->backend->pairs && net->vhost_running[index])
+		vhost_ring_call(net->vhosts[index], queue % 2, device->transport->call_fd(device, queue));
 }
 
 void net_vhost_stop(struct net_device *net, unsigned int index)

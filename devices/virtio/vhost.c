@@ -8,6 +8,7 @@
 #include "devices/virtio/vhost.h"
 
 #include "core/bitmap.h"
+#include "core/irq.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -377,6 +378,17 @@ int vhost_ring_start(struct vhost *vhost, unsigned int ring, const struct virtqu
 	vhost->running[ring] = ret == 0;
 	pthread_mutex_unlock(&vhost->lock);
 	return ret;
+}
+
+void vhost_ring_call(struct vhost *vhost, unsigned int ring, int call_fd)
+{
+	const struct vhost_vring_file call = {.index = ring, .fd = call_fd};
+
+	pthread_mutex_lock(&vhost->lock);
+	/* One interrupt too many does no harm, and one may have gone to the old descriptor. */
+	if (vhost->running[ring] && vhost_ioctl(vhost, VHOST_SET_VRING_CALL, &call) == 0)
+		eventfd_kick(call_fd);
+	pthread_mutex_unlock(&vhost->lock);
 }
 
 void vhost_ring_stop(struct vhost *vhost, unsigned int ring, struct virtqueue *vq)

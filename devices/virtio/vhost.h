@@ -39,6 +39,8 @@ int vhost_set_features(struct vhost *vhost, uint64_t features, struct err *err);
 
 /* Starts ring number ring at the position of vq; call_fd interrupts the driver. */
 int vhost_ring_start(struct vhost *vhost, unsigned int ring, const struct virtqueue *vq, int call_fd, struct err *err);
+/* call_fd interrupts the driver from now on; no effect on a ring that is stopped. */
+void vhost_ring_call(struct vhost *vhost, unsigned int ring, int call_fd);
 /* Stops the ring; vq then has the kernel's position. */
 void vhost_ring_stop(struct vhost *vhost, unsigned int ring, struct virtqueue *vq);
 

@@ -53,6 +53,11 @@ struct virtio_device_ops {
 	 */
 	int (*drain)(struct virtio_device *device, int64_t deadline, struct err *err);
 	void (*resume)(struct virtio_device *device);
+	/*
+	 * transport->call_fd of a queue has changed, of an active device that is not drained. NULL: the device asks
+	 * each time, or uses only notify_queue.
+	 */
+	void (*call_changed)(struct virtio_device *device, unsigned int queue);
 	/* Frees the device, which is reset and has no transport any more. */
 	void (*destroy)(struct virtio_device *device);
 	/*
@@ -69,7 +74,7 @@ struct virtio_transport_ops {
 	void (*notify_queue)(struct virtio_device *device, unsigned int queue);
 	/* Interrupts the driver for a change of the config space. Any thread. */
 	void (*notify_config)(struct virtio_device *device);
-	/* An eventfd that interrupts the driver for a queue when vhost kicks it; valid until reset. */
+	/* An eventfd that interrupts the driver for a queue when vhost kicks it; valid until call_changed or reset. */
 	int (*call_fd)(struct virtio_device *device, unsigned int queue);
 };
 

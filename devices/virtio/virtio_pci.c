@@ -39,20 +39,30 @@ struct virtio_pci_relay {
 
 /* ---- interrupts ---- */
 
+/* False: MSI-X has been enabled meanwhile. Checked under the lock, under which virtio_pci_config_written lowers the pin. */
+static bool virtio_pci_interrupt_by_pin(struct virtio_pci *pci, uint8_t isr_bit)
+{
+	bool by_pin;
+
+	pthread_mutex_lock(&pci->isr_lock);
+	by_pin = !msix_enabled(pci->msix);
+	if (by_pin) {
+		pci->isr |= isr_bit;
+		pci_set_intx(&pci->function, true);
+	}
+	pthread_mutex_unlock(&pci->isr_lock);
+	return by_pin;
+}
+
 static void virtio_pci_interrupt(struct virtio_pci *pci, unsigned int slot, uint8_t isr_bit)
 {
 	int fd;
 
-	if (msix_enabled(pci->msix)) {
-		fd = __atomic_load_n(&pci->vector_fd[slot], __ATOMIC_ACQUIRE);
-		if (fd >= 0)
-			eventfd_kick(fd);
+	if (!msix_enabled(pci->msix) && virtio_pci_interrupt_by_pin(pci, isr_bit))
 		return;
-	}
-	pthread_mutex_lock(&pci->isr_lock);
-	pci->isr |= isr_bit;
-	pci_set_intx(&pci->function, true);
-	pthread_mutex_unlock(&pci->isr_lock);
+	fd = __atomic_load_n(&pci->vector_fd[slot], __ATOMIC_ACQUIRE);
+	if (fd >= 0)
+		eventfd_kick(fd);
 }
 
 static void virtio_pci_notify_queue(struct virtio_device *device, unsigned int queue)
@@ -78,7 +88,8 @@ static void virtio_pci_relay_kicked(void *opaque, uint32_t events)
 		virtio_pci_interrupt(relay->pci, relay->queue, VIRTIO_PCI_ISR_QUEUE);
 }
 
-void virtio_pci_drain_relays(struct virtio_pci *pci)
+/* Moves pending kicks of the relays' eventfds into the ISR byte, as the loop would do. Without the device's lock. */
+static void virtio_pci_drain_relays(struct virtio_pci *pci)
 {
 	for (unsigned int i = 0; i < VIRTIO_MAX_QUEUES; i++)
 		if (pci->relays[i])
@@ -314,15 +325,26 @@ static void virtio_pci_config_read(struct pci_function *function, unsigned int o
 	pci_config_read(function, offset, data, len);
 }
 
+static void virtio_pci_calls_changed(struct virtio_pci *pci)
+{
+	pthread_mutex_lock(&pci->device->lock);
+	for (unsigned int i = 0; i < pci->device->queue_count; i++)
+		virtio_pci_call_changed(pci, i);
+	pthread_mutex_unlock(&pci->device->lock);
+}
+
 static void virtio_pci_config_written(struct pci_function *function, unsigned int offset, unsigned int len)
 {
 	struct virtio_pci *pci = virtio_pci_of(function);
+	bool by_message = msix_enabled(pci->msix);
 	uint32_t at, width;
 
 	msix_config_written(pci->msix);
 	pthread_mutex_lock(&pci->isr_lock);
 	pci_set_intx(function, pci->isr && !msix_enabled(pci->msix));
 	pthread_mutex_unlock(&pci->isr_lock);
+	if (by_message != msix_enabled(pci->msix))
+		virtio_pci_calls_changed(pci);
 	if (virtio_pci_in_window(pci, offset, len) && virtio_pci_window_target(pci, &at, &width))
 		virtio_pci_bar_write(pci, at, virtio_pci_window_data(pci), width);
 }
@@ -506,6 +528,9 @@ int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err)
 		return err_set(err, -ETIMEDOUT, "%s: the guest waits for it, and it does not answer", pci->device->id);
 	ret = virtio_pci_settle(pci, deadline, err);
 	pthread_mutex_unlock(&pci->device->lock);
+	/* Now, before the vCPUs are saved: a pin that is raised later interrupts a vCPU whose state is gone already. */
+	if (ret == 0)
+		virtio_pci_drain_relays(pci);
 	return ret;
 }
 

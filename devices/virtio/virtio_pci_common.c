@@ -21,6 +21,16 @@ void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t v
 
 	pci->state.queues[slot].vector = fd >= 0 ? vector : VIRTIO_MSI_NO_VECTOR;
 	__atomic_store_n(&pci->vector_fd[slot], MAX(fd, -1), __ATOMIC_RELEASE);
+	if (slot < pci->device->queue_count)
+		virtio_pci_call_changed(pci, slot);
+}
+
+void virtio_pci_call_changed(struct virtio_pci *pci, unsigned int queue)
+{
+	struct virtio_device *device = pci->device;
+
+	if (pci->flow != VIRTIO_PCI_STOPPED && device->queues[queue].setup.enabled && device->ops->call_changed)
+		device->ops->call_changed(device, queue);
 }
 
 static void virtio_pci_common_reset_queue(struct virtqueue *vq)

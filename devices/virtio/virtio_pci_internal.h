@@ -76,12 +76,11 @@ void virtio_pci_common_write(struct virtio_pci *pci, uint64_t offset, const void
 void virtio_pci_reset(struct virtio_pci *pci);
 /* Sets the vector of a queue or the config slot; an invalid vector becomes VIRTIO_MSI_NO_VECTOR. */
 void virtio_pci_set_vector(struct virtio_pci *pci, unsigned int slot, uint16_t vector);
+/* Tells a running device that the eventfd of a queue's interrupts has changed. */
+void virtio_pci_call_changed(struct virtio_pci *pci, unsigned int queue);
 /* Activates, drains (by deadline, or -ETIMEDOUT: it goes on draining) or resumes the device, to match status, bus
  * mastering and pause. */
 int virtio_pci_settle(struct virtio_pci *pci, int64_t deadline, struct err *err);
 /* Attaches the kick_fds of enabled queues at the BAR's current address and detaches those attached elsewhere. A reset
  * of the device keeps them, since it ignores kicks: each change costs the kernel a grace period. */
 void virtio_pci_place_kicks(struct virtio_pci *pci);
-
-/* Moves pending kicks of the relays' eventfds into the ISR byte, as the loop would do. Without the lock. */
-void virtio_pci_drain_relays(struct virtio_pci *pci);

@@ -190,7 +190,6 @@ int virtio_pci_save(struct virtio_pci *pci, struct state_buffer *out, struct err
 
 	if (!pci->paused || pci->flow != VIRTIO_PCI_STOPPED)
 		return err_set(err, -EBUSY, "%s: it is not paused", device->id);
-	virtio_pci_drain_relays(pci);
 	ret = state_save(&pci_function_state, &pci->function, out, err);
 	if (ret == 0)
 		ret = state_save(&msix_state, pci->msix, out, err);

@@ -147,6 +147,14 @@ static void vsock_resume(struct virtio_device *device)
 	}
 }
 
+static void vsock_call_changed(struct virtio_device *device, unsigned int queue)
+{
+	struct kernel_vsock *kernel = vsock_to_kernel(device);
+
+	if (kernel->running && queue <= VSOCK_TX)
+		vhost_ring_call(kernel->vhost, queue, device->transport->call_fd(device, queue));
+}
+
 /* ---- dirty tracking ---- */
 
 static int vsock_tracking_start(struct dirty_source *source, struct err *err)
@@ -237,6 +245,7 @@ static const struct virtio_device_ops kernel_ops = {
 	.reset = vsock_reset,
 	.drain = vsock_drain,
 	.resume = vsock_resume,
+	.call_changed = vsock_call_changed,
 	.destroy = vsock_destroy,
 	.state = &vsock_state,
 };

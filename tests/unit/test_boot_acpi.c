@@ -235,6 +235,16 @@ static void dsdt_agrees_with_layout(void)
 }
 
 /* Every slot has its address and its bit; every device's pins have their GSIs. */
+/* A method that makes named objects must not run twice at a time: the second call fails. ACPI 6.4, 20.2.5.2: MethodFlags */
+static void dsdt_methods_with_names_are_serialized(void)
+{
+	static const uint8_t osc[] = {'_', 'O', 'S', 'C', 4 | 1 << 3};
+	struct tables tables = build(1, 1, true);
+
+	expect_bytes(&tables, "_OSC, serialized, of four arguments", osc, sizeof(osc));
+	boot_guest_free(&tables.guest);
+}
+
 static void dsdt_has_slots_and_pins(void)
 {
 	struct tables tables = build(1, 1, true);
@@ -323,5 +333,5 @@ static void too_much_is_refused(void)
 }
 
 TEST_MAIN(TEST(fadt_is_hardware_reduced), TEST(madt_lists_every_cpu), TEST(mcfg_is_the_ecam),
-	  TEST(dsdt_record_is_written), TEST(dsdt_agrees_with_layout), TEST(dsdt_has_slots_and_pins),
+	  TEST(dsdt_record_is_written), TEST(dsdt_agrees_with_layout), TEST(dsdt_methods_with_names_are_serialized), TEST(dsdt_has_slots_and_pins),
 	  TEST(iasl_reads_them), TEST(too_much_is_refused))

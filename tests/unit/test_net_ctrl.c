@@ -5,6 +5,7 @@
 static void answers_control(void)
 {
 	static const uint8_t mac[6] = {2, 4, 6, 8, 10, 12}, bad[6] = {1};
+	uint8_t own[6];
 	struct virtio_net_config config;
 
 	set_up(ALL);
@@ -17,6 +18,11 @@ static void answers_control(void)
 	read_config(&config);
 	CHECK_EQ(memcmp(config.mac, mac, 6), 0);
 	CHECK_EQ(control(200, 0, "\0", 1), VIRTIO_NET_ERR);
+	/* The next driver finds the device's own address. */
+	driver_reset(driver);
+	virtio_net_make_mac(own, "vm", "net0");
+	read_config(&config);
+	CHECK_EQ(memcmp(config.mac, own, 6), 0);
 	tear_down();
 }
 

@@ -260,6 +260,29 @@ static void goes_down_with_the_tap(void)
 	tear_down();
 }
 
+/* vhost does not say that the tap was deleted, but the kernel's messages about interfaces do. */
+static void finds_the_end_without_receiving(void)
+{
+	const struct virtio_net_options options = {.tap = "mvt7", .tap_fd = -1, .queues = 1, .vhost = true};
+	struct net_backend *backend;
+	struct pollfd pollfd = {.events = POLLIN};
+
+	need_namespace();
+	set_persistent("mvt7", 0, true);
+	CHECK_EQ(net_tap_open(&options, &backend, NULL), 0);
+	pollfd.fd = backend->ops->end_fd(backend);
+	CHECK(!backend->ops->ended(backend));
+	CHECK_EQ(poll(&pollfd, 1, 0), 0);
+	set_up_link("mvt7"); /* something else happens to it */
+	CHECK_EQ(poll(&pollfd, 1, WAIT), 1);
+	CHECK(!backend->ops->ended(backend));
+	CHECK_EQ(system("ip link del mvt7"), 0);
+	CHECK_EQ(poll(&pollfd, 1, WAIT), 1);
+	CHECK(backend->ops->ended(backend));
+	CHECK_EQ(backend->ops->set_offloads(backend, 0), 0); /* the guest may reset its device and start it again */
+	backend->ops->destroy(backend);
+}
+
 static void explains_itself(void)
 {
 	struct err err;
@@ -357,5 +380,5 @@ static void shares_no_queues(void)
 }
 
 TEST_MAIN(TEST(moves_packets), TEST(uses_many_queues), TEST(shares_no_queues),
-	  TEST(leaves_the_tap_as_it_was), TEST(goes_down_with_the_tap),
+	  TEST(leaves_the_tap_as_it_was), TEST(goes_down_with_the_tap), TEST(finds_the_end_without_receiving),
 	  TEST(explains_itself), TEST(explains_vhost), TEST(adopts_a_descriptor))

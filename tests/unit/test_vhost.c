@@ -13,8 +13,8 @@
 #include <fcntl.h>
 #include <linux/virtio_vsock.h>
 #include <stdarg.h>
-#include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -31,7 +31,7 @@ static struct {
 	unsigned long *log;
 	uint16_t base[VHOST_RINGS];
 	struct vhost_vring_addr addr[VHOST_RINGS];
-	int kick[VHOST_RINGS];
+	int kick[VHOST_RINGS], call[VHOST_RINGS];
 	bool running; /* vsock */
 	unsigned int calls, fail_at; /* 0: none fails */
 	unsigned int started;
@@ -72,6 +72,9 @@ static int serve(unsigned long request, void *arg)
 		break;
 	case VHOST_SET_VRING_KICK:
 		k.kick[file->index] = file->fd;
+		break;
+	case VHOST_SET_VRING_CALL:
+		k.call[file->index] = file->fd;
 		break;
 	case VHOST_VSOCK_SET_RUNNING:
 		k.running = *(int *)arg;
@@ -191,6 +194,26 @@ static void tracking_begins_and_ends_while_rings_run(void)
 	dirty_set_stop(&set);
 	CHECK_EQ(k.features, RING_FEATURES);
 	CHECK(!logs(0) && !logs(1));
+	tear_down();
+}
+
+/* The driver has moved its interrupts: they go there, and one more, in case one went to the old place. */
+static void interrupts_may_move_while_a_ring_runs(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	set_up();
+	start_rings();
+	vhost_ring_call(vhost, 1, fd);
+	CHECK_EQ(k.call[0], -1);
+	CHECK_EQ(k.call[1], fd);
+	CHECK(eventfd_drain(fd));
+	vhost_ring_stop(vhost, 1, &rings[1]);
+	CHECK_EQ(k.call[1], -1);
+	vhost_ring_call(vhost, 1, fd);
+	CHECK_EQ(k.call[1], -1);
+	CHECK(!eventfd_drain(fd));
+	close(fd);
 	tear_down();
 }
 
@@ -417,7 +440,8 @@ static void vsock_leaves_nothing_behind(void)
 	tear_down();
 }
 
-TEST_MAIN(TEST(tracking_begins_and_ends_while_rings_run), TEST(rings_that_start_later_are_tracked_too),
+TEST_MAIN(TEST(tracking_begins_and_ends_while_rings_run), TEST(interrupts_may_move_while_a_ring_runs),
+	  TEST(rings_that_start_later_are_tracked_too),
 	  TEST(a_part_of_memory_is_asked_for), TEST(tracking_that_begins_anew_forgets),
 	  TEST(a_kernel_without_a_log_is_named), TEST(memory_waits_until_nobody_tracks), TEST(each_call_fails_in_turn),
 	  TEST(a_log_that_cannot_be_switched_off_stays),

@@ -79,6 +79,31 @@ static void interrupts_by_pin(void)
 	CHECK(!line_high());
 }
 
+/* A device that has handed its interrupts to somebody else is told where they go now. */
+static void tells_of_changed_calls(void)
+{
+	set_up();
+	bring_up(2);
+	CHECK_EQ(probe->call_changed[0] + probe->call_changed[1], 0);
+	enable_msix(true);
+	CHECK_EQ(probe->call_changed[0], 1);
+	CHECK_EQ(probe->call_changed[1], 1);
+	CHECK_EQ(probe->call_changed[2], 0); /* not enabled */
+	program_vector(1, 7, false);
+	SET(queue_select, 1);
+	SET(queue_msix_vector, 1);
+	CHECK_EQ(probe->call_changed[0], 1);
+	CHECK_EQ(probe->call_changed[1], 2);
+	eventfd_kick(probe->device.transport->call_fd(&probe->device, 1));
+	CHECK_EQ(rig_delivered(&rig, 7), 1);
+	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
+	enable_msix(false); /* it asks when it is resumed */
+	CHECK_EQ(probe->call_changed[1], 2);
+	virtio_pci_resume(pci);
+	SET(device_status, 0);
+	CHECK_EQ(probe->call_changed[1], 2);
+}
+
 /* An eventfd that somebody else kicks: the vector's own, or one that leads to the pin. */
 static void hands_out_call_fds(void)
 {
@@ -459,7 +484,7 @@ static void survives_two_vcpus(void)
 	tear_down();
 }
 
-TEST_MAIN(TEST(interrupts_by_message), TEST(interrupts_by_pin), TEST(hands_out_call_fds),
+TEST_MAIN(TEST(interrupts_by_message), TEST(interrupts_by_pin), TEST(tells_of_changed_calls), TEST(hands_out_call_fds),
 	  TEST(attaches_notifications_once), TEST(notifies_without_the_kernel),
 	  TEST(waits_for_bus_mastering_and_pauses), TEST(goes_on_when_a_pause_gives_up),
 	  TEST(a_guest_that_waits_holds_up_nobody),

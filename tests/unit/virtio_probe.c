@@ -67,6 +67,11 @@ static void probe_resume(struct virtio_device *device)
 	of(device)->resumed++;
 }
 
+static void probe_call_changed(struct virtio_device *device, unsigned int queue)
+{
+	of(device)->call_changed[queue]++;
+}
+
 static void probe_destroy(struct virtio_device *device)
 {
 	destroyed++;
@@ -82,6 +87,7 @@ const struct virtio_device_ops probe_ops = {
 	.reset = probe_reset,
 	.drain = probe_drain,
 	.resume = probe_resume,
+	.call_changed = probe_call_changed,
 	.destroy = probe_destroy,
 };
 

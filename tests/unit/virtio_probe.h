@@ -29,6 +29,7 @@
 struct probe {
 	struct virtio_device device;
 	unsigned int activated, prepared, resets, drained, resumed, destroyed;
+	unsigned int call_changed[QUEUES];
 	bool hung;    /* a drain times out */
 	bool blocked; /* a reset, or a write to its config, waits as long; atomic, as waits: one does */
 	bool waits;
