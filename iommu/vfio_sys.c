@@ -7,10 +7,12 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static int vfio_sys_host_open(const struct vfio_sys *sys, const char *path, int flags)
 {
@@ -96,15 +98,6 @@ static int vfio_sys_host_prefault_end(const struct vfio_sys *sys, struct prefaul
 	return prefault_end(prefault, wait, cancel_fd, err);
 }
 
-static uint64_t vfio_sys_host_locked_limit(const struct vfio_sys *sys)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
-		return UINT64_MAX;
-	return limit.rlim_cur;
-}
-
 static int vfio_sys_host_readlink(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
 {
 	ssize_t n = readlink(path, buf, size);
@@ -115,6 +108,27 @@ static int vfio_sys_host_readlink(const struct vfio_sys *sys, const char *path, 
 		return -ENAMETOOLONG;
 	buf[n] = 0;
 	return 0;
+}
+
+/* CAP_IPC_LOCK lifts the limit, but not in a user namespace: the first one has a number of its own (nsfs, ABI). */
+static bool vfio_sys_host_may_lock_all(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+	char namespace[32];
+
+	return syscall(SYS_capget, &head, caps) == 0 && caps[0].effective & 1u << CAP_IPC_LOCK &&
+	       vfio_sys_host_readlink(NULL, "/proc/self/ns/user", namespace, sizeof(namespace)) == 0 &&
+	       strcmp(namespace, "user:[4026531837]") == 0;
+}
+
+static uint64_t vfio_sys_host_locked_limit(const struct vfio_sys *sys)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || vfio_sys_host_may_lock_all())
+		return UINT64_MAX;
+	return limit.rlim_cur;
 }
 
 static int vfio_sys_host_read_file(const struct vfio_sys *sys, const char *path, char *buf, size_t size)

@@ -7,8 +7,8 @@
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 
+#include "iommu/vfio_sys.h"
 #include "vmm/cli/command.h"
 
 struct doctor_options {
@@ -96,15 +96,15 @@ static void cli_doctor_find_vfio_pci(struct finding *f)
 
 static void cli_doctor_find_memlock(struct finding *f)
 {
-	struct rlimit limit;
+	uint64_t limit = vfio_sys_host()->ops->locked_limit(vfio_sys_host());
 
-	if (getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || geteuid() == 0) {
+	if (limit == UINT64_MAX) {
 		snprintf(f->text, sizeof(f->text), "no limit on locked memory");
 		return;
 	}
 	snprintf(f->text, sizeof(f->text), "%llu MiB may be locked; a guest with a host device needs all of its memory",
-		 (unsigned long long)limit.rlim_cur >> 20);
-	if (limit.rlim_cur < GIB(1))
+		 (unsigned long long)limit >> 20);
+	if (limit < GIB(1))
 		f->remedy = "ulimit -l unlimited   (for good: memlock in /etc/security/limits.conf)";
 }
 
