@@ -121,10 +121,15 @@ static void migration_loop_say_why(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
 	uint64_t beside = migration_loop_downtime_with(loop, 0);
-	char dirty[24], sent[24];
+	char dirty[24], sent[24], untold[24];
 
 	if (!loop->costs.ready)
 		snprintf(told->reason, sizeof(told->reason), "a device is not ready to stop yet");
+	else if (beside >= loop->goal->downtime && loop->costs.untold)
+		snprintf(told->reason, sizeof(told->reason),
+			 "the switchover takes %.1f ms with the %s of memory whose writers nothing reports, but the downtime "
+			 "is %.1f ms", (double)beside / 1e6, migration_format_bytes(loop->costs.untold, untold),
+			 (double)loop->goal->downtime / 1e6);
 	else if (beside >= loop->goal->downtime)
 		snprintf(told->reason, sizeof(told->reason),
 			 "the switchover takes %.1f ms without memory, but the downtime is %.1f ms%s",
