@@ -49,6 +49,7 @@ struct vfio_container {
 	struct vfio_space *space;
 	struct vfio_container *next;       /* the space's */
 	unsigned int devices;
+	bool pins; /* an IOMMU translates for one of the devices: maps pin memory, so that RAM is prefaulted first */
 	struct iommufd_uapi_range *ranges; /* what the IOMMUs can map, ascending; owned */
 	size_t range_count;
 	uint64_t map_limit;                /* further maps that the kernel allows; 0: no known limit */
@@ -76,7 +77,7 @@ struct vfio_bar {
 
 struct vfio_container_ops {
 	const char *name;
-	bool pins; /* mapping pins memory: RAM is prefaulted first */
+	bool locks_per_user; /* pinned memory counts with all that the user has locked, else with that of the process */
 
 	/*
 	 * An attach: open, realize, then try with each container of this backend, create if none fits. If a step fails,

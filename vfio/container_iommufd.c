@@ -174,6 +174,7 @@ static int vfio_iommufd_hwpt_create(struct iommufd_container *c, struct vfio_dev
 	}
 	hwpt->next = c->hwpts;
 	c->hwpts = hwpt;
+	c->base.pins = true;
 	*ret = hwpt;
 	return 0;
 }
@@ -235,6 +236,7 @@ static void vfio_iommufd_leave_hwpt(struct iommufd_container *c, struct vfio_dev
 	while (*link != hwpt)
 		link = &(*link)->next;
 	*link = hwpt->next;
+	c->base.pins = c->hwpts;
 	vfio_iommufd_hwpt_destroy(c, hwpt);
 }
 
@@ -275,6 +277,8 @@ static int vfio_iommufd_attach(struct iommufd_container *c, struct vfio_device *
 		return VFIO_MISFIT;
 	if (rc == -EADDRINUSE)
 		return err_set(err, rc, "its IOMMU reserves addresses where guest memory is mapped already");
+	if (rc == -ENOMEM && vfio_space_explain_limit(device->space, &c->base, err))
+		return rc;
 	if (rc < 0)
 		return err_sys(err, rc, "attach it to an address space");
 	rc = vfio_iommufd_read_ranges(c);
@@ -285,9 +289,12 @@ static int vfio_iommufd_attach(struct iommufd_container *c, struct vfio_device *
 	return 0;
 }
 
+/* The first page table of a container that had mediated devices alone pins all that is mapped. */
 static int vfio_iommufd_try(struct vfio_device *device, struct vfio_container *container, struct err *err)
 {
-	return vfio_iommufd_attach(vfio_iommufd_of(container), device, err);
+	int rc = device->iommu && !container->pins ? vfio_space_populate(device->space, err) : 0;
+
+	return rc < 0 ? rc : vfio_iommufd_attach(vfio_iommufd_of(container), device, err);
 }
 
 static int vfio_iommufd_create(struct vfio_device *device, struct vfio_container **ret, struct err *err)
@@ -493,7 +500,7 @@ static bool vfio_iommufd_owns(const struct vfio_device *device, uint32_t id, int
 
 const struct vfio_container_ops vfio_container_iommufd = {
 	.name = "iommufd",
-	.pins = true,
+	.locks_per_user = true,
 	.open = vfio_iommufd_open,
 	.iommu = &host_iommu_iommufd,
 	.realize = vfio_iommufd_realize,

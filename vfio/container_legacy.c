@@ -4,8 +4,10 @@
  *
  * A device is opened through its group (group.c), which joins the first container that accepts it, or a new one. The
  * kernel keeps one page table for each kind of IOMMU inside a container, so there is nothing to choose here; when the
- * last group leaves, all maps end. Contract: <linux/vfio.h>. Called by vfio/device.c and vfio/space.c through the table
- * at the end.
+ * last group leaves, all maps end. Mediated devices have containers of their own: there the kernel knows each page that
+ * they write, while for a device behind an IOMMU, whose driver pins nothing, it reports all memory as dirty; and there
+ * a map pins no memory. Contract: <linux/vfio.h>. Called by vfio/device.c and vfio/space.c through the table at the
+ * end.
  */
 #include "vfio/group.h"
 
@@ -211,7 +213,7 @@ static struct vfio_dirty_log *vfio_legacy_log(struct vfio_device *device)
 {
 	struct legacy_container *c = vfio_legacy_of(device->container);
 
-	return c->can_log ? &c->log : NULL;
+	return c->can_log && !c->file.base.pins ? &c->log : NULL;
 }
 
 /* ---- Attaching ---- */
@@ -222,6 +224,11 @@ static int vfio_legacy_realize(struct vfio_device *device, struct err *err)
 	int rc = host_iommu_device_realize(device->iommu, &source);
 
 	return rc < 0 ? err_sys(err, rc, "ask for its IOMMU") : 0;
+}
+
+static int vfio_legacy_try(struct vfio_device *device, struct vfio_container *container, struct err *err)
+{
+	return container->pins == device->mdev ? VFIO_MISFIT : vfio_group_try(device, container, err);
 }
 
 static int vfio_legacy_create(struct vfio_device *device, struct vfio_container **ret, struct err *err)
@@ -242,10 +249,9 @@ static int vfio_legacy_create(struct vfio_device *device, struct vfio_container 
 
 const struct vfio_container_ops vfio_container_legacy = {
 	.name = "legacy",
-	.pins = true,
 	.iommu = &host_iommu_legacy,
 	.realize = vfio_legacy_realize,
-	.try = vfio_group_try,
+	.try = vfio_legacy_try,
 	.create = vfio_legacy_create,
 	.detach = vfio_group_detach,
 	.destroy = vfio_group_destroy,

@@ -159,6 +159,9 @@ static int vfio_device_attach(struct vfio_device *device, struct err *err)
 
 	if (rc == 0)
 		rc = vfio_device_realize_iommu(device, err);
+	/* Only now is it known whether a device that was given by its descriptor alone is a mediated one. */
+	if (rc == 0 && device->iommu && !device->host.path[0])
+		rc = vfio_space_populate_ahead(device->space, err);
 	if (rc == 0)
 		rc = vfio_device_try_each(device, &device->container, err);
 	if (rc == VFIO_MISFIT)
@@ -206,13 +209,19 @@ static int vfio_device_complete(struct vfio_device *device, bool no_device_log, 
 	return rc;
 }
 
+/* Memory is pinned for it. */
+static bool vfio_device_will_pin(const struct vfio_device *device)
+{
+	return device->backend->iommu && device->host.path[0] && !device->mdev;
+}
+
 static int vfio_device_bring_in(struct vfio_device *device, const struct vfio_device_options *options, struct err *err)
 {
 	int rc = vfio_device_identify(device, options, err);
 
 	if (rc == 0)
 		rc = vfio_device_choose_backend(device, options, err);
-	if (rc == 0 && device->backend->pins)
+	if (rc == 0 && vfio_device_will_pin(device))
 		rc = vfio_space_populate_ahead(device->space, err);
 	if (rc == 0)
 		rc = vfio_device_attach(device, err);

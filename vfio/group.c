@@ -263,6 +263,7 @@ int vfio_group_create_container(struct vfio_device *device, const struct vfio_gr
 		return err_sys(err, -ENOMEM, "container");
 	c->base.ops = kind->ops;
 	c->base.space = device->space;
+	c->base.pins = kind->ops->iommu && !device->mdev;
 	c->kind = kind;
 	c->fd = -1;
 	rc = vfio_group_fill(device, c, err);

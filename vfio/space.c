@@ -5,6 +5,7 @@
 #include "core/monotonic.h"
 
 #include <poll.h>
+#include <stdio.h>
 
 static const struct guest_memory_listener_ops listener_ops;
 
@@ -104,15 +105,40 @@ static int vfio_space_check_cancelled(const struct vfio_space *space, struct err
 
 /* ---- Mapping ---- */
 
+/* What this process has pinned, or tries to, in containers of this kind, each of which counts all of it. */
+static uint64_t vfio_space_pinned(const struct vfio_space *space, const struct vfio_container *with)
+{
+	uint64_t memory = 0, times = 1;
+
+	for (size_t i = 0; i < space->ram.count; i++)
+		memory += space->ram.regions[i].region.size;
+	for (const struct vfio_container *c = space->containers; c; c = c->next)
+		times += c != with && c->ops == with->ops && c->pins;
+	return memory * times;
+}
+
+bool vfio_space_explain_limit(const struct vfio_space *space, const struct vfio_container *container, struct err *err)
+{
+	uint64_t limit = space->sys->ops->locked_limit(space->sys), need = vfio_space_pinned(space, container);
+	bool per_user = container->ops->locks_per_user;
+	char counted[96] = "";
+
+	/* What other processes of the user have locked is not to be seen. */
+	if (limit == UINT64_MAX || (!per_user && limit >= need))
+		return false;
+	if (per_user)
+		snprintf(counted, sizeof(counted), ", where all that processes of this user have locked counts, also for other machines");
+	err_set(err, -ENOMEM, "devices need %llu MiB of guest memory locked, and this process may lock %llu MiB%s: raise it with "
+		"'ulimit -l unlimited' (LimitMEMLOCK=infinity in a service), or run as root",
+		(unsigned long long)(need >> 20), (unsigned long long)(limit >> 20), counted);
+	return true;
+}
+
 static int vfio_space_explain_map(const struct vfio_space *space, const struct vfio_container *container,
 				  const struct vfio_dma *dma, int rc, struct err *err)
 {
-	uint64_t limit = space->sys->ops->locked_limit(space->sys), need = guest_memory_size(space->memory) + dma->size;
-
-	if (rc == -ENOMEM && limit < need)
-		return err_set(err, rc, "devices need the guest's memory locked, and this process may lock %llu MiB: raise it "
-			       "with 'ulimit -l unlimited' (LimitMEMLOCK=infinity in a service), or run as root",
-			       (unsigned long long)(limit >> 20));
+	if (rc == -ENOMEM && container->pins && vfio_space_explain_limit(space, container, err))
+		return rc;
 	if (rc == -ENOSPC)
 		return err_set(err, rc, "the kernel's limit of DMA mappings is reached at guest address 0x%llx: raise it with "
 			       "'echo 1000000 > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit'",
@@ -234,7 +260,7 @@ static int vfio_space_populate_end(struct vfio_space *space, struct vfio_ram_reg
 }
 
 /* Pinning absent pages is slow, because the kernel faults in one after the other: prefault them in parallel first. */
-static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
+static int vfio_space_populate_region(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
 	int rc = 0;
 
@@ -245,6 +271,15 @@ static int vfio_space_populate(struct vfio_space *space, struct vfio_ram_region 
 	if (rc == 0)
 		rc = vfio_space_populate_end(space, ram, true, err);
 	ram->populated = rc == 0;
+	return rc;
+}
+
+int vfio_space_populate(struct vfio_space *space, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < space->ram.count && rc == 0; i++)
+		rc = vfio_space_populate_region(space, &space->ram.regions[i], err);
 	return rc;
 }
 
@@ -282,7 +317,7 @@ void vfio_space_populate_stop(struct vfio_space *space)
 static int vfio_space_map_ram(struct vfio_space *space, struct vfio_container *container, struct vfio_ram_region *ram,
 			      struct err *err)
 {
-	int rc = container->ops->pins ? vfio_space_populate(space, ram, err) : 0;
+	int rc = container->pins ? vfio_space_populate_region(space, ram, err) : 0;
 
 	return rc < 0 ? rc : vfio_space_map_pieces(space, container, ram, err);
 }
@@ -371,8 +406,8 @@ int vfio_space_add_container(struct vfio_space *space, struct vfio_container *co
 
 	if (rc == 0)
 		rc = vfio_space_check_limit(space, container, err);
-	for (size_t i = 0; rc == 0 && container->ops->pins && i < space->ram.count; i++)
-		rc = vfio_space_populate(space, &space->ram.regions[i], err);
+	if (rc == 0 && container->pins)
+		rc = vfio_space_populate(space, err);
 	vfio_space_begin_step(space, "map");
 	for (size_t i = 0; rc == 0 && i < space->ram.count; i++)
 		rc = vfio_space_map_pieces(space, container, &space->ram.regions[i], err);

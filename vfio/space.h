@@ -95,6 +95,14 @@ void vfio_space_remove_from_hypervisor(struct vfio_space *space, int fd);
  */
 int vfio_space_populate_ahead(struct vfio_space *space, struct err *err);
 void vfio_space_populate_stop(struct vfio_space *space);
+/* Prefaults what is left of the RAM, before a container in which it is mapped pins it. */
+int vfio_space_populate(struct vfio_space *space, struct err *err);
+
+/*
+ * For -ENOMEM of a call that pins memory: sets the message, and is true, if the limit of locked memory may be the
+ * reason.
+ */
+bool vfio_space_explain_limit(const struct vfio_space *space, const struct vfio_container *container, struct err *err);
 
 /*
  * Maps all RAM into a new container whose ranges are known, and adds it to the list. On failure

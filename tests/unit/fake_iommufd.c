@@ -106,7 +106,8 @@ static int map(struct fake_kernel *fake, int ctx, uint32_t ioas_id, uint64_t iov
 		return -EINVAL;
 	if (reserved(fake, ctx, ioas_id, &start, &last) && ranges_overlap(iova, size, start, last - start + 1))
 		return -EINVAL;
-	return fake_map(fake, &ioas->maps, iova, size, file, fd);
+	return fake_map(fake, &ioas->maps, &(struct fake_map){.iova = iova, .size = size, .file = file, .fd = fd},
+			fake_ioas_pins(fake, ioas_id), true);
 }
 
 static int do_unmap(struct fake_kernel *fake, int ctx, struct iommufd_uapi_unmap *cmd)
@@ -139,21 +140,34 @@ static int do_hw_info(struct fake_kernel *fake, int ctx, struct iommufd_uapi_hw_
 	return 0;
 }
 
+bool fake_ioas_pins(const struct fake_kernel *fake, uint32_t ioas)
+{
+	for (int i = 0; i < FAKE_MAX; i++)
+		if (fake->objects[i].kind == FAKE_HWPT && fake->objects[i].ioas == ioas)
+			return true;
+	return false;
+}
+
+/* The first one of an IOAS pins what is mapped. */
 static int do_hwpt_alloc(struct fake_kernel *fake, int ctx, struct iommufd_uapi_hwpt_alloc *cmd)
 {
 	struct fake_object *idev = fake_object(fake, ctx, cmd->dev_id, FAKE_IDEV), *hwpt;
+	struct fake_object *ioas = fake_object(fake, ctx, cmd->pt_id, FAKE_IOAS);
 	const struct fake_iommu *iommu;
 	bool dirty = cmd->flags & IOMMUFD_UAPI_HWPT_DIRTY_TRACKING;
 
 	if (!idev || fake->devices[idev->device].iommu < 0)
 		return -ENOENT;
-	if (!fake_object(fake, ctx, cmd->pt_id, FAKE_IOAS) || cmd->data_type != IOMMUFD_UAPI_HWPT_DATA_NONE || cmd->data_len)
+	if (!ioas || cmd->data_type != IOMMUFD_UAPI_HWPT_DATA_NONE || cmd->data_len)
 		return -EINVAL;
 	iommu = &fake->iommus[fake->devices[idev->device].iommu];
 	if (dirty && !iommu->dirty)
 		return -EOPNOTSUPP;
 	if (dirty && iommu->refuse_dirty)
 		return iommu->refuse_errno ?: -EOPNOTSUPP;
+	if (!fake_ioas_pins(fake, cmd->pt_id) && !fake_may_lock(fake, fake_mapped_size(&ioas->maps), true))
+		return -ENOMEM;
+	fake->prefaulted_at_hwpt = fake->prefaulted - fake->prefaults;
 	hwpt = fake_object_new(fake, ctx, FAKE_HWPT, &cmd->hwpt_id);
 	hwpt->ioas = cmd->pt_id;
 	hwpt->iommu = fake->devices[idev->device].iommu;

@@ -414,6 +414,7 @@ static int sys_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t s
 	if (fake_fails(fake))
 		return err_sys(err, fake->fail_errno, "%s", what);
 	fake->prefaults++;
+	fake->prefaulted++;
 	*ret = (struct prefault *)fake;
 	return 0;
 }

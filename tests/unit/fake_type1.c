@@ -23,6 +23,14 @@ static const struct fake_iommu *iommu_of(const struct fake_kernel *fake, int gro
 	return NULL;
 }
 
+bool fake_container_pins(const struct fake_kernel *fake, int container)
+{
+	for (int i = 0; i < FAKE_MAX; i++)
+		if (fake->groups[i].container == container + 1 && iommu_of(fake, i))
+			return true;
+	return false;
+}
+
 /* The reserved range of the groups in a container, if any. */
 static const struct fake_iommu *reserving(const struct fake_kernel *fake, int container)
 {
@@ -202,7 +210,8 @@ static int map_dma(struct fake_kernel *fake, int index, const struct vfio_iommu_
 	if (iommu && ranges_overlap(map->iova, map->size, iommu->reserved_start,
 				    iommu->reserved_last - iommu->reserved_start + 1))
 		return -EINVAL;
-	return fake_map(fake, &c->maps, map->iova, map->size, false, -1);
+	return fake_map(fake, &c->maps, &(struct fake_map){.iova = map->iova, .size = map->size, .fd = -1},
+			fake_container_pins(fake, index), false);
 }
 
 static int unmap_dma(struct fake_kernel *fake, int index, struct vfio_iommu_type1_dma_unmap *unmap)
@@ -219,12 +228,10 @@ static int unmap_dma(struct fake_kernel *fake, int index, struct vfio_iommu_type
 static int get_bitmap(struct fake_kernel *fake, int index, const struct vfio_iommu_type1_dirty_bitmap_get *get)
 {
 	const struct fake_container *c = &fake->containers[index];
-	bool iommu = false;
+	bool iommu = fake_container_pins(fake, index);
 
 	if (!c->log.on || get->bitmap.pgsize != (fake->page_sizes & -fake->page_sizes))
 		return -EINVAL;
-	for (int i = 0; i < FAKE_MAX; i++)
-		iommu |= fake->groups[i].container == index + 1 && iommu_of(fake, i);
 	memset(get->bitmap.data, 0, get->bitmap.size);
 	for (size_t i = 0; i < c->maps.count; i++) {
 		const struct fake_map *map = &c->maps.map[i];

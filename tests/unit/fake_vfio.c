@@ -137,19 +137,47 @@ bool fake_covered(const struct fake_maps *maps, uint64_t iova, uint64_t size)
 	return true;
 }
 
-int fake_map(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, uint64_t size, bool file, int fd)
+uint64_t fake_mapped_size(const struct fake_maps *maps)
+{
+	uint64_t size = 0;
+
+	for (size_t i = 0; i < maps->count; i++)
+		size += maps->map[i].size;
+	return size;
+}
+
+uint64_t fake_pinned(const struct fake_kernel *fake)
+{
+	uint64_t size = 0;
+
+	for (int i = 0; i < FAKE_MAX; i++) {
+		if (fake->containers[i].used && fake_container_pins(fake, i))
+			size += fake_mapped_size(&fake->containers[i].maps);
+		if (fake->objects[i].kind == FAKE_IOAS && fake_ioas_pins(fake, (uint32_t)i + 1))
+			size += fake_mapped_size(&fake->objects[i].maps);
+	}
+	return size;
+}
+
+bool fake_may_lock(const struct fake_kernel *fake, uint64_t size, bool per_user)
+{
+	uint64_t locked = fake_pinned(fake) + (per_user ? fake->others_locked : 0);
+
+	return size <= fake->locked_limit - MIN(locked, fake->locked_limit);
+}
+
+int fake_map(struct fake_kernel *fake, struct fake_maps *maps, const struct fake_map *map, bool pins, bool per_user)
 {
 	for (size_t i = 0; i < maps->count; i++)
-		if (ranges_overlap(iova, size, maps->map[i].iova, maps->map[i].size))
+		if (ranges_overlap(map->iova, map->size, maps->map[i].iova, maps->map[i].size))
 			return -EEXIST;
-	if (size > fake->locked_limit - MIN(fake->pinned, fake->locked_limit))
+	if (pins && !fake_may_lock(fake, map->size, per_user))
 		return -ENOMEM;
 	if (maps->count == FAKE_MAPS)
 		fake_die("maps");
 	if (fake->slow_map_ms)
 		poll(NULL, 0, (int)fake->slow_map_ms);
-	maps->map[maps->count++] = (struct fake_map){.iova = iova, .size = size, .file = file, .fd = fd};
-	fake->pinned += size;
+	maps->map[maps->count++] = *map;
 	return 0;
 }
 
@@ -169,12 +197,10 @@ int fake_unmap(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, 
 	for (size_t i = 0; i < maps->count; i++) {
 		struct fake_map map = maps->map[i];
 
-		if (map.iova >= iova && map.iova <= last) {
+		if (map.iova >= iova && map.iova <= last)
 			*unmapped += map.size;
-			fake->pinned -= map.size;
-		} else {
+		else
 			maps->map[kept++] = map;
-		}
 	}
 	maps->count = kept;
 	return 0;
@@ -254,11 +280,9 @@ unsigned int fake_left(const struct fake_kernel *fake)
 			printf("# left: %u at index %d (object kind %d)\n", here, i, fake->objects[i].kind);
 		n += here;
 	}
-	if (fake->pinned)
-		printf("# left: %llu bytes pinned\n", (unsigned long long)fake->pinned);
 	if (fake->mapped_bytes)
 		printf("# left: %llu bytes of regions mapped\n", (unsigned long long)fake->mapped_bytes);
 	if (fake->prefaults)
 		printf("# left: %u prefaults going on\n", fake->prefaults);
-	return n + (fake->pinned != 0) + (fake->mapped_bytes != 0) + (fake->prefaults != 0);
+	return n + (fake->mapped_bytes != 0) + (fake->prefaults != 0);
 }

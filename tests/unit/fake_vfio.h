@@ -158,7 +158,8 @@ struct fake_kernel {
 	uint64_t type1_max_bitmap;
 	uint32_t type1_avail; /* mappings left; 0: the capability is absent and there is no limit */
 	uint64_t page_sizes;
-	uint64_t locked_limit, pinned; /* bytes */
+	uint64_t locked_limit; /* bytes */
+	uint64_t others_locked; /* bytes that other processes of this user have locked; counts in iommufd alone */
 	unsigned int slow_map_ms;      /* how long a map takes */
 	uint64_t waited_ms;            /* in polls that had nothing to tell */
 	bool no_vfio_pci; /* the module is not loaded */
@@ -176,6 +177,8 @@ struct fake_kernel {
 	uint64_t mapped_bytes; /* of regions */
 	unsigned int detached_masters; /* devices that were detached while they could do DMA */
 	unsigned int prefaults;         /* begun and not ended */
+	unsigned int prefaulted;        /* ever begun */
+	unsigned int prefaulted_at_hwpt; /* of them ended, when a page table was made */
 	unsigned int prefaults_at_open; /* when a device was bound, or opened through its group */
 	char journal[8192];    /* fake_note */
 	size_t journal_len;
@@ -215,13 +218,22 @@ bool fake_mapped(struct fake_kernel *fake, const struct fake_device *device, uin
 
 /* Descriptors, containers, groups, objects, maps that exist: 0 is a clean host. Says what, as TAP comments. */
 unsigned int fake_left(const struct fake_kernel *fake);
+/* Bytes that are pinned for devices. */
+uint64_t fake_pinned(const struct fake_kernel *fake);
 unsigned int fake_objects(const struct fake_kernel *fake, enum fake_object_kind kind);
 
 /* For fake_iommufd.c */
 int fake_iommufd_ioctl(struct fake_kernel *fake, int ctx, unsigned long request, void *arg);
 int fake_cdev_attach(struct fake_kernel *fake, struct fake_device *device, struct vfio_uapi_attach *arg);
 void fake_idev_gone(struct fake_kernel *fake, struct fake_device *device);
-int fake_map(struct fake_kernel *fake, struct fake_maps *maps, uint64_t iova, uint64_t size, bool file, int fd);
+/* per_user: counts with what other processes have locked. Nothing is pinned where no IOMMU translates. */
+int fake_map(struct fake_kernel *fake, struct fake_maps *maps, const struct fake_map *map, bool pins, bool per_user);
+/* True if so many more bytes may be locked. */
+bool fake_may_lock(const struct fake_kernel *fake, uint64_t size, bool per_user);
+uint64_t fake_mapped_size(const struct fake_maps *maps);
+/* Whether an IOMMU translates for a device of the container, or of the IOAS: what is mapped is pinned. */
+bool fake_container_pins(const struct fake_kernel *fake, int container);
+bool fake_ioas_pins(const struct fake_kernel *fake, uint32_t ioas);
 /* The device's BARs are revoked wherever they are mapped by dma-buf. */
 void fake_revoke(struct fake_kernel *fake, const struct fake_device *device);
 /* 0; -ENOENT: cuts a map. *unmapped says how much. */

@@ -512,19 +512,71 @@ static void type1_is_asked_for_whole_maps(void)
 	bench_done(&b);
 }
 
-static void type1_with_an_iommu_says_everything(void)
+/* The kernel reports all memory where an IOMMU translates, since drivers pin nothing: the log is not asked for that. */
+static void type1_follows_no_device_behind_an_iommu(void)
 {
+	const struct vfio_device *who;
+
 	setup(true, true);
 	b.fake->type1_dirty = true;
 	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
+	CHECK_EQ(vfio_device_coverage(one), VFIO_COVERAGE_NONE);
+	CHECK_EQ(vfio_device_untracked(b.space, &who), LOW_SIZE + HIGH_SIZE);
+	CHECK(who == one);
+	b.dirty.rounds_follow = true;
+	b.fake->counted = VFIO_IOMMU_DIRTY_PAGES;
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+	CHECK_EQ(bench_logged(&b, "vfio 0000:01:00.0: neither the device nor its IOMMU tracks"), 1);
+	dma(0, 0x1000, 1);
+	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 0);
+	b.dirty.rounds_follow = false;
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), LOW_SIZE / 4096);
-	CHECK_EQ(bench_collect(&b, 0x3000, 0x1000), 1);
 	dirty_set_stop(&b.dirty);
-	/* A bitmap that the kernel does not take is not asked for. */
+	CHECK_EQ(b.fake->count, 0);
 	vfio_device_close(one);
+	bench_done(&b);
+}
+
+/* Whichever comes first, the mediated device stays in a container of its own, whose log is exact. */
+static void a_mediated_device_keeps_its_log_beside_others(void)
+{
+	static const char *const names[] = {UUID, "0000:02:00.0"};
+
+	for (int first = 0; first < 2; first++) {
+		struct vfio_device *devices[2];
+
+		bench_init(&b);
+		fake_mdev(b.fake, UUID, fake_group(b.fake));
+		fake_device(b.fake, "0000:02:00.0", fake_group(b.fake), fake_iommu(b.fake, true));
+		b.fake->type1_dirty = true;
+		bench_space(&b, NULL);
+		b.dirty.rounds_follow = true;
+		CHECK_EQ(bench_open(&b, names[first], VFIO_WANT_LEGACY, &devices[first]), 0);
+		CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
+		CHECK_EQ(bench_open(&b, names[!first], VFIO_WANT_LEGACY, &devices[!first]), 0);
+		CHECK_EQ(vfio_device_coverage(devices[0]), VFIO_COVERAGE_TYPE1);
+		CHECK_EQ(vfio_device_coverage(devices[1]), VFIO_COVERAGE_NONE);
+		CHECK(devices[0]->container != devices[1]->container);
+		dma(0, 0x5000, 1);
+		dma(1, 0x9000, 1);
+		CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), 1);
+		CHECK(is_dirty(0x5000));
+		dirty_set_stop(&b.dirty);
+		vfio_device_close(devices[0]);
+		vfio_device_close(devices[1]);
+		bench_done(&b);
+	}
+}
+
+/* A bitmap that the kernel does not take is not asked for. */
+static void type1_takes_bitmaps_up_to_a_size(void)
+{
+	bench_init(&b);
+	fake_mdev(b.fake, UUID, fake_group(b.fake));
+	b.fake->type1_dirty = true;
 	b.fake->type1_max_bitmap = 512;
-	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
+	bench_space(&b, NULL);
+	CHECK_EQ(bench_open(&b, UUID, VFIO_WANT_LEGACY, &one), 0);
 	CHECK_EQ(dirty_set_start(&b.dirty, &b.err), 0);
 	CHECK_EQ(bench_collect(&b, 0, LOW_SIZE), -E2BIG);
 	dirty_set_stop(&b.dirty);
@@ -539,4 +591,6 @@ TEST_MAIN(TEST(the_iommu_tracks), TEST(a_shared_page_table_is_asked_once), TEST(
 	  TEST(the_log_is_asked_for_what_it_was_started_for), TEST(a_region_that_has_grown_is_asked_for_in_part),
 	  TEST(what_nobody_covers_waits_for_the_last_round), TEST(hot_added_memory_is_tracked_by_the_iommu),
 	  TEST(a_failed_start_undoes_what_was_started), TEST(a_failed_report_fails_the_collect), TEST(holes_hide_nothing),
-	  TEST(bits_fall_where_they_belong), TEST(type1_is_asked_for_whole_maps), TEST(type1_with_an_iommu_says_everything))
+	  TEST(bits_fall_where_they_belong), TEST(type1_is_asked_for_whole_maps),
+	  TEST(type1_follows_no_device_behind_an_iommu), TEST(a_mediated_device_keeps_its_log_beside_others),
+	  TEST(type1_takes_bitmaps_up_to_a_size))

@@ -161,16 +161,97 @@ static void a_late_reserved_range_is_told(void)
 	bench_done(&b);
 }
 
+/* iommufd counts with all that the user has locked, type1 with what this process has. */
 static void the_locked_memory_limit_is_named(void)
 {
+	static const char *const sentences[] = {
+		"devices need 64 MiB of guest memory locked, and this process may lock 100 MiB, where all that processes of this "
+		"user have locked counts, also for other machines: raise it with 'ulimit -l unlimited'",
+		"devices need 64 MiB of guest memory locked, and this process may lock 48 MiB: raise it with 'ulimit -l unlimited'",
+	};
+
 	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
 		setup();
-		b.fake->locked_limit = MIB(48);
-		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), -ENOMEM);
-		CHECK_HAS(b.err.text, "this process may lock 48 MiB");
-		CHECK_HAS(b.err.text, "ulimit -l unlimited");
+		b.fake->others_locked = MIB(48);
+		b.fake->locked_limit = MIB(100);
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), i ? 0 : -ENOMEM);
+		if (i) {
+			vfio_device_close(one);
+			b.fake->locked_limit = MIB(48);
+			CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), -ENOMEM);
+		}
+		CHECK_HAS(b.err.text, sentences[i]);
 		bench_done(&b);
 	}
+}
+
+/* A device that fits no container of type1 gets another one, which counts all memory once more. */
+static void every_container_counts_against_the_limit(void)
+{
+	setup();
+	b.fake->locked_limit = MIB(100);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_LEGACY, &one), 0);
+	b.fake->fail_request = VFIO_GROUP_SET_CONTAINER;
+	b.fake->fail_times = 1;
+	b.fake->fail_request_errno = -EINVAL;
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_LEGACY, &two), -ENOMEM);
+	CHECK_HAS(b.err.text, "devices need 128 MiB of guest memory locked, and this process may lock 100 MiB");
+	vfio_device_close(one);
+	/* Where the limit cannot be the reason it is not named. */
+	b.fake->fail_request = VFIO_IOMMU_MAP_DMA;
+	b.fake->fail_times = 1;
+	b.fake->fail_request_errno = -ENOMEM;
+	CHECK_EQ(bench_open(&b, "0000:02:00.0", VFIO_WANT_LEGACY, &two), -ENOMEM);
+	CHECK_HAS(b.err.text, "map guest memory 0x0-0x1ffffff for devices (legacy): Cannot allocate memory");
+	bench_done(&b);
+}
+
+#define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+
+/* No IOMMU translates for it, so nothing is pinned until another device comes. */
+static void a_mediated_device_alone_makes_no_memory_resident(void)
+{
+	struct guest_region region = extra(GIB(8), -1);
+
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		setup();
+		fake_mdev(b.fake, UUID, fake_group(b.fake));
+		b.fake->locked_limit = 0;
+		CHECK_EQ(bench_open(&b, UUID, both[i], &one), 0);
+		CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+		CHECK(fake_mapped(b.fake, dev(2), GIB(8), MIB(4)));
+		CHECK_EQ(b.fake->prefaulted, 0);
+		CHECK_EQ(fake_pinned(b.fake), 0);
+		/* In iommufd its container then pins, with the first page table. */
+		b.fake->locked_limit = UINT64_MAX;
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &two), 0);
+		CHECK((one->container == two->container) == (both[i] == VFIO_WANT_IOMMUFD));
+		CHECK_EQ(b.fake->prefaulted, 3);
+		CHECK(both[i] == VFIO_WANT_LEGACY || b.fake->prefaulted_at_hwpt == 3);
+		CHECK_EQ(fake_pinned(b.fake), LOW_SIZE + HIGH_SIZE + MIB(4));
+		vfio_device_close(two);
+		CHECK_EQ(fake_pinned(b.fake), 0);
+		region.gpa = GIB(9);
+		CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+		region.gpa = GIB(8);
+		CHECK_EQ(b.fake->prefaulted, 3);
+		vfio_device_close(one);
+		bench_done(&b);
+	}
+}
+
+/* The one that begins to pin is told of the limit. */
+static void a_page_table_beside_a_mediated_device_names_the_limit(void)
+{
+	setup();
+	fake_mdev(b.fake, UUID, fake_group(b.fake));
+	b.fake->locked_limit = MIB(48);
+	CHECK_EQ(bench_open(&b, UUID, VFIO_WANT_IOMMUFD, &one), 0);
+	CHECK_EQ(bench_open(&b, "0000:01:00.0", VFIO_WANT_IOMMUFD, &two), -ENOMEM);
+	CHECK_HAS(b.err.text, "vfio 0000:01:00.0: devices need 64 MiB of guest memory locked, and this process may lock 48 MiB");
+	CHECK(fake_mapped(b.fake, dev(2), 0, LOW_SIZE));
+	vfio_device_close(one);
+	bench_done(&b);
 }
 
 static void the_mapping_limit_is_named(void)
@@ -366,6 +447,9 @@ static void long_mapping_tells_how_far_it_is(void)
 TEST_MAIN(TEST(memory_comes_and_goes), TEST(memory_is_populated_while_the_device_is_opened),
 	  TEST(a_refused_region_is_nowhere), TEST(maps_by_file_where_it_can),
 	  TEST(reserved_addresses_are_a_clear_error), TEST(a_late_reserved_range_is_told),
-	  TEST(the_locked_memory_limit_is_named), TEST(the_mapping_limit_is_named), TEST(tells_whether_it_is_mapped),
-	  TEST(bars_reach_the_other_devices), TEST(bars_are_mapped_where_another_device_is), TEST(p2p_can_be_switched_off),
-	  TEST(a_reserved_range_refuses_the_bar_not_the_device), TEST(a_refused_bar_is_one_line), TEST(long_mapping_tells_how_far_it_is))
+	  TEST(the_locked_memory_limit_is_named), TEST(every_container_counts_against_the_limit),
+	  TEST(a_mediated_device_alone_makes_no_memory_resident),
+	  TEST(a_page_table_beside_a_mediated_device_names_the_limit), TEST(the_mapping_limit_is_named),
+	  TEST(tells_whether_it_is_mapped), TEST(bars_reach_the_other_devices), TEST(bars_are_mapped_where_another_device_is),
+	  TEST(p2p_can_be_switched_off), TEST(a_reserved_range_refuses_the_bar_not_the_device),
+	  TEST(a_refused_bar_is_one_line), TEST(long_mapping_tells_how_far_it_is))
