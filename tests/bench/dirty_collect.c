@@ -5,7 +5,7 @@
  *	dirty_collect ROUNDS					by a vCPU (KVM's log) and by this process (guest memory's own marks); and
  *								how long the vCPU takes to write
  *	dirty_collect ROUNDS vhost				by the kernel's vhost-net, whose bits are set here in its place
- *	dirty_collect ROUNDS iommufd|legacy log|nolog DEVICE	by a softdev (tests/testhost/softdev): its own log, or the IOMMU's
+ *	dirty_collect ROUNDS log|nolog DEVICE			by a softdev (tests/testhost/softdev): its own log, or the IOMMU's
  *
  * Prints a line a round: microseconds, and how much of them is the kernel's own, in its ioctls: ioctl(2) is taken over here and
  * looks at the clock.
@@ -124,7 +124,7 @@ static uint64_t write_pages(void)
 	return took;
 }
 
-enum count { ANY, WRITTEN, OR_MORE };
+enum count { ANY, WRITTEN };
 
 /* ns that a source takes; as many pages as were written, or the figure means nothing. */
 static uint64_t collect(struct dirty_source *source, unsigned long *bitmap, enum count count)
@@ -141,7 +141,7 @@ static uint64_t collect(struct dirty_source *source, unsigned long *bitmap, enum
 	took = now() - begin;
 	for (size_t i = 0; i < SIZE / 4096 / BITS_PER_LONG; i++)
 		found += (size_t)__builtin_popcountl(bitmap[i]);
-	if (count && (found < written || (found > written && count == WRITTEN)))
+	if (count && found != written)
 		give_up(source->name, "other pages than were written");
 	return took;
 }
@@ -190,12 +190,10 @@ static void measure_vhost(int rounds, unsigned long *bitmap)
 	vhost_close(vhost);
 }
 
-/* What type1 has pinned for a device that it cannot follow it takes for written, all of it. */
 static void measure_device(int rounds, unsigned long *bitmap, char **words)
 {
-	bool legacy = strcmp(words[0], "legacy") == 0, log = strcmp(words[1], "log") == 0;
-	struct vfio_device_options options = {.device = words[2], .backend = legacy ? VFIO_WANT_LEGACY : VFIO_WANT_IOMMUFD,
-					      .no_device_log = !log};
+	struct vfio_device_options options = {.device = words[1], .backend = VFIO_WANT_IOMMUFD,
+					      .no_device_log = strcmp(words[0], "log") != 0};
 	struct dirty_set set = {0};
 	struct log to = {.fd = 2, .level = LOG_WARN};
 	struct vfio_space_options space_options = {.log = &to, .dirty = &set, .memory = memory};
@@ -205,14 +203,14 @@ static void measure_device(int rounds, unsigned long *bitmap, char **words)
 
 	if (vfio_space_create(&space_options, &space, &err) || vfio_device_open(space, &options, &device, &err) ||
 	    softdev_prepare(device, &bar, &err) || dirty_set_start(&set, &err))
-		give_up(words[2], err.text);
+		give_up(words[1], err.text);
 	for (int i = -1; i < rounds; i++) {
 		uint64_t took;
 
 		for (uint64_t at = FIRST; at < SIZE; at += STEP * 4096)
 			if (softdev_run(&bar, SOFTDEV_PATTERN, at, 8, at) != SOFTDEV_DONE)
-				give_up(words[2], "it does not write");
-		took = collect(set.first, bitmap, i < 0 ? ANY : legacy && !log ? OR_MORE : WRITTEN);
+				give_up(words[1], "it does not write");
+		took = collect(set.first, bitmap, i < 0 ? ANY : WRITTEN);
 		if (i >= 0)
 			printf("us=%.1f share=%.2f\n", (double)took / 1000, (double)in_kernel / (double)took);
 	}
@@ -226,8 +224,8 @@ int main(int argc, char **argv)
 	int rounds = argc > 1 ? atoi(argv[1]) : 0;
 	unsigned long *bitmap = malloc(SIZE / 4096 / 8);
 
-	if (rounds < 1 || !bitmap || (argc != 2 && argc != 5 && !(argc == 3 && strcmp(argv[2], "vhost") == 0))) {
-		fprintf(stderr, "usage: dirty_collect ROUNDS [vhost | iommufd|legacy log|nolog DEVICE]\n");
+	if (rounds < 1 || !bitmap || (argc != 2 && argc != 4 && !(argc == 3 && strcmp(argv[2], "vhost") == 0))) {
+		fprintf(stderr, "usage: dirty_collect ROUNDS [vhost | log|nolog DEVICE]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -252,9 +252,8 @@ def collecting(rounds, *words):
 
 
 TRACKERS = {
-    'log': ('iommufd', 'log', '/sys/bus/platform/devices/softdev.0'),
-    'hwpt': ('iommufd', 'nolog', '/sys/bus/platform/devices/softdev.0'),
-    'type1': ('legacy', 'nolog', '/sys/bus/platform/devices/softdev.0'),
+    'log': ('log', '/sys/bus/platform/devices/softdev.0'),
+    'hwpt': ('nolog', '/sys/bus/platform/devices/softdev.0'),
 }
 
 

@@ -332,7 +332,7 @@ static int check_follow(struct probe *p)
 
 static int run(struct probe *p)
 {
-	/* type1 knows of a device that it tells its pages only from its first write on. */
+	/* What was written before does not count. */
 	for (size_t i = 0; i < p->count; i++)
 		if (write_range(p, i, &p->parts[0], i * GUEST_PAGE_SIZE, 1) < 0)
 			return -1;

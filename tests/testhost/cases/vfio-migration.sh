@@ -47,8 +47,7 @@ new_mtty()
 dmesg -C
 tty=$(new_mtty) other_tty=$(new_mtty)
 for backend in iommufd legacy; do
-	[ $backend = iommufd ] && page_table=hwpt nobody=none untold=16777216
-	[ $backend = legacy ] && page_table=type1 nobody=type1 untold=0
+	[ $backend = iommufd ] && page_table=hwpt || page_table=none
 	before=$(pinned)
 	probe "$backend: a device at work moves, followed by its own log" move $backend log $a $b
 	is "$backend: that is its tracker" "$(coverage)" "device log"
@@ -57,8 +56,8 @@ for backend in iommufd legacy; do
 	probe "$backend: two at once" move $backend nolog $a $b $c $d
 	knob dma_logging 0 $b $plain
 	probe "$backend: one of each mode at once" move $backend log $a $b $plain $c $d $other
-	is "$backend: those are their trackers" "$(coverage)" "device log,$page_table,$nobody"
-	is "$backend: what nobody can tell is known" "$(number untold)" "$untold"
+	is "$backend: those are their trackers" "$(coverage)" "device log,$page_table,none"
+	is "$backend: what nobody can tell is known" "$(number untold)" 16777216
 	knob dma_logging 1 $b $plain
 	probe "$backend: characters in flight in an mtty: none lost, none doubled" chars $backend "$tty" "$other_tty"
 	probe "$backend: failures on the way leave devices that go on, or a reset" fail $backend $a $b

@@ -393,6 +393,7 @@ SOFTDEV_KNOB(fail_hard, unsigned int, kstrtouint, 1, true);
 SOFTDEV_KNOB(fail_state, unsigned int, kstrtouint, VFIO_DEVICE_STATE_PRE_COPY_P2P, true);
 SOFTDEV_KNOB(lose_dirty, unsigned int, kstrtouint, UINT_MAX, true);
 SOFTDEV_KNOB(migration, unsigned int, kstrtouint, 7, !value || value & VFIO_MIGRATION_STOP_COPY);
+SOFTDEV_KNOB(pins, unsigned int, kstrtouint, 1, true);
 SOFTDEV_KNOB(state_rate, unsigned int, kstrtouint, UINT_MAX, true);
 SOFTDEV_KNOB(store_size, unsigned long, kstrtoul, MAX_STORE, value && PAGE_ALIGNED(value) && !sd->open);
 
@@ -415,6 +416,7 @@ static struct attribute *knob_attrs[] = {
 	&dev_attr_fail_state.attr,
 	&dev_attr_lose_dirty.attr,
 	&dev_attr_migration.attr,
+	&dev_attr_pins.attr,
 	&dev_attr_reinit.attr,
 	&dev_attr_state_rate.attr,
 	&dev_attr_store_size.attr,

@@ -3,8 +3,8 @@
  * softdev's inside: the registers, the engine that does real DMA through the domain that the device is attached to, and
  * a log of that DMA of its own. What the registers mean is in regs.h.
  *
- * Under the legacy container it limits what type1 calls dirty to the pages it wrote, by pinning each of them for
- * a moment: before its first write, type1 calls all memory dirty.
+ * As drivers of hardware do, it pins nothing, so that under the legacy container type1 calls all memory dirty. Told to
+ * pin (knob pins), it pins each page that it writes for a moment, and type1 calls those dirty from its first write on.
  */
 #include <linux/delay.h>
 #include <linux/eventfd.h>
@@ -66,7 +66,8 @@ static void note_write(struct softdev *sd, u64 iova)
 	if (is_logged(sd, iova) && xa_err(xa_store(&sd->log, iova >> PAGE_SHIFT, xa_mk_value(1), GFP_KERNEL)))
 		sd->log_broken = true;
 	/* Fails where there is no legacy container. */
-	if (vfio_pin_pages(&sd->vdev, ALIGN_DOWN(iova, PAGE_SIZE), 1, IOMMU_WRITE, &page) == 1)
+	if (READ_ONCE(sd->pins) &&
+	    vfio_pin_pages(&sd->vdev, ALIGN_DOWN(iova, PAGE_SIZE), 1, IOMMU_WRITE, &page) == 1)
 		vfio_unpin_pages(&sd->vdev, ALIGN_DOWN(iova, PAGE_SIZE), 1);
 }
 

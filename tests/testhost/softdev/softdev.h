@@ -49,6 +49,7 @@ struct softdev {
 	unsigned int dma_logging;
 	unsigned int migration;		/* VFIO_MIGRATION_*; 0: none */
 	unsigned long store_size;	/* bytes */
+	unsigned int pins;		/* 1: pages that it writes are pinned for a moment */
 	unsigned int lose_dirty;	/* every so many marks of a page as dirty, one is lost */
 	unsigned int state_rate;	/* KiB of state a second; 0: as fast as can be */
 	unsigned int fail_state;	/* the next arc to this state fails, once; 0: none does */
