@@ -51,7 +51,7 @@ for backend in iommufd legacy; do
 	before=$(pinned)
 	probe "$backend: a device at work moves, followed by its own log" move $backend log $a $b
 	is "$backend: that is its tracker" "$(coverage)" "device log"
-	probe "$backend: and by its IOMMU" move $backend nolog $a $b
+	probe "$backend: and without its own log" move $backend nolog $a $b
 	is "$backend: that is its tracker" "$(coverage)" "$page_table"
 	probe "$backend: two at once" move $backend nolog $a $b $c $d
 	knob dma_logging 0 $b $plain
