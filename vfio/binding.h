@@ -36,13 +36,14 @@ int vfio_binding_each_mdev(const struct vfio_sys *sys, void (*fn)(void *opaque, 
 			   struct err *err);
 
 /*
- * Binds the function (with group: all of its IOMMU group except bridges) to vfio-pci, unless a VFIO driver has it. If
- * one member fails, those bound before it are unbound. changed is called for each change of driver, also when it is
- * undone.
+ * Binds the function (with group: each of its IOMMU group except bridges) to a VFIO driver: to this one, '-' and '_'
+ * being the same; NULL: to the one that the kernel's modules name for it (variant.h), unless any VFIO driver has it. If
+ * one member fails, those before it are bound as they were. changed is called for each change of driver, also when it
+ * is undone. -ENODEV: the driver is not loaded; -EBUSY: the function is in use by another VFIO driver.
  */
 typedef void vfio_binding_fn(void *opaque, const char *name, const char *driver);
-int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_fn *changed, void *opaque,
-		      struct err *err);
+int vfio_binding_bind(const struct vfio_sys *sys, const char *spec, bool group, const char *driver,
+		      vfio_binding_fn *changed, void *opaque, struct err *err);
 
 /* Unbinds the function (the group) from VFIO and lets the kernel choose a driver. */
 int vfio_binding_unbind(const struct vfio_sys *sys, const char *spec, bool group, vfio_binding_fn *changed,

@@ -31,6 +31,9 @@ int fake_pci_ioctl(struct fake_kernel *fake, struct fake_device *device, unsigne
 void fake_irqs_off(struct fake_pci *pci);
 
 int fake_sysfs_open(struct fake_kernel *fake, const char *path);
+/* The files of the kernel's modules. */
+int fake_text_open(struct fake_kernel *fake, const char *path);
+ssize_t fake_text_read(struct fake_kernel *fake, struct fake_fd *f, void *buf, size_t len);
 ssize_t fake_sysfs_write(struct fake_kernel *fake, const struct fake_fd *f, const char *text, size_t len);
 int fake_sysfs_readlink(const struct vfio_sys *sys, const char *path, char *buf, size_t size);
 int fake_sysfs_read(const struct vfio_sys *sys, const char *path, char *buf, size_t size);

@@ -49,7 +49,7 @@ static int open_group(struct fake_kernel *fake, int group, bool noiommu)
 		return -ENOENT;
 	for (int i = 0; i < FAKE_MAX; i++)
 		drivers |= fake->devices[i].used && fake->devices[i].group == group &&
-			   strncmp(fake->devices[i].driver, "vfio", 4) == 0;
+			   strstr(fake->devices[i].driver, "vfio");
 	if (!drivers)
 		return -ENOENT;
 	if (fake->groups[group].opened)
@@ -86,6 +86,8 @@ int fake_open(struct fake_kernel *fake, const char *path)
 {
 	int n;
 
+	if (strncmp(path, "/lib/modules/", 13) == 0)
+		return fake_text_open(fake, path);
 	if (fake->no_rights)
 		return -EACCES;
 	if (strncmp(path, "/sys/", 5) == 0)
@@ -335,6 +337,8 @@ static ssize_t do_read(struct fake_kernel *fake, int fd, void *buf, size_t len)
 
 	if (fake_fails(fake))
 		return fake->fail_errno;
+	if (fake_fd(fake, fd) && fake_fd(fake, fd)->kind == FAKE_FD_TEXT)
+		return fake_text_read(fake, fake_fd(fake, fd), buf, len);
 	return device ? fake_state_read(device, buf, len) : -EBADF;
 }
 

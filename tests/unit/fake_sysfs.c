@@ -87,7 +87,16 @@ int fake_sysfs_read(const struct vfio_sys *sys, const char *path, char *buf, siz
 		snprintf(buf, size, "vfio-noiommu");
 		return made_up ? 0 : -ENOENT;
 	}
+	if (strcmp(path, "/proc/sys/kernel/osrelease") == 0) {
+		snprintf(buf, size, "7.2.0-fake");
+		return 0;
+	}
 	device = sysfs_device(fake, path, &rest);
+	if (device && !device->mdev && strcmp(rest, "modalias") == 0) {
+		snprintf(buf, size, "pci:v%08Xd%08Xsv%08Xsd%08Xbc%02Xsc%02Xi%02X", device->vendor, device->product, 0x1028, 0x07b4,
+			 device->class_code >> 16 & 0xff, device->class_code >> 8 & 0xff, device->class_code & 0xff);
+		return 0;
+	}
 	if (device && read_number(device, rest, buf, size))
 		return 0;
 	if (!device || device->iommu < 0 || fake->iommus[device->iommu].type != IOMMUFD_UAPI_HW_TYPE_VTD)
@@ -99,6 +108,37 @@ int fake_sysfs_read(const struct vfio_sys *sys, const char *path, char *buf, siz
 	else
 		return -ENOENT;
 	return 0;
+}
+
+static bool is_loaded(const struct fake_kernel *fake, const char *driver)
+{
+	if (strcmp(driver, "vfio-pci") == 0)
+		return !fake->no_vfio_pci;
+	return !strstr(driver, "vfio") || (fake->variant && strcmp(driver, fake->variant) == 0);
+}
+
+int fake_text_open(struct fake_kernel *fake, const char *path)
+{
+	bool alias = strcmp(path, "/lib/modules/7.2.0-fake/modules.alias") == 0;
+	int fd;
+
+	if (!(alias ? fake->alias : fake->modinfo))
+		return -ENOENT;
+	fd = fake_fd_new(fake, FAKE_FD_TEXT, 0);
+	fake_fd(fake, fd)->file = alias ? FAKE_ALIAS : FAKE_MODINFO;
+	return fd;
+}
+
+ssize_t fake_text_read(struct fake_kernel *fake, struct fake_fd *f, void *buf, size_t len)
+{
+	const char *text = f->file == FAKE_ALIAS ? fake->alias : fake->modinfo;
+	size_t size = f->file == FAKE_ALIAS ? strlen(text) : fake->modinfo_size;
+
+	/* In pieces, as a reader of a large file sees it. */
+	len = MIN(MIN(len, size - f->at), (size_t)37);
+	memcpy(buf, text + f->at, len);
+	f->at += len;
+	return (ssize_t)len;
 }
 
 int fake_sysfs_list(const struct vfio_sys *sys, const char *path, void (*fn)(void *opaque, const char *name),
@@ -124,8 +164,16 @@ int fake_sysfs_list(const struct vfio_sys *sys, const char *path, void (*fn)(voi
 				fn(opaque, fake->devices[i].name);
 		return 0;
 	}
+	if (strcmp(path, "/sys/bus/pci/drivers") == 0) {
+		fn(opaque, "igb");
+		if (!fake->no_vfio_pci)
+			fn(opaque, "vfio-pci");
+		if (fake->variant)
+			fn(opaque, fake->variant);
+		return 0;
+	}
 	device = sysfs_device(fake, path, &rest);
-	if (!device || strcmp(rest, "vfio-dev") != 0 || !device->cdev || strncmp(device->driver, "vfio", 4) != 0)
+	if (!device || strcmp(rest, "vfio-dev") != 0 || !device->cdev || !strstr(device->driver, "vfio"))
 		return -ENOENT;
 	snprintf(name, sizeof(name), "vfio%d", (int)(device - fake->devices));
 	fn(opaque, name);
@@ -163,7 +211,7 @@ static int probe(struct fake_kernel *fake, struct fake_device *device)
 {
 	const char *driver = device->override[0] ? device->override : device->native;
 
-	if (!device->driver[0] && !(fake->no_vfio_pci && strcmp(driver, "vfio-pci") == 0) && device->class_code >> 8 != 0x604)
+	if (!device->driver[0] && is_loaded(fake, driver) && !(device->choosy && strstr(driver, "vfio")) && device->class_code >> 8 != 0x604)
 		snprintf(device->driver, sizeof(device->driver), "%s", driver);
 	return 0;
 }

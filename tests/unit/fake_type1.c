@@ -9,7 +9,7 @@ static bool viable(const struct fake_kernel *fake, int group)
 	for (int i = 0; i < FAKE_MAX; i++) {
 		const struct fake_device *device = &fake->devices[i];
 
-		if (device->used && device->group == group && device->driver[0] && strncmp(device->driver, "vfio", 4) != 0)
+		if (device->used && device->group == group && device->driver[0] && !strstr(device->driver, "vfio"))
 			return false;
 	}
 	return true;
@@ -96,7 +96,7 @@ static int get_device(struct fake_kernel *fake, int group, const char *name)
 		char token[37];
 
 		if (!device->used || device->group != group || strncmp(name, device->name, len) != 0 ||
-		    (name[len] && name[len] != ' ') || strncmp(device->driver, "vfio", 4) != 0)
+		    (name[len] && name[len] != ' ') || !strstr(device->driver, "vfio"))
 			continue;
 		fake_uuid_text(device->token, token);
 		if (name[len] && !device->token_wanted)

@@ -97,6 +97,7 @@ struct fake_device {
 	/* sysfs */
 	char native[32], override[32]; /* the driver that the kernel would choose; driver_override */
 	bool stuck;                    /* its driver cannot be unbound */
+	bool choosy;                   /* no VFIO driver takes it */
 	uint16_t vendor, product;
 	uint32_t class_code;
 	unsigned int vfs, total_vfs;
@@ -139,14 +140,15 @@ struct fake_object {
 };
 
 enum fake_fd_kind { FAKE_CLOSED, FAKE_FD_CONTAINER, FAKE_FD_GROUP, FAKE_FD_DEVICE, FAKE_FD_CDEV, FAKE_FD_IOMMUFD,
-		    FAKE_FD_DMABUF, FAKE_FD_SYSFS, FAKE_FD_STATE };
-enum fake_file { FAKE_OVERRIDE, FAKE_UNBIND, FAKE_PROBE };
+		    FAKE_FD_DMABUF, FAKE_FD_SYSFS, FAKE_FD_STATE, FAKE_FD_TEXT };
+enum fake_file { FAKE_OVERRIDE, FAKE_UNBIND, FAKE_PROBE, FAKE_ALIAS, FAKE_MODINFO };
 
 struct fake_fd {
 	enum fake_fd_kind kind;
 	int index; /* into the table of its kind */
 	bool bound;
-	enum fake_file file; /* FAKE_FD_SYSFS */
+	enum fake_file file; /* FAKE_FD_SYSFS, FAKE_FD_TEXT */
+	size_t at;           /* FAKE_FD_TEXT: bytes that were read */
 };
 
 struct fake_kernel {
@@ -163,6 +165,10 @@ struct fake_kernel {
 	unsigned int slow_map_ms;      /* how long a map takes */
 	uint64_t waited_ms;            /* in polls that had nothing to tell */
 	bool no_vfio_pci; /* the module is not loaded */
+	const char *variant;  /* a VFIO driver that is loaded, too; NULL: none */
+	const char *alias;    /* modules.alias; NULL: there is no such file */
+	const char *modinfo;  /* modules.builtin.modinfo; NULL as well */
+	size_t modinfo_size;
 	bool no_rights; /* opening anything under /dev answers EACCES */
 	/* one call fails */
 	unsigned int calls, fail_at; /* fail_at 0: none */

@@ -2,6 +2,7 @@
 /* vfio/binding.c: which functions can be passed through, and giving them to VFIO and back. */
 #include "tests/unit/vfio_bench.h"
 #include "vfio/binding.h"
+#include "vfio/variant.h"
 
 #define UUID "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 
@@ -44,9 +45,14 @@ static struct fake_device *add(const char *bdf, int group, const char *driver, u
 	return device;
 }
 
+static int bind_to(const char *spec, bool group, const char *driver)
+{
+	return vfio_binding_bind(&fake->sys, spec, group, driver, on_told, NULL, &err);
+}
+
 static int bind(const char *spec, bool group)
 {
-	return vfio_binding_bind(&fake->sys, spec, group, on_told, NULL, &err);
+	return bind_to(spec, group, NULL);
 }
 
 static int unbind(const char *spec, bool group)
@@ -191,8 +197,15 @@ static void refused(void)
 	CHECK_HAS(err.text, "modprobe vfio-pci");
 	CHECK_STR(device->driver, "nvme");
 	CHECK_STR(device->override, "");
-	/* The driver does not let go. */
+	/* It is there and does not take the function. */
 	fake->no_vfio_pci = false;
+	device->choosy = true;
+	CHECK_EQ(bind("01:00.0", false), -ENODEV);
+	CHECK_HAS(err.text, "0000:01:00.0: vfio-pci does not take it");
+	CHECK_STR(device->driver, "nvme");
+	CHECK_STR(device->override, "");
+	device->choosy = false;
+	/* The driver does not let go. */
 	device->stuck = true;
 	CHECK_EQ(bind("01:00.0", false), -EBUSY);
 	CHECK_HAS(err.text, "/sys/bus/pci/drivers/nvme/unbind");
@@ -208,6 +221,124 @@ static void refused(void)
 	add("0000:01:00.0", -1, "nvme", 0x010802);
 	CHECK_EQ(bind("01:00.0", true), -ENODEV);
 	CHECK_HAS(err.text, "leave --group out");
+	done();
+}
+
+/* ---- drivers for some devices ---- */
+
+#define ALIASES                                                                                        \
+	"# Aliases extracted from modules themselves.\n"                                               \
+	"alias pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5_core\n"                                       \
+	"alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n"                                                 \
+	"alias vfio_pci:v000015B3d*sv*sd*bc*sc*i* lax_vfio_pci\n"                                    \
+	"alias vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5_vfio_pci\n"                              \
+	"alias vfio_pci:v000019E5d0000A251sv*sd*bc*sc*i* hisi_acc_vfio_pci\n"                          \
+	"alias vfio_pci:v000015B3d0000101Esv*sd*bc03sc*i* other_vfio_pci\n"
+
+/* A virtual function that a driver of its own can migrate. */
+static struct fake_device *add_vf(const char *bdf, int group)
+{
+	struct fake_device *device = add(bdf, group, "mlx5_core", 0x020000);
+
+	device->vendor = 0x15b3;
+	device->product = 0x101e;
+	return device;
+}
+
+static void the_modules_name_the_driver(void)
+{
+	struct fake_device *device, *other;
+
+	setup();
+	device = add_vf("0000:01:00.2", fake_group(fake));
+	other = add("0000:02:00.0", fake_group(fake), "nvme", 0x010802);
+	fake->alias = ALIASES;
+	fake->variant = "mlx5_vfio_pci";
+	CHECK_EQ(bind("01:00.2", false), 0);
+	CHECK_STR(device->driver, "mlx5_vfio_pci");
+	CHECK_STR(device->override, "mlx5_vfio_pci");
+	CHECK_STR(told, "0000:01:00.2 mlx5_vfio_pci");
+	CHECK_EQ(bind("02:00.0", false), 0);
+	CHECK_STR(other->driver, "vfio-pci");
+	CHECK_EQ(unbind("01:00.2", false), 0);
+	CHECK_STR(device->driver, "mlx5_core");
+	CHECK_STR(device->override, "");
+	done();
+}
+
+/* A driver that is built in is named in another file of the kernel's. */
+static void drivers_built_in_are_found(void)
+{
+	static const char modinfo[] = "vfio_pci.alias=vfio_pci:v*d*sv*sd*bc*sc*i*\0mlx5_vfio_pci.license=GPL\0"
+				      "mlx5_vfio_pci.alias=vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i*";
+	char module[VFIO_DRIVER_NAME];
+
+	setup();
+	add_vf("0000:01:00.2", fake_group(fake));
+	fake->modinfo = modinfo;
+	fake->modinfo_size = sizeof(modinfo);
+	CHECK_EQ(vfio_variant_find(&fake->sys, "0000:01:00.2", module, &err), 0);
+	CHECK_STR(module, "mlx5_vfio_pci");
+	/* Broken files name nothing. */
+	fake->modinfo_size = 60;
+	fake->alias = "alias\nalias vfio_pci:v*\nvfio_pci:\nalias vfio_pci:v000015B3d0000101Esv*sd*bc*sc*i* mlx5_vfio_pci";
+	CHECK_EQ(vfio_variant_find(&fake->sys, "0000:01:00.2", module, &err), 0);
+	CHECK_STR(module, "vfio_pci");
+	done();
+}
+
+static void a_driver_can_be_asked_for(void)
+{
+	struct fake_device *device;
+
+	setup();
+	device = add_vf("0000:01:00.2", fake_group(fake));
+	fake->alias = ALIASES;
+	/* The kernel's own is not loaded: nothing is touched, and both ways out are named. */
+	CHECK_EQ(bind("01:00.2", false), -ENODEV);
+	CHECK_HAS(err.text, "mlx5_vfio_pci, is not loaded; load it with 'modprobe mlx5_vfio_pci', or use --driver vfio-pci");
+	CHECK_STR(device->driver, "mlx5_core");
+	CHECK_STR(device->override, "");
+	CHECK_EQ(bind_to("01:00.2", false, "vfio_pci"), 0);
+	CHECK_STR(device->driver, "vfio-pci");
+	/* It stays with a VFIO driver unless another one is asked for. */
+	fake->variant = "mlx5_vfio_pci";
+	CHECK_EQ(bind("01:00.2", false), 0);
+	CHECK_STR(device->driver, "vfio-pci");
+	CHECK_EQ(bind_to("01:00.2", false, "mlx5-vfio-pci"), 0);
+	CHECK_STR(device->driver, "mlx5_vfio_pci");
+	CHECK_STR(told, "0000:01:00.2 vfio-pci, 0000:01:00.2 mlx5_vfio_pci");
+	CHECK_EQ(bind_to("01:00.2", false, "mlx5-vfio-pci"), 0);
+	/* What is no driver of VFIO, or not there. */
+	CHECK_EQ(bind_to("01:00.2", false, "igb"), -EINVAL);
+	CHECK_HAS(err.text, "--driver igb: not a driver of VFIO");
+	CHECK_EQ(bind_to("01:00.2", false, "xe-vfio-pci"), -ENODEV);
+	CHECK_HAS(err.text, "driver xe-vfio-pci is not loaded; load it with 'modprobe xe-vfio-pci'");
+	CHECK_STR(device->driver, "mlx5_vfio_pci");
+	/* One that does not take it leaves it with the VFIO driver that it had. */
+	fake->variant = "xe-vfio-pci";
+	device->choosy = true;
+	CHECK_EQ(bind_to("01:00.2", false, "xe-vfio-pci"), -ENODEV);
+	CHECK_STR(device->override, "mlx5_vfio_pci");
+	done();
+}
+
+static void a_function_in_use_is_left_alone(void)
+{
+	struct fake_device *device;
+	char path[32];
+	int group, fd;
+
+	setup();
+	group = fake_group(fake);
+	device = add("0000:01:00.2", group, "vfio-pci", 0x020000);
+	fake->variant = "mlx5_vfio_pci";
+	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
+	fd = fake_open(fake, path);
+	CHECK_EQ(bind_to("01:00.2", false, "mlx5_vfio_pci"), -EBUSY);
+	CHECK_HAS(err.text, "0000:01:00.2: a process uses it through vfio-pci");
+	CHECK_STR(device->driver, "vfio-pci");
+	fake->sys.ops->close(&fake->sys, fd);
 	done();
 }
 
@@ -277,6 +408,19 @@ static void group_with_a_failing_member(void)
 	done();
 }
 
+/* Those that had another VFIO driver get it again. */
+static void a_group_goes_back_to_its_vfio_drivers(void)
+{
+	setup_group();
+	fake->variant = "mlx5_vfio_pci";
+	members[4]->stuck = true;
+	CHECK_EQ(bind_to("01:00.0", true, "mlx5_vfio_pci"), -EBUSY);
+	check_drivers(BEFORE);
+	CHECK_STR(members[2]->override, "vfio-pci");
+	CHECK_STR(members[1]->override, "");
+	done();
+}
+
 /* Every call to the kernel fails once: either all are bound, or all are as they were. */
 static void every_call_fails(void)
 {
@@ -309,5 +453,6 @@ static void every_call_fails(void)
 		}
 }
 
-TEST_MAIN(TEST(lists_with_verdicts), TEST(list_that_fails), TEST(there_and_back), TEST(refused), TEST(whole_group),
-	  TEST(group_with_a_failing_member), TEST(every_call_fails))
+TEST_MAIN(TEST(lists_with_verdicts), TEST(list_that_fails), TEST(there_and_back), TEST(refused), TEST(the_modules_name_the_driver),
+	  TEST(drivers_built_in_are_found), TEST(a_driver_can_be_asked_for), TEST(a_function_in_use_is_left_alone), TEST(whole_group),
+	  TEST(group_with_a_failing_member), TEST(a_group_goes_back_to_its_vfio_drivers), TEST(every_call_fails))

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "vfio/binding.h"
+#include "vfio/variant.h"
 #include "vmm/cli/command.h"
 #include "vmm/control/control_client.h"
 #include "vmm/config/nearest.h"
@@ -14,9 +15,11 @@
 struct vfio_options {
 	bool json, group, force, help;
 	unsigned int timeout;
+	char *driver;
 };
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
+static const struct option_key driver_name = {"driver", OPTION_STRING, .help = "NAME"};
 static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .min = 1, .max = 86400,
 					  .help = "SECONDS"};
 
@@ -27,10 +30,14 @@ static const struct option list_options[] = {
 	{"json", NULL, "print an object with the arrays functions and mdevs", &flag, 1, FIELD(json)},
 	HELP,
 };
+#define GROUP {"group", NULL, "every device of its IOMMU group except bridges", &flag, 1, FIELD(group)}
 static const struct option bind_options[] = {
-	{"group", NULL, "every device of its IOMMU group except bridges", &flag, 1, FIELD(group)},
+	{"driver", "NAME", "this VFIO driver instead of the one that the kernel's modules name for the device", &driver_name, 1,
+	 FIELD(driver)},
+	GROUP,
 	HELP,
 };
+static const struct option unbind_options[] = {GROUP, HELP};
 static const struct option add_options[] = {HELP};
 static const struct option remove_options[] = {
 	{"force", NULL, "remove it at once, even if the guest uses it", &flag, 1, FIELD(force)},
@@ -41,6 +48,7 @@ static const struct option remove_options[] = {
 
 static const struct option_table list_table = {list_options, ARRAY_SIZE(list_options)};
 static const struct option_table bind_table = {bind_options, ARRAY_SIZE(bind_options)};
+static const struct option_table unbind_table = {unbind_options, ARRAY_SIZE(unbind_options)};
 static const struct option_table add_table = {add_options, ARRAY_SIZE(add_options)};
 static const struct option_table remove_table = {remove_options, ARRAY_SIZE(remove_options)};
 
@@ -172,32 +180,61 @@ static void cli_vfio_on_change(void *opaque, const char *name, const char *drive
 		printf("%s: there is no driver now\n", name);
 }
 
-static int cli_vfio_run_binding(const struct command *command,
-				int (*change)(const struct vfio_sys *sys, const char *spec, bool group,
-					      vfio_binding_fn *told, void *opaque, struct err *err),
-				int argc, char *const *argv, struct err *err)
+static void cli_vfio_end_binding(const char *spec, int code, bool changed)
+{
+	if (!code && !changed)
+		printf("%s: nothing to do\n", spec);
+}
+
+/* A function stays with the VFIO driver that it has: says if that is not the one that bind would have chosen. */
+static void cli_vfio_hint_at_driver(const char *spec)
+{
+	char module[VFIO_DRIVER_NAME];
+	struct vfio_host host;
+
+	if (vfio_host_find(vfio_sys_host(), spec, &host, NULL) < 0 ||
+	    vfio_variant_find(vfio_sys_host(), host.name, module, NULL) < 0 || vfio_variant_is_same(module, host.driver))
+		return;
+	printf("%s: the kernel's modules name another driver for it: mvmm vfio bind --driver %s %s\n", spec, module,
+	       host.name);
+}
+
+static int cli_vfio_exit_code(int code)
+{
+	return code == -EINVAL ? EXIT_BAD_INPUT : code ? EXIT_FAILED : EXIT_OFF;
+}
+
+static int cli_vfio_run_bind(int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;
 	const char *spec;
 	bool changed = false;
 	int code;
 
-	if (!cli_vfio_begin(command, argc, argv, &given, &spec, 1, &code, err))
-		return code;
-	code = change(vfio_sys_host(), spec, given.group, cli_vfio_on_change, &changed, err);
-	if (!code && !changed)
-		printf("%s: nothing to do\n", spec);
-	return code == -EINVAL ? EXIT_BAD_INPUT : code ? EXIT_FAILED : EXIT_OFF;
-}
-
-static int cli_vfio_run_bind(int argc, char *const *argv, struct err *err)
-{
-	return cli_vfio_run_binding(&vfio_bind, vfio_binding_bind, argc, argv, err);
+	if (cli_vfio_begin(&vfio_bind, argc, argv, &given, &spec, 1, &code, err)) {
+		code = vfio_binding_bind(vfio_sys_host(), spec, given.group, given.driver, cli_vfio_on_change, &changed,
+					 err);
+		cli_vfio_end_binding(spec, code, changed);
+		if (!code && !changed && !given.group)
+			cli_vfio_hint_at_driver(spec);
+		code = cli_vfio_exit_code(code);
+	}
+	options_done(&bind_table, &given);
+	return code;
 }
 
 static int cli_vfio_run_unbind(int argc, char *const *argv, struct err *err)
 {
-	return cli_vfio_run_binding(&vfio_unbind, vfio_binding_unbind, argc, argv, err);
+	struct vfio_options given;
+	const char *spec;
+	bool changed = false;
+	int code;
+
+	if (!cli_vfio_begin(&vfio_unbind, argc, argv, &given, &spec, 1, &code, err))
+		return code;
+	code = vfio_binding_unbind(vfio_sys_host(), spec, given.group, cli_vfio_on_change, &changed, err);
+	cli_vfio_end_binding(spec, code, changed);
+	return cli_vfio_exit_code(code);
 }
 
 /* ---- add, remove ---- */
@@ -282,10 +319,11 @@ static const struct command vfio_list = {
 };
 static const struct command vfio_bind = {
 	.name = "vfio bind", .operands = "BDF", .options = &bind_table, .run = cli_vfio_run_bind,
-	.summary = "Move a PCI function from its driver to vfio-pci",
+	.summary = "Move a PCI function from its driver to VFIO",
+	.text = "The kernel's modules name the VFIO driver for a device: vfio-pci, or one with more functions, such as migration.\n",
 };
 static const struct command vfio_unbind = {
-	.name = "vfio unbind", .operands = "BDF", .options = &bind_table, .run = cli_vfio_run_unbind,
+	.name = "vfio unbind", .operands = "BDF", .options = &unbind_table, .run = cli_vfio_run_unbind,
 	.summary = "Let the kernel find a driver for a PCI function again",
 };
 static const struct command vfio_add = {
@@ -333,7 +371,7 @@ const struct command command_vfio = {
 	.operands = "list|bind|unbind|add|remove",
 	.summary = "List, bind, add and remove host devices",
 	.text = "  list                    list PCI functions and whether they can be passed through\n"
-		"  bind [--group] BDF      move a function from its driver to vfio-pci\n"
+		"  bind [--group] BDF      move a function from its driver to VFIO\n"
 		"  unbind [--group] BDF    let the kernel find a driver for it again\n"
 		"  add NAME BDF            add a device to a running machine\n"
 		"  remove NAME ID          ask the guest to release a device, and remove it\n",
