@@ -165,9 +165,9 @@ is "the guest was not throttled for it" "$(grep -c throttled "$work/err")" 0
 receive 1
 migrate --downtime $((10 * patience))s
 is "it goes over when that fits" $? 0
-is "after a round and what was written meanwhile" "$(grep -c ': [123] rounds' "$work/summary")" 1
+is "after a round and what was written meanwhile" "$(grep -c ': [123] rounds\?,' "$work/summary")" 1
 read -r took told < <(sed -n 's/^downtime \([0-9]*\)[.0-9]* ms, predicted \([0-9]*\).*/\1 \2/p' "$work/summary")
-is "as was predicted: $took ms, $told ms" "$((took <= told * 2 && told <= took * 2))" 1
+is "within what was predicted (zeros take less): $took ms, $told ms" "$((took <= told * 3 / 2))" 1
 look 1
 is "... with every byte" "$(right)" 1
 finish "which nothing followed"
