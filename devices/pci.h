@@ -58,6 +58,11 @@ struct pci_function_ops {
 	void (*bar_moved)(struct pci_function *function, unsigned int bar, uint64_t old);
 	/* Bus-master enable changed; the removal from the bus is told too. May be NULL. */
 	void (*bus_master)(struct pci_function *function, bool on);
+	/*
+	 * Where a memory BAR should not be placed if there is room elsewhere: the last byte of the first such part of
+	 * [addr, addr + size), or beyond; 0: there is none.
+	 */
+	uint64_t (*avoid)(struct pci_function *function, uint64_t addr, uint64_t size);
 };
 
 /* Embedded in the device. Zero it, call pci_function_init, declare capabilities and BARs, then pci_bus_add. */
@@ -133,8 +138,8 @@ int pci_set_bar(struct pci_function *function, unsigned int bar, enum pci_bar_ki
 
 /*
  * Puts the function on the bus at devfn, or at the first free device's function 0 when devfn is -1, and places its
- * BARs: 64-bit prefetchable ones in mem64, others in mem32 first, never two in one page. Decoding stays off until the
- * guest enables it. -EBUSY taken, -ENOSPC no slot or no window space. May be called while the guest runs.
+ * BARs: 64-bit prefetchable ones in mem64, others in mem32 first, never two in one page, where the function avoids
+ * nothing if that can be. Decoding stays off until the guest enables it. -EBUSY taken, -ENOSPC no slot or no window space. May be called while the guest runs.
  */
 int pci_bus_add(struct pci_bus *bus, struct pci_function *function, int devfn, struct err *err);
 /* Takes it off: BARs are unmapped, the line is lowered and freed. Safe for one that was never added. */

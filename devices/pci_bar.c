@@ -255,16 +255,26 @@ static uint64_t pci_bar_taken_until(const struct pci_bus *bus, const struct pci_
 	return 0;
 }
 
+/* A memory BAR that is being placed, and what its function avoids (NULL: nothing). */
+struct candidate {
+	struct pci_function *function;
+	const struct pci_bar *bar;
+	uint64_t (*avoid)(struct pci_function *function, uint64_t addr, uint64_t size);
+};
+
 /* First fit in a window. */
-static uint64_t pci_bar_find_place(const struct pci_bus *bus, const struct pci_bar *bar, uint64_t base, uint64_t window)
+static uint64_t pci_bar_find_place(const struct candidate *candidate, uint64_t base, uint64_t window)
 {
+	const struct pci_bar *bar = candidate->bar;
 	uint64_t align = pci_bar_extent(bar), extent = align, addr, last;
 
 	if (!window || base > UINT64_MAX - (align - 1))
 		return PCI_UNMAPPED;
 	addr = align_up(base, align);
 	while (pci_bar_inside(addr, extent, base, window)) {
-		last = pci_bar_taken_until(bus, bar, addr);
+		last = pci_bar_taken_until(candidate->function->bus, bar, addr);
+		if (!last && candidate->avoid)
+			last = candidate->avoid(candidate->function, addr, extent);
 		if (!last)
 			return addr;
 		if (last > UINT64_MAX - align)
@@ -274,23 +284,38 @@ static uint64_t pci_bar_find_place(const struct pci_bus *bus, const struct pci_b
 	return PCI_UNMAPPED;
 }
 
+static uint64_t pci_bar_find_memory(const struct candidate *candidate)
+{
+	const struct pci_windows *w = &candidate->function->bus->config.windows;
+	bool wide = candidate->bar->kind == PCI_BAR_MEM64, prefetch = candidate->bar->prefetch;
+	uint64_t addr = PCI_UNMAPPED;
+
+	if (wide && prefetch)
+		addr = pci_bar_find_place(candidate, w->mem64, w->mem64_size);
+	if (addr == PCI_UNMAPPED)
+		addr = pci_bar_find_place(candidate, w->mem32, w->mem32_size);
+	if (addr == PCI_UNMAPPED && wide && !prefetch)
+		addr = pci_bar_find_place(candidate, w->mem64, w->mem64_size);
+	return addr;
+}
+
 int pci_bar_place(struct pci_function *function, unsigned int index, struct err *err)
 {
 	const struct pci_windows *w = &function->bus->config.windows;
 	struct pci_bar *bar = &function->bars[index];
-	const struct {
-		uint64_t base, size;
-	} low = {w->mem32, w->mem32_size}, high = {w->mem64, w->mem64_size}, io = {w->io, w->io_size};
+	struct candidate candidate = {.function = function, .bar = bar};
 	uint64_t addr = PCI_UNMAPPED;
 
-	if (bar->kind == PCI_BAR_IO)
-		addr = pci_bar_find_place(function->bus, bar, io.base, io.size);
-	if (bar->kind == PCI_BAR_MEM64 && bar->prefetch)
-		addr = pci_bar_find_place(function->bus, bar, high.base, high.size);
-	if (bar->kind != PCI_BAR_IO && addr == PCI_UNMAPPED)
-		addr = pci_bar_find_place(function->bus, bar, low.base, low.size);
-	if (bar->kind == PCI_BAR_MEM64 && !bar->prefetch && addr == PCI_UNMAPPED)
-		addr = pci_bar_find_place(function->bus, bar, high.base, high.size);
+	if (bar->kind == PCI_BAR_IO) {
+		addr = pci_bar_find_place(&candidate, w->io, w->io_size);
+	} else {
+		candidate.avoid = function->ops ? function->ops->avoid : NULL;
+		addr = pci_bar_find_memory(&candidate);
+		if (addr == PCI_UNMAPPED && candidate.avoid) {
+			candidate.avoid = NULL;
+			addr = pci_bar_find_memory(&candidate);
+		}
+	}
 	if (addr == PCI_UNMAPPED)
 		return err_set(err, -ENOSPC, "%s: no room for BAR %u of %llu KiB", function->name, index,
 			       (unsigned long long)(bar->size + 1023) / 1024);

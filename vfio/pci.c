@@ -64,6 +64,7 @@ static const struct pci_function_ops function_ops = {
 	.config_read = vfio_pci_config_read,
 	.config_write = vfio_pci_config_write,
 	.bar_moved = vfio_pci_bar_moved,
+	.avoid = vfio_pci_bar_avoid,
 };
 
 /* Makes an opened device ready for the bus. */

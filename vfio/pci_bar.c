@@ -217,6 +217,13 @@ static void vfio_pci_bar_update_all(struct vfio_pci *pci)
 			vfio_pci_bar_update(&pci->bars[i]);
 }
 
+uint64_t vfio_pci_bar_avoid(struct pci_function *function, uint64_t addr, uint64_t size)
+{
+	const struct vfio_device *device = container_of(function, struct vfio_pci, function)->device;
+
+	return device->no_p2p ? 0 : vfio_space_avoid(device->space, addr, size);
+}
+
 void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old)
 {
 	struct vfio_pci *pci = container_of(function, struct vfio_pci, function);

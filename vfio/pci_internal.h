@@ -75,6 +75,8 @@ int vfio_pci_bar_init_rom(struct vfio_pci *pci, bool shown, const char *file, st
 void vfio_pci_bar_map_regions(struct vfio_pci *pci);
 /* pci_function_ops.bar_moved. */
 void vfio_pci_bar_moved(struct pci_function *function, unsigned int index, uint64_t old);
+/* pci_function_ops.avoid: where other devices would not reach a BAR. */
+uint64_t vfio_pci_bar_avoid(struct pci_function *function, uint64_t addr, uint64_t size);
 /* Unmaps the BARs from the guest for good. */
 void vfio_pci_bar_fence(struct vfio_pci *pci);
 /* Unmaps the BARs before the device stops responding; release maps again what is present in this power state. */

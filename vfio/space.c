@@ -209,30 +209,41 @@ static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container
 	return 0;
 }
 
-/* Finds the first byte of the region that is in no range. Without ranges it is left to the kernel to refuse it. */
-static int vfio_space_check_range(const struct vfio_container *container, const struct guest_region *region,
-				  struct err *err)
+/*
+ * Finds the first byte of [gpa, last] that is in no range of the container, and the last byte of that hole. Without
+ * ranges it is left to the kernel to refuse a map.
+ */
+static bool vfio_space_find_hole(const struct vfio_container *container, uint64_t gpa, uint64_t last, uint64_t *hole,
+				 uint64_t *hole_last)
 {
-	uint64_t hole = region->gpa, last = region->gpa + region->size - 1, hole_last = last;
-
-	if (!container->range_count)
-		return 0;
+	*hole = gpa;
+	*hole_last = UINT64_MAX;
 	for (size_t i = 0; i < container->range_count; i++) {
 		const struct iommufd_uapi_range *range = &container->ranges[i];
 
-		if (range->last < hole)
+		if (range->last < *hole)
 			continue;
-		if (range->start > hole) {
-			hole_last = MIN(last, range->start - 1);
+		if (range->start > *hole) {
+			*hole_last = range->start - 1;
 			break;
 		}
 		if (range->last >= last)
-			return 0;
-		hole = range->last + 1;
+			return false;
+		*hole = range->last + 1;
 	}
+	return container->range_count && *hole <= last;
+}
+
+static int vfio_space_check_range(const struct vfio_container *container, const struct guest_region *region,
+				  struct err *err)
+{
+	uint64_t last = region->gpa + region->size - 1, hole, hole_last;
+
+	if (!vfio_space_find_hole(container, region->gpa, last, &hole, &hole_last))
+		return 0;
 	return err_set(err, -EINVAL, "guest memory 0x%llx-0x%llx covers 0x%llx-0x%llx, which the host's IOMMU cannot map: use less "
 		       "--memory, or another machine for this device", (unsigned long long)region->gpa,
-		       (unsigned long long)last, (unsigned long long)hole, (unsigned long long)hole_last);
+		       (unsigned long long)last, (unsigned long long)hole, (unsigned long long)MIN(last, hole_last));
 }
 
 static int vfio_space_check_ranges(const struct vfio_space *space, const struct vfio_container *container,
@@ -381,9 +392,11 @@ static const struct guest_memory_listener_ops listener_ops = {.add = vfio_space_
 
 void vfio_container_set_ranges(struct vfio_container *container, struct iommufd_uapi_range *ranges, size_t count)
 {
+	vfio_space_lock(container->space);
 	free(container->ranges);
 	container->ranges = ranges;
 	container->range_count = count;
+	vfio_space_unlock(container->space);
 }
 
 static int vfio_space_check_limit(const struct vfio_space *space, const struct vfio_container *container,
@@ -467,11 +480,10 @@ static void vfio_space_refused_bar(struct vfio_space *space, const struct vfio_b
 static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_container *container,
 				  const struct vfio_bar *bar)
 {
-	const struct guest_region region = {.gpa = bar->gpa, .size = bar->size};
-	int rc = vfio_space_check_range(container, &region, NULL) < 0 ? -ERANGE : 0;
+	uint64_t hole, hole_last;
+	int rc = vfio_space_find_hole(container, bar->gpa, bar->gpa + bar->size - 1, &hole, &hole_last) ?
+			 -ERANGE : container->ops->map_bar(container, bar);
 
-	if (rc == 0)
-		rc = container->ops->map_bar(container, bar);
 	if (rc < 0)
 		vfio_space_refused_bar(space, bar, rc);
 }
@@ -533,6 +545,18 @@ void vfio_space_add_peer(struct vfio_space *space, const struct vfio_device *dev
 void vfio_space_remove_peer(struct vfio_space *space, const struct vfio_device *device)
 {
 	vfio_space_each_of_peer(space, device, vfio_space_unmap_bar_in);
+}
+
+uint64_t vfio_space_avoid(struct vfio_space *space, uint64_t gpa, uint64_t size)
+{
+	uint64_t hole, hole_last, until = 0;
+
+	vfio_space_lock(space);
+	for (const struct vfio_container *container = space->containers; container && !until; container = container->next)
+		if (vfio_space_find_hole(container, gpa, gpa + size - 1, &hole, &hole_last))
+			until = hole_last;
+	vfio_space_unlock(space);
+	return until;
 }
 
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar)

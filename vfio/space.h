@@ -61,6 +61,8 @@ struct vfio_progress vfio_space_progress(const struct vfio_space *space);
  * that stops decoding for good: they are unmapped before that, and mapped again.
  */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
+/* The end of a part of [gpa, gpa + size) where a container's IOMMU can map no BAR, or 0 if there is none. Any thread. */
+uint64_t vfio_space_avoid(struct vfio_space *space, uint64_t gpa, uint64_t size);
 /* No effect if it is not mapped. */
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar);
 

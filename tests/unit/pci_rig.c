@@ -126,7 +126,7 @@ void rig_open(struct pci_rig *rig)
 {
 	struct pci_bus_config config = {
 		.windows = {.ecam = RIG_ECAM, .mem32 = 0xc0000000, .mem32_size = 0x20000000, .mem64 = RIG_MEM64,
-			    .mem64_size = GIB(32), .io = 0x1000, .io_size = 0xf000},
+			    .mem64_size = GIB(256), .io = 0x1000, .io_size = 0xf000},
 		.intx = &intx_ops,
 		.intx_opaque = rig,
 	};

@@ -119,6 +119,16 @@ static void dev_written(struct pci_function *function, unsigned int offset, unsi
 	container_of(function, struct device, function)->written_len = len;
 }
 
+/* Does not like the first 3 GiB of the 64-bit window, and all of the 32-bit one above the first 64 KiB. */
+static uint64_t dev_avoid(struct pci_function *function, uint64_t addr, uint64_t size)
+{
+	if (ranges_overlap(addr, size, MEM64, GIB(3)))
+		return MEM64 + GIB(3) - 1;
+	return ranges_overlap(addr, size, MEM32 + KIB(64), GIB(4) - MEM32 - KIB(64)) ? GIB(4) - 1 : 0;
+}
+
+static const struct pci_function_ops avoiding_ops = {.avoid = dev_avoid};
+
 static const struct pci_function_ops dev_ops = {
 	.config_written = dev_written, .bar_moved = dev_bar_moved, .bus_master = dev_master};
 
@@ -309,6 +319,29 @@ static void places_bars_in_their_windows(void)
 	CHECK_EQ(b.function.bars[2].home, GIB(32));
 	pci_bus_remove(&a.function);
 	pci_bus_remove(&b.function);
+	rig_close(&rig);
+}
+
+/* ... if there is room elsewhere. */
+static void avoids_where_a_function_wants_no_bars(void)
+{
+	struct rig rig;
+	struct device a;
+
+	rig_open(&rig);
+	dev_init(&a, "avoiding");
+	a.function.ops = &avoiding_ops;
+	CHECK_EQ(pci_set_bar(&a.function, 0, PCI_BAR_MEM64, true, GIB(1), NULL, NULL), 0);
+	CHECK_EQ(pci_set_bar(&a.function, 2, PCI_BAR_MEM64, true, GIB(2), NULL, NULL), 0);
+	CHECK_EQ(pci_set_bar(&a.function, 4, PCI_BAR_MEM32, false, KIB(64), NULL, NULL), 0);
+	CHECK_EQ(pci_set_bar(&a.function, 5, PCI_BAR_MEM32, false, KIB(64), NULL, NULL), 0);
+	CHECK_EQ(pci_set_bar(&a.function, PCI_ROM_BAR, PCI_BAR_MEM32, false, KIB(2), NULL, NULL), 0);
+	CHECK_EQ(pci_bus_add(rig.bus, &a.function, -1, NULL), 0);
+	CHECK_EQ(a.function.bars[0].home, MEM64 + GIB(3));
+	CHECK_EQ(a.function.bars[2].home, MEM64 + GIB(4));
+	CHECK_EQ(a.function.bars[4].home, MEM32);
+	CHECK_EQ(a.function.bars[5].home, MEM32 + KIB(64));
+	pci_bus_remove(&a.function);
 	rig_close(&rig);
 }
 
@@ -623,7 +656,8 @@ static void needs_its_window(void)
 }
 
 TEST_MAIN(TEST(powers_on_as_written_down), TEST(takes_any_access), TEST(sizes_every_kind_of_bar),
-	  TEST(refuses_impossible_bars), TEST(places_bars_in_their_windows), TEST(plugs_and_unplugs_for_ever),
+	  TEST(refuses_impossible_bars), TEST(places_bars_in_their_windows), TEST(avoids_where_a_function_wants_no_bars),
+	  TEST(plugs_and_unplugs_for_ever),
 	  TEST(decodes_what_the_command_register_says), TEST(moves_bars), TEST(ignores_bars_where_they_cannot_be),
 	  TEST(bars_in_each_others_way), TEST(chains_capabilities), TEST(fills_slots), TEST(drives_lines),
 	  TEST(lets_functions_answer_themselves), TEST(needs_its_window))

@@ -443,6 +443,80 @@ static void peers_come_back(void)
 	}
 }
 
+/* There other devices would not reach it. */
+static void placed_where_the_iommu_maps(void)
+{
+	static const uint32_t kinds[] = {0, PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH};
+
+	for (enum vfio_want want = VFIO_WANT_IOMMUFD; want <= VFIO_WANT_LEGACY; want++)
+		for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+			struct fake_iommu *iommu;
+			uint64_t usual;
+
+			pb_init(&p);
+			fake_pci_bar(p.fake, 0, kinds[i], KIB(64), FAKE_REGION_RWM);
+			CHECK_EQ(pb_create(&p, want), 0);
+			usual = pb_bar(&p, 0);
+			vfio_pci_destroy(p.pci);
+			p.pci = NULL;
+			iommu = &p.base.fake->iommus[p.device->iommu];
+			iommu->reserved_start = usual;
+			iommu->reserved_last = usual + MIB(1) - 1;
+			CHECK_EQ(pb_create(&p, want), 0);
+			CHECK_EQ(pb_bar(&p, 0), usual + MIB(1));
+			pb_done(&p);
+			/* In the other window, if that is the only place; and if there is none, where it always was. */
+			pb_init(&p);
+			fake_pci_bar(p.fake, 0, kinds[i], KIB(64), FAKE_REGION_RWM);
+			iommu = &p.base.fake->iommus[p.device->iommu];
+			iommu->reserved_start = kinds[i] ? HIGH_GPA + HIGH_SIZE : LOW_SIZE;
+			iommu->reserved_last = kinds[i] ? UINT64_MAX - 1 : GIB(4) - 1;
+			CHECK_EQ(pb_create(&p, want), 0);
+			CHECK_EQ(pb_bar(&p, 0), kinds[i] ? 0xc0000000 : usual);
+			pb_done(&p);
+		}
+}
+
+static uint64_t thread_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Decoding comes and goes on a vCPU's thread: a device that nobody else reaches costs the same calls with any BAR. */
+static void a_large_bar_costs_what_a_small_one_does(void)
+{
+	static const uint64_t sizes[] = {KIB(64), GIB(64)};
+
+	for (enum vfio_want want = VFIO_WANT_IOMMUFD; want <= VFIO_WANT_LEGACY; want++) {
+		unsigned int calls[2];
+
+		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+			uint64_t begin;
+
+			pb_init(&p);
+			fake_pci_bar(p.fake, 0, PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH, sizes[i],
+				     FAKE_REGION_RWM);
+			p.device->dma_buf = true;
+			CHECK_EQ(pb_create(&p, want), 0);
+			calls[i] = p.base.fake->calls;
+			begin = thread_ns();
+			p.base.fake->counted = want == VFIO_WANT_LEGACY ? VFIO_IOMMU_MAP_DMA : IOMMUFD_UAPI_MAP_FILE;
+			for (int n = 0; n < 10; n++) {
+				enable(PCI_COMMAND_MEMORY);
+				enable(0);
+			}
+			calls[i] = p.base.fake->calls - calls[i];
+			CHECK_EQ(p.base.fake->count, 0);
+			CHECK(thread_ns() - begin < 50000000);
+			pb_done(&p);
+		}
+		CHECK_EQ(calls[0], calls[1]);
+	}
+}
+
 static uint64_t enable_rom(void)
 {
 	uint32_t rom;
@@ -514,4 +588,5 @@ static void rom(void)
 TEST_MAIN(TEST(msix_pages_cut_out), TEST(sparse_areas), TEST(below_a_page), TEST(large_and_aligned), TEST(trapped),
 	  TEST(not_to_be_mapped), TEST(asleep_it_has_no_bars), TEST(the_command_of_meanwhile_holds),
 	  TEST(one_that_stays_asleep_has_no_bars), TEST(stops_decoding_after_the_last_access),
-	  TEST(a_reset_by_the_guest_takes_the_maps_away_meanwhile), TEST(peer_to_peer), TEST(peers_come_back), TEST(rom))
+	  TEST(a_reset_by_the_guest_takes_the_maps_away_meanwhile), TEST(peer_to_peer), TEST(peers_come_back),
+	  TEST(placed_where_the_iommu_maps), TEST(a_large_bar_costs_what_a_small_one_does), TEST(rom))
