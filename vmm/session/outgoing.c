@@ -437,6 +437,11 @@ int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *e
 	return migration_source_cancel(outgoing->source, reason, err);
 }
 
+const char *outgoing_to(const struct outgoing *outgoing)
+{
+	return outgoing->request.to;
+}
+
 bool outgoing_active(const struct outgoing *outgoing)
 {
 	return outgoing && (outgoing->running || outgoing->report.state == MIGRATION_UNRESOLVED);

@@ -32,6 +32,8 @@ void outgoing_destroy(struct outgoing *outgoing, const char *reason);
 /* Cancels it; the result comes later. -EBUSY if it is too late, -ENOENT if it has ended. */
 int outgoing_cancel(struct outgoing *outgoing, const char *reason, struct err *err);
 
+/* Where it goes, for messages. */
+const char *outgoing_to(const struct outgoing *outgoing);
 /* It is in progress or unresolved: devices, pause and resume must not change meanwhile. NULL is not active. */
 bool outgoing_active(const struct outgoing *outgoing);
 /* Its thread has not ended; NULL: no. */

@@ -5,6 +5,7 @@
 #include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -35,6 +36,17 @@ static bool session_may_press(const struct session *session)
 		outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
 }
 
+static void session_on_term(struct session *session)
+{
+	struct err err;
+
+	session->button_pressed = true;
+	if (session_press_button(session, &err))
+		log_warn(&session->log, "the machine %s; another SIGTERM ends it here", err.text);
+	else
+		log_info(&session->log, "pressing the power button; another SIGTERM ends the machine");
+}
+
 /* The first SIGTERM presses the power button; the second one, like the other signals, ends the machine. */
 static void session_on_signal(void *opaque, uint32_t events)
 {
@@ -44,9 +56,7 @@ static void session_on_signal(void *opaque, uint32_t events)
 	if (read(session->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	if (info.ssi_signo == SIGTERM && !session->button_pressed && session_may_press(session)) {
-		session->button_pressed = true;
-		log_info(&session->log, "pressing the power button; another SIGTERM ends the machine");
-		session_press_button(session);
+		session_on_term(session);
 		return;
 	}
 	session->signal = (int)info.ssi_signo;
@@ -55,6 +65,14 @@ static void session_on_signal(void *opaque, uint32_t events)
 		machine_stop(session->machine);
 	else
 		event_loop_stop(session->loop);
+}
+
+void session_take_signals(struct session *session)
+{
+	struct pollfd waiting = {.fd = session->signal_fd, .events = POLLIN};
+
+	while (poll(&waiting, 1, 0) == 1 && waiting.revents == POLLIN)
+		session_on_signal(session, EPOLLIN);
 }
 
 int session_catch_signals(struct session *session, struct err *err)

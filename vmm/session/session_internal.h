@@ -49,6 +49,8 @@ struct session {
 /* As many descriptors as the hard limit allows. */
 void session_raise_descriptors(void);
 int session_catch_signals(struct session *session, struct err *err);
+/* Handles the signals that have come; for a step after which it would be too late. On the loop's thread. */
+void session_take_signals(struct session *session);
 int session_open_ports(struct session *session, struct err *err);
 int session_make_machine(struct session *session, struct err *err);
 /* The guest is about to run: truncates output files. */
@@ -75,6 +77,9 @@ bool session_settle(struct session *session, const char *reason);
 
 /* ---- session_operations.c ---- */
 
-/* Presses the power button of a running guest. Cancels a migration, so that the guest gets it here. */
-void session_press_button(struct session *session);
+/*
+ * Presses the power button of a running guest. Cancels a migration, so that the guest gets it here; -EBUSY: it is too
+ * late for that.
+ */
+int session_press_button(struct session *session, struct err *err);
 int session_open_control(struct session *session, struct err *err);

@@ -48,28 +48,36 @@ static int session_operations_resume(struct session *session, struct err *err)
 	return code;
 }
 
-void session_press_button(struct session *session)
+int session_press_button(struct session *session, struct err *err)
 {
-	outgoing_cancel(session->outgoing, "its power button was pressed", NULL);
+	if (outgoing_cancel(session->outgoing, "its power button was pressed", NULL) == -EBUSY)
+		return err_set(err, -EBUSY, "was handed over to %s, which is about to run it; stop it there",
+			       outgoing_to(session->outgoing));
 	machine_power_button(session->machine);
+	return 0;
+}
+
+/* Ends this side in any case. It is not the end of a guest that was handed over. */
+static int session_operations_end(struct session *session, struct err *err)
+{
+	bool handed_over = outgoing_cancel(session->outgoing, "the machine was ended", NULL) == -EBUSY;
+
+	session_force(session);
+	machine_stop(session->machine);
+	return handed_over ? err_set(err, -EBUSY, "was handed over to %s, which is about to run it; it ends here only",
+				     outgoing_to(session->outgoing)) : 0;
 }
 
 static int session_operations_stop(struct session *session, bool force, struct err *err)
 {
-	if (force) {
-		session_force(session);
-		machine_stop(session->machine);
-	} else if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED) {
+	if (force)
+		return session_operations_end(session, err);
+	if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
 		return session_operations_check_settled(session, err);
-	} else if (outgoing_active(session->outgoing)) {
-		session_press_button(session);
-	} else if (machine_paused(session->machine)) {
+	if (!outgoing_active(session->outgoing) && machine_paused(session->machine))
 		return err_set(err, -EBUSY,
 			       "is paused and ignores its power button; resume it first, or use --force");
-	} else {
-		machine_power_button(session->machine);
-	}
-	return 0;
+	return session_press_button(session, err);
 }
 
 static const char *session_operations_state(const struct session *session)

@@ -149,12 +149,23 @@ static int session_receive_load(void *opaque, const void *state, size_t len, str
 	return session_receive_on_loop(opaque, session_receive_do_state, &call, err);
 }
 
+/* Ended before the machine ran: by a signal, Ctrl-A x, or mvmm stop --force. */
+static bool session_receive_ended_early(const struct session *session)
+{
+	return session->signal || (session->machine && machine_end(session->machine) != MACHINE_RUNNING);
+}
+
+/* A user who has ended this side before the guest runs here ends nothing but this side: the source goes on. */
 static int session_receive_do_start(void *opaque, void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	struct session *session = &arrival->session;
-	int code = machine_lock_disks(session->machine, err);
+	int code;
 
+	session_take_signals(session);
+	if (session_receive_ended_early(session))
+		return err_set(err, -ECANCELED, "the target was ended");
+	code = machine_lock_disks(session->machine, err);
 	if (code)
 		return code;
 	session_keep_ports(session);
@@ -269,12 +280,6 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	if (!code)
 		event_loop_claim(arrival->session.loop);
 	return code ?: session_receive_start_thread(arrival, err);
-}
-
-/* Ended before the machine ran: by a signal, Ctrl-A x, or mvmm stop --force. */
-static bool session_receive_ended_early(const struct session *session)
-{
-	return session->signal || (session->machine && machine_end(session->machine) != MACHINE_RUNNING);
 }
 
 /* Waits until the machine runs here, or cannot. */
