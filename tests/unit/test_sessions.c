@@ -3,10 +3,12 @@
  * vmm/migration/dialer and acceptor: sessions over every kind of address and descriptor, ways in which they do not come
  * about, and strangers, who do not get into them.
  */
+#include "core/ration.h"
 #include "tests/unit/test.h"
 #include "vmm/migration/acceptor.h"
 #include "vmm/migration/dialer.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -493,6 +495,79 @@ static void mute_callers_hold_nobody_up(void)
 	end_session();
 }
 
+static int call_from(const char *host, const struct address *to)
+{
+	struct sockaddr_in from = {.sin_family = AF_INET}, name = {.sin_family = AF_INET};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	inet_pton(AF_INET, host, &from.sin_addr);
+	inet_pton(AF_INET, to->host, &name.sin_addr);
+	name.sin_port = htons((uint16_t)atoi(to->port));
+	CHECK_EQ(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
+	CHECK_EQ(connect(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+	return fd;
+}
+
+/* A host that takes all places displaces its own callers, not one of another host that came first. */
+static void a_host_displaces_its_own_callers(void)
+{
+	const struct wire_hello hello = {.version = 1, .oldest = 1, .kind = WIRE_CONTROL, .count = 1};
+	int first, flood[3 * ACCEPTOR_MAX_WAITING];
+	struct address from, to;
+
+	listen_on_any_port(&from, &to, "127.0.0.1");
+	make_acceptor(&from);
+	first = call_from("127.0.0.2", &to);
+	for (size_t i = 0; i < ARRAY_SIZE(flood); i++)
+		flood[i] = call_from("127.0.0.1", &to);
+	serve_a_while();
+	say_hello(first, &hello, WIRE_HEADER_SIZE + WIRE_HELLO_SIZE);
+	CHECK_EQ(acceptor_control(acceptor, 5000, &control, NULL), 0);
+	close(first);
+	for (size_t i = 0; i < ARRAY_SIZE(flood); i++)
+		close(flood[i]);
+	end_session();
+}
+
+static void a_flood_does_not_fill_the_log(void)
+{
+	unsigned int lines = 0;
+	struct address from;
+
+	parse(in_dir("unix:", "s"), true, &from);
+	make_acceptor(&from);
+	for (int i = 0; i < 30; i++) {
+		int fds[4];
+
+		for (size_t k = 0; k < ARRAY_SIZE(fds); k++) {
+			fds[k] = call_plainly(&from);
+			CHECK_EQ(write(fds[k], "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 27), 27);
+		}
+		acceptor_control(acceptor, 1, &control, NULL);
+		for (size_t k = 0; k < ARRAY_SIZE(fds); k++)
+			close(fds[k]);
+	}
+	for (const char *at = log_text(); (at = strchr(at, '\n')); at++)
+		lines++;
+	CHECK(lines >= ACCEPTOR_LINES && lines < ACCEPTOR_LINES + 20);
+	end_session();
+}
+
+/* What may be taken at once, what later, and what was not taken is not saved up. */
+static void a_ration_is_kept(void)
+{
+	struct ration ration = {.at_once = 3, .period_ms = 10};
+
+	for (int i = 0; i < 3; i++)
+		CHECK(ration_take(&ration, 1000));
+	CHECK(!ration_take(&ration, 1000) && !ration_take(&ration, 1009));
+	CHECK_EQ(ration_next(&ration), 1010);
+	CHECK(ration_take(&ration, 1010) && !ration_take(&ration, 1010));
+	for (int i = 0; i < 3; i++)
+		CHECK(ration_take(&ration, 9000));
+	CHECK(!ration_take(&ration, 9000));
+}
+
 static void *answer_with_another_version(void *opaque)
 {
 	int fd = accept(*(int *)opaque, NULL, NULL);
@@ -532,4 +607,5 @@ TEST_MAIN(TEST(sessions_go_over_every_kind_of_address), TEST(listening_and_conne
 	  TEST(a_path_is_taken_once_and_left_clean), TEST(waiting_ends_when_cancelled),
 	  TEST(joining_ends_when_the_source_speaks_or_leaves), TEST(strangers_are_sent_away_and_named),
 	  TEST(a_session_takes_its_own_channels_only), TEST(a_channel_joins_once), TEST(mute_callers_hold_nobody_up),
+	  TEST(a_host_displaces_its_own_callers), TEST(a_flood_does_not_fill_the_log), TEST(a_ration_is_kept),
 	  TEST(a_target_of_another_version_is_named))

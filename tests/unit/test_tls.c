@@ -154,6 +154,7 @@ static const char *log_text(void)
 	return text;
 }
 
+static const char *helper = MVMM_TLS;
 static const char *source_name, *target_name; /* that the other end asks for */
 
 /* NULL: without TLS. */
@@ -162,7 +163,7 @@ static void make_ends(const struct address *from, const char *from_tls, const st
 	static char from_path[128], to_path[128];
 	const struct acceptor_options accepting = {
 		.from = from, .log = &target_log, .cancel_fd = -1, .silence_ms = SILENCE,
-		.tls = from_tls ? certificates(from_tls, from_path) : NULL, .tls_peer = source_name, .tls_helper = MVMM_TLS};
+		.tls = from_tls ? certificates(from_tls, from_path) : NULL, .tls_peer = source_name, .tls_helper = helper};
 	const struct dialer_options dialing = {.to = to, .cancel_fd = -1, .silence_ms = SILENCE,
 					       .tls = to_tls ? certificates(to_tls, to_path) : NULL,
 					       .tls_peer = target_name, .tls_helper = MVMM_TLS};
@@ -448,31 +449,61 @@ static void who_must_not_is_told_why(void)
 	source_name = target_name = NULL;
 }
 
-static void mute_callers_hold_nobody_up(void)
+/* A connection to the acceptor of make_tcp. */
+static int call_plainly(void)
 {
 	struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(name);
+	int listener = -1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	for (int i = 3; i < 64 && listener < 0; i++) {
+		int listens = 0;
+		socklen_t size = sizeof(listens);
+
+		if (getsockopt(i, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens)
+			listener = i;
+	}
+	CHECK_EQ(getsockname(listener, (struct sockaddr *)&name, &len), 0);
+	CHECK_EQ(connect(fd, (struct sockaddr *)&name, len), 0);
+	return fd;
+}
+
+static void mute_callers_hold_nobody_up(void)
+{
 	int mute[3];
 
 	make_tcp("good", "other");
-	for (int i = 0; i < 3; i++) {
-		socklen_t len = sizeof(name);
-		int listener = -1;
-
-		for (int fd = 3; fd < 64 && listener < 0; fd++) {
-			int listens = 0;
-			socklen_t size = sizeof(listens);
-
-			if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens)
-				listener = fd;
-		}
-		CHECK_EQ(getsockname(listener, (struct sockaddr *)&name, &len), 0);
-		mute[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		CHECK_EQ(connect(mute[i], (struct sockaddr *)&name, len), 0);
-	}
+	for (int i = 0; i < 3; i++)
+		mute[i] = call_plainly();
 	begin_session();
 	say_something();
 	for (int i = 0; i < 3; i++)
 		close(mute[i]);
+	end_session();
+}
+
+/* Each handshake is a process: those who say nothing, or leave, get none. */
+static void mute_callers_cost_no_process(void)
+{
+	struct channel *none;
+	int mute[2], gone;
+
+	helper = "/nonexistent/mvmm-tls";
+	make_tcp("good", "other");
+	helper = MVMM_TLS;
+	for (int i = 0; i < 2; i++)
+		mute[i] = call_plainly();
+	gone = call_plainly();
+	close(gone);
+	CHECK_EQ(acceptor_control(acceptor, 50, &none, NULL), -ETIMEDOUT);
+	CHECK(!strstr(log_text(), "start /nonexistent/mvmm-tls"));
+	CHECK(strstr(log_text(), "it hung up"));
+	CHECK_EQ(write(mute[1], "x", 1), 1);
+	for (int turns = 0; turns < 100 && !strstr(log_text(), "start /nonexistent/mvmm-tls"); turns++)
+		acceptor_control(acceptor, 50, &none, NULL);
+	CHECK(strstr(log_text(), "start /nonexistent/mvmm-tls"));
+	close(mute[0]);
+	close(mute[1]);
 	end_session();
 }
 
@@ -496,4 +527,5 @@ static void a_missing_helper_is_named(void)
 }
 
 TEST_MAIN(TEST(sessions_are_encrypted_over_tcp), TEST(every_channel_is_encrypted), TEST(memory_arrives_whole),
-	  TEST(who_must_not_is_told_why), TEST(mute_callers_hold_nobody_up), TEST(a_missing_helper_is_named))
+	  TEST(who_must_not_is_told_why), TEST(mute_callers_hold_nobody_up), TEST(mute_callers_cost_no_process),
+	  TEST(a_missing_helper_is_named))

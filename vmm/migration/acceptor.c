@@ -14,6 +14,7 @@
 #include <sys/un.h>
 
 #include "core/monotonic.h"
+#include "core/ration.h"
 #include "vmm/migration/socket.h"
 #include "vmm/migration/tls.h"
 
@@ -24,6 +25,8 @@
 struct caller {
 	int fd; /* -1: unused, unless there is tls */
 	struct tls *tls; /* its handshake runs while fd is -1 */
+	bool plain;      /* it must begin a handshake first */
+	uint8_t host[8]; /* the beginning of its address, for its share of the places */
 	int64_t deadline;
 	uint8_t bytes[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
 	size_t have;
@@ -42,6 +45,8 @@ struct acceptor {
 	int door; /* see socket_pass, or -1 */
 	bool made_path;
 	struct caller callers[ACCEPTOR_MAX_WAITING];
+	struct ration handshakes, lines;
+	unsigned int unsaid; /* refused callers without a line */
 	bool has_session;
 	uint8_t session[WIRE_SESSION_SIZE];
 	struct channel *joined[WIRE_KINDS][MAX_JOINED];
@@ -171,6 +176,8 @@ int acceptor_create(const struct acceptor_options *options, struct acceptor **re
 	acceptor->tls_peer = options->tls_peer;
 	acceptor->tls_helper = options->tls_helper;
 	acceptor->door = -1;
+	acceptor->handshakes = (struct ration){ACCEPTOR_HANDSHAKES, ACCEPTOR_HANDSHAKE_MS, 0};
+	acceptor->lines = (struct ration){ACCEPTOR_LINES, ACCEPTOR_LINE_MS, 0};
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
 		acceptor->callers[i].fd = -1;
 	if (acceptor->from.kind == ADDRESS_TCP)
@@ -232,13 +239,25 @@ void acceptor_destroy(struct acceptor *acceptor)
 
 /* ---- callers ---- */
 
+/* A network of IPv6 is one host: it may use as many addresses of it as it likes. */
+static void acceptor_note_host(struct caller *caller, const struct sockaddr_storage *address)
+{
+	if (address->ss_family == AF_INET)
+		memcpy(caller->host, &((const struct sockaddr_in *)address)->sin_addr, sizeof(struct in_addr));
+	else if (address->ss_family == AF_INET6)
+		memcpy(caller->host, &((const struct sockaddr_in6 *)address)->sin6_addr, sizeof(caller->host));
+}
+
 static void acceptor_name_caller(struct caller *caller, int fd)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
 	char host[64], port[8];
 
-	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0 && address.ss_family != AF_UNIX &&
+	memset(&address, 0, sizeof(address));
+	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0)
+		acceptor_note_host(caller, &address);
+	if (address.ss_family != AF_UNSPEC && address.ss_family != AF_UNIX &&
 	    getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
 			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
 		snprintf(caller->name, sizeof(caller->name), "%s port %s", host, port);
@@ -246,34 +265,81 @@ static void acceptor_name_caller(struct caller *caller, int fd)
 		snprintf(caller->name, sizeof(caller->name), "a process on this host");
 }
 
-/* Accepts a connection; if there is no free place, the oldest caller is dropped. */
-static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
+/* Whoever calls often is told of so often, and no more. */
+static void acceptor_say(struct acceptor *acceptor, const char *what, const struct caller *caller, const char *why)
 {
-	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET,
-					.peer = acceptor->tls_peer};
-	struct caller *place = &acceptor->callers[0];
-	struct err err;
-	int code;
-
-	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers) && !acceptor_is_free(place); i++)
-		if (acceptor_is_free(&acceptor->callers[i]) || acceptor->callers[i].deadline < place->deadline)
-			place = &acceptor->callers[i];
-	acceptor_clear_caller(place);
-	*place = (struct caller){.fd = -1, .deadline = monotonic_ms() + ACCEPTOR_HELLO_MS};
-	acceptor_name_caller(place, *fd);
-	code = socket_prepare(*fd, acceptor->silence_ms, &err);
-	if (!code && acceptor->tls)
-		code = tls_start(&tls, fd, &place->tls, &err);
-	if (code)
-		log_warn(acceptor->log, "%s: %s: %s", acceptor->text, place->name, err.text);
-	else if (!acceptor->tls)
-		place->fd = take_fd(fd);
+	if (!ration_take(&acceptor->lines, monotonic_ms())) {
+		acceptor->unsaid++;
+		return;
+	}
+	if (acceptor->unsaid)
+		log_warn(acceptor->log, "%s: %u more callers were refused", acceptor->text, acceptor->unsaid);
+	acceptor->unsaid = 0;
+	log_warn(acceptor->log, "%s: %s%s: %s", acceptor->text, what, caller->name, why);
 }
 
 static void acceptor_drop_caller(struct acceptor *acceptor, struct caller *caller, const char *why)
 {
-	log_warn(acceptor->log, "%s: refused %s: %s", acceptor->text, caller->name, why);
+	acceptor_say(acceptor, "refused ", caller, why);
 	acceptor_clear_caller(caller);
+}
+
+/* How many places callers of this host have. */
+static unsigned int acceptor_share(const struct acceptor *acceptor, const struct caller *of)
+{
+	unsigned int share = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
+		share += memcmp(acceptor->callers[i].host, of->host, sizeof(of->host)) == 0;
+	return share;
+}
+
+/* A free place; else that of the oldest caller of the host that has the most, so that a host displaces its own. */
+static struct caller *acceptor_find_place(struct acceptor *acceptor)
+{
+	struct caller *place = &acceptor->callers[0];
+
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers) && !acceptor_is_free(place); i++) {
+		struct caller *caller = &acceptor->callers[i];
+		unsigned int share = acceptor_share(acceptor, caller), most = acceptor_share(acceptor, place);
+
+		if (acceptor_is_free(caller) || share > most || (share == most && caller->deadline < place->deadline))
+			place = caller;
+	}
+	return place;
+}
+
+static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
+{
+	struct caller *place = acceptor_find_place(acceptor);
+	struct err err;
+
+	acceptor_clear_caller(place);
+	*place = (struct caller){.fd = -1, .deadline = monotonic_ms() + ACCEPTOR_HELLO_MS, .plain = acceptor->tls};
+	acceptor_name_caller(place, *fd);
+	if (socket_prepare(*fd, acceptor->silence_ms, &err))
+		acceptor_say(acceptor, "", place, err.text);
+	else
+		place->fd = take_fd(fd);
+}
+
+/* The caller has begun to speak: a process for its handshake is not wasted on a mute one. */
+static void acceptor_begin_tls(struct acceptor *acceptor, struct caller *caller)
+{
+	const struct tls_options tls = {.folder = acceptor->tls, .helper = acceptor->tls_helper, .side = WIRE_TARGET,
+					.peer = acceptor->tls_peer};
+	struct err err;
+	char byte;
+
+	if (recv(caller->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+		acceptor_drop_caller(acceptor, caller, "it hung up");
+		return;
+	}
+	if (!ration_take(&acceptor->handshakes, monotonic_ms()))
+		return; /* its turn comes */
+	caller->plain = false;
+	if (tls_start(&tls, &caller->fd, &caller->tls, &err))
+		acceptor_drop_caller(acceptor, caller, err.text);
 }
 
 /* Sends the reason. All input has been read, so that the close does not discard the message. */
@@ -343,7 +409,7 @@ static void acceptor_hear_hello(struct acceptor *acceptor, struct caller *caller
 	else if (acceptor->joined[hello.kind][hello.index])
 		acceptor_refuse_caller(acceptor, caller, "the channel is there already");
 	else if (acceptor_add_member(acceptor, caller, &hello, version, &err))
-		log_warn(acceptor->log, "%s: %s: %s", acceptor->text, caller->name, err.text);
+		acceptor_say(acceptor, "", caller, err.text);
 }
 
 static void acceptor_read_caller(struct acceptor *acceptor, struct caller *caller)
@@ -403,9 +469,16 @@ static int acceptor_take_from_door(struct acceptor *acceptor, struct err *err)
 	return 0;
 }
 
-/* What to wait for: the end of the handshake, or HELLO. */
-static int acceptor_caller_fd(const struct caller *caller)
+static bool acceptor_must_wait(const struct acceptor *acceptor, const struct caller *caller)
 {
+	return caller->fd >= 0 && caller->plain && ration_next(&acceptor->handshakes) > monotonic_ms();
+}
+
+/* What to wait for: the begin of the handshake, its end, or HELLO. */
+static int acceptor_caller_fd(const struct acceptor *acceptor, const struct caller *caller)
+{
+	if (acceptor_must_wait(acceptor, caller))
+		return -1;
 	return caller->fd >= 0 ? caller->fd : caller->tls ? tls_report_fd(caller->tls) : -1;
 }
 
@@ -416,7 +489,9 @@ static int acceptor_time_left(const struct acceptor *acceptor, int64_t deadline)
 
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
 		if (!acceptor_is_free(&acceptor->callers[i]))
-			first = MIN(first, acceptor->callers[i].deadline);
+			first = MIN(first, acceptor_must_wait(acceptor, &acceptor->callers[i]) ?
+						   MIN(acceptor->callers[i].deadline, ration_next(&acceptor->handshakes)) :
+						   acceptor->callers[i].deadline);
 	return first == INT64_MAX ? -1 : monotonic_left(first);
 }
 
@@ -433,7 +508,7 @@ static int acceptor_serve(struct acceptor *acceptor, struct channel *control, in
 	fds[CONTROL].fd = control ? control->fd : -1;
 	fds[DOOR].fd = acceptor->door;
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
-		fds[CALLERS + i].fd = acceptor_caller_fd(&acceptor->callers[i]);
+		fds[CALLERS + i].fd = acceptor_caller_fd(acceptor, &acceptor->callers[i]);
 	for (size_t i = 0; i < acceptor->listener_count; i++)
 		fds[LISTENERS + i].fd = acceptor->listeners[i];
 	if (poll(fds, FDS, acceptor_time_left(acceptor, deadline)) < 0)
@@ -443,7 +518,9 @@ static int acceptor_serve(struct acceptor *acceptor, struct channel *control, in
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++) {
 		struct caller *caller = &acceptor->callers[i];
 
-		if (fds[CALLERS + i].revents && caller->fd >= 0)
+		if (fds[CALLERS + i].revents && caller->fd >= 0 && caller->plain)
+			acceptor_begin_tls(acceptor, caller);
+		else if (fds[CALLERS + i].revents && caller->fd >= 0)
 			acceptor_read_caller(acceptor, caller);
 		else if (fds[CALLERS + i].revents && caller->tls)
 			acceptor_hear_tls(acceptor, caller);

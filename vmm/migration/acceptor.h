@@ -10,9 +10,16 @@
 #include "vmm/migration/address.h"
 #include "vmm/migration/channel.h"
 
-#define ACCEPTOR_MAX_WAITING 16     /* callers that have not sent HELLO; one more replaces the oldest */
+/* Callers that have not sent HELLO. One more replaces the oldest of the host that has the most. */
+#define ACCEPTOR_MAX_WAITING 16
 #define ACCEPTOR_HELLO_MS 5000      /* for HELLO */
 #define ACCEPTOR_JOIN_MS 10000
+/* TLS handshakes, each of which is a process: so many at once, as a session has channels, then one in each period. */
+#define ACCEPTOR_HANDSHAKES 160
+#define ACCEPTOR_HANDSHAKE_MS 50
+/* Lines in the log about refused callers. */
+#define ACCEPTOR_LINES 20
+#define ACCEPTOR_LINE_MS 2000
 
 struct acceptor;
 
