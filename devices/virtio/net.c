@@ -25,7 +25,8 @@ static void net_config_read(struct virtio_device *device, unsigned int offset, v
 
 	pthread_mutex_lock(&net->config_lock);
 	memcpy(config.mac, net->state.mac, sizeof(config.mac));
-	config.status = htole16(net->state.link_up ? VIRTIO_NET_S_LINK_UP : 0);
+	config.status = htole16((net->state.link_up ? VIRTIO_NET_S_LINK_UP : 0) |
+				(net->announce ? VIRTIO_NET_S_ANNOUNCE : 0));
 	pthread_mutex_unlock(&net->config_lock);
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
@@ -117,7 +118,7 @@ static void net_resume(struct virtio_device *device)
 	struct err err;
 
 	if (net->loaded)
-		net_announce(net);
+		net_announce_begin(net);
 	if (net_tell_link(net))
 		virtio_device_config_changed(device);
 	net->loaded = false;
@@ -210,7 +211,8 @@ static uint64_t net_offered(const struct net_backend *backend)
 {
 	uint64_t features = backend->features | NET_BIT(VIRTIO_NET_F_MAC) | NET_BIT(VIRTIO_NET_F_STATUS) |
 			    NET_BIT(VIRTIO_NET_F_MRG_RXBUF) | NET_BIT(VIRTIO_NET_F_CTRL_VQ) |
-			    NET_BIT(VIRTIO_NET_F_CTRL_RX) | NET_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR);
+			    NET_BIT(VIRTIO_NET_F_CTRL_RX) | NET_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+			    NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE);
 
 	if (features & NET_GUEST_OFFLOADS)
 		features |= NET_BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);

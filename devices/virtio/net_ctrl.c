@@ -66,7 +66,19 @@ static bool net_ctrl_set_offloads(struct net_device *net, const uint8_t *data)
 	return true;
 }
 
+static bool net_ctrl_acknowledge(struct net_device *net, const uint8_t *data)
+{
+	bool asked;
+
+	pthread_mutex_lock(&net->config_lock);
+	asked = net->announce;
+	net->announce = false;
+	pthread_mutex_unlock(&net->config_lock);
+	return asked;
+}
+
 static const struct command commands[] = {
+	{VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_F_GUEST_ANNOUNCE, 0, net_ctrl_acknowledge},
 	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_F_CTRL_RX, 1, net_ctrl_agree},
 	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_F_CTRL_RX, 1, net_ctrl_agree},
 	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_F_CTRL_RX, 8, net_ctrl_agree},
@@ -149,6 +161,18 @@ static void net_ctrl_backend_event(void *opaque, uint32_t events)
 		net_link_down(net);
 }
 
+static void net_ctrl_announce(void *opaque, uint32_t expirations)
+{
+	struct net_device *net = opaque;
+	unsigned int ms;
+
+	pthread_mutex_lock(&net->ctrl_lock);
+	ms = net->ctrl_running ? net_announce_again(net) : 0; /* else net_ctrl_run goes on with it */
+	pthread_mutex_unlock(&net->ctrl_lock);
+	if (ms)
+		event_timer_set(net->announcer, ms * 1000000ull, 0);
+}
+
 static int net_ctrl_watch(struct net_device *net, int fd, event_fn *fn, struct err *err)
 {
 	struct event_source *source; /* freed with the loop */
@@ -176,12 +200,11 @@ int net_ctrl_make(struct net_device *net, struct err *err)
 	int ret;
 
 	net->ctrl_running = false;
-	if (!wanted && !net->vhosts[0])
-		return 0;
 	ret = event_loop_create(&net->ctrl_loop, err);
 	if (ret < 0)
 		return ret;
-	if (wanted)
+	ret = event_loop_timer(net->ctrl_loop, net_ctrl_announce, net, &net->announcer, err);
+	if (ret == 0 && wanted)
 		ret = net_ctrl_watch(net, vq->kick_fd, net_ctrl_kicked, err);
 	ret = ret ?: net_ctrl_watch_vhosts(net, err);
 	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
@@ -195,6 +218,8 @@ void net_ctrl_run(struct net_device *net)
 {
 	pthread_mutex_lock(&net->ctrl_lock);
 	net->ctrl_running = true;
+	if (net->announcements)
+		event_timer_set(net->announcer, NET_ANNOUNCE_MS * 1000000ull, 0);
 	pthread_mutex_unlock(&net->ctrl_lock);
 	eventfd_kick(net_ctrl_queue(net)->kick_fd);
 }
@@ -213,6 +238,9 @@ int net_ctrl_park(struct net_device *net, int64_t deadline)
 
 void net_ctrl_end(struct net_device *net)
 {
-	event_loop_destroy(net->ctrl_loop);
+	event_loop_destroy(net->ctrl_loop); /* and its timer */
 	net->ctrl_loop = NULL;
+	net->announcer = NULL;
+	net->announcements = 0;
+	net->announce = false;
 }

@@ -17,6 +17,7 @@
 #define NET_HDR_SIZE sizeof(struct virtio_net_hdr_v1) /* 12 */
 /* The longest packet: header, Ethernet and VLAN headers, 64 KiB of payload. */
 #define NET_MAX_PACKET (NET_HDR_SIZE + 14 + 4 + 65536)
+#define NET_ANNOUNCE_MS 50u /* between the first two announcements */
 #define NET_IOV_MAX 1024u /* of one readv or writev */
 /* How long a packet waits for receive buffers: a driver under load posts more, a small one never does. */
 #define NET_HOLD_MS 50
@@ -106,12 +107,15 @@ struct net_device {
 	bool vhost_running[NET_MAX_PAIRS];
 	bool loaded;                         /* and not resumed since */
 	int64_t hold_ms;                     /* NET_HOLD_MS, but in tests */
-	/* The control queue's thread, which also watches for vhost's errors; NULL without both. */
+	/* The control queue's thread, which also watches for vhost's errors and announces; NULL while inactive. */
 	struct event_loop *ctrl_loop;
+	struct event_source *announcer; /* its timer */
+	unsigned int announcements;     /* that follow; under ctrl_lock, as ctrl_running */
 	pthread_mutex_t ctrl_lock; /* over a turn of the control queue */
 	bool ctrl_running;         /* under ctrl_lock */
 	pthread_mutex_t config_lock;
 	struct net_state state;
+	bool announce; /* the guest is asked to announce itself; under config_lock */
 	bool link_up; /* false: the backend has ended; under config_lock */
 };
 
@@ -145,9 +149,16 @@ void net_vhost_stop(struct net_device *net, unsigned int index);
 /* The eventfd for the interrupts of a queue has changed. */
 void net_vhost_call_changed(struct net_device *net, unsigned int queue);
 
-/* net_state.c: saved state, and the announcement that the guest is on another host. */
+/* net_state.c: saved state. */
 extern const struct state_table net_state;
-void net_announce(struct net_device *net);
+
+/*
+ * net_announce.c: tells the network, and the guest if its driver wants to know, that the guest is on another host.
+ * begin: the pairs are parked; a round is sent at once, the others follow from the control queue's thread.
+ */
+void net_announce_begin(struct net_device *net);
+/* Sends one more round; returns after how many ms the next one is due, 0: none. With ctrl_lock. */
+unsigned int net_announce_again(struct net_device *net);
 
 /* net_ctrl.c: make creates the control queue's thread, parked until run. park -ETIMEDOUT: it runs on. */
 int net_ctrl_make(struct net_device *net, struct err *err);

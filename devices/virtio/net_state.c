@@ -1,13 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The saved state of virtio-net, and the announcement that the guest is on another host: a frame from the guest's
- * address, from which the switches learn its port (RFC 903; of a kind that no host answers).
- */
+/* The saved state of virtio-net. See net_internal.h. */
 #include "devices/virtio/net_internal.h"
-
-#include <arpa/inet.h>
-#include <net/ethernet.h>
-#include <net/if_arp.h>
 
 /* For an active device. */
 static int net_state_judge_queues(const struct net_device *net, const struct net_state *state, struct err *err)
@@ -72,36 +65,3 @@ const struct state_table net_state = {
 	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct net_device, state),
 	.judge = net_state_judge, .loaded = net_state_loaded,
 };
-
-/* ---- to the network ---- */
-
-#define RARP_REQUEST 3 /* no host answers it */
-
-struct announcement {
-	struct virtio_net_hdr_v1 header;
-	struct ether_header ethernet;
-	struct arphdr arp;
-	struct {
-		uint8_t mac[6], ip[4];
-	} __attribute__((packed)) sender, target;
-	uint8_t padding[ETH_ZLEN - sizeof(struct ether_header) - sizeof(struct arphdr) - 20];
-} __attribute__((packed));
-
-void net_announce(struct net_device *net)
-{
-	struct announcement frame = {
-		.ethernet.ether_dhost = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
-		.ethernet.ether_type = htons(ETHERTYPE_REVARP),
-		.arp = {.ar_hrd = htons(ARPHRD_ETHER), .ar_pro = htons(ETHERTYPE_IP), .ar_hln = 6, .ar_pln = 4,
-			.ar_op = htons(RARP_REQUEST)},
-	};
-	const struct iovec iov = {&frame, sizeof(frame)};
-
-	pthread_mutex_lock(&net->config_lock);
-	memcpy(frame.ethernet.ether_shost, net->state.mac, 6);
-	memcpy(frame.sender.mac, net->state.mac, 6);
-	memcpy(frame.target.mac, net->state.mac, 6);
-	pthread_mutex_unlock(&net->config_lock);
-	/* If it is lost, the guest's next packet has the same effect. */
-	net->backend->ops->send(net->backend, 0, &iov, 1, sizeof(frame));
-}

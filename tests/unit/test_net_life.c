@@ -60,12 +60,70 @@ static void moves_to_another_host(void)
 		send_from_guest((uint32_t[]){HDR + 60, 0}, i);
 		driver_kick(tx);
 		expect_far(1, 60, i);
-		device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL);
-		device->ops->resume(device);
-		CHECK_EQ(recv(fake->far[0], &(char){0}, 1, MSG_DONTWAIT), -1); /* no word of it again */
 	}
-	CHECK_EQ(driver->config_calls, 0);
 	CHECK_EQ(pairs(1), VIRTIO_NET_OK);
+	tear_down();
+}
+
+static uint16_t status(void)
+{
+	struct virtio_net_config config;
+
+	read_config(&config);
+	return le16toh(config.status);
+}
+
+static void make_move(uint64_t features)
+{
+	struct driver_luggage luggage;
+
+	set_up(features);
+	driver_pack(driver, &luggage);
+	make_device_again((struct virtio_net_options){0});
+	CHECK_EQ(driver_unpack(driver, device, &luggage, NULL), 0);
+}
+
+/* A switch that was busy hears of it, too; a guest that can announces itself. */
+static void a_move_is_announced_several_times(void)
+{
+	static const unsigned int waits[] = {150, 250, 350, 0};
+	struct virtio_net_config config;
+	struct net_device *net;
+
+	make_move(ALL);
+	net = container_of(device, struct net_device, virtio);
+	read_config(&config);
+	expect_announcement(config.mac);
+	expect_announcement(config.mac); /* by itself */
+	CHECK(__atomic_load_n(&driver->config_calls, __ATOMIC_SEQ_CST) >= 1);
+	CHECK_EQ(status(), VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+	/* The others, without their waits. */
+	pthread_mutex_lock(&net->ctrl_lock);
+	while (recv(fake->far[0], &(char){0}, 1, MSG_DONTWAIT) == 1)
+		;
+	net->announcements = 4;
+	for (size_t i = 0; i < ARRAY_SIZE(waits); i++) {
+		CHECK_EQ(net_announce_again(net), waits[i]);
+		expect_announcement(config.mac);
+	}
+	CHECK_EQ(net_announce_again(net), 0);
+	pthread_mutex_unlock(&net->ctrl_lock);
+	CHECK_EQ(control(VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 1), VIRTIO_NET_OK);
+	CHECK_EQ(status(), VIRTIO_NET_S_LINK_UP);
+	CHECK_EQ(control(VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 1), VIRTIO_NET_ERR);
+	CHECK_EQ(recv(fake->far[0], &(char){0}, 1, MSG_DONTWAIT), -1);
+	/* A reset ends it. */
+	device->ops->reset(device);
+	CHECK_EQ(net->announcements, 0);
+	tear_down();
+}
+
+/* A driver that cannot announce is not asked to. */
+static void a_guest_that_cannot_is_not_asked(void)
+{
+	make_move(ALL & ~NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE));
+	CHECK_EQ(status(), VIRTIO_NET_S_LINK_UP);
+	CHECK_EQ(driver->config_calls, 0);
 	tear_down();
 }
 
@@ -74,7 +132,7 @@ static void a_link_that_is_up_again_elsewhere_is_told(void)
 	struct virtio_net_config config;
 	struct driver_luggage luggage;
 
-	set_up(ALL);
+	set_up(ALL & ~NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE));
 	fd_close(&fake->far[0]);
 	for (int i = 0; i < WAIT && !__atomic_load_n(&driver->config_calls, __ATOMIC_SEQ_CST); i++)
 		poll(NULL, 0, 1);
@@ -267,7 +325,8 @@ static void refuses_bad_options(void)
 	}
 }
 
-TEST_MAIN(TEST(moves_to_another_host), TEST(a_link_that_is_up_again_elsewhere_is_told),
+TEST_MAIN(TEST(moves_to_another_host), TEST(a_move_is_announced_several_times),
+	  TEST(a_guest_that_cannot_is_not_asked), TEST(a_link_that_is_up_again_elsewhere_is_told),
 	  TEST(does_not_move_to_a_lesser_network), TEST(survives_a_pause), TEST(keeps_threads_in_a_pause),
 	  TEST(a_pause_waits_for_a_packet_and_not_for_ever), TEST(resets_in_flight),
 	  TEST(leaves_nothing_behind), TEST(refuses_bad_options))
