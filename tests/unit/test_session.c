@@ -3,6 +3,7 @@
  * vmm/session: who ends a machine when it goes to another host. A stop that comes too late is no end, and says where
  * the guest is; a target that was ended before the guest runs there does not start it.
  */
+#include "devices/virtio/virtio_pci_internal.h"
 #include "tests/unit/test.h"
 #include "vmm/machine/machine_internal.h"
 #include "vmm/migration/source_internal.h"
@@ -105,5 +106,52 @@ static void a_target_that_was_ended_does_not_start_the_guest(void)
 	event_loop_destroy(arrival.session.loop);
 }
 
-TEST_MAIN(TEST(a_stop_after_the_hand_over_is_refused), TEST(a_stop_before_it_is_an_end),
+/* A disk whose lock says nothing about the other host: the user must be sure, and it is not locked meanwhile. */
+static void an_unguarded_disk_is_named_before_the_guest_goes_on(void)
+{
+	struct virtio_blk_options options = {.id = "root", .queues = 1, .lockless = true};
+	struct guest_memory *memory = guest_memory_create();
+	struct virtio_device *disk, *other;
+	struct virtio_pci pci = {0};
+	char path[80];
+	int fd;
+
+	snprintf(path, sizeof(path), "%.40s/sessionXXXXXX", getenv("TMPDIR") ?: "/tmp");
+	fd = mkstemp(path);
+	CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+	close(fd);
+	options.path = path;
+	begin();
+	outgoing.host.machine = &machine;
+	outgoing.running = false;
+	outgoing.report.state = MIGRATION_UNRESOLVED;
+	machine.virtio[0] = &pci;
+	machine.virtio_count = 1;
+	CHECK_EQ(virtio_blk_create(&options, memory, NULL, &disk, NULL), 0);
+	pci.device = disk;
+	CHECK_EQ(operations.migration_resolve(&session, true, false, &err), -EPERM);
+	CHECK_STR(err.text, "nothing here shows that the guest does not run at tcp:there (root: it has lock=off); if it does "
+			    "not, add --yes");
+	disk->ops->destroy(disk);
+	options.lockless = false;
+	CHECK_EQ(virtio_blk_create(&options, memory, NULL, &disk, NULL), 0);
+	virtio_blk_unlock(disk);
+	pci.device = disk;
+	outgoing.request.copy_disks = MIGRATION_COPY_WRITABLE;
+	CHECK_EQ(operations.migration_resolve(&session, true, false, &err), -EPERM);
+	CHECK(strstr(err.text, "(root: it was copied, and each host has its own)"));
+	CHECK_EQ(outgoing.report.state, MIGRATION_UNRESOLVED);
+	CHECK_EQ(virtio_blk_create(&options, memory, NULL, &other, NULL), 0); /* nobody has the lock */
+	CHECK_EQ(operations.migration_resolve(&session, true, true, &err), -EBUSY);
+	CHECK(strstr(err.text, "the guest cannot continue here: "));
+	other->ops->destroy(other);
+	disk->ops->destroy(disk);
+	guest_memory_destroy(memory);
+	unlink(path);
+	outgoing.running = true;
+	outgoing.report.state = MIGRATION_SWITCHING;
+	end();
+}
+
+TEST_MAIN(TEST(an_unguarded_disk_is_named_before_the_guest_goes_on),TEST(a_stop_after_the_hand_over_is_refused), TEST(a_stop_before_it_is_an_end),
 	  TEST(a_signal_after_the_hand_over_presses_nothing), TEST(a_target_that_was_ended_does_not_start_the_guest))
