@@ -113,7 +113,7 @@ static struct migration_goal make_world(void)
 		.clock = 77 * SECOND, .memory = GIB(2), .working_set = MIB(512), .send_rate = 1000000000, .packed = 100,
 		.collect_time = MS, .costs = {.fixed = 5 * MS},
 	};
-	return (struct migration_goal){.downtime = 300 * MS};
+	return (struct migration_goal){.downtime = 300 * MS, .throttle_max = MIGRATION_MAX_THROTTLE};
 }
 
 static int run(const struct migration_goal *goal, struct err *err)
@@ -214,6 +214,27 @@ static void fast_writer_is_slowed_down_no_more_than_needed(void)
 	goal.downtime = 200 * MS;
 	CHECK_EQ(run(&goal, NULL), 0);
 	CHECK(world.most_throttle <= 60);
+}
+
+/* What more would be needed is said, and left to the time limit. */
+static void writer_is_slowed_down_no_more_than_allowed(void)
+{
+	struct migration_goal goal = make_world();
+	struct err err;
+
+	world.write_rate = 100000000000;
+	goal.timeout = 60 * SECOND;
+	goal.throttle_max = 60;
+	CHECK_EQ(run(&goal, &err), -ETIME);
+	CHECK_EQ(world.most_throttle, 60);
+	CHECK(strstr(err.text, "; throttled to --throttle-max, 60 %"));
+	goal = make_world();
+	world.write_rate = 100000000000;
+	goal.timeout = 60 * SECOND;
+	goal.throttle_max = 0;
+	CHECK_EQ(run(&goal, &err), -ETIME);
+	CHECK_EQ(world.most_throttle, 0);
+	CHECK(strstr(err.text, "; --throttle-max is 0"));
 }
 
 static void burst_is_sat_out(void)
@@ -450,7 +471,7 @@ static void rates_read_well(void)
 TEST_MAIN(TEST(idle_guest_takes_one_round), TEST(no_memory_at_all_is_fine), TEST(busy_guest_converges_unhindered),
 	  TEST(zero_pages_do_not_flatter_the_rate), TEST(nor_does_the_time_they_take_spoil_it),
 	  TEST(a_cap_that_was_not_felt_is_reckoned_with),
-	  TEST(fast_writer_is_slowed_down_no_more_than_needed), TEST(burst_is_sat_out),
+	  TEST(fast_writer_is_slowed_down_no_more_than_needed), TEST(writer_is_slowed_down_no_more_than_allowed), TEST(burst_is_sat_out),
 	  TEST(time_out_cancels_and_says_why), TEST(time_out_may_mean_stop_and_copy),
 	  TEST(time_out_in_the_first_round_has_no_excuse), TEST(device_state_is_predicted),
 	  TEST(slow_device_is_predicted), TEST(unseen_writing_is_predicted),

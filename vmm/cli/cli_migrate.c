@@ -30,11 +30,15 @@ static const struct option_key text = {"text", OPTION_STRING, .help = "ADDRESS"}
 static const struct option_key folder = {"folder", OPTION_STRING, .help = "FILE"};
 static const struct option_key downtime = {"downtime", OPTION_TIME, .value = MIGRATION_DEFAULT_DOWNTIME, .min = 1000000,
 					   .max = 3600000000000, .help = "TIME"};
+static const struct option_key downtime_limit = {"downtime-limit", OPTION_TIME, .min = 1000000, .max = 86400000000000,
+						 .help = "TIME"};
 static const struct option_key timeout = {"timeout", OPTION_TIME, .value = MIGRATION_DEFAULT_TIMEOUT, .min = 1000000000,
 					  .max = 604800000000000, .help = "TIME"};
 static const struct option_key bandwidth = {"bandwidth", OPTION_SIZE, .min = KIB(64), .max = INT64_MAX, .help = "SIZE"};
 static const struct option_key device_rate = {"device-rate", OPTION_SIZE, .value = MIGRATION_DEFAULT_DEVICE_RATE,
 					      .min = KIB(64), .max = INT64_MAX, .help = "SIZE"};
+static const struct option_key throttle_max = {"throttle-max", OPTION_UINT, .value = MIGRATION_DEFAULT_THROTTLE,
+					       .max = MIGRATION_MAX_THROTTLE, .help = "PERCENT"};
 static const struct option_key streams = {"streams", OPTION_UINT, .min = 1, .max = MIGRATION_MAX_STREAMS, .help = "N"};
 static const struct option_key compress = {"compress", OPTION_WORD, .words = migration_compress_words};
 static const struct option_key on_timeout = {"on-timeout", OPTION_WORD, .words = migration_timeout_words};
@@ -47,10 +51,15 @@ static const struct option options[] = {
 	 &text, 1, FIELD(request.to)},
 	{"downtime", "TIME", "how long the guest may be paused; 300ms by default", &downtime, 1,
 	 FIELD(request.goal.downtime)},
+	{"downtime-limit", "TIME",
+	 "when a pause that lasts longer than expected is given up; by default twice the downtime, at least 1s",
+	 &downtime_limit, 1, FIELD(request.downtime_limit)},
 	{"bandwidth", "RATE", "the most bytes a second to send, such as 100M; no limit by default", &bandwidth, 1,
 	 FIELD(request.goal.bandwidth)},
 	{"device-rate", "RATE", "device state a second to expect of a device with unknown rate; 100M by default",
 	 &device_rate, 1, FIELD(request.device_rate)},
+	{"throttle-max", "PERCENT", "the most of its time for which a guest that writes too fast is stopped; 80 by default",
+	 &throttle_max, 1, FIELD(request.goal.throttle_max)},
 	{"streams", "N", "connections for memory; by default one for each CPU, at most 4", &streams, 1,
 	 FIELD(request.streams)},
 	{"compress", "zstd|none", "compress memory; none by default", &compress, 1, FIELD(request.compress)},
@@ -63,7 +72,7 @@ static const struct option options[] = {
 	{"timeout", "TIME", "how long to wait until the rest fits into the downtime; 10m by default", &timeout, 1,
 	 FIELD(request.goal.timeout)},
 	{"on-timeout", "cancel|stop-and-copy",
-	 "what happens then: cancel (the default), or pause the guest and send the rest, however long that takes",
+	 "what happens then: cancel (the default), or pause the guest and send the rest",
 	 &on_timeout, 1, FIELD(request.goal.on_timeout)},
 	{"json", NULL, "print an object at the end; also with --status", &flag, 1, FIELD(json)},
 	{"status", NULL, "show the progress, or the result of the last migration", &flag, 1, FIELD(status)},
@@ -332,6 +341,9 @@ static int cli_migrate_check(const struct migrate_options *given, struct err *er
 		return err_set(err, -EINVAL, "--copy-readonly: needs --copy-disks");
 	if (given->yes && given->resolve != RESOLVE_CONTINUE)
 		return err_set(err, -EINVAL, "--yes: needs --resolve continue");
+	if (given->request.downtime_limit && given->request.downtime_limit < given->request.goal.downtime)
+		return err_set(err, -EINVAL, "--downtime-limit: is below --downtime; give at least %.3g s",
+			       (double)given->request.goal.downtime / 1e9);
 	if (verbs == 1)
 		return 0;
 	return verbs ? err_set(err, -EINVAL, "migrate: give only one of --to, --status, --cancel and --resolve") :

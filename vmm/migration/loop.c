@@ -117,11 +117,25 @@ static int migration_loop_tell(struct loop *loop, struct err *err)
 
 /* ---- no progress ---- */
 
+static void migration_loop_say_rates(struct loop *loop)
+{
+	struct migration_progress *told = loop->told;
+	unsigned int most = loop->goal->throttle_max;
+	char dirty[24], sent[24], throttled[64] = "";
+
+	if (!most)
+		snprintf(throttled, sizeof(throttled), "; --throttle-max is 0");
+	else if (told->throttle >= most)
+		snprintf(throttled, sizeof(throttled), "; throttled to --throttle-max, %u %%", most);
+	snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s%s",
+		 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent), throttled);
+}
+
 static void migration_loop_say_why(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
 	uint64_t beside = migration_loop_downtime_with(loop, 0);
-	char dirty[24], sent[24], untold[24];
+	char untold[24];
 
 	if (!loop->costs.ready)
 		snprintf(told->reason, sizeof(told->reason), "a device is not ready to stop yet");
@@ -136,8 +150,7 @@ static void migration_loop_say_why(struct loop *loop)
 			 (double)beside / 1e6, (double)loop->goal->downtime / 1e6,
 			 loop->costs.device_assumed ? "; the rate of device state is assumed, see --device-rate" : "");
 	else
-		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
-			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
+		migration_loop_say_rates(loop);
 }
 
 /* Throttles the guest so that it writes about half of the send rate; in steps, because less may be enough. */
@@ -150,7 +163,7 @@ static void migration_loop_throttle(struct loop *loop)
 
 	wanted = MAX(wanted, told->throttle + LEAST_STEP);
 	wanted = MIN(wanted, told->throttle + MOST_STEP);
-	told->throttle = MIN(wanted, MIGRATION_MAX_THROTTLE);
+	told->throttle = MIN(wanted, MIN(loop->goal->throttle_max, MIGRATION_MAX_THROTTLE));
 	loop->ops->throttle(loop->opaque, told->throttle);
 }
 
@@ -168,7 +181,8 @@ static void migration_loop_judge(struct loop *loop)
 	migration_loop_say_why(loop);
 	/* Throttles only if memory is the obstacle. */
 	if (loop->costs.ready && beside < loop->goal->downtime && !smaller) {
-		migration_loop_throttle(loop);
+		if (told->throttle < loop->goal->throttle_max)
+			migration_loop_throttle(loop);
 		loop->stuck = 0;
 	}
 }
@@ -226,14 +240,12 @@ static int migration_loop_send(struct loop *loop, struct err *err)
 static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
-	char dirty[24], sent[24];
 
 	/* What was written meanwhile must be sent too and is part of the prediction. */
 	if (loop->goal->on_timeout == MIGRATION_STOP_AND_COPY)
 		return migration_loop_collect(loop, err) ?: migration_loop_tell(loop, err);
 	if (!told->reason[0] && told->round > 1 && loop->costs.ready)
-		snprintf(told->reason, sizeof(told->reason), "dirtying %s, sending %s",
-			 migration_format_rate(told->dirty_rate, dirty), migration_format_rate(loop->rate, sent));
+		migration_loop_say_rates(loop);
 	return err_set(err, -ETIME, "not done within %llu s%s%s; the guest continues",
 		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
 }

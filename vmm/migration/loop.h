@@ -8,14 +8,15 @@
  *
  * The prediction is a sum: the time to send the memory that is left, at the measured rate; for the device state of
  * stopped devices, the longer of sending and reading it; and the fixed costs that this run has measured. If rounds do
- * not get smaller, the guest is throttled as little as possible. If that does not help, a message says why, and the
- * time limit decides.
+ * not get smaller, the guest is throttled as little as possible and at most as much as allowed. If that does not help,
+ * a message says why, and the time limit decides.
  */
 #pragma once
 
 #include "core/err.h"
 
-#define MIGRATION_MAX_THROTTLE 99u /* percent */
+#define MIGRATION_MAX_THROTTLE 99u     /* percent */
+#define MIGRATION_DEFAULT_THROTTLE 80u /* of its time for which a guest is stopped at most */
 
 enum migration_on_timeout { MIGRATION_CANCEL, MIGRATION_STOP_AND_COPY };
 
@@ -24,6 +25,7 @@ struct migration_goal {
 	uint64_t downtime;
 	uint64_t timeout; /* for all rounds; 0: none */
 	uint64_t bandwidth; /* bytes a second on the wire; 0: no limit */
+	unsigned int throttle_max; /* percent, up to MIGRATION_MAX_THROTTLE; 0: the guest is not throttled */
 	enum migration_on_timeout on_timeout;
 };
 

@@ -7,6 +7,7 @@ const char *const migration_copy_words[] = {"none", "writable", "all", NULL};
 const char *const migration_timeout_words[] = {"cancel", "stop-and-copy", NULL};
 
 #define MAX_SECONDS (7 * 86400.0)
+#define MIGRATION_MAX_EXPECTED 86400000000000ull /* ns */
 
 void migration_request_done(struct migration_request *request)
 {
@@ -16,14 +17,36 @@ void migration_request_done(struct migration_request *request)
 	*request = (struct migration_request){0};
 }
 
-json_t *migration_request_to_json(const struct migration_request *request)
+uint64_t migration_request_limit(const struct migration_request *request, uint64_t predicted)
 {
-	return json_pack("{s:s, s:f, s:f, s:s, s:I, s:I, s:i, s:s, s:s, s:s*, s:s*}", "to", request->to, "downtime",
+	uint64_t expected = request->goal.downtime;
+
+	if (request->downtime_limit)
+		return request->downtime_limit;
+	if (request->goal.on_timeout == MIGRATION_STOP_AND_COPY)
+		expected = MAX(expected, MIN(predicted, MIGRATION_MAX_EXPECTED));
+	return MAX(2 * expected, MIGRATION_LEAST_LIMIT);
+}
+
+static json_t *migration_request_pack(const struct migration_request *request)
+{
+	return json_pack("{s:s, s:f, s:f, s:s, s:i, s:I, s:I, s:i, s:s, s:s, s:s*, s:s*}", "to", request->to, "downtime",
 			 (double)request->goal.downtime / 1e9, "timeout", (double)request->goal.timeout / 1e9, "on_timeout",
-			 migration_timeout_words[request->goal.on_timeout], "bandwidth", (json_int_t)request->goal.bandwidth,
-			 "device_rate", (json_int_t)request->device_rate, "streams", (int)request->streams, "compress", migration_compress_words[request->compress], "copy_disks",
+			 migration_timeout_words[request->goal.on_timeout], "throttle_max",
+			 (int)request->goal.throttle_max, "bandwidth", (json_int_t)request->goal.bandwidth,
+			 "device_rate", (json_int_t)request->device_rate, "streams", (int)request->streams,
+			 "compress", migration_compress_words[request->compress], "copy_disks",
 			 migration_copy_words[request->copy_disks], "tls", request->tls, "tls_peer",
 			 request->tls_peer);
+}
+
+json_t *migration_request_to_json(const struct migration_request *request)
+{
+	json_t *object = migration_request_pack(request);
+
+	if (object && request->downtime_limit)
+		json_object_set_new(object, "downtime_limit", json_real((double)request->downtime_limit / 1e9));
+	return object;
 }
 
 /* ---- one function for each kind of member; true if it is missing or valid ---- */
@@ -78,7 +101,7 @@ static bool migration_request_read_word(const json_t *value, const char *const *
 
 static const char *migration_request_read_all(const json_t *from, struct migration_request *request)
 {
-	uint64_t streams = 0;
+	uint64_t streams = 0, throttle_max = request->goal.throttle_max;
 	unsigned int compress = MIGRATION_PLAIN, copy_disks = MIGRATION_COPY_NONE, on_timeout = MIGRATION_CANCEL;
 
 	if (!migration_request_read_text(json_object_get(from, "to"), &request->to) || !request->to)
@@ -89,12 +112,18 @@ static const char *migration_request_read_all(const json_t *from, struct migrati
 		return "tls_peer";
 	if (!migration_request_read_seconds(json_object_get(from, "downtime"), &request->goal.downtime))
 		return "downtime";
+	if (!migration_request_read_seconds(json_object_get(from, "downtime_limit"), &request->downtime_limit) ||
+	    (request->downtime_limit && request->downtime_limit < request->goal.downtime))
+		return "downtime_limit";
 	if (!migration_request_read_seconds(json_object_get(from, "timeout"), &request->goal.timeout))
 		return "timeout";
 	if (!migration_request_read_number(json_object_get(from, "bandwidth"), INT64_MAX, &request->goal.bandwidth))
 		return "bandwidth";
 	if (!migration_request_read_number(json_object_get(from, "device_rate"), INT64_MAX, &request->device_rate) || !request->device_rate)
 		return "device_rate";
+	if (!migration_request_read_number(json_object_get(from, "throttle_max"), MIGRATION_MAX_THROTTLE,
+					   &throttle_max))
+		return "throttle_max";
 	if (!migration_request_read_number(json_object_get(from, "streams"), MIGRATION_MAX_STREAMS, &streams))
 		return "streams";
 	if (!migration_request_read_word(json_object_get(from, "compress"), migration_compress_words, &compress))
@@ -107,6 +136,7 @@ static const char *migration_request_read_all(const json_t *from, struct migrati
 	request->compress = compress;
 	request->copy_disks = copy_disks;
 	request->goal.on_timeout = on_timeout;
+	request->goal.throttle_max = (unsigned int)throttle_max;
 	return NULL;
 }
 
@@ -114,7 +144,8 @@ const char *migration_request_from_json(const json_t *parameters, struct migrati
 {
 	struct migration_request request = {
 		.device_rate = MIGRATION_DEFAULT_DEVICE_RATE,
-		.goal = {.downtime = MIGRATION_DEFAULT_DOWNTIME, .timeout = MIGRATION_DEFAULT_TIMEOUT},
+		.goal = {.downtime = MIGRATION_DEFAULT_DOWNTIME, .timeout = MIGRATION_DEFAULT_TIMEOUT,
+			 .throttle_max = MIGRATION_DEFAULT_THROTTLE},
 	};
 	const char *bad = migration_request_read_all(parameters, &request);
 

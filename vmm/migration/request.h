@@ -12,6 +12,7 @@
 #define MIGRATION_MAX_STREAMS 16u
 #define MIGRATION_DEFAULT_DOWNTIME 300000000ull    /* ns */
 #define MIGRATION_DEFAULT_TIMEOUT 600000000000ull
+#define MIGRATION_LEAST_LIMIT 1000000000ull        /* the smallest default of downtime_limit */
 #define MIGRATION_DEFAULT_DEVICE_RATE MIB(100)
 
 enum migration_compress { MIGRATION_PLAIN, MIGRATION_ZSTD };
@@ -26,11 +27,18 @@ struct migration_request {
 	enum migration_copy copy_disks;
 	char *tls;      /* a folder, or NULL */
 	char *tls_peer; /* the name in the target's certificate, or NULL: the host of `to` */
+	uint64_t downtime_limit; /* ns, not below the downtime; 0: the default of migration_request_limit */
 	struct migration_goal goal;
 };
 
 /* The words of `compress`, `copy_disks` and goal.on_timeout, in the order of the enums, with a NULL at the end. */
 extern const char *const migration_compress_words[], *const migration_copy_words[], *const migration_timeout_words[];
+
+/*
+ * How long (ns) the guest may be paused before the target is told to run it; then it continues here. predicted: for
+ * MIGRATION_STOP_AND_COPY, where the user has accepted a longer downtime.
+ */
+uint64_t migration_request_limit(const struct migration_request *request, uint64_t predicted);
 
 /* Frees the strings. */
 void migration_request_done(struct migration_request *request);
