@@ -106,17 +106,12 @@ int blk_file_lock(const struct blk_file *file, struct err *err)
 	return 0;
 }
 
-/* Another host may read a device next, so its writes must be on it before. */
 void blk_file_unlock(const struct blk_file *file)
 {
 	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-	struct stat st;
 
-	if (file->fd < 0)
-		return;
-	if (!file->readonly && !file->direct && fstat(file->fd, &st) == 0 && S_ISBLK(st.st_mode))
-		fdatasync(file->fd);
-	fcntl(file->fd, F_OFD_SETLK, &lock);
+	if (file->fd >= 0)
+		fcntl(file->fd, F_OFD_SETLK, &lock);
 }
 
 static int blk_file_open_failed(int code, const struct blk_file *file, const struct virtio_blk_options *options,

@@ -148,7 +148,7 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 
 /*
  * Takes or releases the lock on a disk's file: when its guest begins to run here, or continues elsewhere. The machine
- * is paused. -EBUSY: err says which process has the lock.
+ * is paused, and what it wrote has been flushed, because another host may read it next. -EBUSY: err says which process has the lock.
  */
 int virtio_blk_lock(struct virtio_device *disk, struct err *err);
 void virtio_blk_unlock(struct virtio_device *disk);

@@ -12,6 +12,7 @@
 
 #include "core/bitmap.h"
 #include "core/irq.h"
+#include "core/monotonic.h"
 #include "tests/unit/fake_vfio.h"
 #include "tests/unit/migration_proxy.h"
 #include "vfio/device.h"
@@ -57,6 +58,9 @@ struct rig {
 	struct fake *disk; /* who has it */
 	int full_fd;       /* of /dev/full */
 	uint64_t stopped_sum;
+	uint64_t stopped_at; /* ns; the source's last pause */
+	bool over;           /* the source's run */
+	unsigned int flushing; /* atomic */
 	char front[108], back[108]; /* where the source connects to with a proxy, and where the target listens */
 };
 
@@ -69,8 +73,28 @@ const char *rig_failure_text(enum rig_failure failure)
 	return names[failure];
 }
 
+static bool has_ended(struct rig *rig)
+{
+	bool over;
+
+	pthread_mutex_lock(&rig->lock);
+	over = rig->over;
+	pthread_mutex_unlock(&rig->lock);
+	return over;
+}
+
+/* A target that is not dead: its keep-alives go on. */
+static void hang_at(struct rig *rig, enum rig_failure at)
+{
+	bool runs = rig->source.running;
+
+	while (at != RIG_NONE && rig->options->hang == at && !has_ended(rig) && (runs || !rig->source.running))
+		usleep(1000);
+}
+
 static int fails(struct rig *rig, enum rig_failure at, struct err *err)
 {
+	hang_at(rig, at);
 	return rig->options->fail == at ? err_set(err, -EIO, "%s fails", rig_failure_text(at)) : 0;
 }
 
@@ -448,26 +472,74 @@ static int do_save(void *opaque, struct state_buffer *out, struct err *err)
 	return fails(fake->rig, RIG_SAVE, err) ?: state_buffer_add(out, &sums, sizeof(sums));
 }
 
-static int do_pause(void *opaque, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
+static void do_resume(void *opaque)
 {
 	struct fake *fake = opaque;
-	int code = fails(fake->rig, RIG_PAUSE, err);
-	struct timespec now;
+	struct rig_result *result = fake->rig->result;
+
+	result->stood = MAX(result->stood, monotonic_ns() - fake->rig->stopped_at);
+	set_running(fake, true);
+}
+
+/* Its devices take their time; at the deadline it is given up. */
+static int stop_slowly(struct rig *rig, int64_t deadline, struct err *err)
+{
+	uint64_t takes = rig->result->pauses >= rig->options->slow_pause ? rig->options->pause_us * 1000ull : 0;
+	uint64_t stops = rig->stopped_at + takes, gives_up = (uint64_t)deadline * 1000000;
+
+	while (monotonic_ns() < MIN(stops, gives_up))
+		usleep(500);
+	return monotonic_ns() < stops ? err_set(err, -ETIMEDOUT, "cannot be paused: a device is slow") : 0;
+}
+
+static int do_pause(void *opaque, int64_t deadline, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
+{
+	struct fake *fake = opaque;
+	struct rig *rig = fake->rig;
+	int code = fails(rig, RIG_PAUSE, err);
 
 	if (code)
 		return code;
 	set_running(fake, false);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	*stopped_at = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	code = state ? do_save(fake, state, err) : 0;
+	rig->result->pauses++;
+	rig->result->flushed = false;
+	rig->stopped_at = monotonic_ns();
+	code = stop_slowly(rig, deadline, err);
+	*stopped_at = monotonic_ns();
+	code = code ?: state ? do_save(fake, state, err) : 0;
 	if (code)
-		set_running(fake, true);
+		do_resume(fake);
 	return code;
 }
 
-static void do_resume(void *opaque)
+/* ---- the disk that both use ---- */
+
+static struct rig *flushed_rig; /* flush has a descriptor only */
+
+static int flush(int fd)
 {
-	set_running(opaque, true);
+	struct rig *rig = flushed_rig;
+	bool paused = !rig->source.running;
+	int mode = rig->options->flush;
+
+	__atomic_add_fetch(&rig->result->flushes, 1, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&rig->flushing, 1, __ATOMIC_RELAXED);
+	usleep(rig->options->flush_us);
+	while (mode == RIG_FLUSH_HANGS && !has_ended(rig))
+		usleep(1000);
+	rig->result->flushed = paused;
+	__atomic_sub_fetch(&rig->flushing, 1, __ATOMIC_RELEASE);
+	errno = EIO;
+	return mode == RIG_FLUSH_FAILS || (mode == RIG_LAST_FLUSH_FAILS && paused) ? -1 : 0;
+}
+
+static size_t do_shared_disks(void *opaque, struct disk_shared ret[WIRE_MAX_DISKS])
+{
+	struct fake *fake = opaque;
+
+	flushed_rig = fake->rig;
+	ret[0] = (struct disk_shared){.id = "disk1", .fd = fake->disk_fd, .flush = flush};
+	return fake->rig->options->shared;
 }
 
 static void do_unlock(void *opaque)
@@ -485,6 +557,7 @@ static const struct migration_machine_ops machine_ops = {
 	.throttle = do_throttle, .pause = do_pause, .resume = do_resume, .save = do_save, .unlock_disks = do_unlock,
 	.lock_disks = do_lock, .devices = do_devices, .start_devices = start_devices, .stop_devices = stop_devices,
 	.run_devices = run_devices, .untold = no_untold, .disks = do_disks,
+	.shared_disks = do_shared_disks,
 };
 
 static void do_tell(void *opaque, const struct migration_report *report)
@@ -519,6 +592,7 @@ static int do_try(void *opaque, const void *state, size_t len, struct err *err)
 	struct rig *rig = opaque;
 
 	rig->result->tries++;
+	hang_at(rig, RIG_TRY);
 	return len == sizeof(struct sums) ? fails(rig, RIG_TRY, err) : err_set(err, -EBADMSG, "no state to be tried");
 }
 
@@ -572,13 +646,22 @@ struct side {
 	struct migration_source *source;
 	struct migration_target *target;
 	int cancel_fd;
+	const char *to;
 };
 
 static void *run_source(void *opaque)
 {
 	struct side *side = opaque;
 
-	migration_source_run(side->source, &side->rig->result->source);
+	struct rig *rig = side->rig;
+
+	if (rig->options->play)
+		rig->options->play(side->to);
+	else
+		migration_source_run(side->source, &rig->result->source);
+	pthread_mutex_lock(&rig->lock);
+	rig->over = true;
+	pthread_mutex_unlock(&rig->lock);
 	return NULL;
 }
 
@@ -615,7 +698,7 @@ static void run_both(struct side *side)
 		pthread_create(&threads[2], NULL, canceller, side);
 	pthread_join(threads[1], NULL);
 	/* A source that never came leaves the target waiting. */
-	if (side->rig->result->source.state != MIGRATION_DONE && !side->rig->target.memory)
+	if (side->rig->result->source.state != MIGRATION_DONE && !side->rig->target.memory && !side->rig->options->play)
 		eventfd_kick(side->cancel_fd);
 	pthread_join(threads[0], NULL);
 	if (cancels)
@@ -626,13 +709,14 @@ static void migrate(struct rig *rig)
 {
 	struct side side = {.rig = rig, .cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 	struct migration_request request = rig->options->request;
+	unsigned int silence_ms = rig->options->silence_ms ?: rig->options->stall ? 1300 : 0;
 	const struct migration_source_config source = {
 		.request = &request, .ops = &machine_ops, .machine = &rig->source, .tell = do_tell, .opaque = rig,
-		.silence_ms = rig->options->stall ? 1300 : 0,
+		.silence_ms = silence_ms,
 	};
 	struct address from;
 	struct migration_target_config target = {
-		.from = &from, .ops = &arrival_ops, .opaque = rig, .cancel_fd = side.cancel_fd, .silence_ms = rig->options->stall ? 1300 : 0,
+		.from = &from, .ops = &arrival_ops, .opaque = rig, .cancel_fd = side.cancel_fd, .silence_ms = silence_ms,
 	};
 	char to[128], listen_at[128];
 	int pair[2] = {-1, -1};
@@ -647,7 +731,7 @@ static void migrate(struct rig *rig)
 		snprintf(to, sizeof(to), "fd");
 		snprintf(listen_at, sizeof(listen_at), "fd:%d", pair[1]);
 	}
-	request.to = to;
+	side.to = request.to = to;
 	code = address_parse(listen_at, true, &from, &err) ?: migration_target_create(&target, &side.target, &err);
 	code = code ?: migration_source_create(&source, &pair[0], &side.source, &err);
 	if (!code)
@@ -687,6 +771,8 @@ void rig_run(const struct rig_options *options, struct rig_result *result)
 	if (options->cut_after)
 		proxy = proxy_open(rig.front, rig.back, options->cut_after, options->stall);
 	migrate(&rig);
+	while (__atomic_load_n(&rig.flushing, __ATOMIC_ACQUIRE))
+		usleep(1000);
 	result->passed = proxy_close(proxy);
 	result->source_runs = rig.source.running;
 	result->target_runs = rig.target.running;

@@ -29,6 +29,14 @@ struct rig_options {
 	bool by_fd;         /* over a socketpair that was handed in */
 	bool devices;       /* two host devices on either side */
 	bool disks;         /* a disk goes along */
+	enum rig_failure hang; /* where the target is alive and does not get on, until the source has done something about it */
+	unsigned int silence_ms; /* 0: as usual */
+	unsigned int pause_us;      /* how long the source's devices take to stop; from slow_pause on, which counts from 1 */
+	unsigned int slow_pause;
+	bool shared;        /* a disk that both use has to be flushed */
+	unsigned int flush_us;
+	enum { RIG_FLUSHES, RIG_FLUSH_FAILS, RIG_LAST_FLUSH_FAILS, RIG_FLUSH_HANGS } flush; /* hangs: until the migration has ended */
+	void (*play)(const char *to); /* the source's part, instead of source.c */
 	struct migration_request request; /* goal and streams; the rest is the rig's */
 };
 
@@ -43,6 +51,10 @@ struct rig_result {
 	bool devices_right; /* RUNNING with what was in them where the guest runs; stopped, and still whole, where nobody decided yet */
 	uint64_t passed; /* bytes through the proxy */
 	unsigned int tells, tries;
+	unsigned int pauses;  /* of the source */
+	uint64_t stood;       /* ns; the longest pause of a guest that went on at the source */
+	unsigned int flushes; /* of the shared disk */
+	bool flushed;         /* since the source's guest stopped, when the disk was left */
 };
 
 void rig_run(const struct rig_options *options, struct rig_result *result);

@@ -52,6 +52,26 @@ size_t disk_copies_of(const struct machine *machine, enum migration_copy which, 
 	return count;
 }
 
+size_t disk_copies_shared(const struct machine *machine, enum migration_copy which,
+			  struct disk_shared ret[WIRE_MAX_DISKS])
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < machine->virtio_count && count < WIRE_MAX_DISKS; i++) {
+		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_blk_image image;
+
+		if (device->type != VIRTIO_ID_BLOCK || disk_copies_wanted(device, which))
+			continue;
+		virtio_blk_image(device, &image);
+		if (image.readonly || image.direct)
+			continue;
+		ret[count] = (struct disk_shared){.fd = image.fd, .flush = fdatasync};
+		snprintf(ret[count++].id, sizeof(ret[0].id), "%s", device->id);
+	}
+	return count;
+}
+
 int disk_copies_track(const struct machine *machine, enum migration_copy which, struct err *err)
 {
 	int code = 0;

@@ -289,6 +289,20 @@ int channel_check(struct channel *channel, struct err *err)
 	return code;
 }
 
+int channel_await(struct channel *channel, int64_t until, struct err *err)
+{
+	int code;
+
+	while (!(code = channel_check(channel, err)) && monotonic_ms() < until) {
+		struct err why;
+
+		code = channel_wait_ready(channel, POLLIN, until, &why);
+		if (code && code != -ETIMEDOUT)
+			return err_set(err, code, "%s", why.text);
+	}
+	return code;
+}
+
 int channel_receive(struct channel *channel, struct wire_frame *frame, struct err *err)
 {
 	int code;
@@ -391,6 +405,12 @@ int channel_expect(struct channel *channel, enum wire_type type, struct wire_fra
 	return channel_expect_either(channel, type, type, frame, err);
 }
 
+/* The peer's last words are awaited for no longer than its next ones would be. */
+static int64_t channel_farewell_deadline(const struct channel *channel)
+{
+	return monotonic_ms() + MIN(CHANNEL_FAREWELL_MS, channel->options.silence_ms);
+}
+
 /* Skips other frames until one carries a message; 0 with that frame taken into frame. */
 static int channel_find_words(struct channel *channel, int64_t deadline, struct wire_frame *frame)
 {
@@ -420,7 +440,7 @@ int channel_last_words(struct channel *channel, int code, struct err *err)
 	if (code == -EREMOTEIO || code == -ECANCELED || channel->header_have)
 		return code;
 	channel_set_interrupt(channel, -1);
-	if (channel_find_words(channel, monotonic_ms() + CHANNEL_FAREWELL_MS, &frame) ||
+	if (channel_find_words(channel, channel_farewell_deadline(channel), &frame) ||
 	    channel_words(channel, &frame, &words) != -EREMOTEIO)
 		return code;
 	return err_set(err, -EREMOTEIO, "%s", words.text);
@@ -436,7 +456,7 @@ void channel_farewell(struct channel *channel, enum wire_type type, const char *
 
 void channel_finish(struct channel *channel)
 {
-	int64_t deadline = monotonic_ms() + CHANNEL_FAREWELL_MS;
+	int64_t deadline = channel_farewell_deadline(channel);
 	char nothing[4096];
 
 	shutdown(channel->fd, SHUT_WR);
@@ -458,9 +478,9 @@ static void *channel_keep_alive_work(void *opaque)
 {
 	struct channel *channel = opaque;
 	struct pollfd end = {.fd = channel->keeper_fd, .events = POLLIN};
-	int code = 0;
+	int interval = (int)MIN(CHANNEL_KEEP_ALIVE_MS, channel->options.silence_ms / 4), code = 0;
 
-	while (!code && poll(&end, 1, CHANNEL_KEEP_ALIVE_MS) <= 0)
+	while (!code && poll(&end, 1, interval) <= 0)
 		code = channel_send(channel, WIRE_PROGRESS, 0, 0, NULL, 0, NULL);
 	return NULL;
 }

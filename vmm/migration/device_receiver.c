@@ -95,6 +95,11 @@ int device_receiver_fd(const struct device_receiver *receiver)
 	return crew_fd(receiver->workers->crew);
 }
 
+bool device_receiver_done(struct device_receiver *receiver, int cancel_fd, int64_t until)
+{
+	return crew_wait(receiver->workers->crew, cancel_fd, until);
+}
+
 int device_receiver_wait(struct device_receiver *receiver, struct err *err)
 {
 	return device_workers_wait(receiver->workers, err);

@@ -196,6 +196,11 @@ void device_sender_stopped(struct device_sender *sender)
 	eventfd_write(sender->workers->stopped_fd, 1);
 }
 
+bool device_sender_done(struct device_sender *sender, int cancel_fd, int64_t until)
+{
+	return crew_wait(sender->workers->crew, cancel_fd, until);
+}
+
 int device_sender_wait(struct device_sender *sender, struct err *err)
 {
 	return device_workers_wait(sender->workers, err);

@@ -229,6 +229,11 @@ int disk_receiver_fd(const struct disk_receiver *receiver)
 	return crew_fd(receiver->crew);
 }
 
+bool disk_receiver_done(struct disk_receiver *receiver, int cancel_fd, int64_t until)
+{
+	return crew_wait(receiver->crew, cancel_fd, until);
+}
+
 int disk_receiver_wait(struct disk_receiver *receiver, struct err *err)
 {
 	crew_wait(receiver->crew, -1, -1);

@@ -7,6 +7,7 @@
 #include "core/bitmap.h"
 #include "core/monotonic.h"
 
+#define TICK_MS 100
 #define PIECE (WIRE_MAX_BLOCKS / DISK_GRANULE) /* granules read at once */
 
 struct disk {
@@ -244,6 +245,10 @@ int disk_sender_flush(struct disk_sender *sender, struct err *err)
 	int code = sender ? channel_send(sender->channel, WIRE_FLUSH, 0, 0, NULL, 0, err) : 0;
 
 	if (!sender || code)
+		return code;
+	while (!code && !(code = channel_await(sender->channel, monotonic_ms() + TICK_MS, err)))
+		code = sender->options.tick ? sender->options.tick(sender->options.opaque, err) : 0;
+	if (code < 0)
 		return code;
 	code = channel_expect(sender->channel, WIRE_FLUSHED, &frame, err);
 	sender->flush_time = monotonic_ns() - begin;

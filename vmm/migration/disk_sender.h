@@ -31,6 +31,9 @@ struct disk_sender_options {
 	size_t count;                  /* 1 to WIRE_MAX_DISKS */
 	struct limiter *limiter;       /* shared with other senders; NULL: no limit */
 	int cancel_fd;                 /* readable: calls end with -ECANCELED. Not owned; -1: none */
+	/* Called about ten times a second while a flush is awaited; nonzero ends the wait. May be NULL. */
+	int (*tick)(void *opaque, struct err *err);
+	void *opaque;
 };
 
 /* Lists everything; takes *channel, which has exchanged HELLO, on success. */

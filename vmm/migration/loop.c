@@ -148,6 +148,7 @@ static void migration_loop_say_why(struct loop *loop)
 		snprintf(told->reason, sizeof(told->reason),
 			 "the switchover takes %.1f ms without memory, but the downtime is %.1f ms%s",
 			 (double)beside / 1e6, (double)loop->goal->downtime / 1e6,
+			 loop->costs.pause_late ? "; its disks or networks do not complete their requests in time" :
 			 loop->costs.device_assumed ? "; the rate of device state is assumed, see --device-rate" : "");
 	else
 		migration_loop_say_rates(loop);
@@ -244,7 +245,9 @@ static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 	/* What was written meanwhile must be sent too and is part of the prediction. */
 	if (loop->goal->on_timeout == MIGRATION_STOP_AND_COPY)
 		return migration_loop_collect(loop, err) ?: migration_loop_tell(loop, err);
-	if (!told->reason[0] && told->round > 1 && loop->costs.ready)
+	if (!told->reason[0] && loop->costs.settling)
+		snprintf(told->reason, sizeof(told->reason), "%s", loop->costs.settling);
+	else if (!told->reason[0] && told->round > 1 && loop->costs.ready)
 		migration_loop_say_rates(loop);
 	return err_set(err, -ETIME, "not done within %llu s%s%s; the guest continues",
 		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
@@ -259,9 +262,10 @@ static int migration_loop_rounds(struct loop *loop, struct err *err)
 
 		if (code)
 			return code;
-		if (told->round && loop->costs.ready && told->predicted <= loop->goal->downtime)
+		if (told->round && loop->costs.ready && !loop->costs.settling &&
+		    told->predicted <= loop->goal->downtime)
 			return 0;
-		if (told->round > 1)
+		if (told->round > 1 && !loop->costs.settling)
 			migration_loop_judge(loop);
 		loop->before = told->left;
 		told->round++;

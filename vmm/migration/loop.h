@@ -47,6 +47,8 @@ struct migration_costs {
 	uint64_t device_time; /* ns that the devices need at least to provide them */
 	bool device_assumed;  /* at an assumed, not a measured rate */
 	bool ready;      /* all devices are ready to stop */
+	const char *settling; /* why fixed is not known yet, so that another round follows; or NULL */
+	bool pause_late; /* fixed is long because the guest could not be paused within the downtime */
 };
 
 /* Progress, for the user. Rates in bytes a second, times in ns. */

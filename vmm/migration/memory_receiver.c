@@ -324,6 +324,11 @@ int memory_receiver_fd(const struct memory_receiver *receiver)
 	return crew_fd(receiver->crew);
 }
 
+bool memory_receiver_done(struct memory_receiver *receiver, int cancel_fd, int64_t until)
+{
+	return crew_wait(receiver->crew, cancel_fd, until);
+}
+
 int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct err *err)
 {
 	crew_wait(receiver->crew, cancel_fd, -1);

@@ -64,10 +64,11 @@ static int memory_sender_flush(struct lane *lane)
 {
 	struct memory_sender *sender = lane->sender;
 	size_t bytes = send_queue_batch(lane->queue)->bytes;
+	int stop_fd = sender->here ? sender->options.cancel_fd : crew_fd(sender->crew);
 	int code = 0;
 
 	if (sender->options.limiter && bytes)
-		code = limiter_wait(sender->options.limiter, bytes, crew_fd(sender->crew));
+		code = limiter_wait(sender->options.limiter, bytes, stop_fd);
 	if (code)
 		return err_set(&lane->err, code, "cancelled");
 	code = lane->sender->here ? send_queue_flush_here(lane->queue, &lane->err) :

@@ -14,16 +14,6 @@
 #include "vmm/migration/source_internal.h"
 
 #define MAX_DEFAULT_STREAMS 4
-#define REHEARSALS 5
-#define REHEARSED_FOR 5000000000ull /* ns for which a rehearsal's result is used */
-
-static void source_tell(struct migration_source *source, enum migration_state state)
-{
-	source->report->state = state;
-	source->report->disk_left = disk_sender_left(source->disks);
-	source->report->disk_sent = disk_sender_sent(source->disks);
-	source->config.tell(source->config.opaque, source->report);
-}
 
 /* Records the time of a step of the downtime. */
 static void source_step_done_at(struct migration_source *source, enum migration_step step, uint64_t time)
@@ -54,22 +44,25 @@ int migration_source_cancel(struct migration_source *source, const char *reason,
 	return code;
 }
 
-static int source_check_cancelled(struct migration_source *source, struct err *err)
-{
-	int code = 0;
+/* ---- deadlines ---- */
 
-	pthread_mutex_lock(&source->lock);
-	if (source->reason[0])
-		code = err_set(err, -ECANCELED, "%s", source->reason);
-	pthread_mutex_unlock(&source->lock);
-	return code;
+/* A step failed: if only because its time was over, says what has not happened. */
+static int source_judge_lateness(struct migration_source *source, int code, struct err *err)
+{
+	if (code != -ECANCELED || source_check_cancelled(source, NULL) || !deadline_passed(&source->deadline))
+		return code;
+	if (source->stop_at)
+		return err_set(err, -ETIME,
+			       "%s within the %.3g s for which the guest may be paused (--downtime-limit); it continues here",
+			       source->late, (double)source->span / 1e9);
+	return err_set(err, -ETIME, "%s within %.3g s", source->late, (double)source->span / 1e9);
 }
 
 /* ---- connecting ---- */
 
 static int source_connect_control(struct migration_source *source, struct err *err)
 {
-	const struct dialer_options options = {.to = &source->address, .cancel_fd = source->cancel_fd,
+	const struct dialer_options options = {.to = &source->address, .cancel_fd = source->deadline.fd,
 					      .silence_ms = source->config.silence_ms,
 					      .tls = source->config.request->tls,
 					      .tls_peer = source->config.request->tls_peer};
@@ -77,6 +70,7 @@ static int source_connect_control(struct migration_source *source, struct err *e
 
 	if (!code)
 		source->address.fd = -1;
+	source_set_deadline(source, source->config.request->goal.timeout, "the target has not been prepared");
 	code = code ?: dialer_connect(source->dialer, WIRE_CONTROL, 0, 1, &source->control, err);
 	return code ?: channel_keep_alive(source->control, err);
 }
@@ -107,7 +101,8 @@ static int source_make_offer(struct migration_source *source, struct err *err)
 	if (code)
 		return code;
 	source->streams = request->streams ?: source_default_streams();
-	if (asprintf(&offer, "{\"streams\":%u,\"machine\":%s}", source->streams, machine) < 0) {
+	if (asprintf(&offer, "{\"streams\":%u,\"pause\":%llu,\"machine\":%s}", source->streams,
+		     (unsigned long long)migration_request_limit(request, UINT64_MAX), machine) < 0) {
 		offer = NULL;
 		code = err_sys(err, -ENOMEM, "the offer");
 	}
@@ -130,50 +125,7 @@ static void source_take_offer_back(struct migration_source *source, bool stays)
 		source->config.ops->end(source->config.machine);
 }
 
-/* Reads why the target gives up, while it may not send anything else. */
-static int source_hear_target(struct migration_source *source, struct err *err)
-{
-	struct wire_frame frame;
-	int code = channel_check(source->control, err);
-
-	if (code <= 0)
-		return code;
-	code = channel_receive(source->control, &frame, err);
-	return code ?: channel_words(source->control, &frame, err);
-}
-
 /* ---- memory ---- */
-
-/* Sends listed memory until none is left or the deadline is reached (0: none). */
-static int source_send_list(struct migration_source *source, uint64_t deadline, struct err *err)
-{
-	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
-	size_t count;
-	int code;
-
-	do {
-		code = page_list_marks(source->pages, marks, &count, err);
-		if (!code && count)
-			code = memory_sender_send(source->sender, marks, count, deadline, err);
-	} while (!code && count && (!deadline || monotonic_ns() < deadline));
-	return code;
-}
-
-/* So far, including disks, whose bytes count as content. */
-static struct migration_sent source_sent_so_far(const struct migration_source *source)
-{
-	uint64_t disks = disk_sender_sent(source->disks);
-	struct memory_sender_stats stats;
-
-	memory_sender_get_stats(source->sender, &stats);
-	return (struct migration_sent){.content = stats.pages * WIRE_PAGE + disks, .looking = stats.zero_ns,
-				       .wire = stats.bytes + disks};
-}
-
-static uint64_t source_left(const struct migration_source *source)
-{
-	return page_list_left(source->pages) + disk_sender_left(source->disks);
-}
 
 static void source_drop_channels(struct migration_source *source, bool stays)
 {
@@ -181,15 +133,6 @@ static void source_drop_channels(struct migration_source *source, bool stays)
 	limiter_destroy(&source->limiter);
 	for (unsigned int i = 0; i < source->streams; i++)
 		channel_destroy(take_ptr(source->channels[i]));
-}
-
-/* While memory is sent, the target or the user may cancel. */
-static int source_tick(void *opaque, struct err *err)
-{
-	struct migration_source *source = opaque;
-
-	return source_check_cancelled(source, err) ?: source_hear_target(source, err) ?:
-	       source_check_devices(source, err);
 }
 
 static int source_join_channels(struct migration_source *source, struct err *err)
@@ -201,7 +144,7 @@ static int source_join_channels(struct migration_source *source, struct err *err
 		.channel_count = source->streams,
 		.limiter = &source->limiter,
 		.compress = request->compress == MIGRATION_ZSTD,
-		.cancel_fd = source->cancel_fd,
+		.cancel_fd = source->deadline.fd,
 		.tick = source_tick,
 		.opaque = source,
 	};
@@ -238,192 +181,6 @@ static void source_untrack(struct migration_source *source, bool stays)
 	source->config.ops->untrack(source->config.machine);
 }
 
-/* ---- the table of the loop ---- */
-
-static uint64_t source_loop_now(void *opaque)
-{
-	return monotonic_ns();
-}
-
-static int source_loop_collect(void *opaque, uint64_t *bytes, struct err *err)
-{
-	struct migration_source *source = opaque;
-	/* Flushes what was sent now, so that little is left for the pause. */
-	int code = source->report->progress.round ? disk_sender_flush(source->disks, err) : 0;
-	uint64_t begin = monotonic_ns();
-
-	disk_sender_collect(source->disks);
-	code = code ?: page_list_collect(source->pages, err);
-	source->report->expected[MIGRATION_STEP_COLLECT] = monotonic_ns() - begin;
-	*bytes = source_left(source);
-	return code;
-}
-
-static int source_loop_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
-{
-	struct migration_source *source = opaque;
-	struct migration_sent before = source_sent_so_far(source), after;
-	uint64_t all = source_left(source), deadline = monotonic_ns() + time;
-	int code = disk_sender_send(source->disks, deadline, err); /* first: memory changes faster */
-
-	if (!code && monotonic_ns() < deadline)
-		code = source_send_list(source, deadline, err);
-	after = source_sent_so_far(source);
-	ret->left = source_left(source);
-	ret->bytes = all - ret->left;
-	ret->content = after.content - before.content;
-	ret->looking = after.looking - before.looking;
-	ret->wire = after.wire - before.wire;
-	return code;
-}
-
-/* Sends a page and the state as the switchover will; the target loads what it can of the state. steps: ns of each. */
-static int source_send_trial(struct migration_source *source, const struct state_buffer *state, uint64_t *steps,
-			     struct err *err)
-{
-	uint64_t begin = monotonic_ns(), sent;
-	struct wire_frame frame;
-	int code = memory_sender_rehearse(source->sender, err);
-
-	sent = monotonic_ns();
-	code = code ?: channel_send(source->control, WIRE_TRIAL, 0, 0, state->data, state->len, err);
-	code = code ?: channel_expect(source->control, WIRE_TRIED, &frame, err);
-	if (code)
-		return code;
-	steps[MIGRATION_STEP_MEMORY] = sent - begin;
-	steps[MIGRATION_STEP_LOAD] = monotonic_ns() - sent;
-	/* Adds one more round trip. */
-	steps[MIGRATION_STEP_START] += steps[MIGRATION_STEP_LOAD] - MIN(frame.a, steps[MIGRATION_STEP_LOAD]);
-	return 0;
-}
-
-/* Pauses and resumes the machine as the switchover will, so the guest pauses briefly. */
-static int source_rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
-{
-	const struct migration_machine_ops *ops = source->config.ops;
-	struct state_buffer state = {0};
-	uint64_t begin = monotonic_ns(), stopped_at, saved, resumed;
-	int code = ops->pause(source->config.machine, &stopped_at, &state, err);
-
-	if (code) {
-		state_buffer_free(&state);
-		/* Storage that is slow now may be fast later; meanwhile no switchover would be short enough. */
-		steps[MIGRATION_STEP_PAUSE] = monotonic_ns() - begin;
-		return code == -ETIMEDOUT ? 0 : code;
-	}
-	saved = monotonic_ns();
-	ops->resume(source->config.machine);
-	resumed = monotonic_ns();
-	steps[MIGRATION_STEP_PAUSE] = stopped_at - begin;
-	steps[MIGRATION_STEP_SAVE] = saved - stopped_at;
-	steps[MIGRATION_STEP_START] = resumed - saved; /* which the target will do */
-	steps[MIGRATION_STEP_LOAD] = saved - begin;
-	if (source->control->conversation.version >= WIRE_TRIALS_SINCE)
-		code = source_send_trial(source, &state, steps, err);
-	state_buffer_free(&state);
-	return code;
-}
-
-static uint64_t source_second_longest(const uint64_t *values, size_t count)
-{
-	uint64_t longest = 0, second = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		second = MAX(second, MIN(longest, values[i]));
-		longest = MAX(longest, values[i]);
-	}
-	return second;
-}
-
-/*
- * Does the fixed work of a switchover several times, on both sides, while the guest runs, to measure it and to warm
- * caches. The longest time of each step included cold caches and other load. Later ones are shorter than a single run,
- * so the second longest is the best estimate.
- */
-static int source_rehearse(struct migration_source *source, struct err *err)
-{
-	uint64_t times[REHEARSALS][MIGRATION_STEPS] = {0}, values[REHEARSALS];
-	int code = 0;
-
-	for (int i = 0; !code && i < REHEARSALS; i++)
-		code = source_rehearse_once(source, times[i], err);
-	for (int step = 0; !code && step < MIGRATION_STEPS; step++) {
-		for (int i = 0; i < REHEARSALS; i++)
-			values[i] = times[i][step];
-		if (step != MIGRATION_STEP_COLLECT)
-			source->report->expected[step] = source_second_longest(values, REHEARSALS);
-	}
-	source->rehearsed = monotonic_ns();
-	return code;
-}
-
-static bool source_must_rehearse(const struct migration_source *source)
-{
-	return source->report->progress.round && (!source->rehearsed ||
-						  monotonic_ns() - source->rehearsed > REHEARSED_FOR);
-}
-
-static int source_loop_costs(void *opaque, struct migration_costs *ret, struct err *err)
-{
-	struct migration_source *source = opaque;
-	const uint64_t *expected = source->report->expected;
-	/* The target flushes disks while memory is collected and sent here. */
-	uint64_t flush = disk_sender_flush_time(source->disks);
-	uint64_t before_load = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_MEMORY];
-	int code = source_must_rehearse(source) ? source_rehearse(source, err) : 0;
-
-	if (code)
-		return code;
-	*ret = (struct migration_costs){
-		.unseen = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_PAUSE],
-		.ready = true,
-	};
-	for (int step = 0; step < MIGRATION_STEPS; step++)
-		ret->fixed += expected[step];
-	ret->fixed += flush > before_load ? flush - before_load : 0;
-	return source->devices ? source_device_costs(source, ret, err) : 0;
-}
-
-static void source_loop_throttle(void *opaque, unsigned int percent)
-{
-	struct migration_source *source = opaque;
-
-	source->config.ops->throttle(source->config.machine, percent);
-}
-
-static void source_loop_wait(void *opaque, uint64_t time)
-{
-	const struct timespec span = {.tv_sec = (time_t)(time / 1000000000), .tv_nsec = (long)(time % 1000000000)};
-
-	nanosleep(&span, NULL);
-}
-
-static int source_loop_progress(void *opaque, struct err *err)
-{
-	struct migration_source *source = opaque;
-	int code = source_check_cancelled(source, err);
-
-	if (code)
-		return code;
-	source_tell(source, MIGRATION_MEMORY);
-	return source_hear_target(source, err) ?: source_check_devices(source, err);
-}
-
-static const struct migration_loop_ops loop_ops = {
-	.now = source_loop_now,
-	.collect = source_loop_collect,
-	.send = source_loop_send,
-	.costs = source_loop_costs,
-	.throttle = source_loop_throttle,
-	.wait = source_loop_wait,
-	.progress = source_loop_progress,
-};
-
-static int source_run_rounds(struct migration_source *source, struct err *err)
-{
-	return migration_loop_run(&loop_ops, source, &source->config.request->goal, &source->report->progress, err);
-}
-
 /* The loop has removed the throttle if it failed; else the guest stays throttled until the pause. */
 static void source_unthrottle(struct migration_source *source, bool stays)
 {
@@ -442,18 +199,21 @@ static void source_go_on(struct migration_source *source, bool stays)
 	source->config.ops->resume(source->config.machine);
 }
 
+/* From here until GO every wait ends when the guest has been paused for too long. */
 static int source_stop(struct migration_source *source, struct err *err)
 {
+	uint64_t limit = migration_request_limit(source->config.request, source->report->progress.predicted);
 	int code;
 
 	source_tell(source, MIGRATION_SWITCHING);
 	memset(source->report->steps, 0, sizeof(source->report->steps));
 	source->stop_at = source->step_at = monotonic_ns();
+	source_set_deadline(source, limit, "the guest has not been paused");
 	/* What host devices add to the state is known after they stopped. */
-	code = source->config.ops->pause(source->config.machine, &source->stopped_at, source->devices ? NULL
-					 : &source->state, err);
+	code = source->config.ops->pause(source->config.machine, (int64_t)((source->stop_at + limit) / 1000000),
+					 &source->stopped_at, source->devices ? NULL : &source->state, err);
 	if (code)
-		return code;
+		return code == -ETIMEDOUT ? -ETIME : code; /* it was not the target */
 	source_step_done_at(source, MIGRATION_STEP_PAUSE, source->stopped_at);
 	source_step_done(source, MIGRATION_STEP_SAVE);
 	code = source_stop_devices(source, err);
@@ -470,15 +230,16 @@ static int source_send_rest(struct migration_source *source, struct err *err)
 	size_t count = 0;
 	int code;
 
+	source->late = "what was left of memory, disks and devices was not sent";
 	source->config.ops->dirty(source->config.machine)->rounds_follow = false;
+	disk_flusher_begin(source->flusher);
 	code = source_end_disks(source, err) ?: page_list_collect(source->pages, err);
 	source_step_done(source, MIGRATION_STEP_COLLECT);
 	if (!code && page_list_left(source->pages) > MEMORY_SENDER_LITTLE)
 		code = source_send_list(source, 0, err);
 	code = code ?: page_list_marks(source->pages, marks, &count, err);
 	code = code ?: memory_sender_end(source->sender, marks, count, err);
-	if (!code && source->devices)
-		code = device_sender_wait(source->device_sender, err);
+	code = code ?: source_end_devices(source, err);
 	source_step_done(source, MIGRATION_STEP_MEMORY);
 	return code;
 }
@@ -499,13 +260,22 @@ static int source_send_state(struct migration_source *source, struct err *err)
 static int source_await_loaded(struct migration_source *source, struct err *err)
 {
 	struct wire_frame frame;
-	int code = channel_expect(source->control, WIRE_LOADED, &frame, err);
+	int code;
 
+	source->late = "the target has not loaded the guest";
+	code = channel_expect(source->control, WIRE_LOADED, &frame, err);
 	if (code)
 		return code;
 	source_step_done(source, MIGRATION_STEP_LOAD);
 	source->report->target_load = MIN(frame.a, source->report->steps[MIGRATION_STEP_LOAD]);
 	return 0;
+}
+
+/* What the guest wrote to shared disks must be on storage before the target reads it. */
+static int source_await_flush(struct migration_source *source, struct err *err)
+{
+	source->late = "the disks were not flushed";
+	return disk_flusher_wait(source->flusher, source->deadline.fd, err);
 }
 
 /* From here on nobody can cancel. */
@@ -516,6 +286,8 @@ static int source_commit(struct migration_source *source, struct err *err)
 	pthread_mutex_lock(&source->lock);
 	if (source->reason[0])
 		code = err_set(err, -ECANCELED, "%s", source->reason);
+	else if (deadline_passed(&source->deadline))
+		code = err_set(err, -ECANCELED, "too late");
 	else
 		source->committed = true;
 	pthread_mutex_unlock(&source->lock);
@@ -540,17 +312,33 @@ static void source_take_back(struct migration_source *source, bool stays)
 	snprintf(source->why_not, sizeof(source->why_not), "%s", err.text);
 }
 
+/* After GO: a target that is alive and says nothing else is given as long as one that is silent. */
+static int source_await_running(struct migration_source *source, struct wire_frame *frame, struct err *err)
+{
+	unsigned int silence = source->control->options.silence_ms;
+	int code;
+
+	source_set_deadline(source, silence * 1000000ull, NULL);
+	code = channel_expect(source->control, WIRE_RUNNING, frame, err);
+	if (code == -ECANCELED)
+		return err_set(err, -ETIMEDOUT, "the target has not said for %u s that it runs the guest",
+			       silence / 1000);
+	return code;
+}
+
 /* The target does not act on a GO that is cut off. A complete GO is answered, or the guest stays paused here. */
 static int source_go(struct migration_source *source, struct err *err)
 {
 	struct memory_sender_stats stats;
 	struct wire_frame frame;
 	uint64_t taken;
-	int code = channel_send(source->control, WIRE_GO, 0, 0, NULL, 0, err);
+	int code;
 
+	source->late = "the target has not taken the guest";
+	code = channel_send(source->control, WIRE_GO, 0, 0, NULL, 0, err);
 	if (code)
 		return code;
-	code = channel_expect(source->control, WIRE_RUNNING, &frame, err);
+	code = source_await_running(source, &frame, err);
 	if (code == -EREMOTEIO)
 		return code;
 	if (code) {
@@ -589,6 +377,7 @@ static const struct step {
 	{source_send_rest, NULL, false},
 	{source_send_state, NULL, false},
 	{source_await_loaded, NULL, false},
+	{source_await_flush, NULL, false},
 	{source_commit, NULL, false},
 	{source_hand_over, source_take_back, true},
 	{source_go, NULL, false},
@@ -645,6 +434,8 @@ void migration_source_run(struct migration_source *source, struct migration_repo
 		code = source_check_cancelled(source, &err) ?: steps[done].run(source, &err);
 		done += !code;
 	}
+	code = source_judge_lateness(source, code, &err);
+	source_set_deadline(source, 0, NULL);
 	source_undo(source, done, true);
 	if (code)
 		source_explain(source, code, &err);
@@ -666,9 +457,12 @@ int migration_source_create(const struct migration_source_config *config, int *f
 	source->config = *config;
 	source->address.fd = -1;
 	pthread_mutex_init(&source->lock, NULL);
+	source->deadline = DEADLINE_NONE;
 	source->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (source->cancel_fd < 0)
-		code = err_sys(err, -errno, "migration");
+	code = source->cancel_fd < 0 ? err_sys(err, -errno, "migration") :
+	       deadline_create(source->cancel_fd, &source->deadline, err);
+	if (code)
+		;
 	else if (strcmp(config->request->to, "fd") == 0)
 		source->address = (struct address){.kind = ADDRESS_FD, .fd = take_fd(fd), .text = "the descriptor"};
 	else
@@ -688,6 +482,7 @@ void migration_source_destroy(struct migration_source *source)
 	if (!source)
 		return;
 	fd_close(&source->address.fd);
+	deadline_destroy(&source->deadline);
 	fd_close(&source->cancel_fd);
 	state_buffer_free(&source->state);
 	pthread_mutex_destroy(&source->lock);

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/state.h"
 #include "vfio/migration.h"
+#include "vmm/migration/disk_flusher.h"
 #include "vmm/migration/disk_sender.h"
 #include "vmm/migration/report.h"
 #include "vmm/migration/request.h"
@@ -24,10 +25,11 @@ struct migration_machine_ops {
 	void (*throttle)(void *machine, unsigned int percent);
 	/*
 	 * Pauses the machine. -ESHUTDOWN with the reason if it has ended meanwhile; *stopped_at: when everything had
-	 * stopped. If state is not NULL, the state is saved at once. After a failure the machine runs. -ETIMEDOUT: its
-	 * storage has not completed its requests, for which only the guest's I/O has waited; the time is bounded.
+	 * stopped. If state is not NULL, the state is saved at once. After a failure the machine runs. -ETIMEDOUT: at the
+	 * deadline (ms of monotonic_ms) its storage has not completed its requests; only the guest's I/O has waited.
 	 */
-	int (*pause)(void *machine, uint64_t *stopped_at, struct state_buffer *state, struct err *err);
+	int (*pause)(void *machine, int64_t deadline, uint64_t *stopped_at, struct state_buffer *state,
+		     struct err *err);
 	void (*resume)(void *machine);
 	int (*save)(void *machine, struct state_buffer *out, struct err *err);
 	/* The host devices, from begin to end, in the same order as on the target. NULL: there are never any. */
@@ -42,6 +44,8 @@ struct migration_machine_ops {
 	uint64_t (*untold)(void *machine);
 	/* The disks to copy, from begin to end, in the order of the offer. NULL: there are never any. */
 	size_t (*disks)(void *machine, const struct disk_copy **ret);
+	/* The disks that both sides use, of which this one must flush what was written. NULL: there are never any. */
+	size_t (*shared_disks)(void *machine, struct disk_shared ret[WIRE_MAX_DISKS]);
 	/* The disks' locks. If they cannot be taken back, the guest must not continue. */
 	void (*unlock_disks)(void *machine);
 	int (*lock_disks)(void *machine, struct err *err);

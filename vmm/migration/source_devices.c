@@ -2,7 +2,9 @@
 /* See source_internal.h. */
 #include "vmm/migration/source_internal.h"
 
-#include <poll.h>
+#include "core/monotonic.h"
+
+#define TICK_MS 100
 
 /* The devices' session has ended, or run_devices ends it; threads that read the devices then end. */
 void source_drop_devices(struct migration_source *source, bool stays)
@@ -61,14 +63,15 @@ int source_device_costs(struct migration_source *source, struct migration_costs 
 	return 0;
 }
 
-int source_check_devices(struct migration_source *source, struct err *err)
+int source_end_devices(struct migration_source *source, struct err *err)
 {
-	struct pollfd failed = {.events = POLLIN};
+	int code = 0;
 
-	if (!source->device_sender)
+	if (!source->devices)
 		return 0;
-	failed.fd = device_sender_fd(source->device_sender);
-	return poll(&failed, 1, 0) == 1 ? device_sender_wait(source->device_sender, err) : 0;
+	while (!code && !device_sender_done(source->device_sender, source->deadline.fd, monotonic_ms() + TICK_MS))
+		code = source_tick(source, err);
+	return code ?: device_sender_wait(source->device_sender, err);
 }
 
 /* ---- disks ---- */
@@ -81,9 +84,10 @@ int source_check_disks(const struct migration_source *source, struct err *err)
 	return err_set(err, -ENOTSUP, "the target's mvmm is too old for --copy-disks");
 }
 
-int source_start_disks(struct migration_source *source, struct err *err)
+static int source_devices_start_copies(struct migration_source *source, struct err *err)
 {
-	struct disk_sender_options options = {.limiter = &source->limiter, .cancel_fd = source->cancel_fd};
+	struct disk_sender_options options = {.limiter = &source->limiter, .cancel_fd = source->deadline.fd,
+					      .tick = source_tick, .opaque = source};
 	const struct migration_machine_ops *ops = source->config.ops;
 	struct channel *channel = NULL;
 	int code;
@@ -97,8 +101,27 @@ int source_start_disks(struct migration_source *source, struct err *err)
 	return code;
 }
 
+static int source_devices_start_flushes(struct migration_source *source, struct err *err)
+{
+	const struct migration_machine_ops *ops = source->config.ops;
+	struct disk_shared disks[WIRE_MAX_DISKS];
+	size_t count = ops->shared_disks ? ops->shared_disks(source->config.machine, disks) : 0;
+
+	return count ? disk_flusher_create(disks, count, &source->flusher, err) : 0;
+}
+
+int source_start_disks(struct migration_source *source, struct err *err)
+{
+	int code = source_devices_start_copies(source, err) ?: source_devices_start_flushes(source, err);
+
+	if (code)
+		source_drop_disks(source, true);
+	return code;
+}
+
 void source_drop_disks(struct migration_source *source, bool stays)
 {
+	disk_flusher_destroy(take_ptr(source->flusher));
 	disk_sender_destroy(take_ptr(source->disks));
 }
 

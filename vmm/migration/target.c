@@ -12,11 +12,18 @@
 
 #include "core/monotonic.h"
 #include "vmm/migration/acceptor.h"
+#include "vmm/migration/deadline.h"
 #include "vmm/migration/device_receiver.h"
 #include "vmm/migration/memory_receiver.h"
 
+#define TICK_MS 100
+#define MAX_PAUSE 172800000000000ull /* ns; the most that is believed of a source's pause */
+#define OFFER_SILENCES 3             /* of silence_ms, for an OFFER */
+
 struct migration_target {
 	struct migration_target_config config;
+	struct deadline deadline; /* with the config's cancel_fd; all waits get its descriptor */
+	uint64_t pause;           /* ns for which the source pauses the guest at most */
 	struct acceptor *acceptor;
 	struct channel *control;
 	struct channel *channels[WIRE_MAX_STREAMS];
@@ -40,12 +47,20 @@ static int target_await_source(struct migration_target *target, struct err *err)
 	return code ?: channel_keep_alive(target->control, err);
 }
 
-/* Splits the offer into the number of connections and the machine, as text again. */
+/* From now on waits end after that many of silence_ms and ns; 0 and 0: never, as long as the source is alive. */
+static void target_set_deadline(struct migration_target *target, unsigned int silences, uint64_t span)
+{
+	span += target->control->options.silence_ms * 1000000ull * silences;
+	deadline_set(&target->deadline, span ? monotonic_ns() + span : 0);
+}
+
+/* Splits the offer into the number of connections, the longest pause and the machine, as text again. */
 static int target_read_offer(struct migration_target *target, const char *text, size_t len, char **machine,
 			     struct err *err)
 {
 	json_t *offer = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
 	json_int_t streams = json_integer_value(json_object_get(offer, "streams"));
+	json_int_t pause = json_integer_value(json_object_get(offer, "pause"));
 	int code = 0;
 
 	*machine = json_dumps(json_object_get(offer, "machine"), JSON_COMPACT);
@@ -53,6 +68,7 @@ static int target_read_offer(struct migration_target *target, const char *text, 
 		code = err_set(err, -EPROTO, "the source's offer is invalid");
 	else
 		target->streams = (uint32_t)streams;
+	target->pause = pause > 0 ? MIN((uint64_t)pause, MAX_PAUSE) : MAX_PAUSE;
 	json_decref(offer);
 	return code;
 }
@@ -63,9 +79,12 @@ static int target_take_offer(struct migration_target *target, struct err *err)
 	_cleanup_(free_ptr) char *machine = NULL;
 	_cleanup_(free_ptr) char *ready = NULL;
 	struct wire_frame frame;
-	int code = channel_expect(target->control, WIRE_OFFER, &frame, err);
+	int code;
 
+	target_set_deadline(target, OFFER_SILENCES, 0);
+	code = channel_expect(target->control, WIRE_OFFER, &frame, err);
 	code = code ?: channel_payload_all(target->control, &text, err);
+	target_set_deadline(target, 0, 0);
 	code = code ?: target_read_offer(target, text, frame.length, &machine, err);
 	code = code ?: target->config.ops->create(target->config.opaque, machine, strlen(machine), &ready, err);
 	return code ?: channel_send(target->control, WIRE_READY, 0, 0, ready, strlen(ready), err);
@@ -101,7 +120,7 @@ static int target_find_failure(struct migration_target *target, struct err *err)
 	else if (fds[1].revents)
 		code = device_receiver_wait(target->device_receiver, err);
 	else
-		code = memory_receiver_wait(target->receiver, target->config.cancel_fd, err);
+		code = memory_receiver_wait(target->receiver, target->deadline.fd, err);
 	return code ?: -EIO;
 }
 
@@ -207,6 +226,8 @@ static int target_await_stop(struct migration_target *target, struct err *err)
 		if (!code && frame.type == WIRE_TRIAL)
 			code = target_try_state(target, err);
 	} while (!code && frame.type == WIRE_TRIAL);
+	/* Until GO; the source gives up earlier. */
+	target_set_deadline(target, 1, target->pause);
 	return code;
 }
 
@@ -222,17 +243,43 @@ static int target_take_state(struct migration_target *target, struct err *err)
 	return code ?: target_expect(target, WIRE_END, &frame, err);
 }
 
+/* The source has sent END; whether it still is there and wants this. */
+static int target_hear_source(struct migration_target *target, struct err *err)
+{
+	struct wire_frame frame;
+	int code = channel_check(target->control, err);
+
+	if (code <= 0)
+		return code;
+	return channel_expect(target->control, WIRE_GO, &frame, err) ?: err_set(err, -EPROTO, "GO before LOADED");
+}
+
+/* Waits for END on all other channels, but not for a source that has gone meanwhile. */
+static int target_await_ends(struct migration_target *target, struct err *err)
+{
+	int fd = target->deadline.fd, code = 0;
+
+	while (!code && !memory_receiver_done(target->receiver, fd, monotonic_ms() + TICK_MS))
+		code = target_hear_source(target, err);
+	code = code ?: memory_receiver_wait(target->receiver, fd, err);
+	while (!code && target->device_receiver &&
+	       !device_receiver_done(target->device_receiver, fd, monotonic_ms() + TICK_MS))
+		code = target_hear_source(target, err);
+	if (!code && target->device_receiver)
+		code = device_receiver_wait(target->device_receiver, err);
+	while (!code && target->disk_receiver &&
+	       !disk_receiver_done(target->disk_receiver, fd, monotonic_ms() + TICK_MS))
+		code = target_hear_source(target, err);
+	return code ?: target->disk_receiver ? disk_receiver_wait(target->disk_receiver, err) : 0;
+}
+
 static int target_load(struct migration_target *target, struct err *err)
 {
 	uint64_t begin;
 	int code;
 
 	channel_set_interrupt(target->control, -1);
-	code = memory_receiver_wait(target->receiver, target->config.cancel_fd, err);
-	if (!code && target->device_receiver)
-		code = device_receiver_wait(target->device_receiver, err);
-	if (!code && target->disk_receiver)
-		code = disk_receiver_wait(target->disk_receiver, err);
+	code = target_await_ends(target, err);
 	if (code)
 		return code;
 	begin = monotonic_ns();
@@ -243,8 +290,10 @@ static int target_load(struct migration_target *target, struct err *err)
 static int target_await_go(struct migration_target *target, struct err *err)
 {
 	struct wire_frame frame;
+	int code = channel_expect(target->control, WIRE_GO, &frame, err);
 
-	return channel_expect(target->control, WIRE_GO, &frame, err);
+	deadline_set(&target->deadline, 0);
+	return code;
 }
 
 /* The guest belongs to this host now and runs even if the source does not get the reply. */
@@ -281,8 +330,11 @@ static const struct step {
 /* The guest is not here: the source's message says more than a lost connection; our message is sent to it. */
 static int target_explain(struct migration_target *target, const struct step *step, int code, struct err *err)
 {
-	if (code == -ECANCELED)
+	if (code == -ECANCELED && deadline_passed(&target->deadline))
+		code = err_set(err, -ETIME, "the source has not got on in time; the target gives up");
+	else if (code == -ECANCELED)
 		err_set(err, code, "the target was ended");
+	deadline_set(&target->deadline, 0);
 	if (!target->control)
 		return code;
 	if (code == -ECONNRESET)
@@ -324,21 +376,26 @@ int migration_target_run(struct migration_target *target, struct err *err)
 int migration_target_create(const struct migration_target_config *config, struct migration_target **ret,
 			    struct err *err)
 {
-	const struct acceptor_options options = {.from = config->from, .log = config->log,
-						 .cancel_fd = config->cancel_fd,
-						 .silence_ms = config->silence_ms, .tls = config->tls,
-						 .tls_peer = config->tls_peer};
+	struct acceptor_options options = {.from = config->from, .log = config->log,
+					   .silence_ms = config->silence_ms, .tls = config->tls,
+					   .tls_peer = config->tls_peer};
 	struct migration_target *target = calloc(1, sizeof(*target));
-	int code = target ? 0 : err_sys(err, -ENOMEM, "migration");
+	int code;
 
-	code = code ?: acceptor_create(&options, &target->acceptor, err);
-	if (code) {
-		free(target);
-		return code;
-	}
+	if (!target)
+		return err_sys(err, -ENOMEM, "migration");
 	target->failed_fd = -1;
 	target->config = *config;
 	target->config.from = NULL; /* copied */
+	target->deadline = DEADLINE_NONE;
+	code = deadline_create(config->cancel_fd, &target->deadline, err);
+	options.cancel_fd = target->deadline.fd;
+	code = code ?: acceptor_create(&options, &target->acceptor, err);
+	if (code) {
+		deadline_destroy(&target->deadline);
+		free(target);
+		return code;
+	}
 	*ret = target;
 	return 0;
 }
@@ -349,6 +406,7 @@ void migration_target_destroy(struct migration_target *target)
 		return;
 	target_hang_up(target);
 	acceptor_destroy(target->acceptor);
+	deadline_destroy(&target->deadline);
 	free(target->state);
 	free(target);
 }

@@ -169,14 +169,12 @@ static int outgoing_do_resume(void *opaque, void *argument, struct err *err)
 	return 0;
 }
 
-/* How often a pause asks whether the devices' requests have completed, and how long their guest may wait for them. */
-#define PAUSE_POLL_NS 1000000
-#define PAUSE_MIN_MS 1000
+#define PAUSE_POLL_NS 1000000 /* how often a pause asks whether the devices' requests have completed */
 
 struct pause {
+	int64_t deadline;
 	uint64_t *stopped_at;
 	struct state_buffer *state;
-	int64_t deadline;
 };
 
 /* Paused vCPUs cannot end the guest any more: if the guest has ended before, this sees it. -EINPROGRESS: not yet. */
@@ -200,12 +198,11 @@ static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 	return code;
 }
 
-static int outgoing_pause_machine(void *opaque, uint64_t *stopped_at, struct state_buffer *state, struct err *err)
+static int outgoing_pause_machine(void *opaque, int64_t deadline, uint64_t *stopped_at, struct state_buffer *state,
+				  struct err *err)
 {
-	const struct outgoing *outgoing = opaque;
 	const struct timespec poll = {.tv_nsec = PAUSE_POLL_NS};
-	uint64_t ms = MAX(2 * outgoing->request.goal.downtime / 1000000, PAUSE_MIN_MS);
-	struct pause pause = {stopped_at, state, monotonic_ms() + (int64_t)ms};
+	struct pause pause = {deadline, stopped_at, state};
 	int code;
 
 	while ((code = outgoing_on_loop(opaque, outgoing_do_pause, &pause, err)) == -EINPROGRESS)
@@ -285,6 +282,13 @@ static size_t outgoing_disks(void *opaque, const struct disk_copy **ret)
 	return outgoing->disk_count;
 }
 
+static size_t outgoing_shared_disks(void *opaque, struct disk_shared ret[WIRE_MAX_DISKS])
+{
+	struct outgoing *outgoing = opaque;
+
+	return disk_copies_shared(outgoing->host.machine, outgoing->request.copy_disks, ret);
+}
+
 /* Nothing else uses the disks of a paused machine, so this need not run on the loop's thread. */
 static void outgoing_unlock_disks(void *opaque)
 {
@@ -320,6 +324,7 @@ static const struct migration_machine_ops machine_ops = {
 	.run_devices = outgoing_run_devices,
 	.untold = outgoing_untold,
 	.disks = outgoing_disks,
+	.shared_disks = outgoing_shared_disks,
 	.unlock_disks = outgoing_unlock_disks,
 	.lock_disks = outgoing_lock_disks,
 };

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See source_internal.h: the rounds of memory and disks, as the table of loop.h, and the rehearsals of a switchover.
+ *
+ * A rehearsal does the fixed work of a switchover on both sides, to measure it and to warm caches. It pauses the guest
+ * once, for no longer than the downtime that was asked for. The first ones follow each other with the rounds, because
+ * cold caches make the first one long; later ones come every few seconds.
+ */
+#include "vmm/migration/source_internal.h"
+
+#include "core/monotonic.h"
+
+#define REHEARSED_FOR 5000000000ull /* ns for which a rehearsal's result is used */
+#define FLUSH_MARGIN 60000000000ull /* ns that a flush of the target may take beyond the time limit */
+
+/* ---- the rounds ---- */
+
+/* Sends listed memory until none is left or the deadline is reached (0: none). */
+int source_send_list(struct migration_source *source, uint64_t deadline, struct err *err)
+{
+	struct memory_marks marks[PAGE_LIST_MAX_MARKS];
+	size_t count;
+	int code;
+
+	do {
+		code = page_list_marks(source->pages, marks, &count, err);
+		if (!code && count)
+			code = memory_sender_send(source->sender, marks, count, deadline, err);
+	} while (!code && count && (!deadline || monotonic_ns() < deadline));
+	return code;
+}
+
+/* So far, including disks, whose bytes count as content. */
+static struct migration_sent source_rounds_sent_so_far(const struct migration_source *source)
+{
+	uint64_t disks = disk_sender_sent(source->disks);
+	struct memory_sender_stats stats;
+
+	memory_sender_get_stats(source->sender, &stats);
+	return (struct migration_sent){.content = stats.pages * WIRE_PAGE + disks, .looking = stats.zero_ns,
+				       .wire = stats.bytes + disks};
+}
+
+static uint64_t source_rounds_left(const struct migration_source *source)
+{
+	return page_list_left(source->pages) + disk_sender_left(source->disks);
+}
+
+static uint64_t source_rounds_now(void *opaque)
+{
+	return monotonic_ns();
+}
+
+/* The target flushes what was sent until now, so that little is left for the pause. */
+static int source_rounds_flush_copies(struct migration_source *source, struct err *err)
+{
+	const struct migration_progress *progress = &source->report->progress;
+	uint64_t timeout = source->config.request->goal.timeout;
+	int code;
+
+	if (!source->disks || !progress->round)
+		return 0;
+	if (timeout)
+		source_set_deadline(source, timeout - MIN(progress->elapsed, timeout) + FLUSH_MARGIN,
+				    "the target has not flushed the disks that are copied");
+	code = disk_sender_flush(source->disks, err);
+	if (!code)
+		source_set_deadline(source, 0, NULL);
+	return code;
+}
+
+static int source_rounds_collect(void *opaque, uint64_t *bytes, struct err *err)
+{
+	struct migration_source *source = opaque;
+	int code = source_rounds_flush_copies(source, err);
+	uint64_t begin = monotonic_ns();
+
+	disk_sender_collect(source->disks);
+	code = code ?: page_list_collect(source->pages, err);
+	source->report->expected[MIGRATION_STEP_COLLECT] = monotonic_ns() - begin;
+	*bytes = source_rounds_left(source);
+	return code;
+}
+
+/* Once a round, and not at its end: the last flush, during the pause, need not wait for one that has just begun. */
+static void source_rounds_flush_shared(struct migration_source *source)
+{
+	unsigned int round = source->report->progress.round;
+
+	if (source->flushed_round == round || !disk_flusher_idle(source->flusher))
+		return;
+	source->flushed_round = round;
+	disk_flusher_begin(source->flusher);
+}
+
+static int source_rounds_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
+{
+	struct migration_source *source = opaque;
+	struct migration_sent before = source_rounds_sent_so_far(source), after;
+	uint64_t all = source_rounds_left(source), deadline = monotonic_ns() + time;
+	int code;
+
+	source_rounds_flush_shared(source);
+	code = disk_sender_send(source->disks, deadline, err); /* first: memory changes faster */
+	if (!code && monotonic_ns() < deadline)
+		code = source_send_list(source, deadline, err);
+	after = source_rounds_sent_so_far(source);
+	ret->left = source_rounds_left(source);
+	ret->bytes = all - ret->left;
+	ret->content = after.content - before.content;
+	ret->looking = after.looking - before.looking;
+	ret->wire = after.wire - before.wire;
+	return code;
+}
+
+static void source_rounds_throttle(void *opaque, unsigned int percent)
+{
+	struct migration_source *source = opaque;
+
+	source->config.ops->throttle(source->config.machine, percent);
+}
+
+static void source_rounds_wait(void *opaque, uint64_t time)
+{
+	const struct timespec span = {.tv_sec = (time_t)(time / 1000000000), .tv_nsec = (long)(time % 1000000000)};
+
+	source_rounds_flush_shared(opaque);
+	nanosleep(&span, NULL);
+}
+
+static int source_rounds_progress(void *opaque, struct err *err)
+{
+	struct migration_source *source = opaque;
+	int code = source_check_cancelled(source, err);
+
+	if (code)
+		return code;
+	source_tell(source, MIGRATION_MEMORY);
+	return source_tick(source, err);
+}
+
+/* ---- rehearsals ---- */
+
+/* Sends a page and the state as the switchover will; the target loads what it can of the state. steps: ns of each. */
+static int source_rounds_send_trial(struct migration_source *source, const struct state_buffer *state, uint64_t *steps,
+				    struct err *err)
+{
+	unsigned int silence = source->control->options.silence_ms;
+	uint64_t begin = monotonic_ns(), sent;
+	struct wire_frame frame;
+	int code = memory_sender_rehearse(source->sender, err);
+
+	sent = monotonic_ns();
+	source_set_deadline(source, silence * 1000000ull, "the target has not tried to load the state");
+	code = code ?: channel_send(source->control, WIRE_TRIAL, 0, 0, state->data, state->len, err);
+	code = code ?: channel_expect(source->control, WIRE_TRIED, &frame, err);
+	if (code)
+		return code;
+	source_set_deadline(source, 0, NULL);
+	steps[MIGRATION_STEP_MEMORY] = sent - begin;
+	steps[MIGRATION_STEP_LOAD] = monotonic_ns() - sent;
+	/* Adds one more round trip. */
+	steps[MIGRATION_STEP_START] += steps[MIGRATION_STEP_LOAD] - MIN(frame.a, steps[MIGRATION_STEP_LOAD]);
+	return 0;
+}
+
+/* Until when the guest may have stopped, so that it runs again within the downtime, after its state is saved. */
+static int64_t source_rounds_pause_deadline(const struct migration_source *source, uint64_t begin)
+{
+	uint64_t downtime = source->config.request->goal.downtime;
+	uint64_t save = source->report->expected[MIGRATION_STEP_SAVE];
+
+	return (int64_t)((begin + downtime - MIN(2 * save, downtime / 2)) / 1000000);
+}
+
+/* A guest whose devices do not stop in time runs again: that is how long a pause takes now. */
+static int source_rounds_pause_failed(struct migration_source *source, int code, uint64_t begin, uint64_t *steps)
+{
+	source->pause_late = code == -ETIMEDOUT;
+	if (!source->pause_late)
+		return code;
+	memcpy(steps, source->report->expected, MIGRATION_STEPS * sizeof(*steps));
+	steps[MIGRATION_STEP_PAUSE] = MAX(monotonic_ns() - begin, source->config.request->goal.downtime + 1);
+	return 0;
+}
+
+/* Pauses and resumes the machine as the switchover will. steps: ns of each. */
+static int source_rounds_rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
+{
+	const struct migration_machine_ops *ops = source->config.ops;
+	struct state_buffer state = {0};
+	uint64_t begin = monotonic_ns(), stopped_at, saved, resumed;
+	int64_t deadline = source_rounds_pause_deadline(source, begin);
+	int code = ops->pause(source->config.machine, deadline, &stopped_at, &state, err);
+
+	if (code) {
+		state_buffer_free(&state);
+		return source_rounds_pause_failed(source, code, begin, steps);
+	}
+	source->pause_late = false;
+	saved = monotonic_ns();
+	ops->resume(source->config.machine);
+	resumed = monotonic_ns();
+	steps[MIGRATION_STEP_PAUSE] = stopped_at - begin;
+	steps[MIGRATION_STEP_SAVE] = saved - stopped_at;
+	steps[MIGRATION_STEP_START] = resumed - saved; /* which the target will do */
+	steps[MIGRATION_STEP_LOAD] = saved - begin;
+	if (source->control->conversation.version >= WIRE_TRIALS_SINCE)
+		code = source_rounds_send_trial(source, &state, steps, err);
+	state_buffer_free(&state);
+	return code;
+}
+
+/* The longest time may have included cold caches or other load; of a single one nothing is known. */
+static uint64_t source_rounds_second_longest(const struct migration_source *source, int step)
+{
+	size_t count = MIN(source->rehearsals, SOURCE_REHEARSALS);
+	uint64_t longest = 0, second = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t value = source->rehearsed[i][step];
+
+		second = MAX(second, MIN(longest, value));
+		longest = MAX(longest, value);
+	}
+	return count == 1 ? longest : second;
+}
+
+/* One rehearsal; the estimates are those of the last few. */
+static int source_rounds_rehearse(struct migration_source *source, struct err *err)
+{
+	uint64_t *steps = source->rehearsed[source->rehearsals % SOURCE_REHEARSALS];
+	uint64_t *expected = source->report->expected;
+	int code;
+
+	memset(steps, 0, sizeof(source->rehearsed[0]));
+	code = source_rounds_rehearse_once(source, steps, err);
+	if (code)
+		return code;
+	source->rehearsals++;
+	for (int step = 0; step < MIGRATION_STEPS; step++)
+		if (step != MIGRATION_STEP_COLLECT)
+			expected[step] = source_rounds_second_longest(source, step);
+	if (source->pause_late)
+		expected[MIGRATION_STEP_PAUSE] = steps[MIGRATION_STEP_PAUSE];
+	source->rehearsed_at = monotonic_ns();
+	return 0;
+}
+
+static bool source_rounds_must_rehearse(const struct migration_source *source)
+{
+	bool settled = source->rehearsals >= SOURCE_FIRST_REHEARSALS || source->pause_late;
+
+	return source->report->progress.round &&
+	       (!settled || monotonic_ns() - source->rehearsed_at > REHEARSED_FOR);
+}
+
+/* ---- what a switchover costs ---- */
+
+/* Flushes run while memory is collected, sent and loaded. What they take longer is added. */
+static uint64_t source_rounds_flush_costs(struct migration_source *source)
+{
+	const uint64_t *expected = source->report->expected;
+	uint64_t before_load = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_MEMORY];
+	uint64_t before_go = before_load + expected[MIGRATION_STEP_LOAD];
+	uint64_t there = disk_sender_flush_time(source->disks), here = disk_flusher_time(source->flusher);
+
+	there -= MIN(there, before_load);
+	here -= MIN(here, before_go);
+	return MAX(there, here);
+}
+
+/* A flush in progress must end first: nobody knows how long it takes. The next one begins after the decision. */
+static const char *source_rounds_unknown(struct migration_source *source)
+{
+	if (source->rehearsals < SOURCE_FIRST_REHEARSALS && !source->pause_late)
+		return "the switchover has not been rehearsed";
+	return disk_flusher_idle(source->flusher) ? NULL : "disks that both hosts use are still being flushed";
+}
+
+static int source_rounds_costs(void *opaque, struct migration_costs *ret, struct err *err)
+{
+	struct migration_source *source = opaque;
+	const uint64_t *expected = source->report->expected;
+	int code = source_rounds_must_rehearse(source) ? source_rounds_rehearse(source, err) : 0;
+
+	if (code)
+		return code;
+	*ret = (struct migration_costs){
+		.unseen = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_PAUSE],
+		.settling = source_rounds_unknown(source),
+		.pause_late = source->pause_late,
+		.ready = true,
+	};
+	for (int step = 0; step < MIGRATION_STEPS; step++)
+		ret->fixed += expected[step];
+	ret->fixed += source_rounds_flush_costs(source);
+	return source->devices ? source_device_costs(source, ret, err) : 0;
+}
+
+int source_run_rounds(struct migration_source *source, struct err *err)
+{
+	static const struct migration_loop_ops ops = {
+		.now = source_rounds_now,
+		.collect = source_rounds_collect,
+		.send = source_rounds_send,
+		.costs = source_rounds_costs,
+		.throttle = source_rounds_throttle,
+		.wait = source_rounds_wait,
+		.progress = source_rounds_progress,
+	};
+
+	source_set_deadline(source, 0, NULL);
+	return migration_loop_run(&ops, source, &source->config.request->goal, &source->report->progress, err);
+}
