@@ -81,7 +81,11 @@ void power_destroy(struct power *power);
 extern const struct state_table power_state;
 /* Presses the power button. Any thread. */
 void power_button(struct power *power);
-/* Notifies the guest of a new device, or asks it to release one; then ejected is called on a vCPU thread. */
+/*
+ * Notifies the guest of a new device, or asks it to release one; then ejected is called on a vCPU thread. remove returns
+ * whether the guest has read all such requests before this one; withdraw takes back one that it has not read.
+ */
 void power_pci_added(struct power *power, unsigned int device);
-void power_pci_remove(struct power *power, unsigned int device);
+bool power_pci_remove(struct power *power, unsigned int device);
+void power_pci_withdraw(struct power *power, unsigned int device);
 void power_set_ejected(struct power *power, void (*ejected)(void *opaque, unsigned int device), void *opaque);

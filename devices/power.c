@@ -124,13 +124,18 @@ void power_destroy(struct power *power)
 	free(power);
 }
 
-static void power_raise_event(struct power *power, uint32_t event, unsigned int reg, uint32_t bits)
+/* Returns the bits that were set before. */
+static uint32_t power_raise_event(struct power *power, uint32_t event, unsigned int reg, uint32_t bits)
 {
+	uint32_t old;
+
 	pthread_mutex_lock(&power->lock);
+	old = power->state.registers[reg] & bits;
 	power->state.registers[reg] |= bits;
 	power->state.registers[EVENTS] |= event;
 	power_update_line(power);
 	pthread_mutex_unlock(&power->lock);
+	return old;
 }
 
 void power_button(struct power *power)
@@ -144,10 +149,18 @@ void power_pci_added(struct power *power, unsigned int device)
 		power_raise_event(power, EVENT_PCI, PCI_UP, 1u << device);
 }
 
-void power_pci_remove(struct power *power, unsigned int device)
+bool power_pci_remove(struct power *power, unsigned int device)
 {
+	return device >= 32 || !power_raise_event(power, EVENT_PCI, PCI_DOWN, 1u << device);
+}
+
+/* The event stays: the guest finds nothing to do. */
+void power_pci_withdraw(struct power *power, unsigned int device)
+{
+	pthread_mutex_lock(&power->lock);
 	if (device < 32)
-		power_raise_event(power, EVENT_PCI, PCI_DOWN, 1u << device);
+		power->state.registers[PCI_DOWN] &= ~(1u << device);
+	pthread_mutex_unlock(&power->lock);
 }
 
 void power_set_ejected(struct power *power, void (*ejected)(void *opaque, unsigned int device), void *opaque)

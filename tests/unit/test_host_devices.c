@@ -650,25 +650,79 @@ static void a_callers_time_runs_with_a_blocker(void)
 
 /* ---- the host wants one back; one fails ---- */
 
-static void the_host_asks_the_guest_once(void)
+/* The kernel repeats the request as long as somebody waits for the device, and so does this, with ever fewer lines. */
+static void the_guest_is_asked_as_long_as_the_host_waits(void)
 {
 	start(1);
 	host_wants(0);
 	CHECK_EQ(asked_for(), 1u << SLOT_A);
 	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; asking the guest to eject it", 1);
 	host_wants(0);
-	CHECK_EQ(asked_for(), 0);
-	CHECK_LOGGED(&t.p, "wants it back", 1);
-	/* A caller is no host: he asks again, and when his time is over the host still wants it. */
+	CHECK_LOGGED(&t.p, "the guest has read the request and keeps the device; it is asked again", 1);
+	for (unsigned int i = 3; i <= 100; i++) {
+		CHECK_EQ(asked_for(), 1u << SLOT_A);
+		host_wants(0);
+	}
+	CHECK_LOGGED(&t.p, "wants it back", 7);
+	host_wants(0);
+	for (unsigned int i = 102; i <= 128; i++)
+		host_wants(0);
+	CHECK_LOGGED(&t.p, "the guest has not read the request; it is asked again", 1);
+	eject(SLOT_A);
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
+/* A caller is no host: he asks again, and when his time is over the host still wants it. */
+static void the_host_waits_longer_than_a_caller(void)
+{
+	start(1);
+	host_wants(0);
+	asked_for();
 	CHECK_EQ(remove_device("a", false, 1, &t.first), 0);
 	CHECK_EQ(asked_for(), 1u << SLOT_A);
 	host_wants(0);
 	CHECK_EQ(remove_device("a", false, 1, &t.second), -EBUSY);
 	wait_for_answer(&t.first);
 	ANSWERED(t.first, -ETIMEDOUT);
+	destroy();
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
+/* The target has the device: a guest that ejects it here would lose it there. */
+static void a_guest_that_moves_is_asked_afterwards(void)
+{
+	start(2);
+	ask("b", &t.first); /* not read yet */
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
+	CHECK_EQ(asked_for(), 0);
+	host_wants(0);
 	host_wants(0);
 	CHECK_EQ(asked_for(), 0);
+	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; the guest is asked after the migration", 1);
+	CHECK_LOGGED(&t.p, "wants it back", 1);
+	CHECK_EQ(host_devices_check_present(t.devices, &t.p.base.err), 0);
+	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
+	CHECK_EQ(asked_for(), 1u << SLOT_A | 1u << SLOT_B);
 	eject(SLOT_A);
+	eject(SLOT_B);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.gone, 2);
+	done();
+}
+
+static void a_device_that_was_ejected_meanwhile_does_not_move(void)
+{
+	start(1);
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
+	eject(SLOT_A);
+	CHECK_EQ(host_devices_check_present(t.devices, &t.p.base.err), -EBUSY);
+	SAYS("vfio a: the guest has ejected it meanwhile; migrate again, without it");
+	host_wants(0);
+	CHECK_EQ(asked_for(), 0);
+	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
+	pb_pump(&t.p);
 	CHECK_EQ(t.gone, 1);
 	done();
 }
@@ -873,7 +927,9 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(a_guest_that_is_late_lets_it_go_all_the_same), TEST(one_caller_waits_at_a_time),
 	  TEST(force_asks_nobody), TEST(force_answers_who_waits_too), TEST(a_guest_may_let_go_what_nobody_asked_for),
 	  TEST(an_eject_is_none_of_the_next_one_there), TEST(a_blocker_stops_adding_and_removing),
-	  TEST(a_callers_time_runs_with_a_blocker), TEST(the_host_asks_the_guest_once),
+	  TEST(a_callers_time_runs_with_a_blocker),
+	  TEST(the_guest_is_asked_as_long_as_the_host_waits), TEST(the_host_waits_longer_than_a_caller),
+	  TEST(a_guest_that_moves_is_asked_afterwards), TEST(a_device_that_was_ejected_meanwhile_does_not_move),
 	  TEST(the_host_and_a_caller_may_want_the_same_one), TEST(one_that_is_cut_off_reads_as_ones),
 	  TEST(functions_that_come_together_are_reset_once), TEST(the_loop_does_not_wait_for_memory),
 	  TEST(without_room_it_stays_away), TEST(the_end_cancels_an_addition),

@@ -112,7 +112,11 @@ static void tells_of_devices(void)
 	power_pci_added(t.power, 3);
 	power_pci_added(t.power, 31);
 	power_pci_added(t.power, 32);
-	power_pci_remove(t.power, 9);
+	CHECK(power_pci_remove(t.power, 9));
+	CHECK(!power_pci_remove(t.power, 9)); /* the guest has not read it */
+	power_pci_remove(t.power, 10);
+	power_pci_withdraw(t.power, 10);
+	power_pci_withdraw(t.power, 1000);
 	power_pci_remove(t.power, 1000);
 	CHECK(t.high);
 	CHECK_EQ(in(PORT + POWER_GED_EVENTS, 4), 2);

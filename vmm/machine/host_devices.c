@@ -20,7 +20,7 @@ enum slot_state {
 
 enum slot_event {
 	SLOT_REMOVE,  /* a caller asks */
-	SLOT_WANT,    /* the host asks; it repeats that */
+	SLOT_WANT,    /* the host asks; the kernel repeats that as long as somebody waits */
 	SLOT_TIMEOUT, /* of the caller */
 	SLOT_EJECT,   /* the guest has ejected the device, asked or not, or it is removed by force */
 	SLOT_END,     /* the machine ends: after a reboot, a device whose removal was asked for is not there any more */
@@ -28,8 +28,8 @@ enum slot_event {
 };
 
 /*
- * The state after an event. SLOT_REMOVE and SLOT_WANT ask the guest if they change the state. While a blocker is set,
- * SLOT_EJECT is deferred, and callers get -EBUSY.
+ * The state after an event. SLOT_REMOVE asks the guest if it changes the state, SLOT_WANT each time. While a blocker is
+ * set, the guest is not asked, SLOT_EJECT is deferred, and callers get -EBUSY.
  */
 static const enum slot_state host_devices_steps[SLOT_GONE][SLOT_EVENTS] = {
 			 /* REMOVE     WANT         TIMEOUT       EJECT      END */
@@ -57,6 +57,7 @@ struct slot {
 	unsigned int device; /* its number on the bus */
 	struct vfio_pci *pci;
 	enum slot_state state;
+	unsigned int wants; /* how often the host has asked */
 	/* of the caller who waits */
 	struct event_source *timer;
 	host_devices_done_fn *done;
@@ -160,6 +161,20 @@ static void host_devices_ejected(void *opaque, unsigned int device)
 	eventfd_kick(devices->eject_fd);
 }
 
+static bool host_devices_is_ejected(const struct slot *slot)
+{
+	return __atomic_load_n(&slot->devices->ejected, __ATOMIC_RELAXED) >> slot->device & 1;
+}
+
+/*
+ * Asks the guest to eject the device, unless a blocker is set; host_devices_set_blocker does it then. Returns whether
+ * the guest has read the last request, if there was one.
+ */
+static bool host_devices_ask(struct slot *slot)
+{
+	return slot->devices->blocker || power_pci_remove(slot->devices->machine.power, slot->device);
+}
+
 static void host_devices_on_timeout(void *opaque, uint32_t events)
 {
 	struct slot *slot = opaque;
@@ -216,7 +231,7 @@ int host_devices_remove(struct host_devices *devices, const char *id, bool force
 	slot->done = done;
 	slot->opaque = opaque;
 	event_timer_set(slot->timer, (uint64_t)timeout_ms * 1000000, 0);
-	power_pci_remove(devices->machine.power, slot->device);
+	host_devices_ask(slot);
 	return 0;
 }
 
@@ -231,16 +246,31 @@ static struct slot *host_devices_slot_of(struct host_devices *devices, const str
 	return slot;
 }
 
+/* Logs the requests 1, 2, 4, 8, ... of the host. */
+static void host_devices_log_wanted(const struct slot *slot, bool read)
+{
+	const struct log *log = slot->devices->machine.log;
+
+	if (slot->devices->blocker && slot->wants == 1)
+		log_info(log, "vfio %s: the host wants it back; the guest is asked after the migration", slot->id);
+	else if (slot->wants == 1)
+		log_info(log, "vfio %s: the host wants it back; asking the guest to eject it", slot->id);
+	else if (!slot->devices->blocker && is_power_of_two(slot->wants))
+		log_warn(log, "vfio %s: the host still wants it back and waits; the guest %s; it is asked again, and "
+			 "mvmm vfio remove --force takes it away", slot->id,
+			 read ? "has read the request and keeps the device" : "has not read the request");
+}
+
+/* The kernel signals this until the device is released, so the guest is asked as long as somebody waits. */
 static void host_devices_on_wanted(void *opaque, struct vfio_pci *pci)
 {
-	struct host_devices *devices = opaque;
-	struct slot *slot = host_devices_slot_of(devices, pci);
+	struct slot *slot = host_devices_slot_of(opaque, pci);
 
-	if (!slot || host_devices_next(slot, SLOT_WANT) == slot->state)
+	if (!slot || host_devices_is_ejected(slot))
 		return;
 	slot->state = host_devices_next(slot, SLOT_WANT);
-	log_info(devices->machine.log, "vfio %s: the host wants it back; asking the guest to eject it", slot->id);
-	power_pci_remove(devices->machine.power, slot->device);
+	slot->wants++;
+	host_devices_log_wanted(slot, host_devices_ask(slot));
 }
 
 /* ---- add ---- */
@@ -621,8 +651,22 @@ int host_devices_set_blocker(struct host_devices *devices, const char *why, stru
 	if (code < 0)
 		return code;
 	devices->blocker = why;
+	for (struct slot *slot = devices->slots; slot; slot = slot->next)
+		if (why)
+			power_pci_withdraw(devices->machine.power, slot->device);
+		else if (slot->state != SLOT_PRESENT && !host_devices_is_ejected(slot))
+			host_devices_ask(slot);
 	if (!why)
 		eventfd_kick(devices->eject_fd);
+	return 0;
+}
+
+int host_devices_check_present(const struct host_devices *devices, struct err *err)
+{
+	for (const struct slot *slot = devices->slots; slot; slot = slot->next)
+		if (host_devices_is_ejected(slot))
+			return err_set(err, -EBUSY, "vfio %s: the guest has ejected it meanwhile; migrate again, without it",
+				       slot->id);
 	return 0;
 }
 

@@ -90,11 +90,15 @@ size_t host_devices_count(const struct host_devices *devices);
 void host_devices_info(const struct host_devices *devices, size_t index, struct vfio_pci_info *info);
 
 /*
- * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. Devices
- * that the guest ejects meanwhile are removed when the blocker is cleared (why NULL). The loop's thread. -EBUSY: a device is
- * being added, which has the same effect as a blocker.
+ * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. The guest is
+ * not asked to eject a device, also if the host wants it back, and requests that it has not read are withdrawn: this
+ * is done when the blocker is cleared (why NULL). Devices that the guest ejects meanwhile are then removed. The loop's
+ * thread. -EBUSY: a device is being added, which has the same effect as a blocker.
  */
 int host_devices_set_blocker(struct host_devices *devices, const char *why, struct err *err);
+
+/* While the vCPUs are paused. -EBUSY: the guest has ejected a device that has not been removed yet. */
+int host_devices_check_present(const struct host_devices *devices, struct err *err);
 
 /* Disconnects a device from the guest, which then reads all ones from it. The loop's thread. */
 void host_devices_cut_off(struct host_devices *devices, size_t index);

@@ -177,7 +177,8 @@ struct pause {
 	struct state_buffer *state;
 };
 
-/* Paused vCPUs cannot end the guest any more: if the guest has ended before, this sees it. -EINPROGRESS: not yet. */
+/* Paused vCPUs cannot end the guest or eject a device any more: what has happened before is seen here. -EINPROGRESS: not
+ * yet. */
 static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
@@ -190,7 +191,8 @@ static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 	if (code)
 		return code;
 	*pause->stopped_at = monotonic_ns();
-	code = outgoing_check_alive(outgoing, err);
+	code = outgoing_check_alive(outgoing, err) ?:
+	       host_devices_check_present(machine_host_devices(outgoing->host.machine), err);
 	if (!code && pause->state)
 		code = machine_save(outgoing->host.machine, pause->state, err);
 	if (code)
