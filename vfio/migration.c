@@ -3,10 +3,12 @@
 #include "vfio/migration.h"
 
 #include "vfio/region.h"
+#include "vfio/variant.h"
 
 #include <linux/pci_regs.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 
 struct vfio_migration {
 	const struct vfio_device *device;
@@ -327,6 +329,20 @@ uint32_t vfio_migration_state(struct vfio_migration *migration)
 
 /* ---- Life cycle ---- */
 
+/* Names the driver that the kernel has for a device which vfio-pci cannot migrate. */
+static int vfio_migration_refuse(const struct vfio_device *device, struct err *err)
+{
+	const struct vfio_host *host = &device->host;
+	char module[VFIO_DRIVER_NAME], other[256] = "";
+
+	if (vfio_variant_is_same(host->driver, "vfio-pci") &&
+	    vfio_variant_find(device->sys, host->name, module, NULL) == 0 && !vfio_variant_is_same(module, "vfio_pci"))
+		snprintf(other, sizeof(other), "; the kernel's modules name another one, which may: 'mvmm vfio bind --driver %s %s'",
+			 module, host->name);
+	return err_set(err, -ENOTSUP, "vfio %s: its driver on this host (%s) cannot migrate it%s", host->name,
+		       host->driver[0] ? host->driver : "unknown", other);
+}
+
 int vfio_migration_create(const struct vfio_device *device, struct vfio_migration **ret, struct err *err)
 {
 	uint32_t flags = vfio_migration_flags(device);
@@ -334,8 +350,7 @@ int vfio_migration_create(const struct vfio_device *device, struct vfio_migratio
 	int rc;
 
 	if (!flags)
-		return err_set(err, -ENOTSUP, "vfio %s: its driver on this host (%s) cannot migrate it",
-			       device->host.name, device->host.driver[0] ? device->host.driver : "unknown");
+		return vfio_migration_refuse(device, err);
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return err_sys(err, -ENOMEM, "vfio %s", device->host.name);

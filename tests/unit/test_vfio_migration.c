@@ -149,8 +149,11 @@ static void a_device_that_cannot_migrate_is_refused(void)
 	setup_one(ALL);
 	fakes[0]->flags = 0;
 	CHECK_EQ(vfio_migration_create(devices[0], &none, &b.err), -ENOTSUP);
-	CHECK_HAS(b.err.text, "vfio 0000:01:00.0: its driver on this host (vfio-pci) cannot migrate it");
+	CHECK_STR(b.err.text, "vfio 0000:01:00.0: its driver on this host (vfio-pci) cannot migrate it");
 	CHECK(!none);
+	b.fake->alias = "alias vfio_pci:v00000000d00000000sv*sd*bc*sc*i* mlx5_vfio_pci\n";
+	CHECK_EQ(vfio_migration_create(devices[0], &none, &b.err), -ENOTSUP);
+	CHECK_HAS(b.err.text, "which may: 'mvmm vfio bind --driver mlx5_vfio_pci 0000:01:00.0'");
 	/* Flags that promise no state to be read are no way either. */
 	fakes[0]->flags = VFIO_MIGRATION_P2P;
 	CHECK_EQ(vfio_migration_flags(devices[0]), 0);
