@@ -196,6 +196,11 @@ static void a_host_without_room_refuses(void)
 	CHECK_EQ(machine_offer_check_room(offer, &config, MIB(63), &err), -ENOMEM);
 	CHECK_STR(err.text, "the guest needs 64 MiB of memory now, and this host has 63 MiB left for it");
 	CHECK_EQ(machine_offer_check_room(offer, &config, MIB(64), &err), 0);
+	CHECK_EQ(config.vfio_count, 1);
+	CHECK_EQ(machine_config_override(&config, "vfio", "gpu=83b8f4f2-509f-382f-3c1e-e6bfe0fa1001", &err), 0);
+	CHECK_EQ(machine_offer_check_room(offer, &config, MIB(20), &err), 0);
+	CHECK_EQ(machine_config_override(&config, "vfio", "gpu=/sys/bus/pci/devices/0000:05:00.1", &err), 0);
+	CHECK_EQ(machine_offer_check_room(offer, &config, MIB(63), &err), -ENOMEM);
 	config.vfio_count = 0;
 	CHECK_EQ(machine_offer_check_room(offer, &config, MIB(20), &err), 0);
 	CHECK_EQ(machine_offer_check_room(offer, &config, MIB(19), &err), -ENOMEM);

@@ -334,12 +334,25 @@ int machine_offer_devfn(const struct machine_offer *offer, const char *id, struc
 	return device ? device->devfn : err_set(err, -ENOENT, "%s: the offered machine has no such device", id);
 }
 
+/* Host devices pin all memory, but for mediated ones, whose names are UUIDs. */
+static bool machine_offer_is_pinned(const struct machine_config *config)
+{
+	uint8_t uuid[16];
+
+	for (size_t i = 0; i < config->vfio_count; i++) {
+		const char *device = config->vfios[i].device ?: "", *slash = strrchr(device, '/');
+
+		if (vfio_uuid_parse(slash ? slash + 1 : device, uuid) < 0)
+			return true;
+	}
+	return false;
+}
+
 int machine_offer_check_room(const struct machine_offer *offer, const struct machine_config *config, uint64_t room,
 			     struct err *err)
 {
 	uint64_t size = config->memory.size;
-	/* Host devices pin all of it. */
-	bool whole = config->vfio_count || config->memory.prefault;
+	bool whole = machine_offer_is_pinned(config) || config->memory.prefault;
 	uint64_t needed = whole ? size : MIN(size, offer->used);
 
 	if (config->memory.hugepages != HUGEPAGES_NONE || needed <= room)
