@@ -3,8 +3,9 @@
  * See platform.h. The registers of the MC146818A (its data sheet's names), always in BCD and 24 hours.
  *
  * The time is the host's plus an offset that the guest has set; a timer runs only while an interrupt is enabled. All
- * time registers are computed from one instant, and an update takes no time: UIP is never set. Unlike on the chip, a
- * field written without SET takes effect at once.
+ * time registers are computed from one instant. UIP is set at the end of each second for as long as the chip's update
+ * takes, and a guest may wait for it; the registers are valid all the time. Unlike on the chip, a field written without
+ * SET takes effect at once.
  */
 #include "core/state.h"
 #include "devices/platform.h"
@@ -22,6 +23,10 @@ enum {
 };
 
 #define A_POWER_ON 0x26u /* 32768 Hz, 1024 Hz */
+#define A_UPDATING 0x80u
+#define A_DIVIDER 0x70u
+#define A_DIVIDER_RUNS 0x20u
+#define UPDATE_NS 2228000 /* 244 us before the update, and 1984 us of it */
 #define B_SET 0x80u
 #define B_ALARM 0x20u
 #define B_UPDATE 0x10u
@@ -247,6 +252,16 @@ static void rtc_write_b(struct rtc *rtc, uint8_t value)
 	rtc_arm(rtc);
 }
 
+/* The time changes when it ends. */
+static bool rtc_is_updating(const struct rtc *rtc)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_nsec >= (long)SECOND - UPDATE_NS && !(rtc->state.ram[REG_B] & B_SET) &&
+	       (rtc->state.ram[REG_A] & A_DIVIDER) == A_DIVIDER_RUNS;
+}
+
 static uint8_t rtc_read_register(struct rtc *rtc, unsigned int reg)
 {
 	uint8_t value;
@@ -255,6 +270,8 @@ static uint8_t rtc_read_register(struct rtc *rtc, unsigned int reg)
 		return rtc_read_time(rtc, reg);
 	if (reg == REG_D)
 		return D_VALID;
+	if (reg == REG_A)
+		return rtc->state.ram[reg] | (rtc_is_updating(rtc) ? A_UPDATING : 0);
 	if (reg != REG_C)
 		return rtc->state.ram[reg];
 	rtc_catch_up(rtc);
@@ -269,7 +286,7 @@ static void rtc_write_register(struct rtc *rtc, unsigned int reg, uint8_t value)
 	if (rtc_is_time(reg))
 		rtc_write_time(rtc, reg, rtc_from_bcd(value));
 	else if (reg == REG_A)
-		rtc->state.ram[reg] = value & 0x7f;
+		rtc->state.ram[reg] = value & ~A_UPDATING;
 	else if (reg == REG_B)
 		rtc_write_b(rtc, value);
 	else if (reg != REG_C && reg != REG_D)
