@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ACPI tables of the machine (ACPI 6.4): RSDP, XSDT, hardware-reduced FADT, MADT, MCFG, and the DSDT that iasl
- * compiles at build time. The properties of one machine (CPU count, the 64-bit PCI window) come from acpi_config.
+ * The ACPI tables of the machine (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, and the DSDT that iasl compiles at build
+ * time. The properties of one machine (CPU count, the 64-bit PCI window) come from acpi_config.
  */
 #pragma once
 
@@ -12,6 +12,7 @@ struct acpi_config {
 	const uint32_t *apic_ids;            /* one each */
 	uint64_t pci_mem64, pci_mem64_size;  /* the window above RAM */
 	bool serial;                         /* the machine has COM1 */
+	bool timer;                          /* name the ACPI timer, on which Linux spends 5 ms at boot */
 	uint32_t hotplug;                    /* bit d: hot plug of PCI device d (Linux logs a line for each) */
 };
 /* Writes the tables at LAYOUT_ACPI, the root pointer first. -ENOSPC: they do not fit. */

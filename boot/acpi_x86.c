@@ -41,13 +41,19 @@ struct address { /* 5.2.3.2 */
 } __attribute__((packed));
 #define SPACE_IO 1u
 #define ACCESS_BYTE 1u
+#define ACCESS_WORD 2u
+#define ACCESS_DWORD 3u
 
-struct fadt { /* 5.2.9; fields that are zero on hardware-reduced machines have no name */
+struct fadt { /* 5.2.9; some fields that are zero have no name */
 	struct header header;
 	uint32_t facs, dsdt;
 	uint8_t reserved0, profile;
 	uint16_t sci_interrupt;
-	uint8_t fixed_hardware[61];
+	uint8_t system_management[8];
+	uint32_t pm1a_events, pm1b_events, pm1a_control, pm1b_control, pm2_control, timer, gpe0, gpe1;
+	uint8_t events_len, control_len, pm2_len, timer_len, gpe0_len, gpe1_len, gpe1_base, c_states;
+	uint16_t c2_latency, c3_latency, flush[2];
+	uint8_t duty[2], day_alarm, month_alarm, century;
 	uint16_t boot_arch;
 	uint8_t reserved1;
 	uint32_t flags;
@@ -56,19 +62,32 @@ struct fadt { /* 5.2.9; fields that are zero on hardware-reduced machines have n
 	uint16_t arm_boot_arch;
 	uint8_t minor;
 	uint64_t x_facs, x_dsdt;
-	struct address fixed_registers[8];
+	struct address x_pm1a_events, x_pm1b_events, x_pm1a_control, x_pm1b_control, x_pm2_control, x_timer, x_gpe0, x_gpe1;
 	struct address sleep_control, sleep_status;
 	char hypervisor[8];
 } __attribute__((packed));
 _Static_assert(sizeof(struct fadt) == 276, "revision 6");
 _Static_assert(offsetof(struct fadt, boot_arch) == 109 && offsetof(struct fadt, sleep_control) == 244, "revision 6");
+_Static_assert(offsetof(struct fadt, pm1a_events) == 56 && offsetof(struct fadt, century) == 108, "revision 6");
+_Static_assert(offsetof(struct fadt, x_pm1a_events) == 148, "revision 6");
 #define FADT_WBINVD (1u << 0)
-#define FADT_POWER_BUTTON (1u << 4) /* it is a device of the DSDT, or does not exist */
-#define FADT_SLEEP_BUTTON (1u << 5)
+#define FADT_C1 (1u << 2)           /* all CPUs can halt */
+#define FADT_SLEEP_BUTTON (1u << 5) /* it is a device of the DSDT, or does not exist */
+#define FADT_NO_RTC_WAKE (1u << 6)
+#define FADT_TIMER_32_BITS (1u << 8)
 #define FADT_RESET (1u << 10)
-#define FADT_HW_REDUCED (1u << 20)
+#define NO_C2 0x65u                 /* latencies that say that there is no such state */
+#define NO_C3 0x3e9u
 #define BOOT_ARCH_NO_VGA (1u << 2)
 #define BOOT_ARCH_NO_ASPM (1u << 4) /* the host manages the links */
+
+struct facs { /* 5.2.10: what the fixed hardware shares with an operating system, at a multiple of 64 */
+	char signature[4];
+	uint32_t length, hardware, waking_vector, global_lock, flags;
+	uint64_t x_waking_vector;
+	uint8_t version, reserved[31];
+} __attribute__((packed));
+_Static_assert(sizeof(struct facs) == 64, "version 2");
 
 struct madt { /* 5.2.12 */
 	struct header header;
@@ -182,21 +201,60 @@ static uint64_t acpi_add_dsdt(struct builder *builder)
 	return acpi_guest_address(builder, table);
 }
 
+static uint64_t acpi_add_facs(struct builder *builder)
+{
+	struct facs *facs;
+
+	acpi_take(builder, align_up(builder->used, 64) - builder->used);
+	facs = acpi_take(builder, sizeof(*facs));
+	facs->length = sizeof(*facs);
+	facs->version = 2;
+	memcpy(facs->signature, "FACS", 4);
+	return acpi_guest_address(builder, facs);
+}
+
 static struct address acpi_power_register(unsigned int offset)
 {
 	return (struct address){SPACE_IO, 8, 0, ACCESS_BYTE, LAYOUT_POWER + offset};
 }
 
-static uint64_t acpi_add_fadt(struct builder *builder, uint64_t dsdt)
+/* A block of the fixed registers, that is accessed by 1 << (access - 1) bytes. */
+static struct address acpi_fixed_block(unsigned int offset, uint8_t bytes, uint8_t access)
+{
+	return (struct address){SPACE_IO, (uint8_t)(bytes * 8), 0, access, LAYOUT_POWER + offset};
+}
+
+/* There are no general-purpose events: hot plug comes by the DSDT's event device. */
+static void acpi_set_fixed_registers(struct fadt *fadt, bool timer)
+{
+	fadt->pm1a_events = LAYOUT_POWER + LAYOUT_POWER_PM1_EVENTS;
+	fadt->events_len = 4;
+	fadt->x_pm1a_events = acpi_fixed_block(LAYOUT_POWER_PM1_EVENTS, 4, ACCESS_WORD);
+	fadt->pm1a_control = LAYOUT_POWER + LAYOUT_POWER_PM1_CONTROL;
+	fadt->control_len = 2;
+	fadt->x_pm1a_control = acpi_fixed_block(LAYOUT_POWER_PM1_CONTROL, 2, ACCESS_WORD);
+	fadt->c2_latency = NO_C2;
+	fadt->c3_latency = NO_C3;
+	if (!timer)
+		return;
+	fadt->timer = LAYOUT_POWER + LAYOUT_POWER_PM1_TIMER;
+	fadt->timer_len = 4;
+	fadt->x_timer = acpi_fixed_block(LAYOUT_POWER_PM1_TIMER, 4, ACCESS_DWORD);
+}
+
+static uint64_t acpi_add_fadt(struct builder *builder, bool timer, uint64_t facs, uint64_t dsdt)
 {
 	struct fadt *fadt = acpi_start_table(builder, "FACP", 6, sizeof(*fadt));
 
 	fadt->minor = 4;
 	fadt->dsdt = (uint32_t)dsdt;
 	fadt->x_dsdt = dsdt;
-	fadt->sci_interrupt = LAYOUT_GSI_GED; /* unused; set so that no guest configures GSI 0 for it */
+	fadt->facs = (uint32_t)facs;
+	fadt->sci_interrupt = LAYOUT_GSI_SCI;
+	fadt->century = LAYOUT_RTC_CENTURY;
+	acpi_set_fixed_registers(fadt, timer);
 	fadt->boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM;
-	fadt->flags = FADT_WBINVD | FADT_POWER_BUTTON | FADT_SLEEP_BUTTON | FADT_RESET | FADT_HW_REDUCED;
+	fadt->flags = FADT_WBINVD | FADT_C1 | FADT_SLEEP_BUTTON | FADT_NO_RTC_WAKE | FADT_TIMER_32_BITS | FADT_RESET;
 	fadt->reset = acpi_power_register(LAYOUT_POWER_RESET);
 	fadt->reset_value = 1;
 	fadt->sleep_control = acpi_power_register(LAYOUT_POWER_SLEEP_CONTROL);
@@ -209,7 +267,7 @@ static uint64_t acpi_add_madt(struct builder *builder, const struct acpi_config 
 {
 	struct madt *madt = acpi_start_table(builder, "APIC", 5, sizeof(*madt));
 	struct madt_ioapic *ioapic;
-	struct madt_override *ged;
+	static const uint8_t level_high[] = {LAYOUT_GSI_GED, LAYOUT_GSI_SCI};
 
 	madt->local_apic = LAYOUT_LAPIC;
 	for (unsigned int i = 0; i < config->cpus; i++) {
@@ -227,8 +285,12 @@ static uint64_t acpi_add_madt(struct builder *builder, const struct acpi_config 
 	}
 	ioapic = acpi_take(builder, sizeof(*ioapic));
 	*ioapic = (struct madt_ioapic){MADT_IOAPIC, sizeof(*ioapic), 0, 0, LAYOUT_IOAPIC, 0};
-	ged = acpi_take(builder, sizeof(*ged));
-	*ged = (struct madt_override){MADT_OVERRIDE, sizeof(*ged), 0, LAYOUT_GSI_GED, LAYOUT_GSI_GED, MADT_LEVEL_HIGH};
+	for (size_t i = 0; i < ARRAY_SIZE(level_high); i++) {
+		struct madt_override *line = acpi_take(builder, sizeof(*line));
+
+		*line = (struct madt_override){MADT_OVERRIDE, sizeof(*line), 0, level_high[i], level_high[i],
+					       MADT_LEVEL_HIGH};
+	}
 	return acpi_end_table(builder, madt);
 }
 
@@ -262,13 +324,14 @@ int acpi_build(const struct acpi_config *config, struct guest_memory *memory, st
 {
 	const struct acpi_record record = {config->pci_mem64, config->pci_mem64_size, config->serial, config->hotplug};
 	struct builder builder = {.base = guest_memory_at(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE)};
-	uint64_t tables[3], xsdt;
+	uint64_t tables[3], xsdt, facs;
 	struct rsdp *rsdp;
 
 	if (!builder.base)
 		return err_set(err, -ENOSPC, "no guest memory for the ACPI tables at 0x%llx", LAYOUT_ACPI);
 	rsdp = acpi_take(&builder, sizeof(*rsdp));
-	tables[0] = acpi_add_fadt(&builder, acpi_add_dsdt(&builder));
+	facs = acpi_add_facs(&builder);
+	tables[0] = acpi_add_fadt(&builder, config->timer, facs, acpi_add_dsdt(&builder));
 	tables[1] = acpi_add_madt(&builder, config);
 	tables[2] = acpi_add_mcfg(&builder);
 	xsdt = acpi_add_xsdt(&builder, tables, ARRAY_SIZE(tables));

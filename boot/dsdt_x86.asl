@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The DSDT of the x86 machine (ACPI 6.4 chapters 5, 6 and 19; PCI firmware specification 3.3): the PCIe host bridge,
- * the serial port, clock and panic notifier, the power button, and the generic event device for the button and PCI hot
- * plug. All machines have the same bytes; the differences are in the record that acpi_x86.c writes.
+ * the serial port, clock and panic notifier, and the generic event device for PCI hot plug. All machines have the same bytes; the differences are in the record that acpi_x86.c writes.
  *
  * The numbers are those of layout_x86.h and devices/platform.h; tests/unit/test_boot_acpi.c compares them.
  */
@@ -21,7 +20,8 @@
 #define RTC_GSI         8
 #define PVPANIC_PORT    0x505
 #define POWER_PORT      0x600
-#define POWER_SIZE      16
+#define POWER_SIZE      32
+#define POWER_EVENTS    16
 #define GED_GSI         9
 #define RECORD          0x000FFF00
 #define RECORD_SIZE     24
@@ -39,7 +39,7 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 	}
 
 	/* The power device from POWER_GED_EVENTS on; reading EVTS, UP or DOWN clears it */
-	OperationRegion (POWR, SystemIO, POWER_PORT, POWER_SIZE)
+	OperationRegion (POWR, SystemIO, POWER_PORT, POWER_EVENTS)
 	Field (POWR, DWordAcc, NoLock, WriteAsZeros)
 	{
 		Offset (4),
@@ -99,11 +99,6 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			})
 		}
 
-		Device (PWRB)
-		{
-			Name (_HID, EisaId ("PNP0C0C"))
-		}
-
 		/* The line stays high until EVTS is read */
 		Device (GED)
 		{
@@ -115,7 +110,6 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			Method (_EVT, 1, Serialized)
 			{
 				Local0 = EVTS
-				If (Local0 & 1) { Notify (PWRB, 0x80) }
 				If (Local0 & 2)
 				{
 					^^PCI0.TELL (UP, 1)   /* device check */

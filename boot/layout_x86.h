@@ -38,12 +38,16 @@
 /* Ports */
 #define LAYOUT_COM1 0x3f8u
 #define LAYOUT_RTC 0x70u
+#define LAYOUT_RTC_CENTURY 0x32u      /* one of its registers */
 #define LAYOUT_PVPANIC 0x505u
 #define LAYOUT_PCI_PORTS 0xcf8u       /* PCI configuration: the address, and from 0xcfc on the data */
 #define LAYOUT_POWER 0x600u           /* devices/platform.h: POWER_PORTS bytes, of which ACPI names these */
 #define LAYOUT_POWER_SLEEP_CONTROL 0u
 #define LAYOUT_POWER_SLEEP_STATUS 1u
 #define LAYOUT_POWER_RESET 2u
+#define LAYOUT_POWER_PM1_EVENTS 16u
+#define LAYOUT_POWER_PM1_CONTROL 20u
+#define LAYOUT_POWER_PM1_TIMER 24u
 #define LAYOUT_PCI_IO 0x1000u
 #define LAYOUT_PCI_IO_SIZE 0xf000u
 
@@ -51,4 +55,5 @@
 #define LAYOUT_GSI_COM1 4u
 #define LAYOUT_GSI_RTC 8u
 #define LAYOUT_GSI_GED 9u
+#define LAYOUT_GSI_SCI 10u
 #define LAYOUT_GSI_PCI 16u            /* INTA..INTD of the root: 16 to 19 */

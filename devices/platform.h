@@ -56,8 +56,8 @@ int pvpanic_create(struct bus *pio, uint16_t port, void (*panicked)(void *opaque
 void pvpanic_destroy(struct pvpanic *pvpanic);
 
 /*
- * ---- power.c: the hardware-reduced ACPI registers (sleep control and status, reset) and the generic event device of
- * the power button and PCI hot plug ----
+ * ---- power.c: the fixed ACPI registers (ACPI 6.4 section 4.8) with power button and timer, the reset register, and the
+ * generic event device of PCI hot plug ----
  */
 enum power_event { POWER_OFF, POWER_RESET };
 struct power;
@@ -65,21 +65,28 @@ struct power_config {
 	struct bus *pio;
 	uint16_t port;        /* POWER_PORTS bytes, layout below */
 	struct irq_line *irq; /* of the generic event device */
+	struct irq_line *sci; /* of the fixed registers */
+	uint64_t (*now)(void *opaque); /* the guest's time in ns, for the timer; on a vCPU thread */
 	void (*event)(void *opaque, enum power_event event); /* on a vCPU thread */
 	void *opaque;
 };
-#define POWER_PORTS 16u
-#define POWER_SLEEP_CONTROL 0u /* write SLP_TYP 5 << 2 | SLP_EN 0x20: off (ACPI 6.4 section 4.8.3.7) */
+#define POWER_PORTS 32u
+#define POWER_SLEEP_CONTROL 0u /* of guests with hardware-reduced tables: SLP_TYP 5 << 2 | SLP_EN 0x20: off */
 #define POWER_SLEEP_STATUS 1u
 #define POWER_RESET_REG 2u     /* write 1: reset */
 #define POWER_GED_EVENTS 4u    /* 32 bits, read clears: bit 0 power button, bit 1 PCI hot plug */
 #define POWER_PCI_UP 8u        /* 32 bits, read clears: devices added */
 #define POWER_PCI_DOWN 12u     /* 32 bits, read clears: devices to be removed; write: bit set = device ejected */
+#define POWER_PM1_STATUS 16u   /* 16 bits, a bit is cleared by writing it (section 4.8.3.1.1) */
+#define POWER_PM1_ENABLE 18u   /* 16 bits */
+#define POWER_PM1_CONTROL 20u  /* 16 bits: SLP_TYP 5 << 10 | SLP_EN 0x2000: off (section 4.8.3.2.1) */
+#define POWER_PM1_TIMER 24u    /* 32 bits, 3.579545 MHz (section 4.8.3.3) */
 int power_create(const struct power_config *config, struct power **ret, struct err *err);
 void power_destroy(struct power *power);
-/* Saved state of a struct power *: the events of button and hot plug that the guest has not read yet. */
+/* Saved state of a struct power *: its registers, and the events that the guest has not seen yet. */
 extern const struct state_table power_state;
-/* Presses the power button. Any thread. */
+/* Presses the power button, which also wakes a guest that sleeps. A guest that does not listen yet sees it later. Any
+ * thread. */
 void power_button(struct power *power);
 /*
  * Notifies the guest of a new device, or asks it to release one; then ejected is called on a vCPU thread. remove returns

@@ -62,7 +62,7 @@ guest()
 	kernel=$(guest_file kernel "${guest_kernel:-debian-elf}") || return
 	initrd=$(guest_file initramfs "${guest_kernel:-debian-elf}") || return
 	timeout -k 5 "$((${guest_timeout:-60} * patience))" "$mvmm" run --kernel "$kernel" --initrd "$initrd" \
-		--cpu host,-svm --cmdline "$words mvmm.net=${guest_net:-} mvmm.run=\"${1//[$'\n\t']/ }\"" "${@:2}" </dev/null |
+		--cpu "${guest_cpu:-host,-svm}" --cmdline "$words mvmm.net=${guest_net:-} mvmm.run=\"${1//[$'\n\t']/ }\"" "${@:2}" </dev/null |
 		sed -u 's/\r$//'
 	return "${PIPESTATUS[0]}"
 }

@@ -39,13 +39,13 @@ static const uint8_t *table_at(const struct boot_guest *guest, uint64_t address,
 }
 
 /* Builds for that many CPUs, every step-th APIC id, and follows the RSDP. */
-static struct tables build(unsigned int cpus, uint32_t step, bool serial)
+static struct tables build_timed(unsigned int cpus, uint32_t step, bool serial, bool timer)
 {
 	struct tables tables = {.guest = boot_guest_new(RAM)};
 	uint32_t ids[CPUS_MAX];
 	const struct acpi_config config = {
 		.cpus = cpus, .apic_ids = ids, .pci_mem64 = GIB(512), .pci_mem64_size = GIB(256), .serial = serial,
-		.hotplug = 0xff000000,
+		.timer = timer, .hotplug = 0xff000000,
 	};
 	const uint8_t *rsdp, *xsdt;
 
@@ -68,6 +68,11 @@ static struct tables build(unsigned int cpus, uint32_t step, bool serial)
 	return tables;
 }
 
+static struct tables build(unsigned int cpus, uint32_t step, bool serial)
+{
+	return build_timed(cpus, step, serial, true);
+}
+
 /* The generic address at fadt + offset is this port, byte-wide. */
 static void check_register(const uint8_t *fadt, size_t offset, uint16_t port)
 {
@@ -77,21 +82,52 @@ static void check_register(const uint8_t *fadt, size_t offset, uint16_t port)
 	CHECK_EQ(get_le64(fadt + offset + 4), port);
 }
 
-static void fadt_is_hardware_reduced(void)
+/* The generic address at fadt + offset and its older field are this port; access is its unit. */
+static void check_block(const uint8_t *fadt, size_t old, size_t offset, uint16_t port, uint8_t bits, uint8_t access)
+{
+	CHECK_EQ(get_le32(fadt + old), port);
+	CHECK_EQ(fadt[offset], 1);
+	CHECK_EQ(fadt[offset + 1], bits);
+	CHECK_EQ(fadt[offset + 3], access);
+	CHECK_EQ(get_le64(fadt + offset + 4), port);
+}
+
+/* The button is fixed hardware, so that it can wake a guest. */
+static void fadt_has_fixed_hardware(void)
 {
 	struct tables tables = build(1, 1, true);
-	const uint8_t *fadt = tables.fadt;
+	const uint8_t *fadt = tables.fadt, *facs;
 
 	CHECK_EQ(get_le32(fadt + 4), 276);
 	CHECK_EQ(fadt[8], 6);
 	CHECK_EQ(fadt[131], 4);
 	CHECK_EQ(get_le32(fadt + 40), get_le64(fadt + 140));
 	CHECK_EQ(get_le16(fadt + 109), 1 << 2 | 1 << 4);           /* no VGA, no ASPM, no 8042 */
-	CHECK_EQ(get_le32(fadt + 112), 1 << 20 | 1 << 10 | 0x31u); /* hardware-reduced, reset, no fixed buttons */
+	/* WBINVD, C1, no fixed sleep button, RTC does not wake, timer of 32 bits, reset; not hardware-reduced */
+	CHECK_EQ(get_le32(fadt + 112), 1 << 10 | 1 << 8 | 1 << 6 | 1 << 5 | 1 << 2 | 1u);
+	CHECK_EQ(get_le16(fadt + 46), LAYOUT_GSI_SCI);
+	CHECK_EQ(get_le32(fadt + 48), 0); /* ACPI mode is always on */
+	check_block(fadt, 56, 148, LAYOUT_POWER + POWER_PM1_STATUS, 32, 2);
+	check_block(fadt, 64, 172, LAYOUT_POWER + POWER_PM1_CONTROL, 16, 2);
+	check_block(fadt, 76, 208, LAYOUT_POWER + POWER_PM1_TIMER, 32, 3);
+	CHECK(fadt[88] == 4 && fadt[89] == 2 && fadt[91] == 4 && fadt[92] == 0);
+	CHECK_EQ(POWER_PM1_ENABLE, POWER_PM1_STATUS + 2);
+	CHECK_EQ(fadt[108], RTC_CENTURY);
+	CHECK(get_le16(fadt + 96) > 100 && get_le16(fadt + 98) > 1000); /* neither C2 nor C3 */
+	facs = tables.guest.ram + get_le32(fadt + 36);
+	CHECK(get_le32(fadt + 36) >= LAYOUT_ACPI && get_le32(fadt + 36) % 64 == 0 && memcmp(facs, "FACS", 4) == 0 && get_le32(facs + 4) == 64);
 	CHECK_EQ(fadt[128], 1);
 	check_register(fadt, 116, LAYOUT_POWER + POWER_RESET_REG);
 	check_register(fadt, 244, LAYOUT_POWER + POWER_SLEEP_CONTROL);
 	check_register(fadt, 256, LAYOUT_POWER + POWER_SLEEP_STATUS);
+	boot_guest_free(&tables.guest);
+}
+
+static void a_timer_is_named_if_it_is_needed(void)
+{
+	struct tables tables = build_timed(1, 1, true, false);
+
+	CHECK(get_le32(tables.fadt + 76) == 0 && tables.fadt[91] == 0 && get_le64(tables.fadt + 212) == 0);
 	boot_guest_free(&tables.guest);
 }
 
@@ -122,15 +158,16 @@ static void madt_lists_every_cpu(void)
 				CHECK(p[1] == 12 && get_le32(p + 4) == LAYOUT_IOAPIC && get_le32(p + 8) == 0);
 				ioapics++;
 			} else {
-				CHECK(p[0] == 2 && p[1] == 10 && p[2] == 0 && p[3] == LAYOUT_GSI_GED);
-				CHECK(get_le32(p + 4) == LAYOUT_GSI_GED && get_le16(p + 8) == 0xd);
+				CHECK(p[0] == 2 && p[1] == 10 && p[2] == 0);
+				CHECK(p[3] == (overrides ? LAYOUT_GSI_SCI : LAYOUT_GSI_GED));
+				CHECK(get_le32(p + 4) == p[3] && get_le16(p + 8) == 0xd);
 				overrides++;
 			}
 		}
 		CHECK(p == end);
 		CHECK_EQ(cpus, cases[c].cpus);
 		CHECK_EQ(ioapics, 1);
-		CHECK_EQ(overrides, 1);
+		CHECK_EQ(overrides, 2);
 		boot_guest_free(&tables.guest);
 	}
 }
@@ -196,7 +233,7 @@ static void dsdt_agrees_with_layout(void)
 	uint8_t io[] = {0x88, 13, 0, 1, 0xc, 3, [15] = 0};
 	uint8_t mem32[] = {0x87, 23, 0, 0, 0xc, 1, [25] = 0};
 	uint8_t record[] = {0x5b, 0x80, 'C', 'O', 'N', 'F', 0, 0x0c, 0, 0, 0, 0, 0x0a, 24};
-	uint8_t power[] = {0x5b, 0x80, 'P', 'O', 'W', 'R', 1, 0x0b, 0, 0, 0x0a, POWER_PORTS};
+	uint8_t power[] = {0x5b, 0x80, 'P', 'O', 'W', 'R', 1, 0x0b, 0, 0, 0x0a, POWER_PM1_STATUS};
 	/* WriteAsZeros, double words; a gap of 32 bits, then three times 32 bits */
 	static const uint8_t fields[] = {0x43, 0, 32, 'E', 'V', 'T', 'S', 32, 'U', 'P', '_', '_', 32,
 					 'D', 'O', 'W', 'N', 32};
@@ -332,6 +369,7 @@ static void too_much_is_refused(void)
 	boot_guest_free(&guest);
 }
 
-TEST_MAIN(TEST(fadt_is_hardware_reduced), TEST(madt_lists_every_cpu), TEST(mcfg_is_the_ecam),
-	  TEST(dsdt_record_is_written), TEST(dsdt_agrees_with_layout), TEST(dsdt_methods_with_names_are_serialized), TEST(dsdt_has_slots_and_pins),
+TEST_MAIN(TEST(fadt_has_fixed_hardware), TEST(a_timer_is_named_if_it_is_needed), TEST(madt_lists_every_cpu),
+	  TEST(mcfg_is_the_ecam), TEST(dsdt_record_is_written), TEST(dsdt_agrees_with_layout),
+	  TEST(dsdt_methods_with_names_are_serialized), TEST(dsdt_has_slots_and_pins),
 	  TEST(iasl_reads_them), TEST(too_much_is_refused))

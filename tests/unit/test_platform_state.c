@@ -12,7 +12,7 @@
 #define POWER 0x600
 
 /* The platform devices of one machine; each on its own line. */
-enum { SERIAL, RTC, POWER_LINE, LINES };
+enum { SERIAL, RTC, POWER_LINE, SCI, LINES };
 
 struct platform {
 	struct bus *pio;
@@ -32,17 +32,23 @@ static void event(void *opaque, enum power_event e)
 {
 }
 
+static uint64_t now(void *opaque)
+{
+	return 123456789000;
+}
+
 static void *make(void)
 {
 	static const struct irq_line_ops line_ops = {.set = set_line};
 	struct platform *p = calloc(1, sizeof(*p));
-	struct power_config power = {.port = POWER, .event = event};
+	struct power_config power = {.port = POWER, .event = event, .now = now};
 
 	CHECK(p);
 	p->pio = power.pio = bus_create();
 	for (unsigned int i = 0; i < LINES; i++)
 		p->lines[i].ops = &line_ops;
 	power.irq = &p->lines[POWER_LINE];
+	power.sci = &p->lines[SCI];
 	CHECK_EQ(event_loop_create(&p->loop, NULL), 0);
 	CHECK_EQ(serial_create(p->pio, COM1, &p->lines[SERIAL], -1, -1, p->loop, NULL, &p->serial, NULL), 0);
 	CHECK_EQ(rtc_create(p->pio, &p->lines[RTC], p->loop, &p->rtc, NULL), 0);
@@ -323,8 +329,34 @@ static void a_pressed_button_and_hot_plug_are_still_told(void)
 	drop(to);
 }
 
+static void out16(struct platform *p, uint64_t port, uint16_t value)
+{
+	uint8_t data[2];
+
+	put_le16(data, value);
+	CHECK(bus_write(p->pio, port, data, 2));
+}
+
+static void a_button_that_woke_a_guest_is_still_told(void)
+{
+	struct platform *from = make(), *to;
+
+	out16(from, POWER + POWER_PM1_CONTROL, 5 << 10);
+	out16(from, POWER + POWER_PM1_ENABLE, 1 << 8);
+	power_button(from->power);
+	to = subject_comes_back(&power, from);
+	CHECK(to->lines[SCI].level && !to->lines[POWER_LINE].level);
+	CHECK_EQ(in(to, POWER + POWER_PM1_CONTROL + 1), 5 << 2);
+	out16(to, POWER + POWER_PM1_STATUS, 1 << 8);
+	CHECK(!to->lines[SCI].level);
+	subject_survives(&power, from);
+	drop(from);
+	drop(to);
+}
+
 TEST_MAIN(TEST(what_was_typed_is_read_behind_the_move), TEST(a_loop_back_goes_on),
 	  TEST(input_that_was_held_back_still_comes), TEST(any_record_of_a_serial_port_is_survived),
 	  TEST(guest_time_goes_on), TEST(an_alarm_that_nobody_has_seen_is_not_lost),
 	  TEST(a_time_that_is_being_set_stays_as_it_is), TEST(a_clock_set_over_and_over_can_still_be_saved),
-	  TEST(any_record_of_a_clock_is_survived), TEST(a_pressed_button_and_hot_plug_are_still_told))
+	  TEST(any_record_of_a_clock_is_survived), TEST(a_pressed_button_and_hot_plug_are_still_told),
+	  TEST(a_button_that_woke_a_guest_is_still_told))

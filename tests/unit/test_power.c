@@ -11,14 +11,19 @@
 static struct {
 	struct bus *pio;
 	struct power *power;
-	struct irq_line line;
-	bool high;
+	struct irq_line line, sci;
+	bool high, sci_high;
+	uint64_t ns;
 	unsigned int edges, off, reset, panics, loaded;
 	uint32_t ejected;
 } t;
 
 static void set_line(struct irq_line *line, bool level)
 {
+	if (line == &t.sci) {
+		t.sci_high = level;
+		return;
+	}
 	t.edges += t.high != level;
 	t.high = level;
 }
@@ -36,15 +41,20 @@ static void ejected(void *opaque, unsigned int device)
 	t.ejected |= 1u << device;
 }
 
+static uint64_t now(void *opaque)
+{
+	return t.ns;
+}
+
 static const struct irq_line_ops line_ops = {.set = set_line};
 
 static void open_power(void)
 {
-	struct power_config config = {.port = PORT, .event = event, .irq = &t.line};
+	struct power_config config = {.port = PORT, .event = event, .irq = &t.line, .sci = &t.sci, .now = now};
 
 	memset(&t, 0, sizeof(t));
 	t.pio = config.pio = bus_create();
-	t.line.ops = &line_ops;
+	t.line.ops = t.sci.ops = &line_ops;
 	CHECK_EQ(power_create(&config, &t.power, NULL), 0);
 }
 
@@ -87,6 +97,75 @@ static void switches_off_and_resets(void)
 		out(PORT + POWER_RESET_REG, 1, value);
 	CHECK_EQ(t.reset, 1);
 	CHECK_EQ(t.off, 1);
+	close_power();
+}
+
+/* By the fixed registers: any other sleep is none. */
+static void switches_off_by_the_fixed_register(void)
+{
+	open_power();
+	for (unsigned int type = 0; type < 8; type++) {
+		out(PORT + POWER_PM1_CONTROL, 2, type << 10);
+		CHECK_EQ(in(PORT + POWER_PM1_CONTROL, 2), type << 10 | 1); /* ACPI mode is always on */
+		if (type != 5)
+			out(PORT + POWER_PM1_CONTROL, 2, type << 10 | 1 << 13);
+	}
+	CHECK_EQ(t.off, 0);
+	out(PORT + POWER_PM1_CONTROL, 2, 5 << 10 | 1 << 13);
+	CHECK_EQ(t.off, 1);
+	close_power();
+}
+
+/* What wakes a guest: status and enable are both set, and the line is high until the status is cleared. */
+static void button_is_fixed_hardware(void)
+{
+	open_power();
+	out(PORT + POWER_PM1_ENABLE, 2, 0xffff);
+	CHECK_EQ(in(PORT + POWER_PM1_ENABLE, 2), 1 << 8 | 1 << 5);
+	CHECK(!t.sci_high);
+	power_button(t.power);
+	CHECK(t.sci_high && !t.high);
+	CHECK_EQ(in(PORT + POWER_PM1_STATUS, 2), 1 << 8);
+	CHECK_EQ(in(PORT + POWER_PM1_STATUS, 4), 1 << 8 | (1 << 8 | 1 << 5) << 16);
+	out(PORT + POWER_PM1_STATUS, 2, 0xfeff);
+	CHECK(t.sci_high);
+	out(PORT + POWER_PM1_ENABLE, 2, 0);
+	CHECK(!t.sci_high);
+	out(PORT + POWER_PM1_ENABLE, 2, 1 << 8);
+	CHECK(t.sci_high);
+	out(PORT + POWER_PM1_STATUS, 2, 1 << 8);
+	CHECK(!t.sci_high && in(PORT + POWER_PM1_STATUS, 2) == 0);
+	close_power();
+}
+
+/* Linux clears the status and then enables it. */
+static void an_early_press_is_kept(void)
+{
+	open_power();
+	power_button(t.power);
+	CHECK(!t.sci_high);
+	out(PORT + POWER_PM1_STATUS, 2, 0xffff);
+	out(PORT + POWER_PM1_ENABLE, 2, 1 << 5);
+	CHECK(!t.sci_high);
+	out(PORT + POWER_PM1_ENABLE, 2, 1 << 8);
+	CHECK(t.sci_high);
+	out(PORT + POWER_PM1_STATUS, 2, 1 << 8);
+	out(PORT + POWER_PM1_ENABLE, 2, 0);
+	out(PORT + POWER_PM1_ENABLE, 2, 1 << 8);
+	CHECK(!t.sci_high);
+	close_power();
+}
+
+static void the_timer_counts_the_guests_time(void)
+{
+	open_power();
+	t.ns = 1000000000;
+	CHECK_EQ(in(PORT + POWER_PM1_TIMER, 4), 3579545);
+	t.ns = 1300ull * 1000000000;
+	CHECK_EQ(in(PORT + POWER_PM1_TIMER, 4), (uint32_t)(1300ull * 3579545));
+	CHECK_EQ(in(PORT + POWER_PM1_TIMER + 1, 1), (1300ull * 3579545) >> 8 & 0xff);
+	out(PORT + POWER_PM1_TIMER, 4, 0);
+	CHECK_EQ(in(PORT + POWER_PM1_TIMER, 4), (uint32_t)(1300ull * 3579545));
 	close_power();
 }
 
@@ -150,7 +229,7 @@ static void takes_any_access(void)
 			CHECK(bus_write(t.pio, PORT + at, data, len));
 			CHECK(bus_read(t.pio, PORT + at, data, len));
 		}
-	CHECK(!t.high);
+	CHECK(!t.high && !t.sci_high == !(in(PORT + POWER_PM1_STATUS, 2) & in(PORT + POWER_PM1_ENABLE, 2)));
 	close_power();
 }
 
@@ -206,5 +285,7 @@ static void hears_of_a_panic(void)
 	bus_destroy(t.pio);
 }
 
-TEST_MAIN(TEST(switches_off_and_resets), TEST(button_raises_the_line_until_read), TEST(tells_of_devices),
+TEST_MAIN(TEST(switches_off_and_resets), TEST(switches_off_by_the_fixed_register), TEST(button_is_fixed_hardware),
+	  TEST(an_early_press_is_kept), TEST(the_timer_counts_the_guests_time),
+	  TEST(button_raises_the_line_until_read), TEST(tells_of_devices),
 	  TEST(takes_any_access), TEST(presses_from_another_thread), TEST(hears_of_a_panic))

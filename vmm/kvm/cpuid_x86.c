@@ -463,6 +463,11 @@ bool guest_cpu_stable_tsc(const struct guest_cpu *model)
 	return power && power->edx >> 8 & 1;
 }
 
+bool guest_cpu_has_kvmclock(const struct guest_cpu *model)
+{
+	return cpuid_has_named(model, "kvmclock");
+}
+
 int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, unsigned int tsc_khz,
 		    struct err *err)
 {

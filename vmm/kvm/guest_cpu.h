@@ -25,6 +25,8 @@ uint32_t guest_cpu_apic_id(const struct guest_cpu *model, unsigned int index);
 unsigned int guest_cpu_phys_bits(const struct guest_cpu *model);
 /* Whether CPUID shows the guest an invariant TSC. */
 bool guest_cpu_stable_tsc(const struct guest_cpu *model);
+/* Whether it shows the guest kvmclock. */
+bool guest_cpu_has_kvmclock(const struct guest_cpu *model);
 
 /*
  * The CPU of a guest that moves (cpuid_offer_x86.c): guest_cpu_adopt makes exactly the same CPU from the object that

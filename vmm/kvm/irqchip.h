@@ -12,6 +12,8 @@ struct irqchip;
 
 /* Creates the controllers in the VM, before any vCPU. kvm outlives the irqchip. */
 int irqchip_create(struct kvm *kvm, struct irqchip **ret, struct err *err);
+/* Adds the counters of an 8254, and port 0x61, on GSI 0. */
+int irqchip_create_pit(struct kvm *kvm, struct err *err);
 /* All vectors have been destroyed before. NULL is fine. */
 void irqchip_destroy(struct irqchip *irqchip);
 
@@ -33,3 +35,5 @@ int irqchip_commit_route_changes(struct irqchip *irqchip, struct err *err);
  * and after the devices, which have then raised their lines. */
 struct state_table;
 extern const struct state_table irqchip_state;
+/* And of the PIT, of a struct kvm *. */
+extern const struct state_table pit_state;

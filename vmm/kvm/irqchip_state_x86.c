@@ -2,7 +2,7 @@
 /*
  * The saved state of the interrupt controllers that all vCPUs share: both 8259 and the IOAPIC, as KVM_GET_IRQCHIP
  * returns them; the local APICs are part of the vCPUs' state. It is loaded last: the devices set the pins, and when the
- * IOAPIC delivers its pending interrupts, the local APICs have been loaded.
+ * IOAPIC delivers its pending interrupts, the local APICs have been loaded. And the PIT, as KVM_GET_PIT2 returns it.
  */
 #include "vmm/kvm/irqchip.h"
 
@@ -76,4 +76,28 @@ static const struct state_field fields[] = {
 const struct state_table irqchip_state = {
 	.name = "irqchip-x86", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct irqchip_state),
 	.collect = irqchip_state_collect, .judge = irqchip_state_judge, .loaded = irqchip_state_loaded,
+};
+
+/* ---- the PIT ---- */
+
+static int irqchip_state_collect_pit(void *object, void *into, struct err *err)
+{
+	return ioctl(((struct kvm *)object)->vm_fd, KVM_GET_PIT2, into) < 0 ? err_sys(err, -errno, "KVM_GET_PIT2") : 0;
+}
+
+static int irqchip_state_loaded_pit(void *object, const void *loaded, struct err *err)
+{
+	struct kvm_pit_state2 pit = *(const struct kvm_pit_state2 *)loaded;
+
+	return ioctl(((struct kvm *)object)->vm_fd, KVM_SET_PIT2, &pit) < 0 ? err_sys(err, -errno, "KVM_SET_PIT2") : 0;
+}
+
+static const struct state_field pit_fields[] = {
+	STATE_BYTES(struct kvm_pit_state2, channels, 1),
+	STATE_UINT(struct kvm_pit_state2, flags, 1),
+};
+
+const struct state_table pit_state = {
+	.name = "pit", .version = 1, .oldest = 1, STATE_FIELDS(pit_fields), STATE_APART(struct kvm_pit_state2),
+	.collect = irqchip_state_collect_pit, .loaded = irqchip_state_loaded_pit,
 };

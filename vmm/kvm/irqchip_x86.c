@@ -58,6 +58,17 @@ int irqchip_create(struct kvm *kvm, struct irqchip **ret, struct err *err)
 	return 0;
 }
 
+int irqchip_create_pit(struct kvm *kvm, struct err *err)
+{
+	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+	struct kvm_reinject_control ticks = {.pit_reinject = 0};
+
+	if (ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit) < 0)
+		return err_sys(err, -errno, "KVM_CREATE_PIT2");
+	/* What was missed while the guest was paused is not made up for. */
+	return ioctl(kvm->vm_fd, KVM_REINJECT_CONTROL, &ticks) < 0 ? err_sys(err, -errno, "KVM_REINJECT_CONTROL") : 0;
+}
+
 void irqchip_destroy(struct irqchip *irqchip)
 {
 	if (!irqchip)

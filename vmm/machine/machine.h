@@ -61,7 +61,8 @@ void machine_start_paused(struct machine *machine);
 /* Why the machine ended, or MACHINE_RUNNING. */
 enum machine_end machine_end(const struct machine *machine);
 
-/* Presses the power button: a guest that listens shuts down. */
+/* Presses the power button: a guest that listens shuts down. If it still runs some seconds later, once more, for the first
+ * press has only woken a guest that slept. */
 void machine_power_button(struct machine *machine);
 /* Ends the machine at once, as if unplugged. */
 void machine_stop(struct machine *machine);

@@ -119,12 +119,19 @@ static int machine_create_pci(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : pci_ports_add(machine->pci, machine->pio, LAYOUT_PCI_PORTS, err);
 }
 
+static uint64_t machine_create_guest_ns(void *opaque)
+{
+	return clock_guest_ns(((struct machine *)opaque)->clock);
+}
+
 static int machine_create_platform(struct machine *machine, struct err *err)
 {
 	const struct power_config power = {
 		.pio = machine->pio,
 		.port = LAYOUT_POWER,
 		.irq = &machine->power_irq,
+		.sci = &machine->sci,
+		.now = machine_create_guest_ns,
 		.event = machine_create_on_power,
 		.opaque = machine,
 	};
@@ -133,6 +140,7 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 	irqchip_line(machine->irqchip, LAYOUT_GSI_COM1, &machine->serial_irq);
 	irqchip_line(machine->irqchip, LAYOUT_GSI_RTC, &machine->rtc_irq);
 	irqchip_line(machine->irqchip, LAYOUT_GSI_GED, &machine->power_irq);
+	irqchip_line(machine->irqchip, LAYOUT_GSI_SCI, &machine->sci);
 	ret = serial_create(machine->pio, LAYOUT_COM1, &machine->serial_irq, machine->host.serial_in,
 			    machine->host.serial_out, machine->host.loop, machine->host.log, &machine->serial, err);
 	if (ret == 0)
@@ -416,6 +424,7 @@ static int machine_create_load_guest(struct machine *machine, struct err *err)
 		.pci_mem64 = windows.mem64,
 		.pci_mem64_size = windows.mem64_size,
 		.serial = true,
+		.timer = machine->has_pit,
 		.hotplug = machine->hotplug,
 	};
 	struct boot_config boot = {
@@ -492,6 +501,15 @@ static int machine_create_vm(struct machine *machine, struct err *err)
 static int machine_create_irqchip(struct machine *machine, struct err *err)
 {
 	return irqchip_create(&machine->kvm, &machine->irqchip, err);
+}
+
+/* A guest that has no kvmclock, or was told not to use it, needs a PIT; nobody else pays for it. */
+static int machine_create_pit(struct machine *machine, struct err *err)
+{
+	const char *cmdline = machine->config->cmdline;
+
+	machine->has_pit = !guest_cpu_has_kvmclock(machine->guest_cpu) || (cmdline && strstr(cmdline, "no-kvmclock"));
+	return machine->has_pit ? irqchip_create_pit(&machine->kvm, err) : 0;
 }
 
 /*
@@ -591,8 +609,8 @@ static int machine_create_await_state(struct machine *machine, struct err *err)
 static part_fn *const parts[] = {
 	machine_create_open_image, machine_create_open_kvm, machine_create_begin_guest_cpu, machine_create_vm,
 	machine_create_memory, machine_create_irqchip, machine_create_platform, machine_create_finish_guest_cpu,
-	machine_create_pci, machine_create_virtio, machine_create_load_guest, machine_create_host_devices,
-	machine_create_attach_buses, machine_create_vcpus, machine_create_await_networks,
+	machine_create_pit, machine_create_pci, machine_create_virtio, machine_create_load_guest,
+	machine_create_host_devices, machine_create_attach_buses, machine_create_vcpus, machine_create_await_networks,
 	machine_create_await_state,
 };
 
@@ -633,6 +651,7 @@ void machine_destroy(struct machine *machine)
 	host_devices_destroy(machine->host_devices);
 	while (machine->virtio_count)
 		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
+	event_source_remove(machine->button_timer);
 	power_destroy(machine->power);
 	pvpanic_destroy(machine->pvpanic);
 	rtc_destroy(machine->rtc);

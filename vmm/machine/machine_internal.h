@@ -32,11 +32,12 @@ struct machine {
 	struct bus *mmio, *pio;
 	struct irqchip *irqchip;
 	struct pci_bus *pci;
-	struct irq_line serial_irq, rtc_irq, power_irq;
+	struct irq_line serial_irq, rtc_irq, power_irq, sci;
 	struct serial *serial;
 	struct rtc *rtc;
 	struct pvpanic *pvpanic;
 	struct power *power;
+	struct event_source *button_timer; /* NULL before the first press of the power button */
 	struct virtio_pci *virtio[MAX_VIRTIO];
 	size_t virtio_count;
 	struct virtio_device *balloon;
@@ -48,6 +49,7 @@ struct machine {
 	struct cpu_job *cpu_job; /* makes guest_cpu; NULL after the thread was joined */
 	struct vcpu_set *vcpus;
 	struct clock *clock;
+	bool has_pit;         /* and an ACPI timer: the guest measures its TSC with them */
 	uint32_t hotplug;     /* the PCI devices for hot plug, as in the guest's tables */
 	enum machine_end end; /* written once, from any thread */
 	bool started;

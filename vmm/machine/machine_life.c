@@ -88,9 +88,28 @@ void machine_start_paused(struct machine *machine)
 	machine->loaded = false;
 }
 
+/* How long after a press the button is pressed again: Linux takes one that wakes it for that alone. */
+#define PRESS_AGAIN_NS 4000000000ull
+
+static void machine_life_press_again(void *opaque, uint32_t events)
+{
+	struct machine *machine = opaque;
+
+	event_timer_set(machine->button_timer, 0, 0);
+	if (!machine->paused)
+		power_button(machine->power);
+}
+
 void machine_power_button(struct machine *machine)
 {
+	struct err err;
+
 	power_button(machine->power);
+	if (!machine->button_timer && event_loop_timer(machine->host.loop, machine_life_press_again, machine,
+						       &machine->button_timer, &err) < 0)
+		log_warn(machine->host.log, "%s; a guest that sleeps is only woken", err.text);
+	else
+		event_timer_set(machine->button_timer, PRESS_AGAIN_NS, 0);
 }
 
 /* A paused machine's clock is recorded again. */

@@ -68,6 +68,8 @@ static void machine_state_list_parts(struct machine *machine, struct part_list *
 	}
 	machine_state_add_table(list, "serial", &serial_state, machine->serial);
 	machine_state_add_table(list, "rtc", &rtc_state, machine->rtc);
+	if (machine->has_pit)
+		machine_state_add_table(list, "pit", &pit_state, &machine->kvm);
 	machine_state_add_table(list, "power", &power_state, machine->power);
 	machine_state_add_table(list, "pci", &pci_bus_state, machine->pci);
 	for (unsigned int i = 0; i < machine->virtio_count; i++) {
