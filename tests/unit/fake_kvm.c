@@ -20,6 +20,7 @@
 #define MSR_DEADLINE 0x6e0u
 #define EFER_SVME (1ull << 12)
 #define MAX_FDS 1024
+#define MAX_RUNS 64u
 #define NS 1000000000ull
 
 enum kind { NOTHING, SYSTEM, VM, VCPU, DEVICE };
@@ -124,8 +125,23 @@ void fake_kvm_reset(void)
 
 void fake_kvm_fail(unsigned int n, int error)
 {
+	fake_kvm_fail_request(0, n, error);
+}
+
+unsigned int fake_kvm_count(unsigned long request)
+{
+	unsigned int count = 0;
+
+	for (unsigned int i = 0; i < MIN(fake_kvm.call_count, FAKE_KVM_CALLS); i++)
+		count += fake_kvm.calls[i].request == request;
+	return count;
+}
+
+void fake_kvm_fail_request(unsigned long request, unsigned int n, int error)
+{
 	pthread_mutex_lock(&lock);
 	fake_kvm.fail_at = n;
+	fake_kvm.fail_request = request;
 	fake_kvm.fail_errno = error;
 	fake_kvm.failed = 0;
 	pthread_mutex_unlock(&lock);
@@ -420,6 +436,14 @@ static int fake_kvm_call_vm(int fd, unsigned long request, void *arg)
 	case KVM_GET_IRQCHIP:
 		memset((char *)arg + offsetof(struct kvm_irqchip, chip), 0, sizeof(((struct kvm_irqchip *)arg)->chip));
 		return 0;
+	case KVM_GET_PIT2:
+		memcpy(arg, &fake_kvm.pit, sizeof(fake_kvm.pit));
+		return 0;
+	case KVM_SET_PIT2:
+		memcpy(&fake_kvm.pit, arg, sizeof(fake_kvm.pit));
+		return 0;
+	case KVM_CREATE_PIT2:
+	case KVM_REINJECT_CONTROL:
 	case KVM_GET_DIRTY_LOG:
 	case KVM_SET_IDENTITY_MAP_ADDR:
 	case KVM_SET_TSS_ADDR:
@@ -481,6 +505,8 @@ static void fake_kvm_record(int fd, unsigned long request, void *arg)
 {
 	struct fake_call *call = &fake_kvm.calls[MIN(fake_kvm.call_count, FAKE_KVM_CALLS - 1)];
 
+	if (request == KVM_RUN && fake_kvm.run_count++ >= MAX_RUNS)
+		return;
 	fake_kvm.call_count++;
 	*call = (struct fake_call){.request = request, .fd = fd};
 	if (request == KVM_CHECK_EXTENSION)
@@ -491,7 +517,7 @@ static void fake_kvm_record(int fd, unsigned long request, void *arg)
 
 static bool fake_kvm_fails(unsigned long request)
 {
-	if (!fake_kvm.fail_at || --fake_kvm.fail_at)
+	if (!fake_kvm.fail_at || (fake_kvm.fail_request && request != fake_kvm.fail_request) || --fake_kvm.fail_at)
 		return false;
 	fake_kvm.failed = request;
 	return true;

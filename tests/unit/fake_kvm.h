@@ -60,14 +60,17 @@ struct fake_kvm {
 	int (*guest)(struct fake_vcpu *vcpu, struct kvm_run *run);
 	/* The so-manieth call from now on fails with that; 0: none. */
 	unsigned int fail_at;
+	unsigned long fail_request; /* only these are counted; 0: all */
 	int fail_errno;
 	unsigned long failed; /* the request that failed */
 	/* What was asked. */
 	struct fake_call calls[FAKE_KVM_CALLS];
 	unsigned int call_count;
+	unsigned int run_count; /* of KVM_RUN, of which the first are recorded */
 	/* State. */
 	struct fake_vcpu vcpus[FAKE_KVM_VCPUS];
 	int64_t kvmclock_offset;
+	struct kvm_pit_state2 pit;
 	unsigned int in_guest, most_in_guest; /* vCPUs inside KVM_RUN; of different VMs at once, at most */
 };
 
@@ -79,6 +82,10 @@ void fake_kvm_reset(void);
 unsigned int fake_kvm_open(void);
 /* Fails the n-th call from now on (1: the next one); 0: none. */
 void fake_kvm_fail(unsigned int n, int error);
+/* ... of one request, which is the same call whatever other threads ask meanwhile. */
+void fake_kvm_fail_request(unsigned long request, unsigned int n, int error);
+/* How often that was asked since the reset. */
+unsigned int fake_kvm_count(unsigned long request);
 /* Where a request was called first after call `from`, or -1; argument as in struct fake_call, UINT64_MAX: any. */
 int fake_kvm_find(unsigned int from, unsigned long request, uint64_t argument);
 /* A vCPU by the order of creation, among those that are open. */

@@ -35,6 +35,8 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	if (kvm->fd < 0)
 		return kvm->fd;
 	version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
+	if (version < 0)
+		return err_sys(err, -errno, "/dev/kvm: KVM_GET_API_VERSION");
 	if (version != KVM_API_VERSION)
 		return err_set(err, -ENOTSUP, "/dev/kvm speaks version %d, not %d", version, KVM_API_VERSION);
 	return 0;
@@ -50,6 +52,8 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 	if (kvm->vm_fd < 0)
 		return err_sys(err, -errno, "KVM_CREATE_VM");
 	run_size = ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (run_size < 0)
+		return err_sys(err, -errno, "KVM_GET_VCPU_MMAP_SIZE");
 	if (run_size < (int)sizeof(struct kvm_run))
 		return err_set(err, -ENOTSUP, "KVM_GET_VCPU_MMAP_SIZE gives %d", run_size);
 	kvm->run_size = (size_t)run_size;
