@@ -37,6 +37,11 @@ static void set_line(struct irq_line *line, bool level)
 	line->level = level;
 }
 
+static uint64_t now(void *opaque)
+{
+	return 123456789;
+}
+
 static void event(void *opaque, enum power_event e)
 {
 }
@@ -44,7 +49,7 @@ static void event(void *opaque, enum power_event e)
 static void platform_make(void)
 {
 	static const struct irq_line_ops ops = {.set = set_line};
-	struct power_config power = {.port = 0x600, .event = event, .irq = &p.line};
+	struct power_config power = {.port = 0x600, .event = event, .irq = &p.line, .sci = &p.line, .now = now};
 
 	p.line = (struct irq_line){.ops = &ops};
 	p.pio = power.pio = bus_create();

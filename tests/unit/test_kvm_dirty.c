@@ -16,16 +16,19 @@
 #define SECOND_BASE 0x40000000ull
 #define SECOND_PAGES 64
 #define LONGS 16
+#define LOG_LONGS (KVM_SLOT_BYTES / GUEST_PAGE_SIZE / BITS_PER_LONG)
 
 static struct {
 	int manual; /* what KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 says */
 	bool manual_on, fail_get, fail_clear;
+	int fail_add; /* the so-manieth slot cannot be added */
 	int fail_flags; /* the so-manieth slot cannot be logged */
 	struct {
 		uint64_t pages;
 		bool logged;
-		unsigned long log[LONGS];
+		unsigned long log[LOG_LONGS];
 	} slots[8];
+	uint64_t read; /* bytes of logs */
 	unsigned int gets, clears;
 } kernel;
 
@@ -37,6 +40,11 @@ static struct err err;
 static int set_region(const struct kvm_userspace_memory_region *region)
 {
 	bool log = region->flags & KVM_MEM_LOG_DIRTY_PAGES;
+
+	if (region->memory_size && kernel.fail_add && --kernel.fail_add == 0) {
+		errno = EEXIST;
+		return -1;
+	}
 
 	if (log && !kernel.slots[region->slot].logged) {
 		if (kernel.fail_flags && --kernel.fail_flags == 0) {
@@ -61,6 +69,7 @@ static int get_log(const struct kvm_dirty_log *arg)
 		return -1;
 	}
 	memcpy(arg->dirty_bitmap, kernel.slots[arg->slot].log, bytes);
+	kernel.read += bytes;
 	if (!kernel.manual_on)
 		memset(kernel.slots[arg->slot].log, 0, bytes);
 	return 0;
@@ -342,8 +351,61 @@ static void a_start_that_fails_leaves_nothing_logged(void)
 	}
 }
 
+/* From 4 GiB on, to beyond 16 GiB: slots end at multiples of 8 GiB. */
+#define LARGE_BASE GIB(4)
+#define LARGE_PAGES ((GIB(12) + MIB(1)) / GUEST_PAGE_SIZE)
+
+static void large_memory_is_divided(void)
+{
+	uint64_t border = GIB(8) - 5 * GUEST_PAGE_SIZE;
+
+	for (size_t kind = 0; kind < 2; kind++) {
+		begin(kinds[kind]);
+		add_memory(LARGE_BASE, LARGE_PAGES);
+		CHECK(kernel.slots[2].pages == GIB(4) / GUEST_PAGE_SIZE && kernel.slots[3].pages == GIB(8) / GUEST_PAGE_SIZE);
+		CHECK_EQ(kernel.slots[4].pages, 256);
+		CHECK_EQ(source->ops->start(source, &err), 0);
+		CHECK(kernel.slots[2].logged && kernel.slots[4].logged);
+		guest_writes(2, GIB(4) / GUEST_PAGE_SIZE - 1);
+		guest_writes(3, 0);
+		guest_writes(3, 3);
+		guest_writes(3, 7);
+		guest_writes(4, 100);
+		/* over the border, where the bitmap's words do not begin with the slot's */
+		memset(bitmap, 0, sizeof(bitmap));
+		CHECK_EQ(source->ops->collect(source, border, 12 * GUEST_PAGE_SIZE, bitmap, &err), 0);
+		CHECK(reported() == 3 && bitmap_test(bitmap, 4) && bitmap_test(bitmap, 5) && bitmap_test(bitmap, 8));
+		/* what is beyond stays, and a part costs its own slot's log */
+		kernel.read = 0;
+		memset(bitmap, 0, sizeof(bitmap));
+		CHECK_EQ(source->ops->collect(source, GIB(16), MIB(1), bitmap, &err), 0);
+		CHECK(reported() == 1 && bitmap_test(bitmap, 100));
+		CHECK_EQ(kernel.read, 32);
+		memset(bitmap, 0, sizeof(bitmap));
+		CHECK_EQ(source->ops->collect(source, border, 13 * GUEST_PAGE_SIZE, bitmap, &err), 0);
+		CHECK(reported() == 1 && bitmap_test(bitmap, 12));
+		CHECK(source->ops->collect(source, GIB(16), MIB(2), bitmap, &err) < 0);
+	}
+}
+
+static void a_part_that_is_refused_takes_all_away(void)
+{
+	const struct guest_region region = {
+		.gpa = LARGE_BASE, .size = LARGE_PAGES * GUEST_PAGE_SIZE, .host = (void *)0x10000000, .fd = -1,
+	};
+
+	begin(0);
+	kernel.fail_add = 3;
+	CHECK_EQ(guest_memory_add(memory, &region, &err), -EEXIST);
+	CHECK(!kernel.slots[2].pages && !kernel.slots[3].pages);
+	CHECK_EQ(guest_memory_add(memory, &region, &err), 0);
+	CHECK_EQ(guest_memory_remove(memory, LARGE_BASE, &err), 0);
+	CHECK(!kernel.slots[2].pages && !kernel.slots[3].pages && !kernel.slots[4].pages);
+}
+
 TEST_MAIN(TEST(logs_guest_memory_alone), TEST(begins_with_all_pages_where_that_is_cheap), TEST(reports_a_page_once),
 	  TEST(loses_no_neighbours), TEST(places_bits), TEST(adds_to_what_others_report),
 	  TEST(writes_after_the_log_was_read_stay), TEST(follows_memory_that_appears),
 	  TEST(clears_nothing_where_nothing_was_written), TEST(a_failure_is_told),
-	  TEST(a_start_that_fails_leaves_nothing_logged))
+	  TEST(a_start_that_fails_leaves_nothing_logged), TEST(large_memory_is_divided),
+	  TEST(a_part_that_is_refused_takes_all_away))

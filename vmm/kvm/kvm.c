@@ -188,18 +188,43 @@ void kvm_vfio_remove(struct kvm *kvm, int fd)
 	kvm_vfio_tell(kvm, KVM_DEV_VFIO_GROUP_DEL, fd);
 }
 
-/* ---- guest memory: each region is a slot ---- */
+/* ---- guest memory: each region is divided into slots ---- */
+
+/* Where the slot at offset of the region ends. Huge pages do not cross slots. */
+static uint64_t kvm_slot_end(const struct guest_region *region, uint64_t offset)
+{
+	uint64_t bytes = MAX(KVM_SLOT_BYTES, align_up(region->size / KVM_REGION_SLOTS, GIB(1)));
+	uint64_t end = align_down(region->gpa + offset, bytes) + bytes - region->gpa;
+
+	return MIN(end, region->size);
+}
+
+static void kvm_remove_slots(struct kvm *kvm, const struct guest_region *region, uint64_t size)
+{
+	for (uint64_t at = 0; at < size; at = kvm_slot_end(region, at))
+		kvm_unmap(kvm, region->gpa + at);
+}
 
 static int kvm_add_region(struct guest_memory_listener *listener, const struct guest_region *region, struct err *err)
 {
-	struct kvm_slot s = {.gpa = region->gpa, .size = region->size, .host = region->host, .ram = true};
+	struct kvm *kvm = container_of(listener, struct kvm, listener);
+	int ret = 0;
 
-	return kvm_add_slot(container_of(listener, struct kvm, listener), &s, err);
+	for (uint64_t at = 0, end; at < region->size && ret == 0; at = end) {
+		struct kvm_slot s = {.gpa = region->gpa + at, .host = (char *)region->host + at, .ram = true};
+
+		end = kvm_slot_end(region, at);
+		s.size = end - at;
+		ret = kvm_add_slot(kvm, &s, err);
+		if (ret < 0)
+			kvm_remove_slots(kvm, region, at);
+	}
+	return ret;
 }
 
 static void kvm_remove_region(struct guest_memory_listener *listener, const struct guest_region *region)
 {
-	kvm_unmap(container_of(listener, struct kvm, listener), region->gpa);
+	kvm_remove_slots(container_of(listener, struct kvm, listener), region, region->size);
 }
 
 int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err)

@@ -15,6 +15,10 @@
 #include <pthread.h>
 
 #define KVM_SLOTS 512u
+/* A region of guest memory is divided into slots of this size, or of more if there would be more than KVM_REGION_SLOTS: KVM
+ * returns the dirty log of a whole slot, whatever part of it is asked for. */
+#define KVM_SLOT_BYTES GIB(8)
+#define KVM_REGION_SLOTS 128u
 
 struct kvm_slot {
 	uint64_t gpa, size; /* size 0: free */
@@ -50,7 +54,7 @@ void kvm_close(struct kvm *kvm);
 int kvm_check(const struct kvm *kvm, int extension);
 int kvm_check_host(const struct kvm *kvm, int extension);
 
-/* Listens to memory: each region becomes a slot. */
+/* Listens to memory: each region becomes one slot or more. */
 int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err);
 
 /* Maps host memory that is not guest memory (a device's BAR) at gpa; all are multiples of the page size. Any thread. */

@@ -3,9 +3,10 @@
  * KVM's dirty log as a dirty source (Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG,
  * KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). Guest memory is logged, BARs of host devices are not.
  *
- * KVM returns the log of a whole slot. With manual protect, we clear exactly the pages that are reported, and dirty
- * pages outside the range stay in KVM. Without it, reading clears the log, and dirty pages outside the range are kept
- * here. In both cases, a dirty page is reported by the next collect whose range has it.
+ * KVM returns the log of a whole slot, so guest memory is divided into slots that are not too large (kvm.c). With manual
+ * protect, we clear exactly the pages that are reported, and dirty pages outside the range stay in KVM. Without it,
+ * reading clears the log, and dirty pages outside the range are kept here. In both cases, a dirty page is reported by the
+ * next collect whose range has it.
  */
 #include "vmm/kvm/kvm.h"
 
@@ -213,37 +214,56 @@ static int kvm_dirty_collect_slot(struct kvm *kvm, unsigned int index, const str
 	return kvm_dirty_clear_log(kvm, index, span, log);
 }
 
-/* The slot of guest memory that has the whole range, or KVM_SLOTS. */
-static unsigned int kvm_dirty_find_slot(const struct kvm *kvm, uint64_t gpa, uint64_t size)
+/* The slot of guest memory that has gpa, or KVM_SLOTS. */
+static unsigned int kvm_dirty_find_slot(const struct kvm *kvm, uint64_t gpa)
 {
 	unsigned int i = 0;
 
 	for (; i < KVM_SLOTS; i++) {
 		const struct kvm_slot *slot = &kvm->slots[i];
 
-		if (slot->ram && slot->size && gpa >= slot->gpa && gpa - slot->gpa < slot->size &&
-		    size <= slot->size - (gpa - slot->gpa))
+		if (slot->ram && slot->size && gpa >= slot->gpa && gpa - slot->gpa < slot->size)
 			break;
 	}
 	return i;
+}
+
+/* The part of [gpa, gpa + size) that is in one slot, which begins at the bitmap's bit `first`; *ret is its size. */
+static int kvm_dirty_collect_part(struct kvm *kvm, uint64_t gpa, uint64_t size, size_t first, unsigned long *bitmap,
+				  uint64_t *ret)
+{
+	unsigned int index = kvm_dirty_find_slot(kvm, gpa);
+	unsigned long *part = bitmap + first / BITS_PER_LONG;
+	struct span span;
+	size_t pages;
+	int code;
+
+	if (!kvm->tracking || index == KVM_SLOTS)
+		return -EINVAL;
+	*ret = MIN(size, kvm->slots[index].gpa + kvm->slots[index].size - gpa);
+	pages = *ret / GUEST_PAGE_SIZE;
+	span = kvm_dirty_span_of((gpa - kvm->slots[index].gpa) / GUEST_PAGE_SIZE, pages);
+	if (first % BITS_PER_LONG == 0)
+		return kvm_dirty_collect_slot(kvm, index, &span, part);
+	part = calloc(bitmap_longs(pages), sizeof(*part));
+	code = part ? kvm_dirty_collect_slot(kvm, index, &span, part) : -ENOMEM;
+	for (size_t i = 0; i < pages && code == 0; i++)
+		if (bitmap_test(part, i))
+			bitmap_set(bitmap, first + i);
+	free(part);
+	return code;
 }
 
 static int kvm_dirty_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap,
 			     struct err *err)
 {
 	struct kvm *kvm = kvm_dirty_of(source);
-	unsigned int index;
-	struct span span;
-	int ret = -EINVAL;
+	uint64_t done = 0, part = 0;
+	int ret = 0;
 
-	if (!size)
-		return 0;
 	pthread_mutex_lock(&kvm->lock);
-	index = kvm_dirty_find_slot(kvm, gpa, size);
-	if (kvm->tracking && index < KVM_SLOTS) {
-		span = kvm_dirty_span_of((gpa - kvm->slots[index].gpa) / GUEST_PAGE_SIZE, size / GUEST_PAGE_SIZE);
-		ret = kvm_dirty_collect_slot(kvm, index, &span, bitmap);
-	}
+	for (; done < size && ret == 0; done += part)
+		ret = kvm_dirty_collect_part(kvm, gpa + done, size - done, done / GUEST_PAGE_SIZE, bitmap, &part);
 	pthread_mutex_unlock(&kvm->lock);
 	return ret < 0 ? err_sys(err, ret, "written pages of 0x%llx, %llu bytes", (unsigned long long)gpa,
 				 (unsigned long long)size) : 0;
