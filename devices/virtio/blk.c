@@ -146,6 +146,8 @@ static void *blk_queue_main(void *opaque)
 	for (;;) {
 		blk_queue_reap(q);
 		parking = virtio_thread_asked(&q->thread);
+		if (!parking && atomic_exchange(&q->retry, false))
+			blk_retry(q);
 		before = q->in_flight;
 		took = parking ? 0 : blk_queue_take(q);
 		now = monotonic_ns();
@@ -154,6 +156,8 @@ static void *blk_queue_main(void *opaque)
 		quiet = quiet && !took && !q->pushed;
 		if (q->pushed)
 			blk_pace_completed(&q->pace, q->pushed, now);
+		if (q->pushed)
+			blk_fault_look(q->blk, now);
 		q->pushed = 0;
 		if (blk_pace_interrupt(&q->pace, quiet || parking, before, now))
 			virtqueue_notify(q->vq);
@@ -172,6 +176,8 @@ static void *blk_queue_main(void *opaque)
 			blk_queue_sleep(q, parking);
 	}
 	io_uring_unregister_ring_fd(&q->ring);
+	for (struct blk_request *kept = blk_fault_take_kept(q); kept; kept = kept->next_free)
+		blk_request_free(kept);
 	return NULL;
 }
 
@@ -259,8 +265,10 @@ static void blk_resume(struct virtio_device *device)
 {
 	struct blk *blk = blk_to_blk(device);
 
-	for (unsigned int i = 0; i < device->queue_count; i++)
+	for (unsigned int i = 0; i < device->queue_count; i++) {
+		atomic_store(&blk->queues[i].retry, true);
 		virtio_thread_resume(&blk->queues[i].thread);
+	}
 }
 
 static int blk_activate(struct virtio_device *device, struct err *err)
@@ -379,7 +387,8 @@ static void blk_destroy(struct virtio_device *device)
 	virtio_device_done(device);
 	blk_file_close(&blk->file);
 	free(blk->queues);
-	free(blk->dirty);
+	blk_dirty_done(blk);
+	blk_fault_done(&blk->fault);
 	free(blk);
 }
 
@@ -428,8 +437,8 @@ static int blk_probe_io_uring(struct err *err)
 		return err_set(err, ret, "this kernel has no io_uring, which disks need (CONFIG_IO_URING)");
 	if (ret == -EPERM || ret == -EACCES)
 		return err_set(err, ret,
-			       "io_uring, which disks need, is forbidden here: see the sysctl "
-			       "kernel.io_uring_disabled, or the seccomp filter of the container");
+			       "io_uring, which disks need, is forbidden here; allow it with sysctl "
+			       "kernel.io_uring_disabled=0, or in the container's seccomp profile (mvmm doctor checks it)");
 	return 0;
 }
 
@@ -493,6 +502,7 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 	snprintf(blk->id, sizeof(blk->id), "%s", options->id);
 	memcpy(blk->serial, serial, MIN(strlen(serial), sizeof(blk->serial)));
 	blk->file.fd = blk->file.buffered_fd = -1;
+	blk_fault_init(&blk->fault, options->stop_on_error ? options->stop_fd : -1);
 	blk->queues = calloc(options->queues, sizeof(*blk->queues));
 	rc = blk->queues ? blk_probe_io_uring(err) : err_sys(err, -ENOMEM, "%s", blk->id);
 	if (rc < 0)
@@ -503,6 +513,7 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 		rc = blk_init_device(blk, options, memory, log, err);
 	if (rc < 0) {
 		blk_file_close(&blk->file);
+		blk_fault_done(&blk->fault);
 		free(blk->queues);
 		free(blk);
 		return rc;

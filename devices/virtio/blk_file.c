@@ -165,9 +165,28 @@ static void blk_file_find_alignment(struct blk_file *file)
 	file->memory_align = file->offset_align = align;
 }
 
-static int blk_file_measure(struct blk_file *file, const struct stat *st, const struct log *log, const char *path,
-			    struct err *err)
+/* A partition table counts in sectors: one that was made for others shows no partitions. */
+static void blk_file_check_partitions(const struct blk_file *file, const struct log *log, const char *path)
 {
+	static const char signature[] = "EFI PART";
+	unsigned int other = file->block_size == BLK_SECTOR ? 4096 : BLK_SECTOR;
+	_cleanup_(free_ptr) char *start = NULL;
+
+	if (file->block_size > 4096 || posix_memalign((void **)&start, 4096, 8192)) {
+		start = NULL;
+		return;
+	}
+	if (pread(file->buffered_fd, start, 8192, 0) == 8192 &&
+	    memcmp(start + file->block_size, signature, sizeof(signature) - 1) != 0 &&
+	    memcmp(start + other, signature, sizeof(signature) - 1) == 0)
+		log_warn(log, "--disk %s: its partition table was made for sectors of %u bytes, and the guest sees sectors "
+			 "of %u; add sector-size=%u", path, other, file->block_size, other);
+}
+
+static int blk_file_measure(struct blk_file *file, const struct stat *st, const struct log *log,
+			    const struct virtio_blk_options *options, struct err *err)
+{
+	const char *path = options->path;
 	uint64_t size = (uint64_t)st->st_size;
 	unsigned int physical = 0;
 	int logical = 0;
@@ -182,14 +201,18 @@ static int blk_file_measure(struct blk_file *file, const struct stat *st, const 
 		if (ioctl(file->fd, BLKPBSZGET, &physical) == 0 && is_power_of_two(physical))
 			file->physical_size = physical;
 	}
+	if (options->sector_size)
+		file->block_size = options->sector_size;
 	if (!is_power_of_two(file->physical_size) || file->physical_size < file->block_size)
 		file->physical_size = file->block_size;
-	file->sectors = size / BLK_SECTOR;
+	file->sectors = blk_file_sectors(file, size);
 	if (!file->sectors)
 		return err_set(err, -EINVAL, "it is empty; 'truncate -s 10G %s' gives it a size", path);
-	if (size % BLK_SECTOR)
+	if (size % file->block_size)
 		log_warn(log, "--disk %s: the guest does not see its last %u bytes, which are not a whole sector", path,
-			 (unsigned int)(size % BLK_SECTOR));
+			 (unsigned int)(size % file->block_size));
+	if (!options->sector_size && !options->unlocked)
+		blk_file_check_partitions(file, log, path);
 	return 0;
 }
 
@@ -224,7 +247,7 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 		if (file->buffered_fd < 0)
 			return err_sys(err, -errno, "cannot open it a second time, by %s", self);
 	}
-	return blk_file_measure(file, &st, log, path, err);
+	return blk_file_measure(file, &st, log, options, err);
 }
 
 int blk_file_open(const struct virtio_blk_options *options, const struct log *log, struct blk_file *file,

@@ -2,10 +2,10 @@
 /*
  * Shared by the files of the virtio disk (virtio 1.2 section 5.2); no other file includes it. blk.c is the device and
  * its queue threads, blk_io.c turns a chain into I/O and its result into a status byte, blk_file.c opens the image,
- * blk_dirty.c tracks changes.
+ * blk_dirty.c tracks changes, blk_fault.c tells what the host does wrong.
  *
- * Each queue has a thread with its own io_uring and requests. The only changing data that threads share is the write
- * cache mode.
+ * Each queue has a thread with its own io_uring and requests. The only changing data that threads share are the write
+ * cache mode, the size and the faults.
  */
 #pragma once
 
@@ -33,12 +33,20 @@ struct blk_file {
 	bool readonly;
 	bool direct;
 	bool lockless;          /* nothing is locked */
-	uint64_t sectors;       /* of 512 bytes */
+	uint64_t sectors;       /* of 512 bytes; atomic: virtio_blk_resize changes it */
 	uint32_t block_size;    /* the guest's logical block, in bytes */
 	uint32_t physical_size; /* and its physical block */
 	uint32_t memory_align;  /* of addresses for O_DIRECT; a power of two */
 	uint32_t offset_align;  /* of offsets and lengths; a power of two */
 };
+
+/* The size of an open file or block device; cached: as far as the kernel knows it without asking a server. */
+int blk_file_size(int fd, bool cached, uint64_t *bytes);
+/* How much of that the guest sees: whole blocks. */
+static inline uint64_t blk_file_sectors(const struct blk_file *file, uint64_t bytes)
+{
+	return bytes / file->block_size * (file->block_size / BLK_SECTOR);
+}
 
 /* Opens and checks the image, and locks it unless options->unlocked. err names the option and the path. */
 int blk_file_open(const struct virtio_blk_options *options, const struct log *log, struct blk_file *file,
@@ -85,9 +93,35 @@ bool blk_pace_interrupt(struct blk_pace *pace, bool quiet, unsigned int in_fligh
 /* How long to sleep without kicks. */
 uint64_t blk_pace_poll_ns(const struct blk_pace *pace);
 
-/* ---- blk.c: the device ---- */
+/* ---- blk_fault.c: failures of the host ---- */
 
+struct blk_request;
 struct blk_queue;
+struct blk;
+
+struct blk_fault {
+	int stop_fd; /* not owned; -1: the guest is told */
+	pthread_mutex_t lock;
+	/* under lock */
+	uint64_t count;       /* operations that failed */
+	unsigned int untold;  /* of them since the last line */
+	unsigned int kept;    /* requests that wait for a resume */
+	uint64_t told_ns;     /* when the last line was logged */
+	bool size_told;       /* the size of the image is not what the guest sees, and that was told */
+	char last[VIRTIO_BLK_LAST_SIZE]; /* the last failure */
+	uint64_t looked_ns;   /* atomic */
+};
+
+void blk_fault_init(struct blk_fault *fault, int stop_fd);
+void blk_fault_done(struct blk_fault *fault);
+/* The request's operation has failed with -errno, or 0: the image ends before it. True: the request is kept. */
+bool blk_fault_failed(struct blk_queue *q, struct blk_request *request, int result);
+/* The kept requests, linked by next_free; they are not kept any more. */
+struct blk_request *blk_fault_take_kept(struct blk_queue *q);
+/* Looks at the size of the image, once a second at most; now 0: in any case. */
+void blk_fault_look(struct blk *blk, uint64_t now);
+
+/* ---- blk.c: the device ---- */
 
 /* The disk's properties that the guest has read or set. */
 struct blk_state {
@@ -107,20 +141,30 @@ struct blk {
 	atomic_bool write_cache; /* false: a write is on disk before it completes */
 	char id[64];
 	struct blk_queue *queues;
-	unsigned long *dirty; /* a bit for each VIRTIO_BLK_GRANULE bytes; NULL before the first virtio_blk_track */
+	struct blk_fault fault;
+	struct blk_bitmap *dirty; /* atomic; NULL before the first virtio_blk_track */
 	atomic_bool tracked;
 };
+
+static inline uint64_t blk_sectors(const struct blk *blk)
+{
+	return __atomic_load_n(&blk->file.sectors, __ATOMIC_ACQUIRE);
+}
 
 /* Indexes of the ring's registered files. */
 enum { BLK_FILE_DIRECT, BLK_FILE_BUFFERED, BLK_FILES };
 
+/* The current operation of a request. */
+enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO_WRITE };
+
 struct blk_request {
-	struct blk_request *next_free;
+	struct blk_request *next_free; /* or the next kept one */
 	uint16_t head;      /* of the chain */
 	uint16_t iov_count; /* data segments */
 	uint8_t op;         /* enum blk_op: the current operation */
 	uint8_t attempts;   /* without progress */
 	bool in;            /* data is for the guest to read */
+	bool through;       /* a write that is on disk when it completes */
 	uint8_t file;       /* BLK_FILE_* */
 	uint32_t in_bytes;  /* of the chain: data and status */
 	uint32_t type;      /* VIRTIO_BLK_T_* */
@@ -147,10 +191,21 @@ struct blk_queue {
 	unsigned int pushed;          /* requests completed in this round of the thread */
 	struct blk_pace pace;
 	struct blk_request *requests, *free;
+	struct blk_request *kept; /* they failed, and wait for a resume */
+	atomic_bool retry;        /* that was the resume */
 	struct virtq_chain chain; /* the chain being popped */
 };
 
 /* ---- blk_dirty.c: changes ---- */
+
+/* A bit for each VIRTIO_BLK_GRANULE bytes. A disk that was resized has several: threads may still use the others. */
+struct blk_bitmap {
+	struct blk_bitmap *before;
+	size_t granules;
+	unsigned long bits[];
+};
+
+void blk_dirty_done(struct blk *blk);
 
 /* An operation on [offset, offset + size) of the disk has ended. Any thread. */
 void blk_mark(struct blk *blk, uint64_t offset, uint64_t size);
@@ -161,5 +216,9 @@ void blk_mark(struct blk *blk, uint64_t offset, uint64_t size);
 struct io_uring_sqe *blk_get_sqe(struct blk_queue *q);
 /* Starts q->chain with a free request, or completes it at once. -EPROTO: it has no header or no status. */
 int blk_request_start(struct blk_queue *q);
+/* Frees what a request has allocated. */
+void blk_request_free(struct blk_request *request);
+/* Tries the kept requests again. */
+void blk_retry(struct blk_queue *q);
 /* The kernel has completed the request's operation with result bytes or -errno: continues or completes the request. */
 void blk_request_done(struct blk_queue *q, struct blk_request *request, int result);

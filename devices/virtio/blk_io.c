@@ -13,9 +13,6 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 
-/* The current operation of a request. */
-enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO_WRITE };
-
 #define BLK_STARTED (-1)     /* instead of VIRTIO_BLK_S_*: the request completes later */
 #define BLK_MAX_ATTEMPTS 100 /* on EAGAIN and EINTR without progress */
 #define BLK_ZERO_CHUNK KIB(256)
@@ -39,6 +36,12 @@ static struct blk_request *blk_io_request_get(struct blk_queue *q)
 	return request;
 }
 
+void blk_request_free(struct blk_request *request)
+{
+	free(request->extra);
+	free(request->rest);
+}
+
 /* Writes the status and pushes the chain. */
 static void blk_io_request_finish(struct blk_queue *q, struct blk_request *request, uint8_t status)
 {
@@ -50,8 +53,7 @@ static void blk_io_request_finish(struct blk_queue *q, struct blk_request *reque
 	/* A failed read may have written anywhere: all of it is dirty, and none of it counts as written. */
 	virtqueue_push_iov(q->vq, request->head, in, in_count, all ? request->in_bytes : 0);
 	q->pushed++;
-	free(request->extra);
-	free(request->rest);
+	blk_request_free(request);
 	request->next_free = q->free;
 	q->free = request;
 }
@@ -130,9 +132,8 @@ static void blk_io_prepare_transfer(struct blk_queue *q, struct blk_request *req
 				    const struct iovec *iov, unsigned int count)
 {
 	uint64_t offset = request->offset + request->done;
-	bool through = request->op == BLK_WRITE &&
-		       !atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed);
 
+	request->through = request->op == BLK_WRITE && !atomic_load(&q->blk->write_cache);
 	if (request->file == BLK_FILE_DIRECT && !blk_io_is_aligned(&q->blk->file, offset, iov, count))
 		request->file = BLK_FILE_BUFFERED;
 	if (count == 1 && iov->iov_len <= INT32_MAX)
@@ -141,7 +142,7 @@ static void blk_io_prepare_transfer(struct blk_queue *q, struct blk_request *req
 	else
 		io_uring_prep_rw(request->op == BLK_READ ? IORING_OP_READV : IORING_OP_WRITEV, sqe, 0, iov, count,
 				 offset);
-	sqe->rw_flags = through ? RWF_DSYNC : 0;
+	sqe->rw_flags = request->through ? RWF_DSYNC : 0;
 }
 
 /* Writes zeroes, for a file that does not support fallocate; guest memory is not used. */
@@ -207,7 +208,7 @@ static void blk_io_request_submit(struct blk_queue *q, struct blk_request *reque
 
 static bool blk_io_in_range(const struct blk_queue *q, uint64_t sector, uint64_t bytes)
 {
-	uint64_t sectors = q->blk->file.sectors;
+	uint64_t sectors = blk_sectors(q->blk);
 
 	return !(bytes % BLK_SECTOR) && sector <= sectors && bytes / BLK_SECTOR <= sectors - sector;
 }
@@ -325,13 +326,30 @@ int blk_request_start(struct blk_queue *q)
 	return 0;
 }
 
+/* The host has failed: the guest is told, or the request waits until the machine is resumed. */
+static int blk_io_fail(struct blk_queue *q, struct blk_request *request, int result)
+{
+	return blk_fault_failed(q, request, result) ? BLK_STARTED : VIRTIO_BLK_S_IOERR;
+}
+
+void blk_retry(struct blk_queue *q)
+{
+	struct blk_request *request = blk_fault_take_kept(q), *next;
+
+	for (; request; request = next) {
+		next = request->next_free;
+		request->attempts = 0;
+		blk_io_request_submit(q, request);
+	}
+}
+
 /* After a transfer, complete or short. */
 static int blk_io_continue_transfer(struct blk_queue *q, struct blk_request *request, int result)
 {
 	if (result == -EINVAL && request->file == BLK_FILE_DIRECT && q->blk->file.direct)
 		request->file = BLK_FILE_BUFFERED; /* O_DIRECT needs more than the kernel has reported */
 	else if (result <= 0)
-		return VIRTIO_BLK_S_IOERR; /* 0: the file is shorter than the disk */
+		return blk_io_fail(q, request, result);
 	else
 		request->done += (unsigned int)result;
 	if (request->done >= request->size)
@@ -341,10 +359,11 @@ static int blk_io_continue_transfer(struct blk_queue *q, struct blk_request *req
 	return BLK_STARTED;
 }
 
-/* Without a write cache, the change must be on disk before the request completes. */
-static int blk_io_finish_range(struct blk_queue *q, struct blk_request *request)
+/* Without a write cache, the change must be on disk before the request completes: the driver may have turned it off
+ * meanwhile. */
+static int blk_io_finish_change(struct blk_queue *q, struct blk_request *request)
 {
-	if (atomic_load_explicit(&q->blk->write_cache, memory_order_relaxed))
+	if (request->through || atomic_load(&q->blk->write_cache))
 		return VIRTIO_BLK_S_OK;
 	request->op = BLK_SYNC;
 	request->attempts = 0;
@@ -358,9 +377,9 @@ static int blk_io_continue_range(struct blk_queue *q, struct blk_request *reques
 	bool cannot = result == -EOPNOTSUPP || result == -EINVAL || result == -ENODEV || result == -ENOSYS;
 
 	if (result >= 0)
-		return blk_io_finish_range(q, request);
+		return blk_io_finish_change(q, request);
 	if (!cannot)
-		return VIRTIO_BLK_S_IOERR;
+		return blk_io_fail(q, request, result);
 	if (result != -EINVAL && request->op == BLK_PUNCH)
 		q->no_punch = true;
 	else if (result != -EINVAL)
@@ -386,20 +405,20 @@ void blk_request_done(struct blk_queue *q, struct blk_request *request, int resu
 	}
 	switch ((enum blk_op)request->op) {
 	case BLK_READ:
-	case BLK_WRITE:
 		status = blk_io_continue_transfer(q, request, result);
 		break;
 	case BLK_SYNC:
-		status = result < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+		status = result < 0 ? blk_io_fail(q, request, result) : VIRTIO_BLK_S_OK;
 		break;
 	case BLK_PUNCH:
 	case BLK_ZERO_RANGE:
 		status = blk_io_continue_range(q, request, result);
 		break;
+	case BLK_WRITE:
 	case BLK_ZERO_WRITE:
 		status = blk_io_continue_transfer(q, request, result);
 		if (status == VIRTIO_BLK_S_OK)
-			status = blk_io_finish_range(q, request);
+			status = blk_io_finish_change(q, request);
 		break;
 	}
 	if (status != BLK_STARTED)

@@ -139,6 +139,10 @@ struct virtio_blk_options {
 	bool direct;         /* O_DIRECT */
 	unsigned int queues; /* 1 to 64 */
 	const char *serial;  /* up to 20 characters; NULL: id */
+	unsigned int sector_size; /* that the guest sees, 512 or 4096; 0: the device's own, 512 for a file */
+	/* false: the guest is told of an operation that fails; true: stop_fd, an eventfd, is kicked to pause the machine. */
+	bool stop_on_error;
+	int stop_fd;
 	bool lockless;       /* it is never locked */
 	bool unlocked;       /* another process still has the lock: virtio_blk_lock is called before the guest runs */
 };
@@ -154,6 +158,19 @@ int virtio_blk_lock(struct virtio_device *disk, struct err *err);
 void virtio_blk_unlock(struct virtio_device *disk);
 /* NULL: the lock shows that no machine of another host writes the disk, or it is read-only. Else why it does not. */
 const char *virtio_blk_guard(struct virtio_device *disk);
+
+/* What the host does to a disk. */
+#define VIRTIO_BLK_LAST_SIZE 128
+struct virtio_blk_health {
+	uint64_t size;       /* that the guest sees, bytes */
+	uint64_t image_size;
+	uint64_t failed;     /* operations */
+	unsigned int kept;   /* requests that wait for a resume, which tries them again */
+	char last[VIRTIO_BLK_LAST_SIZE]; /* the last failure: "write at offset 512: ...", or "" */
+};
+void virtio_blk_health(struct virtio_device *disk, struct virtio_blk_health *ret);
+/* The guest sees the size that the image has now, *bytes. On the loop's thread. devices/virtio/blk_fault.c */
+int virtio_blk_resize(struct virtio_device *disk, uint64_t *bytes, struct err *err);
 
 /* A disk's contents, for a copy. */
 struct virtio_blk_image {

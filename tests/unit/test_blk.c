@@ -4,10 +4,12 @@
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
+#include "core/irq.h"
 #include "core/monotonic.h"
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -35,6 +37,7 @@ struct disk {
 	struct virtio_device *device;
 	struct virtio_driver *driver;
 	struct slot slots[SLOTS];
+	const struct log *log; /* NULL: nobody reads it */
 };
 
 static uint64_t seed = 88172645463325252ull;
@@ -77,8 +80,8 @@ static void place_slots(struct disk *disk)
 static void plug(struct disk *disk, uint64_t features)
 {
 	struct err err;
-	int ret = virtio_blk_create(&disk->options, (disk->driver = driver_create(MIB(8), false))->memory, NULL,
-				    &disk->device, &err);
+	int ret = virtio_blk_create(&disk->options, (disk->driver = driver_create(MIB(8), false))->memory,
+				    disk->log, &disk->device, &err);
 
 	if (ret < 0)
 		printf("# %s\n", err.text);
@@ -635,6 +638,253 @@ static void stands_a_full_host(void)
 	CHECK_EQ(status, 0);
 }
 
+/* ---- the host fails, and somebody is told ---- */
+
+/* A log that can be read: the lines since the last call, in one string. */
+static int log_ends[2] = {-1, -1};
+static struct log pipe_log = {.level = LOG_WARN};
+
+static void open_log(struct disk *disk)
+{
+	fd_close(&log_ends[0]);
+	fd_close(&log_ends[1]);
+	CHECK_EQ(pipe2(log_ends, O_CLOEXEC | O_NONBLOCK), 0);
+	pipe_log.fd = log_ends[1];
+	disk->log = &pipe_log;
+}
+
+static const char *logged(void)
+{
+	static char text[4096];
+	ssize_t len = read(log_ends[0], text, sizeof(text) - 1);
+
+	text[MAX(len, 0)] = 0;
+	return strncmp(text, "warning: ", 9) ? text : text + 9;
+}
+
+static struct virtio_blk_health health(struct disk *disk)
+{
+	struct virtio_blk_health now;
+
+	virtio_blk_health(disk->device, &now);
+	return now;
+}
+
+static struct blk *blk_of(struct disk *disk)
+{
+	return container_of(disk->device, struct blk, device);
+}
+
+static void limit_writes(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	signal(SIGXFSZ, SIG_IGN);
+	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = bytes;
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void a_failure_is_told_and_counted(void)
+{
+	struct disk disk;
+
+	make_image(&disk, MIB(1));
+	open_log(&disk);
+	plug(&disk, DRIVER_ALL_FEATURES);
+	CHECK_STR(health(&disk).last, "");
+	/* Its own faults are the guest's alone. */
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, MIB(1) / 512, 512, true), VIRTIO_BLK_S_IOERR);
+	CHECK_STR(logged(), "");
+	limit_writes(4096);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, 4, 4096, false), VIRTIO_BLK_S_IOERR);
+	for (unsigned int i = 0; i < 50; i++)
+		CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, 64, 512, false), VIRTIO_BLK_S_IOERR);
+	limit_writes(RLIM_INFINITY);
+	CHECK_STR(logged(), "disk0: write at offset 4096: File too large (errno 27); the guest is told\n");
+	CHECK_EQ(health(&disk).failed, 51);
+	CHECK_STR(health(&disk).last, "write at offset 32768: File too large (errno 27)");
+	/* The next line tells how many there were. */
+	blk_of(&disk)->fault.told_ns = 1;
+	limit_writes(4096);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, 64, 512, false), VIRTIO_BLK_S_IOERR);
+	limit_writes(RLIM_INFINITY);
+	CHECK_STR(logged(), "disk0: 51 operations have failed, the last one: write at offset 32768: File too large "
+			    "(errno 27)\n");
+	close_disk(&disk);
+}
+
+static void await_kept(struct disk *disk, unsigned int count)
+{
+	for (unsigned int i = 0; health(disk).kept != count && i < WAIT_MS; i++)
+		usleep(1000);
+	CHECK_EQ(health(disk).kept, count);
+}
+
+static void a_failed_request_waits_for_a_resume(void)
+{
+	struct disk disk;
+	uint32_t written;
+
+	make_image(&disk, MIB(1));
+	open_log(&disk);
+	disk.options.stop_on_error = true;
+	disk.options.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	plug(&disk, DRIVER_ALL_FEATURES);
+	limit_writes(4096);
+	memset(data(&disk), 0x77, 8192);
+	disk.slots[0].type = VIRTIO_BLK_T_OUT;
+	disk.slots[0].len = 8192;
+	add(&disk, 0, &disk.slots[0], false, 1);
+	driver_kick(&disk.driver->queues[0]);
+	await_kept(&disk, 1);
+	CHECK(eventfd_drain(disk.options.stop_fd));
+	CHECK_STR(logged(), "disk0: write at offset 4096: File too large (errno 27); the machine stops, and resume tries it "
+			    "again\n");
+	CHECK_EQ(status_of(&disk, &disk.slots[0]), NO_ANSWER);
+	/* It fails again, and again it waits; a pause is not held up. */
+	CHECK_EQ(disk.device->ops->drain(disk.device, monotonic_ms() + WAIT_MS, NULL), 0);
+	disk.device->ops->resume(disk.device);
+	for (unsigned int i = 0; health(&disk).failed < 2 && i < WAIT_MS; i++)
+		usleep(1000);
+	await_kept(&disk, 1);
+	CHECK_EQ(disk.device->ops->drain(disk.device, monotonic_ms() + WAIT_MS, NULL), 0);
+	limit_writes(RLIM_INFINITY);
+	disk.device->ops->resume(disk.device);
+	CHECK(finish(&disk, 0, &written) == &disk.slots[0]);
+	CHECK_EQ(status_of(&disk, &disk.slots[0]), VIRTIO_BLK_S_OK);
+	CHECK_EQ(health(&disk).kept, 0);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, 8, 4096, true), VIRTIO_BLK_S_OK);
+	CHECK(all_bytes(data(&disk), 4096, 0x77));
+	/* A reset by the guest forgets it. */
+	limit_writes(4096);
+	add(&disk, 0, &disk.slots[0], false, 20);
+	driver_kick(&disk.driver->queues[0]);
+	disk.slots[0].busy = false;
+	await_kept(&disk, 0);
+	for (unsigned int i = 0; !health(&disk).kept && i < WAIT_MS; i++)
+		usleep(1000);
+	driver_reset(disk.driver);
+	limit_writes(RLIM_INFINITY);
+	CHECK_EQ(health(&disk).kept, 0);
+	close(disk.options.stop_fd);
+	close_disk(&disk);
+}
+
+/* The next request looks at the image. */
+static void look(struct disk *disk)
+{
+	blk_of(disk)->fault.looked_ns = 0;
+	CHECK_EQ(ask(disk, VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask(disk, VIRTIO_BLK_T_IN, 0, 512, true), VIRTIO_BLK_S_OK);
+}
+
+static void an_image_that_changes_its_size_is_noticed(void)
+{
+	struct disk disk;
+	uint64_t bytes;
+
+	make_image(&disk, MIB(1));
+	open_log(&disk);
+	plug(&disk, DRIVER_ALL_FEATURES);
+	look(&disk);
+	CHECK_STR(logged(), "");
+	CHECK_EQ(truncate(disk.path, MIB(4) + 100), 0);
+	CHECK_EQ(health(&disk).image_size, MIB(4) + 100); /* also of a guest that does nothing */
+	look(&disk);
+	look(&disk);
+	CHECK_STR(logged(), "disk0: its image has 4194404 bytes now, the guest sees 1048576; mvmm disk resize NAME disk0 "
+			    "tells the guest\n");
+	CHECK_EQ(truncate(disk.path, KIB(64)), 0);
+	look(&disk);
+	CHECK_EQ(truncate(disk.path, MIB(1)), 0);
+	look(&disk);
+	CHECK_STR(logged(), "");
+	CHECK_EQ(truncate(disk.path, KIB(64)), 0);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, MIB(1) / 512 - 1, 512, true), VIRTIO_BLK_S_IOERR);
+	CHECK_STR(logged(), "disk0: read at offset 1048064: the image ends there; the guest is told\n"
+			    "warning: disk0: its image has 65536 bytes now, the guest sees 1048576; mvmm disk resize NAME disk0 tells "
+			    "the guest\n");
+	CHECK_EQ(virtio_blk_resize(disk.device, &bytes, NULL), 0);
+	CHECK_EQ(bytes, KIB(64));
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, KIB(64) / 512, 512, true), VIRTIO_BLK_S_IOERR);
+	CHECK_STR(logged(), "");
+	close_disk(&disk);
+}
+
+static void a_resize_is_shown_to_the_guest(void)
+{
+	struct virtio_layout_blk config;
+	unsigned long bitmap[2] = {0};
+	struct disk disk;
+	uint64_t bytes;
+	struct err err;
+	uint8_t generation;
+
+	open_disk(&disk, MIB(1));
+	CHECK_EQ(virtio_blk_track(disk.device, NULL), 0);
+	virtio_blk_untrack(disk.device);
+	generation = disk.device->config_generation;
+	CHECK_EQ(virtio_blk_resize(disk.device, &bytes, NULL), 0);
+	CHECK_EQ(disk.device->config_generation, generation);
+	CHECK_EQ(truncate(disk.path, MIB(8) + 511), 0);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, MIB(1) / 512, 512, false), VIRTIO_BLK_S_IOERR);
+	CHECK_EQ(virtio_blk_resize(disk.device, &bytes, NULL), 0);
+	CHECK_EQ(bytes, MIB(8));
+	CHECK(disk.device->config_generation != generation);
+	CHECK_EQ(disk.driver->config_calls, 1);
+	disk.device->ops->config_read(disk.device, 0, &config, sizeof(config));
+	CHECK_EQ(le64toh(config.capacity), MIB(8) / 512);
+	CHECK_EQ(virtio_blk_track(disk.device, NULL), 0);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, MIB(8) / 512 - 1, 512, false), VIRTIO_BLK_S_OK);
+	virtio_blk_collect(disk.device, bitmap);
+	CHECK_EQ(bitmap[1], 1ul << 63);
+	CHECK_EQ(truncate(disk.path, 0), 0);
+	CHECK_EQ(virtio_blk_resize(disk.device, &bytes, &err), -EINVAL);
+	CHECK_STR(err.text, "disk0: its image is empty");
+	/* The guest that waits for the device holds up nobody. */
+	pthread_mutex_lock(&disk.device->lock);
+	CHECK_EQ(truncate(disk.path, MIB(1)), 0);
+	CHECK_EQ(virtio_blk_resize(disk.device, &bytes, &err), -EBUSY);
+	pthread_mutex_unlock(&disk.device->lock);
+	close_disk(&disk);
+}
+
+static void sectors_are_as_large_as_asked(void)
+{
+	struct virtio_layout_blk config;
+	struct disk disk;
+	int fd;
+
+	make_image(&disk, 16 * 4096 + 512);
+	fd = open(disk.path, O_RDWR | O_CLOEXEC);
+	CHECK_EQ(pwrite(fd, "EFI PART", 8, 4096), 8);
+	close(fd);
+	open_log(&disk);
+	plug(&disk, DRIVER_ALL_FEATURES);
+	CHECK(strstr(logged(), "its partition table was made for sectors of 4096 bytes, and the guest sees sectors of 512; "
+			       "add sector-size=4096\n"));
+	driver_destroy(disk.driver);
+	disk.options.sector_size = 4096;
+	plug(&disk, DRIVER_ALL_FEATURES);
+	CHECK(strstr(logged(), "the guest does not see its last 512 bytes"));
+	disk.device->ops->config_read(disk.device, 0, &config, sizeof(config));
+	CHECK_EQ(le64toh(config.capacity), 16 * 8);
+	CHECK_EQ(le32toh(config.blk_size), 4096);
+	CHECK_EQ(config.physical_block_exp, 0);
+	driver_destroy(disk.driver);
+	/* Smaller than what O_DIRECT takes: through the page cache. */
+	disk.options.sector_size = 512;
+	disk.options.direct = true;
+	plug(&disk, DRIVER_ALL_FEATURES);
+	blk_of(&disk)->file.offset_align = blk_of(&disk)->file.memory_align = 4096;
+	memset(data(&disk), 0x66, 512);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, 3, 512, false), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, 0, 4096, true), VIRTIO_BLK_S_OK);
+	CHECK(all_bytes(data(&disk) + 3 * 512, 512, 0x66) && all_bytes(data(&disk), 3 * 512, 0));
+	close_disk(&disk);
+}
+
 /* ---- life ---- */
 
 static void waits_when_reset(void)
@@ -758,6 +1008,42 @@ static void answer_and_close(struct disk *disk, int answer)
 	CHECK_EQ(ask(disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
 	close(answer);
 	close_disk(disk);
+}
+
+/* A sync of a pipe fails, and so shows that there was one. */
+static void a_write_in_flight_when_the_cache_is_turned_off_is_synced(void)
+{
+	char bytes[4096] = {0};
+	struct disk disk;
+	uint32_t written;
+	uint8_t wce = 0;
+	int ends[2];
+
+	for (unsigned int off = 0; off < 2; off++) {
+		make_image(&disk, SLOTS * SLOT_DATA);
+		disk.driver = driver_create(MIB(8), false);
+		CHECK_EQ(virtio_blk_create(&disk.options, disk.driver->memory, NULL, &disk.device, NULL), 0);
+		CHECK_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+		while (write(ends[1], bytes, sizeof(bytes)) > 0)
+			;
+		CHECK_EQ(fcntl(ends[1], F_SETFL, 0), 0);
+		CHECK(dup3(ends[1], blk_of(&disk)->file.fd, O_CLOEXEC) >= 0);
+		close(ends[1]);
+		CHECK_EQ(driver_attach(disk.driver, disk.device, DRIVER_ALL_FEATURES), 0);
+		place_slots(&disk);
+		disk.slots[1].type = VIRTIO_BLK_T_OUT;
+		disk.slots[1].len = 512;
+		add(&disk, 0, &disk.slots[1], false, 1);
+		CHECK_EQ(ask(&disk, VIRTIO_BLK_T_GET_ID, 0, VIRTIO_BLK_ID_BYTES, true), VIRTIO_BLK_S_OK);
+		if (off)
+			disk.device->ops->config_write(disk.device, offsetof(struct virtio_layout_blk, wce), &wce, 1);
+		while (read(ends[0], bytes, sizeof(bytes)) > 0)
+			;
+		CHECK(finish(&disk, 0, &written) == &disk.slots[1]);
+		CHECK_EQ(status_of(&disk, &disk.slots[1]), off ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+		close(ends[0]);
+		close_disk(&disk);
+	}
 }
 
 struct pause {
@@ -1001,7 +1287,10 @@ TEST_MAIN(TEST(keeps_data), TEST(takes_any_layout), TEST(has_queues), TEST(goes_
 	  TEST(tells_its_serial), TEST(twenty_bytes_are_twenty_bytes), TEST(a_request_has_a_bound),
 	  TEST(refuses_what_is_wrong), TEST(discards_and_zeroes), TEST(is_read_only),
 	  TEST(survives_nonsense), TEST(tells_that_the_file_ended), TEST(tells_that_a_write_failed),
-	  TEST(stands_a_full_host), TEST(waits_when_reset), TEST(rests_and_goes_on),
+	  TEST(stands_a_full_host), TEST(a_failure_is_told_and_counted),
+	  TEST(a_failed_request_waits_for_a_resume), TEST(an_image_that_changes_its_size_is_noticed),
+	  TEST(a_resize_is_shown_to_the_guest), TEST(sectors_are_as_large_as_asked),
+	  TEST(a_write_in_flight_when_the_cache_is_turned_off_is_synced), TEST(waits_when_reset), TEST(rests_and_goes_on),
 	  TEST(keeps_thread_and_ring_in_a_pause), TEST(a_pause_waits_for_what_is_in_flight),
 	  TEST(a_pause_gives_up_on_storage_that_hangs), TEST(moves_to_another_host),
 	  TEST(does_not_move_to_another_disk), TEST(marks_what_it_writes),

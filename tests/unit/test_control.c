@@ -69,6 +69,12 @@ static int do_add_device(struct session *session, const char *vfio, const struct
 	return 0;
 }
 
+static int do_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err)
+{
+	*bytes = MIB(3);
+	return strcmp(id, "disk0") == 0 ? 0 : err_set(err, -ENODEV, "no such disk");
+}
+
 /* "slow" stays. */
 static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,
 			    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
@@ -111,6 +117,7 @@ static const struct operations ops = {
 	.resume = do_resume,
 	.stop = do_stop,
 	.set_balloon = do_set_balloon,
+	.resize_disk = do_resize_disk,
 	.add_device = do_add_device,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
@@ -231,6 +238,12 @@ static void calls_the_machine(void)
 	CHECK_EQ(paused, 1);
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":1048576}}", "{\"parameters\":{}}");
 	CHECK_EQ(ballooned, MIB(1));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.ResizeDisk\",\"parameters\":{\"id\":\"disk0\"}}",
+	    "{\"parameters\":{\"size\":3145728}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.ResizeDisk\",\"parameters\":{\"id\":\"disk1\"}}",
+	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"no such disk\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.ResizeDisk\"}",
+	    "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"id\"}}");
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":-1}}", BAD_SIZE);
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":\"1M\"}}", BAD_SIZE);
 	CHECK_EQ(ballooned, MIB(1));

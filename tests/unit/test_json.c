@@ -186,7 +186,8 @@ static void types_are_checked(void)
 	CHECK(refused("{\"kernel\": \"a\\u0000b\"}", "kernel: has a NUL character"));
 	CHECK(refused("{\"disk\": [{\"readonly\": true}]}",
 		      "disk[0]: path is missing; write "
-		      "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT][,id=NAME]"));
+		      "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT]"
+		      "[,sector-size=512|4096][,on-error=report|stop][,id=NAME]"));
 }
 
 static void says_where_it_is_no_json(void)

@@ -127,6 +127,26 @@ static void disks_come_along(void)
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1024", "-1")), -EBADMSG, "it cannot be copied"));
 }
 
+#define SECTORS(size) \
+	"[{\"id\": \"root\", \"kind\": \"disk\", \"slot\": 1, \"features\": 5, \"size\": 8192, \"block_size\": " size "}]"
+
+/* The guest keeps the size of its sectors on every device of the target. */
+static void sectors_stay_as_large(void)
+{
+	struct machine_offer *offer;
+
+	CHECK_EQ(parse(offer_text("1", CONFIG, MEMORY, CPU, SECTORS("4096")), &offer), 0);
+	CHECK_EQ(machine_offer_block_size(offer, "root"), 4096);
+	CHECK_EQ(machine_offer_block_size(offer, "none"), 0);
+	machine_offer_destroy(offer);
+	CHECK_EQ(parse(offer_text("1", CONFIG, MEMORY, CPU, DEVICES), &offer), 0);
+	CHECK_EQ(machine_offer_block_size(offer, "root"), 0);
+	machine_offer_destroy(offer);
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, SECTORS("513")), -EBADMSG, "no disk has such sectors"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, SECTORS("256")), -EBADMSG, "no disk has such sectors"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, SECTORS("1048576")), -EBADMSG, "no disk has such sectors"));
+}
+
 static void size_and_depth_are_bounded(void)
 {
 	size_t len = MACHINE_OFFER_MAX + 1;
@@ -277,6 +297,6 @@ static void what_is_not_there_is_named(void)
 	machine_config_done(&config);
 }
 
-TEST_MAIN(TEST(reads_an_offer), TEST(nonsense_is_refused), TEST(disks_come_along), TEST(size_and_depth_are_bounded),
+TEST_MAIN(TEST(reads_an_offer), TEST(nonsense_is_refused), TEST(disks_come_along), TEST(sectors_stay_as_large), TEST(size_and_depth_are_bounded),
 	  TEST(a_configuration_must_leave_nothing_open), TEST(descriptors_are_not_the_peers),
 	  TEST(a_host_without_room_refuses), TEST(devices_are_put_in_place), TEST(what_is_not_there_is_named))

@@ -271,13 +271,18 @@ int migration_source_cancel(struct migration_source *s, const char *reason, stru
 static struct event_loop *loop;
 static struct outgoing *outgoing;
 static struct log out;
-static unsigned int gone, told, replied;
+static unsigned int gone, stays, told, replied;
 static struct migration_report reply;
 static struct err err;
 
 static void on_gone(void *opaque)
 {
 	gone++;
+}
+
+static void on_stays(void *opaque)
+{
+	stays++;
 }
 
 static void on_progress(void *opaque, const struct migration_report *report)
@@ -305,7 +310,7 @@ static void setup(void)
 	out = (struct log){.fd = memfd_create("log", MFD_CLOEXEC), .level = LOG_DEBUG};
 	outcome = MIGRATION_DONE;
 	source_fails = too_late = false;
-	gone = told = replied = 0;
+	gone = stays = told = replied = 0;
 	err.text[0] = 0;
 	CHECK_EQ(event_loop_create(&loop, &err), 0);
 }
@@ -321,7 +326,8 @@ static void teardown(void)
 
 static int create(enum migration_copy copy)
 {
-	const struct outgoing_host host = {.loop = loop, .log = &out, .machine = &machine, .name = "vm", .gone = on_gone};
+	const struct outgoing_host host = {.loop = loop, .log = &out, .machine = &machine, .name = "vm", .gone = on_gone,
+					   .stays = on_stays};
 	const struct migration_reply to = {.progress = on_progress, .done = on_done};
 	struct migration_request request = {.to = strdup("tcp:other"), .copy_disks = copy};
 	int fd = -1, code = outgoing_create(&host, &request, &fd, &to, &outgoing, &err);
@@ -391,6 +397,7 @@ static void guest_goes(void)
 	migrate(all_of_it);
 	CHECK_EQ(reply.state, MIGRATION_DONE);
 	CHECK_EQ(gone, 1);
+	CHECK_EQ(stays, 0);
 	CHECK_EQ(told, 1);
 	CHECK_EQ(machine.deadline, 12345);
 	CHECK(stopped_at && stopped_at <= monotonic_ns());
@@ -411,6 +418,7 @@ static void guest_stays_where_the_target_refuses(void)
 	migrate(all_of_it);
 	CHECK_EQ(reply.state, MIGRATION_FAILED);
 	CHECK_EQ(gone, 0);
+	CHECK_EQ(stays, 1);
 	CHECK(!machine.paused && machine.locked && !machine.devices);
 	CHECK(said("not migrated: the target refuses"));
 	CHECK_EQ(outgoing_report(outgoing)->state, MIGRATION_FAILED);

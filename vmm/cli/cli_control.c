@@ -5,7 +5,7 @@
 #include "vmm/cli/command.h"
 #include "vmm/control/control_client.h"
 
-#define PATIENCE_MS 10000 /* for a reply */
+#define PATIENCE_MS 15000 /* for a reply; a pause waits 10 seconds for storage */
 
 struct control_options {
 	bool json, force, help;

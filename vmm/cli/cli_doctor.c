@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <linux/kvm.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -40,6 +41,23 @@ static void cli_doctor_find_kvm(struct finding *f)
 	snprintf(f->text, sizeof(f->text), "/dev/kvm: %s", strerrordesc_np(errno));
 	f->remedy = errno == EACCES ? "usermod -aG kvm $USER   (and log in again)" :
 		    "modprobe kvm_intel || modprobe kvm_amd   (and enable virtualization in the firmware)";
+}
+
+/* The error of an invalid call shows whether it may be used. */
+static void cli_doctor_find_io_uring(struct finding *f)
+{
+	struct io_uring_params params = {0};
+	int ret = io_uring_setup(0, &params);
+
+	if (ret != -ENOSYS && ret != -EPERM && ret != -EACCES) {
+		snprintf(f->text, sizeof(f->text), "io_uring works, which disks need");
+		return;
+	}
+	f->matters = true;
+	snprintf(f->text, sizeof(f->text), "io_uring, which disks need: %s", strerrordesc_np(-ret));
+	f->remedy = ret == -ENOSYS ? "use a kernel with CONFIG_IO_URING" :
+		    "sysctl kernel.io_uring_disabled=0   (in a container: allow io_uring_setup, io_uring_enter and "
+		    "io_uring_register in its seccomp profile)";
 }
 
 static unsigned int cli_doctor_count_entries(const char *path)
@@ -150,7 +168,7 @@ static const struct {
 	const char *name;
 	void (*look)(struct finding *finding);
 } checks[] = {
-	{"KVM", cli_doctor_find_kvm}, {"IOMMU", cli_doctor_find_iommu}, {"iommufd",
+	{"KVM", cli_doctor_find_kvm}, {"io_uring", cli_doctor_find_io_uring}, {"IOMMU", cli_doctor_find_iommu}, {"iommufd",
 									 cli_doctor_find_iommufd}, {"VFIO container",
 									 cli_doctor_find_container},
 	{"VFIO driver", cli_doctor_find_vfio_pci}, {"locked memory", cli_doctor_find_memlock}, {"huge pages",

@@ -40,6 +40,8 @@ struct cpu_config {
 	size_t masked_count;
 };
 
+enum disk_on_error { ON_ERROR_REPORT, ON_ERROR_STOP };
+
 struct disk_config {
 	char *path;
 	const char *below; /* a folder that path must not lead out of, or NULL; not owned, not an option */
@@ -49,6 +51,8 @@ struct disk_config {
 	bool lock;           /* nothing else may write it meanwhile */
 	unsigned int queues; /* 0: derived from the number of CPUs */
 	char *serial;        /* the serial number that the guest reads; NULL: the id */
+	unsigned int sector_size; /* 0: the device's own */
+	enum disk_on_error on_error;
 };
 
 enum net_kind { NET_NONE, NET_TAP, NET_PASST };

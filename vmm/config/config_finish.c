@@ -156,6 +156,10 @@ static int config_finish_check_devices(const struct machine_config *config, stru
 		if (config->disks[i].serial && strlen(config->disks[i].serial) > 20)
 			code = err_set(err, -EINVAL, "--disk serial=%.60s: too long; write at most 20 characters",
 				       config->disks[i].serial);
+		else if (config->disks[i].sector_size && config->disks[i].sector_size != 512 &&
+			 config->disks[i].sector_size != 4096)
+			code = err_set(err, -EINVAL, "--disk sector-size=%u: write 512 or 4096",
+				       config->disks[i].sector_size);
 	for (size_t i = 0; !code && i < config->vfio_count; i++)
 		if (!config->vfios[i].device && config->vfios[i].fd < 0)
 			code = err_set(err, -EINVAL, "--vfio: no device; write --vfio BDF or --vfio fd=N");

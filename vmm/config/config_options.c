@@ -11,6 +11,7 @@ static const char *const model_words[] = {"host", NULL};
 static const char *const clock_words[] = {"stop", "run", NULL};
 static const char *const reboot_words[] = {"reboot", "exit", NULL};
 static const char *const backend_words[] = {"auto", "iommufd", "legacy", "noiommu", NULL};
+static const char *const on_error_words[] = {"report", "stop", NULL};
 static const char *const rom_words[] = {"on", "off", NULL};
 
 #define FIELD(member) .offset = offsetof(struct machine_config, member)
@@ -52,13 +53,16 @@ static const struct option options[] = {
 	 KEYS({"model", OPTION_WORD, KEY(cpu_config, model), .words = model_words},
 	      {"without", OPTION_NAMES, KEY(cpu_config, masked),
 	       .text_offset = offsetof(struct cpu_config, masked_count)})},
-	{"disk", "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT][,id=NAME]",
+	{"disk", "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT][,sector-size=512|4096]"
+	 "[,on-error=report|stop][,id=NAME]",
 	 "a disk from a raw image or a block device; may be repeated", LIST(disks, disk_count), .bare = true,
 	 KEYS({"path", OPTION_STRING, KEY(disk_config, path), .help = "FILE", .required = true},
 	      {"readonly", OPTION_BOOL, KEY(disk_config, readonly)}, {"direct", OPTION_BOOL, KEY(disk_config, direct)},
 	      {"lock", OPTION_BOOL, KEY(disk_config, lock), .value = true},
 	      {"queues", OPTION_UINT, KEY(disk_config, queues), .min = 1, .max = MACHINE_MAX_QUEUES_DISK, .help = "N"},
-	      {"serial", OPTION_STRING, KEY(disk_config, serial), .help = "TEXT"}, ID(disk_config))},
+	      {"serial", OPTION_STRING, KEY(disk_config, serial), .help = "TEXT"},
+	      {"sector-size", OPTION_UINT, KEY(disk_config, sector_size), .min = 512, .max = 4096, .help = "512"},
+	      {"on-error", OPTION_WORD, KEY(disk_config, on_error), .words = on_error_words}, ID(disk_config))},
 	{"net", "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,id=NAME]",
 	 "a network card on a tap interface or on passt (no root needed); may be repeated", LIST(nets, net_count),
 	 KEYS({"tap", OPTION_CHOICE_TEXT, KEY(net_config, kind), .text_offset = offsetof(struct net_config, target),

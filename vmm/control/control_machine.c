@@ -23,6 +23,9 @@ static const char description[] =
 	"# Info's balloon has how much it has given back\n"
 	"method SetBalloon(size: int) -> ()\n"
 	"\n"
+	"# Shows the guest the size that the disk's image has now\n"
+	"method ResizeDisk(id: string) -> (size: int)\n"
+	"\n"
 	"# Adds a host device: vfio is written as for mvmm run --vfio. Replies with its id when it was added; with more also\n"
 	"# sends each second what is done with the guest's memory (prefault or map), and how many bytes of it\n"
 	"method AddDevice(vfio: string) -> (id: ?string, step: ?string, done: ?int, total: ?int)\n"
@@ -118,6 +121,21 @@ static void control_machine_call_set_balloon(void *opaque, struct control_call *
 		control_bad_parameter(call, "size");
 	else
 		control_machine_finish(call, machine->ops->set_balloon(machine->session, (uint64_t)bytes, &err), &err);
+}
+
+static void control_machine_call_resize_disk(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	const char *id = json_string_value(json_object_get(parameters, "id"));
+	uint64_t bytes;
+	struct err err;
+
+	if (!id)
+		control_bad_parameter(call, "id");
+	else if (machine->ops->resize_disk(machine->session, id, &bytes, &err))
+		control_fail(call, &err);
+	else
+		control_reply(call, json_pack("{s:I}", "size", (json_int_t)bytes));
 }
 
 static void control_machine_adding(void *call, const char *what, uint64_t done, uint64_t total)
@@ -249,6 +267,7 @@ static const struct control_method methods[] = {
 	{"MigrationStatus", control_machine_call_migration_status},
 	{"Pause", control_machine_call_pause},
 	{"RemoveDevice", control_machine_call_remove_device},
+	{"ResizeDisk", control_machine_call_resize_disk},
 	{"Resume", control_machine_call_resume},
 	{"SetBalloon", control_machine_call_set_balloon},
 	{"Stop", control_machine_call_stop},

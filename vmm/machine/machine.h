@@ -34,6 +34,8 @@ struct machine_host {
 	int console_in, console_out; /* the same for the virtio console; -1: no such device */
 	/* A host device was removed. On the loop's thread; may be NULL. */
 	void (*device_gone)(void *opaque, const char *id);
+	/* A disk with on-error=stop keeps a request that has failed: the machine is to be paused. The same way. */
+	void (*disk_failed)(void *opaque);
 	void *opaque;
 	/*
 	 * The offer of an incoming machine, used by machine_create only; NULL: the machine boots. An incoming machine
@@ -105,6 +107,11 @@ int machine_lock_disks(struct machine *machine, struct err *err);
 /* Its memory, and the dirty sources of that. */
 struct guest_memory *machine_memory(const struct machine *machine);
 struct dirty_set *machine_dirty(struct machine *machine);
+
+/* -EBUSY: a disk keeps requests that have failed, which cannot be saved: err names it. */
+int machine_check_disks(const struct machine *machine, struct err *err);
+/* The guest sees the size that the disk's image has now. -ENODEV: there is no such disk. */
+int machine_resize_disk(struct machine *machine, const char *id, uint64_t *bytes, struct err *err);
 
 /* Its vCPUs, for the throttle. */
 struct vcpu_set;

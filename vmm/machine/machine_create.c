@@ -178,19 +178,8 @@ static int machine_create_plug(struct machine *machine, struct virtio_device *de
 
 static int machine_create_disk(struct machine *machine, const struct disk_config *disk, struct err *err)
 {
-	const struct virtio_blk_options options = {
-		.id = disk->id,
-		.path = disk->path,
-		.below = disk->below,
-		.readonly = disk->readonly,
-		.direct = disk->direct,
-		.lockless = !disk->lock,
-		.serial = disk->serial,
-		.unlocked = machine->host.incoming && !machine_offer_copies(machine->host.incoming, disk->id),
-		.queues = disk->queues,
-	};
 	struct virtio_device *device;
-	int ret = virtio_blk_create(&options, machine->memory, machine->host.log, &device, err);
+	int ret = machine_disks_make(machine, disk, &device, err);
 
 	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
@@ -271,6 +260,7 @@ static int machine_create_virtio(struct machine *machine, struct err *err)
 	const struct machine_config *config = machine->config;
 	int ret = 0;
 
+	ret = ret ?: machine_disks_begin(machine, err);
 	for (size_t i = 0; i < config->disk_count && ret == 0; i++)
 		ret = machine_create_disk(machine, &config->disks[i], err);
 	for (size_t i = 0; i < config->net_count && ret == 0; i++)
@@ -624,7 +614,7 @@ int machine_create(const struct machine_config *config, const struct machine_hos
 	machine->config = config;
 	machine->host = *host;
 	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_create_hotplug_slots(config);
-	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = -1;
+	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = machine->disk_stop_fd = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
 		int code = parts[i](machine, err);
 
@@ -651,6 +641,7 @@ void machine_destroy(struct machine *machine)
 	host_devices_destroy(machine->host_devices);
 	while (machine->virtio_count)
 		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
+	machine_disks_end(machine);
 	event_source_remove(machine->button_timer);
 	power_destroy(machine->power);
 	pvpanic_destroy(machine->pvpanic);

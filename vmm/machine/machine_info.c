@@ -18,6 +18,22 @@ const char *machine_info_kind(const struct virtio_device *device)
 	return device->type < ARRAY_SIZE(kinds) && kinds[device->type] ? kinds[device->type] : "virtio";
 }
 
+/* A disk's size, and what the host does to it. */
+static void machine_info_add_health(struct virtio_device *device, json_t *object)
+{
+	struct virtio_blk_health health;
+
+	virtio_blk_health(device, &health);
+	json_object_set_new(object, "size", json_integer((json_int_t)health.size));
+	if (health.image_size / 512 != health.size / 512)
+		json_object_set_new(object, "image_size", json_integer((json_int_t)health.image_size));
+	if (!health.failed)
+		return;
+	json_object_set_new(object, "failed", json_integer((json_int_t)health.failed));
+	json_object_set_new(object, "waiting", json_integer(health.kept));
+	json_object_set_new(object, "last_failure", json_string(health.last));
+}
+
 static int machine_info_add_device(const struct machine *machine, size_t index, json_t *devices)
 {
 	uint8_t devfn;
@@ -28,6 +44,8 @@ static int machine_info_add_device(const struct machine *machine, size_t index, 
 	snprintf(slot, sizeof(slot), "00:%02x.%x", devfn >> 3, devfn & 7);
 	object = json_pack("{s:s, s:s, s:s, s:b}", "id", device->id, "kind", machine_info_kind(device), "slot", slot,
 			   "active", device->active);
+	if (object && device->type == VIRTIO_ID_BLOCK)
+		machine_info_add_health(device, object);
 	return json_array_append_new(devices, object);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_state.c saves
- * and loads it, machine_offer.c describes it, disk_copies.c finds its disks to migrate. No other file includes this.
+ * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_disks.c has its
+ * disks, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c finds its disks to migrate. No
+ * other file includes this.
  */
 #pragma once
 
@@ -40,6 +41,8 @@ struct machine {
 	struct event_source *button_timer; /* NULL before the first press of the power button */
 	struct virtio_pci *virtio[MAX_VIRTIO];
 	size_t virtio_count;
+	int disk_stop_fd; /* disks with on-error=stop kick it */
+	struct event_source *disk_stop;
 	struct virtio_device *balloon;
 	struct dirty_set dirty;
 	struct host_devices *host_devices;
@@ -58,6 +61,14 @@ struct machine {
 	enum { MACHINE_NOT_PAUSING, MACHINE_DRAINS, MACHINE_STOPS } pausing; /* a pause in progress */
 	bool settling;
 };
+
+/* ---- machine_disks.c ---- */
+
+/* begin comes before the first disk, end after the last one is gone. */
+int machine_disks_begin(struct machine *machine, struct err *err);
+void machine_disks_end(struct machine *machine);
+int machine_disks_make(struct machine *machine, const struct disk_config *disk, struct virtio_device **ret,
+		       struct err *err);
 
 /* ---- machine_life.c ---- */
 

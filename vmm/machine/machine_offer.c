@@ -8,11 +8,13 @@
  *	 "cpu": what guest_cpu_write gives, "tsc_khz": 2596120,
  *	 "hotplug": bit d: PCI device d can come and go,
  *	 "devices": [{"id": "disk0", "kind": "disk", "slot": 1, "features": 4294967296, "size": 1073741824,
- *		      "copy": bytes that are not holes, if the content is migrated, "block_size": 512},
+ *		      "copy": bytes that are not holes, if the content is migrated, "block_size": 512, of a disk},
  *		     {"id": "vfio0", "kind": "vfio", "slot": 23, "features": 0, "size": 0, "identity": {...}}]}
  */
 #include "vmm/machine/machine_offer.h"
 
+#include "core/monotonic.h"
+#include "devices/virtio/virtio_layout.h"
 #include "vfio/migration.h"
 #include "vmm/config/config_json.h"
 #include "vmm/machine/disk_copies.h"
@@ -21,10 +23,11 @@
 #include "vmm/machine/memory_room.h"
 
 #include <inttypes.h>
-#include <linux/virtio_blk.h>
 #include <stdio.h>
 
 #define OFFER_VERSION 1
+#define BLOCK_MAX 65536u
+#define LOCK_MS 100 /* longer than an access of the guest that does not wait for the device */
 
 /* ---- writing ---- */
 
@@ -32,7 +35,7 @@ static uint32_t machine_offer_disk_block_size(struct virtio_device *device)
 {
 	uint8_t size[4];
 
-	device->ops->config_read(device, offsetof(struct virtio_blk_config, blk_size), size, sizeof(size));
+	device->ops->config_read(device, offsetof(struct virtio_layout_blk, blk_size), size, sizeof(size));
 	return get_le32(size);
 }
 
@@ -47,22 +50,24 @@ static uint64_t machine_offer_disk_size(struct virtio_device *device)
 }
 
 static int machine_offer_add_virtio(const struct machine *machine, size_t index, enum migration_copy copy,
-				    json_t *devices)
+				    json_t *devices, struct err *err)
 {
+	const struct timespec until = monotonic_deadline(monotonic_ms() + LOCK_MS);
 	uint8_t devfn;
 	struct virtio_device *device = machine_virtio(machine, index, &devfn);
 	json_t *object;
 
-	pthread_mutex_lock(&device->lock);
+	if (pthread_mutex_clocklock(&device->lock, CLOCK_MONOTONIC, &until))
+		return err_set(err, -EBUSY, "%s: the guest waits for it, and it does not answer", device->id);
 	object = json_pack("{s:s, s:s, s:i, s:I, s:I}", "id", device->id, "kind", machine_info_kind(device), "slot",
 			   devfn >> 3, "features", (json_int_t)(device->active ? device->features : 0), "size",
 			   (json_int_t)machine_offer_disk_size(device));
 	pthread_mutex_unlock(&device->lock);
-	if (disk_copies_wanted(device, copy)) {
+	if (disk_copies_wanted(device, copy))
 		json_object_set_new(object, "copy", json_integer((json_int_t)disk_copies_allocated(device)));
+	if (device->type == VIRTIO_ID_BLOCK)
 		json_object_set_new(object, "block_size", json_integer(machine_offer_disk_block_size(device)));
-	}
-	return json_array_append_new(devices, object);
+	return json_array_append_new(devices, object) ? err_sys(err, -ENOMEM, "offer") : 0;
 }
 
 static int machine_offer_add_host_device(const struct machine *machine, size_t index, json_t *devices, struct err *err)
@@ -91,7 +96,7 @@ static int machine_offer_write_devices(struct machine *machine, enum migration_c
 	int ret = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++)
-		ret = machine_offer_add_virtio(machine, i, copy, devices);
+		ret = machine_offer_add_virtio(machine, i, copy, devices, err);
 	for (size_t i = 0; i < host_devices_count(machine->host_devices) && ret == 0; i++)
 		ret = machine_offer_add_host_device(machine, i, devices, err);
 	/* -1 is jansson's. */
@@ -189,9 +194,12 @@ static int machine_offer_read_device(const json_t *object, struct machine_offer 
 		return code;
 	device.devfn = PCI_DEVFN(slot, 0);
 	device.copied = json_object_get(object, "copy");
+	if (json_object_get(object, "block_size") &&
+	    (machine_offer_get_uint(object, "block_size", BLOCK_MAX, &device.block_size, err) ||
+	     !is_power_of_two(device.block_size) || device.block_size < 512))
+		return err_set(err, -EBADMSG, "%s: no disk has such sectors", device.id);
 	if (device.copied && (machine_offer_get_uint(object, "copy", INT64_MAX, &device.allocated, err) ||
-			      machine_offer_get_uint(object, "block_size", UINT32_MAX, &device.block_size, err) ||
-			      !device.size || device.size % 512 || strcmp(device.kind, "disk") != 0))
+			      !device.block_size || !device.size || device.size % 512 || strcmp(device.kind, "disk") != 0))
 		return err_set(err, -EBADMSG, "%s: it cannot be copied", device.id);
 	for (size_t i = 0; i < offer->device_count; i++)
 		if (offer->devices[i].devfn == device.devfn || strcmp(offer->devices[i].id, device.id) == 0)
@@ -368,6 +376,13 @@ bool machine_offer_copies(const struct machine_offer *offer, const char *id)
 	return device && device->copied;
 }
 
+unsigned int machine_offer_block_size(const struct machine_offer *offer, const char *id)
+{
+	const struct offered_device *device = machine_offer_find_device(offer, id);
+
+	return device ? (unsigned int)device->block_size : 0;
+}
+
 int machine_offer_check_memory(const struct machine_offer *offer, const struct guest_memory *memory, struct err *err)
 {
 	size_t count;
@@ -446,7 +461,7 @@ static int machine_offer_check_virtio(const struct machine_offer *offer, struct 
 	if (offered->size != size)
 		return err_set(err, -EINVAL, "%s: the disk has %" PRIu64 " bytes where the guest runs, %" PRIu64
 			       " here; is it the same one?", device->id, offered->size, size);
-	if (offered->copied && offered->block_size != machine_offer_disk_block_size(device))
+	if (offered->block_size && offered->block_size != machine_offer_disk_block_size(device))
 		return err_set(err, -EINVAL,
 			       "%s: the disk has blocks of %" PRIu64 " bytes where the guest runs, %u here", device->id,
 			       offered->block_size, machine_offer_disk_block_size(device));

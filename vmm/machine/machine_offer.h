@@ -88,5 +88,8 @@ int machine_offer_check_memory(const struct machine_offer *offer, const struct g
 /* Whether the content of this disk is migrated, too. */
 bool machine_offer_copies(const struct machine_offer *offer, const char *id);
 
+/* The size of the disk's sectors that the guest sees; 0: the offer does not say it. */
+unsigned int machine_offer_block_size(const struct machine_offer *offer, const char *id);
+
 /* The devfn that the device has in the guest. -ENOENT: the device was not offered. */
 int machine_offer_devfn(const struct machine_offer *offer, const char *id, struct err *err);

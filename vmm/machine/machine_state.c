@@ -134,6 +134,7 @@ int machine_save(struct machine *machine, struct state_buffer *out, struct err *
 		return err_sys(err, -ENOMEM, "state");
 	if (!machine->paused)
 		return err_set(err, -EBUSY, "the machine is not paused");
+	ret = machine_check_disks(machine, err);
 	machine_state_list_parts(machine, list);
 	for (size_t i = 0; i < list->count && ret == 0; i++)
 		ret = machine_state_save_section(machine, &list->parts[i], out, err);

@@ -47,6 +47,8 @@ struct operations {
 	int (*stop)(struct session *session, bool force, struct err *err);
 	/* Asks the guest to give back bytes of its memory. -ERANGE: more than it has, -ENODEV: no balloon. */
 	int (*set_balloon)(struct session *session, uint64_t bytes, struct err *err);
+	/* The guest sees the size that the disk's image has now; *bytes: that size. -ENODEV: no such disk. */
+	int (*resize_disk)(struct session *session, const char *id, uint64_t *bytes, struct err *err);
 	/* Starts to add a host device, written as for --vfio. On success, copies reply and calls it from then on. */
 	int (*add_device)(struct session *session, const char *vfio, const struct add_device_reply *reply,
 			  struct err *err);

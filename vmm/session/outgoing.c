@@ -362,6 +362,7 @@ static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
 		log_error(log, "%s", outgoing->report.text);
 	} else {
 		log_warn(log, "not migrated: %s", outgoing->report.text);
+		outgoing->host.stays(outgoing->host.opaque);
 	}
 	return 0;
 }

@@ -19,6 +19,8 @@ struct outgoing_host {
 	const char *name; /* the machine's; outlives it */
 	/* The guest runs on the target: this machine must end. */
 	void (*gone)(void *opaque);
+	/* It has ended, and the guest runs on here. */
+	void (*stays)(void *opaque);
 	void *opaque;
 };
 

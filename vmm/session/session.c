@@ -142,6 +142,11 @@ static void session_device_gone(void *opaque, const char *id)
 	machine_config_remove_vfio(session->config, id);
 }
 
+static void session_disk_failed(void *opaque)
+{
+	session_stop_for_disk(opaque);
+}
+
 int session_make_machine(struct session *session, struct err *err)
 {
 	const struct machine_host host = {
@@ -152,6 +157,7 @@ int session_make_machine(struct session *session, struct err *err)
 		.console_in = port_in(session->console),
 		.console_out = port_out(session->console),
 		.device_gone = session_device_gone,
+		.disk_failed = session_disk_failed,
 		.opaque = session,
 		.incoming = session->arriving ? session->offer : NULL,
 	};

@@ -40,6 +40,7 @@ struct session {
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */
 	struct session_pause pause;
+	bool disk_failed; /* during a migration: when it has ended, the machine is paused */
 	int64_t forced_until; /* 0, or when the order to end does not wait for devices any more */
 	bool abandoned;       /* threads of the machine still wait for the kernel: it cannot be destroyed */
 };
@@ -67,6 +68,8 @@ int session_pause_begin(struct session *session, void (*done)(void *opaque, int 
 bool session_pausing(const struct session *session);
 /* Undoes a pause in progress and tells who asked for it. */
 void session_pause_cancel(struct session *session, const char *reason);
+/* A disk keeps a failed request: pauses the machine. */
+void session_stop_for_disk(struct session *session);
 /* The machine has to end, whatever its devices do. */
 void session_force(struct session *session);
 /*

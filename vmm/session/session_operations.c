@@ -124,6 +124,13 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 	return 0;
 }
 
+static int session_operations_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err)
+{
+	int code = session_operations_check_settled(session, err);
+
+	return code ?: machine_resize_disk(session->machine, id, bytes, err);
+}
+
 static void session_operations_adding(void *opaque, const struct vfio_progress *progress)
 {
 	const struct session *session = opaque;
@@ -183,14 +190,23 @@ static void session_operations_machine_gone(void *opaque)
 	machine_stop(session->machine);
 }
 
+static void session_operations_machine_stays(void *opaque)
+{
+	struct session *session = opaque;
+
+	if (session->disk_failed)
+		session_stop_for_disk(session);
+}
+
 static int session_operations_migrate(struct session *session, struct migration_request *request, int *fd,
 				      const struct migration_reply *reply, struct err *err)
 {
 	const struct outgoing_host host = {
 		.loop = session->loop, .log = &session->log, .machine = session->machine,
-		.name = session->config->name, .gone = session_operations_machine_gone, .opaque = session,
+		.name = session->config->name, .gone = session_operations_machine_gone,
+		.stays = session_operations_machine_stays, .opaque = session,
 	};
-	int code = session_operations_check_settled(session, err);
+	int code = session_operations_check_settled(session, err) ?: machine_check_disks(session->machine, err);
 
 	if (code)
 		return code;
@@ -219,6 +235,7 @@ static const struct operations operations = {
 	.resume = session_operations_resume,
 	.stop = session_operations_stop,
 	.set_balloon = session_operations_set_balloon,
+	.resize_disk = session_operations_resize_disk,
 	.add_device = session_operations_add_device,
 	.remove_device = session_operations_remove_device,
 	.migrate = session_operations_migrate,

@@ -71,6 +71,33 @@ void session_pause_cancel(struct session *session, const char *reason)
 	session_pause_finish(session, err_set(&err, -ECANCELED, "cannot be paused: %s", reason), &err);
 }
 
+/* ---- a disk with on-error=stop ---- */
+
+static void session_pause_for_disk_done(void *opaque, int code, const struct err *err)
+{
+	const struct session *session = opaque;
+
+	if (code)
+		log_warn(&session->log, "%s", err->text);
+	else
+		log_warn(&session->log, "the machine is paused because a disk failed; mvmm resume %s tries it again",
+			 session->config->name);
+}
+
+/* A migration cannot take the failed requests along. When it has ended, this is called again. */
+void session_stop_for_disk(struct session *session)
+{
+	struct err err;
+
+	session->disk_failed = outgoing_active(session->outgoing);
+	if (session->disk_failed)
+		outgoing_cancel(session->outgoing, "a disk of the machine failed", NULL);
+	else if (!session->arriving && machine_end(session->machine) == MACHINE_RUNNING &&
+		 !machine_paused(session->machine) && !session_pausing(session) &&
+		 session_pause_begin(session, session_pause_for_disk_done, session, &err))
+		log_warn(&session->log, "%s", err.text);
+}
+
 /* ---- the end ---- */
 
 void session_force(struct session *session)

@@ -40,9 +40,10 @@ is 'the rest is as it was' "$(dd if="$work/disk" bs=1M skip=32 status=none | tr 
 is 'discarded space is given back' "$(($(stat -c %b "$work/disk") * 512 <= (49 << 20)))" 1
 
 sum=$(sha256sum <"$work/disk")
-guest 'cat /sys/block/vda/ro; echo no | dd of=/dev/vda 2>&1' \
-	--disk "$work/disk,readonly=on" >"$work/out" 2>&1
+guest 'cat /sys/block/vda/ro; echo no | dd of=/dev/vda 2>&1; echo sector $(cat /sys/block/vda/queue/logical_block_size)' \
+	--disk "$work/disk,readonly=on,sector-size=4096" >"$work/out" 2>&1
 has 'read-only: the guest knows' "$work/out" '^1'
+has 'the guest sees sectors of the size that was asked for' "$work/out" '^sector 4096'
 is 'read-only: nothing changes' "$(sha256sum <"$work/disk")" "$sum"
 
 # A host disk that fails every request reaches the guest as an I/O error, and it goes on.
@@ -56,6 +57,7 @@ guest 'dd if=/dev/vda of=/dev/null bs=4k count=1 2>&1; echo alive' \
 is 'a failing disk: the guest powers off' $? 0
 has 'a failing disk: the guest is told' "$work/out" '[Ii](nput)?/(output|O) error'
 has 'a failing disk: it goes on' "$work/out" '^alive'
+has 'a failing disk: the user is told where' "$work/out" 'disk0: read at offset [0-9]+: Input/output error'
 echo 0 >"/sys/block/${loop##*/}/make-it-fail"
 losetup -d "$loop"
 
@@ -74,6 +76,26 @@ for i in $(seq "$wrote"); do
 done
 is 'a full host: nothing acknowledged is lost' "$lost" 0
 sed 's/^/    /' "$work/out"
+
+# The same with on-error=stop: the machine pauses instead, and goes on when there is room. Then the disk grows.
+truncate -s 0 "$work/small/disk"
+truncate -s 64M "$work/small/disk"
+guest 'dd if=/dev/zero of=/dev/vda bs=1M count=30 oflag=direct 2>&1 && echo wrote all; until [ $(cat /sys/block/vda/size) = 196608 ]; do sleep 1; done; echo grown' \
+	--name room --disk "$work/small/disk,on-error=stop" >"$work/out" 2>&1 &
+until_true 60 sh -c "'$mvmm' info room | grep -q '^state *paused'"
+is 'a full host, on-error=stop: the machine is paused' $? 0
+"$mvmm" info room >"$work/info"
+has 'a full host, on-error=stop: info tells why' "$work/info" 'waiting [1-9].*last_failure write at offset [0-9]+: No space left'
+mount -o remount,size=80M "$work/small"
+"$mvmm" resume room
+until_true 60 grep -q '^wrote all' "$work/out"
+is 'a full host, on-error=stop: the request is tried again' $? 0
+truncate -s 96M "$work/small/disk"
+"$mvmm" disk resize room disk0 >"$work/info"
+has 'a disk that grows: the command tells the size' "$work/info" 'disk0: the guest sees 96M'
+wait $!
+is 'a disk that grows: the guest sees it' "$(grep -c ^grown "$work/out")" 1
+sed 's/^/    /' "$work/out"
 umount "$work/small"
 
 guest 'echo waiting; sleep 20' --name holder --disk "$work/disk" >"$work/out" 2>&1 &
@@ -88,7 +110,8 @@ has 'and the message names it' "$work/out2" "$work/disk"
 truncate -s 32M "$work/fs"
 mkfs.ext4 -q "$work/fs"
 mkdir "$work/frozen"
-mount -o loop "$work/fs" "$work/frozen"
+loop=$(losetup --show -f "$work/fs")
+mount "$loop" "$work/frozen"
 truncate -s 8M "$work/frozen/disk"
 guest 'echo waiting; i=0; while sleep 1; do i=$((i + 1)); echo tick $i; done & sleep 2; dd if=/dev/zero of=/dev/vda bs=4k oflag=direct' \
 	--name hung --disk "$work/frozen/disk" >"$work/out" 2>&1 &
@@ -113,3 +136,4 @@ is 'and its name is free' "$("$mvmm" ps | grep -c hung)" 0
 fsfreeze -u "$work/frozen"
 wait "$pid"
 umount "$work/frozen"
+losetup -d "$loop"
