@@ -372,7 +372,7 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 		out[i] = pci->fenced ? 0xff : (uint8_t)((device[i] & ~mask) | (ours[i] & mask));
 	}
 	/* The host has reset it: the guest sees that here, and will not ask for D0. */
-	if (vfio_pci_config_other_power(pci, offset, out, len)) {
+	if (!pci->fenced && vfio_pci_config_other_power(pci, offset, out, len)) {
 		vfio_pci_bar_hold(pci);
 		vfio_pci_config_release(pci);
 	}
@@ -394,7 +394,6 @@ static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, c
 		log_debug(pci->machine.log, "vfio %s: config write of %u bytes at 0x%x refused", pci->device->host.name,
 			  len, offset);
 }
-
 
 /*
  * The guest writes the command register. The device decodes from before the guest can reach it until after the guest

@@ -658,7 +658,8 @@ static void the_guest_is_asked_as_long_as_the_host_waits(void)
 	CHECK_EQ(asked_for(), 1u << SLOT_A);
 	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; asking the guest to eject it", 1);
 	host_wants(0);
-	CHECK_LOGGED(&t.p, "the guest has read the request and keeps the device; it is asked again", 1);
+	CHECK_LOGGED(&t.p, "the guest has read the request and keeps the device; it is asked again; "
+			     "mvmm vfio remove NAME a --force takes it away", 1);
 	for (unsigned int i = 3; i <= 100; i++) {
 		CHECK_EQ(asked_for(), 1u << SLOT_A);
 		host_wants(0);

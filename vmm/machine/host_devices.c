@@ -256,9 +256,9 @@ static void host_devices_log_wanted(const struct slot *slot, bool read)
 	else if (slot->wants == 1)
 		log_info(log, "vfio %s: the host wants it back; asking the guest to eject it", slot->id);
 	else if (!slot->devices->blocker && is_power_of_two(slot->wants))
-		log_warn(log, "vfio %s: the host still wants it back and waits; the guest %s; it is asked again, and "
-			 "mvmm vfio remove --force takes it away", slot->id,
-			 read ? "has read the request and keeps the device" : "has not read the request");
+		log_warn(log, "vfio %s: the host still wants it back and waits; the guest %s; it is asked again; "
+			 "mvmm vfio remove NAME %s --force takes it away", slot->id,
+			 read ? "has read the request and keeps the device" : "has not read the request", slot->id);
 }
 
 /* The kernel signals this until the device is released, so the guest is asked as long as somebody waits. */
