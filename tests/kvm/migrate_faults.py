@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import select
+import signal
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,8 @@ SLOW = int(os.environ.get("MVMM_PATIENCE", "1"))  # how many times as long as on
 PATIENCE = 60 * SLOW  # seconds for anything that must happen
 STALLS = 6     # take ten seconds each, so they are few, and beside each other
 GO = (21).to_bytes(4, "little") + bytes(20)  # the frame after which the source is not to go on by itself
+STOPPED = (18).to_bytes(4, "little") + bytes(20)  # the frame that says that the guest is paused
+HELD_UP = "target stopped"  # by SIGSTOP, when it is about to load; the guest stays, after the time that it may be paused
 AT_GO = {  # and what must come of it
     "GO lost": "unresolved, goes on",
     "answer lost": "unresolved, gone",
@@ -54,12 +57,12 @@ def until(what, condition, seconds=PATIENCE):
 class Proxy(threading.Thread):
     """Passes connections on until so many bytes have gone through; then cuts them, takes nothing any more, or changes a bit.
 
-    at_go, if there is one, is called with what passes GO on when that comes; it cuts, too.
+    at_go, if there is one, is called with what passes GO on when that comes; it cuts, too. at_stop is called before STOPPED.
     """
 
-    def __init__(self, front, back, limit, kind, at_go):
+    def __init__(self, front, back, limit, kind, at_go, at_stop):
         super().__init__(daemon=True)
-        self.back, self.limit, self.passed, self.at_go = back, limit, 0, at_go
+        self.back, self.limit, self.passed, self.at_go, self.at_stop = back, limit, 0, at_go, at_stop
         self.stall, self.change = kind == "stall", kind == "changed, TLS"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(front)
@@ -85,6 +88,8 @@ class Proxy(threading.Thread):
                 self.limit = self.passed
                 self.at_go(lambda: other.sendall(data))
                 return
+            if data.startswith(STOPPED) and self.at_stop:
+                self.at_stop()
             if data:
                 self.passed += len(data)
                 if self.change and self.passed == self.limit:
@@ -220,9 +225,10 @@ class Chain:
             "target killed at GO": lambda forward: (target[1].kill(), forward()),
         }.get(kind)
         options = self.test.tls(kind, "other") + (["--copy-disks"] if kind.endswith("disk") else [])
-        proxy = Proxy(front, back, limit, kind, at_go)
+        at_stop = (lambda: target[1].send_signal(signal.SIGSTOP)) if kind == HELD_UP else None
+        proxy = Proxy(front, back, limit, kind, at_go, at_stop)
         command = subprocess.Popen([self.test.mvmm, "migrate", source[0], "--to", f"unix:{front}", "--downtime", f"{2 * SLOW}s",
-                                    *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                    *(["--downtime-limit", f"{2 * SLOW}s"] if kind == HELD_UP else []), *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=open(self.path(target[0], "cli"), "wb"))
         begin = time.monotonic()
         if not at_go and "killed" in kind and not kind.startswith("helper"):
@@ -238,6 +244,8 @@ class Chain:
             command.wait(PATIENCE)
         finally:
             limit_memory(target[1], resource.RLIM_INFINITY)
+            if kind == HELD_UP:
+                target[1].send_signal(signal.SIGCONT)
             proxy.stop()
             os.unlink(front)
         if kind == "none":
@@ -330,6 +338,8 @@ class Chain:
             raise Fault("its memory is wrong")
         if outcome != AT_GO.get(kind, outcome):
             raise Fault(f"it is {outcome}, and should be {AT_GO[kind]}")
+        if kind == HELD_UP and "has not loaded the guest within" not in self.text(target[0], "cli"):
+            raise Fault("the source does not say that the target held it up")
         return outcome
 
 
@@ -376,9 +386,10 @@ class Test:
         stalls = min(STALLS, count // 4)
         kinds = [list(AT_GO)[i % 4] if i % 4 == i // 4 % 4 else AT_ANY_TIME[i % len(AT_ANY_TIME)]
                  for i in range(count - stalls)]
-        chains = [Chain(self, number) for number in range(3 + stalls)]
+        chains = [Chain(self, number) for number in range(4 + stalls)]
         self.measure(chains[0])
-        work = [(chain, kinds) for chain in chains[:3]] + [(chain, ["stall"]) for chain in chains[3:]]
+        work = [(chain, kinds) for chain in chains[:3]] + [(chain, ["stall"]) for chain in chains[4:]]
+        work.append((chains[3], [HELD_UP] * 2))
         threads = [threading.Thread(target=self.work_off, args=one) for one in work]
         for thread in threads:
             thread.start()
