@@ -304,6 +304,28 @@ static void a_full_target_is_named(void)
 	}
 }
 
+/* Called ten times a second; its error is the wait's. */
+static int have_enough(void *opaque, struct err *why)
+{
+	unsigned int *ticks = opaque;
+
+	return ++*ticks == 2 ? err_set(why, -EIO, "something else has failed") : 0;
+}
+
+static void flush_that_is_not_answered_is_waited_for_no_longer_than_wanted(void)
+{
+	unsigned int ticks = 0;
+	const struct disk_sender_options options = {.disks = copies, .count = DISKS, .cancel_fd = -1, .tick = have_enough,
+						    .opaque = &ticks};
+
+	set_up();
+	CHECK_EQ(disk_sender_create(&options, &out, &sender, &err), 0); /* and nobody receives */
+	CHECK_EQ(disk_sender_flush(sender, &err), -EIO);
+	CHECK_STR(err.text, "something else has failed");
+	CHECK_EQ(ticks, 2);
+	tear_down();
+}
+
 /* ---- peers that say what they may not ---- */
 
 static void hostile_frames_end_by_name(void)
@@ -350,4 +372,5 @@ static void hostile_frames_end_by_name(void)
 
 TEST_MAIN(TEST(disks_arrive), TEST(what_changes_goes_again), TEST(rounds_miss_nothing), TEST(time_and_cap_are_kept),
 	  TEST(no_disks_are_nothing_to_do), TEST(a_disk_that_cannot_be_read_is_named), TEST(a_full_target_is_named),
+	  TEST(flush_that_is_not_answered_is_waited_for_no_longer_than_wanted),
 	  TEST(hostile_frames_end_by_name))
