@@ -14,15 +14,18 @@ struct serial;
 struct state_table;
 /*
  * Output goes to out_fd within about a millisecond, in as few writes as possible. Output that out_fd does not take is
- * buffered (64 KiB) and then dropped: the guest never waits. out_fd should be non-blocking, or the loop's thread may
- * wait; a shared one (a terminal) cannot be. After a failed write there is no output until serial_set_fds. in_fd -1: no
- * input; at its end it is no longer used. The descriptors are not owned. The loop runs on one thread, or does not run.
+ * buffered (64 KiB) and then dropped and counted: the guest never waits. A regular file that cannot be written is tried
+ * again; after another failed write there is no output until serial_set_fds. in_fd -1: no input; at its end it is no
+ * longer used. The descriptors are not owned and their flags do not change. The loop runs on one thread, or does not run.
  */
 int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_fd, int out_fd, struct event_loop *loop,
 		  const struct log *log, struct serial **ret, struct err *err);
-/* Flushes. On the loop's thread, or when it does not run. NULL is fine. */
+/*
+ * Writes the buffered output while somebody reads it: waits up to a second for a reader that takes nothing, and up to 10
+ * s in all. What is lost is logged. On the loop's thread, or when it does not run. NULL is fine.
+ */
 void serial_destroy(struct serial *serial);
-/* Writes the buffered output, waiting up to 100 ms: before the process ends. On the loop's thread. */
+/* Writes the buffered output, waiting up to 100 ms. On the loop's thread. */
 void serial_flush(struct serial *serial);
 /* Adds bytes to the guest's input; bytes that do not fit (4 KiB) are dropped. Any thread. */
 void serial_feed(struct serial *serial, const void *data, size_t len);

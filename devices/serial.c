@@ -3,55 +3,33 @@
  * See platform.h. A 16550A as in its data sheet (National Semiconductor PC16550D) and linux/serial_reg.h, with a
  * transmitter that is always ready.
  *
- * vCPU threads access the registers under the lock. Output goes into a ring; a moment later the loop's thread writes it
- * without the lock: a burst of characters becomes one write(2), and a slow reader never makes the guest wait. Input
- * waits in a queue; the receive FIFO is a window of 16 bytes on it.
+ * vCPU threads access the registers under the lock. Output: serial_output.c.
+ *
+ * Input waits in a queue, and the receive FIFO is a window of 16 bytes on it. As on a line, the FIFO runs empty before
+ * the next bytes arrive: the interrupt line falls and rises again. The interrupt is edge-triggered, and a driver that
+ * reads for a limited number of turns and then returns would wait for ever for an edge of a line that stays high. For
+ * the same reason bytes that the guest leaves in the FIFO cause another edge, like a real port's time-out.
  */
 #include "devices/serial.h"
 
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
+#include "core/nowait.h"
+#include "devices/serial_output.h"
+
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 
 #define PORTS 8u
-#define OUT_EAGER 4096u /* this much output is written without delay */
-#define MILLISECOND 1000000ull
-#define OUT_DELAY (1 * MILLISECOND)
-#define OUT_DELAY_MAX (64 * MILLISECOND)
-#define FLUSH_MS 100
+#define MICROSECOND 1000ull
 /*
  * A driver that resets the receive FIFO then reads the receiver to clear it. Input that arrives before would be lost,
  * so it is held back for this time.
  */
-#define HOLD (20 * MILLISECOND)
+#define HOLD (20000 * MICROSECOND)
+/* After the FIFO has run empty, and after the guest has left bytes in it that it may have forgotten. */
+#define NEXT_BYTES (50 * MICROSECOND)
+#define FORGOTTEN (400 * MICROSECOND)
 
 #define LINES_CONNECTED (UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
 #define IIR_TIMEOUT 0x0cu
-
-/* ---- rings and queues ---- */
-
-static bool serial_ring_put(struct ring *ring, uint8_t byte)
-{
-	if (ring->count == ring->size)
-		return false;
-	ring->data[(ring->head + ring->count++) % ring->size] = byte;
-	return true;
-}
-
-static void serial_ring_drop(struct ring *ring, uint32_t count)
-{
-	ring->head = (ring->head + count) % ring->size;
-	ring->count -= count;
-}
-
-/* Contiguous bytes at the front. */
-static uint32_t serial_ring_front(const struct ring *ring)
-{
-	return MIN(ring->count, ring->size - ring->head);
-}
 
 static bool serial_queue_put(struct input_queue *queue, uint8_t byte)
 {
@@ -68,6 +46,11 @@ static bool serial_fifo_on(const struct serial *serial)
 	return serial->state.fcr & UART_FCR_ENABLE_FIFO;
 }
 
+static uint32_t serial_fifo_size(const struct serial *serial)
+{
+	return serial_fifo_on(serial) ? FIFO : 1;
+}
+
 static struct input_queue *serial_receiver(struct serial *serial)
 {
 	return serial->state.mcr & UART_MCR_LOOP ? &serial->looped : &serial->in;
@@ -76,9 +59,22 @@ static struct input_queue *serial_receiver(struct serial *serial)
 /* Bytes in the receive FIFO, or in the receiver register without a FIFO. */
 static uint32_t serial_received(struct serial *serial)
 {
-	if (serial->state.held && !(serial->state.mcr & UART_MCR_LOOP))
-		return 0;
-	return MIN(*serial_receiver(serial)->count, serial_fifo_on(serial) ? FIFO : 1);
+	return serial->state.mcr & UART_MCR_LOOP ? MIN(serial->state.looped_count, serial_fifo_size(serial)) :
+						   serial->fifo;
+}
+
+static uint32_t serial_trigger(const struct serial *serial)
+{
+	static const uint8_t triggers[] = {1, 4, 8, 14};
+
+	return serial_fifo_on(serial) ? triggers[serial->state.fcr >> 6] : 1;
+}
+
+static bool serial_reports_input(struct serial *serial)
+{
+	uint32_t count = serial_received(serial);
+
+	return count && (count >= serial_trigger(serial) || serial->overdue || serial->state.mcr & UART_MCR_LOOP);
 }
 
 static uint8_t serial_modem_lines(const struct serial *serial)
@@ -91,16 +87,13 @@ static uint8_t serial_modem_lines(const struct serial *serial)
 			 (mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) | (mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
 }
 
-/* The IIR's value for the most urgent interrupt. Bytes below the trigger level time out at once. */
+/* The IIR's value for the most urgent interrupt. */
 static uint8_t serial_pending(struct serial *serial)
 {
-	static const uint8_t triggers[] = {1, 4, 8, 14};
-	uint32_t count = serial_received(serial);
-
 	if (serial->state.ier & UART_IER_RLSI && serial->state.errors)
 		return UART_IIR_RLSI;
-	if (serial->state.ier & UART_IER_RDI && count)
-		return serial_fifo_on(serial) && count < triggers[serial->state.fcr >> 6] ? IIR_TIMEOUT : UART_IIR_RDI;
+	if (serial->state.ier & UART_IER_RDI && serial_reports_input(serial))
+		return serial_received(serial) < serial_trigger(serial) ? IIR_TIMEOUT : UART_IIR_RDI;
 	if (serial->state.ier & UART_IER_THRI && serial->state.thre)
 		return UART_IIR_THRI;
 	if (serial->state.ier & UART_IER_MSI && serial->state.deltas)
@@ -117,103 +110,29 @@ void serial_update_line(struct serial *serial)
 	serial->line_high = level;
 }
 
-/* ---- output ---- */
+/* ---- input ---- */
 
 /* Lock held. */
-static void serial_arm_output(struct serial *serial, uint64_t delay)
+static void serial_arm_input(struct serial *serial, uint64_t delay)
 {
-	serial->out_armed = true;
-	event_timer_set(serial->out_timer, delay, 0);
+	serial->in_armed = true;
+	event_timer_set(serial->in_timer, delay, 0);
 }
 
-static void serial_put_output(struct serial *serial, uint8_t byte)
+void serial_arrive(struct serial *serial)
 {
-	if (serial->out_fd < 0)
+	if (serial->state.held || (!serial->fifo && serial->in_armed))
 		return;
-	if (!serial_ring_put(&serial->out, byte)) {
-		if (!serial->out_lossy)
-			log_warn(serial->log, "serial: the output is not read, some is lost");
-		serial->out_lossy = true;
-		return;
-	}
-	if (!serial->out_armed)
-		serial_arm_output(serial, OUT_DELAY);
-	else if (serial->out.count == OUT_EAGER && serial->out_delay == OUT_DELAY)
-		serial_arm_output(serial, 1);
+	serial->fifo = MIN(serial->state.in_count, serial_fifo_size(serial));
+	serial->overdue = true;
 }
 
-static ssize_t serial_write_some(struct serial *serial, const void *data, size_t len)
+void serial_hold(struct serial *serial)
 {
-	struct pollfd ready = {.fd = serial->out_fd, .events = POLLOUT};
-	ssize_t n;
-
-	if (serial->out_socket) {
-		n = send(serial->out_fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-		return n < 0 ? -errno : n;
-	}
-	poll(&ready, 1, 0);
-	if (ready.revents & (POLLERR | POLLNVAL))
-		return -EPIPE;
-	if (!(ready.revents & POLLOUT))
-		return -EAGAIN;
-	n = write(serial->out_fd, data, MIN(len, serial->out_chunk));
-	return n < 0 ? -errno : n;
+	serial->state.held = true;
+	serial->fifo = 0;
+	serial_arm_input(serial, HOLD);
 }
-
-/* Writes until there is no more output (true) or the descriptor takes no more (false). */
-static bool serial_write_output(struct serial *serial)
-{
-	for (;;) {
-		uint32_t head, len;
-		ssize_t n;
-
-		pthread_mutex_lock(&serial->lock);
-		head = serial->out.head;
-		len = serial_ring_front(&serial->out);
-		pthread_mutex_unlock(&serial->lock);
-		if (!len || serial->out_fd < 0)
-			return true;
-		n = serial_write_some(serial, serial->out_data + head, len);
-		if (n == -EAGAIN)
-			return false;
-		if (n == -EINTR)
-			continue;
-		pthread_mutex_lock(&serial->lock);
-		if (n < 0) {
-			log_warn(serial->log, "serial: output ends: %s", strerrordesc_np((int)-n));
-			serial->out_fd = -1;
-			n = serial->out.count;
-		}
-		serial_ring_drop(&serial->out, (uint32_t)n);
-		serial->out_delay = OUT_DELAY;
-		pthread_mutex_unlock(&serial->lock);
-	}
-}
-
-static void serial_output_due(void *opaque, uint32_t events)
-{
-	struct serial *serial = opaque;
-	bool done = serial_write_output(serial);
-
-	pthread_mutex_lock(&serial->lock);
-	serial->out_armed = false;
-	if (!done)
-		serial->out_delay = MIN(serial->out_delay * 2, OUT_DELAY_MAX);
-	if (serial->out.count)
-		serial_arm_output(serial, serial->out_delay);
-	pthread_mutex_unlock(&serial->lock);
-}
-
-void serial_flush(struct serial *serial)
-{
-	for (int waited = 0; !serial_write_output(serial) && waited < FLUSH_MS; waited += 10) {
-		struct pollfd ready = {.fd = serial->out_fd, .events = POLLOUT};
-
-		poll(&ready, 1, 10);
-	}
-}
-
-/* ---- input ---- */
 
 void serial_feed(struct serial *serial, const void *data, size_t len)
 {
@@ -222,30 +141,43 @@ void serial_feed(struct serial *serial, const void *data, size_t len)
 	pthread_mutex_lock(&serial->lock);
 	for (size_t i = 0; i < len && serial_queue_put(&serial->in, bytes[i]); i++) {
 	}
+	serial_arrive(serial);
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
 
+/* in_source is disarmed by each event, so that a client that has hung up does not keep the loop busy. */
 static void serial_input_ready(void *opaque, uint32_t events)
 {
 	struct serial *serial = opaque;
 	uint8_t buf[IN_SIZE];
+	struct iovec iov = {.iov_base = buf};
 	ssize_t n;
-	size_t room;
 
 	pthread_mutex_lock(&serial->lock);
-	room = IN_SIZE - serial->state.in_count;
-	if (!room && serial->in_source)
-		event_source_set(serial->in_source, 0);
-	serial->in_paused = !room || serial->in_plain;
+	iov.iov_len = IN_SIZE - serial->state.in_count;
+	serial->in_paused = !iov.iov_len || serial->in_plain;
 	pthread_mutex_unlock(&serial->lock);
-	if (!room)
+	if (!iov.iov_len)
 		return;
-	n = read(serial->in_fd, buf, room);
+	n = nowait_readv(serial->in_fd, &iov, 1);
+	if (n == 0 || (n < 0 && n != -EAGAIN)) {
+		serial_set_fds(serial, -1, serial_output_fd(serial->output));
+		return;
+	}
 	if (n > 0)
 		serial_feed(serial, buf, (size_t)n);
-	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-		serial_set_fds(serial, -1, serial->out_fd);
+	if (serial->in_source)
+		event_source_set(serial->in_source, EPOLLIN | EPOLLONESHOT);
+}
+
+/* An edge of the interrupt line, also if it is high already. Lock held. */
+static void serial_interrupt_again(struct serial *serial)
+{
+	if (serial->line_high)
+		irq_line_set(serial->irq, false);
+	serial->line_high = false;
+	serial_update_line(serial);
 }
 
 static void serial_input_due(void *opaque, uint32_t events)
@@ -253,8 +185,10 @@ static void serial_input_due(void *opaque, uint32_t events)
 	struct serial *serial = opaque;
 
 	pthread_mutex_lock(&serial->lock);
-	serial->state.held = false;
-	serial_update_line(serial);
+	serial->state.held = serial->in_armed = false;
+	serial_arrive(serial);
+	if (serial->fifo)
+		serial_interrupt_again(serial);
 	pthread_mutex_unlock(&serial->lock);
 	if (serial->in_plain)
 		serial_input_ready(serial, EPOLLIN);
@@ -267,9 +201,9 @@ static void serial_resume_input(struct serial *serial)
 		return;
 	serial->in_paused = false;
 	if (serial->in_source)
-		event_source_set(serial->in_source, EPOLLIN);
+		event_source_set(serial->in_source, EPOLLIN | EPOLLONESHOT);
 	else if (serial->in_plain && !serial->state.held)
-		event_timer_set(serial->in_timer, 1, 0);
+		serial_arm_input(serial, 1);
 }
 
 /* Watches in_fd; a file, which cannot be watched, is read whenever there is room. */
@@ -287,7 +221,8 @@ static void serial_set_input(struct serial *serial, int in_fd)
 	source = NULL;
 	if (in_fd >= 0) {
 		struct err err;
-		int ret = event_loop_watch(serial->loop, in_fd, EPOLLIN, serial_input_ready, serial, &source, &err);
+		int ret = event_loop_watch(serial->loop, in_fd, EPOLLIN | EPOLLONESHOT, serial_input_ready, serial,
+					   &source, &err);
 
 		plain = ret == -EPERM;
 		if (ret < 0 && !plain)
@@ -301,33 +236,32 @@ static void serial_set_input(struct serial *serial, int in_fd)
 	pthread_mutex_unlock(&serial->lock);
 }
 
-static void serial_set_output(struct serial *serial, int out_fd)
-{
-	struct stat st = {0};
-
-	serial_flush(serial);
-	if (out_fd >= 0 && fstat(out_fd, &st) == 0) {
-		serial->out_socket = S_ISSOCK(st.st_mode);
-		serial->out_chunk = S_ISREG(st.st_mode) || fcntl(out_fd, F_GETFL) & O_NONBLOCK ? OUT_SIZE : PIPE_BUF;
-	}
-	pthread_mutex_lock(&serial->lock);
-	serial->out_fd = out_fd;
-	serial->out_delay = OUT_DELAY;
-	serial->out_lossy = false;
-	if (out_fd < 0)
-		serial_ring_drop(&serial->out, serial->out.count);
-	pthread_mutex_unlock(&serial->lock);
-}
-
 void serial_set_fds(struct serial *serial, int in_fd, int out_fd)
 {
 	if (in_fd != serial->in_fd)
 		serial_set_input(serial, in_fd);
-	if (out_fd != serial->out_fd)
-		serial_set_output(serial, out_fd);
+	if (out_fd != serial_output_fd(serial->output))
+		serial_output_set_fd(serial->output, out_fd);
+}
+
+void serial_flush(struct serial *serial)
+{
+	serial_output_flush(serial->output);
 }
 
 /* ---- registers; lock held ---- */
+
+/* A byte has left the FIFO. */
+static void serial_consumed(struct serial *serial)
+{
+	serial->fifo--;
+	serial->overdue = false;
+	if (!serial->fifo && serial->state.in_count)
+		serial_arm_input(serial, NEXT_BYTES);
+	else if (serial->fifo && !serial->in_armed)
+		serial_arm_input(serial, FORGOTTEN);
+	serial_resume_input(serial);
+}
 
 static uint8_t serial_read_byte(struct serial *serial)
 {
@@ -339,7 +273,8 @@ static uint8_t serial_read_byte(struct serial *serial)
 	byte = queue->data[0];
 	/* The move costs little compared with the exit that reads the byte. */
 	memmove(queue->data, queue->data + 1, --*queue->count);
-	serial_resume_input(serial);
+	if (queue == &serial->in)
+		serial_consumed(serial);
 	return byte;
 }
 
@@ -386,8 +321,8 @@ static void serial_write_byte(struct serial *serial, uint8_t byte)
 {
 	serial->state.thre = true;
 	if (!(serial->state.mcr & UART_MCR_LOOP)) {
-		serial_put_output(serial, byte);
-	} else if (serial->state.looped_count >= (serial_fifo_on(serial) ? FIFO : 1)) {
+		serial_output_put(serial->output, byte);
+	} else if (serial->state.looped_count >= serial_fifo_size(serial)) {
 		serial->state.errors |= UART_LSR_OE;
 		if (!serial_fifo_on(serial))
 			serial->state.looped[0] = byte;
@@ -402,12 +337,6 @@ static void serial_write_ier(struct serial *serial, uint8_t value)
 	if (value & ~serial->state.ier & UART_IER_THRI)
 		serial->state.thre = true;
 	serial->state.ier = value;
-}
-
-void serial_hold(struct serial *serial)
-{
-	serial->state.held = true;
-	event_timer_set(serial->in_timer, HOLD, 0);
 }
 
 static void serial_write_fcr(struct serial *serial, uint8_t value)
@@ -502,13 +431,14 @@ void serial_reset(struct serial *serial)
 	serial->state.errors = serial->state.deltas = 0;
 	serial->state.thre = false;
 	serial->state.looped_count = 0;
+	serial_arrive(serial);
 	serial_update_line(serial);
 	pthread_mutex_unlock(&serial->lock);
 }
 
 static void serial_free_serial(struct serial *serial)
 {
-	event_source_remove(serial->out_timer);
+	serial_output_destroy(serial->output);
 	event_source_remove(serial->in_timer);
 	pthread_mutex_destroy(&serial->lock);
 	free(serial);
@@ -527,13 +457,12 @@ int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_f
 	serial->irq = irq;
 	serial->loop = loop;
 	serial->log = log;
-	serial->in_fd = serial->out_fd = -1;
+	serial->in_fd = -1;
 	serial->in = (struct input_queue){serial->state.in, &serial->state.in_count, IN_SIZE};
 	serial->looped = (struct input_queue){serial->state.looped, &serial->state.looped_count, FIFO};
-	serial->out = (struct ring){.data = serial->out_data, .size = OUT_SIZE};
 	pthread_mutex_init(&serial->lock, NULL);
 	serial_reset(serial);
-	code = event_loop_timer(loop, serial_output_due, serial, &serial->out_timer, err);
+	code = serial_output_create(loop, log, &serial->output, err);
 	if (code == 0)
 		code = event_loop_timer(loop, serial_input_due, serial, &serial->in_timer, err);
 	if (code == 0)
@@ -552,6 +481,6 @@ void serial_destroy(struct serial *serial)
 	if (!serial)
 		return;
 	bus_remove(serial->pio, serial->port);
-	serial_set_fds(serial, -1, -1);
+	serial_set_input(serial, -1);
 	serial_free_serial(serial);
 }

@@ -9,13 +9,6 @@
 
 #define FIFO 16u
 #define IN_SIZE 4096u
-#define OUT_SIZE 65536u
-
-/* A ring of bytes; size is a power of two. */
-struct ring {
-	uint8_t *data;
-	uint32_t size, head, count;
-};
 
 /* Bytes for the guest to read, the first one in front. data and count are in struct serial_state. */
 struct input_queue {
@@ -41,25 +34,25 @@ struct serial {
 	const struct log *log;
 
 	/* the loop's thread */
-	int in_fd, out_fd;
-	bool out_socket;
-	size_t out_chunk; /* bytes that one write takes without blocking */
-	uint64_t out_delay;
-	struct event_source *out_timer, *in_timer;
+	int in_fd;
+	struct event_source *in_timer;
+	struct serial_output *output;
 
 	pthread_mutex_t lock; /* all below */
 	struct serial_state state;
 	bool line_high;
 	struct input_queue in, looped;
-	struct ring out;
+	uint32_t fifo;  /* bytes of in that have arrived in the receive FIFO */
+	bool overdue;   /* they are reported even if they are fewer than the trigger level */
+	bool in_armed;  /* in_timer runs */
 	bool in_paused; /* in_fd is not read: the queue was full */
 	bool in_plain;  /* in_fd cannot be watched: a file */
 	struct event_source *in_source;
-	bool out_armed, out_lossy;
-	uint8_t out_data[OUT_SIZE];
 };
 
 /* Sets the interrupt line from the registers. Lock held. */
 void serial_update_line(struct serial *serial);
 /* Holds input back for a moment. Lock held. */
 void serial_hold(struct serial *serial);
+/* Moves waiting input into the FIFO. Lock held. */
+void serial_arrive(struct serial *serial);

@@ -37,6 +37,8 @@ static int serial_state_loaded(void *object, const void *state, struct err *err)
 
 	if (serial->state.held)
 		serial_hold(serial);
+	else
+		serial_arrive(serial);
 	serial_update_line(serial);
 	return 0;
 }

@@ -149,6 +149,12 @@ static struct platform *busy_serial(void)
 	return p;
 }
 
+static void await_input(struct platform *p)
+{
+	for (unsigned int i = 0; i < 50000 && !(in(p, COM1 + UART_LSR) & UART_LSR_DR); i++)
+		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+}
+
 static void what_was_typed_is_read_behind_the_move(void)
 {
 	struct platform *from = busy_serial(), *to = subject_comes_back(&serial, from);
@@ -158,8 +164,11 @@ static void what_was_typed_is_read_behind_the_move(void)
 	CHECK_EQ(in(to, COM1 + UART_SCR), 0x5a);
 	CHECK_EQ(in(to, COM1 + UART_IER), UART_IER_RDI | UART_IER_THRI);
 	CHECK_EQ(in(to, COM1 + UART_MCR), UART_MCR_DTR | UART_MCR_RTS | UART_MCR_OUT2);
-	for (unsigned int i = 0; in(to, COM1 + UART_LSR) & UART_LSR_DR && i < sizeof(text) - 1; i++)
+	CHECK_EQ(event_loop_start(to->loop, "test", NULL), 0);
+	for (unsigned int i = 0; i < strlen("yped and not yet read"); i++) {
+		await_input(to);
 		text[i] = (char)in(to, COM1 + UART_RX);
+	}
 	CHECK_STR(text, "yped and not yet read");
 	/* The transmitter's interrupt was due and has not been lost either. */
 	CHECK(to->lines[SERIAL].level);
@@ -198,8 +207,7 @@ static void input_that_was_held_back_still_comes(void)
 	to = subject_comes_back(&serial, from);
 	CHECK_EQ(in(to, COM1 + UART_LSR) & UART_LSR_DR, 0);
 	CHECK_EQ(event_loop_start(to->loop, "test", NULL), 0);
-	for (unsigned int i = 0; i < 5000 && !(in(to, COM1 + UART_LSR) & UART_LSR_DR); i++)
-		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	await_input(to);
 	CHECK_EQ(in(to, COM1 + UART_RX), 'l');
 	drop(from);
 	drop(to);

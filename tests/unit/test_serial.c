@@ -5,8 +5,10 @@
 
 #include <fcntl.h>
 #include <linux/serial_reg.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -23,11 +25,13 @@ static struct {
 
 static void set_line(struct irq_line *line, bool level)
 {
-	t.rises += level && !t.high;
+	__atomic_add_fetch(&t.rises, level && !t.high, __ATOMIC_ACQ_REL);
 	__atomic_store_n(&t.high, level, __ATOMIC_RELEASE);
 }
 
 static const struct irq_line_ops line_ops = {.set = set_line};
+
+static struct log *told; /* NULL: nothing is logged */
 
 static void open_serial(int in_fd, int out_fd)
 {
@@ -35,7 +39,7 @@ static void open_serial(int in_fd, int out_fd)
 	t.pio = bus_create();
 	t.line.ops = &line_ops;
 	CHECK_EQ(event_loop_create(&t.loop, NULL), 0);
-	CHECK_EQ(serial_create(t.pio, PORT, &t.line, in_fd, out_fd, t.loop, NULL, &t.serial, NULL), 0);
+	CHECK_EQ(serial_create(t.pio, PORT, &t.line, in_fd, out_fd, t.loop, told, &t.serial, NULL), 0);
 }
 
 static void destroy(void *opaque)
@@ -74,6 +78,26 @@ static void print(const char *text)
 static void sleep_ms(unsigned int ms)
 {
 	nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l}, NULL);
+}
+
+/* An edge of the interrupt line after the first `seen` ones. */
+static bool wait_for_edge(unsigned int seen)
+{
+	for (unsigned int i = 0; i < 50000 && __atomic_load_n(&t.rises, __ATOMIC_ACQUIRE) == seen; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+	return __atomic_load_n(&t.rises, __ATOMIC_ACQUIRE) != seen;
+}
+
+static unsigned int drain(uint8_t *to, unsigned int max)
+{
+	unsigned int count = 0;
+
+	for (unsigned int idle = 0; idle < 50000 && count < max; idle++) {
+		for (; count < max && in(UART_LSR) & UART_LSR_DR; count++, idle = 0)
+			to[count] = in(UART_RX);
+		nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+	}
+	return count;
 }
 
 static void wait_for_line(void)
@@ -227,21 +251,80 @@ static void receives(void)
 	static const struct step steps[] = {
 		{FEED, 0, 'a'},        {IN, UART_LSR, 0x61}, {LINE, 0, 0},           {OUT, UART_IER, UART_IER_RDI},
 		{LINE, 0, 1},          {IN, UART_IIR, 4},    {FEED, 0, 'b'},         {IN, UART_RX, 'a'},
-		{LINE, 0, 1},          {IN, UART_RX, 'b'},   {LINE, 0, 0},           {IN, UART_RX, 0},
+		{LINE, 0, 0},          {IN, UART_RX, 0},     {IN, UART_LSR, 0x60},
+	};
+	static const struct step next[] = {
+		{IN, UART_IIR, 4},     {IN, UART_RX, 'b'},   {LINE, 0, 0},           {IN, UART_RX, 0},
 		{OUT, UART_FCR, 0x41}, /* a FIFO with a trigger level of 4, and input held off for a moment */
 	};
 	static const struct step later[] = {
 		{IN, UART_IIR, 0xcc}, {FEED, 0, '2'}, {FEED, 0, '3'},
-		{IN, UART_IIR, 0xcc}, {FEED, 0, '4'}, {IN, UART_IIR, 0xc4}, {IN, UART_RX, '1'}, {IN, UART_IIR, 0xcc},
-		{IN, UART_RX, '2'}, {IN, UART_RX, '3'}, {IN, UART_RX, '4'}, {LINE, 0, 0}, {IN, UART_IIR, 0xc1},
+		{IN, UART_IIR, 0xcc}, {FEED, 0, '4'}, {IN, UART_IIR, 0xc4}, {IN, UART_RX, '1'}, {LINE, 0, 0},
+		{IN, UART_IIR, 0xc1}, {IN, UART_LSR, 0x61},
+	};
+	static const struct step timed_out[] = {
+		{IN, UART_IIR, 0xcc}, {IN, UART_RX, '2'}, {IN, UART_RX, '3'}, {IN, UART_RX, '4'}, {LINE, 0, 0},
+		{IN, UART_IIR, 0xc1},
 	};
 
 	open_serial(-1, -1);
 	RUN(steps);
 	CHECK_EQ(event_loop_start(t.loop, "serial", NULL), 0);
+	wait_for_line();
+	RUN(next);
 	serial_feed(t.serial, "1", 1);
 	wait_for_line();
 	RUN(later);
+	wait_for_line();
+	RUN(timed_out);
+	close_serial();
+}
+
+/*
+ * The interrupt is edge-triggered. However few bytes a driver takes from the port in one of its turns, and though it
+ * looks only when there is an edge, it gets all of them.
+ */
+static void every_driver_gets_all_of_the_input(void)
+{
+	static const unsigned int limits[] = {1, 5, 16, 100};
+	uint8_t sent[400], got[sizeof(sent)];
+
+	for (unsigned int i = 0; i < sizeof(sent); i++)
+		sent[i] = (uint8_t)(i * 7 + i / 100);
+	for (unsigned int l = 0; l < ARRAY_SIZE(limits); l++) {
+		unsigned int count = 0, edges = 0;
+
+		open_serial(-1, -1);
+		CHECK_EQ(event_loop_start(t.loop, "serial", NULL), 0);
+		out(UART_FCR, 0x81);
+		out(UART_IER, UART_IER_RDI);
+		serial_feed(t.serial, sent, sizeof(sent));
+		while (count < sizeof(sent) && wait_for_edge(edges)) {
+			edges = __atomic_load_n(&t.rises, __ATOMIC_ACQUIRE);
+			for (unsigned int i = 0; i < limits[l] && in(UART_LSR) & UART_LSR_DR && count < sizeof(sent); i++)
+				got[count++] = in(UART_RX);
+		}
+		CHECK_EQ(count, sizeof(sent));
+		CHECK_EQ(memcmp(got, sent, sizeof(sent)), 0);
+		close_serial();
+	}
+}
+
+/* Linux reads without a pause for 512 turns: the line must have fallen before. */
+static void the_line_falls_when_the_fifo_is_empty(void)
+{
+	unsigned int count = 0;
+
+	open_serial(-1, -1);
+	out(UART_FCR, 0x81);
+	CHECK_EQ(event_loop_start(t.loop, "serial", NULL), 0);
+	out(UART_IER, UART_IER_RDI);
+	for (unsigned int i = 0; i < 100; i++)
+		serial_feed(t.serial, "x", 1);
+	wait_for_line();
+	for (; t.high; count++)
+		in(UART_RX);
+	CHECK(count <= 16);
 	close_serial();
 }
 
@@ -260,24 +343,25 @@ static void keeps_what_came_early(void)
 	serial_feed(t.serial, "echo hello to the guest\n", 24);
 	RUN(start);
 	wait_for_line();
-	for (unsigned int i = 0; in(UART_LSR) & UART_LSR_DR; i++)
-		got[i] = (char)in(UART_RX);
+	CHECK_EQ(drain((uint8_t *)got, 24), 24);
 	CHECK_STR(got, "echo hello to the guest\n");
 	close_serial();
 }
 
 static void takes_no_more_than_fits(void)
 {
-	uint8_t big[8192];
-	unsigned int count = 0;
+	uint8_t big[8192], got[4096];
 
 	open_serial(-1, -1);
+	CHECK_EQ(event_loop_start(t.loop, "serial", NULL), 0);
+	out(UART_FCR, 1);
 	for (unsigned int i = 0; i < sizeof(big); i++)
 		big[i] = (uint8_t)(i * 7);
 	serial_feed(t.serial, big, sizeof(big));
-	for (; in(UART_LSR) & UART_LSR_DR; count++)
-		CHECK_EQ(in(UART_RX), big[count]);
-	CHECK_EQ(count, 4096);
+	CHECK_EQ(drain(got, sizeof(got)), sizeof(got));
+	CHECK_EQ(memcmp(got, big, sizeof(got)), 0);
+	sleep_ms(2);
+	CHECK_EQ(in(UART_LSR) & UART_LSR_DR, 0);
 	close_serial();
 }
 
@@ -374,6 +458,109 @@ static void blocking_pipes_do_not_block(void)
 	close(fds[1]);
 }
 
+/* ---- the end of the output, and what is said of it ---- */
+
+static int telling[2];
+
+static void begin_telling(struct log *log)
+{
+	CHECK_EQ(pipe2(telling, O_CLOEXEC | O_NONBLOCK), 0);
+	*log = (struct log){.fd = telling[1], .level = LOG_INFO};
+	told = log;
+}
+
+static const char *end_telling(void)
+{
+	static char text[2000];
+	ssize_t n = read(telling[0], text, sizeof(text) - 1);
+
+	text[MAX(n, 0)] = 0;
+	close(telling[0]);
+	close(telling[1]);
+	told = NULL;
+	return text;
+}
+
+static void *read_late(void *opaque)
+{
+	static char buf[1000];
+	size_t total = 0;
+
+	for (ssize_t n; (n = read(*(int *)opaque, buf, sizeof(buf))) > 0; total += (size_t)n)
+		sleep_ms(1);
+	return (void *)total;
+}
+
+/* The machine ends while 60,000 bytes are in the ring and the pipe takes 4096 at a time. */
+static void the_end_waits_for_a_reader(void)
+{
+	pthread_t reader;
+	struct log log;
+	void *total;
+	int fds[2];
+
+	CHECK_EQ(pipe2(fds, O_CLOEXEC), 0);
+	CHECK(fcntl(fds[1], F_SETPIPE_SZ, 4096) >= 4096);
+	begin_telling(&log);
+	open_serial(-1, fds[1]);
+	for (unsigned int i = 0; i < 60000; i++)
+		out(UART_TX, 'x');
+	CHECK_EQ(pthread_create(&reader, NULL, read_late, &fds[0]), 0);
+	close_serial();
+	close(fds[1]);
+	pthread_join(reader, &total);
+	CHECK_EQ((size_t)total, 60000);
+	CHECK_STR(end_telling(), "");
+	close(fds[0]);
+}
+
+static void the_end_tells_what_is_lost(void)
+{
+	struct log log;
+	int fds[2];
+
+	CHECK_EQ(pipe2(fds, O_CLOEXEC), 0);
+	CHECK_EQ(fcntl(fds[1], F_SETPIPE_SZ, 4096), 4096);
+	begin_telling(&log);
+	open_serial(-1, fds[1]);
+	for (unsigned int i = 0; i < 70000; i++)
+		out(UART_TX, 'x');
+	close_serial();
+	CHECK_STR(end_telling(), "warning: serial: nobody reads the output; what does not fit is dropped\n"
+		  "warning: serial: the last 65904 bytes of the output are lost: nobody reads them\n");
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* A log on a full file system: the output is back when there is room again. */
+static void a_full_file_is_tried_again(void)
+{
+	struct rlimit found, full = {.rlim_cur = 10};
+	int file = memfd_create("out", MFD_CLOEXEC);
+	struct log log;
+
+	signal(SIGXFSZ, SIG_IGN);
+	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &found), 0);
+	full.rlim_max = found.rlim_max;
+	begin_telling(&log);
+	open_serial(-1, file);
+	print("0123456789");
+	serial_flush(t.serial);
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+	print("abc");
+	serial_flush(t.serial);
+	print("def");
+	serial_flush(t.serial);
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &found), 0);
+	CHECK_EQ(lseek(file, 0, SEEK_END), 10);
+	serial_flush(t.serial);
+	CHECK_EQ(lseek(file, 0, SEEK_END), 16);
+	close_serial();
+	CHECK_STR(end_telling(),
+		  "warning: serial: the output cannot be written (File too large); this is tried again\n");
+	close(file);
+}
+
 static void survives_readers_that_go(void)
 {
 	int fds[2], again = memfd_create("again", MFD_CLOEXEC);
@@ -402,18 +589,6 @@ static void survives_readers_that_go(void)
 
 /* ---- input ---- */
 
-static unsigned int drain(uint8_t *to, unsigned int max)
-{
-	unsigned int count = 0;
-
-	for (unsigned int idle = 0; idle < 5000 && count < max; idle++) {
-		for (; count < max && in(UART_LSR) & UART_LSR_DR; count++, idle = 0)
-			to[count] = in(UART_RX);
-		sleep_ms(1);
-	}
-	return count;
-}
-
 static void reads_pipes_and_files_to_their_end(void)
 {
 	static uint8_t sent[30000], got[30000];
@@ -428,6 +603,7 @@ static void reads_pipes_and_files_to_their_end(void)
 	close(fds[1]);
 	for (unsigned int kind = 0; kind < 2; kind++) {
 		open_serial(kind ? file : fds[0], -1);
+		out(UART_FCR, 1);
 		CHECK_EQ(event_loop_start(t.loop, "serial", NULL), 0);
 		memset(got, 0, sizeof(got));
 		CHECK_EQ(drain(got, sizeof(sent)), sizeof(sent));
@@ -437,6 +613,37 @@ static void reads_pipes_and_files_to_their_end(void)
 	}
 	close(fds[0]);
 	close(file);
+}
+
+static uint64_t cpu_ms(void)
+{
+	struct rusage usage;
+
+	CHECK_EQ(getrusage(RUSAGE_SELF, &usage), 0);
+	return (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
+	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
+}
+
+/* A client has left more than the guest reads: this costs nothing, and the guest still gets it. */
+static void a_client_may_leave_early(void)
+{
+	static uint8_t sent[20000], got[20000];
+	uint64_t before;
+	int ends[2];
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	CHECK_EQ(write(ends[0], sent, sizeof(sent)), sizeof(sent));
+	close(ends[0]);
+	open_serial(ends[1], ends[1]);
+	out(UART_FCR, 1);
+	CHECK_EQ(event_loop_start(t.loop, "serial", NULL), 0);
+	sleep_ms(50);
+	before = cpu_ms();
+	sleep_ms(100);
+	CHECK(cpu_ms() - before < 50);
+	CHECK_EQ(drain(got, sizeof(got)), sizeof(got));
+	close_serial();
+	close(ends[1]);
 }
 
 static void set_in(void *opaque)
@@ -479,7 +686,10 @@ static void needs_its_ports(void)
 }
 
 TEST_MAIN(TEST(powers_on), TEST(is_found_as_a_16550a), TEST(tells_when_it_has_sent), TEST(ranks_interrupts),
-	  TEST(loops_back), TEST(receives), TEST(keeps_what_came_early), TEST(takes_no_more_than_fits),
+	  TEST(loops_back), TEST(receives), TEST(every_driver_gets_all_of_the_input),
+	  TEST(the_line_falls_when_the_fifo_is_empty), TEST(the_end_waits_for_a_reader),
+	  TEST(the_end_tells_what_is_lost), TEST(a_full_file_is_tried_again), TEST(a_client_may_leave_early),
+	  TEST(keeps_what_came_early), TEST(takes_no_more_than_fits),
 	  TEST(any_access_is_harmless), TEST(writes_bursts_in_one_piece), TEST(slow_readers_lose_only_the_end),
 	  TEST(blocking_pipes_do_not_block), TEST(survives_readers_that_go), TEST(reads_pipes_and_files_to_their_end),
 	  TEST(changes_clients), TEST(needs_its_ports))
