@@ -3,12 +3,18 @@
  * The console device (virtio 1.2 section 5.3): one port, terminal size, emergency write.
  *
  * Both directions have back-pressure. Output that the descriptor does not take stays in the guest's queue; input is
- * read only while the guest has buffers for it. The descriptors are watched edge-triggered: whatever has stopped
- * (output not taken, no input, no buffers) causes an event when it can continue, and a pty without a client, which
- * epoll always reports as hung up, does not keep the loop busy.
+ * read only while the guest has buffers for it. A guest's console driver keeps its processor busy until its output is
+ * taken, so a reader that takes nothing for a while is not waited for: output is dropped, counted and reported until
+ * the reader takes some again.
+ *
+ * The descriptors are watched edge-triggered: whatever has stopped (output not taken, no input, no buffers) causes an
+ * event when it can continue, and a pty without a client, which epoll always reports as hung up, does not keep the loop
+ * busy.
  */
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtio_loop.h"
+
+#include "core/nowait.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -21,6 +27,7 @@
 #define QUEUE_SIZE 128
 #define BYTES_AT_ONCE KIB(64) /* of output, before it looks at the time */
 #define CLASS_CONSOLE 0x078000
+#define PATIENCE 500000000ull /* ns for which a reader may take nothing */
 
 enum { RECEIVE, TRANSMIT, QUEUES };
 
@@ -33,9 +40,14 @@ struct console {
 	struct virtio_loop loop;
 	int in_fd, out_fd; /* may be the same */
 	bool pty;          /* out_fd is a pty's master */
-	struct event_source *in_source, *out_source;
+	struct nowait_out out;
+	struct event_source *in_source, *out_source, *patience;
 	struct console_state state;
-	bool complained; /* an output error is logged, until a write succeeds; under loop.lock */
+	/* under loop.lock */
+	bool complained;  /* an output error is logged, until a write succeeds */
+	bool waiting;     /* the reader takes nothing, and patience runs */
+	bool dropping;    /* it has run out, until a write succeeds */
+	uint64_t dropped; /* bytes since then */
 };
 
 static struct console *console_of(struct virtio_device *device)
@@ -53,26 +65,50 @@ static bool console_nobody_there(const struct console *console)
 	return console->pty && poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLHUP;
 }
 
-/* One write; returns the bytes that were written, or are lost without a reader. 0: not now. */
+static void console_wrote(struct console *console)
+{
+	const struct virtio_device *device = &console->loop.device;
+
+	if (console->waiting)
+		event_timer_set(console->patience, 0, 0);
+	if (console->dropped)
+		log_warn(device->log, "%s: the output goes on; %llu bytes were dropped", device->id,
+			 (unsigned long long)console->dropped);
+	console->waiting = console->dropping = console->complained = false;
+	console->dropped = 0;
+}
+
+/* The reader takes nothing. Returns the bytes that are lost. */
+static size_t console_wait(struct console *console, size_t len)
+{
+	if (console->dropping) {
+		console->dropped += len;
+		return len;
+	}
+	if (!console->waiting)
+		event_timer_set(console->patience, PATIENCE, 0);
+	console->waiting = true;
+	return 0;
+}
+
+/* One write; returns the bytes that were written, or are lost without a reader. 0: not now. Lock held. */
 static size_t console_put(struct console *console, const char *buf, size_t len)
 {
 	ssize_t ret;
 
 	if (console_nobody_there(console))
 		return len;
-	do
-		ret = write(console->out_fd, buf, len);
-	while (ret < 0 && errno == EINTR);
+	ret = nowait_write(&console->out, buf, len);
 	if (ret >= 0) {
-		console->complained = false;
+		console_wrote(console);
 		return (size_t)ret;
 	}
-	if (errno == EAGAIN)
-		return 0;
+	if (ret == -EAGAIN)
+		return console_wait(console, len);
 	/* EIO: the client has just left. */
-	if (errno != EIO && errno != EPIPE && !console->complained) {
+	if (ret != -EIO && ret != -EPIPE && !console->complained) {
 		log_warn(console->loop.device.log, "%s: output is lost: %s", console->loop.device.id,
-			 strerrordesc_np(errno));
+			 strerrordesc_np((int)-ret));
 		console->complained = true;
 	}
 	return len;
@@ -108,9 +144,7 @@ static bool console_receive(struct console *console, struct virtqueue *vq, const
 	ssize_t got = 0;
 
 	if (chain->in_count) {
-		do
-			got = readv(console->in_fd, chain->iov + chain->out_count, MIN(chain->in_count, IOV_MAX));
-		while (got < 0 && errno == EINTR);
+		got = nowait_readv(console->in_fd, chain->iov + chain->out_count, MIN(chain->in_count, IOV_MAX));
 		if (got <= 0)
 			return false;
 	}
@@ -134,6 +168,22 @@ static void console_ready(void *opaque, uint32_t events)
 	virtio_loop_serve(&console->loop, TRANSMIT);
 	virtio_loop_serve(&console->loop, RECEIVE);
 	virtio_loop_leave(&console->loop);
+}
+
+/* The reader has taken nothing for too long. */
+static void console_give_up(void *opaque, uint32_t events)
+{
+	struct console *console = opaque;
+	const struct virtio_device *device = &console->loop.device;
+
+	pthread_mutex_lock(&console->loop.lock);
+	if (console->waiting && console->loop.running) {
+		console->dropping = true;
+		log_warn(device->log, "%s: nobody reads the output; it is dropped until somebody does", device->id);
+		virtio_loop_serve(&console->loop, TRANSMIT);
+	}
+	console->waiting = false;
+	pthread_mutex_unlock(&console->loop.lock);
 }
 
 /* ---- the device ---- */
@@ -165,7 +215,8 @@ static void console_config_write(struct virtio_device *device, unsigned int offs
 	if (offset != offsetof(struct virtio_layout_console, emerg_wr))
 		return;
 	pthread_mutex_lock(&console->loop.lock);
-	console_put(console, data, 1);
+	if (!console_put(console, data, 1))
+		console->dropped++;
 	pthread_mutex_unlock(&console->loop.lock);
 }
 
@@ -214,6 +265,7 @@ static void console_remove_sources(void *opaque)
 
 	event_source_remove(console->in_source);
 	event_source_remove(console->out_source);
+	event_source_remove(console->patience);
 }
 
 static void console_destroy(struct virtio_device *device)
@@ -222,6 +274,9 @@ static void console_destroy(struct virtio_device *device)
 
 	if (console->loop.loop)
 		event_loop_call(console->loop.loop, console_remove_sources, console);
+	if (console->dropped)
+		log_warn(device->log, "%s: the last %llu bytes of the output are lost: nobody reads them", device->id,
+			 (unsigned long long)console->dropped);
 	virtio_loop_done(&console->loop);
 	if (console->in_fd == console->out_fd)
 		console->in_fd = -1;
@@ -244,13 +299,10 @@ static const struct virtio_device_ops console_ops = {
 /* Regular files are always ready and cannot be watched. */
 static int console_watch(struct console *console, int fd, uint32_t events, struct event_source **ret, struct err *err)
 {
-	int flags, code;
+	int code;
 
 	if (fd < 0)
 		return 0;
-	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return err_sys(err, -errno, "%s: descriptor %d", console->loop.device.id, fd);
 	code = event_loop_watch(console->loop.loop, fd, events | EPOLLET, console_ready, console, ret, err);
 	return code == -EPERM ? 0 : code;
 }
@@ -264,6 +316,9 @@ static int console_set_up(struct console *console, struct event_loop *loop, stru
 	/* A pty reports a missing client only after it had one: TIOCGPTPEER was the first. */
 	console->pty = peer >= 0;
 	fd_close(&peer);
+	console->out = nowait_out(console->out_fd);
+	if (ret == 0)
+		ret = event_loop_timer(loop, console_give_up, console, &console->patience, err);
 	if (ret == 0 && !same)
 		ret = console_watch(console, console->in_fd, EPOLLIN, &console->in_source, err);
 	if (ret == 0)

@@ -11,9 +11,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <termios.h>
 
 static struct event_loop *loop;
+static struct log told = {.fd = -1, .level = LOG_WARN};
 static struct virtio_driver *driver;
 static struct driver_queue *rx, *tx;
 static int host_in = -1, host_out = -1; /* the host's ends: what is typed, what is shown */
@@ -36,7 +38,7 @@ static void set_up(int in_fd, int out_fd)
 	CHECK_EQ(event_loop_create(&loop, NULL), 0);
 	CHECK_EQ(event_loop_start(loop, "test", NULL), 0);
 	driver = driver_create(MIB(1), false);
-	CHECK_EQ(virtio_console_create("console0", &in_fd, &out_fd, driver->memory, loop, NULL, &device, NULL), 0);
+	CHECK_EQ(virtio_console_create("console0", &in_fd, &out_fd, driver->memory, loop, &told, &device, NULL), 0);
 	CHECK_EQ(in_fd, -1);
 	CHECK_EQ(out_fd, -1);
 	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
@@ -250,6 +252,48 @@ static void tells_of_another_terminal(void)
 	tear_down();
 }
 
+/* The guest's driver waits for its buffers; it gets them though nobody reads, and what is lost is told. */
+static void a_reader_that_does_not_read_is_not_waited_for(void)
+{
+	char buf[8192], text[400] = "";
+	int words[2];
+
+	told = (struct log){.level = LOG_WARN};
+	CHECK_EQ(pipe(words), 0);
+	told.fd = words[1];
+	set_up_pipes();
+	for (unsigned int i = 0; i < 100; i++)
+		show("0123456789");
+	CHECK(host_read(buf, sizeof(buf)) < 1000);
+	show("again");
+	CHECK(read(words[0], text, sizeof(text) - 1) > 0);
+	CHECK(strstr(text, "console0: nobody reads the output; it is dropped until somebody does\n"));
+	CHECK(strstr(text, "console0: the output goes on; "));
+	tear_down();
+	told.fd = -1;
+	close(words[0]);
+	close(words[1]);
+}
+
+/* stdin and stdout are shared with the shell, which does not expect O_NONBLOCK. */
+static void leaves_the_flags_of_descriptors_alone(void)
+{
+	int in[2], out[2];
+
+	tear_down();
+	CHECK_EQ(pipe(in), 0);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, out), 0);
+	host_in = in[1];
+	host_out = out[0];
+	set_up(dup(in[0]), dup(out[1]));
+	show("shown");
+	CHECK_EQ(fcntl(in[0], F_GETFL) & O_NONBLOCK, 0);
+	CHECK_EQ(fcntl(out[1], F_GETFL) & O_NONBLOCK, 0);
+	tear_down();
+	close(in[0]);
+	close(out[1]);
+}
+
 static void loses_what_nobody_reads(void)
 {
 	set_up_pipes();
@@ -261,7 +305,7 @@ static void loses_what_nobody_reads(void)
 
 static int open_master(char *name, size_t size)
 {
-	int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
 
 	CHECK(fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0 && ptsname_r(fd, name, size) == 0);
 	return fd;
@@ -401,6 +445,7 @@ static void starts_afresh_after_a_reset(void)
 }
 
 TEST_MAIN(TEST(waits_for_a_slow_reader), TEST(keeps_input_for_the_guest), TEST(delivers_what_is_typed),
-	  TEST(loses_what_nobody_reads), TEST(serves_a_pty), TEST(writes_to_a_file), TEST(goes_on_after_a_pause),
+	  TEST(loses_what_nobody_reads), TEST(a_reader_that_does_not_read_is_not_waited_for),
+	  TEST(leaves_the_flags_of_descriptors_alone), TEST(serves_a_pty), TEST(writes_to_a_file), TEST(goes_on_after_a_pause),
 	  TEST(starts_afresh_after_a_reset),
 	  TEST(goes_on_in_the_middle_of_a_buffer), TEST(tells_of_another_terminal))
