@@ -5,6 +5,7 @@
 #include "vmm/session/terminal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -59,18 +60,18 @@ static int ports_open_pty(struct port *port, const struct port_config *config, s
 	return 0;
 }
 
-/* A device is also read. */
+/* A device is also read. A file is appended to, also after somebody (such as logrotate) has truncated it. */
 static int ports_open_file(struct port *port, const struct port_config *config, struct err *err)
 {
 	struct stat st;
 	bool device = stat(config->path, &st) == 0 && S_ISCHR(st.st_mode);
 	int fd = device ? open(config->path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK) :
-			  open(config->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+			  open(config->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
 
 	if (fd >= 0 && !device)
 		port->path = strdup(config->path);
 	else if (fd < 0 && errno == EEXIST)
-		fd = open(config->path, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+		fd = open(config->path, O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
 		return err_sys(err, -errno, "%s %s", port->option, config->path);
 	port->out_fd = fd;
@@ -87,10 +88,14 @@ static void ports_drop_client(struct port *port)
 	port->out_fd = -1;
 }
 
+/* Also one that has left input which the guest does not read; but not one that still waits for output. */
 static bool ports_client_gone(const struct port *port)
 {
+	struct pollfd client = {.fd = port->in_fd};
 	char byte;
 
+	if (poll(&client, 1, 0) == 1 && client.revents & (POLLHUP | POLLERR))
+		return true;
 	return recv(port->in_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
@@ -202,13 +207,8 @@ void port_close(struct port *port)
 
 void port_keep(struct port *port)
 {
-	struct stat st;
-
-	if (port->listen_fd >= 0 || fstat(port->out_fd, &st) < 0 || !S_ISREG(st.st_mode) || port->terminal)
-		return;
-	free(take_ptr(port->path));
-	if (ftruncate(port->out_fd, 0) < 0)
-		log_warn(port->log, "%s: the file cannot be truncated: %s", port->option, strerrordesc_np(errno));
+	if (port->listen_fd < 0)
+		free(take_ptr(port->path));
 }
 
 int port_in(const struct port *port)

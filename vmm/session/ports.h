@@ -26,7 +26,7 @@ struct port_events {
  */
 int port_open(const struct port_config *config, const char *option, struct event_loop *loop, const struct log *log,
 	      const struct port_events *events, struct port **ret, struct err *err);
-/* The guest is about to run: truncates a file and keeps it at the end. Until then its contents stay. */
+/* The guest is about to run: a file that was created for it stays at the end. */
 void port_keep(struct port *port);
 /* Closes it and removes the socket that it created, or its file if it was not kept. NULL is fine. */
 void port_close(struct port *port);

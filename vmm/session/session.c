@@ -81,6 +81,7 @@ int session_catch_signals(struct session *session, struct err *err)
 	int code;
 
 	signal(SIGPIPE, SIG_IGN); /* the reader of our output may exit */
+	signal(SIGXFSZ, SIG_IGN); /* an output file that has reached its limit is not the end */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);

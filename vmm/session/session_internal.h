@@ -54,7 +54,7 @@ int session_catch_signals(struct session *session, struct err *err);
 void session_take_signals(struct session *session);
 int session_open_ports(struct session *session, struct err *err);
 int session_make_machine(struct session *session, struct err *err);
-/* The guest is about to run: truncates output files. */
+/* The guest is about to run: output files stay. */
 void session_keep_ports(struct session *session);
 /* Runs the started machine and those after its reboots; returns the program's exit code. */
 int session_live(struct session *session, struct err *err);
