@@ -2,6 +2,8 @@
 /* devices/virtio/net_ctrl: the control queue, offloads and pairs, the configuration, the link. */
 #include "tests/unit/net_rig.h"
 
+#include <sys/mman.h>
+
 static void answers_control(void)
 {
 	static const uint8_t mac[6] = {2, 4, 6, 8, 10, 12}, bad[6] = {1};
@@ -116,6 +118,24 @@ static void shows_its_config(void)
 	}
 }
 
+/* A driver that repeats what fails. */
+static void a_command_over_and_over_fills_no_log(void)
+{
+	struct log log = {.fd = memfd_create("log", MFD_CLOEXEC), .level = LOG_WARN};
+
+	log_open(&log);
+	set_up(ALL);
+	device->log = &log;
+	device->queues[2].setup.enabled = device->queues[3].setup.enabled = false;
+	for (unsigned int i = 0; i < 1000; i++)
+		CHECK_EQ(pairs(2), VIRTIO_NET_ERR);
+	CHECK(lseek(log.fd, 0, SEEK_CUR) > 0);
+	CHECK(lseek(log.fd, 0, SEEK_CUR) < 2000);
+	tear_down();
+	log_close(&log);
+	close(log.fd);
+}
+
 static void takes_the_link_down(void)
 {
 	struct virtio_net_config config;
@@ -144,4 +164,5 @@ static void takes_the_link_down(void)
 }
 
 TEST_MAIN(TEST(answers_control), TEST(changes_offloads), TEST(changes_pairs), TEST(refuses_short_commands),
-	  TEST(shows_its_config), TEST(takes_the_link_down))
+	  TEST(shows_its_config), TEST(takes_the_link_down),
+	  TEST(a_command_over_and_over_fills_no_log))

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* core/log: a call site that repeats itself is limited for each device, and a reader that does not read costs lines. */
+#include "core/log.h"
+#include "tests/unit/test.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+static int reader;
+static char text[200000];
+
+static struct log begin(void)
+{
+	struct log log = {.level = LOG_INFO, .prefix = "mvmm: "};
+	int ends[2];
+
+	CHECK_EQ(pipe(ends), 0);
+	CHECK_EQ(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+	reader = ends[0];
+	log.fd = ends[1];
+	log_open(&log);
+	CHECK(log.state);
+	CHECK_EQ(fcntl(log.fd, F_GETFL) & O_NONBLOCK, 0); /* others write there, too */
+	return log;
+}
+
+/* What was written since the last call. */
+static const char *hear(void)
+{
+	ssize_t n = read(reader, text, sizeof(text) - 1);
+
+	text[MAX(n, 0)] = 0;
+	return text;
+}
+
+static void end(struct log *log)
+{
+	log_close(log);
+	CHECK(!log->state);
+	close(log->fd);
+	close(reader);
+}
+
+static unsigned int count(const char *line)
+{
+	unsigned int found = 0;
+
+	for (const char *at = text; (at = strstr(at, line)); at++)
+		found++;
+	return found;
+}
+
+static void speak(const struct log *log, const char *device, unsigned int i)
+{
+	log_warn(log, "%s: command %u", device, i);
+}
+
+static void repetition_is_limited_for_each_device(void)
+{
+	struct log log = begin();
+
+	for (unsigned int i = 0; i < 1000; i++) {
+		speak(&log, "net0", i);
+		speak(&log, "net1", i);
+	}
+	log_info(&log, "something else");
+	hear();
+	CHECK_EQ(count("net0: command"), 10);
+	CHECK_EQ(count("net1: command"), 10);
+	CHECK_EQ(count("mvmm: something else\n"), 1);
+	log_close(&log);
+	hear();
+	CHECK_STR(text, "mvmm: 1980 more lines were left out\n");
+	end(&log);
+}
+
+/* Whatever a guest can make a device say, and however many devices it has. */
+static void all_together_is_limited(void)
+{
+	struct log log = begin();
+	char device[32];
+	size_t heard = 0;
+
+	for (unsigned int i = 0; i < 20000; i++) {
+		snprintf(device, sizeof(device), "device%u", i);
+		speak(&log, device, i);
+		if (i % 500 == 0)
+			heard += strlen(hear());
+	}
+	heard += strlen(hear());
+	CHECK(heard < KIB(200));
+	end(&log);
+}
+
+static void nobody_waits_for_the_reader(void)
+{
+	struct log log = begin();
+	char device[32];
+
+	CHECK_EQ(fcntl(log.fd, F_SETPIPE_SZ, 8192), 8192);
+	for (unsigned int i = 0; i < 1000; i++) {
+		snprintf(device, sizeof(device), "device%u", i);
+		speak(&log, device, i);
+	}
+	hear();
+	CHECK(strlen(text) > 0 && strlen(text) <= 8192);
+	log_info(&log, "again");
+	hear();
+	CHECK(strstr(text, "lines were lost here: nobody read them\nmvmm: again\n"));
+	end(&log);
+}
+
+TEST_MAIN(TEST(repetition_is_limited_for_each_device), TEST(all_together_is_limited), TEST(nobody_waits_for_the_reader))
