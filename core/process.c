@@ -13,7 +13,7 @@
 
 extern char **environ;
 
-/* The child's descriptors. */
+/* The child's descriptors; it gets no other, also none that was handed to us without CLOEXEC. */
 static int process_hand_over(posix_spawn_file_actions_t *actions, const int *fds, size_t count, int words_fd)
 {
 	int code = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
@@ -23,21 +23,34 @@ static int process_hand_over(posix_spawn_file_actions_t *actions, const int *fds
 				    : posix_spawn_file_actions_adddup2(actions, words_fd, 2);
 	for (size_t i = 0; !code && i < count; i++)
 		code = posix_spawn_file_actions_adddup2(actions, fds[i], 3 + (int)i);
-	return code;
+	return code ?: posix_spawn_file_actions_addclosefrom_np(actions, 3 + (int)count);
+}
+
+static void process_signals(posix_spawnattr_t *attributes)
+{
+	static const int kept_away[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT}, ignored[] = {SIGPIPE, SIGXFSZ};
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(kept_away); i++)
+		sigaddset(&set, kept_away[i]);
+	posix_spawnattr_setsigmask(attributes, &set);
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
+		sigaddset(&set, ignored[i]);
+	posix_spawnattr_setsigdefault(attributes, &set);
+	posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 }
 
 static int process_spawn(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
-	sigset_t none;
 	int code;
 
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attributes);
-	sigemptyset(&none);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+	process_signals(&attributes);
 	code = process_hand_over(&actions, fds, count, words_fd);
 	code = code ?: posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv, environ);
 	posix_spawnattr_destroy(&attributes);

@@ -325,13 +325,13 @@ static void starts_passt(void)
 
 static void tells_how_passt_ended(void)
 {
-	put_program("#!/bin/sh\necho words of the beginning >&2\nkill -15 $$\n");
+	put_program("#!/bin/sh\necho words of the beginning >&2\nkill -9 $$\n");
 	CHECK_EQ(create(NULL, NULL), 0);
 	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
 	post_rx(1);
 	CHECK(link_goes_down());
 	CHECK_STR(logged(),
-		  "warning: net0: its network has ended, the link is down: passt was ended by signal 15\n");
+		  "warning: net0: its network has ended, the link is down: passt was ended by signal 9\n");
 	remove_program();
 }
 
@@ -356,7 +356,7 @@ static void tells_why_passt_cannot_start(void)
 		{"#!/bin/sh\necho No interface for IPv4 >&2\necho Failed to send 46 bytes to syslog >&2\n"
 		 "echo External interface not usable >&2\nexit 1\n",
 		 "--net passt: it cannot start: No interface for IPv4; External interface not usable"},
-		{"#!/bin/sh\nkill -15 $$\n", "--net passt: it cannot start: passt was ended by signal 15"},
+		{"#!/bin/sh\nkill -9 $$\n", "--net passt: it cannot start: passt was ended by signal 9"},
 		{"#!/bin/sh\nexit 0\n", "--net passt: it cannot start: passt has ended"},
 	};
 
