@@ -50,6 +50,14 @@ check '... and said to be one' grep -q 'vCPU 0: .* triple fault' "$work/err"
 
 timeout -k 1 -s INT $((3 * patience)) "$mvmm" run --kernel "$guests/guest_reboot" --memory 32M >"$work/out" 2>"$work/err" </dev/null
 check 'a guest reboots again and again' test "$(grep -c up "$work/out")" -ge 3
+"$mvmm" run --kernel "$guests/guest_fault" --memory 32M --name faults >"$work/out" 2>"$work/err" </dev/null &
+pid=$!
+until_true 20 grep -q 'rebooted 7 times' "$work/err"
+check 'one that does so as soon as it starts has to wait' test "$(grep -c 'triple fault' "$work/err")" = 7
+check '... which info tells' grep -q rebooting <("$mvmm" info faults)
+check '... but who stops it does not' timeout 10 "$mvmm" stop faults
+wait "$pid"
+check '... and it has ended well' test $? = 0
 
 run panic
 check 'a panic ends with 3' test "$status" = 3
@@ -117,9 +125,27 @@ check 'info tells so' grep -qi paused <("$mvmm" info button)
 check 'it goes on' "$mvmm" resume button
 run hello --name button
 check 'its name is taken' test "$status" = 2
+rm -rf "$XDG_RUNTIME_DIR/mvmm"
+found() { "$mvmm" ps | grep -q button; }
+until_true 20 found
+check 'a machine whose runtime folder is removed makes it again' found
+run hello --name button
+check '... and keeps its name' test "$status" = 2
 kill -TERM "$pid"
 wait "$pid"
 check 'SIGTERM presses the power button' grep -q pressed "$work/out"
+(
+	trap '' HUP INT
+	exec "$mvmm" run --kernel "$guests/guest_button" --memory 32M --name button >"$work/out" 2>"$work/err" </dev/null
+) &
+pid=$!
+until_true 20 grep -q waiting "$work/out"
+kill -HUP "$pid"
+kill -INT "$pid"
+"$mvmm" info button >/dev/null # the signals have been there
+kill -TERM "$pid"
+wait "$pid"
+check 'signals that its starter ignored are ignored' test $? = 0
 run hello --name button
 check 'the name is free again' test "$status" = 0
 

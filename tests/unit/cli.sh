@@ -171,8 +171,9 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 	report 'no such machine' "$([ $code = 1 ] || echo code; grep -q 'frist: no machine of this name runs' "$work/err" || cat "$work/err")"
 
 	# Ends by signals, and after a crash the next one takes over without a word.
+	# The shell ignores SIGINT for its jobs, and what its starter ignored the program ignores.
 	for signal in INT HUP KILL; do
-		"$mvmm" run --kernel kernel --memory 32M --name second --serial none </dev/null 2>"$work/err" &
+		env --default-signal=INT "$mvmm" run --kernel kernel --memory 32M --name second --serial none </dev/null 2>"$work/err" &
 		second=$!
 		for _ in {1..100}; do
 			"$mvmm" ps | grep -q '^second .* running' && break

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -102,6 +103,37 @@ static void takes_over_from_the_dead(void)
 	CHECK_EQ(rundir_connect("a", &other, &err), 0);
 	close(other);
 	close(fd);
+	rundir_release(rundir);
+	CHECK(end());
+}
+
+/* A logout empties $XDG_RUNTIME_DIR: the name stays reserved, and the owner makes its folder again. */
+static void outlives_its_folder(void)
+{
+	char command[120];
+	struct rundir *rundir, *other;
+	int fd, again = -1, client;
+
+	begin();
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+	CHECK(rundir_watch(rundir) >= 0);
+	CHECK_EQ(rundir_restore(rundir, &again, &err), 0);
+	snprintf(command, sizeof(command), "rm -rf %s", base);
+	CHECK_EQ(system(command), 0);
+	CHECK(poll(&(struct pollfd){.fd = rundir_watch(rundir), .events = POLLIN}, 1, 0) == 1);
+	CHECK_EQ(rundir_restore(rundir, &again, &err), -ENOENT); /* nobody is logged in */
+	CHECK_EQ(mkdir(base, 0700), 0);
+	CHECK_EQ(rundir_claim("a", &other, &err), -EADDRINUSE);
+	CHECK_EQ(rundir_restore(rundir, &again, &err), 1);
+	CHECK_EQ(rundir_connect("a", &client, &err), 0);
+	close(client);
+	CHECK_EQ(rundir_claim("a", &other, &err), -EADDRINUSE);
+	CHECK_EQ(rundir_restore(rundir, &fd, &err), 0);
+	close(fd);
+	close(again);
+	rundir_release(rundir);
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
 	rundir_release(rundir);
 	CHECK(end());
 }
@@ -240,5 +272,5 @@ static void is_cheap(void)
 }
 
 TEST_MAIN(TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
-	  TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
+	  TEST(outlives_its_folder), TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
 	  TEST(holds_under_contention), TEST(is_cheap))

@@ -425,6 +425,20 @@ static void control_accept_event(void *opaque, uint32_t events)
 	control_need_reserve(control);
 }
 
+int control_listen(struct control *control, int *listen_fd, struct err *err)
+{
+	struct event_source *source;
+	int code = event_loop_watch(control->loop, *listen_fd, EPOLLIN, control_accept_event, control, &source, err);
+
+	if (code)
+		return err_prefix(err, code, "control socket");
+	event_source_remove(control->source);
+	fd_close(&control->fd);
+	control->source = source;
+	control->fd = take_fd(listen_fd);
+	return 0;
+}
+
 int control_create(struct event_loop *loop, int *listen_fd, const struct control_interface *interface, void *opaque,
 		   const struct log *log, struct control **ret, struct err *err)
 {

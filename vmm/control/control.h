@@ -40,6 +40,8 @@ struct control_interface {
 /* Serves on listen_fd, a listening stream socket, which is consumed. interface must outlive the server. */
 int control_create(struct event_loop *loop, int *listen_fd, const struct control_interface *interface, void *opaque,
 		   const struct log *log, struct control **ret, struct err *err);
+/* Listens on another socket, which is consumed, instead. The clients stay. */
+int control_listen(struct control *control, int *listen_fd, struct err *err);
 /* Disconnects the clients. Open calls must still be replied to, without effect. NULL is fine. */
 void control_destroy(struct control *control);
 

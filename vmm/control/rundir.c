@@ -4,6 +4,9 @@
  *
  * The name is reserved by an open-file-description lock on "pid" (fcntl(2), F_OFD_SETLK). Between open and lock, the
  * owner may have removed the file; if the locked file has no name any more, the claim starts over.
+ *
+ * The folder can be removed while the machine runs: a logout empties $XDG_RUNTIME_DIR. Therefore the name is also
+ * reserved by an abstract UNIX socket, and the owner watches its folder and makes it again.
  */
 #include "vmm/control/rundir.h"
 
@@ -12,6 +15,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -25,6 +29,8 @@ struct rundir {
 	char *path;
 	char name[MACHINE_MAX_NAME + 1];
 	int base_fd, dir_fd, pid_fd;
+	int name_fd;  /* the abstract socket, or -1: another user has taken that address */
+	int watch_fd; /* inotify; or -1 */
 };
 
 static void rundir_free(struct rundir *rundir)
@@ -32,6 +38,8 @@ static void rundir_free(struct rundir *rundir)
 	fd_close(&rundir->base_fd);
 	fd_close(&rundir->dir_fd);
 	fd_close(&rundir->pid_fd);
+	fd_close(&rundir->name_fd);
+	fd_close(&rundir->watch_fd);
 	free(rundir->path);
 	free(rundir);
 }
@@ -82,6 +90,13 @@ static void rundir_empty_folder(int dir_fd)
 			unlinkat(dir_fd, entry->d_name, 0);
 	if (dir)
 		closedir(dir);
+}
+
+static void rundir_remove_folder(const struct rundir *rundir)
+{
+	rundir_empty_folder(rundir->dir_fd);
+	unlinkat(rundir->dir_fd, "pid", 0);
+	unlinkat(rundir->base_fd, rundir->name, AT_REMOVEDIR);
 }
 
 static pid_t rundir_read_pid(int fd)
@@ -154,16 +169,98 @@ static int rundir_claim_lock(struct rundir *rundir, pid_t *pid)
 	return code;
 }
 
+/* ---- the abstract socket ---- */
+
+/*
+ * One address for each user, file system tree and path: containers that share a network may have machines of one name.
+ */
+static socklen_t rundir_name_address(const struct rundir *rundir, struct sockaddr_un *address)
+{
+	struct stat tree = {0};
+	uint64_t hash = 14695981039346656037u;
+	int len;
+
+	stat("/proc/self/ns/mnt", &tree);
+	for (const char *c = rundir->path; *c; c++)
+		hash = (hash ^ (uint8_t)*c) * 1099511628211u;
+	memset(address, 0, sizeof(*address));
+	address->sun_family = AF_UNIX;
+	len = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1, "mvmm/%u/%llx/%016llx/%s", geteuid(),
+		       (unsigned long long)tree.st_ino, (unsigned long long)hash, rundir->name);
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
+}
+
+/* The process that listens at the address: 0 if that is another user's, or cannot be found out. */
+static pid_t rundir_name_owner(const struct sockaddr_un *address, socklen_t len)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct ucred peer = {0};
+	socklen_t size = sizeof(peer);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)address, len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || peer.uid != geteuid())
+		return 0;
+	return peer.pid;
+}
+
+static int rundir_try_name(struct rundir *rundir, const struct sockaddr_un *address, socklen_t len)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || bind(fd, (const struct sockaddr *)address, len) < 0 || listen(fd, SOMAXCONN) < 0)
+		return -errno;
+	rundir->name_fd = take_fd(&fd);
+	return 0;
+}
+
+/*
+ * 0, also if another user is in the way; or -EAGAIN and the owner. A process that has just released the lock of the
+ * folder may need a moment to close its socket.
+ */
+static int rundir_claim_name(struct rundir *rundir, pid_t *pid)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct sockaddr_un address;
+	socklen_t len = rundir_name_address(rundir, &address);
+	int code = rundir_try_name(rundir, &address, len);
+
+	if (code == -EADDRINUSE)
+		*pid = rundir_name_owner(&address, len);
+	for (int tries = 1; tries < CLAIM_TRIES && code == -EADDRINUSE && *pid; tries++) {
+		nanosleep(&moment, NULL);
+		code = rundir_try_name(rundir, &address, len);
+	}
+	return code != -EADDRINUSE ? code : *pid ? -EAGAIN : 0;
+}
+
+/* ---- claim and release ---- */
+
+static int rundir_claim_all(struct rundir *rundir, struct err *err)
+{
+	pid_t pid = 0;
+	int code = rundir_claim_lock(rundir, &pid);
+
+	if (!code) {
+		code = rundir_claim_name(rundir, &pid);
+		if (code)
+			rundir_remove_folder(rundir);
+	}
+	if (code == -EAGAIN)
+		return err_set(err, -EADDRINUSE,
+			       "--name %s: in use by process %d; choose another name or stop that machine", rundir->name,
+			       pid);
+	return code ? err_sys(err, code, "--name %s: the folder %s", rundir->name, rundir->path) : 0;
+}
+
 int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 {
 	struct rundir *rundir = calloc(1, sizeof(*rundir));
 	char path[PATH_MAX];
-	pid_t pid = 0;
 	int code;
 
 	if (!rundir)
 		return err_sys(err, -ENOMEM, "--name %s", name);
-	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = -1;
+	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = rundir->name_fd = rundir->watch_fd = -1;
 	snprintf(rundir->name, sizeof(rundir->name), "%s", name);
 	code = machine_name_check(name, err) ?: rundir_base_path(path, err) ?:
 	       rundir_open_base(path, true, &rundir->base_fd, err);
@@ -171,15 +268,7 @@ int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 		rundir->path = NULL;
 		code = err_sys(err, -ENOMEM, "--name %s", name);
 	}
-	if (!code) {
-		code = rundir_claim_lock(rundir, &pid);
-		if (code == -EAGAIN)
-			code = err_set(err, -EADDRINUSE,
-				       "--name %s: in use by process %d; choose another name or stop that machine",
-				       name, pid);
-		else if (code)
-			code = err_sys(err, code, "--name %s: the folder %s", name, rundir->path);
-	}
+	code = code ?: rundir_claim_all(rundir, err);
 	if (code) {
 		rundir_free(rundir);
 		return code;
@@ -192,9 +281,8 @@ void rundir_release(struct rundir *rundir)
 {
 	if (!rundir)
 		return;
-	rundir_empty_folder(rundir->dir_fd);
-	unlinkat(rundir->dir_fd, "pid", 0);
-	unlinkat(rundir->base_fd, rundir->name, AT_REMOVEDIR);
+	fd_close(&rundir->name_fd); /* who gets the lock next finds the address free */
+	rundir_remove_folder(rundir);
 	rundir_free(rundir);
 }
 
@@ -219,6 +307,78 @@ int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err)
 		return err_sys(err, -errno, "control socket in %s", rundir->path);
 	*ret_fd = take_fd(&fd);
 	return 0;
+}
+
+/* ---- a folder that somebody removes ---- */
+
+int rundir_watch(struct rundir *rundir)
+{
+	if (rundir->watch_fd < 0)
+		rundir->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (rundir->watch_fd >= 0)
+		inotify_add_watch(rundir->watch_fd, rundir->path,
+				  IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR);
+	return rundir->watch_fd;
+}
+
+/* Whether fd, an open file of ours, is what name in the folder dir_fd leads to. */
+static bool rundir_is_there(int fd, int dir_fd, const char *name)
+{
+	struct stat ours, found;
+
+	return fstat(fd, &ours) == 0 && fstatat(dir_fd, name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       ours.st_dev == found.st_dev && ours.st_ino == found.st_ino;
+}
+
+static bool rundir_is_whole(const struct rundir *rundir)
+{
+	_cleanup_(fd_close) int dir_fd = open(rundir->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	return dir_fd >= 0 && rundir_is_there(rundir->pid_fd, dir_fd, "pid") &&
+	       faccessat(dir_fd, "control.sock", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Claims the folder once more; the old one, if it is still somewhere, is given up. */
+static int rundir_claim_again(struct rundir *rundir, struct err *err)
+{
+	struct rundir again = *rundir;
+	char path[PATH_MAX];
+	pid_t pid = 0;
+	int code;
+
+	again.base_fd = again.dir_fd = again.pid_fd = -1;
+	snprintf(path, sizeof(path), "%.*s", (int)(strlen(rundir->path) - strlen(rundir->name) - 1), rundir->path);
+	code = rundir_open_base(path, true, &again.base_fd, err);
+	if (code)
+		return code;
+	unlinkat(rundir->dir_fd, "pid", 0);
+	fd_close(&rundir->pid_fd);
+	code = rundir_claim_lock(&again, &pid);
+	if (code) {
+		fd_close(&again.base_fd);
+		fd_close(&again.dir_fd);
+		return err_sys(err, code, "the folder %s", rundir->path);
+	}
+	fd_close(&rundir->base_fd);
+	fd_close(&rundir->dir_fd);
+	*rundir = again;
+	return 0;
+}
+
+int rundir_restore(struct rundir *rundir, int *ret_fd, struct err *err)
+{
+	char events[4096] __attribute__((aligned(8)));
+	int code;
+
+	while (rundir->watch_fd >= 0 && read(rundir->watch_fd, events, sizeof(events)) > 0) {
+	}
+	if (rundir_is_whole(rundir))
+		return 0;
+	code = rundir_claim_again(rundir, err) ?: rundir_listen(rundir, ret_fd, err);
+	if (code)
+		return code;
+	rundir_watch(rundir);
+	return 1;
 }
 
 /* ---- for clients ---- */

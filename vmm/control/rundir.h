@@ -2,7 +2,7 @@
 /*
  * The runtime folder of a machine: $XDG_RUNTIME_DIR/mvmm/NAME/, or /run/mvmm/NAME/ if that variable is not set. It
  * contains "pid", whose lock reserves the name, and "control.sock". The lock ends with its process, so the folder of a
- * crashed machine is reused.
+ * crashed machine is reused. If somebody removes the folder, the name stays reserved, and the machine makes it again.
  */
 #pragma once
 
@@ -22,6 +22,11 @@ void rundir_release(struct rundir *rundir);
 
 /* A listening socket "control.sock" in the folder, non-blocking. */
 int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err);
+
+/* A descriptor that is readable when something happens to the folder; owned by rundir. -1: not possible. */
+int rundir_watch(struct rundir *rundir);
+/* After that: 0 if the folder is as it was; or makes it again and returns 1 and the new listening socket. */
+int rundir_restore(struct rundir *rundir, int *ret_fd, struct err *err);
 
 /* ---- for clients ---- */
 

@@ -2,6 +2,7 @@
 /* See session.h. */
 #include "vmm/session/session.h"
 
+#include "core/monotonic.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
 
@@ -60,11 +61,16 @@ static void session_on_signal(void *opaque, uint32_t events)
 		return;
 	}
 	session->signal = (int)info.ssi_signo;
-	session_force(session);
-	if (session->machine)
-		machine_stop(session->machine);
-	else
-		event_loop_stop(session->loop);
+	session_stop_machine(session);
+}
+
+/* A signal that the starter has ignored (nohup, a shell's background job) stays ignored. */
+static void session_catch_signal(sigset_t *set, int signal)
+{
+	struct sigaction found;
+
+	if (sigaction(signal, NULL, &found) == 0 && found.sa_handler != SIG_IGN)
+		sigaddset(set, signal);
 }
 
 void session_take_signals(struct session *session)
@@ -77,15 +83,15 @@ void session_take_signals(struct session *session)
 
 int session_catch_signals(struct session *session, struct err *err)
 {
+	static const int caught[] = {SIGTERM, SIGINT, SIGHUP};
 	sigset_t set;
 	int code;
 
 	signal(SIGPIPE, SIG_IGN); /* the reader of our output may exit */
 	signal(SIGXFSZ, SIG_IGN); /* an output file that has reached its limit is not the end */
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
+	for (size_t i = 0; i < ARRAY_SIZE(caught); i++)
+		session_catch_signal(&set, caught[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (session->signal_fd < 0)
@@ -97,13 +103,7 @@ int session_catch_signals(struct session *session, struct err *err)
 
 static void session_on_leave(void *opaque)
 {
-	struct session *session = opaque;
-
-	session_force(session);
-	if (session->machine)
-		machine_stop(session->machine);
-	else
-		event_loop_stop(session->loop);
+	session_stop_machine(opaque);
 }
 
 /* ---- ports ---- */
@@ -199,6 +199,47 @@ static int session_check_reboot(const struct machine_config *config, struct err 
 	return 0;
 }
 
+/* ---- reboots ---- */
+
+#define SHORT_LIFE 1000000000ull
+#define SHORT_LIVES 5u /* without a wait */
+#define LONGEST_REST 10u /* seconds */
+
+static void session_rested(void *opaque, uint32_t events)
+{
+	struct session *session = opaque;
+
+	session->resting = false;
+	event_loop_stop(session->loop);
+}
+
+/*
+ * A guest that resets itself as soon as it has started would do so at full speed for ever. After some short lives the
+ * next one waits, each time twice as long. False: the machine is to end, or there is no timer.
+ */
+static bool session_rest(struct session *session, uint64_t born, struct err *err)
+{
+	unsigned int over, seconds;
+	struct event_source *timer;
+
+	session->short_lives = monotonic_ns() - born < SHORT_LIFE ? session->short_lives + 1 : 0;
+	if (session->short_lives <= SHORT_LIVES)
+		return true;
+	over = MIN(session->short_lives - SHORT_LIVES - 1, 4u);
+	seconds = MIN(1u << over, LONGEST_REST);
+	if (event_loop_timer(session->loop, session_rested, session, &timer, err))
+		return false;
+	log_warn(&session->log, "the guest has rebooted %u times, each time within a second of its start; its next start "
+		 "waits %u s", session->short_lives, seconds);
+	session->resting = true;
+	event_timer_set(timer, seconds * 1000000000ull, 0);
+	while (session->resting && !session->ended)
+		event_loop_run(session->loop);
+	session->resting = false;
+	event_source_remove(timer);
+	return !session->ended;
+}
+
 /* Runs the started machine and those after its reboots. */
 int session_live(struct session *session, struct err *err)
 {
@@ -209,6 +250,8 @@ int session_live(struct session *session, struct err *err)
 	};
 
 	for (;;) {
+		uint64_t born = monotonic_ns();
+
 		while (machine_end(session->machine) == MACHINE_RUNNING)
 			event_loop_run(session->loop);
 		if (!session_settle(session, reasons[machine_end(session->machine)]))
@@ -218,6 +261,8 @@ int session_live(struct session *session, struct err *err)
 		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT ||
 		    session->config->on_reboot != ON_REBOOT_REBOOT)
 			return session_end_code(session);
+		if (!session_rest(session, born, err))
+			return session->signal ? EXIT_SIGNAL + session->signal : session->ended ? EXIT_OFF : EXIT_FAILED;
 		machine_destroy(take_ptr(session->machine));
 		session->button_pressed = false;
 		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||
@@ -254,6 +299,7 @@ void session_end(struct session *session)
 	}
 	port_close(session->console);
 	port_close(session->serial);
+	session_folder_done(session);
 	rundir_release(session->rundir);
 	control_destroy(session->control);
 	event_source_remove(session->signals);
@@ -272,10 +318,13 @@ int session_run(struct machine_config *config, struct err *err)
 	};
 	int code = EXIT_BAD_INPUT;
 
+	log_open(&session.log);
 	if (!session_begin(&session, err)) {
 		err->text[0] = 0; /* from attempts that were not needed */
 		code = session_live(&session, err);
 	}
 	session_end(&session);
+	if (!session.abandoned)
+		log_close(&session.log);
 	return code;
 }

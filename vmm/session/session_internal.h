@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of a session share: session.c runs the machine, session_operations.c has the operations,
- * session_pause.c waits for its devices, session_receive.c receives a machine from another host.
+ * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
+ * session_operations.c has the operations, session_pause.c waits for its devices, session_receive.c receives a machine
+ * from another host.
  */
 #pragma once
 
@@ -25,6 +26,11 @@ struct session {
 	struct log log;
 	struct event_loop *loop;
 	struct rundir *rundir;
+	struct session_folder {
+		struct event_source *source, *timer;
+		unsigned int looks; /* still to come */
+		bool lost;          /* a message has said so */
+	} folder;
 	struct port *serial, *console;
 	int signal_fd;
 	struct event_source *signals;
@@ -35,6 +41,9 @@ struct session {
 	struct add_device_reply adding; /* while a host device is being added */
 	bool button_pressed;
 	int signal; /* that ended it, or 0 */
+	unsigned int short_lives; /* in a row, each ended by a reboot */
+	bool resting;             /* the machine has ended and the next one waits */
+	bool ended;               /* somebody wants no next one */
 	struct machine_offer *offer; /* of the machine that arrived; or NULL */
 	bool arriving;               /* the machine exists, and its guest does not run yet */
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
@@ -59,6 +68,11 @@ void session_keep_ports(struct session *session);
 /* Runs the started machine and those after its reboots; returns the program's exit code. */
 int session_live(struct session *session, struct err *err);
 void session_end(struct session *session);
+
+/* ---- session_folder.c ---- */
+
+int session_folder_watch(struct session *session, struct err *err);
+void session_folder_done(struct session *session);
 
 /* ---- session_pause.c ---- */
 
@@ -85,4 +99,6 @@ bool session_settle(struct session *session, const char *reason);
  * late for that.
  */
 int session_press_button(struct session *session, struct err *err);
+/* Ends the machine, or the wait for the next one. */
+void session_stop_machine(struct session *session);
 int session_open_control(struct session *session, struct err *err);

@@ -16,6 +16,8 @@ static int session_operations_check_settled(const struct session *session, struc
 {
 	if (session->arriving)
 		return err_set(err, -EBUSY, "is still arriving from another host");
+	if (session->resting)
+		return err_set(err, -EBUSY, "has rebooted too often and waits for its next start");
 	if (machine_end(session->machine) != MACHINE_RUNNING)
 		return err_set(err, -ESHUTDOWN, "is ending");
 	if (session_pausing(session))
@@ -57,20 +59,28 @@ int session_press_button(struct session *session, struct err *err)
 	return 0;
 }
 
+void session_stop_machine(struct session *session)
+{
+	session->ended = true;
+	session_force(session);
+	if (session->machine)
+		machine_stop(session->machine);
+	event_loop_stop(session->loop);
+}
+
 /* Ends this side in any case. It is not the end of a guest that was handed over. */
 static int session_operations_end(struct session *session, struct err *err)
 {
 	bool handed_over = outgoing_cancel(session->outgoing, "the machine was ended", NULL) == -EBUSY;
 
-	session_force(session);
-	machine_stop(session->machine);
+	session_stop_machine(session);
 	return handed_over ? err_set(err, -EBUSY, "was handed over to %s, which is about to run it; it ends here only",
 				     outgoing_to(session->outgoing)) : 0;
 }
 
 static int session_operations_stop(struct session *session, bool force, struct err *err)
 {
-	if (force)
+	if (force || session->resting)
 		return session_operations_end(session, err);
 	if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
 		return session_operations_check_settled(session, err);
@@ -86,6 +96,8 @@ static const char *session_operations_state(const struct session *session)
 		return outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED ? "unresolved" : "migrating";
 	if (session->arriving)
 		return "arriving";
+	if (session->resting)
+		return "rebooting";
 	if (machine_end(session->machine) != MACHINE_RUNNING)
 		return "ending";
 	if (session_pausing(session))
@@ -251,6 +263,7 @@ int session_open_control(struct session *session, struct err *err)
 
 	session->operated = (struct operated){.ops = &operations, .session = session};
 	session->started_ns = monotonic_ns();
-	return code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
+	code = code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
 					      err);
+	return code ?: session_folder_watch(session, err);
 }

@@ -320,11 +320,14 @@ int session_receive(struct receive_options *options, struct err *err)
 		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(&arrival.config), .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};
+	log_open(&arrival.session.log);
 	code = session_receive_receive(&arrival, err);
 	migration_target_destroy(arrival.target);
 	disk_arrivals_destroy(arrival.disks);
 	host_devices_migration_end(arrival.devices);
 	session_end(&arrival.session);
+	if (!arrival.session.abandoned)
+		log_close(&arrival.session.log);
 	fd_close(&arrival.cancel_fd);
 	machine_config_done(&arrival.config);
 	return code;
