@@ -8,10 +8,11 @@
  */
 #include "vmm/session/terminal.h"
 
+#include "core/nowait.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
 #include <termios.h>
 
 #define ESCAPE 0x01 /* Ctrl-A */
@@ -24,6 +25,7 @@ struct terminal {
 	int in_fd;        /* the guest's end of the pipe, or stdin */
 	int out_fd;       /* stdout, or our own open file description of it */
 	bool in_escape;   /* Ctrl-A was the last key */
+	sigset_t caught; /* of these, old_actions has what was found */
 	struct sigaction old_actions[NSIG];
 };
 
@@ -32,8 +34,8 @@ static struct {
 	struct termios found, raw;
 } modes;
 
-/* Signals that end the program at once. */
-static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGQUIT, SIGXCPU, SIGXFSZ};
+/* Every signal ends the program at once if nobody handles it, but for these. SIGKILL cannot be caught. */
+static const int harmless[] = {SIGKILL, SIGSTOP, SIGCHLD, SIGURG, SIGWINCH, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU};
 
 /* In the background, a process that changes the terminal's mode is stopped. */
 static bool terminal_in_foreground(void)
@@ -67,28 +69,37 @@ static void terminal_on_continue(int signal)
 	terminal_apply(&modes.raw);
 }
 
+/* What is ignored stays so. */
 static void terminal_catch(struct terminal *terminal, int signal, void (*handler)(int signal), int flags)
 {
-	struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+	struct sigaction action = {.sa_handler = handler, .sa_flags = flags}, *old = &terminal->old_actions[signal];
 
 	sigfillset(&action.sa_mask);
-	sigaction(signal, &action, &terminal->old_actions[signal]);
+	if (sigaction(signal, NULL, old) < 0 || old->sa_handler == SIG_IGN || sigaction(signal, &action, NULL) < 0)
+		return;
+	sigaddset(&terminal->caught, signal);
 }
 
 static void terminal_catch_signals(struct terminal *terminal)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
-		terminal_catch(terminal, deadly[i], terminal_on_deadly, SA_RESETHAND | SA_NODEFER);
+	sigset_t deadly;
+
+	sigfillset(&deadly);
+	for (size_t i = 0; i < ARRAY_SIZE(harmless); i++)
+		sigdelset(&deadly, harmless[i]);
+	sigemptyset(&terminal->caught);
+	for (int i = 1; i < NSIG; i++)
+		if (sigismember(&deadly, i) == 1)
+			terminal_catch(terminal, i, terminal_on_deadly, SA_RESETHAND | SA_NODEFER);
 	terminal_catch(terminal, SIGTSTP, terminal_on_stop, SA_RESTART);
 	terminal_catch(terminal, SIGCONT, terminal_on_continue, SA_RESTART);
 }
 
 static void terminal_release_signals(struct terminal *terminal)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(deadly); i++)
-		sigaction(deadly[i], &terminal->old_actions[deadly[i]], NULL);
-	sigaction(SIGTSTP, &terminal->old_actions[SIGTSTP], NULL);
-	sigaction(SIGCONT, &terminal->old_actions[SIGCONT], NULL);
+	for (int i = 1; i < NSIG; i++)
+		if (sigismember(&terminal->caught, i) == 1)
+			sigaction(i, &terminal->old_actions[i], NULL);
 }
 
 /* ---- keys ---- */
@@ -153,20 +164,6 @@ static void terminal_on_keys(void *opaque, uint32_t events)
 
 /* ---- opening and closing ---- */
 
-/*
- * Our own open file description of the terminal or pipe on stdout: O_NONBLOCK on a shared one would affect other
- * processes. If that fails, stdout itself.
- */
-static int terminal_open_out(void)
-{
-	struct stat st;
-	int fd = -1;
-
-	if (fstat(STDOUT_FILENO, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
-		fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	return fd < 0 ? STDOUT_FILENO : fd;
-}
-
 static int terminal_open_keys(struct terminal *terminal, struct event_loop *loop, struct err *err)
 {
 	int ends[2], code;
@@ -206,7 +203,9 @@ int terminal_open(struct event_loop *loop, void (*leave)(void *opaque), void *op
 		if (terminal_in_foreground())
 			code = terminal_open_keys(terminal, loop, err);
 	}
-	terminal->out_fd = terminal_open_out();
+	terminal->out_fd = nowait_reopen(STDOUT_FILENO);
+	if (terminal->out_fd < 0)
+		terminal->out_fd = STDOUT_FILENO;
 	if (code) {
 		terminal_close(terminal);
 		return code;
