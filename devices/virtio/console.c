@@ -105,12 +105,14 @@ static size_t console_put(struct console *console, const char *buf, size_t len)
 	}
 	if (ret == -EAGAIN)
 		return console_wait(console, len);
-	/* EIO: the client has just left. */
-	if (ret != -EIO && ret != -EPIPE && !console->complained) {
+	/* The client has just left. */
+	if (ret == -EIO || ret == -EPIPE)
+		return len;
+	if (!console->complained)
 		log_warn(console->loop.device.log, "%s: output is lost: %s", console->loop.device.id,
 			 strerrordesc_np((int)-ret));
-		console->complained = true;
-	}
+	console->complained = true;
+	console->dropped += len;
 	return len;
 }
 

@@ -275,6 +275,37 @@ static void a_reader_that_does_not_read_is_not_waited_for(void)
 	close(words[1]);
 }
 
+/* A file system that is full for a while. */
+static void tells_what_a_full_file_has_not_got(void)
+{
+	struct rlimit found, full = {.rlim_cur = 3};
+	int file = memfd_create("out", MFD_CLOEXEC), words[2];
+	char text[400] = "";
+
+	tear_down();
+	signal(SIGXFSZ, SIG_IGN);
+	CHECK_EQ(pipe(words), 0);
+	told.fd = words[1];
+	set_up(-1, dup(file));
+	show("one");
+	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &found), 0);
+	full.rlim_max = found.rlim_max;
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+	show("lost");
+	show("as well");
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &found), 0);
+	show("two");
+	CHECK_EQ(lseek(file, 0, SEEK_END), 6);
+	CHECK(read(words[0], text, sizeof(text) - 1) > 0);
+	CHECK_STR(text, "warning: console0: output is lost: File too large\n"
+		  "warning: console0: the output goes on; 11 bytes were dropped\n");
+	tear_down();
+	told.fd = -1;
+	close(words[0]);
+	close(words[1]);
+	close(file);
+}
+
 /* stdin and stdout are shared with the shell, which does not expect O_NONBLOCK. */
 static void leaves_the_flags_of_descriptors_alone(void)
 {
@@ -446,6 +477,6 @@ static void starts_afresh_after_a_reset(void)
 
 TEST_MAIN(TEST(waits_for_a_slow_reader), TEST(keeps_input_for_the_guest), TEST(delivers_what_is_typed),
 	  TEST(loses_what_nobody_reads), TEST(a_reader_that_does_not_read_is_not_waited_for),
-	  TEST(leaves_the_flags_of_descriptors_alone), TEST(serves_a_pty), TEST(writes_to_a_file), TEST(goes_on_after_a_pause),
+	  TEST(leaves_the_flags_of_descriptors_alone), TEST(tells_what_a_full_file_has_not_got), TEST(serves_a_pty), TEST(writes_to_a_file), TEST(goes_on_after_a_pause),
 	  TEST(starts_afresh_after_a_reset),
 	  TEST(goes_on_in_the_middle_of_a_buffer), TEST(tells_of_another_terminal))
