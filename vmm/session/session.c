@@ -225,6 +225,9 @@ static bool session_rest(struct session *session, uint64_t born, struct err *err
 	session->short_lives = monotonic_ns() - born < SHORT_LIFE ? session->short_lives + 1 : 0;
 	if (session->short_lives <= SHORT_LIVES)
 		return true;
+	session->ended |= session->pressed; /* such a guest has no time to see its button */
+	if (session->ended)
+		return false;
 	over = MIN(session->short_lives - SHORT_LIVES - 1, 4u);
 	seconds = MIN(1u << over, LONGEST_REST);
 	if (event_loop_timer(session->loop, session_rested, session, &timer, err))
@@ -264,7 +267,7 @@ int session_live(struct session *session, struct err *err)
 		if (!session_rest(session, born, err))
 			return session->signal ? EXIT_SIGNAL + session->signal : session->ended ? EXIT_OFF : EXIT_FAILED;
 		machine_destroy(take_ptr(session->machine));
-		session->button_pressed = false;
+		session->button_pressed = session->pressed = false;
 		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||
 		    machine_start(session->machine, err)) {
 			err_prefix(err, 0, "reboot");

@@ -39,7 +39,8 @@ struct session {
 	struct operated operated;
 	struct control *control;
 	struct add_device_reply adding; /* while a host device is being added */
-	bool button_pressed;
+	bool button_pressed; /* by SIGTERM; the next one ends the machine */
+	bool pressed;        /* by whomever, in this life */
 	int signal; /* that ended it, or 0 */
 	unsigned int short_lives; /* in a row, each ended by a reboot */
 	bool resting;             /* the machine has ended and the next one waits */

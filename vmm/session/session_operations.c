@@ -55,6 +55,7 @@ int session_press_button(struct session *session, struct err *err)
 	if (outgoing_cancel(session->outgoing, "its power button was pressed", NULL) == -EBUSY)
 		return err_set(err, -EBUSY, "was handed over to %s, which is about to run it; stop it there",
 			       outgoing_to(session->outgoing));
+	session->pressed = true;
 	machine_power_button(session->machine);
 	return 0;
 }
