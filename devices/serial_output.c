@@ -79,12 +79,12 @@ static void serial_output_wrote(struct serial_output *output, uint32_t n)
 {
 	serial_output_take(output, n);
 	output->delay = DELAY;
-	output->complained = false;
-	if (output->count || !output->dropped)
+	if (output->count || !(output->dropped || output->complained))
 		return;
 	log_warn(output->log, "serial: the output goes on; %llu bytes were dropped",
 		 (unsigned long long)output->dropped);
 	output->dropped = 0;
+	output->complained = false;
 }
 
 /* True: the output has ended. Lock held. */

@@ -277,7 +277,7 @@ static void console_destroy(struct virtio_device *device)
 	if (console->loop.loop)
 		event_loop_call(console->loop.loop, console_remove_sources, console);
 	if (console->dropped)
-		log_warn(device->log, "%s: the last %llu bytes of the output are lost: nobody reads them", device->id,
+		log_warn(device->log, "%s: the last %llu bytes of the output are lost", device->id,
 			 (unsigned long long)console->dropped);
 	virtio_loop_done(&console->loop);
 	if (console->in_fd == console->out_fd)

@@ -557,7 +557,8 @@ static void a_full_file_is_tried_again(void)
 	CHECK_EQ(lseek(file, 0, SEEK_END), 16);
 	close_serial();
 	CHECK_STR(end_telling(),
-		  "warning: serial: the output cannot be written (File too large); this is tried again\n");
+		  "warning: serial: the output cannot be written (File too large); this is tried again\n"
+		  "warning: serial: the output goes on; 0 bytes were dropped\n");
 	close(file);
 }
 
@@ -640,7 +641,7 @@ static void a_client_may_leave_early(void)
 	sleep_ms(50);
 	before = cpu_ms();
 	sleep_ms(100);
-	CHECK(cpu_ms() - before < 50);
+	CHECK(cpu_ms() - before < 5);
 	CHECK_EQ(drain(got, sizeof(got)), sizeof(got));
 	close_serial();
 	close(ends[1]);
