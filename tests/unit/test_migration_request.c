@@ -3,6 +3,8 @@
 #include "vmm/migration/request.h"
 #include "tests/unit/test.h"
 
+#include <stdio.h>
+
 #define MS 1000000ull
 
 static struct migration_request request;
@@ -52,6 +54,36 @@ static void what_cannot_be_is_named(void)
 	CHECK_STR(read_text("{\"to\": \"tcp:a\", \"downtime\": 2, \"downtime_limit\": 1.9}"), "downtime_limit");
 }
 
+/* The limits are those of the options, for they are read by one function. */
+static void limits_are_those_of_the_command(void)
+{
+	static const struct {
+		const char *member, *bad;
+	} cases[] = {
+		{"\"downtime\": 0", "downtime"}, {"\"downtime\": 3601", "downtime"}, {"\"downtime\": \"1s\"", "downtime"},
+		{"\"downtime\": 1e300", "downtime"}, {"\"timeout\": 0.5", "timeout"}, {"\"timeout\": -1", "timeout"},
+		{"\"bandwidth\": 65535", "bandwidth"}, {"\"bandwidth\": 1.5", "bandwidth"}, {"\"streams\": 17", "streams"},
+		{"\"device_rate\": 0", "device_rate"}, {"\"compress\": \"lzma\"", "compress"}, {"\"tls\": \"\"", "tls"},
+		{"\"copy_disks\": true", "copy_disks"}, {"\"on-timeout\": \"cancel\"", "on-timeout"},
+		{"\"bandwidth\": 0, \"streams\": 0, \"tls\": null", ""}, {"\"downtime\": 0.001", ""},
+		{"\"bandwidth\": 65536, \"compress\": \"zstd\", \"copy_disks\": \"all\"", ""},
+	};
+	char text[200];
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *object;
+
+		snprintf(text, sizeof(text), "{\"to\": \"tcp:a\", %s}", cases[i].member);
+		object = json_loads(text, 0, NULL);
+		migration_request_done(&request);
+		CHECK_STR(migration_request_from_json(object, &request) ?: "", cases[i].bad);
+		json_decref(object);
+	}
+	CHECK_EQ(request.compress, MIGRATION_ZSTD);
+	CHECK_EQ(request.copy_disks, MIGRATION_COPY_ALL);
+	CHECK_STR(read_text("{}"), "to");
+}
+
 static void a_pause_is_given_up_after_twice_the_downtime(void)
 {
 	read_text("{\"to\": \"tcp:a\", \"downtime\": 0.3}");
@@ -77,5 +109,6 @@ static void who_accepts_a_longer_pause_has_its_double(void)
 }
 
 TEST_MAIN(TEST(defaults_are_those_of_the_command), TEST(what_is_sent_arrives), TEST(what_cannot_be_is_named),
+	  TEST(limits_are_those_of_the_command),
 	  TEST(a_pause_is_given_up_after_twice_the_downtime), TEST(a_limit_that_was_asked_for_counts),
 	  TEST(who_accepts_a_longer_pause_has_its_double))

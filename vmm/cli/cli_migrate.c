@@ -26,54 +26,34 @@ struct migrate_options {
 };
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
-static const struct option_key text = {"text", OPTION_STRING, .help = "ADDRESS"};
-static const struct option_key folder = {"folder", OPTION_STRING, .help = "FILE"};
-static const struct option_key downtime = {"downtime", OPTION_TIME, .value = MIGRATION_DEFAULT_DOWNTIME, .min = 1000000,
-					   .max = 3600000000000, .help = "TIME"};
-static const struct option_key downtime_limit = {"downtime-limit", OPTION_TIME, .min = 1000000, .max = 86400000000000,
-						 .help = "TIME"};
-static const struct option_key timeout = {"timeout", OPTION_TIME, .value = MIGRATION_DEFAULT_TIMEOUT, .min = 1000000000,
-					  .max = 604800000000000, .help = "TIME"};
-static const struct option_key bandwidth = {"bandwidth", OPTION_SIZE, .min = KIB(64), .max = INT64_MAX, .help = "SIZE"};
-static const struct option_key device_rate = {"device-rate", OPTION_SIZE, .value = MIGRATION_DEFAULT_DEVICE_RATE,
-					      .min = KIB(64), .max = INT64_MAX, .help = "SIZE"};
-static const struct option_key throttle_max = {"throttle-max", OPTION_UINT, .value = MIGRATION_DEFAULT_THROTTLE,
-					       .max = MIGRATION_MAX_THROTTLE, .help = "PERCENT"};
-static const struct option_key streams = {"streams", OPTION_UINT, .min = 1, .max = MIGRATION_MAX_STREAMS, .help = "N"};
-static const struct option_key compress = {"compress", OPTION_WORD, .words = migration_compress_words};
-static const struct option_key on_timeout = {"on-timeout", OPTION_WORD, .words = migration_timeout_words};
 static const struct option_key resolve = {"resolve", OPTION_WORD, .value = UINT32_MAX, .words = resolve_words};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct migrate_options, member)
+#define REQUEST(key) &migration_request_keys[MIGRATION_KEY_##key], 1, FIELD(request)
 
 static const struct option options[] = {
 	{"to", "tcp:HOST[:PORT]|unix:PATH|fd:N", "the address where mvmm receive waits; port 7150 by default",
-	 &text, 1, FIELD(request.to)},
-	{"downtime", "TIME", "how long the guest may be paused; 300ms by default", &downtime, 1,
-	 FIELD(request.goal.downtime)},
+	 REQUEST(TO)},
+	{"downtime", "TIME", "how long the guest may be paused; 300ms by default", REQUEST(DOWNTIME)},
 	{"downtime-limit", "TIME",
 	 "when a pause that lasts longer than expected is given up; by default twice the downtime, at least 1s",
-	 &downtime_limit, 1, FIELD(request.downtime_limit)},
-	{"bandwidth", "RATE", "the most bytes a second to send, such as 100M; no limit by default", &bandwidth, 1,
-	 FIELD(request.goal.bandwidth)},
+	 REQUEST(DOWNTIME_LIMIT)},
+	{"bandwidth", "RATE", "the most bytes a second to send, such as 100M; no limit by default", REQUEST(BANDWIDTH)},
 	{"device-rate", "RATE", "device state a second to expect of a device with unknown rate; 100M by default",
-	 &device_rate, 1, FIELD(request.device_rate)},
+	 REQUEST(DEVICE_RATE)},
 	{"throttle-max", "PERCENT", "the most of its time for which a guest that writes too fast is stopped; 80 by default",
-	 &throttle_max, 1, FIELD(request.goal.throttle_max)},
-	{"streams", "N", "connections for memory; by default one for each CPU, at most 4", &streams, 1,
-	 FIELD(request.streams)},
-	{"compress", "zstd|none", "compress memory; none by default", &compress, 1, FIELD(request.compress)},
+	 REQUEST(THROTTLE_MAX)},
+	{"streams", "N", "connections for memory; by default one for each CPU, at most 4", REQUEST(STREAMS)},
+	{"compress", "zstd|none", "compress memory; none by default", REQUEST(COMPRESS)},
 	{"copy-disks", NULL, "copy writable disks to the target; others must be on shared storage", &flag, 1,
 	 FIELD(copy_disks)},
 	{"copy-readonly", NULL, "with --copy-disks: copy read-only disks too", &flag, 1, FIELD(copy_readonly)},
-	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", &folder, 1, FIELD(request.tls)},
-	{"tls-peer", "NAME", "the host name that the target's certificate must be for; that of --to by default", &text, 1,
-	 FIELD(request.tls_peer)},
-	{"timeout", "TIME", "how long to wait until the rest fits into the downtime; 10m by default", &timeout, 1,
-	 FIELD(request.goal.timeout)},
+	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", REQUEST(TLS)},
+	{"tls-peer", "NAME", "the host name that the target's certificate must be for; that of --to by default", REQUEST(TLS_PEER)},
+	{"timeout", "TIME", "how long to wait until the rest fits into the downtime; 10m by default", REQUEST(TIMEOUT)},
 	{"on-timeout", "cancel|stop-and-copy",
 	 "what happens then: cancel (the default), or pause the guest and send the rest",
-	 &on_timeout, 1, FIELD(request.goal.on_timeout)},
+	 REQUEST(ON_TIMEOUT)},
 	{"json", NULL, "print an object at the end; also with --status", &flag, 1, FIELD(json)},
 	{"status", NULL, "show the progress, or the result of the last migration", &flag, 1, FIELD(status)},
 	{"cancel", NULL, "cancel the migration; the guest continues here", &flag, 1, FIELD(cancel)},

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "vmm/config/options.h"
 #include "vmm/migration/loop.h"
 
 #include <jansson.h>
@@ -31,6 +32,15 @@ struct migration_request {
 	struct migration_goal goal;
 };
 
+/* The members: their names as parameters of Migrate, their offsets, defaults and limits; for every reader. */
+enum migration_key {
+	MIGRATION_KEY_TO, MIGRATION_KEY_DOWNTIME, MIGRATION_KEY_DOWNTIME_LIMIT, MIGRATION_KEY_TIMEOUT,
+	MIGRATION_KEY_ON_TIMEOUT, MIGRATION_KEY_BANDWIDTH, MIGRATION_KEY_DEVICE_RATE, MIGRATION_KEY_THROTTLE_MAX,
+	MIGRATION_KEY_STREAMS, MIGRATION_KEY_COMPRESS, MIGRATION_KEY_COPY_DISKS, MIGRATION_KEY_TLS,
+	MIGRATION_KEY_TLS_PEER, MIGRATION_KEYS
+};
+extern const struct option_key migration_request_keys[MIGRATION_KEYS];
+
 /* The words of `compress`, `copy_disks` and goal.on_timeout, in the order of the enums, with a NULL at the end. */
 extern const char *const migration_compress_words[], *const migration_copy_words[], *const migration_timeout_words[];
 
@@ -47,7 +57,7 @@ void migration_request_done(struct migration_request *request);
 json_t *migration_request_to_json(const struct migration_request *request);
 
 /*
- * Parses such parameters; missing ones get their defaults. Returns NULL, or the name of an invalid parameter; the
- * request is then empty.
+ * Parses such parameters; missing ones get their defaults. Returns NULL, or the name of an invalid or unknown parameter,
+ * valid as long as these; the request is then empty.
  */
 const char *migration_request_from_json(const json_t *parameters, struct migration_request *ret);
