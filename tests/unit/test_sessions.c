@@ -384,7 +384,7 @@ static void serve_a_while(void)
 
 static const char *log_text(void)
 {
-	static char text[4096];
+	static char text[KIB(64)];
 	ssize_t n = pread(acceptor_log.fd, text, sizeof(text) - 1, 0);
 
 	text[n > 0 ? n : 0] = 0;
@@ -549,7 +549,7 @@ static void a_flood_does_not_fill_the_log(void)
 	}
 	for (const char *at = log_text(); (at = strchr(at, '\n')); at++)
 		lines++;
-	CHECK(lines >= ACCEPTOR_LINES && lines < ACCEPTOR_LINES + 20);
+	CHECK(lines >= ACCEPTOR_LINES && lines < 60); /* of 120; some more on a slow machine */
 	end_session();
 }
 
