@@ -495,9 +495,10 @@ static void mute_callers_cost_no_process(void)
 		mute[i] = call_plainly();
 	gone = call_plainly();
 	close(gone);
-	CHECK_EQ(acceptor_control(acceptor, 50, &none, NULL), -ETIMEDOUT);
-	CHECK(!strstr(log_text(), "start /nonexistent/mvmm-tls"));
+	for (int turns = 0; turns < 100 && !strstr(log_text(), "it hung up"); turns++)
+		CHECK_EQ(acceptor_control(acceptor, 50, &none, NULL), -ETIMEDOUT);
 	CHECK(strstr(log_text(), "it hung up"));
+	CHECK(!strstr(log_text(), "start /nonexistent/mvmm-tls"));
 	CHECK_EQ(write(mute[1], "x", 1), 1);
 	for (int turns = 0; turns < 100 && !strstr(log_text(), "start /nonexistent/mvmm-tls"); turns++)
 		acceptor_control(acceptor, 50, &none, NULL);
