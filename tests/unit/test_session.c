@@ -8,6 +8,7 @@
 #include "vmm/machine/machine_internal.h"
 #include "vmm/migration/source_internal.h"
 #include "vmm/session/outgoing.c"
+#include "vmm/session/session.c"
 #include "vmm/session/session_operations.c"
 #include "vmm/session/session_receive.c"
 
@@ -153,5 +154,16 @@ static void an_unguarded_disk_is_named_before_the_guest_goes_on(void)
 	end();
 }
 
-TEST_MAIN(TEST(an_unguarded_disk_is_named_before_the_guest_goes_on),TEST(a_stop_after_the_hand_over_is_refused), TEST(a_stop_before_it_is_an_end),
+/* The kernel of a machine that came is not chosen by its source. */
+static void a_reboot_without_a_kernel_of_this_host_is_an_end(void)
+{
+	struct machine_config here = {.kernel = NULL};
+
+	CHECK_EQ(session_check_reboot(&here, &err), -ENOENT);
+	CHECK(strstr(err.text, "no kernel was named on this one; mvmm receive --kernel FILE does"));
+	here.kernel = (char *)"/here";
+	CHECK_EQ(session_check_reboot(&here, &err), 0);
+}
+
+TEST_MAIN(TEST(a_reboot_without_a_kernel_of_this_host_is_an_end), TEST(an_unguarded_disk_is_named_before_the_guest_goes_on),TEST(a_stop_after_the_hand_over_is_refused), TEST(a_stop_before_it_is_an_end),
 	  TEST(a_signal_after_the_hand_over_presses_nothing), TEST(a_target_that_was_ended_does_not_start_the_guest))
