@@ -11,7 +11,7 @@ struct prefault;
 
 struct vfio_ram_region {
 	struct guest_region region;
-	bool populated;
+	bool populated; /* and nothing was given back since */
 	struct prefault *prefault; /* being populated */
 };
 

@@ -444,6 +444,9 @@ void vfio_space_remove_container(struct vfio_space *space, struct vfio_container
 		*link = container->next;
 	vfio_space_unlock(space);
 	vfio_container_set_ranges(container, NULL, 0);
+	/* Pages may be given back from now on. */
+	for (size_t i = 0; i < space->ram.count && !space->containers; i++)
+		space->ram.regions[i].populated = false;
 }
 
 /* ---- BARs ---- */

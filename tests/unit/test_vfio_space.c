@@ -66,6 +66,34 @@ static void memory_is_populated_while_the_device_is_opened(void)
 	}
 }
 
+/* The balloon may give pages back while no device is there: the next one needs them all again, or finds no room. */
+static void memory_is_populated_again_for_the_next_first_device(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		setup();
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), 0);
+		CHECK_EQ(b.fake->prefaulted, 2);
+		CHECK_EQ(bench_open(&b, "0000:02:00.0", both[i], &two), 0);
+		vfio_device_close(one);
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), 0);
+		CHECK_EQ(b.fake->prefaulted, 2); /* it was pinned all the time */
+		vfio_device_close(one);
+		vfio_device_close(two);
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), 0);
+		CHECK_EQ(b.fake->prefaulted, 4);
+		vfio_device_close(one);
+		/* One that fails after that leaves nothing pinned either. */
+		b.fake->fail_request = both[i] == VFIO_WANT_LEGACY ? VFIO_IOMMU_MAP_DMA : IOMMUFD_UAPI_MAP;
+		b.fake->fail_request_errno = -EFAULT;
+		b.fake->fail_times = 1;
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), -EFAULT);
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), 0);
+		CHECK_EQ(b.fake->prefaulted, 8);
+		vfio_device_close(one);
+		bench_done(&b);
+	}
+}
+
 /* One container takes the region, the other does not: it is unmapped from the first one and refused. */
 static void a_refused_region_is_nowhere(void)
 {
@@ -445,6 +473,7 @@ static void long_mapping_tells_how_far_it_is(void)
 }
 
 TEST_MAIN(TEST(memory_comes_and_goes), TEST(memory_is_populated_while_the_device_is_opened),
+	  TEST(memory_is_populated_again_for_the_next_first_device),
 	  TEST(a_refused_region_is_nowhere), TEST(maps_by_file_where_it_can),
 	  TEST(reserved_addresses_are_a_clear_error), TEST(a_late_reserved_range_is_told),
 	  TEST(the_locked_memory_limit_is_named), TEST(every_container_counts_against_the_limit),
