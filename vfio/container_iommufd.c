@@ -80,11 +80,12 @@ static int vfio_iommufd_read_ranges(struct iommufd_container *c)
 static void vfio_iommufd_destroy(struct vfio_container *container)
 {
 	struct iommufd_container *c = vfio_iommufd_of(container);
-	int rc = iommufd_destroy(&c->iommufd, c->ioas);
+	int rc;
 
+	vfio_space_remove_container(c->base.space, &c->base);
+	rc = iommufd_destroy(&c->iommufd, c->ioas);
 	if (rc < 0)
 		log_warn(c->base.space->log, "vfio: destroy IOAS %u: %s", c->ioas, strerrordesc_np(-rc));
-	vfio_space_remove_container(c->base.space, &c->base);
 	free(c);
 }
 

@@ -81,31 +81,6 @@ static int vfio_device_get_info(struct vfio_device *device, struct err *err)
 	return 0;
 }
 
-static void vfio_device_join_space(struct vfio_device *device)
-{
-	struct vfio_device **link = &device->space->devices;
-
-	vfio_space_lock(device->space);
-	while (*link)
-		link = &(*link)->next;
-	*link = device;
-	vfio_space_add_peer(device->space, device);
-	vfio_space_unlock(device->space);
-}
-
-static void vfio_device_leave_space(struct vfio_device *device)
-{
-	struct vfio_device **link = &device->space->devices;
-
-	vfio_space_lock(device->space);
-	vfio_space_remove_peer(device->space, device);
-	while (*link && *link != device)
-		link = &(*link)->next;
-	if (*link)
-		*link = device->next;
-	vfio_space_unlock(device->space);
-}
-
 /* ---- Attaching ---- */
 
 static int vfio_device_realize_iommu(struct vfio_device *device, struct err *err)
@@ -196,6 +171,38 @@ static struct vfio_dirty_log *vfio_device_choose_log(struct vfio_device *device,
 	return log ?: &device->space->logs.nobody;
 }
 
+/* Its log and its peers know it from now on. */
+static int vfio_device_join_space(struct vfio_device *device, struct vfio_dirty_log *log, struct err *err)
+{
+	struct vfio_device **link = &device->space->devices;
+	int rc;
+
+	vfio_space_lock(device->space);
+	rc = vfio_dirty_log_join(log, &device->dirty, err);
+	while (*link)
+		link = &(*link)->next;
+	if (rc == 0) {
+		*link = device;
+		vfio_space_add_peer(device->space, device);
+	}
+	vfio_space_unlock(device->space);
+	return rc;
+}
+
+static void vfio_device_leave_space(struct vfio_device *device)
+{
+	struct vfio_device **link = &device->space->devices;
+
+	vfio_space_lock(device->space);
+	vfio_dirty_log_leave(&device->dirty);
+	vfio_space_remove_peer(device->space, device);
+	while (*link && *link != device)
+		link = &(*link)->next;
+	if (*link)
+		*link = device->next;
+	vfio_space_unlock(device->space);
+}
+
 static int vfio_device_complete(struct vfio_device *device, bool no_device_log, struct err *err)
 {
 	int rc = vfio_device_get_info(device, err);
@@ -203,10 +210,7 @@ static int vfio_device_complete(struct vfio_device *device, bool no_device_log, 
 	if (rc < 0)
 		return rc;
 	device->dirty.name = device->host.name;
-	rc = vfio_dirty_log_join(vfio_device_choose_log(device, no_device_log), &device->dirty, err);
-	if (rc == 0)
-		vfio_device_join_space(device);
-	return rc;
+	return vfio_device_join_space(device, vfio_device_choose_log(device, no_device_log), err);
 }
 
 /* Memory is pinned for it. */
@@ -271,7 +275,6 @@ void vfio_device_close(struct vfio_device *device)
 {
 	if (!device)
 		return;
-	vfio_dirty_log_leave(&device->dirty);
 	vfio_device_leave_space(device);
 	vfio_device_detach(device);
 	host_iommu_device_destroy(device->iommu);

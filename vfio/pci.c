@@ -158,20 +158,16 @@ void vfio_pci_stop_dma(struct vfio_pci *pci)
 		vfio_region_read(&pci->config, PCI_COMMAND, command, sizeof(command));
 }
 
-void vfio_pci_destroy(struct vfio_pci *pci)
+struct vfio_device *vfio_pci_remove(struct vfio_pci *pci)
 {
 	struct vfio_device *device;
-	pthread_mutex_t *lock;
 
 	if (!pci)
-		return;
+		return NULL;
 	device = pci->device;
-	lock = pci->machine.space_lock;
 	vfio_pci_stop_dma(pci);
 	vfio_pci_take_apart(pci);
-	pthread_mutex_lock(lock);
-	vfio_device_close(device);
-	pthread_mutex_unlock(lock);
+	return device;
 }
 
 void vfio_pci_get_info(struct vfio_pci *pci, struct vfio_pci_info *info)

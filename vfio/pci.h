@@ -29,10 +29,10 @@ int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *
  */
 void vfio_pci_stop_dma(struct vfio_pci *pci);
 /*
- * Ends the DMA, disables the interrupts, removes the function from the bus and closes the device. On the event loop's
- * thread, while no vCPU runs. NULL is fine.
+ * Ends the DMA, disables the interrupts, removes the function from the bus and frees it. The device is the caller's
+ * again, who closes it (vfio_device_close). On the event loop's thread, while no vCPU runs. NULL gives NULL.
  */
-void vfio_pci_destroy(struct vfio_pci *pci);
+struct vfio_device *vfio_pci_remove(struct vfio_pci *pci);
 
 /* Cuts off a device that the guest cannot use any more: the guest reads ones, its writes have no effect, and the device
  * has neither interrupts nor DMA. On the event loop's thread. */

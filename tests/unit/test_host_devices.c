@@ -37,6 +37,7 @@ static struct {
 	char last_gone[16];
 	struct caller first, second;
 	int slow_fd;  /* readable: memory can be mapped; -1: it always can */
+	int close_fd; /* the same for closing a device */
 	bool no_room; /* for the guest's memory */
 } t;
 
@@ -58,6 +59,10 @@ static int add_file(void *opaque, int fd, struct err *err)
 
 static void remove_file(void *opaque, int fd)
 {
+	struct pollfd closing = {.fd = t.close_fd, .events = POLLIN};
+
+	if (t.close_fd >= 0)
+		poll(&closing, 1, 60000);
 	bench_untell(&t.p.base, fd);
 }
 
@@ -136,7 +141,7 @@ static void setup(void)
 	struct power_config config = {.port = POWER, .event = on_power, .irq = &t.line};
 
 	memset(&t, 0, sizeof(t));
-	t.slow_fd = -1;
+	t.slow_fd = t.close_fd = -1;
 	pb_init(&t.p);
 	t.line.ops = &line_ops;
 	config.pio = t.p.rig.pio;
@@ -198,6 +203,25 @@ static void wait_for_answer(const struct caller *caller)
 	}
 }
 
+static bool is_leaving(void)
+{
+	struct err err;
+
+	return host_devices_check_free(t.devices, &err) == -EBUSY && strstr(err.text, "is being removed");
+}
+
+/* Until nothing leaves any more. */
+static void settle(void)
+{
+	for (unsigned int i = 0, quiet = 0; quiet < 2 && i < 10000; i++) {
+		pb_pump(&t.p);
+		quiet = is_leaving() ? 0 : quiet + 1;
+		if (!quiet)
+			poll(NULL, 0, 1);
+	}
+	CHECK(!is_leaving());
+}
+
 /* The devices that the guest has been asked to let go since the last time. */
 static uint32_t asked_for(void)
 {
@@ -227,7 +251,7 @@ static void ejects(unsigned int device)
 static void eject(unsigned int device)
 {
 	ejects(device);
-	pb_pump(&t.p);
+	settle();
 }
 
 static uint32_t identity(unsigned int device)
@@ -270,8 +294,13 @@ static int add(size_t i)
 
 static int remove_device(const char *id, bool force, unsigned int timeout_ms, struct caller *caller)
 {
+	int rc;
+
 	t.p.base.err.text[0] = 0;
-	return host_devices_remove(t.devices, id, force, timeout_ms, answer, caller, &t.p.base.err);
+	rc = host_devices_remove(t.devices, id, force, timeout_ms, answer, caller, &t.p.base.err);
+	if (rc == 0 && force)
+		settle();
+	return rc;
 }
 
 /* Asks for it, with more time than the test takes. */
@@ -425,7 +454,7 @@ static void the_loop_does_not_wait_for_memory(void)
 	CHECK_EQ(begin_adding(&configs[1], &third), 0);
 	eject(SLOT_A);
 	wait_for_answer(&third);
-	pb_pump(&t.p);
+	settle();
 	CHECK_EQ(identity(SLOT_A), NOTHING);
 	CHECK_EQ(identity(SLOT_B), NVME);
 	close(t.slow_fd);
@@ -591,6 +620,74 @@ static void a_guest_may_let_go_what_nobody_asked_for(void)
 	done();
 }
 
+/* All memory may be unpinned then: neither the guest nor the loop waits for that, and nothing else comes or goes. */
+static void the_guest_runs_while_a_device_is_closed(void)
+{
+	start(2);
+	t.close_fd = eventfd(0, EFD_CLOEXEC);
+	ask("b", &t.first);
+	ejects(SLOT_B);
+	pb_pump(&t.p);
+	CHECK_EQ(t.pauses, 1);
+	CHECK_EQ(t.paused, 0);
+	CHECK_EQ(identity(SLOT_B), NOTHING);
+	CHECK_EQ(host_devices_count(t.devices), 1);
+	CHECK_EQ(t.first.answers + t.gone, 0);
+	CHECK_EQ(remove_device("b", true, 1000, &t.second), -EBUSY);
+	SAYS("b: the device b is being removed; try again when it is gone");
+	CHECK_EQ(remove_device("a", true, 1000, &t.second), -EBUSY);
+	CHECK_EQ(begin_adding(&configs[2], &t.second), -EBUSY);
+	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", &t.p.base.err), -EBUSY);
+	CHECK(host_devices_release(t.devices, 0, 4096) != 0);
+	/* What is ejected meanwhile leaves as the next one. */
+	ejects(SLOT_A);
+	pb_pump(&t.p);
+	CHECK_EQ(identity(SLOT_A), NVME);
+	eventfd_kick(t.close_fd);
+	settle();
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.second.answers, 0);
+	CHECK_EQ(t.gone, 2);
+	CHECK_EQ(t.pauses, 2);
+	CHECK_EQ(host_devices_count(t.devices), 0);
+	CHECK_EQ(host_devices_release(t.devices, 0, 4096), 0);
+	close(t.close_fd);
+	done();
+}
+
+/* A vCPU may map another device's BAR while one leaves. */
+static void bars_are_mapped_while_a_device_is_closed(void)
+{
+	start(2);
+	t.close_fd = eventfd(0, EFD_CLOEXEC);
+	CHECK_EQ(host_devices_remove(t.devices, "b", true, 0, answer, &t.first, &t.p.base.err), 0);
+	for (unsigned int i = 0; i < 20; i++)
+		rig_cfg_write(&t.p.rig, PCI_DEVFN(SLOT_A, 0), PCI_COMMAND, 2, i & 1 ? PCI_COMMAND_MEMORY : 0);
+	eventfd_kick(t.close_fd);
+	for (unsigned int i = 0; i < 20; i++)
+		rig_cfg_write(&t.p.rig, PCI_DEVFN(SLOT_A, 0), PCI_COMMAND, 2, i & 1 ? PCI_COMMAND_MEMORY : 0);
+	settle();
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.p.maps, 1);
+	close(t.close_fd);
+	done();
+}
+
+static void the_end_waits_for_a_device_that_is_closed(void)
+{
+	start(2);
+	t.close_fd = eventfd(0, EFD_CLOEXEC);
+	CHECK_EQ(host_devices_remove(t.devices, "b", true, 0, answer, &t.first, &t.p.base.err), 0);
+	ejects(SLOT_A);
+	eventfd_kick(t.close_fd);
+	destroy();
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.gone, 2);
+	CHECK_EQ(fake_left(t.p.base.fake), 0);
+	close(t.close_fd);
+	done();
+}
+
 /* An eject that the loop has not seen when its device is taken by force, or where none was. */
 static void an_eject_is_none_of_the_next_one_there(void)
 {
@@ -627,7 +724,7 @@ static void a_blocker_stops_adding_and_removing(void)
 	CHECK_EQ(t.first.answers + t.gone, 0);
 	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
 	CHECK_EQ(t.first.answers + t.gone, 0);
-	pb_pump(&t.p);
+	settle();
 	ANSWERED(t.first, 0);
 	CHECK_EQ(t.second.answers, 0);
 	CHECK_EQ(t.gone, 2);
@@ -723,7 +820,7 @@ static void a_device_that_was_ejected_meanwhile_does_not_move(void)
 	host_wants(0);
 	CHECK_EQ(asked_for(), 0);
 	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
-	pb_pump(&t.p);
+	settle();
 	CHECK_EQ(t.gone, 1);
 	done();
 }
@@ -883,6 +980,25 @@ static void no_descriptor_for_the_time(void)
 	done();
 }
 
+static void without_a_thread_the_loop_closes_it(void)
+{
+	struct rlimit old, none;
+	int rc;
+
+	start(1);
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){.rlim_max = old.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	rc = host_devices_remove(t.devices, "a", true, 0, answer, &t.first, &t.p.base.err);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+	CHECK_EQ(rc, 0);
+	CHECK_EQ(t.first.answers, 0);
+	settle();
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.gone, 1);
+	done();
+}
+
 /* The guest has its devices at work: memory decoded, DMA on. */
 static void at_work(unsigned int slot)
 {
@@ -937,4 +1053,6 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(all_dma_ends_before_anything_is_unmapped), TEST(dma_ends_before_a_device_leaves),
 	  TEST(a_function_at_work_is_not_reset_by_the_next_one), TEST(who_waits_is_answered_by_the_end), TEST(what_the_host_wants_goes_with_the_end),
 	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
-	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time))
+	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time),
+	  TEST(the_guest_runs_while_a_device_is_closed), TEST(bars_are_mapped_while_a_device_is_closed),
+	  TEST(the_end_waits_for_a_device_that_is_closed), TEST(without_a_thread_the_loop_closes_it))

@@ -403,7 +403,7 @@ static void peer_to_peer(void)
 		pb_cfg_write(&p, PCI_BASE_ADDRESS_0, 4, (uint32_t)at + 0x10000);
 		CHECK(!fake_mapped(p.base.fake, peer, at, KIB(4)));
 		CHECK(fake_mapped(p.base.fake, peer, at + 0x10000, KIB(8)));
-		vfio_pci_destroy(p.pci);
+		vfio_device_close(vfio_pci_remove(p.pci));
 		p.pci = NULL;
 		CHECK(!fake_mapped(p.base.fake, peer, at + 0x10000, KIB(4)));
 		vfio_device_close(device);
@@ -457,7 +457,7 @@ static void placed_where_the_iommu_maps(void)
 			fake_pci_bar(p.fake, 0, kinds[i], KIB(64), FAKE_REGION_RWM);
 			CHECK_EQ(pb_create(&p, want), 0);
 			usual = pb_bar(&p, 0);
-			vfio_pci_destroy(p.pci);
+			vfio_device_close(vfio_pci_remove(p.pci));
 			p.pci = NULL;
 			iommu = &p.base.fake->iommus[p.device->iommu];
 			iommu->reserved_start = usual;

@@ -160,7 +160,7 @@ static void the_host_wants_it_back(void)
 	CHECK_EQ(bench_watched(), watched + 2);
 	copies[0] = dup(ERR_IRQ->fds[0]);
 	copies[1] = dup(REQ_IRQ->fds[0]);
-	vfio_pci_destroy(take_ptr(p.pci));
+	vfio_device_close(vfio_pci_remove(take_ptr(p.pci)));
 	CHECK_EQ(ERR_IRQ->enabled + REQ_IRQ->enabled, 0);
 	CHECK_EQ(bench_watched(), watched);
 	close(copies[0]);
@@ -307,7 +307,7 @@ static void a_set_with_one_at_work_is_left_alone(void)
 		CHECK_LOGGED(&p, "vfio " SIBLING ": it can only be reset with its bus, on which " BDF " is in use by this guest", 1);
 		vfio_device_close(other);
 		/* A function that the kernel resets by itself is at work as well. */
-		vfio_pci_destroy(take_ptr(p.pci));
+		vfio_device_close(vfio_pci_remove(take_ptr(p.pci)));
 		p.device->flags |= VFIO_DEVICE_FLAGS_RESET;
 		CHECK_EQ(pb_create(&p, want), 0);
 		vfio_pci_reset(p.base.space);
@@ -318,7 +318,7 @@ static void a_set_with_one_at_work_is_left_alone(void)
 		CHECK_STR(other->reset, "none");
 		vfio_device_close(other);
 		/* When both come together it does no harm to it. */
-		vfio_pci_destroy(take_ptr(p.pci));
+		vfio_device_close(vfio_pci_remove(take_ptr(p.pci)));
 		CHECK_EQ(pb_create(&p, want), 0);
 		CHECK_EQ(bench_open(&p.base, SIBLING, want, &other), 0);
 		vfio_pci_reset(p.base.space);
@@ -378,7 +378,7 @@ static bool live(enum vfio_want want, unsigned int n, int code)
 		pb_pump(&p);
 		CHECK_EQ(info().fenced, told);
 		CHECK(!told || p.maps == 0);
-		vfio_pci_destroy(take_ptr(p.pci));
+		vfio_device_close(vfio_pci_remove(take_ptr(p.pci)));
 	}
 	CHECK(!pci_bus_function(p.rig.bus, DEVFN));
 	reached = p.base.fake->calls >= n;

@@ -185,7 +185,7 @@ static inline void pb_start(struct pci_bench *p)
 /* Takes all down; nothing may be left of it, in the kernel or here. */
 static inline void pb_done(struct pci_bench *p)
 {
-	vfio_pci_destroy(p->pci);
+	vfio_device_close(vfio_pci_remove(p->pci));
 	CHECK_EQ(p->maps, 0);
 	CHECK_EQ(p->base.fake->detached_masters, 0);
 	CHECK_EQ(p->trigger_fd, -1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host devices of a machine (--vfio): the address space that they share, and each device from sysfs to the guest's
- * bus. Devices are also added and removed while the guest runs; the states of a removal are a table in host_devices.c.
- * KVM and the vCPUs are behind struct host_devices_ops.
+ * bus. Devices are also added and removed while the guest runs; the states of a removal are a table in
+ * host_devices_remove.c. KVM and the vCPUs are behind struct host_devices_ops.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 struct host_devices;
 
 /* Implemented by the machine; opaque is host_devices_machine's. The first three are called on the loop's thread or, while a
- * device is added, on a worker; the others on the loop's thread, except map. */
+ * device is added or removed, on a worker; the others on the loop's thread, except map. */
 struct host_devices_ops {
 	/* Registers a VFIO descriptor with KVM, or removes it (KVM_DEV_VFIO_FILE_ADD and _DEL). */
 	int (*add_file)(void *opaque, int fd, struct err *err);
@@ -51,7 +51,7 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 /* The vCPUs have been destroyed before. NULL is fine. */
 void host_devices_destroy(struct host_devices *devices);
 
-/* 0, or -EBUSY and why no device can be added or removed now: a blocker is set, or one is being added. */
+/* 0, or -EBUSY and why no device can be added or removed now: a blocker is set, or one is being added or removed. */
 int host_devices_check_free(const struct host_devices *devices, struct err *err);
 
 /* How an operation ended: code 0 and err NULL, or -errno and the message. */
@@ -76,8 +76,10 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 
 /*
  * Asks the guest to eject a device. done is called on the loop's thread when the device has been removed (code 0, err
- * NULL), or after timeout_ms (-ETIMEDOUT and the message; the device stays). force: removes the device at once, even if
- * the guest uses it. -ENOENT; -EBUSY if the guest has already been asked; done is not called then.
+ * NULL), or after timeout_ms (-ETIMEDOUT and the message; the device stays). force: takes the device away at once, even
+ * if the guest uses it. The guest runs while a worker closes the device, which may take seconds: with the last one, all
+ * memory is unpinned. -ENOENT; -EBUSY: the guest has already been asked, or host_devices_check_free; done is not called
+ * then.
  */
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
 			host_devices_done_fn *done, void *opaque, struct err *err);
@@ -93,7 +95,7 @@ void host_devices_info(const struct host_devices *devices, size_t index, struct 
  * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. The guest is
  * not asked to eject a device, also if the host wants it back, and requests that it has not read are withdrawn: this
  * is done when the blocker is cleared (why NULL). Devices that the guest ejects meanwhile are then removed. The loop's
- * thread. -EBUSY: a device is being added, which has the same effect as a blocker.
+ * thread. -EBUSY: a device is being added or removed, which has the same effect as a blocker.
  */
 int host_devices_set_blocker(struct host_devices *devices, const char *why, struct err *err);
 
