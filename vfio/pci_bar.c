@@ -182,8 +182,10 @@ static void vfio_pci_bar_map(struct vfio_pci_bar *bar, uint64_t gpa)
 		if (!area->host || (gpa + area->offset) % PAGE)
 			continue;
 		if (machine->map->map(machine->map_opaque, gpa + area->offset, area->size, area->host, &err) < 0) {
-			log_warn(machine->log, "vfio %s: BAR %u is not mapped and will be slow: %s",
-				 bar->pci->device->host.name, bar->index, err.text);
+			if (!bar->complained)
+				log_warn(machine->log, "vfio %s: BAR %u is not mapped and will be slow: %s",
+					 bar->pci->device->host.name, bar->index, err.text);
+			bar->complained = true;
 			continue;
 		}
 		bar->pieces[i] = (struct vfio_bar){

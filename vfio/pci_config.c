@@ -307,15 +307,17 @@ int vfio_pci_config_init(struct vfio_pci *pci, struct err *err)
 /* ---- Accesses ---- */
 
 /* Once it is fenced, nothing lets it decode or do DMA again. */
-static void vfio_pci_config_set_command(struct vfio_pci *pci, uint16_t command)
+static int vfio_pci_config_set_command(struct vfio_pci *pci, uint16_t command)
 {
 	uint8_t bytes[2];
+	int ret = 0;
 
 	put_le16(bytes, command);
 	pthread_mutex_lock(&pci->map_lock);
 	if (!pci->fenced)
-		vfio_region_write(&pci->config, PCI_COMMAND, bytes, sizeof(bytes));
+		ret = vfio_region_write(&pci->config, PCI_COMMAND, bytes, sizeof(bytes));
 	pthread_mutex_unlock(&pci->map_lock);
+	return ret;
 }
 
 static uint8_t vfio_pci_config_power(const struct vfio_pci *pci)
@@ -334,8 +336,8 @@ static void vfio_pci_config_release(struct vfio_pci *pci)
 {
 	uint8_t power = vfio_pci_config_power(pci);
 
-	if (!power)
-		vfio_pci_config_set_command(pci, get_le16(pci->function.config + PCI_COMMAND));
+	if (!power && vfio_pci_config_set_command(pci, get_le16(pci->function.config + PCI_COMMAND)) < 0)
+		power = 3;
 	vfio_pci_bar_release(pci, power);
 }
 
@@ -378,12 +380,19 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 	}
 }
 
-/* Writes the device's bits to the device, which keeps its value of the emulated ones. */
+/*
+ * Writes the device's bits to the device, which keeps its value of the emulated ones. Emulated bytes before and after
+ * them are not touched: the command register, beside the status, is set_command's.
+ */
 static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, const uint8_t *data, unsigned int len)
 {
 	uint8_t device[4];
 
-	if (vfio_pci_config_all_emulated(pci, offset, len) || vfio_region_read(&pci->config, offset, device, len) < 0)
+	for (; len && pci->emulated[offset] == 0xff; offset++, data++)
+		len--;
+	while (len && pci->emulated[offset + len - 1] == 0xff)
+		len--;
+	if (!len || vfio_region_read(&pci->config, offset, device, len) < 0)
 		return;
 	for (unsigned int i = 0; i < len; i++) {
 		uint8_t mask = pci->emulated[offset + i];
@@ -397,7 +406,7 @@ static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, c
 
 /*
  * The guest writes the command register. The device decodes from before the guest can reach it until after the guest
- * cannot any more: while the BARs change, it has the bits of both values.
+ * cannot any more: while the BARs change, it has the bits of both values. If it does not take them, it has no BARs.
  */
 static void vfio_pci_config_write_command(struct vfio_pci *pci, unsigned int offset, const void *data, unsigned int len)
 {
@@ -409,8 +418,8 @@ static void vfio_pci_config_write_command(struct vfio_pci *pci, unsigned int off
 	memcpy(after + offset, data, len);
 	now = get_le16(after + PCI_COMMAND) & get_le16(wmask + PCI_COMMAND);
 	both = old | now;
-	if (both != old)
-		vfio_pci_config_set_command(pci, both);
+	if (both != old && vfio_pci_config_set_command(pci, both) < 0)
+		vfio_pci_bar_release(pci, 3);
 	pci_config_write(&pci->function, offset, data, len);
 	if (now != both)
 		vfio_pci_config_set_command(pci, now);
@@ -423,11 +432,15 @@ static bool vfio_pci_config_sets(unsigned int offset, const uint8_t *data, unsig
 	return reg >= offset && reg - offset < len && data[reg - offset] & bits;
 }
 
-/* Whether a write changes the power state or resets the function: the kernel then revokes the maps of its BARs. */
+/*
+ * Whether a write changes the power state or resets the function: the kernel then revokes the maps of its BARs. A
+ * device that took no command may take this one.
+ */
 static bool vfio_pci_config_stops(const struct vfio_pci *pci, unsigned int offset, const uint8_t *data,
 				  unsigned int len)
 {
 	return vfio_pci_config_other_power(pci, offset, data, len) ||
+	       (pci->power && ranges_overlap(offset, len, PCI_COMMAND, 2)) ||
 	       (pci->express_cap && vfio_pci_config_sets(offset, data, len, pci->express_cap + PCI_EXP_DEVCTL + 1,
 							 PCI_EXP_DEVCTL_BCR_FLR >> 8)) ||
 	       (pci->af_cap && vfio_pci_config_sets(offset, data, len, pci->af_cap + PCI_AF_CTRL, PCI_AF_CTRL_FLR));

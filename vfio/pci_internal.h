@@ -38,6 +38,7 @@ struct vfio_pci_bar {
 	struct vfio_bar pieces[VFIO_REGION_AREAS]; /* where its areas are in the guest */
 	unsigned int mapped;                       /* bit n: pieces[n] is mapped */
 	uint8_t *rom;                              /* the ROM's bytes once read */
+	bool complained;                           /* that it is slow */
 };
 
 struct vfio_pci {

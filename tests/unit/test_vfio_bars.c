@@ -217,6 +217,10 @@ static void not_to_be_mapped(void)
 	check_maps(0, "");
 	CHECK_LOGGED(&p, "BAR 0 is not mapped and will be slow: no slot", 1);
 	CHECK_EQ(pb_mmio(&p, pb_bar(&p, 0) + 16), pattern(16));
+	/* A guest that tries again fills no log. */
+	for (unsigned int i = 0; i < 10; i++)
+		enable(i & 1 ? PCI_COMMAND_MEMORY : 0);
+	CHECK_LOGGED(&p, "will be slow", 1);
 	p.refuse_map = false;
 	enable(0);
 	check_maps(0, "0+2000");
@@ -342,6 +346,33 @@ static void one_that_stays_asleep_has_no_bars(void)
 	CHECK_EQ(p.maps, 0);
 	p.fake->regions[VFIO_PCI_CONFIG_REGION_INDEX].refuse = 0;
 	pb_done(&p);
+}
+
+/* A device that does not decode, whatever the guest has written, is not mapped: an access would end the machine. */
+static void one_that_takes_no_command_has_no_bars(void)
+{
+	int *refuse;
+
+	for (int reset = 0; reset < 2; reset++) {
+		with_power();
+		pb_start(&p);
+		refuse = &p.fake->regions[VFIO_PCI_CONFIG_REGION_INDEX].refuse;
+		if (reset)
+			enable(PCI_COMMAND_MEMORY);
+		*refuse = -EIO;
+		if (reset)
+			pb_cfg_write(&p, resets[0].offset, 2, resets[0].value);
+		else
+			enable(PCI_COMMAND_MEMORY);
+		CHECK_EQ(p.maps, 0);
+		CHECK_EQ(pb_mmio(&p, pb_bar(&p, 0)), 0xffffffff);
+		*refuse = 0;
+		enable(0);
+		enable(PCI_COMMAND_MEMORY);
+		CHECK(fake_decodes(p.device));
+		CHECK_EQ(p.maps, 1);
+		pb_done(&p);
+	}
 }
 
 static void stops_decoding_after_the_last_access(void)
@@ -587,6 +618,7 @@ static void rom(void)
 
 TEST_MAIN(TEST(msix_pages_cut_out), TEST(sparse_areas), TEST(below_a_page), TEST(large_and_aligned), TEST(trapped),
 	  TEST(not_to_be_mapped), TEST(asleep_it_has_no_bars), TEST(the_command_of_meanwhile_holds),
-	  TEST(one_that_stays_asleep_has_no_bars), TEST(stops_decoding_after_the_last_access),
+	  TEST(one_that_stays_asleep_has_no_bars), TEST(one_that_takes_no_command_has_no_bars),
+	  TEST(stops_decoding_after_the_last_access),
 	  TEST(a_reset_by_the_guest_takes_the_maps_away_meanwhile), TEST(peer_to_peer), TEST(peers_come_back),
 	  TEST(placed_where_the_iommu_maps), TEST(a_large_bar_costs_what_a_small_one_does), TEST(rom))

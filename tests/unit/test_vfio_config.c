@@ -281,6 +281,8 @@ static void command_order(void)
 	CHECK_STR(fake_journal(p.base.fake), "command 4");
 	CHECK_EQ(p.fake->config[PCI_STATUS + 1], 0xf9);
 	CHECK_EQ(get_le16(p.fake->config + PCI_COMMAND), 4);
+	/* That beside it is written alone: what was read of the command a moment ago would undo a fence. */
+	CHECK_EQ(p.fake->regions[VFIO_PCI_CONFIG_REGION_INDEX].written_at, PCI_STATUS);
 	/* The same again changes nothing. */
 	pb_cfg_write(&p, PCI_COMMAND, 2, 4);
 	CHECK_STR(fake_journal(p.base.fake), "");
