@@ -38,6 +38,7 @@ static struct {
 	struct caller first, second;
 	int slow_fd;  /* readable: memory can be mapped; -1: it always can */
 	int close_fd; /* the same for closing a device */
+	bool closing; /* a worker waits for that; atomic */
 	bool no_room; /* for the guest's memory */
 } t;
 
@@ -61,6 +62,7 @@ static void remove_file(void *opaque, int fd)
 {
 	struct pollfd closing = {.fd = t.close_fd, .events = POLLIN};
 
+	__atomic_store_n(&t.closing, t.close_fd >= 0, __ATOMIC_RELAXED);
 	if (t.close_fd >= 0)
 		poll(&closing, 1, 60000);
 	bench_untell(&t.p.base, fd);
@@ -474,6 +476,35 @@ static void without_room_it_stays_away(void)
 	done();
 }
 
+/* It is opened before that is known, and then closed by a worker, too. */
+static void one_that_does_not_fit_on_the_bus_is_closed_by_a_worker(void)
+{
+	start(0);
+	t.close_fd = eventfd(0, EFD_CLOEXEC);
+	t.p.fake->config[PCI_HEADER_TYPE] = PCI_HEADER_TYPE_BRIDGE;
+	for (int end = 0; end < 2; end++) {
+		t.closing = false;
+		CHECK_EQ(begin_adding(&configs[0], &t.first), 0);
+		for (unsigned int i = 0; !__atomic_load_n(&t.closing, __ATOMIC_RELAXED) && i < 5000; i++) {
+			poll(NULL, 0, 1);
+			pb_pump(&t.p);
+		}
+		CHECK_EQ(t.first.answers, 0);
+		CHECK_EQ(begin_adding(&configs[1], &t.second), -EBUSY);
+		eventfd_kick(t.close_fd);
+		if (end)
+			destroy();
+		wait_for_answer(&t.first);
+		ANSWERED(t.first, -EINVAL);
+		CHECK(strstr(t.p.base.err.text, "it is a bridge"));
+		CHECK(!t.p.device->fd);
+		t.first = (struct caller){0};
+		eventfd_drain(t.close_fd);
+	}
+	close(t.close_fd);
+	done();
+}
+
 /* The end of the machine does not wait for memory. */
 static void the_end_cancels_an_addition(void)
 {
@@ -482,6 +513,7 @@ static void the_end_cancels_an_addition(void)
 	CHECK_EQ(begin_adding(&configs[0], &t.first), 0);
 	destroy();
 	ANSWERED(t.first, -ECANCELED);
+	SAYS("a: the machine ended, or the guest rebooted, before it was there");
 	CHECK_EQ(t.gone, 0);
 	close(t.slow_fd);
 	done();
@@ -1055,4 +1087,5 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
 	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time),
 	  TEST(the_guest_runs_while_a_device_is_closed), TEST(bars_are_mapped_while_a_device_is_closed),
-	  TEST(the_end_waits_for_a_device_that_is_closed), TEST(without_a_thread_the_loop_closes_it))
+	  TEST(the_end_waits_for_a_device_that_is_closed), TEST(without_a_thread_the_loop_closes_it),
+	  TEST(one_that_does_not_fit_on_the_bus_is_closed_by_a_worker))

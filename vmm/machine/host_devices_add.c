@@ -59,9 +59,9 @@ static int host_devices_add_devfn_for(const struct host_devices *devices, const 
 	return devfn;
 }
 
-/* Puts an open device on the bus. Takes it over, also on failure. */
+/* Puts an open device on the bus. Takes it over on success. */
 static int host_devices_add_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn,
-				      struct vfio_device *device, struct err *err)
+				      struct vfio_device **device, struct err *err)
 {
 	struct host_devices *devices = slot->devices;
 	const struct vfio_pci_machine machine = {
@@ -73,10 +73,8 @@ static int host_devices_add_fill_slot(struct slot *slot, const struct vfio_confi
 		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
 		.rom_file = config->rom == VFIO_ROM_FILE ? config->rom_file : NULL, .devfn = devfn,
 	};
-	int code = vfio_pci_create(&device, &options, &machine, &slot->pci, err);
 
-	vfio_device_close(device);
-	return code;
+	return vfio_pci_create(device, &options, &machine, &slot->pci, err);
 }
 
 static struct slot *host_devices_add_new_slot(struct host_devices *devices, const char *id, int devfn)
@@ -98,15 +96,13 @@ static struct slot *host_devices_add_new_slot(struct host_devices *devices, cons
 
 /* As host_devices_add_fill_slot, with a slot for it. */
 static int host_devices_add_plug(struct host_devices *devices, const struct vfio_config *config, int devfn,
-				 struct vfio_device *device, struct slot **ret, struct err *err)
+				 struct vfio_device **device, struct slot **ret, struct err *err)
 {
 	struct slot *slot = host_devices_add_new_slot(devices, config->id, devfn);
 	int code;
 
-	if (!slot) {
-		vfio_device_close(device);
+	if (!slot)
 		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
-	}
 	code = host_devices_add_fill_slot(slot, config, devfn, device, err);
 	if (code < 0) {
 		host_devices_remove_free(slot);
@@ -162,12 +158,32 @@ static void host_devices_add_on_progress(void *opaque, uint32_t events)
 		arrival->reply.progress(arrival->reply.opaque, &progress);
 }
 
+static int host_devices_add_closing_work(void *opaque, unsigned int index, struct err *err)
+{
+	struct arrival *arrival = opaque;
+
+	vfio_device_close(take_ptr(arrival->device));
+	eventfd_kick(arrival->devices->worked_fd);
+	return 0;
+}
+
+/* Has the worker close a device that cannot be put on the bus; false if there is none, or no thread for it. */
+static bool host_devices_add_close(struct arrival *arrival)
+{
+	static const struct crew_ops ops = {.work = host_devices_add_closing_work};
+
+	if (!arrival->device)
+		return false;
+	crew_destroy(take_ptr(arrival->crew));
+	return crew_create(&ops, arrival, 1, "drop device", &arrival->crew, NULL) == 0;
+}
+
 /* Puts the device that the worker has opened on the bus, and notifies the guest. */
 static int host_devices_add_welcome(struct arrival *arrival, struct err *err)
 {
 	struct host_devices *devices = arrival->devices;
 	struct slot *slot;
-	int code = host_devices_add_plug(devices, arrival->config, arrival->devfn, take_ptr(arrival->device), &slot, err);
+	int code = host_devices_add_plug(devices, arrival->config, arrival->devfn, &arrival->device, &slot, err);
 
 	if (code < 0)
 		return code;
@@ -184,21 +200,43 @@ static void host_devices_add_free_arrival(struct arrival *arrival)
 	free(arrival);
 }
 
-/* Waits for the worker. Devices that the guest has ejected meanwhile are removed by the next turn of the loop. */
-static void host_devices_add_end_arrival(struct host_devices *devices, bool welcome)
+/* Frees it and calls done. Devices that the guest has ejected meanwhile are removed by the next turn of the loop. */
+static void host_devices_add_end_arrival(struct host_devices *devices)
 {
 	struct arrival *arrival = take_ptr(devices->arrival);
 	struct host_devices_reply reply = arrival->reply;
-	struct err err;
-	int code;
+	struct err err = arrival->err;
+	int code = arrival->code;
 
-	crew_wait(arrival->crew, -1, -1);
-	code = crew_result(arrival->crew, &err);
-	if (code == 0)
-		code = welcome ? host_devices_add_welcome(arrival, &err) : err_set(&err, -ECANCELED, "cancelled");
 	host_devices_add_free_arrival(arrival);
 	eventfd_kick(devices->eject_fd);
 	reply.done(reply.opaque, code, code ? &err : NULL);
+}
+
+/* The worker has opened the device, or closed it again. */
+static void host_devices_add_go_on(struct host_devices *devices)
+{
+	struct arrival *arrival = devices->arrival;
+
+	crew_wait(arrival->crew, -1, -1);
+	if (!arrival->code)
+		arrival->code = crew_result(arrival->crew, &arrival->err) ?:
+				host_devices_add_welcome(arrival, &arrival->err);
+	if (!arrival->code || !host_devices_add_close(arrival))
+		host_devices_add_end_arrival(devices);
+}
+
+/* The machine ends. */
+static void host_devices_add_cancel(struct host_devices *devices)
+{
+	struct arrival *arrival = devices->arrival;
+
+	eventfd_kick(devices->cancel_fd);
+	crew_wait(arrival->crew, -1, -1);
+	if (!arrival->code)
+		arrival->code = err_set(&arrival->err, -ECANCELED, "%s: the machine ended, or the guest rebooted, before "
+					"it was there", arrival->config->id);
+	host_devices_add_end_arrival(devices);
 }
 
 static void host_devices_add_on_worked(void *opaque, uint32_t events)
@@ -207,7 +245,7 @@ static void host_devices_add_on_worked(void *opaque, uint32_t events)
 
 	eventfd_drain(devices->worked_fd);
 	if (devices->arrival)
-		host_devices_add_end_arrival(devices, true);
+		host_devices_add_go_on(devices);
 	else if (devices->leaving)
 		host_devices_remove_end(devices);
 }
@@ -215,8 +253,8 @@ static void host_devices_add_on_worked(void *opaque, uint32_t events)
 static int host_devices_add_start_arrival(struct arrival *arrival, struct err *err)
 {
 	static const struct crew_ops ops = {.work = host_devices_add_arrival_work};
-	int code = event_loop_timer(arrival->devices->machine.loop, host_devices_add_on_progress, arrival, &arrival->timer,
-				    err);
+	int code = event_loop_timer(arrival->devices->machine.loop, host_devices_add_on_progress, arrival,
+				    &arrival->timer, err);
 
 	if (code < 0)
 		return code;
@@ -259,11 +297,13 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 static int host_devices_add_start_one(struct host_devices *devices, const struct vfio_config *config, struct err *err)
 {
 	int devfn = host_devices_add_devfn_for(devices, config->id, err);
-	struct vfio_device *device;
+	struct vfio_device *device = NULL;
 	struct slot *slot;
 	int code = devfn < 0 ? devfn : host_devices_add_open_device(devices, config, &device, err);
 
-	return code ?: host_devices_add_plug(devices, config, devfn, device, &slot, err);
+	code = code ?: host_devices_add_plug(devices, config, devfn, &device, &slot, err);
+	vfio_device_close(device);
+	return code;
 }
 
 static int host_devices_add_watch(struct host_devices *devices, event_fn *fn, int *fd, struct event_source **source,
@@ -276,11 +316,12 @@ static int host_devices_add_watch(struct host_devices *devices, event_fn *fn, in
 
 static int host_devices_add_start(struct host_devices *devices, const struct machine_config *config, struct err *err)
 {
-	int code = host_devices_add_watch(devices, host_devices_remove_on_eject, &devices->eject_fd, &devices->eject, err);
+	int code = host_devices_add_watch(devices, host_devices_remove_on_eject, &devices->eject_fd,
+					  &devices->eject, err);
 
 	if (code == 0)
-		code = host_devices_add_watch(devices, host_devices_add_on_worked, &devices->worked_fd, &devices->worked,
-					      err);
+		code = host_devices_add_watch(devices, host_devices_add_on_worked, &devices->worked_fd,
+					      &devices->worked, err);
 	devices->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (code == 0 && devices->cancel_fd < 0)
 		code = err_sys(err, -errno, "eventfd");
@@ -333,10 +374,8 @@ void host_devices_destroy(struct host_devices *devices)
 {
 	if (!devices)
 		return;
-	if (devices->arrival) {
-		eventfd_kick(devices->cancel_fd);
-		host_devices_add_end_arrival(devices, false);
-	}
+	if (devices->arrival)
+		host_devices_add_cancel(devices);
 	host_devices_remove_all(devices);
 	vfio_space_destroy(devices->space);
 	event_source_remove(devices->eject);

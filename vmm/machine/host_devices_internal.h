@@ -24,6 +24,8 @@ struct arrival {
 	struct crew *crew;
 	struct event_source *timer; /* of progress */
 	struct vfio_device *device; /* the worker's, until it has ended */
+	int code; /* and err: why it does not come */
+	struct err err;
 };
 
 /* A caller of host_devices_remove, who waits. */
