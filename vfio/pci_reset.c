@@ -136,7 +136,7 @@ void vfio_pci_reset(struct vfio_space *space)
 	struct vfio_device *device;
 
 	for (device = space->devices; device; device = device->next)
-		if (device->flags & VFIO_DEVICE_FLAGS_RESET)
+		if (!device->reset && device->flags & VFIO_DEVICE_FLAGS_RESET)
 			device->reset = "function";
 	for (device = space->devices; device; device = device->next)
 		if (!device->reset)

@@ -429,6 +429,21 @@ static void a_function_at_work_is_not_reset_by_the_next_one(void)
 	done();
 }
 
+/* It takes a second or more. */
+static void the_loop_does_not_wait_for_a_reset_of_the_bus(void)
+{
+	setup_functions();
+	CHECK_EQ(create_of(functions, 0), 0);
+	CHECK_EQ(begin_adding(&functions[0], &t.first), 0);
+	for (unsigned int i = 0; !__atomic_load_n(&t.p.base.fake->count, __ATOMIC_RELAXED) && i < 5000; i++)
+		poll(NULL, 0, 1);
+	CHECK_EQ(t.p.base.fake->count, 1);
+	wait_for_answer(&t.first);
+	ANSWERED(t.first, 0);
+	CHECK_EQ(t.p.base.fake->count, 1);
+	done();
+}
+
 /* A worker maps memory: the loop turns meanwhile, and nothing else is added, removed or migrated. */
 static void the_loop_does_not_wait_for_memory(void)
 {
@@ -1087,5 +1102,5 @@ TEST_MAIN(TEST(those_of_the_configuration_fill_the_bus_from_above), TEST(one_tha
 	  TEST(what_was_let_go_does_not_come_again), TEST(every_call_fails_at_creation),
 	  TEST(every_call_fails_at_an_addition), TEST(no_descriptor_for_the_time),
 	  TEST(the_guest_runs_while_a_device_is_closed), TEST(bars_are_mapped_while_a_device_is_closed),
-	  TEST(the_end_waits_for_a_device_that_is_closed), TEST(without_a_thread_the_loop_closes_it),
+	  TEST(the_end_waits_for_a_device_that_is_closed), TEST(without_a_thread_the_loop_closes_it), TEST(the_loop_does_not_wait_for_a_reset_of_the_bus),
 	  TEST(one_that_does_not_fit_on_the_bus_is_closed_by_a_worker))

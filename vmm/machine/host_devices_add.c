@@ -140,11 +140,14 @@ static int host_devices_add_need_space(struct host_devices *devices, struct err 
 
 /* ---- add while the guest runs ---- */
 
+/* Opens the device, and resets it, perhaps with its bus. */
 static int host_devices_add_arrival_work(void *opaque, unsigned int index, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	int code = host_devices_add_open_device(arrival->devices, arrival->config, &arrival->device, err);
 
+	if (code == 0)
+		vfio_pci_reset(arrival->devices->space);
 	eventfd_kick(arrival->devices->worked_fd);
 	return code;
 }
@@ -187,7 +190,6 @@ static int host_devices_add_welcome(struct arrival *arrival, struct err *err)
 
 	if (code < 0)
 		return code;
-	vfio_pci_reset(devices->space);
 	power_pci_added(devices->machine.power, slot->device);
 	return 0;
 }
