@@ -487,7 +487,8 @@ static void vfio_space_map_bar_in(struct vfio_space *space, struct vfio_containe
 	int rc = vfio_space_find_hole(container, bar->gpa, bar->gpa + bar->size - 1, &hole, &hole_last) ?
 			 -ERANGE : container->ops->map_bar(container, bar);
 
-	if (rc < 0)
+	/* It may be mapped already: see vfio_device_try. */
+	if (rc < 0 && rc != -EEXIST)
 		vfio_space_refused_bar(space, bar, rc);
 }
 

@@ -434,6 +434,10 @@ static void peer_to_peer(void)
 		pb_cfg_write(&p, PCI_BASE_ADDRESS_0, 4, (uint32_t)at + 0x10000);
 		CHECK(!fake_mapped(p.base.fake, peer, at, KIB(4)));
 		CHECK(fake_mapped(p.base.fake, peer, at + 0x10000, KIB(8)));
+		/* A device that is tried has all mapped again, also what a vCPU has mapped meanwhile. */
+		vfio_space_map_bars_in(p.base.space, device->container);
+		CHECK(fake_mapped(p.base.fake, peer, at + 0x10000, KIB(8)));
+		CHECK_LOGGED(&p, "cannot reach", 0);
 		vfio_device_close(vfio_pci_remove(p.pci));
 		p.pci = NULL;
 		CHECK(!fake_mapped(p.base.fake, peer, at + 0x10000, KIB(4)));
