@@ -297,6 +297,9 @@ static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 	return code;
 }
 
+/* Closing a device may unpin terabytes, after the guest has released it. */
+#define CLOSING_MS 180000
+
 static int cli_vfio_run_remove(int argc, char *const *argv, struct err *err)
 {
 	struct vfio_options given;
@@ -308,7 +311,7 @@ static int cli_vfio_run_remove(int argc, char *const *argv, struct err *err)
 	return cli_vfio_call(operands[0], "RemoveDevice",
 			     json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force, "timeout",
 				       (int)given.timeout),
-			     (int)given.timeout * 1000 + 10000, NULL, err);
+			     (int)given.timeout * 1000 + CLOSING_MS, NULL, err);
 }
 
 /* ---- the commands ---- */
