@@ -178,7 +178,7 @@ static bool host_devices_add_close(struct arrival *arrival)
 	if (!arrival->device)
 		return false;
 	crew_destroy(take_ptr(arrival->crew));
-	return crew_create(&ops, arrival, 1, "drop device", &arrival->crew, NULL) == 0;
+	return crew_create(&ops, arrival, 1, "drop dev", &arrival->crew, NULL) == 0;
 }
 
 /* Puts the device that the worker has opened on the bus, and notifies the guest. */
