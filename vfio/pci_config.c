@@ -137,7 +137,7 @@ static int vfio_pci_config_show_msix(struct vfio_pci *pci, unsigned int at, stru
 	return 0;
 }
 
-/* Keeps where the capabilities are through which a guest stops the device: see vfio_pci_config_stops. */
+/* Keeps where the capabilities are, shown or not, through which a guest stops the device: see vfio_pci_config_stops. */
 static void vfio_pci_config_note_cap(struct vfio_pci *pci, uint8_t id, unsigned int at)
 {
 	if (id == PCI_CAP_ID_PM)
@@ -183,8 +183,7 @@ static int vfio_pci_config_init_caps(struct vfio_pci *pci, struct err *err)
 			ret = vfio_pci_config_show_msix(pci, at, err);
 		if (ret < 0)
 			return ret;
-		if (rule != CAP_HIDE)
-			vfio_pci_config_note_cap(pci, id, at);
+		vfio_pci_config_note_cap(pci, id, at);
 		at = next;
 	}
 	return 0;

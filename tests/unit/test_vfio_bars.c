@@ -413,6 +413,22 @@ static void a_reset_by_the_guest_takes_the_maps_away_meanwhile(void)
 	}
 }
 
+/* The guest does not see this capability, which is too long for its place; the kernel knows it all the same. */
+static void a_reset_by_a_hidden_capability_does_as_well(void)
+{
+	pb_init(&p);
+	fake_pci_bar(p.fake, 0, 0, KIB(8), FAKE_REGION_RWM);
+	fake_pci_cap(p.fake, 0xd0, PCI_CAP_ID_EXP);
+	p.fake->config[0xd0 + PCI_EXP_FLAGS] = 2;
+	pb_start(&p);
+	CHECK_EQ(pb_cfg(&p, PCI_CAPABILITY_LIST, 1), 0);
+	enable(PCI_COMMAND_MEMORY);
+	fake_journal(p.base.fake);
+	pb_cfg_write(&p, 0xd0 + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_BCR_FLR);
+	CHECK_ORDER("unmap", "function reset d0", "command 2", "map");
+	pb_done(&p);
+}
+
 /* Another device reaches the BAR while it is decoded, and not a moment longer. */
 static void peer_to_peer(void)
 {
@@ -624,5 +640,6 @@ TEST_MAIN(TEST(msix_pages_cut_out), TEST(sparse_areas), TEST(below_a_page), TEST
 	  TEST(not_to_be_mapped), TEST(asleep_it_has_no_bars), TEST(the_command_of_meanwhile_holds),
 	  TEST(one_that_stays_asleep_has_no_bars), TEST(one_that_takes_no_command_has_no_bars),
 	  TEST(stops_decoding_after_the_last_access),
-	  TEST(a_reset_by_the_guest_takes_the_maps_away_meanwhile), TEST(peer_to_peer), TEST(peers_come_back),
+	  TEST(a_reset_by_the_guest_takes_the_maps_away_meanwhile),
+	  TEST(a_reset_by_a_hidden_capability_does_as_well), TEST(peer_to_peer), TEST(peers_come_back),
 	  TEST(placed_where_the_iommu_maps), TEST(a_large_bar_costs_what_a_small_one_does), TEST(rom))
