@@ -19,7 +19,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-/* Logs once that a mode could not be entered, until one could. Lock held. */
+/* Logs once that a mode could not be entered: the guest may try as often as it likes. Lock held. */
 static void vfio_pci_irq_complain(struct vfio_pci *pci, const char *what, int code)
 {
 	if (!pci->irqs.complained)
@@ -286,12 +286,10 @@ static void vfio_pci_irq_set_mode(struct vfio_pci *pci, enum vfio_mode mode)
 	modes[pci->irqs.mode].stop(pci);
 	pci->irqs.mode = VFIO_MODE_NONE;
 	ret = modes[mode].start(pci);
-	if (ret == 0) {
+	if (ret == 0)
 		pci->irqs.mode = mode;
-		pci->irqs.complained = false;
-	} else {
+	else
 		vfio_pci_irq_complain(pci, modes[mode].name, ret);
-	}
 }
 
 /* The mode that the guest's registers select: MSI-X if both it and MSI are on, which no guest should do. */

@@ -501,7 +501,7 @@ static void every_call_fails(void)
 		}
 }
 
-/* They all fail: the guest has no interrupt, one line says so for a mode, and all is well when they work again. */
+/* They all fail: the guest has no interrupt, one line says so, and all is well when they work again. */
 static void all_calls_fail(void)
 {
 	setup();
@@ -523,6 +523,27 @@ static void all_calls_fail(void)
 	pb_done(&p);
 }
 
+/* INTx works, MSI does not: a guest that tries it again and again fills no log. */
+static void a_mode_that_fails_is_told_once(void)
+{
+	setup();
+	p.base.fake->fail_request = VFIO_DEVICE_SET_IRQS;
+	p.base.fake->fail_request_errno = -ENOSPC;
+	start();
+	for (int i = 0; i < 10; i++) {
+		p.base.fake->fail_after = 1; /* INTx is switched off */
+		p.base.fake->fail_times = 1;
+		msi_on(0, 0x40);
+		CHECK_STR(mode(), "none");
+		p.base.fake->fail_times = 0;
+		msi_off();
+		CHECK_STR(mode(), "INTx");
+	}
+	CHECK_LOGGED(&p, "the guest gets no such interrupt", 1);
+	pb_done(&p);
+}
+
 TEST_MAIN(TEST(intx_by_eventfds), TEST(intx_by_calls), TEST(intx_without_masks), TEST(no_intx), TEST(intx_refused),
 	  TEST(msi_messages), TEST(msi_masks), TEST(msi_narrow), TEST(msi_fewer), TEST(msix_lazily), TEST(msix_early),
-	  TEST(msix_noresize), TEST(msix_too_many), TEST(every_direction), TEST(every_call_fails), TEST(all_calls_fail))
+	  TEST(msix_noresize), TEST(msix_too_many), TEST(every_direction), TEST(every_call_fails), TEST(all_calls_fail),
+	  TEST(a_mode_that_fails_is_told_once))
