@@ -26,16 +26,17 @@ struct boot_entry {
 
 /* A kernel file, opened and checked. */
 struct boot_image;
-/* Tells the kind from the bytes (bzImage, ELF with a PVH note) and checks the headers; option names it in messages
- * ("--kernel"). -ENOENT, -ENOEXEC (not a kernel, wrong architecture, truncated), ... */
-int boot_image_open(const char *path, struct boot_image **ret, struct err *err);
+/* Opens path, or, if that is not NULL, file, which is another name of it. Tells the kind from the bytes (bzImage, ELF
+ * with a PVH note) and checks the headers. Messages name path. -ENOENT, -ENOEXEC (not a kernel, wrong architecture, truncated), ... */
+int boot_image_open(const char *path, const char *file, struct boot_image **ret, struct err *err);
 void boot_image_close(struct boot_image *image);
 
 struct boot_config {
 	const struct boot_image *image;
-	const char *initrd;     /* path or NULL */
-	const char *cmdline;    /* the whole line, not NULL */
-	uint64_t rsdp;          /* guest address of the ACPI root pointer, 0 for none */
+	const char *initrd;      /* path or NULL */
+	const char *initrd_file; /* what is opened, if that is not initrd */
+	const char *cmdline;     /* the whole line, not NULL */
+	uint64_t rsdp;           /* guest address of the ACPI root pointer, 0 for none */
 };
 /*
  * Places everything; *ret is filled in on success. -ENOSPC when it does not fit into memory, -E2BIG a too long line.

@@ -5,10 +5,11 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-int boot_open_file(const char *option, const char *path, int *ret_fd, uint64_t *ret_size, struct err *err)
+int boot_open_file(const char *option, const char *path, const char *file, int *ret_fd, uint64_t *ret_size,
+		   struct err *err)
 {
 	/* O_NONBLOCK: a FIFO must not make us wait for its writer. */
-	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	_cleanup_(fd_close) int fd = open(file ?: path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
 
 	if (fd < 0)

@@ -18,8 +18,10 @@ struct boot_file {
 	uint8_t head[BOOT_HEAD_SIZE]; /* its first bytes, zero beyond the file's end */
 };
 
-/* Opens a regular file for reading and learns its size; option ("--initrd") and path are named in messages. */
-int boot_open_file(const char *option, const char *path, int *ret_fd, uint64_t *ret_size, struct err *err);
+/* Opens a regular file for reading, by file or, if that is NULL, by path, and learns its size; option ("--initrd") and
+ * path are named in messages. */
+int boot_open_file(const char *option, const char *path, const char *file, int *ret_fd, uint64_t *ret_size,
+		   struct err *err);
 
 /* Reads exactly len bytes at offset. -ENOEXEC when the file ends before. */
 int boot_read(int fd, uint64_t offset, void *buf, size_t len, struct err *err);

@@ -39,7 +39,7 @@ static int image_tell(struct boot_image *image, struct err *err)
 	return err_set(err, -ENOEXEC, "not a kernel: neither a bzImage nor an ELF file");
 }
 
-int boot_image_open(const char *path, struct boot_image **ret, struct err *err)
+int boot_image_open(const char *path, const char *file, struct boot_image **ret, struct err *err)
 {
 	struct boot_image *image = calloc(1, sizeof(*image));
 	int r;
@@ -52,7 +52,7 @@ int boot_image_open(const char *path, struct boot_image **ret, struct err *err)
 		r = err_sys(err, -ENOMEM, "--kernel %s", path);
 		goto fail;
 	}
-	r = boot_open_file("--kernel", path, &image->file.fd, &image->file.size, err);
+	r = boot_open_file("--kernel", path, file, &image->file.fd, &image->file.size, err);
 	if (r < 0)
 		goto fail;
 	if (image->file.size == 0) {

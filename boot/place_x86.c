@@ -127,7 +127,7 @@ int place_initrd(const struct boot_config *config, struct guest_memory *memory, 
 		*size = 0;
 		return 0;
 	}
-	ret = boot_open_file("--initrd", path, &fd, &len, err);
+	ret = boot_open_file("--initrd", path, config->initrd_file, &fd, &len, err);
 	if (ret < 0)
 		return ret;
 	if (!len)

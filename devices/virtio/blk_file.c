@@ -222,7 +222,7 @@ static int blk_file_open_and_check(const struct virtio_blk_options *options, con
 	int flags = (file->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, rc;
 	const char *path = options->path;
 	/* Looked at before it is opened: opening a pipe or a terminal can block or have side effects. */
-	_cleanup_(fd_close) int found = beneath_open(options->below, path, O_PATH);
+	_cleanup_(fd_close) int found = beneath_open(options->file ? NULL : options->below, options->file ?: path, O_PATH);
 	char self[32];
 	struct stat st;
 

@@ -134,6 +134,7 @@ void virtio_config_copy(const void *config, size_t size, unsigned int offset, vo
 struct virtio_blk_options {
 	const char *id;
 	const char *path;
+	const char *file;    /* what is opened, if that is not path; messages name path. NULL: path */
 	const char *below; /* the only folder that path may lead to (core/beneath.h); NULL: the path is trusted */
 	bool readonly;
 	bool direct;         /* O_DIRECT */

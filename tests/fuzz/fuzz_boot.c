@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	MUST(ftruncate(kernel_fd, 0) == 0 && pwrite(kernel_fd, data + 1, size - 1, 0) == (ssize_t)size - 1);
 	if (data[0] & 16)
 		MUST(ftruncate(kernel_fd, MAX(LONG_FILE, size)) == 0);
-	if (boot_image_open(kernel_path, &image, &err) < 0) {
+	if (boot_image_open(kernel_path, NULL, &image, &err) < 0) {
 		MUST(!strncmp(err.text, "--kernel /proc/self/fd/", 23));
 		return 0;
 	}

@@ -60,6 +60,26 @@ check '... but who stops it does not' timeout $((20 * patience)) "$mvmm" stop fa
 wait "$pid"
 check '... and it has ended well' test $? = 0
 
+# moved LIVES: the guest has begun so many lives since its files were moved.
+moved() { [ "$(grep -c up "$work/lives.out")" -ge $((before + $1)) ]; }
+touch "$work/lives.out"
+cp "$guests/guest_reboot" "$work/kernel"
+truncate -s 1M "$work/disk" "$work/other"
+disk=$(stat -c %i "$work/disk") other=$(stat -c %i "$work/other")
+"$mvmm" run --kernel "$work/kernel" --disk "$work/disk" --memory 32M >"$work/lives.out" 2>"$work/lives.err" </dev/null &
+pid=$!
+until_true 20 grep -q up "$work/lives.out"
+rm "$work/kernel"
+mv "$work/other" "$work/disk"
+before=$(grep -c up "$work/lives.out")
+check 'it reboots from files that were removed or moved over' until_true 20 moved 3
+stat -Lc %i "/proc/$pid/fd/"* >"$work/inodes" 2>/dev/null
+check 'and has the disk that it had' grep -qx "$disk" "$work/inodes"
+check 'and no other' no_line -x "$other" "$work/inodes"
+kill -INT "$pid"
+wait "$pid"
+check 'which nothing is said about' test ! -s "$work/lives.err"
+
 run panic
 check 'a panic ends with 3' test "$status" = 3
 check 'and says so in one line' test "$(lines "$work/err")" = 1

@@ -68,7 +68,7 @@ static inline struct boot_image *boot_image_of(const void *bytes, size_t len)
 	struct boot_image *image = NULL;
 	struct err err = {""};
 
-	if (boot_image_open(file.path, &image, &err) < 0)
+	if (boot_image_open(file.path, NULL, &image, &err) < 0)
 		printf("# %s\n", err.text);
 	close(file.fd);
 	CHECK(image);

@@ -47,7 +47,7 @@ static void open_fails(size_t len, int code, const char *says)
 	struct boot_test_file file = boot_file_new(bytes, len, len);
 	struct boot_image *image = NULL;
 	struct err err = {""};
-	int ret = boot_image_open(file.path, &image, &err);
+	int ret = boot_image_open(file.path, NULL, &image, &err);
 
 	close(file.fd);
 	CHECK_SAYS(err.text, says);
@@ -371,7 +371,7 @@ static void path_fails(const char *path, int code, const char *says)
 	struct boot_image *image = NULL;
 	struct err err = {""};
 
-	CHECK_EQ(boot_image_open(path, &image, &err), code);
+	CHECK_EQ(boot_image_open(path, NULL, &image, &err), code);
 	CHECK_STR(err.text, says);
 	CHECK(!image);
 }
@@ -525,7 +525,7 @@ static void shrinking_files_are_noticed(void)
 
 		make(&formats[f]);
 		file = boot_file_new(bytes, formats[f].size, formats[f].size);
-		CHECK_EQ(boot_image_open(file.path, &image, NULL), 0);
+		CHECK_EQ(boot_image_open(file.path, NULL, &image, NULL), 0);
 		config.image = image;
 		CHECK_EQ(ftruncate(file.fd, 0x1400), 0);
 		CHECK_EQ(boot_load(&config, guest.memory, &entry, &err), -ENOEXEC);
@@ -549,7 +549,7 @@ static void files_may_change_once_they_are_loaded(void)
 
 		make(&formats[f]);
 		file = boot_file_new(bytes, formats[f].size, formats[f].size);
-		CHECK_EQ(boot_image_open(file.path, &image, NULL), 0);
+		CHECK_EQ(boot_image_open(file.path, NULL, &image, NULL), 0);
 		config.image = image;
 		CHECK_EQ(boot_load(&config, guest.memory, &entry, NULL), 0);
 		CHECK_EQ(ftruncate(file.fd, 0), 0);

@@ -15,6 +15,7 @@
 #include "vmm/config/config.h"
 
 struct machine;
+struct machine_files;
 struct machine_offer;
 
 enum machine_end {
@@ -30,6 +31,7 @@ enum machine_end {
 struct machine_host {
 	struct event_loop *loop;
 	const struct log *log;
+	struct machine_files *files; /* that its earlier lives had; NULL: they are not kept */
 	int serial_in, serial_out;   /* -1: the port is connected to nothing; not owned */
 	int console_in, console_out; /* the same for the virtio console; -1: no such device */
 	/* A host device was removed. On the loop's thread; may be NULL. */

@@ -8,6 +8,7 @@
 #include "boot/acpi.h"
 #include "boot/layout_x86.h"
 #include "core/thread.h"
+#include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
 #include "vmm/machine/memory_room.h"
 
@@ -392,6 +393,12 @@ static int machine_create_host_devices(struct machine *machine, struct err *err)
 
 /* ---- kernel, tables, vCPUs ---- */
 
+/* By which name to open a file of the configuration; NULL: by path. */
+static const char *machine_create_find(struct machine *machine, const char *path)
+{
+	return path ? machine_files_find(machine->host.files, NULL, path) : NULL;
+}
+
 /* The default command line: the console, and options for a fast boot (the crypto self-tests are 40 to 70 % of the work
  * of Debian's kernels until /init). */
 static void machine_create_default_cmdline(const struct machine *machine, char *line, size_t size)
@@ -421,6 +428,7 @@ static int machine_create_load_guest(struct machine *machine, struct err *err)
 		.image = machine->image,
 		.rsdp = LAYOUT_ACPI,
 		.initrd = config->initrd,
+		.initrd_file = machine_create_find(machine, config->initrd),
 		.cmdline = config->cmdline,
 	};
 	char line[256];
@@ -557,14 +565,16 @@ static int machine_create_finish_guest_cpu(struct machine *machine, struct err *
 	return job->code;
 }
 
-/* An incoming guest already runs its kernel, and needs the file only for a reboot, if it is named on this host. */
+/* An incoming guest already runs its kernel, and needs the files only for a reboot, if they are named on this host. */
 static int machine_create_open_image(struct machine *machine, struct err *err)
 {
+	const char *kernel = machine->config->kernel, *file = machine_create_find(machine, kernel);
 	struct err why;
 
+	machine_create_find(machine, machine->config->initrd);
 	if (!machine->host.incoming)
-		return boot_image_open(machine->config->kernel, &machine->image, err);
-	if (machine->config->kernel && boot_image_open(machine->config->kernel, &machine->image, &why) < 0)
+		return boot_image_open(kernel, file, &machine->image, err);
+	if (kernel && boot_image_open(kernel, file, &machine->image, &why) < 0)
 		log_warn(machine->host.log, "%s; a reboot will end the machine", why.text);
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include "vmm/machine/machine_internal.h"
 
 #include "core/irq.h"
+#include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
 
 #include <sys/epoll.h>
@@ -45,6 +46,7 @@ int machine_disks_make(struct machine *machine, const struct disk_config *disk, 
 	const struct virtio_blk_options options = {
 		.id = disk->id,
 		.path = disk->path,
+		.file = machine_files_find(machine->host.files, disk->below, disk->path),
 		.below = disk->below,
 		.readonly = disk->readonly,
 		.direct = disk->direct,

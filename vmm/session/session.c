@@ -153,6 +153,7 @@ int session_make_machine(struct session *session, struct err *err)
 	const struct machine_host host = {
 		.loop = session->loop,
 		.log = &session->log,
+		.files = &session->files,
 		.serial_in = port_in(session->serial),
 		.serial_out = port_out(session->serial),
 		.console_in = port_in(session->console),
@@ -310,6 +311,7 @@ void session_end(struct session *session)
 	if (!session->abandoned) /* threads that are left may still call it */
 		event_loop_destroy(session->loop);
 	machine_offer_destroy(session->offer);
+	machine_files_close(&session->files);
 }
 
 int session_run(struct machine_config *config, struct err *err)

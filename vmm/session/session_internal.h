@@ -9,6 +9,7 @@
 #include "vmm/control/control.h"
 #include "vmm/control/rundir.h"
 #include "vmm/machine/machine.h"
+#include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/outgoing.h"
 #include "vmm/session/ports.h"
@@ -35,6 +36,7 @@ struct session {
 	int signal_fd;
 	struct event_source *signals;
 	struct machine *machine;
+	struct machine_files files; /* of all its lives */
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
