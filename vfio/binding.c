@@ -215,6 +215,13 @@ static void vfio_binding_give_back(const struct vfio_sys *sys, const struct vfio
 		vfio_binding_write_file(sys, PCI "/drivers_probe", host.name, NULL);
 }
 
+static int vfio_binding_find(const struct vfio_sys *sys, const char *spec, struct vfio_host *host, struct err *err)
+{
+	int ret = vfio_host_find(sys, spec, host, err);
+
+	return ret < 0 ? err_prefix(err, ret, "%s", spec) : 0;
+}
+
 struct driver_search {
 	const char *want;
 	char found[VFIO_DRIVER_NAME];
@@ -264,7 +271,7 @@ static int vfio_binding_move(const struct vfio_sys *sys, const struct vfio_host 
 	int ret = vfio_binding_hand_over(sys, before, driver, err);
 
 	if (ret == 0)
-		ret = vfio_host_find(sys, before->name, &host, err);
+		ret = vfio_binding_find(sys, before->name, &host, err);
 	if (ret == 0 && strcmp(host.driver, driver) != 0)
 		ret = err_set(err, -ENODEV, "%s: %s does not take it; the kernel's log may say why", before->name,
 			      driver);
@@ -278,7 +285,7 @@ static int vfio_binding_bind_one(const struct change *change, const char *name, 
 {
 	char driver[VFIO_DRIVER_NAME];
 	struct vfio_host host;
-	int ret = vfio_host_find(change->sys, name, &host, err);
+	int ret = vfio_binding_find(change->sys, name, &host, err);
 	bool bound = ret == 0 && strstr(host.driver, "vfio");
 
 	if (ret < 0 || (bound && (!change->driver || vfio_variant_is_same(host.driver, change->driver))))
@@ -300,13 +307,13 @@ static int vfio_binding_bind_one(const struct change *change, const char *name, 
 static int vfio_binding_unbind_one(const struct change *change, const char *name, struct err *err)
 {
 	struct vfio_host host;
-	int ret = vfio_host_find(change->sys, name, &host, err);
+	int ret = vfio_binding_find(change->sys, name, &host, err);
 
 	if (ret < 0 || !strstr(host.driver, "vfio"))
 		return ret;
 	ret = vfio_binding_hand_over(change->sys, &host, "", err);
 	if (ret == 0)
-		ret = vfio_host_find(change->sys, host.name, &host, err);
+		ret = vfio_binding_find(change->sys, host.name, &host, err);
 	if (ret < 0)
 		return ret;
 	change->changed(change->opaque, host.name, host.driver);
@@ -336,7 +343,7 @@ static int vfio_binding_each_member(const struct change *change, const struct na
 	size_t i = 0;
 
 	for (; i < names->count && ret >= 0; i++) {
-		ret = vfio_host_find(change->sys, names->list[i], &before[i], err);
+		ret = vfio_binding_find(change->sys, names->list[i], &before[i], err);
 		if (ret == 0 && vfio_binding_read_number(change->sys, names->list[i], "class") >> 16 != 0x06)
 			ret = one(change, names->list[i], err);
 		if (ret == 0)
@@ -370,7 +377,7 @@ static int vfio_binding_change(const struct change *change, const char *spec, bo
 			       struct err *err)
 {
 	struct vfio_host host;
-	int ret = vfio_host_find(change->sys, spec, &host, err);
+	int ret = vfio_binding_find(change->sys, spec, &host, err);
 
 	if (ret < 0)
 		return ret;

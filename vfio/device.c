@@ -261,9 +261,9 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 		host_iommu_device_destroy(device->iommu);
 		vfio_sys_close(space->sys, &device->fd);
 		if (options->device)
-			err_prefix(err, rc, "vfio %s", options->device);
+			err_prefix(err, rc, "--vfio %s", options->device);
 		else
-			err_prefix(err, rc, "vfio fd=%d", handed_in);
+			err_prefix(err, rc, "--vfio fd=%d", handed_in);
 		free(device);
 		return rc;
 	}

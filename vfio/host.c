@@ -67,10 +67,9 @@ static int vfio_host_sysfs_path(const char *spec, char *path, size_t size, struc
 		   (domain = 0, sscanf(spec, "%2x:%2x.%1x%n", &bus, &device, &function, &end) == 3 && !spec[end])) {
 		n = snprintf(path, size, "/sys/bus/pci/devices/%04x:%02x:%02x.%x", domain, bus, device, function);
 	} else {
-		return err_set(err, -EINVAL, "%s: neither a PCI address (0000:01:00.0), a UUID nor a path under /sys",
-			       spec);
+		return err_set(err, -EINVAL, "neither a PCI address (0000:01:00.0), a UUID nor a path under /sys");
 	}
-	return n < (int)size ? 0 : err_set(err, -EINVAL, "%s: the path is too long", spec);
+	return n < (int)size ? 0 : err_set(err, -EINVAL, "the path is too long");
 }
 
 /* The last part of the target of a link in path; "" if there is no such link. Returns other failures. */
@@ -135,8 +134,7 @@ int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_hos
 	rc = vfio_host_link_name(sys, found.path, "subsystem", bus, sizeof(bus));
 	if (rc == 0 && !bus[0])
 		return err_set(err, -ENODEV,
-			       "%s: there is no such device on this host; 'mvmm vfio list' shows those there are",
-			       spec);
+			       "there is no such device on this host; 'mvmm vfio list' shows those there are");
 	snprintf(found.name, sizeof(found.name), "%.63s", strrchr(found.path, '/') + 1);
 	found.mdev = strcmp(bus, "mdev") == 0;
 	if (rc == 0)
@@ -146,7 +144,7 @@ int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_hos
 	if (rc == 0)
 		rc = vfio_host_find_group(sys, &found);
 	if (rc < 0)
-		return err_sys(err, rc, "%s: read %s", spec, found.path);
+		return err_sys(err, rc, "read %s", found.path);
 	*host = found;
 	return 0;
 }
@@ -160,14 +158,13 @@ static bool vfio_host_is_vfio(const char *driver)
 int vfio_host_check_bound(const struct vfio_host *host, struct err *err)
 {
 	if (!vfio_host_is_vfio(host->driver) && !host->cdev[0])
-		return err_set(err, -ENODEV, "%s %s%s; give it to VFIO with 'mvmm vfio bind %s'", host->name,
+		return err_set(err, -ENODEV, "it %s%s; give it to VFIO with 'mvmm vfio bind %s'",
 			       host->driver[0] ? "is in use by the host's driver " : "has no driver", host->driver,
 			       host->name);
 	if (host->group < 0 && !host->cdev[0])
 		return err_set(err, -ENODEV,
-			       "%s is in no IOMMU group: this host has no IOMMU, or it is off (kernel command line: "
-			       "intel_iommu=on on Intel, and the IOMMU enabled in the firmware); see 'mvmm doctor'",
-			       host->name);
+			       "it is in no IOMMU group: this host has no IOMMU, or it is off (kernel command line: "
+			       "intel_iommu=on on Intel, and the IOMMU enabled in the firmware); see 'mvmm doctor'");
 	return 0;
 }
 

@@ -21,7 +21,7 @@ struct vfio_host {
 
 /*
  * Finds a device by PCI address (with or without domain), UUID or sysfs path. -ENODEV if it does not exist, -EINVAL if
- * spec is none of these.
+ * spec is none of these. The caller names spec in the message.
  */
 int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_host *host, struct err *err);
 

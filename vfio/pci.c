@@ -135,7 +135,7 @@ int vfio_pci_create(struct vfio_device **device, const struct vfio_pci_options *
 	if (code == 0)
 		code = pci_bus_add(machine->bus, &pci->function, options->devfn, err);
 	if (code < 0) {
-		err_prefix(err, code, "vfio %s", pci->device->host.name);
+		err_prefix(err, code, "--vfio %s", pci->device->host.name);
 		vfio_pci_take_apart(pci);
 		return code;
 	}

@@ -483,7 +483,7 @@ static void without_room_it_stays_away(void)
 	start(0);
 	t.no_room = true;
 	CHECK_EQ(add(0), -ENOMEM);
-	SAYS("vfio " BDF ": the host has no room");
+	SAYS("--vfio " BDF ": the host has no room");
 	CHECK_EQ(host_devices_count(t.devices), 0);
 	CHECK_EQ(host_devices_release(t.devices, 0, 4096), 0);
 	t.no_room = false;

@@ -85,6 +85,16 @@ static void a_group_that_fits_no_container_is_told_why(void)
 	bench_done(&b);
 }
 
+/* The message has the option with its dashes, and the device once. */
+static void a_device_that_is_not_there_is_named_once(void)
+{
+	setup();
+	CHECK_EQ(bench_open(&b, "0000:09:00.0", VFIO_WANT_LEGACY, &one), -ENODEV);
+	CHECK_STR(b.err.text, "--vfio 0000:09:00.0: there is no such device on this host; 'mvmm vfio list' shows those "
+			      "there are");
+	bench_done(&b);
+}
+
 static void only_a_misfit_tries_the_next_container(void)
 {
 	setup();
@@ -261,7 +271,8 @@ static void a_mediated_device_has_no_host_iommu(void)
 }
 
 TEST_MAIN(TEST(attaches_and_leaves_nothing), TEST(a_group_is_opened_once), TEST(groups_share_a_container),
-	  TEST(a_group_that_fits_no_container_is_told_why), TEST(only_a_misfit_tries_the_next_container),
+	  TEST(a_group_that_fits_no_container_is_told_why), TEST(a_device_that_is_not_there_is_named_once),
+	  TEST(only_a_misfit_tries_the_next_container),
 	  TEST(old_kernels_have_no_chain), TEST(noiommu_only_by_name), TEST(noiommu_maps_nothing),
 	  TEST(noiommu_leaves_nothing), TEST(says_who_has_it),
 	  TEST(vf_tokens_are_in_the_name), TEST(a_mediated_device_has_no_host_iommu))
