@@ -188,6 +188,7 @@ static void blk_queue_end(struct blk_queue *q)
 	virtio_thread_stop(&q->thread);
 	io_uring_queue_exit(&q->ring);
 	free(take_ptr(q->requests));
+	free(take_ptr(q->zeroes));
 	q->free = NULL;
 }
 

@@ -193,6 +193,7 @@ struct blk_queue {
 	struct blk_request *requests, *free;
 	struct blk_request *kept; /* they failed, and wait for a resume */
 	atomic_bool retry;        /* that was the resume */
+	void *zeroes; /* what requests write that fallocate cannot do; NULL before the first one */
 	struct virtq_chain chain; /* the chain being popped */
 };
 

@@ -146,14 +146,14 @@ static void blk_io_prepare_transfer(struct blk_queue *q, struct blk_request *req
 }
 
 /* Writes zeroes, for a file that does not support fallocate; guest memory is not used. */
-static bool blk_io_prepare_zero_write(struct blk_request *request, struct io_uring_sqe *sqe)
+static bool blk_io_prepare_zero_write(struct blk_queue *q, struct blk_request *request, struct io_uring_sqe *sqe)
 {
-	if (!request->rest)
-		request->rest = calloc(1, BLK_ZERO_CHUNK);
-	if (!request->rest)
+	if (!q->zeroes)
+		q->zeroes = calloc(1, BLK_ZERO_CHUNK);
+	if (!q->zeroes)
 		return false;
 	request->file = BLK_FILE_BUFFERED;
-	io_uring_prep_rw(IORING_OP_WRITE, sqe, 0, request->rest,
+	io_uring_prep_rw(IORING_OP_WRITE, sqe, 0, q->zeroes,
 			 (unsigned int)MIN(request->size - request->done, BLK_ZERO_CHUNK),
 			 request->offset + request->done);
 	return true;
@@ -190,7 +190,7 @@ static void blk_io_request_submit(struct blk_queue *q, struct blk_request *reque
 					(off_t)request->offset, (off_t)request->size);
 		break;
 	case BLK_ZERO_WRITE:
-		if (!blk_io_prepare_zero_write(request, sqe))
+		if (!blk_io_prepare_zero_write(q, request, sqe))
 			io_uring_prep_nop(sqe); /* its result 0, no progress, is an error */
 		break;
 	}
