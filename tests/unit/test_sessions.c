@@ -4,7 +4,7 @@
  * about, and strangers, who do not get into them.
  */
 #include "core/ration.h"
-#include "tests/unit/test.h"
+#include "tests/unit/shortage.h"
 #include "vmm/migration/acceptor.h"
 #include "vmm/migration/dialer.h"
 
@@ -345,6 +345,41 @@ static int call_plainly(const struct address *to)
 	return fd;
 }
 
+/* How often this thread has slept. */
+static long sleeps(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_nvcsw;
+}
+
+/* A caller for whom there is no descriptor waits, and is not asked for again and again meanwhile. */
+static void callers_wait_for_descriptors(void)
+{
+	static struct shortage shortage;
+	char nonsense[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE] = "?";
+	struct channel *channel;
+	struct address from;
+	struct err err;
+	long before;
+	int fd;
+
+	parse(in_dir("unix:", "sock"), true, &from);
+	make_acceptor(&from);
+	fd = call_plainly(&from);
+	shortage_begin(&shortage);
+	before = sleeps();
+	CHECK_EQ(acceptor_control(acceptor, 400, &channel, &err), -ETIMEDOUT);
+	CHECK(sleeps() - before >= 2);
+	shortage_end(&shortage);
+	CHECK_EQ(send(fd, nonsense, sizeof(nonsense), 0), sizeof(nonsense));
+	CHECK_EQ(acceptor_control(acceptor, 400, &channel, &err), -ETIMEDOUT);
+	CHECK(recv(fd, nonsense, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN); /* it was heard, and sent away */
+	close(fd);
+	end_session();
+}
+
 static void say_hello(int fd, const struct wire_hello *hello, size_t bytes)
 {
 	const struct wire_frame frame = wire_hello_frame();
@@ -607,5 +642,6 @@ TEST_MAIN(TEST(sessions_go_over_every_kind_of_address), TEST(listening_and_conne
 	  TEST(a_path_is_taken_once_and_left_clean), TEST(waiting_ends_when_cancelled),
 	  TEST(joining_ends_when_the_source_speaks_or_leaves), TEST(strangers_are_sent_away_and_named),
 	  TEST(a_session_takes_its_own_channels_only), TEST(a_channel_joins_once), TEST(mute_callers_hold_nobody_up),
-	  TEST(a_host_displaces_its_own_callers), TEST(a_flood_does_not_fill_the_log), TEST(a_ration_is_kept),
+	  TEST(callers_wait_for_descriptors), TEST(a_host_displaces_its_own_callers),
+	  TEST(a_flood_does_not_fill_the_log), TEST(a_ration_is_kept),
 	  TEST(a_target_of_another_version_is_named))

@@ -21,6 +21,7 @@
 #define MAX_LISTENERS 8u
 #define MAX_JOINED 64u /* of each kind; at least WIRE_MAX_STREAMS and WIRE_MAX_DEVICES */
 #define BACKLOG 128
+#define REST_MS 100 /* without descriptors; the callers wait meanwhile */
 
 struct caller {
 	int fd; /* -1: unused, unless there is tls */
@@ -42,6 +43,7 @@ struct acceptor {
 	const char *tls, *tls_peer, *tls_helper;
 	int listeners[MAX_LISTENERS];
 	size_t listener_count;
+	int64_t rests; /* without descriptors for callers: when it looks for them again; 0: now */
 	int door; /* see socket_pass, or -1 */
 	bool made_path;
 	struct caller callers[ACCEPTOR_MAX_WAITING];
@@ -450,6 +452,8 @@ static void acceptor_accept_from(struct acceptor *acceptor, int listener)
 	for (unsigned int i = 0; i < ACCEPTOR_MAX_WAITING; i++) {
 		_cleanup_(fd_close) int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
+			acceptor->rests = monotonic_ms() + REST_MS;
 		if (fd < 0)
 			return;
 		acceptor_add_caller(acceptor, &fd);
@@ -492,6 +496,8 @@ static int acceptor_time_left(const struct acceptor *acceptor, int64_t deadline)
 			first = MIN(first, acceptor_must_wait(acceptor, &acceptor->callers[i]) ?
 						   MIN(acceptor->callers[i].deadline, ration_next(&acceptor->handshakes)) :
 						   acceptor->callers[i].deadline);
+	if (acceptor->rests)
+		first = MIN(first, acceptor->rests);
 	return first == INT64_MAX ? -1 : monotonic_left(first);
 }
 
@@ -509,7 +515,9 @@ static int acceptor_serve(struct acceptor *acceptor, struct channel *control, in
 	fds[DOOR].fd = acceptor->door;
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++)
 		fds[CALLERS + i].fd = acceptor_caller_fd(acceptor, &acceptor->callers[i]);
-	for (size_t i = 0; i < acceptor->listener_count; i++)
+	if (acceptor->rests <= monotonic_ms())
+		acceptor->rests = 0;
+	for (size_t i = 0; i < acceptor->listener_count && !acceptor->rests; i++)
 		fds[LISTENERS + i].fd = acceptor->listeners[i];
 	if (poll(fds, FDS, acceptor_time_left(acceptor, deadline)) < 0)
 		return errno == EINTR ? 0 : err_sys(err, -errno, "poll");
