@@ -2,7 +2,8 @@
 /*
  * Shared by the files of virtio-net (virtio 1.2 section 5.1) and their tests. net.c is the device, net_ctrl.c its
  * control queue, net_traffic.c starts and stops queue pairs, net_pair.c moves packets between a pair and a backend,
- * net_vhost.c lets the kernel do that, net_tap.c and net_passt.c are the backends, net_state.c saves and loads.
+ * net_vhost.c lets the kernel do that, net_link.c is the link, net_tap.c and net_passt.c are the backends, net_state.c
+ * saves and loads.
  */
 #pragma once
 
