@@ -135,7 +135,10 @@ void net_end_pairs(struct net_device *net, unsigned int index);
 /* Disables the backend's pairs from index on: packets must not wait there for a reader. */
 void net_detach_pairs(struct net_device *net, unsigned int index);
 
-/* net_link.c. down: the backend has ended. Shows the guest the link down, and logs it, once. Any thread, without device->lock. */
+/*
+ * net_link.c. down: the backend has ended; shows the guest the link down, and logs it, once. Any thread, without
+ * device->lock.
+ */
 void net_link_down(struct net_device *net);
 bool net_link_is_up(struct net_device *net);
 

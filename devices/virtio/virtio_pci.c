@@ -39,7 +39,7 @@ struct virtio_pci_relay {
 
 /* ---- interrupts ---- */
 
-/* False: MSI-X has been enabled meanwhile. Checked under the lock, under which virtio_pci_config_written lowers the pin. */
+/* False: MSI-X has been enabled. Checked under the lock under which virtio_pci_config_written then lowers the pin. */
 static bool virtio_pci_interrupt_by_pin(struct virtio_pci *pci, uint8_t isr_bit)
 {
 	bool by_pin;

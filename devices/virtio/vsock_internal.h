@@ -132,7 +132,7 @@ void vsock_conn_receive(struct vsock_conn *conn, const struct virtio_vsock_hdr *
  */
 bool vsock_conn_send(struct vsock_conn *conn, struct virtio_vsock_hdr *hdr, const struct iovec *iov,
 		     unsigned int count);
-/* Resets connections after their deadline, and tries the others again. When to call it again, in ns; 0: there is none. */
+/* Resets connections after their deadline, and tries the others again. When to call it again, in ns; 0: never. */
 uint64_t vsock_conn_expire(struct vsock *vsock);
 /* Checks all connections after a pause. */
 void vsock_conn_wake_all(struct vsock *vsock);
