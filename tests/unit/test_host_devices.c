@@ -39,6 +39,8 @@ static struct {
 	int slow_fd;  /* readable: memory can be mapped; -1: it always can */
 	int close_fd; /* the same for closing a device */
 	bool closing; /* a worker waits for that; atomic */
+	pthread_t loop;
+	unsigned int loop_closed; /* devices that the loop had to close meanwhile */
 	bool no_room; /* for the guest's memory */
 } t;
 
@@ -63,7 +65,9 @@ static void remove_file(void *opaque, int fd)
 	struct pollfd closing = {.fd = t.close_fd, .events = POLLIN};
 
 	__atomic_store_n(&t.closing, t.close_fd >= 0, __ATOMIC_RELAXED);
-	if (t.close_fd >= 0)
+	if (t.close_fd >= 0 && pthread_equal(pthread_self(), t.loop))
+		t.loop_closed++;
+	else if (t.close_fd >= 0)
 		poll(&closing, 1, 60000);
 	bench_untell(&t.p.base, fd);
 }
@@ -144,6 +148,7 @@ static void setup(void)
 
 	memset(&t, 0, sizeof(t));
 	t.slow_fd = t.close_fd = -1;
+	t.loop = pthread_self();
 	pb_init(&t.p);
 	t.line.ops = &line_ops;
 	config.pio = t.p.rig.pio;
@@ -190,6 +195,7 @@ static void destroy(void)
 static void done(void)
 {
 	destroy();
+	CHECK_EQ(t.loop_closed, 0);
 	CHECK_EQ(t.paused, 0);
 	power_destroy(t.power);
 	pb_done(&t.p);
