@@ -10,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 
 static struct err err;
 static char base[64];
@@ -247,30 +246,6 @@ static void holds_under_contention(void)
 	CHECK(end());
 }
 
-static void is_cheap(void)
-{
-	struct timespec from, to;
-	const int rounds = 500;
-	double us;
-
-	begin();
-	clock_gettime(CLOCK_MONOTONIC, &from);
-	for (int i = 0; i < rounds; i++) {
-		struct rundir *rundir;
-		int fd;
-
-		CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
-		CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
-		close(fd);
-		rundir_release(rundir);
-	}
-	clock_gettime(CLOCK_MONOTONIC, &to);
-	us = ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / 1e3 / rounds;
-	printf("# claim, listen and release: %.0f us\n", us);
-	CHECK(us < 5000);
-	CHECK(end());
-}
-
 TEST_MAIN(TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
 	  TEST(outlives_its_folder), TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
-	  TEST(holds_under_contention), TEST(is_cheap))
+	  TEST(holds_under_contention))
