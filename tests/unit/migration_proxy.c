@@ -17,11 +17,13 @@
 #include "core/util.h"
 
 #define MAX_FDS 40
+#define DRIP 4096 /* bytes in DRIP_MS */
+#define DRIP_MS 10
 
 struct proxy {
 	struct sockaddr_un front, back;
 	uint64_t limit, passed;
-	bool stall;
+	bool stall, drip;
 	pthread_t thread;
 	struct pollfd fds[MAX_FDS]; /* 0: the end, 1: the listener, then pairs */
 	nfds_t count;
@@ -47,12 +49,12 @@ static void connect_through(struct proxy *proxy)
 	proxy->fds[proxy->count++] = (struct pollfd){back, POLLIN, 0};
 }
 
-/* Copies what is there from one end to the other; false when the limit is reached. */
-static bool pass(struct proxy *proxy, nfds_t i)
+/* Copies what is there, and no more than most, from one end to the other; false when the limit is reached. */
+static bool pass(struct proxy *proxy, nfds_t i, uint64_t most)
 {
 	char buf[65536];
 	struct pollfd *from = &proxy->fds[i], *to = &proxy->fds[i & 1 ? i - 1 : i + 1];
-	ssize_t n = recv(from->fd, buf, MIN(sizeof(buf), proxy->limit - proxy->passed), MSG_DONTWAIT);
+	ssize_t n = recv(from->fd, buf, MIN(sizeof(buf), most), MSG_DONTWAIT);
 
 	if (n < 0 && errno == EAGAIN)
 		return true;
@@ -76,6 +78,15 @@ static bool pass(struct proxy *proxy, nfds_t i)
 	return proxy->passed < proxy->limit;
 }
 
+/* The first connection, control, is as fast as ever. */
+static void drip(struct proxy *proxy)
+{
+	while (poll(proxy->fds, 1, DRIP_MS) == 0)
+		for (nfds_t i = 2; i < proxy->count; i++)
+			if (proxy->fds[i].fd >= 0)
+				pass(proxy, i, i < 4 ? UINT64_MAX : DRIP);
+}
+
 static void *run(void *opaque)
 {
 	struct proxy *proxy = opaque;
@@ -86,9 +97,11 @@ static void *run(void *opaque)
 			connect_through(proxy);
 		for (nfds_t i = 2; i < proxy->count && flows; i++)
 			if (proxy->fds[i].fd >= 0 && proxy->fds[i].revents)
-				flows = pass(proxy, i);
+				flows = pass(proxy, i, proxy->limit - proxy->passed);
 	}
-	if (!proxy->stall)
+	if (proxy->drip)
+		drip(proxy);
+	else if (!proxy->stall)
 		cut(proxy);
 	poll(proxy->fds, 1, -1); /* for the end */
 	cut(proxy);
@@ -103,13 +116,15 @@ static void release(struct proxy *proxy)
 	free(proxy);
 }
 
-struct proxy *proxy_open(const char *front, const char *back, uint64_t limit, bool stall)
+struct proxy *proxy_open(const char *front, const char *back, uint64_t limit, bool stall,
+			 bool drips)
 {
 	struct proxy *proxy = malloc(sizeof(*proxy));
 
 	if (!proxy)
 		return NULL;
-	*proxy = (struct proxy){.front.sun_family = AF_UNIX, .back.sun_family = AF_UNIX, .limit = limit, .stall = stall, .count = 2};
+	*proxy = (struct proxy){.front.sun_family = AF_UNIX, .back.sun_family = AF_UNIX, .limit = limit, .stall = stall, .drip = drips,
+				.count = 2};
 	snprintf(proxy->front.sun_path, sizeof(proxy->front.sun_path), "%s", front);
 	snprintf(proxy->back.sun_path, sizeof(proxy->back.sun_path), "%s", back);
 	unlink(front);

@@ -9,9 +9,11 @@ struct proxy;
 
 /*
  * Whoever connects to the socket `front` reaches the one at `back`, until `limit` bytes have passed, all connections and directions
- * together. Then every connection is closed; or, with `stall`, nothing is taken any more and nothing closed. Close with proxy_close.
+ * together. Then every connection is closed; or, with `stall`, nothing is taken any more and nothing closed;
+ * or, with `drips`, all but the first get on slowly. Close with proxy_close.
  */
-struct proxy *proxy_open(const char *front, const char *back, uint64_t limit, bool stall);
+struct proxy *proxy_open(const char *front, const char *back, uint64_t limit, bool stall,
+			 bool drips);
 
 /* Frees it. The bytes that have passed; 0 for NULL. */
 uint64_t proxy_close(struct proxy *proxy);

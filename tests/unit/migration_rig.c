@@ -769,7 +769,8 @@ void rig_run(const struct rig_options *options, struct rig_result *result)
 	set_running(&rig.source, true);
 	usleep(2000);
 	if (options->cut_after)
-		proxy = proxy_open(rig.front, rig.back, options->cut_after, options->stall);
+		proxy = proxy_open(rig.front, rig.back, options->cut_after, options->stall,
+				   options->drips);
 	migrate(&rig);
 	while (__atomic_load_n(&rig.flushing, __ATOMIC_ACQUIRE))
 		usleep(1000);

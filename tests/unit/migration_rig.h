@@ -23,6 +23,7 @@ struct rig_options {
 	enum rig_failure fail;
 	uint64_t cut_after; /* bytes that the proxy lets through, all connections and directions together; 0: no proxy */
 	bool stall;         /* from there on it takes nothing and closes nothing */
+	bool drips;         /* instead, from there on all but the control connection get on slowly */
 	uint64_t cancel_us; /* after that time the source is cancelled; 0: never */
 	uint64_t end_us;    /* after that time the target is; 0: never */
 	bool idle;          /* the guest writes nothing */

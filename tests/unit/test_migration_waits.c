@@ -49,6 +49,21 @@ static void target_that_does_not_make_the_machine_is_left(void)
 	CHECK_STR(result.source.text, "the target has not been prepared within 0.05 s");
 }
 
+static void target_that_takes_memory_slowly_is_left_after_the_time_limit(void)
+{
+	struct rig_options options = plain();
+
+	options.cut_after = 50000;
+	options.drips = true;
+	options.silence_ms = 500;
+	options.request.goal.timeout = 50000000;
+	run(&options);
+	CHECK_EQ(result.source.state, MIGRATION_FAILED);
+	CHECK(result.source_runs);
+	CHECK(!result.target_runs);
+	CHECK(strstr(result.source.text, "the target has not taken what was sent within"));
+}
+
 static void target_that_does_not_say_that_it_runs_leaves_it_to_the_user(void)
 {
 	struct rig_options options = hanging(RIG_START);
@@ -232,6 +247,7 @@ static void source_that_does_not_get_on_frees_the_target(void)
 
 TEST_MAIN(TEST(guest_goes_on_where_the_target_does_not_load_it), TEST(target_that_does_not_try_is_left),
 	  TEST(target_that_does_not_make_the_machine_is_left),
+	  TEST(target_that_takes_memory_slowly_is_left_after_the_time_limit),
 	  TEST(target_that_does_not_say_that_it_runs_leaves_it_to_the_user), TEST(each_refresh_pauses_the_guest_once),
 	  TEST(rehearsal_pauses_no_longer_than_the_downtime), TEST(guest_that_cannot_be_paused_goes_on),
 	  TEST(shared_disk_is_flushed_in_rounds_and_before_the_target_gets_it),

@@ -11,7 +11,7 @@
 #include "core/monotonic.h"
 
 #define REHEARSED_FOR 5000000000ull /* ns for which a rehearsal's result is used */
-#define FLUSH_MARGIN 60000000000ull /* ns that a flush of the target may take beyond the time limit */
+#define MARGIN_SILENCES 6           /* of silence_ms: what a target may take beyond the time limit for what was begun */
 
 /* ---- the rounds ---- */
 
@@ -51,18 +51,26 @@ static uint64_t source_rounds_now(void *opaque)
 	return monotonic_ns();
 }
 
+/* A target that is alive, and takes or flushes little by little what it got, does not outlast the time limit. */
+static void source_rounds_limit(struct migration_source *source, const char *late)
+{
+	const struct migration_goal *goal = &source->config.request->goal;
+	uint64_t begun = goal->bandwidth ? source->streams * WIRE_CHUNK * 2000 / goal->bandwidth : 0; /* ms for chunks */
+	uint64_t margin = (begun + source->control->options.silence_ms * (uint64_t)MARGIN_SILENCES) * 1000000;
+
+	if (goal->timeout)
+		source_set_deadline(source, goal->timeout - MIN(source->report->progress.elapsed, goal->timeout) + margin,
+				    late);
+}
+
 /* The target flushes what was sent until now, so that little is left for the pause. */
 static int source_rounds_flush_copies(struct migration_source *source, struct err *err)
 {
-	const struct migration_progress *progress = &source->report->progress;
-	uint64_t timeout = source->config.request->goal.timeout;
 	int code;
 
-	if (!source->disks || !progress->round)
+	if (!source->disks || !source->report->progress.round)
 		return 0;
-	if (timeout)
-		source_set_deadline(source, timeout - MIN(progress->elapsed, timeout) + FLUSH_MARGIN,
-				    "the target has not flushed the disks that are copied");
+	source_rounds_limit(source, "the target has not flushed the disks that are copied");
 	code = disk_sender_flush(source->disks, err);
 	if (!code)
 		source_set_deadline(source, 0, NULL);
@@ -101,9 +109,12 @@ static int source_rounds_send(void *opaque, uint64_t time, struct migration_sent
 	int code;
 
 	source_rounds_flush_shared(source);
+	source_rounds_limit(source, "the target has not taken what was sent");
 	code = disk_sender_send(source->disks, deadline, err); /* first: memory changes faster */
 	if (!code && monotonic_ns() < deadline)
 		code = source_send_list(source, deadline, err);
+	if (!code)
+		source_set_deadline(source, 0, NULL);
 	after = source_rounds_sent_so_far(source);
 	ret->left = source_rounds_left(source);
 	ret->bytes = all - ret->left;
@@ -148,10 +159,11 @@ static int source_rounds_send_trial(struct migration_source *source, const struc
 	unsigned int silence = source->control->options.silence_ms;
 	uint64_t begin = monotonic_ns(), sent;
 	struct wire_frame frame;
-	int code = memory_sender_rehearse(source->sender, err);
+	int code;
 
-	sent = monotonic_ns();
 	source_set_deadline(source, silence * 1000000ull, "the target has not tried to load the state");
+	code = memory_sender_rehearse(source->sender, err);
+	sent = monotonic_ns();
 	code = code ?: channel_send(source->control, WIRE_TRIAL, 0, 0, state->data, state->len, err);
 	code = code ?: channel_expect(source->control, WIRE_TRIED, &frame, err);
 	if (code)
