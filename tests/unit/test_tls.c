@@ -508,6 +508,51 @@ static void mute_callers_cost_no_process(void)
 	end_session();
 }
 
+#define FLOOD 8
+
+/* Each handshake ends at once, and another caller takes its place. Returns how many. */
+static unsigned int flood(int callers[FLOOD])
+{
+	struct channel *none;
+	unsigned int ended = 0;
+	char byte;
+
+	CHECK_EQ(acceptor_control(acceptor, 5, &none, NULL), -ETIMEDOUT);
+	for (int i = 0; i < FLOOD; i++) {
+		if (callers[i] >= 0 && recv(callers[i], &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN)
+			continue;
+		ended += callers[i] >= 0;
+		fd_close(&callers[i]);
+		callers[i] = call_plainly();
+		CHECK_EQ(write(callers[i], "x", 1), 1);
+	}
+	return ended;
+}
+
+static void callers_that_come_again_do_not_push_others_aside(void)
+{
+	int callers[FLOOD], honest;
+	unsigned int ended = 0;
+	char byte;
+
+	memset(callers, -1, sizeof(callers));
+	helper = "/nonexistent/mvmm-tls";
+	make_tcp("good", "other");
+	helper = MVMM_TLS;
+	while (ended <= ACCEPTOR_HANDSHAKES)
+		ended += flood(callers);
+	honest = call_plainly();
+	CHECK_EQ(write(honest, "x", 1), 1);
+	ended = 0;
+	while (recv(honest, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN && ended < 4 * FLOOD)
+		ended += flood(callers);
+	CHECK(ended <= 2 * FLOOD);
+	for (int i = 0; i < FLOOD; i++)
+		close(callers[i]);
+	close(honest);
+	end_session();
+}
+
 static void a_missing_helper_is_named(void)
 {
 	struct address to = {.kind = ADDRESS_FD, .text = "fd:a"};
@@ -529,4 +574,4 @@ static void a_missing_helper_is_named(void)
 
 TEST_MAIN(TEST(sessions_are_encrypted_over_tcp), TEST(every_channel_is_encrypted), TEST(memory_arrives_whole),
 	  TEST(who_must_not_is_told_why), TEST(mute_callers_hold_nobody_up), TEST(mute_callers_cost_no_process),
-	  TEST(a_missing_helper_is_named))
+	  TEST(callers_that_come_again_do_not_push_others_aside), TEST(a_missing_helper_is_named))

@@ -27,6 +27,7 @@ struct caller {
 	int fd; /* -1: unused, unless there is tls */
 	struct tls *tls; /* its handshake runs while fd is -1 */
 	bool plain;      /* it must begin a handshake first */
+	bool speaks;     /* and has tried to; it may have to wait */
 	uint8_t host[8]; /* the beginning of its address, for its share of the places */
 	int64_t deadline;
 	uint8_t bytes[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
@@ -325,6 +326,18 @@ static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
 		place->fd = take_fd(fd);
 }
 
+/* Of those who have begun to speak, the one who waits longest is next: nobody is pushed aside by those who call often. */
+static bool acceptor_is_next(const struct acceptor *acceptor, const struct caller *caller)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++) {
+		const struct caller *other = &acceptor->callers[i];
+
+		if (other->fd >= 0 && other->plain && other->speaks && other->deadline < caller->deadline)
+			return false;
+	}
+	return true;
+}
+
 /* The caller has begun to speak: a process for its handshake is not wasted on a mute one. */
 static void acceptor_begin_tls(struct acceptor *acceptor, struct caller *caller)
 {
@@ -337,7 +350,8 @@ static void acceptor_begin_tls(struct acceptor *acceptor, struct caller *caller)
 		acceptor_drop_caller(acceptor, caller, "it hung up");
 		return;
 	}
-	if (!ration_take(&acceptor->handshakes, monotonic_ms()))
+	caller->speaks = true;
+	if (!acceptor_is_next(acceptor, caller) || !ration_take(&acceptor->handshakes, monotonic_ms()))
 		return; /* its turn comes */
 	caller->plain = false;
 	if (tls_start(&tls, &caller->fd, &caller->tls, &err))
