@@ -46,6 +46,8 @@ static int set_region(const struct kvm_userspace_memory_region *region)
 		return -1;
 	}
 
+	if (region->slot >= ARRAY_SIZE(kernel.slots))
+		return 0; /* not remembered */
 	if (log && !kernel.slots[region->slot].logged) {
 		if (kernel.fail_flags && --kernel.fail_flags == 0) {
 			errno = ENOMEM;
@@ -388,6 +390,21 @@ static void large_memory_is_divided(void)
 	}
 }
 
+/* Whatever its size, and wherever it begins: there is room for two such regions, and for BARs. */
+static void the_largest_memory_has_few_slots(void)
+{
+	unsigned int used;
+
+	for (uint64_t gib = 500; gib <= 12000; gib += 37) {
+		begin(0);
+		add_memory(LARGE_BASE, GIB(gib) / GUEST_PAGE_SIZE);
+		used = 0;
+		for (size_t i = 0; i < KVM_SLOTS; i++)
+			used += !!kvm.slots[i].size;
+		CHECK(used <= 2 + KVM_REGION_SLOTS + 1);
+	}
+}
+
 static void a_part_that_is_refused_takes_all_away(void)
 {
 	const struct guest_region region = {
@@ -408,4 +425,4 @@ TEST_MAIN(TEST(logs_guest_memory_alone), TEST(begins_with_all_pages_where_that_i
 	  TEST(writes_after_the_log_was_read_stay), TEST(follows_memory_that_appears),
 	  TEST(clears_nothing_where_nothing_was_written), TEST(a_failure_is_told),
 	  TEST(a_start_that_fails_leaves_nothing_logged), TEST(large_memory_is_divided),
-	  TEST(a_part_that_is_refused_takes_all_away))
+	  TEST(a_part_that_is_refused_takes_all_away), TEST(the_largest_memory_has_few_slots))

@@ -193,9 +193,11 @@ void kvm_vfio_remove(struct kvm *kvm, int fd)
 /* Where the slot at offset of the region ends. Huge pages do not cross slots. */
 static uint64_t kvm_slot_end(const struct guest_region *region, uint64_t offset)
 {
-	uint64_t bytes = MAX(KVM_SLOT_BYTES, align_up(region->size / KVM_REGION_SLOTS, GIB(1)));
-	uint64_t end = align_down(region->gpa + offset, bytes) + bytes - region->gpa;
+	uint64_t bytes = KVM_SLOT_BYTES, end;
 
+	while (bytes < region->size / KVM_REGION_SLOTS)
+		bytes *= 2;
+	end = align_down(region->gpa + offset, bytes) + bytes - region->gpa;
 	return MIN(end, region->size);
 }
 
