@@ -159,15 +159,16 @@ static void virtio_pci_lock(struct virtio_pci *pci)
 	__atomic_store_n(&pci->waits, true, __ATOMIC_SEQ_CST);
 }
 
-/* Settles what was not settled meanwhile because of this access. */
+/*
+ * Settles what was not settled meanwhile because of this access: who has seen waits has set unsettled before. With the
+ * lock held, for the next thread that gets it may be one that settles nothing.
+ */
 static void virtio_pci_unlock(struct virtio_pci *pci)
 {
 	__atomic_store_n(&pci->waits, false, __ATOMIC_SEQ_CST);
-	pthread_mutex_unlock(&pci->device->lock);
-	while (__atomic_load_n(&pci->unsettled, __ATOMIC_SEQ_CST) && pthread_mutex_trylock(&pci->device->lock) == 0) {
+	while (__atomic_load_n(&pci->unsettled, __ATOMIC_SEQ_CST))
 		virtio_pci_settle(pci, 0, NULL);
-		pthread_mutex_unlock(&pci->device->lock);
-	}
+	pthread_mutex_unlock(&pci->device->lock);
 }
 
 /* The same without waiting for such an access: -ETIMEDOUT. */
