@@ -4,7 +4,8 @@
  * a bounded number of lines, and counted. See blk_internal.h. Queue threads call it; virtio_blk_health is for the loop.
  *
  * With stop_fd, a failed request is not reported to the guest but kept: the machine is asked to pause, and the request
- * is tried again when the device is resumed.
+ * is tried again when the device is resumed. But a flush of the page cache that fails has lost writes: the kernel drops
+ * the pages that it could not write, tells it once, and a second flush succeeds. Only the guest can write them again.
  */
 #include "devices/virtio/blk_internal.h"
 
@@ -59,10 +60,17 @@ static unsigned int blk_fault_count(struct blk_fault *fault, const struct blk_re
 	return untold;
 }
 
+static bool blk_fault_keeps(const struct blk *blk, const struct blk_request *request)
+{
+	bool lost = request->op == BLK_SYNC && (!blk->file.direct || atomic_load(&blk->cached));
+
+	return blk->fault.stop_fd >= 0 && !lost;
+}
+
 bool blk_fault_failed(struct blk_queue *q, struct blk_request *request, int result)
 {
 	struct blk_fault *fault = &q->blk->fault;
-	bool keep = fault->stop_fd >= 0;
+	bool keep = blk_fault_keeps(q->blk, request);
 	unsigned int count;
 	char last[sizeof(fault->last)];
 

@@ -139,6 +139,7 @@ struct blk {
 	struct blk_state state;
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	atomic_bool write_cache; /* false: a write is on disk before it completes */
+	atomic_bool cached;      /* some write went through the page cache, although the file is direct */
 	char id[64];
 	struct blk_queue *queues;
 	struct blk_fault fault;

@@ -200,6 +200,8 @@ static void blk_io_request_submit(struct blk_queue *q, struct blk_request *reque
 	} else {
 		sqe->fd = request->file == BLK_FILE_DIRECT ? q->blk->file.fd : q->blk->file.buffered_fd;
 	}
+	if (request->file == BLK_FILE_BUFFERED && request->op != BLK_READ)
+		atomic_store(&q->blk->cached, true);
 	if (request->attempts)
 		sqe->flags |= IOSQE_ASYNC; /* it would block */
 	io_uring_sqe_set_data(sqe, request);

@@ -771,6 +771,44 @@ static void a_failed_request_waits_for_a_resume(void)
 	close_disk(&disk);
 }
 
+/* A pipe instead of the image cannot be flushed. */
+static void a_flush_that_has_lost_writes_is_told(void)
+{
+	struct disk disk;
+	int ends[2];
+
+	for (unsigned int direct = 0; direct < 3; direct++) {
+		make_image(&disk, MIB(1));
+		disk.options.stop_on_error = true;
+		disk.options.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		disk.driver = driver_create(MIB(8), false);
+		CHECK_EQ(virtio_blk_create(&disk.options, disk.driver->memory, NULL, &disk.device, NULL), 0);
+		CHECK_EQ(pipe2(ends, O_CLOEXEC), 0);
+		CHECK(dup3(ends[1], blk_of(&disk)->file.fd, O_CLOEXEC) >= 0);
+		blk_of(&disk)->file.direct = direct;
+		atomic_store(&blk_of(&disk)->cached, direct == 2);
+		CHECK_EQ(driver_attach(disk.driver, disk.device, DRIVER_ALL_FEATURES), 0);
+		place_slots(&disk);
+		if (direct == 1) {
+			disk.slots[0].type = VIRTIO_BLK_T_FLUSH;
+			disk.slots[0].len = 0;
+			add(&disk, 0, &disk.slots[0], false, 1);
+			driver_kick(&disk.driver->queues[0]);
+			await_kept(&disk, 1);
+			CHECK(eventfd_drain(disk.options.stop_fd));
+			disk.slots[0].busy = false;
+		} else {
+			CHECK_EQ(ask(&disk, VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
+			CHECK_EQ(health(&disk).kept, 0);
+			CHECK(!eventfd_drain(disk.options.stop_fd));
+		}
+		close(ends[0]);
+		close(ends[1]);
+		close(disk.options.stop_fd);
+		close_disk(&disk);
+	}
+}
+
 /* The next request looks at the image. */
 static void look(struct disk *disk)
 {
@@ -1288,7 +1326,8 @@ TEST_MAIN(TEST(keeps_data), TEST(takes_any_layout), TEST(has_queues), TEST(goes_
 	  TEST(refuses_what_is_wrong), TEST(discards_and_zeroes), TEST(is_read_only),
 	  TEST(survives_nonsense), TEST(tells_that_the_file_ended), TEST(tells_that_a_write_failed),
 	  TEST(stands_a_full_host), TEST(a_failure_is_told_and_counted),
-	  TEST(a_failed_request_waits_for_a_resume), TEST(an_image_that_changes_its_size_is_noticed),
+	  TEST(a_failed_request_waits_for_a_resume), TEST(a_flush_that_has_lost_writes_is_told),
+	  TEST(an_image_that_changes_its_size_is_noticed),
 	  TEST(a_resize_is_shown_to_the_guest), TEST(sectors_are_as_large_as_asked),
 	  TEST(a_write_in_flight_when_the_cache_is_turned_off_is_synced), TEST(waits_when_reset), TEST(rests_and_goes_on),
 	  TEST(keeps_thread_and_ring_in_a_pause), TEST(a_pause_waits_for_what_is_in_flight),
