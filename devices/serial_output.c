@@ -15,6 +15,7 @@
 
 #define SIZE 65536u
 #define EAGER 4096u /* this much output is written without delay */
+#define WRITES_AT_ONCE 32u /* a guest may print as fast as it is written: the loop has other work */
 #define MILLISECOND 1000000ull
 #define DELAY (1 * MILLISECOND)
 #define DELAY_MAX (64 * MILLISECOND)
@@ -104,10 +105,10 @@ static bool serial_output_failed(struct serial_output *output, int code)
 	return true;
 }
 
-/* Writes until there is no more output (true) or the descriptor takes no more (false). */
-static bool serial_output_write(struct serial_output *output)
+/* Writes some: 0: there is no more output; -EAGAIN: the descriptor takes no more now; 1: there may be more at once. */
+static int serial_output_write(struct serial_output *output)
 {
-	for (;;) {
+	for (unsigned int i = 0; i < WRITES_AT_ONCE; i++) {
 		uint32_t head, len;
 		ssize_t n;
 		bool over = false;
@@ -117,10 +118,10 @@ static bool serial_output_write(struct serial_output *output)
 		len = MIN(output->count, SIZE - output->head);
 		pthread_mutex_unlock(&output->lock);
 		if (!len || output->to.fd < 0)
-			return true;
+			return 0;
 		n = nowait_write(&output->to, output->ring + head, len);
 		if (n == -EAGAIN)
-			return false;
+			return -EAGAIN;
 		pthread_mutex_lock(&output->lock);
 		if (n < 0)
 			over = serial_output_failed(output, (int)n);
@@ -128,21 +129,22 @@ static bool serial_output_write(struct serial_output *output)
 			serial_output_wrote(output, (uint32_t)n);
 		pthread_mutex_unlock(&output->lock);
 		if (n < 0)
-			return over;
+			return over ? 0 : -EAGAIN;
 	}
+	return 1;
 }
 
 static void serial_output_due(void *opaque, uint32_t events)
 {
 	struct serial_output *output = opaque;
-	bool done = serial_output_write(output);
+	int more = serial_output_write(output);
 
 	pthread_mutex_lock(&output->lock);
 	output->armed = false;
-	if (!done)
+	if (more < 0)
 		output->delay = MIN(output->delay * 2, DELAY_MAX);
 	if (output->count)
-		serial_output_arm(output, output->delay);
+		serial_output_arm(output, more > 0 ? 1 : output->delay);
 	pthread_mutex_unlock(&output->lock);
 }
 
@@ -161,7 +163,7 @@ static void serial_output_wait(struct serial_output *output, int64_t idle_ms, in
 	int64_t begun = monotonic_ms(), moved = begun, now = begun;
 	uint32_t before = serial_output_left(output), left;
 
-	while (!serial_output_write(output) && now - moved < idle_ms && now - begun < all_ms) {
+	while (serial_output_write(output) && now - moved < idle_ms && now - begun < all_ms) {
 		struct pollfd ready = {.fd = output->to.file ? -1 : output->to.fd, .events = POLLOUT};
 
 		poll(&ready, 1, 10);

@@ -10,7 +10,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PORT 0x3f8
 
@@ -30,6 +32,24 @@ static void set_line(struct irq_line *line, bool level)
 }
 
 static const struct irq_line_ops line_ops = {.set = set_line};
+
+/* A descriptor that takes everything; the guest prints a byte for each write to it, so many times. */
+static int greedy_fd = -1;
+static unsigned int greedy_left;
+
+static void out(unsigned int reg, uint8_t value);
+
+ssize_t write(int fd, const void *data, size_t len)
+{
+	if (fd != greedy_fd)
+		return syscall(SYS_write, fd, data, len);
+	event_loop_stop(t.loop);
+	if (greedy_left) {
+		greedy_left--;
+		out(UART_TX, 'x');
+	}
+	return (ssize_t)len;
+}
 
 static struct log *told; /* NULL: nothing is logged */
 
@@ -444,6 +464,24 @@ static void slow_readers_lose_only_the_end(void)
 	close(fds[1]);
 }
 
+static void a_guest_that_prints_for_ever_leaves_the_loop_time(void)
+{
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	open_serial(-1, fd);
+	greedy_fd = fd;
+	greedy_left = 10000;
+	out(UART_TX, 'x');
+	event_loop_run(t.loop); /* until the event is over during which it was stopped */
+	CHECK(greedy_left > 5000);
+	event_loop_run(t.loop); /* and it goes on */
+	CHECK(greedy_left < 9990);
+	greedy_left = 0;
+	close_serial();
+	greedy_fd = -1;
+	close(fd);
+}
+
 static void blocking_pipes_do_not_block(void)
 {
 	int fds[2];
@@ -692,5 +730,6 @@ TEST_MAIN(TEST(powers_on), TEST(is_found_as_a_16550a), TEST(tells_when_it_has_se
 	  TEST(the_end_tells_what_is_lost), TEST(a_full_file_is_tried_again), TEST(a_client_may_leave_early),
 	  TEST(keeps_what_came_early), TEST(takes_no_more_than_fits),
 	  TEST(any_access_is_harmless), TEST(writes_bursts_in_one_piece), TEST(slow_readers_lose_only_the_end),
+	  TEST(a_guest_that_prints_for_ever_leaves_the_loop_time),
 	  TEST(blocking_pipes_do_not_block), TEST(survives_readers_that_go), TEST(reads_pipes_and_files_to_their_end),
 	  TEST(changes_clients), TEST(needs_its_ports))
