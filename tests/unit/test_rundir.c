@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -106,6 +107,16 @@ static void takes_over_from_the_dead(void)
 	CHECK(end());
 }
 
+static void limit_writes(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	signal(SIGXFSZ, SIG_IGN);
+	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = bytes;
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
 /* A logout empties $XDG_RUNTIME_DIR: the name stays reserved, and the owner makes its folder again. */
 static void outlives_its_folder(void)
 {
@@ -124,6 +135,9 @@ static void outlives_its_folder(void)
 	CHECK_EQ(rundir_restore(rundir, &again, &err), -ENOENT); /* nobody is logged in */
 	CHECK_EQ(mkdir(base, 0700), 0);
 	CHECK_EQ(rundir_claim("a", &other, &err), -EADDRINUSE);
+	limit_writes(0); /* as on a full file system */
+	CHECK(rundir_restore(rundir, &again, &err) < 0);
+	limit_writes(RLIM_INFINITY);
 	CHECK_EQ(rundir_restore(rundir, &again, &err), 1);
 	CHECK_EQ(rundir_connect("a", &client, &err), 0);
 	close(client);

@@ -357,6 +357,7 @@ static int rundir_claim_again(struct rundir *rundir, struct err *err)
 	if (code) {
 		fd_close(&again.base_fd);
 		fd_close(&again.dir_fd);
+		fd_close(&again.pid_fd); /* its lock would keep out the next attempt */
 		return err_sys(err, code, "the folder %s", rundir->path);
 	}
 	fd_close(&rundir->base_fd);
