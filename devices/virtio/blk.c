@@ -243,14 +243,20 @@ static int blk_make_queues(struct blk *blk, struct err *err)
 	return ret;
 }
 
-/* Without FLUSH the driver cannot ask for durability, so every write is durable (section 5.2.6.2). */
+/*
+ * Without FLUSH the driver cannot ask for durability, so every write is durable (section 5.2.6.2). When the cache is
+ * turned off, no flush will follow for the writes before. If they are lost, it stays on, and the next flush tells it.
+ */
 static void blk_set_write_cache(struct blk *blk)
 {
 	bool on = virtio_has(&blk->device, VIRTIO_BLK_F_FLUSH) &&
 		  (blk->state.wce || !virtio_has(&blk->device, VIRTIO_BLK_F_CONFIG_WCE));
 
-	if (atomic_exchange(&blk->write_cache, on) && !on)
-		fdatasync(blk->file.fd); /* no flush will follow for the writes before */
+	if (!atomic_exchange(&blk->write_cache, on) || on || fdatasync(blk->file.fd) == 0)
+		return;
+	atomic_store(&blk->lost, errno);
+	blk->state.wce = true;
+	atomic_store(&blk->write_cache, true);
 }
 
 static int blk_prepare(struct virtio_device *device, struct err *err)

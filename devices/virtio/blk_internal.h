@@ -137,6 +137,7 @@ struct blk {
 	struct virtio_device device;
 	struct blk_file file;
 	struct blk_state state;
+	atomic_int lost;         /* errno of a flush of which the guest does not know yet, or 0 */
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	atomic_bool write_cache; /* false: a write is on disk before it completes */
 	atomic_bool cached;      /* some write went through the page cache, although the file is direct */

@@ -410,6 +410,8 @@ void blk_request_done(struct blk_queue *q, struct blk_request *request, int resu
 		status = blk_io_continue_transfer(q, request, result);
 		break;
 	case BLK_SYNC:
+		if (result >= 0)
+			result = -atomic_exchange(&q->blk->lost, 0);
 		status = result < 0 ? blk_io_fail(q, request, result) : VIRTIO_BLK_S_OK;
 		break;
 	case BLK_PUNCH:

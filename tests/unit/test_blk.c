@@ -1048,6 +1048,32 @@ static void answer_and_close(struct disk *disk, int answer)
 	close_disk(disk);
 }
 
+static int sync_error; /* of the next fdatasync(2); disks use it when their cache is turned off */
+
+int fdatasync(int fd)
+{
+	errno = sync_error;
+	sync_error = 0;
+	return errno ? -1 : 0;
+}
+
+/* As long as the flush before is not known to have succeeded, the cache is on; the guest is told by its next flush. */
+static void a_cache_that_cannot_be_written_stays_on(void)
+{
+	struct disk disk;
+	uint8_t wce = 0;
+
+	open_disk(&disk, MIB(1));
+	sync_error = EIO;
+	disk.device->ops->config_write(disk.device, offsetof(struct virtio_layout_blk, wce), &wce, 1);
+	CHECK(blk_of(&disk)->state.wce && atomic_load(&blk_of(&disk)->write_cache));
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	disk.device->ops->config_write(disk.device, offsetof(struct virtio_layout_blk, wce), &wce, 1);
+	CHECK(!blk_of(&disk)->state.wce && !atomic_load(&blk_of(&disk)->write_cache));
+	close_disk(&disk);
+}
+
 /* A sync of a pipe fails, and so shows that there was one. */
 static void a_write_in_flight_when_the_cache_is_turned_off_is_synced(void)
 {
@@ -1329,6 +1355,7 @@ TEST_MAIN(TEST(keeps_data), TEST(takes_any_layout), TEST(has_queues), TEST(goes_
 	  TEST(a_failed_request_waits_for_a_resume), TEST(a_flush_that_has_lost_writes_is_told),
 	  TEST(an_image_that_changes_its_size_is_noticed),
 	  TEST(a_resize_is_shown_to_the_guest), TEST(sectors_are_as_large_as_asked),
+	  TEST(a_cache_that_cannot_be_written_stays_on),
 	  TEST(a_write_in_flight_when_the_cache_is_turned_off_is_synced), TEST(waits_when_reset), TEST(rests_and_goes_on),
 	  TEST(keeps_thread_and_ring_in_a_pause), TEST(a_pause_waits_for_what_is_in_flight),
 	  TEST(a_pause_gives_up_on_storage_that_hangs), TEST(moves_to_another_host),
