@@ -625,7 +625,31 @@ static void descriptors_come_along(void)
 	end();
 }
 
-TEST_MAIN(TEST(descriptors_come_along), TEST(calls_the_machine), TEST(a_pause_holds_up_nobody),
+static void listen_there(void *fd)
+{
+	CHECK_EQ(control_listen(control, fd, NULL), 0);
+}
+
+/* A folder that was moved away has the old socket: who calls there is not left waiting. */
+static void nobody_waits_at_a_socket_that_was_left(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), late;
+	struct sockaddr_un next = {.sun_family = AF_UNIX};
+	struct sockaddr_un left;
+
+	serve(true);
+	left = address;
+	late = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK_EQ(bind(fd, (struct sockaddr *)&next, sizeof(sa_family_t)), 0);
+	CHECK_EQ(listen(fd, 16), 0);
+	event_loop_call(loop, listen_there, &fd);
+	CHECK_EQ(fd, -1);
+	CHECK(connect(late, (struct sockaddr *)&left, address_len) < 0 && errno == ECONNREFUSED);
+	close(late);
+	end();
+}
+
+TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(descriptors_come_along), TEST(calls_the_machine), TEST(a_pause_holds_up_nobody),
 	  TEST(devices_come_and_go),
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),
 	  TEST(requests_are_bounded),

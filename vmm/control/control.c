@@ -433,9 +433,11 @@ int control_listen(struct control *control, int *listen_fd, struct err *err)
 	if (code)
 		return err_prefix(err, code, "control socket");
 	event_source_remove(control->source);
+	fd_close(&control->reserve); /* else the old socket would still listen */
 	fd_close(&control->fd);
 	control->source = source;
 	control->fd = take_fd(listen_fd);
+	control_need_reserve(control);
 	return 0;
 }
 
