@@ -543,14 +543,38 @@ static int call_from(const char *host, const struct address *to)
 	return fd;
 }
 
+/* A descriptor of a listening socket for IPv4 and IPv6; of IPv4 only where there is no IPv6. */
+static void listen_on_both(struct address *from, struct address *to)
+{
+	struct sockaddr_in6 name = {.sin6_family = AF_INET6};
+	struct sockaddr_in only = {.sin_family = AF_INET};
+	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), off = 0;
+	socklen_t len = sizeof(name);
+
+	if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0 ||
+	    bind(fd, (struct sockaddr *)&name, sizeof(name)) < 0) {
+		fd_close(&fd);
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		CHECK_EQ(bind(fd, (struct sockaddr *)&only, sizeof(only)), 0);
+	}
+	CHECK_EQ(listen(fd, 64), 0);
+	CHECK_EQ(getsockname(fd, (struct sockaddr *)&name, &len), 0);
+	*from = (struct address){.kind = ADDRESS_FD, .fd = fd, .text = "fd:both"};
+	*to = (struct address){.kind = ADDRESS_TCP, .host = "127.0.0.1"};
+	snprintf(to->port, sizeof(to->port), "%u", ntohs(name.sin6_port)); /* in both kinds it is there */
+}
+
 /* A host that takes all places displaces its own callers, not one of another host that came first. */
-static void a_host_displaces_its_own_callers(void)
+static void host_displaces_its_own_callers(bool both)
 {
 	const struct wire_hello hello = {.version = 1, .oldest = 1, .kind = WIRE_CONTROL, .count = 1};
 	int first, flood[3 * ACCEPTOR_MAX_WAITING];
 	struct address from, to;
 
-	listen_on_any_port(&from, &to, "127.0.0.1");
+	if (both)
+		listen_on_both(&from, &to);
+	else
+		listen_on_any_port(&from, &to, "127.0.0.1");
 	make_acceptor(&from);
 	first = call_from("127.0.0.2", &to);
 	for (size_t i = 0; i < ARRAY_SIZE(flood); i++)
@@ -562,6 +586,12 @@ static void a_host_displaces_its_own_callers(void)
 	for (size_t i = 0; i < ARRAY_SIZE(flood); i++)
 		close(flood[i]);
 	end_session();
+}
+
+static void a_host_displaces_its_own_callers(void)
+{
+	host_displaces_its_own_callers(false);
+	host_displaces_its_own_callers(true);
 }
 
 static void a_flood_does_not_fill_the_log(void)

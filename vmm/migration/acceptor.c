@@ -245,10 +245,14 @@ void acceptor_destroy(struct acceptor *acceptor)
 /* A network of IPv6 is one host: it may use as many addresses of it as it likes. */
 static void acceptor_note_host(struct caller *caller, const struct sockaddr_storage *address)
 {
+	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)address)->sin6_addr;
+
 	if (address->ss_family == AF_INET)
 		memcpy(caller->host, &((const struct sockaddr_in *)address)->sin_addr, sizeof(struct in_addr));
+	else if (address->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(in6)) /* of a listener for both */
+		memcpy(caller->host, &in6->s6_addr[12], sizeof(struct in_addr));
 	else if (address->ss_family == AF_INET6)
-		memcpy(caller->host, &((const struct sockaddr_in6 *)address)->sin6_addr, sizeof(caller->host));
+		memcpy(caller->host, in6, sizeof(caller->host));
 }
 
 static void acceptor_name_caller(struct caller *caller, int fd)
