@@ -196,5 +196,17 @@ static void what_is_missing(void)
 	CHECK_EQ(machine_config_log_level(&config), LOG_ERROR);
 }
 
-TEST_MAIN(TEST(defaults), TEST(everything_at_once), TEST(ports), TEST(memory_sizes), TEST(cpu_counts),
+/* Members that are no option included. */
+static void begins_the_same_whatever_was_there(void)
+{
+	machine_config_done(&config);
+	memset(&config, 0x7f, sizeof(config));
+	machine_config_init(&config);
+	CHECK_EQ(*(uint8_t *)&config.incoming + *(uint8_t *)&config.force_cpu, 0);
+	CHECK_EQ(machine_config_finish(&config, &err), -EINVAL);
+	CHECK_STR(err.text, "--kernel is missing; write --kernel FILE");
+}
+
+TEST_MAIN(TEST(begins_the_same_whatever_was_there), TEST(defaults), TEST(everything_at_once), TEST(ports),
+	  TEST(memory_sizes), TEST(cpu_counts),
 	  TEST(names_and_ids), TEST(devices), TEST(devices_come_and_go), TEST(what_is_missing))

@@ -9,6 +9,7 @@
 
 void machine_config_init(struct machine_config *config)
 {
+	*config = (struct machine_config){0}; /* what is not an option */
 	options_init(&machine_options, config);
 }
 

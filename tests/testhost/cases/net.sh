@@ -55,7 +55,7 @@ is 'passt: none is left' "$(pgrep -c passt)" 0
 sed "s/^/    /" "$work/out"
 
 : >"$work/out"
-(until_true 30 grep -q waiting "$work/out" && pkill passt) &
+(until_true 30 grep -q waiting "$work/out" && pkill -KILL passt) &
 guest "ip link set eth0 up; echo waiting; until grep -q 0 /sys/class/net/eth0/carrier; do sleep 0.1; done; echo lost" \
 	--memory 256M --net passt >"$work/out" 2>&1
 is 'without its passt a guest goes on' $? 0
