@@ -26,6 +26,6 @@ ssize_t nowait_readv(int fd, const struct iovec *iov, int count);
 
 /*
  * Another open file description of the terminal or pipe behind fd, with O_NONBLOCK and write access, or -1: a file keeps
- * its position and O_APPEND, a socket has only one description.
+ * its position and O_APPEND, a socket has only one description, and to open the master of a pty makes another pty.
  */
 int nowait_reopen(int fd);

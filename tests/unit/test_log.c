@@ -110,4 +110,18 @@ static void nobody_waits_for_the_reader(void)
 	end(&log);
 }
 
-TEST_MAIN(TEST(repetition_is_limited_for_each_device), TEST(all_together_is_limited), TEST(nobody_waits_for_the_reader))
+static void only_what_stays_the_same_is_opened_again(void)
+{
+	_cleanup_(fd_close) int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	_cleanup_(fd_close) int slave = -1, again = -1, file = memfd_create("log", MFD_CLOEXEC);
+
+	CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+	slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+	again = nowait_reopen(slave);
+	CHECK(again >= 0 && fcntl(again, F_GETFL) & O_NONBLOCK);
+	CHECK_EQ(nowait_reopen(master), -1);
+	CHECK_EQ(nowait_reopen(file), -1);
+}
+
+TEST_MAIN(TEST(repetition_is_limited_for_each_device), TEST(all_together_is_limited), TEST(nobody_waits_for_the_reader),
+	  TEST(only_what_stays_the_same_is_opened_again))

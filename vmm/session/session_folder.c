@@ -2,7 +2,8 @@
 /*
  * Keeps the runtime folder: if somebody removes it (a logout empties $XDG_RUNTIME_DIR), it is made again, so that
  * commands find the machine. What removes it gets a moment to finish; for a minute afterwards the folder is looked at
- * again and again, because a file system that is unmounted or mounted there causes no event.
+ * again and again, because a file system that is unmounted or mounted there causes no event. If the user has no inotify
+ * instance left, it is always looked at.
  */
 #include "vmm/session/session_internal.h"
 
@@ -47,7 +48,7 @@ static void session_folder_look(void *opaque, uint32_t events)
 		session_folder_failed(session, &err);
 	else
 		session->folder.lost = false;
-	if (session->folder.looks--)
+	if (!session->folder.source || session->folder.looks--)
 		event_timer_set(session->folder.timer, AGAIN, 0);
 }
 
@@ -56,8 +57,12 @@ int session_folder_watch(struct session *session, struct err *err)
 	int fd = rundir_watch(session->rundir);
 	int code = event_loop_timer(session->loop, session_folder_look, session, &session->folder.timer, err);
 
-	if (code || fd < 0)
+	if (code)
 		return code;
+	if (fd < 0) {
+		event_timer_set(session->folder.timer, AGAIN, 0);
+		return 0;
+	}
 	return event_loop_watch(session->loop, fd, EPOLLIN | EPOLLET, session_folder_on_event, session,
 				&session->folder.source, err);
 }
