@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* core/log: a call site that repeats itself is limited for each device, and a reader that does not read costs lines. */
 #include "core/log.h"
+#include "core/nowait.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>

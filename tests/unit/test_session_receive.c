@@ -15,6 +15,9 @@
 #include "vmm/session/host_devices_migration.h"
 #include "vmm/session/session.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
+
 struct machine {
 	enum machine_end end;
 };
@@ -27,10 +30,14 @@ static struct world {
 	bool paused;                 /* the offer says so */
 	int signal;                  /* that comes before the start */
 	bool stops;                  /* the machine is ended then */
-	bool kept, locked, ports_kept, started, started_paused, lived, ended;
+	bool released, kept, locked, ports_kept, started, started_paused, lived, ended;
 	int moving, disks;
+	bool hangs;                  /* the target's storage; the user ends it then */
+	struct session *session;
 	char failed[32];
 } world;
+
+static int storage_fd; /* readable: the storage answers again */
 
 static int step(const char *name, struct err *err)
 {
@@ -193,6 +200,11 @@ int host_devices_migration_check_whole(const struct host_devices_migration *migr
 
 /* ---- the session ---- */
 
+void rundir_release(struct rundir *rundir)
+{
+	world.released = true;
+}
+
 int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 {
 	return step("claim", err);
@@ -204,6 +216,7 @@ void session_raise_descriptors(void)
 
 int session_catch_signals(struct session *session, struct err *err)
 {
+	world.session = session;
 	return step("signals", err);
 }
 
@@ -280,7 +293,14 @@ int migration_target_run(struct migration_target *t, struct err *err)
 	const struct disk_target *disks;
 	void *opaque = t->config.opaque;
 	char *ready = NULL;
-	int code = ops->create(opaque, "{}", 2, &ready, err);
+	int code;
+
+	if (world.hangs) {
+		world.session->signal = 15;
+		event_loop_stop(world.session->loop);
+		poll(&(struct pollfd){.fd = storage_fd, .events = POLLIN}, 1, 60000);
+	}
+	code = ops->create(opaque, "{}", 2, &ready, err);
 
 	if (!code && strcmp(ready, "{\"name\":\"web\"}") != 0)
 		code = err_set(err, -EINVAL, "%s", ready);
@@ -358,6 +378,17 @@ static void who_is_ended_first_does_not_start(void)
 	CHECK(!world.started && !world.locked && !world.kept);
 }
 
+/* The name is free, and nothing that the thread may use is taken away from it. */
+static void storage_that_hangs_keeps_nobody(void)
+{
+	world = (struct world){.hangs = true};
+	storage_fd = eventfd(0, EFD_CLOEXEC);
+	CHECK_EQ(receive("unix:/w"), EXIT_SIGNAL + 15);
+	CHECK(strstr(err.text, "the storage of this host does not answer"));
+	CHECK(world.released && !world.ended && !world.lived && !world.started);
+	world.hangs = false;
+}
+
 static void address_that_others_reach_needs_certificates(void)
 {
 	world = (struct world){0};
@@ -369,4 +400,5 @@ static void address_that_others_reach_needs_certificates(void)
 
 TEST_MAIN(TEST(machine_that_arrives_lives_here), TEST(machine_that_was_paused_stays_paused),
 	  TEST(whatever_fails_the_guest_does_not_run_here), TEST(who_is_ended_first_does_not_start),
-	  TEST(address_that_others_reach_needs_certificates))
+	  TEST(address_that_others_reach_needs_certificates),
+	  TEST(storage_that_hangs_keeps_nobody))

@@ -6,6 +6,7 @@
 #include "vmm/session/session_internal.h"
 
 #include "core/irq.h"
+#include "core/monotonic.h"
 #include "core/thread.h"
 #include "vmm/machine/memory_room.h"
 #include "vmm/migration/target.h"
@@ -17,6 +18,8 @@
 
 #include <stdio.h>
 #include <sys/eventfd.h>
+
+#define LEAVE_MS 1000 /* for a thread that was told to end */
 
 struct arrival {
 	struct session session;
@@ -282,14 +285,30 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	return code ?: session_receive_start_thread(arrival, err);
 }
 
-/* Waits until the machine runs here, or cannot. */
-static void session_receive_await(struct arrival *arrival)
+/* Joins the thread. One that was told to end and waits for the kernel is left to the end of the process: -ETIMEDOUT. */
+static int session_receive_join(struct arrival *arrival, struct err *err)
 {
+	struct timespec until = monotonic_deadline(arrival->over ? -1 : monotonic_ms() + LEAVE_MS);
+
+	eventfd_kick(arrival->cancel_fd);
+	if (pthread_clockjoin_np(arrival->thread, NULL, CLOCK_MONOTONIC, &until) == 0)
+		return 0;
+	arrival->session.abandoned = true;
+	return err_set(err, -ETIMEDOUT, "the storage of this host does not answer: what it has not written is cancelled, "
+		       "and files that were created for the machine's disks stay");
+}
+
+/* Waits until the machine runs here, or cannot. */
+static int session_receive_await(struct arrival *arrival, struct err *err)
+{
+	int code;
+
 	while (!arrival->over && !session_receive_ended_early(&arrival->session))
 		event_loop_run(arrival->session.loop);
-	eventfd_kick(arrival->cancel_fd);
-	pthread_join(arrival->thread, NULL);
-	migration_target_destroy(take_ptr(arrival->target));
+	code = session_receive_join(arrival, err);
+	if (!code)
+		migration_target_destroy(take_ptr(arrival->target));
+	return code;
 }
 
 static int session_receive_receive(struct arrival *arrival, struct err *err)
@@ -298,7 +317,8 @@ static int session_receive_receive(struct arrival *arrival, struct err *err)
 
 	if (session_receive_begin(arrival, err))
 		return EXIT_BAD_INPUT;
-	session_receive_await(arrival);
+	if (session_receive_await(arrival, err))
+		return session->signal ? EXIT_SIGNAL + session->signal : EXIT_FAILED;
 	if (!arrival->code)
 		return session_live(session, err);
 	if (session->signal)
@@ -307,28 +327,52 @@ static int session_receive_receive(struct arrival *arrival, struct err *err)
 	return EXIT_FAILED;
 }
 
-int session_receive(struct receive_options *options, struct err *err)
+static struct arrival *session_receive_new(struct receive_options *options)
 {
-	struct arrival arrival = {.options = options, .cancel_fd = -1};
-	int code;
+	struct arrival *arrival = calloc(1, sizeof(*arrival));
 
-	machine_config_init(&arrival.config);
-	arrival.config.verbose = options->verbose;
-	arrival.config.quiet = options->quiet;
-	arrival.session = (struct session){
-		.config = &arrival.config,
-		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(&arrival.config), .prefix = "mvmm: "},
+	if (!arrival)
+		return NULL;
+	arrival->options = options;
+	arrival->cancel_fd = -1;
+	machine_config_init(&arrival->config);
+	arrival->config.verbose = options->verbose;
+	arrival->config.quiet = options->quiet;
+	arrival->session = (struct session){
+		.config = &arrival->config,
+		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(&arrival->config), .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};
-	log_open(&arrival.session.log);
-	code = session_receive_receive(&arrival, err);
-	migration_target_destroy(arrival.target);
-	disk_arrivals_destroy(arrival.disks);
-	host_devices_migration_end(arrival.devices);
-	session_end(&arrival.session);
-	if (!arrival.session.abandoned)
-		log_close(&arrival.session.log);
-	fd_close(&arrival.cancel_fd);
-	machine_config_done(&arrival.config);
+	log_open(&arrival->session.log);
+	return arrival;
+}
+
+static void session_receive_destroy(struct arrival *arrival)
+{
+	migration_target_destroy(arrival->target);
+	disk_arrivals_destroy(arrival->disks);
+	host_devices_migration_end(arrival->devices);
+	session_end(&arrival->session);
+	if (!arrival->session.abandoned)
+		log_close(&arrival->session.log);
+	fd_close(&arrival->cancel_fd);
+	machine_config_done(&arrival->config);
+	free(arrival);
+}
+
+int session_receive(struct receive_options *options, struct err *err)
+{
+	struct arrival *arrival = session_receive_new(options);
+	int code;
+
+	if (!arrival) {
+		err_sys(err, -ENOMEM, "receive");
+		return EXIT_FAILED;
+	}
+	code = session_receive_receive(arrival, err);
+	if (arrival->session.abandoned && arrival->target) /* its thread may still use all of it but the name */
+		rundir_release(arrival->session.rundir);
+	else
+		session_receive_destroy(arrival);
 	return code;
 }
