@@ -15,7 +15,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -30,7 +29,6 @@ struct rundir {
 	char name[MACHINE_MAX_NAME + 1];
 	int base_fd, dir_fd, pid_fd;
 	int name_fd;  /* the abstract socket, or -1: another user has taken that address */
-	int watch_fd; /* inotify; or -1 */
 };
 
 static void rundir_free(struct rundir *rundir)
@@ -39,7 +37,6 @@ static void rundir_free(struct rundir *rundir)
 	fd_close(&rundir->dir_fd);
 	fd_close(&rundir->pid_fd);
 	fd_close(&rundir->name_fd);
-	fd_close(&rundir->watch_fd);
 	free(rundir->path);
 	free(rundir);
 }
@@ -260,7 +257,7 @@ int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 
 	if (!rundir)
 		return err_sys(err, -ENOMEM, "--name %s", name);
-	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = rundir->name_fd = rundir->watch_fd = -1;
+	rundir->base_fd = rundir->dir_fd = rundir->pid_fd = rundir->name_fd = -1;
 	snprintf(rundir->name, sizeof(rundir->name), "%s", name);
 	code = machine_name_check(name, err) ?: rundir_base_path(path, err) ?:
 	       rundir_open_base(path, true, &rundir->base_fd, err);
@@ -311,16 +308,6 @@ int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err)
 
 /* ---- a folder that somebody removes ---- */
 
-int rundir_watch(struct rundir *rundir)
-{
-	if (rundir->watch_fd < 0)
-		rundir->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (rundir->watch_fd >= 0)
-		inotify_add_watch(rundir->watch_fd, rundir->path,
-				  IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF | IN_ATTRIB | IN_ONLYDIR);
-	return rundir->watch_fd;
-}
-
 /* Whether fd, an open file of ours, is what name in the folder dir_fd leads to. */
 static bool rundir_is_there(int fd, int dir_fd, const char *name)
 {
@@ -368,18 +355,12 @@ static int rundir_claim_again(struct rundir *rundir, struct err *err)
 
 int rundir_restore(struct rundir *rundir, int *ret_fd, struct err *err)
 {
-	char events[4096] __attribute__((aligned(8)));
 	int code;
 
-	while (rundir->watch_fd >= 0 && read(rundir->watch_fd, events, sizeof(events)) > 0) {
-	}
 	if (rundir_is_whole(rundir))
 		return 0;
 	code = rundir_claim_again(rundir, err) ?: rundir_listen(rundir, ret_fd, err);
-	if (code)
-		return code;
-	rundir_watch(rundir);
-	return 1;
+	return code ?: 1;
 }
 
 /* ---- for clients ---- */

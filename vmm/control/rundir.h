@@ -23,8 +23,6 @@ void rundir_release(struct rundir *rundir);
 /* A listening socket "control.sock" in the folder, non-blocking. */
 int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err);
 
-/* A descriptor that is readable when something happens to the folder; owned by rundir. -1: not possible. */
-int rundir_watch(struct rundir *rundir);
 /* After that: 0 if the folder is as it was; or makes it again and returns 1 and the new listening socket. */
 int rundir_restore(struct rundir *rundir, int *ret_fd, struct err *err);
 

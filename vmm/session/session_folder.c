@@ -1,25 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keeps the runtime folder: if somebody removes it (a logout empties $XDG_RUNTIME_DIR), it is made again, so that
- * commands find the machine. What removes it gets a moment to finish; for a minute afterwards the folder is looked at
- * again and again, because a file system that is unmounted or mounted there causes no event. If the user has no inotify
- * instance left, it is always looked at.
+ * Keeps the runtime folder: if somebody removes it (a logout empties $XDG_RUNTIME_DIR, or unmounts it), it is made again, so
+ * that commands find the machine. It is looked at now and then: a watch by inotify(7) would cost the end of each machine
+ * 10 to 20 ms, for the kernel waits when it is closed.
  */
 #include "vmm/session/session_internal.h"
 
-#include <sys/epoll.h>
-
-#define MOMENT 100000000ull
-#define AGAIN 2000000000ull
-#define LOOKS 30u
-
-static void session_folder_on_event(void *opaque, uint32_t events)
-{
-	struct session *session = opaque;
-
-	session->folder.looks = LOOKS;
-	event_timer_set(session->folder.timer, MOMENT, 0);
-}
+#define LOOK_NS 5000000000ull
 
 /* Once for each time that it cannot be done. */
 static void session_folder_failed(struct session *session, const struct err *err)
@@ -27,9 +14,8 @@ static void session_folder_failed(struct session *session, const struct err *err
 	if (!session->folder.lost)
 		log_warn(&session->log,
 			 "the runtime folder was removed and cannot be made again (%s); commands do not find this machine "
-			 "until it can, which is tried every 2 s", err->text);
+			 "until it can, which is tried every 5 s", err->text);
 	session->folder.lost = true;
-	session->folder.looks = LOOKS;
 }
 
 static void session_folder_look(void *opaque, uint32_t events)
@@ -48,27 +34,18 @@ static void session_folder_look(void *opaque, uint32_t events)
 		session_folder_failed(session, &err);
 	else
 		session->folder.lost = false;
-	if (!session->folder.source || session->folder.looks--)
-		event_timer_set(session->folder.timer, AGAIN, 0);
 }
 
 int session_folder_watch(struct session *session, struct err *err)
 {
-	int fd = rundir_watch(session->rundir);
 	int code = event_loop_timer(session->loop, session_folder_look, session, &session->folder.timer, err);
 
-	if (code)
-		return code;
-	if (fd < 0) {
-		event_timer_set(session->folder.timer, AGAIN, 0);
-		return 0;
-	}
-	return event_loop_watch(session->loop, fd, EPOLLIN | EPOLLET, session_folder_on_event, session,
-				&session->folder.source, err);
+	if (!code)
+		event_timer_set(session->folder.timer, LOOK_NS, LOOK_NS);
+	return code;
 }
 
 void session_folder_done(struct session *session)
 {
-	event_source_remove(session->folder.source);
 	event_source_remove(session->folder.timer);
 }

@@ -28,9 +28,8 @@ struct session {
 	struct event_loop *loop;
 	struct rundir *rundir;
 	struct session_folder {
-		struct event_source *source, *timer;
-		unsigned int looks; /* still to come */
-		bool lost;          /* a message has said so */
+		struct event_source *timer;
+		bool lost; /* a message has said so */
 	} folder;
 	struct port *serial, *console;
 	int signal_fd;
