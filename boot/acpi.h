@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ACPI tables of the machine (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, and the DSDT that iasl compiles at build
- * time. The properties of one machine (CPU count, the 64-bit PCI window) come from acpi_config.
+ * The ACPI tables of the machine (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, and the DSDT that iasl compiles at
+ * build time. The properties of one machine (CPU count, the 64-bit PCI window) come from acpi_config.
  */
 #pragma once
 

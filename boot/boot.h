@@ -26,8 +26,11 @@ struct boot_entry {
 
 /* A kernel file, opened and checked. */
 struct boot_image;
-/* Opens path, or, if that is not NULL, file, which is another name of it. Tells the kind from the bytes (bzImage, ELF
- * with a PVH note) and checks the headers. Messages name path. -ENOENT, -ENOEXEC (not a kernel, wrong architecture, truncated), ... */
+/*
+ * Opens path, or, if that is not NULL, file, which is another name of it. Tells the kind from the bytes (bzImage, ELF
+ * with a PVH note) and checks the headers. Messages name path. -ENOENT, -ENOEXEC (not a kernel, wrong architecture,
+ * truncated), ...
+ */
 int boot_image_open(const char *path, const char *file, struct boot_image **ret, struct err *err);
 void boot_image_close(struct boot_image *image);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside boot/: files that are opened, and read into guest memory. Never mapped: a file that is truncated or written to under a
- * running machine must not change its guest.
+ * Inside boot/: files that are opened, and read into guest memory. Never mapped: a file that is truncated or written to
+ * under a running machine must not change its guest.
  */
 #pragma once
 

@@ -24,9 +24,9 @@ struct place_map {
 };
 
 /*
- * Describes guest memory to the guest, ascending. *ret_top is the end of what a kernel and its initrd may lie in, and end
- * that of the kernel of this file. -ENOSPC when it lies beyond, when there is no RAM at the start of the address space,
- * or less than 2 MiB.
+ * Describes guest memory to the guest, ascending. *ret_top is the end of what a kernel and its initrd may lie in, and
+ * end that of the kernel of this file. -ENOSPC when it lies beyond, when there is no RAM at the start of the address
+ * space, or less than 2 MiB.
  */
 int place_memory_map(const struct boot_file *file, const struct guest_memory *memory, uint64_t end,
 		     struct place_map *ret, uint64_t *ret_top, struct err *err);

@@ -3,8 +3,8 @@
  * See event_loop.h.
  *
  * A source that is removed while a batch of events is processed stays allocated, marked dead, until the end of the
- * batch: epoll may have reported it already. Calls from other threads are a list and an eventfd. A source that rests has
- * no events in epoll until the time is over.
+ * batch: epoll may have reported it already. Calls from other threads are a list and an eventfd. A source that rests
+ * has no events in epoll until the time is over.
  */
 #include "core/event_loop.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reads and writes that do not wait, on a descriptor that other processes may share (stdin, stdout, stderr, a terminal).
- * O_NONBLOCK belongs to the open file description, so it is never set on one that was passed in. Any thread; nothing
- * else of this process writes to the same descriptor at the same time.
+ * Reads and writes that do not wait, on a descriptor that other processes may share (stdin, stdout, stderr, a
+ * terminal). O_NONBLOCK belongs to the open file description, so it is never set on one that was passed in. Any thread;
+ * nothing else of this process writes to the same descriptor at the same time.
  */
 #pragma once
 
@@ -25,7 +25,8 @@ ssize_t nowait_write(const struct nowait_out *out, const void *data, size_t len)
 ssize_t nowait_readv(int fd, const struct iovec *iov, int count);
 
 /*
- * Another open file description of the terminal or pipe behind fd, with O_NONBLOCK and write access, or -1: a file keeps
- * its position and O_APPEND, a socket has only one description, and to open the master of a pty makes another pty.
+ * Another open file description of the terminal or pipe behind fd, with O_NONBLOCK and write access, or -1: a file
+ * keeps its position and O_APPEND, a socket has only one description, and to open the master of a pty makes another
+ * pty.
  */
 int nowait_reopen(int fd);

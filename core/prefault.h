@@ -16,9 +16,9 @@ int prefault(void *host, uint64_t size, const char *what, const struct log *log,
 
 /*
  * The same in the background: begin starts it; end waits, returns its result and frees it. wait false: pages not yet
- * begun stay unpopulated. A readable cancel_fd (-1: none) breaks it off with -ECANCELED. The bytes populated are added to
- * *done atomically (NULL: not needed). what, log and done stay valid until then. Meanwhile mmap(2) and munmap(2) in this
- * process may take some milliseconds.
+ * begun stay unpopulated. A readable cancel_fd (-1: none) breaks it off with -ECANCELED. The bytes populated are added
+ * to *done atomically (NULL: not needed). what, log and done stay valid until then. Meanwhile mmap(2) and munmap(2) in
+ * this process may take some milliseconds.
  */
 struct prefault;
 int prefault_begin(void *host, uint64_t size, const char *what, const struct log *log, uint64_t *done,

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The PCIe root: one bus of 32 devices by 8 functions, reached by ECAM (PCIe base specification 7.2.2) and, where the machine
- * has them, by ports, and what
- * every function on it has: configuration space, BARs, an INTx pin.
+ * The PCIe root: one bus of 32 devices by 8 functions, reached by ECAM (PCIe base specification 7.2.2) and, where the
+ * machine has them, by ports, and what every function on it has: configuration space, BARs, an INTx pin.
  *
  * A function's config space is bytes with a mask of what the guest may write. The BARs are kept here: sized, given an
  * address when the function is added (so that a guest without firmware finds them placed), moved when the guest moves
@@ -115,8 +114,8 @@ int pci_bus_create(const struct pci_bus_config *config, struct pci_bus **ret, st
 void pci_bus_destroy(struct pci_bus *bus);
 
 /*
- * pci_ports.c: configuration mechanism #1 at eight ports from port on, beside ECAM, for as long as pio is there. -EEXIST when they
- * are taken. Writing the first four has no effect by itself.
+ * pci_ports.c: configuration mechanism #1 at eight ports from port on, beside ECAM, for as long as pio is there.
+ * -EEXIST when they are taken. Writing the first four has no effect by itself.
  */
 int pci_ports_add(struct pci_bus *bus, struct bus *pio, uint64_t port, struct err *err);
 
@@ -139,7 +138,8 @@ int pci_set_bar(struct pci_function *function, unsigned int bar, enum pci_bar_ki
 /*
  * Puts the function on the bus at devfn, or at the first free device's function 0 when devfn is -1, and places its
  * BARs: 64-bit prefetchable ones in mem64, others in mem32 first, never two in one page, where the function avoids
- * nothing if that can be. Decoding stays off until the guest enables it. -EBUSY taken, -ENOSPC no slot or no window space. May be called while the guest runs.
+ * nothing if that can be. Decoding stays off until the guest enables it. -EBUSY taken, -ENOSPC no slot or no window
+ * space. May be called while the guest runs.
  */
 int pci_bus_add(struct pci_bus *bus, struct pci_function *function, int devfn, struct err *err);
 /* Takes it off: BARs are unmapped, the line is lowered and freed. Safe for one that was never added. */
@@ -164,9 +164,9 @@ bool pci_bus_master_enabled(const struct pci_function *function);
 struct state_table;
 extern const struct state_table pci_bus_state;
 /*
- * Of a struct pci_function *, as a part of its owner's: what the guest has written into config space, and its BARs. It is
- * loaded into one that has come onto the bus in the same slot and has not been touched; all that a guest cannot write
- * must be as it was. BARs are decoded where the guest had them, which bar_moved is told of; of what else config space
- * now says the owner is told nothing (config_written, bus_master): it looks by itself.
+ * Of a struct pci_function *, as a part of its owner's: what the guest has written into config space, and its BARs. It
+ * is loaded into one that has come onto the bus in the same slot and has not been touched; all that a guest cannot
+ * write must be as it was. BARs are decoded where the guest had them, which bar_moved is told of; of what else config
+ * space now says the owner is told nothing (config_written, bus_master): it looks by itself.
  */
 extern const struct state_table pci_function_state;

@@ -27,7 +27,8 @@ static inline uint16_t pci_command(const struct pci_function *function)
 }
 
 /*
- * An access of len bytes (1 to 8) to the bus's config space, laid out as in ECAM; takes the lock. Where no function is reads ones.
+ * An access of len bytes (1 to 8) to the bus's config space, laid out as in ECAM; takes the lock. Where no function is
+ * reads ones.
  */
 void pci_bus_read(struct pci_bus *bus, uint64_t offset, void *data, unsigned int len);
 void pci_bus_write(struct pci_bus *bus, uint64_t offset, const void *data, unsigned int len);
@@ -48,7 +49,8 @@ bool pci_bar_update(struct pci_function *function);
 void pci_bar_retry(struct pci_bus *bus);
 
 /*
- * For a function whose registers have just been loaded and that decodes nothing yet: gives a BAR its home and decodes it
- * at addr, or PCI_UNMAPPED not at all, as another one was in its way. -EBADMSG when that does not go with the registers.
+ * For a function whose registers have just been loaded and that decodes nothing yet: gives a BAR its home and decodes
+ * it at addr, or PCI_UNMAPPED not at all, as another one was in its way. -EBADMSG when that does not go with the
+ * registers.
  */
 int pci_bar_load(struct pci_function *function, unsigned int bar, uint64_t home, uint64_t addr, struct err *err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ports of PCI configuration mechanism #1 (PCI Local Bus specification 3.0, 3.2.2.3.2), beside ECAM. They serve guests
- * that do not use MCFG. Linux on x86 accesses the first 256 bytes of every function through them if they exist. See pci.h.
+ * The ports of PCI configuration mechanism #1 (PCI Local Bus specification 3.0, 3.2.2.3.2), beside ECAM. They serve
+ * guests that do not use MCFG. Linux on x86 accesses the first 256 bytes of every function through them if they exist.
+ * See pci.h.
  */
 #include "devices/pci_internal.h"
 

@@ -16,13 +16,14 @@ struct state_table;
  * Output goes to out_fd within about a millisecond, in as few writes as possible. Output that out_fd does not take is
  * buffered (64 KiB) and then dropped and counted: the guest never waits. A regular file that cannot be written is tried
  * again; after another failed write there is no output until serial_set_fds. in_fd -1: no input; at its end it is no
- * longer used. The descriptors are not owned and their flags do not change. The loop runs on one thread, or does not run.
+ * longer used. The descriptors are not owned and their flags do not change. The loop runs on one thread, or does not
+ * run.
  */
 int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_fd, int out_fd, struct event_loop *loop,
 		  const struct log *log, struct serial **ret, struct err *err);
 /*
- * Writes the buffered output while somebody reads it: waits up to a second for a reader that takes nothing, and up to 10
- * s in all. What is lost is logged. On the loop's thread, or when it does not run. NULL is fine.
+ * Writes the buffered output while somebody reads it: waits up to a second for a reader that takes nothing, and up to
+ * 10 s in all. What is lost is logged. On the loop's thread, or when it does not run. NULL is fine.
  */
 void serial_destroy(struct serial *serial);
 /* Writes the buffered output, waiting up to 100 ms. On the loop's thread. */
@@ -59,8 +60,8 @@ int pvpanic_create(struct bus *pio, uint16_t port, void (*panicked)(void *opaque
 void pvpanic_destroy(struct pvpanic *pvpanic);
 
 /*
- * ---- power.c: the fixed ACPI registers (ACPI 6.4 section 4.8) with power button and timer, the reset register, and the
- * generic event device of PCI hot plug ----
+ * ---- power.c: the fixed ACPI registers (ACPI 6.4 section 4.8) with power button and timer, the reset register, and
+ * the generic event device of PCI hot plug ----
  */
 enum power_event { POWER_OFF, POWER_RESET };
 struct power;
@@ -92,8 +93,8 @@ extern const struct state_table power_state;
  * thread. */
 void power_button(struct power *power);
 /*
- * Notifies the guest of a new device, or asks it to release one; then ejected is called on a vCPU thread. remove returns
- * whether the guest has read all such requests before this one; withdraw takes back one that it has not read.
+ * Notifies the guest of a new device, or asks it to release one; then ejected is called on a vCPU thread. remove
+ * returns whether the guest has read all such requests before this one; withdraw takes back one that it has not read.
  */
 void power_pci_added(struct power *power, unsigned int device);
 bool power_pci_remove(struct power *power, unsigned int device);

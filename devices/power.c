@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See platform.h: the fixed registers of ACPI (ACPI 6.4 section 4.8.3) with the power button, and the generic event device
- * (section 5.6.9), whose line is high until the DSDT's method has read all events.
+ * See platform.h: the fixed registers of ACPI (ACPI 6.4 section 4.8.3) with the power button, and the generic event
+ * device (section 5.6.9), whose line is high until the DSDT's method has read all events.
  *
  * The button is the fixed one, for Linux lets the fixed registers' interrupt alone wake it from its sleep (s2idle). A
  * press while the guest has not enabled it is kept until it does. Then it is also an event of the generic event device:

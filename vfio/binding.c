@@ -235,7 +235,9 @@ static void vfio_binding_check_driver(void *opaque, const char *name)
 		snprintf(search->found, sizeof(search->found), "%.63s", name);
 }
 
-/* The driver that a function is to have, as the kernel spells it: the one asked for, or the one that its modules name. */
+/*
+ * The driver that a function is to have, as the kernel spells it: the one asked for, or the one that its modules name.
+ */
 static int vfio_binding_choose_driver(const struct change *change, const char *name, char driver[VFIO_DRIVER_NAME],
 				      struct err *err)
 {

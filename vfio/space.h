@@ -3,9 +3,9 @@
  * The guest's address space as devices see it: RAM and BARs, mapped into all containers. One for a machine.
  *
  * It listens to guest memory: a new region is prefaulted and mapped before anything uses it; a region that one
- * container refuses is unmapped from the others and refused. One thread at a time changes guest memory, opens and closes
- * devices. It takes the lock itself, for moments and not while memory is mapped. Others hold the lock while they map
- * BARs or collect dirty pages.
+ * container refuses is unmapped from the others and refused. One thread at a time changes guest memory, opens and
+ * closes devices. It takes the lock itself, for moments and not while memory is mapped. Others hold the lock while they
+ * map BARs or collect dirty pages.
  */
 #pragma once
 
@@ -21,7 +21,9 @@ struct vfio_group;
 struct vfio_hypervisor {
 	int (*add)(void *opaque, int fd, struct err *err);
 	void (*remove)(void *opaque, int fd);
-	/* Devices are about to pin all bytes of guest memory: 0, or why the host has no room for what is not there yet. */
+	/*
+	 * Devices are about to pin all bytes of guest memory: 0, or why the host has no room for what is not there yet.
+	 */
 	int (*need_memory)(void *opaque, uint64_t bytes, struct err *err);
 	void *opaque;
 };
@@ -61,7 +63,9 @@ struct vfio_progress vfio_space_progress(const struct vfio_space *space);
  * that stops decoding for good: they are unmapped before that, and mapped again.
  */
 void vfio_space_map_bar(struct vfio_space *space, struct vfio_bar *bar);
-/* The end of a part of [gpa, gpa + size) where a container's IOMMU can map no BAR, or 0 if there is none. Any thread. */
+/*
+ * The end of a part of [gpa, gpa + size) where a container's IOMMU can map no BAR, or 0 if there is none. Any thread.
+ */
 uint64_t vfio_space_avoid(struct vfio_space *space, uint64_t gpa, uint64_t size);
 /* No effect if it is not mapped. */
 void vfio_space_unmap_bar(struct vfio_space *space, struct vfio_bar *bar);

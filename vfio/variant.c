@@ -83,7 +83,10 @@ static int vfio_variant_read_file(const struct vfio_sys *sys, const char *path, 
 	return 0;
 }
 
-/* Reads the lines of a kernel's file, each of which ends with this character. Without the file there is nothing to read. */
+/*
+ * Reads the lines of a kernel's file, each of which ends with this character. Without the file there is nothing to
+ * read.
+ */
 static int vfio_variant_read_lines(const struct vfio_sys *sys, const char *release, const char *name, char end,
 				   void (*fn)(struct search *search, const char *line), struct search *search,
 				   struct err *err)

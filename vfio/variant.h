@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which VFIO driver the kernel has for a PCI function. Beside vfio-pci, which takes any, there are drivers for some
- * devices (mlx5_vfio_pci, hisi_acc_vfio_pci, nvgrace_gpu_vfio_pci, ...), for example to migrate them. A kernel's modules
- * name what they are for by aliases that begin with "vfio_pci:" and else look like the function's own modalias. Keeps
- * no state; called by vfio/binding.c and by mvmm vfio bind.
+ * devices (mlx5_vfio_pci, hisi_acc_vfio_pci, nvgrace_gpu_vfio_pci, ...), for example to migrate them. A kernel's
+ * modules name what they are for by aliases that begin with "vfio_pci:" and else look like the function's own modalias.
+ * Keeps no state; called by vfio/binding.c and by mvmm vfio bind.
  */
 #pragma once
 

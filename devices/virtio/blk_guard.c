@@ -23,7 +23,9 @@
 #define XFS 0x58465342u
 #define ZFS 0x2fc12fc1u
 
-/* File systems of one host, and those that ask the others for each lock (with a word of the mount's options, if any). */
+/*
+ * File systems of one host, and those that ask the others for each lock (with a word of the mount's options, if any).
+ */
 static const struct {
 	uint32_t type;
 	const char *needs;

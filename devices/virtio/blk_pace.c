@@ -5,9 +5,9 @@
  * An interrupt, like a kick, costs a vCPU an exit, which can cost more than the request itself. A driver that is busy
  * submitting loses nothing if one interrupt reports several completions; a driver that waits for them loses time. They
  * differ when the disk is idle: a busy driver sends more. So only then completions are held back, up to a goal, which
- * grows while requests keep arriving and shrinks when none do, and the next attempt to let it grow comes later. A driver
- * that never has two requests at a time waits for each of them: for it nothing is ever held, and after a failure nothing
- * until it has two again. Nothing is held longer than the driver needs for a few requests.
+ * grows while requests keep arriving and shrinks when none do, and the next attempt to let it grow comes later. A
+ * driver that never has two requests at a time waits for each of them: for it nothing is ever held, and after a failure
+ * nothing until it has two again. Nothing is held longer than the driver needs for a few requests.
  */
 #include "devices/virtio/blk_internal.h"
 

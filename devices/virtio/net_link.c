@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The link of virtio-net, as the guest and the backend see it. See net_internal.h; called by all files of the device. */
+/*
+ * The link of virtio-net, as the guest and the backend see it. See net_internal.h; called by all files of the device.
+ */
 #include "devices/virtio/net_internal.h"
 
 bool net_link_is_up(struct net_device *net)

@@ -5,10 +5,10 @@
  * The thread alternates between a bounded round of sending and one of receiving, and sleeps when there is nothing to
  * do. It sleeps in epoll, edge-triggered: a kick needs no read(2) to be cleared.
  *
- * Receiving: the guest's buffers are popped in advance until the longest packet fits or there are no more (one buffer if
- * the driver does not merge buffers), the backend fills them with one call, and the used ones are pushed. A spare buffer
- * of our own follows them. A packet that ends in it is too long for the guest's buffers: it is held until the driver
- * has posted enough of them, and dropped if that takes long or cannot be.
+ * Receiving: the guest's buffers are popped in advance until the longest packet fits or there are no more (one buffer
+ * if the driver does not merge buffers), the backend fills them with one call, and the used ones are pushed. A spare
+ * buffer of our own follows them. A packet that ends in it is too long for the guest's buffers: it is held until the
+ * driver has posted enough of them, and dropped if that takes long or cannot be.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -49,7 +49,10 @@ struct net_pair {
 	uint64_t bytes;
 	struct rx_buffer buffer[2 * NET_IOV_MAX];
 	struct iovec segment[2 * NET_IOV_MAX + 1];
-	/* A packet that needs more buffers: its length (0: none), how many of its bytes are in the window, and until when. */
+	/*
+	 * A packet that needs more buffers: its length (0: none), how many of its bytes are in the window, and until
+	 * when.
+	 */
 	uint64_t held, held_in_window;
 	int64_t held_until;
 	struct virtq_chain chain;

@@ -48,8 +48,8 @@ struct virtio_device_ops {
 	 * Completes all requests in flight, cancels none, and stops accessing queues and guest memory, so that state
 	 * can be saved or memory changed. resume continues; it allocates nothing and opens no descriptor. Called only
 	 * between activate (prepare) and reset. -ETIMEDOUT: requests are still in flight at deadline (of
-	 * monotonic_ms(); one that has passed: now); err names the device. It starts no new ones: drain is called again,
-	 * or resume undoes it.
+	 * monotonic_ms(); one that has passed: now); err names the device. It starts no new ones: drain is called
+	 * again, or resume undoes it.
 	 */
 	int (*drain)(struct virtio_device *device, int64_t deadline, struct err *err);
 	void (*resume)(struct virtio_device *device);
@@ -141,7 +141,10 @@ struct virtio_blk_options {
 	unsigned int queues; /* 1 to 64 */
 	const char *serial;  /* up to 20 characters; NULL: id */
 	unsigned int sector_size; /* that the guest sees, 512 or 4096; 0: the device's own, 512 for a file */
-	/* false: the guest is told of an operation that fails; true: stop_fd, an eventfd, is kicked to pause the machine. */
+	/*
+	 * false: the guest is told of an operation that fails; true: stop_fd, an eventfd, is kicked to pause the
+	 * machine.
+	 */
 	bool stop_on_error;
 	int stop_fd;
 	bool lockless;       /* it is never locked */
@@ -153,7 +156,8 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 
 /*
  * Takes or releases the lock on a disk's file: when its guest begins to run here, or continues elsewhere. The machine
- * is paused, and what it wrote has been flushed, because another host may read it next. -EBUSY: err says which process has the lock.
+ * is paused, and what it wrote has been flushed, because another host may read it next. -EBUSY: err says which process
+ * has the lock.
  */
 int virtio_blk_lock(struct virtio_device *disk, struct err *err);
 void virtio_blk_unlock(struct virtio_device *disk);
@@ -276,8 +280,8 @@ void virtio_pci_destroy(struct virtio_pci *pci);
 struct virtio_device *virtio_pci_device(struct virtio_pci *pci);
 uint8_t virtio_pci_devfn(const struct virtio_pci *pci);
 /*
- * Before and after a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain, also if the guest itself waits for the
- * device: call it again, or virtio_pci_resume, which never waits for the device.
+ * Before and after a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain, also if the guest itself waits for
+ * the device: call it again, or virtio_pci_resume, which never waits for the device.
  */
 int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err);
 void virtio_pci_resume(struct virtio_pci *pci);

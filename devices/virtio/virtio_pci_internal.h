@@ -55,7 +55,9 @@ struct virtio_pci {
 
 	enum { VIRTIO_PCI_STOPPED, VIRTIO_PCI_DRAINING, VIRTIO_PCI_RUNNING } flow; /* of an active device */
 	bool loaded;    /* and not resumed since */
-	/* Atomic: a thread that waits for the device under its lock holds up nobody who pauses or resumes the machine. */
+	/*
+	 * Atomic: a thread that waits for the device under its lock holds up nobody who pauses or resumes the machine.
+	 */
 	bool paused;    /* the machine is, or is about to be */
 	bool unsettled; /* paused has changed since virtio_pci_settle */
 	bool waits;     /* a vCPU may wait under the lock; it settles afterwards */

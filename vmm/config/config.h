@@ -147,9 +147,9 @@ void machine_config_done(struct machine_config *config);
 int machine_config_finish(struct machine_config *config, struct err *err);
 
 /*
- * Replaces what differs on this host in a configuration that another host offered. Option "disk", "net" or "vfio":
- * text is "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Option "name",
- * "serial", "console" or "vsock" (its socket, or "kernel"): text is the value. -EINVAL with the message for the user, who gave
+ * Replaces what differs on this host in a configuration that another host offered. Option "disk", "net" or "vfio": text
+ * is "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Option "name", "serial",
+ * "console" or "vsock" (its socket, or "kernel"): text is the value. -EINVAL with the message for the user, who gave
  * both; for an unknown id it lists the known ones.
  */
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err);

@@ -15,8 +15,10 @@
 #define MSR_TSC 0x10u
 #define MAX_CPUS 254u
 
-/* Binary places of the ratio by which a processor scales the counter: AMD APM volume 2, "TSC Ratio MSR"; Intel SDM volume
- * 3, "TSC scaling". */
+/*
+ * Binary places of the ratio by which a processor scales the counter: AMD APM volume 2, "TSC Ratio MSR"; Intel SDM
+ * volume 3, "TSC scaling".
+ */
 #define RATIO_BITS_AMD 32u
 #define RATIO_BITS_INTEL 48u
 

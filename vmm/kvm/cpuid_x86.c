@@ -341,8 +341,8 @@ static void cpuid_set_tsc_rate(struct kvm_cpuid_entry2 *entry, unsigned int khz)
 
 /*
  * Linux gives a guest AMX's large state only if the process has asked for it before it creates a vCPU
- * (Documentation/arch/x86/xstate.rst). If that is refused, KVM does not show the state, and cpuid_fit_xsave removes what
- * uses it.
+ * (Documentation/arch/x86/xstate.rst). If that is refused, KVM does not show the state, and cpuid_fit_xsave removes
+ * what uses it.
  */
 static void cpuid_ask_for_tiles(struct kvm *kvm)
 {

@@ -15,8 +15,10 @@
 #include <pthread.h>
 
 #define KVM_SLOTS 512u
-/* A region of guest memory is divided into slots of this size, or of more if there would be more than KVM_REGION_SLOTS: KVM
- * returns the dirty log of a whole slot, whatever part of it is asked for. */
+/*
+ * A region of guest memory is divided into slots of this size, or of more if there would be more than KVM_REGION_SLOTS:
+ * KVM returns the dirty log of a whole slot, whatever part of it is asked for.
+ */
 #define KVM_SLOT_BYTES GIB(8)
 #define KVM_REGION_SLOTS 128u
 

@@ -3,10 +3,10 @@
  * KVM's dirty log as a dirty source (Documentation/virt/kvm/api.rst: KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG,
  * KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). Guest memory is logged, BARs of host devices are not.
  *
- * KVM returns the log of a whole slot, so guest memory is divided into slots that are not too large (kvm.c). With manual
- * protect, we clear exactly the pages that are reported, and dirty pages outside the range stay in KVM. Without it,
- * reading clears the log, and dirty pages outside the range are kept here. In both cases, a dirty page is reported by the
- * next collect whose range has it.
+ * KVM returns the log of a whole slot, so guest memory is divided into slots that are not too large (kvm.c). With
+ * manual protect, we clear exactly the pages that are reported, and dirty pages outside the range stay in KVM. Without
+ * it, reading clears the log, and dirty pages outside the range are kept here. In both cases, a dirty page is reported
+ * by the next collect whose range has it.
  */
 #include "vmm/kvm/kvm.h"
 

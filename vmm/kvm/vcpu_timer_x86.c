@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stops the timer of a paused vCPU's local APIC, and lets it run on (see vcpu_arch.h). KVM lets it run whatever the vCPU
- * does, and has no call that stops it. A deadline (Intel SDM volume 3, "TSC-Deadline Mode") is taken away and set again.
- * The two counting modes are set back to what was left, by loading the whole local APIC: an interrupt that reaches it
- * meanwhile is lost.
+ * Stops the timer of a paused vCPU's local APIC, and lets it run on (see vcpu_arch.h). KVM lets it run whatever the
+ * vCPU does, and has no call that stops it. A deadline (Intel SDM volume 3, "TSC-Deadline Mode") is taken away and set
+ * again. The two counting modes are set back to what was left, by loading the whole local APIC: an interrupt that
+ * reaches it meanwhile is lost.
  */
 #include "vmm/kvm/vcpu_arch.h"
 

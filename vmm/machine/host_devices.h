@@ -14,8 +14,10 @@
 
 struct host_devices;
 
-/* Implemented by the machine; opaque is host_devices_machine's. The first three are called on the loop's thread or, while a
- * device is added or removed, on a worker; the others on the loop's thread, except map. */
+/*
+ * Implemented by the machine; opaque is host_devices_machine's. The first three are called on the loop's thread or,
+ * while a device is added or removed, on a worker; the others on the loop's thread, except map.
+ */
 struct host_devices_ops {
 	/* Registers a VFIO descriptor with KVM, or removes it (KVM_DEV_VFIO_FILE_ADD and _DEL). */
 	int (*add_file)(void *opaque, int fd, struct err *err);
@@ -66,10 +68,10 @@ struct host_devices_reply {
 };
 
 /*
- * Adds a device while the guest runs. A worker opens it and maps the guest's memory, which may take minutes; then the device is
- * put on the bus, the guest is notified and done is called. config stays valid until then. If host_devices_destroy comes
- * before that, done gets -ECANCELED. The loop's thread. -EEXIST: the id is in use; -ENOSPC: no free slot; -EBUSY:
- * host_devices_check_free; done is not called then.
+ * Adds a device while the guest runs. A worker opens it and maps the guest's memory, which may take minutes; then the
+ * device is put on the bus, the guest is notified and done is called. config stays valid until then. If
+ * host_devices_destroy comes before that, done gets -ECANCELED. The loop's thread. -EEXIST: the id is in use; -ENOSPC:
+ * no free slot; -EBUSY: host_devices_check_free; done is not called then.
  */
 int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
 		     const struct host_devices_reply *reply, struct err *err);
@@ -92,8 +94,8 @@ size_t host_devices_count(const struct host_devices *devices);
 void host_devices_info(const struct host_devices *devices, size_t index, struct vfio_pci_info *info);
 
 /*
- * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. The guest is
- * not asked to eject a device, also if the host wants it back, and requests that it has not read are withdrawn: this
+ * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. The guest
+ * is not asked to eject a device, also if the host wants it back, and requests that it has not read are withdrawn: this
  * is done when the blocker is cleared (why NULL). Devices that the guest ejects meanwhile are then removed. The loop's
  * thread. -EBUSY: a device is being added or removed, which has the same effect as a blocker.
  */

@@ -51,8 +51,8 @@ struct machine_host {
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
 		   struct err *err);
 /*
- * Stops the vCPUs and the devices and frees the machine, NULL is fine. It waits for requests in flight: after the start,
- * machine_settle is called before until it returns 0. -EINPROGRESS: not yet; err says what it waits for.
+ * Stops the vCPUs and the devices and frees the machine, NULL is fine. It waits for requests in flight: after the
+ * start, machine_settle is called before until it returns 0. -EINPROGRESS: not yet; err says what it waits for.
  */
 void machine_destroy(struct machine *machine);
 int machine_settle(struct machine *machine, struct err *err);
@@ -65,15 +65,17 @@ void machine_start_paused(struct machine *machine);
 /* Why the machine ended, or MACHINE_RUNNING. */
 enum machine_end machine_end(const struct machine *machine);
 
-/* Presses the power button: a guest that listens shuts down. If it still runs some seconds later, once more, for the first
- * press has only woken a guest that slept. */
+/*
+ * Presses the power button: a guest that listens shuts down. If it still runs some seconds later, once more, for the
+ * first press has only woken a guest that slept.
+ */
 void machine_power_button(struct machine *machine);
 /* Ends the machine at once, as if unplugged. */
 void machine_stop(struct machine *machine);
 
 /*
- * Drains and pauses the devices, then pauses the vCPUs: until all requests have completed, the guest runs and only waits
- * for its devices. It does not wait for them: -EINPROGRESS: call it again, soon. -ETIMEDOUT at deadline (ms of
+ * Drains and pauses the devices, then pauses the vCPUs: until all requests have completed, the guest runs and only
+ * waits for its devices. It does not wait for them: -EINPROGRESS: call it again, soon. -ETIMEDOUT at deadline (ms of
  * monotonic_ms; below 0: none), as on storage that hangs: err names the device, and the machine runs on; no request was
  * cancelled. Pausing a paused machine does nothing. unpause undoes a pause in progress, resume also one that is
  * complete.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_disks.c has its
- * disks, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c finds its disks to migrate. No
- * other file includes this.
+ * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_disks.c has
+ * its disks, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c finds its disks to
+ * migrate. No other file includes this.
  */
 #pragma once
 

@@ -36,9 +36,9 @@ struct operations {
 	 */
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
 	/*
-	 * Pauses and resumes the guest's CPUs and devices; no error if that is already so. done is called, perhaps at once,
-	 * when it is paused (code 0, err NULL), or with the reason why it runs on; not if pause fails. resume also undoes
-	 * a pause in progress.
+	 * Pauses and resumes the guest's CPUs and devices; no error if that is already so. done is called, perhaps at
+	 * once, when it is paused (code 0, err NULL), or with the reason why it runs on; not if pause fails. resume
+	 * also undoes a pause in progress.
 	 */
 	int (*pause)(struct session *session, void (*done)(void *opaque, int code, const struct err *err), void *opaque,
 		     struct err *err);

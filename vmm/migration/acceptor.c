@@ -330,7 +330,9 @@ static void acceptor_add_caller(struct acceptor *acceptor, int *fd)
 		place->fd = take_fd(fd);
 }
 
-/* Of those who have begun to speak, the one who waits longest is next: nobody is pushed aside by those who call often. */
+/*
+ * Of those who have begun to speak, the one who waits longest is next: nobody is pushed aside by those who call often.
+ */
 static bool acceptor_is_next(const struct acceptor *acceptor, const struct caller *caller)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(acceptor->callers); i++) {

@@ -94,7 +94,9 @@ int channel_expect(struct channel *channel, enum wire_type type, struct wire_fra
 int channel_expect_either(struct channel *channel, enum wire_type type, enum wire_type other, struct wire_frame *frame,
 			  struct err *err);
 
-/* Waits until channel_receive would return a frame without waiting: 1; 0 if none has come until then (ms), or an error. */
+/*
+ * Waits until channel_receive would return a frame without waiting: 1; 0 if none has come until then (ms), or an error.
+ */
 int channel_await(struct channel *channel, int64_t until, struct err *err);
 
 /* Whether channel_receive would return a frame without waiting: 1, 0, or an error (also for silence). */

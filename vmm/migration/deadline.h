@@ -21,6 +21,8 @@ struct deadline {
 int deadline_create(int cancel_fd, struct deadline *ret, struct err *err);
 void deadline_destroy(struct deadline *deadline);
 
-/* It passes at that time (ns of CLOCK_MONOTONIC); 0: never. It has not passed when this returns, unless time is over. */
+/*
+ * It passes at that time (ns of CLOCK_MONOTONIC); 0: never. It has not passed when this returns, unless time is over.
+ */
 void deadline_set(struct deadline *deadline, uint64_t time);
 bool deadline_passed(const struct deadline *deadline);

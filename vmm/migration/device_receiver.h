@@ -33,7 +33,7 @@ int device_receiver_fd(const struct device_receiver *receiver);
  */
 int device_receiver_wait(struct device_receiver *receiver, struct err *err);
 /*
- * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). device_receiver_wait has the result.
- * A readable cancel_fd (-1: none) ends it with -ECANCELED.
+ * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). device_receiver_wait
+ * has the result. A readable cancel_fd (-1: none) ends it with -ECANCELED.
  */
 bool device_receiver_done(struct device_receiver *receiver, int cancel_fd, int64_t until);

@@ -49,7 +49,7 @@ void device_sender_stopped(struct device_sender *sender);
 /* Waits until all channels have sent END. The first failure ends all threads; its message begins with the device. */
 int device_sender_wait(struct device_sender *sender, struct err *err);
 /*
- * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). device_sender_wait has the result.
- * A readable cancel_fd (-1: none) ends it with -ECANCELED.
+ * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). device_sender_wait
+ * has the result. A readable cancel_fd (-1: none) ends it with -ECANCELED.
  */
 bool device_sender_done(struct device_sender *sender, int cancel_fd, int64_t until);

@@ -28,7 +28,7 @@ int disk_receiver_fd(const struct disk_receiver *receiver);
 /* Waits for END with correct totals and until all data is on stable storage, or returns the failure. */
 int disk_receiver_wait(struct disk_receiver *receiver, struct err *err);
 /*
- * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). disk_receiver_wait has the result.
- * A readable cancel_fd (-1: none) ends it with -ECANCELED.
+ * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). disk_receiver_wait
+ * has the result. A readable cancel_fd (-1: none) ends it with -ECANCELED.
  */
 bool disk_receiver_done(struct disk_receiver *receiver, int cancel_fd, int64_t until);

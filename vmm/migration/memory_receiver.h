@@ -36,7 +36,7 @@ int memory_receiver_fd(const struct memory_receiver *receiver);
  */
 int memory_receiver_wait(struct memory_receiver *receiver, int cancel_fd, struct err *err);
 /*
- * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). memory_receiver_wait has the result.
- * A readable cancel_fd (-1: none) ends it with -ECANCELED.
+ * Whether the threads are done; waits for them until then (ms of monotonic_ms; below 0: for ever). memory_receiver_wait
+ * has the result. A readable cancel_fd (-1: none) ends it with -ECANCELED.
  */
 bool memory_receiver_done(struct memory_receiver *receiver, int cancel_fd, int64_t until);

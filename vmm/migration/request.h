@@ -57,7 +57,7 @@ void migration_request_done(struct migration_request *request);
 json_t *migration_request_to_json(const struct migration_request *request);
 
 /*
- * Parses such parameters; missing ones get their defaults. Returns NULL, or the name of an invalid or unknown parameter,
- * valid as long as these; the request is then empty.
+ * Parses such parameters; missing ones get their defaults. Returns NULL, or the name of an invalid or unknown
+ * parameter, valid as long as these; the request is then empty.
  */
 const char *migration_request_from_json(const json_t *parameters, struct migration_request *ret);

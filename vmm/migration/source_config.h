@@ -25,8 +25,9 @@ struct migration_machine_ops {
 	void (*throttle)(void *machine, unsigned int percent);
 	/*
 	 * Pauses the machine. -ESHUTDOWN with the reason if it has ended meanwhile; *stopped_at: when everything had
-	 * stopped. If state is not NULL, the state is saved at once. After a failure the machine runs. -ETIMEDOUT: at the
-	 * deadline (ms of monotonic_ms) its storage has not completed its requests; only the guest's I/O has waited.
+	 * stopped. If state is not NULL, the state is saved at once. After a failure the machine runs. -ETIMEDOUT: at
+	 * the deadline (ms of monotonic_ms) its storage has not completed its requests; only the guest's I/O has
+	 * waited.
 	 */
 	int (*pause)(void *machine, int64_t deadline, uint64_t *stopped_at, struct state_buffer *state,
 		     struct err *err);

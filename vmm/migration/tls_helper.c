@@ -7,10 +7,10 @@
  *
  * FOLDER contains ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem, that it is
  * for PEER (unless empty), and that it may be used so: a target's by a TLS server, a source's by a TLS client (extended
- * key usage, RFC 5280 section 4.2.1.12), both for signatures (key usage, section 4.2.1.3). Then each side sends one byte and waits for the other's, so that both
- * know about a refusal before other data is sent. If the kernel supports TLS for both directions, it gets the keys and
- * this program ends. Else this program forwards the bytes, with one thread for each direction, until both directions
- * have ended.
+ * key usage, RFC 5280 section 4.2.1.12), both for signatures (key usage, section 4.2.1.3). Then each side sends one
+ * byte and waits for the other's, so that both know about a refusal before other data is sent. If the kernel supports
+ * TLS for both directions, it gets the keys and this program ends. Else this program forwards the bytes, with one
+ * thread for each direction, until both directions have ended.
  *
  * There is no close_notify at the end: the migration's own END frames show that nothing is missing.
  */

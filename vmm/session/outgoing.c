@@ -177,8 +177,10 @@ struct pause {
 	struct state_buffer *state;
 };
 
-/* Paused vCPUs cannot end the guest or eject a device any more: what has happened before is seen here. -EINPROGRESS: not
- * yet. */
+/*
+ * Paused vCPUs cannot end the guest or eject a device any more: what has happened before is seen here. -EINPROGRESS:
+ * not yet.
+ */
 static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;

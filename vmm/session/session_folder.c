@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keeps the runtime folder: if somebody removes it (a logout empties $XDG_RUNTIME_DIR, or unmounts it), it is made again, so
- * that commands find the machine. It is looked at now and then: a watch by inotify(7) would cost the end of each machine
- * 10 to 20 ms, for the kernel waits when it is closed.
+ * Keeps the runtime folder: if somebody removes it (a logout empties $XDG_RUNTIME_DIR, or unmounts it), it is made
+ * again, so that commands find the machine. It is looked at now and then: a watch by inotify(7) would cost the end of
+ * each machine 10 to 20 ms, for the kernel waits when it is closed.
  */
 #include "vmm/session/session_internal.h"
 
