@@ -94,7 +94,7 @@ grows() { [ "$(stat -c %s "$work/$1")" -gt "$2" ]; }
 move_once() {
 	local side=$1 at=$2 preload_here='' preload_there='' status alive
 	[ "$side" = source ] && preload_here=$library || preload_there=$library
-	rm -f "$FAIL_KVM" "$FAIL_KVM.done" "$work"/[st].log
+	rm -f "$FAIL_KVM" "$FAIL_KVM.done" "$work"/[st].log "$work"/[st].err
 	LD_PRELOAD=$preload_here "$mvmm" run --kernel "$guests/guest_pattern" --name s --memory 32M --cmdline pages=512 \
 		--serial "file=$work/s.log" 2>"$work/s.err" </dev/null &
 	pids[0]=$!

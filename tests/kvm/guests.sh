@@ -132,6 +132,7 @@ $masked 'and with its leaf of extended state' grep -q '^0000000d 00000000 ' "$wo
 run cpuid --cpu host,-nonsense
 check 'an unknown feature is refused' test "$status" = 2
 
+rm -f "$work/out"
 (
 	ulimit -Sn 200
 	exec "$mvmm" run --kernel "$guests/guest_button" --memory 32M --name button >"$work/out" 2>"$work/err" </dev/null
@@ -155,6 +156,7 @@ check '... and keeps its name' test "$status" = 2
 kill -TERM "$pid"
 wait "$pid"
 check 'SIGTERM presses the power button' grep -q pressed "$work/out"
+rm -f "$work/out"
 (
 	trap '' HUP INT
 	exec "$mvmm" run --kernel "$guests/guest_button" --memory 32M --name button >"$work/out" 2>"$work/err" </dev/null

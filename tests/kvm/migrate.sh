@@ -37,6 +37,7 @@ begin() {
 receive() {
 	local address=$1 next=$((hop + 1))
 	shift
+	rm -f "$work/m$next.err" # of one that has ended
 	(ulimit -v "${room:-unlimited}" &&
 		exec "$mvmm" receive --from "$address" --name m$next --serial "file=$work/m$next.log" "$@" </dev/null 2>"$work/m$next.err") &
 	pids[next]=$!
@@ -227,6 +228,7 @@ code=$?
 check 'a target that dies' test "$code" = 1
 check '... and the guest goes on' until_true 20 larger m$hop.log "$(size_of m$hop.log)"
 next=$((hop + 1))
+rm -f "$work/m$next.err"
 "$mvmm" receive --from "unix:$work/sock" --name m$hop --serial none </dev/null 2>"$work/m$next.err" &
 pids[next]=$!
 until_true 20 says m$next.err waiting
