@@ -43,6 +43,8 @@ static void child(void)
 	struct event_source *source;
 
 	setrlimit(RLIMIT_CORE, &no_core);
+	for (int i = 1; i < NSIG; i++)
+		signal(i, SIG_DFL); /* a background job ignores some of them */
 	if (event_loop_create(&loop, NULL) || terminal_open(loop, leave, NULL, &terminal, NULL) ||
 	    event_loop_watch(loop, terminal_in(terminal), EPOLLIN, guest, NULL, &source, NULL))
 		_exit(1);
