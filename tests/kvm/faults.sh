@@ -9,17 +9,7 @@
 . "$(dirname "$0")/lib.sh"
 library=$3
 export FAIL_KVM=$work/fail
-pids=()
-cleanup() {
-	local pid
-	for pid in "${pids[@]}"; do
-		kill -KILL "$pid" 2>/dev/null
-	done
-	rm -rf "$work"
-}
-trap cleanup EXIT
 
-nothing_left() { [ -z "$(ls -A "$XDG_RUNTIME_DIR/mvmm" 2>/dev/null)" ]; }
 sentence() { grep -q '^mvmm: ' "$1"; }
 ended() { ! [ -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
 counted() { cut -d' ' -f1 "$FAIL_KVM.done"; }
@@ -87,7 +77,6 @@ check 'some calls of a reboot may fail' some_calls_of_a_reboot
 
 # ---- a migration ----
 
-says() { grep -q "$2" "$work/$1" 2>/dev/null; }
 grows() { [ "$(stat -c %s "$work/$1")" -gt "$2" ]; }
 
 # move_once SIDE N: a guest and where it goes; SIDE's n-th call fails. One of both goes on.

@@ -32,7 +32,6 @@ bit() {
 	echo $((0x${word:-0} >> $3 & 1))
 }
 
-nothing_left() { [ -z "$(ls -A "$XDG_RUNTIME_DIR/mvmm" 2>/dev/null)" ]; }
 no_line() { ! grep -q "$@"; }
 lines() { wc -l <"$1"; }
 

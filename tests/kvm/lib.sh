@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# For guests.sh and migrate.sh, which source it with their arguments: the program, where the guests are, a folder for what is
+# For the scripts of this folder, which source it with their arguments: the program, where the guests are, a folder for what is
 # written, a runtime folder in it, and how results are told. Ends the script where there is no KVM.
 
 set -u
@@ -12,7 +12,22 @@ mvmm=$1 guests=$2
 work=$(mktemp -d)
 export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
-trap 'rm -rf "$work"' EXIT
+pids=() # of processes that do not outlive the script
+
+cleanup() {
+	local pid
+	for pid in "${pids[@]}"; do
+		kill -KILL "$pid" 2>/dev/null
+	done
+	rm -rf "$work"
+}
+trap cleanup EXIT
+
+nothing_left() { [ -z "$(ls -A "$XDG_RUNTIME_DIR/mvmm" 2>/dev/null)" ]; }
+
+# says FILE PATTERN: what a process has written
+says() { grep -q "$2" "$work/$1" 2>/dev/null; }
+
 n=0
 
 # check NAME COMMAND...: the command's success is the test's.

@@ -8,18 +8,7 @@
 # shellcheck source=tests/kvm/lib.sh
 . "$(dirname "$0")/lib.sh"
 hop=0 # of the machine that runs: it is called m$hop, and so are its files
-pids=()
 
-cleanup() {
-	local pid
-	for pid in "${pids[@]}"; do
-		kill -KILL "$pid" 2>/dev/null
-	done
-	rm -rf "$work"
-}
-trap cleanup EXIT
-
-says() { grep -q "$2" "$work/$1" 2>/dev/null; }
 size_of() { stat -c %s "$work/$1"; }
 larger() { [ "$(size_of "$1")" -gt "$2" ]; }
 

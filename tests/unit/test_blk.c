@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/virtio/blk*: what is written is read, errors are told, layout and timing do not matter. */
 #include "devices/virtio/blk_internal.h"
+#include "tests/unit/full_disk.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -673,16 +674,6 @@ static struct virtio_blk_health health(struct disk *disk)
 static struct blk *blk_of(struct disk *disk)
 {
 	return container_of(disk->device, struct blk, device);
-}
-
-static void limit_writes(rlim_t bytes)
-{
-	struct rlimit limit;
-
-	signal(SIGXFSZ, SIG_IGN);
-	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
-	limit.rlim_cur = bytes;
-	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 static void a_failure_is_told_and_counted(void)

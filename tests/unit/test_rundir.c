@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/rundir: names are claimed once, given free, and taken over from the dead. */
 #include "vmm/control/rundir.h"
+#include "tests/unit/full_disk.h"
 #include "tests/unit/test.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -105,16 +104,6 @@ static void takes_over_from_the_dead(void)
 	close(fd);
 	rundir_release(rundir);
 	CHECK(end());
-}
-
-static void limit_writes(rlim_t bytes)
-{
-	struct rlimit limit;
-
-	signal(SIGXFSZ, SIG_IGN);
-	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
-	limit.rlim_cur = bytes;
-	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 /* A logout empties $XDG_RUNTIME_DIR: the name stays reserved, and the owner makes its folder again. */
