@@ -18,6 +18,19 @@
 
 struct guest_memory;
 
+/*
+ * What a private region's pages are before this process has written them, if not zeros: the bytes of a file that is
+ * mapped privately, or whatever is brought in from elsewhere when a page is touched (userfaultfd). An absent page of
+ * such a region is not zero; migration/zero.h answers what it is, guest_discard.h gives pages back.
+ */
+struct guest_file {
+	int fd;              /* not owned; -1: no file, the contents come from elsewhere */
+	uint64_t offset;     /* of the region's start in fd */
+	unsigned long *gone; /* pages of the region that were given back, and are anonymous memory now; atomic; NULL:
+			      * none. Freed by whoever made the region */
+	unsigned int cuts;   /* guest_discard.c's: boundaries between both kinds of mapping */
+};
+
 struct guest_region {
 	uint64_t gpa;       /* guest-physical start, page aligned */
 	uint64_t size;      /* bytes, a page multiple */
@@ -25,6 +38,7 @@ struct guest_region {
 	int fd;             /* its file, mapped shared; -1: private anonymous memory; not owned */
 	uint64_t fd_offset; /* offset of gpa in fd */
 	uint64_t page_size; /* of the host's pages behind it; 0: GUEST_PAGE_SIZE */
+	struct guest_file *base; /* what is below private memory; NULL: nothing, untouched pages are zero; not owned */
 };
 
 struct guest_memory_listener;

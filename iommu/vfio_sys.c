@@ -85,11 +85,12 @@ static void vfio_sys_host_munmap(const struct vfio_sys *sys, void *addr, size_t 
 	munmap(addr, len);
 }
 
-static int vfio_sys_host_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
-					const struct log *log, uint64_t *done, struct prefault **ret, struct err *err)
+static int vfio_sys_host_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, bool sample,
+					const char *what, const struct log *log, uint64_t *done, struct prefault **ret,
+					struct err *err)
 {
 	*ret = NULL;
-	return prefault_seems_done(host, size) ? 0 : prefault_begin(host, size, what, log, done, ret, err);
+	return sample && prefault_seems_done(host, size) ? 0 : prefault_begin(host, size, what, log, done, ret, err);
 }
 
 static int vfio_sys_host_prefault_end(const struct vfio_sys *sys, struct prefault *prefault, bool wait, int cancel_fd,

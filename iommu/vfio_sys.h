@@ -30,8 +30,9 @@ struct vfio_sys_ops {
 	int (*mmap)(const struct vfio_sys *sys, void *addr, size_t len, int prot, int flags, int fd, uint64_t offset,
 		    void **ret);
 	void (*munmap)(const struct vfio_sys *sys, void *addr, size_t len);
-	/* core/prefault.h; *ret is NULL if the memory seems to be present: the map that follows brings in the rest */
-	int (*prefault_begin)(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
+	/* core/prefault.h; with sample, *ret is NULL if the memory seems to be present: the map that follows brings in
+	 * the rest */
+	int (*prefault_begin)(const struct vfio_sys *sys, void *host, uint64_t size, bool sample, const char *what,
 			      const struct log *log, uint64_t *done, struct prefault **ret, struct err *err);
 	int (*prefault_end)(const struct vfio_sys *sys, struct prefault *prefault, bool wait, int cancel_fd,
 			    struct err *err);

@@ -258,9 +258,10 @@ static int vfio_space_check_ranges(const struct vfio_space *space, const struct 
 	return 0;
 }
 
+/* Over a file, a sample would see the file's pages and not whether they have been copied. */
 static int vfio_space_populate_begin(struct vfio_space *space, struct vfio_ram_region *ram, struct err *err)
 {
-	return space->sys->ops->prefault_begin(space->sys, ram->region.host, ram->region.size,
+	return space->sys->ops->prefault_begin(space->sys, ram->region.host, ram->region.size, !ram->region.base,
 					       "prefault guest memory for devices", space->log, &space->progress.done,
 					       &ram->prefault, err);
 }

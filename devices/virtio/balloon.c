@@ -12,12 +12,11 @@
  * Adjacent pages are given back by one call; of huge pages only whole ones. Statistics: the driver leaves a buffer with
  * the device and sends new statistics when the device returns it; only get_stats returns it.
  */
+#include "core/guest_discard.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtio_loop.h"
 
-#include <fcntl.h>
 #include <linux/virtio_balloon.h>
-#include <sys/mman.h>
 
 #define QUEUE_SIZE 128
 #define CLASS_OTHER 0x00ff00
@@ -59,7 +58,6 @@ static uint64_t balloon_give_back(struct balloon *balloon, char *host, uint64_t 
 {
 	const struct guest_region *region = guest_memory_region_of(balloon->loop.device.memory, host);
 	uint64_t page, offset, end;
-	int ret;
 
 	if (!region)
 		return 0;
@@ -71,12 +69,7 @@ static uint64_t balloon_give_back(struct balloon *balloon, char *host, uint64_t 
 		return 0;
 	if (balloon->release && balloon->release(balloon->release_opaque, region->gpa + offset, end - offset))
 		return 0;
-	if (region->fd < 0)
-		ret = madvise((char *)region->host + offset, end - offset, MADV_DONTNEED);
-	else
-		ret = fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)(region->fd_offset + offset), (off_t)(end - offset));
-	if (ret < 0)
+	if (guest_discard(region, offset, end - offset) < 0)
 		return 0;
 	guest_memory_dirty(balloon->loop.device.memory, region->gpa + offset, end - offset);
 	return end - offset;

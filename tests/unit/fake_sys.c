@@ -410,7 +410,7 @@ static int do_ioctl(struct fake_kernel *fake, int fd, unsigned long request, voi
 }
 
 /* What is begun is kept by one of the kernel's objects, so that a test sees whether it was ended. */
-static int sys_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, const char *what,
+static int sys_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t size, bool sample, const char *what,
 			      const struct log *log, uint64_t *done, struct prefault **ret, struct err *err)
 {
 	struct fake_kernel *fake = fake_of(sys);

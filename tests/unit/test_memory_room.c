@@ -76,8 +76,9 @@ static void what_a_process_has(void)
 {
 	begin();
 	CHECK_EQ(memory_used(root), 0);
-	put("/proc/self/status", "Name:\tx\\nVmRSS:\t    12 kB\\nVmSwap:\t     3 kB\\n");
+	put("/proc/self/status", "Name:\tx\\nVmRSS:\t    12 kB\\nRssAnon:\t  5 kB\\nRssFile:\t  7 kB\\nVmSwap:\t     3 kB\\n");
 	CHECK_EQ(memory_used(root), 15 * 1024);
+	CHECK_EQ(memory_own(root), 8 * 1024);
 	end();
 	CHECK(memory_used("") > KIB(100) && memory_used("") < memory_room(""));
 }

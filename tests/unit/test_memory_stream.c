@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "core/bitmap.h"
+#include "core/guest_discard.h"
 
 #define PAGE 4096u
 #define LOW MIB(7)                    /* bytes of private memory at 0; no multiple of a chunk's two */
@@ -410,6 +411,74 @@ static void a_file_mapped_into_ram_is_not_taken_for_zeros(void)
 	send_round();
 	end_and_compare();
 	CHECK_EQ(memcmp(target.low + MIB(1), image, sizeof(image)), 0);
+	tear_down();
+}
+
+/* What a restored machine has: bytes of the file, holes of it, own copies, and pages that were given back. */
+static void memory_over_a_file_is_sent_as_it_reads(void)
+{
+	struct guest_file base = {.fd = memfd_create("memory", MFD_CLOEXEC)};
+	unsigned long absent[ZERO_MAP_PAGES / BITS_PER_LONG] = {0}, own[ZERO_MAP_PAGES / BITS_PER_LONG] = {0};
+	struct memory_sender_stats stats;
+	struct guest_region region;
+	struct zero_map *map;
+	uint8_t page[PAGE];
+
+	set_up(2, false, 5000);
+	CHECK_EQ(ftruncate(base.fd, LOW), 0);
+	for (size_t i = 0; i < 64; i += 2) {
+		scribble(page);
+		CHECK_EQ(pwrite(base.fd, page, PAGE, (off_t)(i * PAGE)), PAGE);
+	}
+	CHECK(mmap(source.low, LOW, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, base.fd, 0) != MAP_FAILED);
+	region = *guest_memory_region_of(source.memory, source.low);
+	region.base = &base;
+	CHECK_EQ(guest_memory_remove(source.memory, 0, NULL), 0);
+	CHECK_EQ(guest_memory_add(source.memory, &region, NULL), 0);
+	scribble(source.low + 4 * PAGE);  /* over bytes of the file */
+	scribble(source.low + 5 * PAGE);  /* over a hole */
+	page[0] = *(volatile uint8_t *)(source.low + 6 * PAGE); /* only read */
+	CHECK_EQ(guest_discard(&region, 8 * PAGE, 4 * PAGE), 0);
+	scribble(source.low + 9 * PAGE);
+	CHECK_EQ(zero_map_create(source.memory, &map, NULL), 0);
+	zero_map_absent(map, &region, 0, 64, absent);
+	zero_map_own(map, &region, 0, 64, own);
+	zero_map_destroy(map);
+	for (size_t i = 0; i < 64; i++) {
+		bool gone = i >= 8 && i < 12;
+
+		CHECK_EQ(bitmap_test(absent, i), (i % 2 || gone) && i != 5 && i != 9);
+		CHECK_EQ(bitmap_test(own, i), gone || i == 4 || i == 5);
+	}
+	start_both();
+	mark_all();
+	send_round();
+	memory_sender_get_stats(sender, &stats);
+	CHECK_EQ(stats.pages, 32 + 1 + 1 - 2); /* the odd ones, less 8 and 10 */
+	CHECK_EQ(base.cuts, 2);
+	end_and_compare();
+	tear_down();
+	free(base.gone);
+	close(base.fd);
+}
+
+/* A page that is not here yet is elsewhere, and not zero: all are read. */
+static void memory_from_elsewhere_is_not_taken_for_zeros(void)
+{
+	unsigned long absent[1] = {0}, own[1] = {0};
+	struct guest_file base = {.fd = -1};
+	struct guest_region region;
+	struct zero_map *map;
+
+	set_up(1, false, 5000);
+	region = *guest_memory_region_of(source.memory, source.low);
+	region.base = &base;
+	CHECK_EQ(zero_map_create(source.memory, &map, NULL), 0);
+	zero_map_absent(map, &region, 0, 64, absent);
+	zero_map_own(map, &region, 0, 64, own);
+	zero_map_destroy(map);
+	CHECK_EQ(absent[0], 0);
+	CHECK_EQ(own[0], ~0ul);
 	tear_down();
 }
 
@@ -816,7 +885,8 @@ static void waiting_for_memory_can_be_cancelled_and_failure_be_polled(void)
 TEST_MAIN(TEST(memory_arrives_whole_by_any_number_of_channels), TEST(memory_arrives_whole_compressed),
 	  TEST(only_marked_pages_travel), TEST(last_pages_go_with_the_end),
 	  TEST(untouched_memory_stays_untouched_on_both_sides),
-	  TEST(a_file_mapped_into_ram_is_not_taken_for_zeros), TEST(a_memfd_that_somebody_else_wrote_is_seen),
+	  TEST(a_file_mapped_into_ram_is_not_taken_for_zeros),
+	  TEST(memory_over_a_file_is_sent_as_it_reads), TEST(memory_from_elsewhere_is_not_taken_for_zeros), TEST(a_memfd_that_somebody_else_wrote_is_seen),
 	  TEST(compression_makes_less_of_what_repeats), TEST(a_deadline_ends_the_call_and_the_next_goes_on),
 	  TEST(zero_copy_is_given_up_where_it_is_none), TEST(the_cap_is_even_and_exact), TEST(the_cap_holds_over_all_channels),
 	  TEST(a_target_that_reads_nothing_ends_sending), TEST(cancelling_ends_what_is_under_way),

@@ -16,6 +16,7 @@
 
 struct machine;
 struct machine_files;
+struct ram_source;
 struct machine_offer;
 
 enum machine_end {
@@ -45,6 +46,8 @@ struct machine_host {
 	 * machine_start. Its disks are not locked.
 	 */
 	const struct machine_offer *incoming;
+	/* Where its memory's content comes from, used by machine_create only (the file by the machine); NULL: empty */
+	const struct ram_source *ram_source;
 };
 
 /* Makes the machine, ready for its first instruction. A failure leaves nothing behind. */

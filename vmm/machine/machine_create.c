@@ -55,8 +55,8 @@ static int machine_create_memory(struct machine *machine, struct err *err)
 	machine->pio = bus_create();
 	if (!machine->memory || !machine->mmio || !machine->pio)
 		return err_sys(err, -ENOMEM, "machine");
-	ret = ram_create(&config->memory, machine_create_is_shared(config), machine->memory, machine->host.log,
-			 &machine->ram, err);
+	ret = ram_create(&config->memory, machine_create_is_shared(config), machine->host.ram_source, machine->memory,
+			 machine->host.log, &machine->ram, err);
 	if (ret == 0 && machine->host.incoming)
 		ret = machine_offer_check_memory(machine->host.incoming, machine->memory, err);
 	if (ret == 0)
@@ -313,7 +313,8 @@ static int machine_create_need_memory(void *opaque, uint64_t bytes, struct err *
 {
 	struct machine *machine = opaque;
 	struct virtio_balloon_stats balloon = {0};
-	uint64_t used = memory_used(""), missing = bytes - MIN(bytes, used), room = memory_room("");
+	uint64_t used = ram_file(machine->ram) < 0 ? memory_used("") : memory_own("");
+	uint64_t missing = bytes - MIN(bytes, used), room = memory_room("");
 
 	if (machine->config->memory.hugepages == HUGEPAGES_NONE && missing > room)
 		return err_set(err, -ENOMEM, "devices need all %llu MiB of the guest's memory, of which about %llu MiB are "
@@ -634,6 +635,7 @@ int machine_create(const struct machine_config *config, const struct machine_hos
 		}
 	}
 	machine->host.incoming = NULL;
+	machine->host.ram_source = NULL;
 	*ret = machine;
 	return 0;
 }

@@ -24,6 +24,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define OFFER_VERSION 1
 #define BLOCK_MAX 65536u
@@ -115,6 +116,17 @@ static json_t *machine_offer_write_memory(const struct machine *machine)
 	return array;
 }
 
+/* What the target needs for it: also what is only in the file that it maps. */
+static uint64_t machine_offer_used(const struct machine *machine)
+{
+	int fd = ram_file(machine->ram);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return memory_used("");
+	return memory_own("") + (uint64_t)st.st_blocks * 512;
+}
+
 int machine_offer(struct machine *machine, enum migration_copy copy, char **ret, struct err *err)
 {
 	json_t *root, *config = NULL, *cpu = NULL, *devices = json_array();
@@ -129,7 +141,7 @@ int machine_offer(struct machine *machine, enum migration_copy copy, char **ret,
 	}
 	root = json_pack("{s:i, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:o, s:b}", "version", OFFER_VERSION, "program",
 			 "mvmm " MVMM_VERSION, "config", config, "memory", machine_offer_write_memory(machine),
-			 "used", (json_int_t)memory_used(""), "cpu", cpu,
+			 "used", (json_int_t)machine_offer_used(machine), "cpu", cpu,
 			 "tsc_khz", (json_int_t)vcpu_set_tsc_khz(machine->vcpus),
 			 "hotplug", (json_int_t)machine->hotplug, "devices", devices, "paused", machine->paused);
 	*ret = root ? json_dumps(root, JSON_COMPACT) : NULL;

@@ -106,3 +106,10 @@ uint64_t memory_used(const char *root)
 
 	return memory_room_sum((struct place){root, "/proc/self"}, "status", keys, 1024);
 }
+
+uint64_t memory_own(const char *root)
+{
+	static const char *const keys[] = {"RssAnon:", "VmSwap:"};
+
+	return memory_room_sum((struct place){root, "/proc/self"}, "status", keys, 1024);
+}

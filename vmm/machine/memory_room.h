@@ -17,3 +17,5 @@ uint64_t memory_room(const char *root);
 
 /* Bytes of this process, resident and in swap. 0 if unknown. */
 uint64_t memory_used(const char *root);
+/* The same without pages of files, which is what it holds of RAM that maps one. */
+uint64_t memory_own(const char *root);

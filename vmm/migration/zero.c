@@ -4,6 +4,10 @@
  * page. In a mapped file (a kernel image) such an entry means the file's data, so /proc/self/maps is read to find these
  * ranges. A memfd may have pages that this process has never mapped, so its holes are found with SEEK_DATA. hugetlbfs
  * does not report holes; its pages are read.
+ *
+ * Of a region over a file (region->base) a page is one of three: gone, which is anonymous memory; this process's own
+ * copy, which pagemap shows as present and not of a file; or else as in the file, whose holes are zero. What comes from
+ * elsewhere is never taken for zero.
  */
 #include "vmm/migration/zero.h"
 
@@ -16,6 +20,7 @@
 
 #define PAGE 4096u
 #define ENTRY_THERE (3ull << 62) /* present, or swapped */
+#define ENTRY_FILE (1ull << 61)  /* a file's page, or shared */
 
 struct span {
 	uintptr_t start, end;
@@ -150,35 +155,86 @@ static void zero_absent_anonymous(const struct zero_map *map, uintptr_t host, si
 	}
 }
 
-static void zero_absent_memfd(const struct guest_region *region, uint64_t offset, size_t count, unsigned long *absent)
+/* Sets the bits of those of the count pages from start that lie in holes of the file. */
+static void zero_holes(int fd, uint64_t start, size_t count, unsigned long *holes)
 {
-	uint64_t start = region->fd_offset + offset, end = start + count * PAGE;
-	struct statfs fs;
+	uint64_t end = start + count * PAGE;
 
-	if (fstatfs(region->fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
-		return;
 	for (uint64_t at = start; at < end;) {
-		off_t data = lseek(region->fd, (off_t)at, SEEK_DATA);
+		off_t data = lseek(fd, (off_t)at, SEEK_DATA);
 		uint64_t hole_end = data < 0 && errno == ENXIO ? end : data < 0 ? at : MIN((uint64_t)data, end);
 
-		for (; at < hole_end; at += PAGE)
-			bitmap_set(absent, (at - start) / PAGE);
-		if (at >= end || data < 0)
+		for (; at + PAGE <= hole_end; at += PAGE)
+			bitmap_set(holes, (at - start) / PAGE);
+		if (hole_end >= end || data < 0)
 			return;
-		data = lseek(region->fd, (off_t)at, SEEK_HOLE);
+		data = lseek(fd, data, SEEK_HOLE);
 		if (data < 0)
 			return;
-		at = (uint64_t)data;
+		at = align_up((uint64_t)data, PAGE);
+	}
+}
+
+static void zero_absent_memfd(const struct guest_region *region, uint64_t offset, size_t count, unsigned long *absent)
+{
+	struct statfs fs;
+
+	if (fstatfs(region->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC)
+		zero_holes(region->fd, region->fd_offset + offset, count, absent);
+}
+
+/* The pagemap entries of a region's pages; false if they cannot be read. */
+static bool zero_entries(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+			 uint64_t *entries)
+{
+	uintptr_t page = ((uintptr_t)region->host + offset) / PAGE;
+	size_t size = count * sizeof(*entries);
+
+	return map->pagemap_fd >= 0 &&
+	       pread(map->pagemap_fd, entries, size, (off_t)(page * sizeof(*entries))) == (ssize_t)size;
+}
+
+static void zero_absent_based(const struct zero_map *map, const struct guest_region *region, uint64_t offset,
+			      size_t count, unsigned long *absent)
+{
+	const unsigned long *gone = __atomic_load_n(&region->base->gone, __ATOMIC_ACQUIRE);
+	unsigned long holes[ZERO_MAP_PAGES / BITS_PER_LONG] = {0};
+	uint64_t entries[ZERO_MAP_PAGES];
+
+	if (region->base->fd < 0 || !zero_entries(map, region, offset, count, entries))
+		return;
+	zero_holes(region->base->fd, region->base->offset + offset, count, holes);
+	for (size_t i = 0; i < count; i++) {
+		bool own = entries[i] & ENTRY_THERE && !(entries[i] & ENTRY_FILE);
+
+		if (!own && ((gone && bitmap_test(gone, offset / PAGE + i)) || bitmap_test(holes, i)))
+			bitmap_set(absent, i);
 	}
 }
 
 void zero_map_absent(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
 		     unsigned long *absent)
 {
-	if (region->fd >= 0)
+	if (region->base)
+		zero_absent_based(map, region, offset, count, absent);
+	else if (region->fd >= 0)
 		zero_absent_memfd(region, offset, count, absent);
 	else if (map->pagemap_fd >= 0)
 		zero_absent_anonymous(map, (uintptr_t)region->host + offset, count, absent);
+}
+
+void zero_map_own(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+		  unsigned long *own)
+{
+	const struct guest_file *base = region->base;
+	const unsigned long *gone = base ? __atomic_load_n(&base->gone, __ATOMIC_ACQUIRE) : NULL;
+	uint64_t entries[ZERO_MAP_PAGES];
+	bool known = base && base->fd >= 0 && zero_entries(map, region, offset, count, entries);
+
+	for (size_t i = 0; i < count; i++)
+		if (!known || (entries[i] & ENTRY_THERE && !(entries[i] & ENTRY_FILE)) ||
+		    (gone && bitmap_test(gone, offset / PAGE + i)))
+			bitmap_set(own, i);
 }
 
 /* The first words differ in most pages; the rest is compared in blocks that the compiler vectorizes. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Finds pages of zeros: pages of guest memory that were never touched, without reading them (a read would allocate some
- * of them), and pages whose contents are zero.
+ * of them), and pages whose contents are zero. In memory that is a private mapping of a file, finds the pages that are
+ * this process's own.
  */
 #pragma once
 
@@ -24,6 +25,14 @@ void zero_map_destroy(struct zero_map *map); /* NULL is fine */
  */
 void zero_map_absent(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
 		     unsigned long *absent);
+
+/*
+ * Sets the bits of those of the `count` pages (as above) that may differ from the file below the region
+ * (region->base): this process's copies, written or about to be, and pages that were given back. All of them if that
+ * cannot be determined or there is no file.
+ */
+void zero_map_own(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+		  unsigned long *own);
 
 /* Whether the 4096 bytes are zero. */
 bool zero_page(const void *page);
