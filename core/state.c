@@ -321,13 +321,16 @@ static int state_load_field(const struct state_field *field, void *object, struc
 	return 0;
 }
 
-static size_t state_find_field(const struct state_table *table, const char *name)
+/* A record of the same version has the table's order, in which next follows the field before; any order is found. */
+static size_t state_find_field(const struct state_table *table, size_t next, const char *name)
 {
-	size_t i = 0;
+	for (size_t n = 0; n < table->field_count; n++) {
+		size_t i = (next + n) % table->field_count;
 
-	while (i < table->field_count && strcmp(table->fields[i].name, name) != 0)
-		i++;
-	return i;
+		if (strcmp(table->fields[i].name, name) == 0)
+			return i;
+	}
+	return table->field_count;
 }
 
 /* Loads the fields of a record: none twice, and no field of its version may be missing. */
@@ -335,17 +338,17 @@ static int state_load_fields(const struct state_table *table, uint32_t version, 
 			     unsigned int depth, struct err *err)
 {
 	uint64_t seen = 0;
+	size_t i = 0;
 	char name[256];
 
 	while (in->len) {
 		struct reader body;
 		uint8_t kind;
-		size_t i;
 		int ret;
 
 		if (!state_take_field(in, name, &kind, &body))
 			return err_set(err, -EBADMSG, "a field is cut off");
-		i = state_find_field(table, name);
+		i = state_find_field(table, i, name);
 		if (i == table->field_count)
 			return err_set(err, -EBADMSG, "unknown field %s", name);
 		if (seen >> i & 1)
@@ -356,8 +359,9 @@ static int state_load_fields(const struct state_table *table, uint32_t version, 
 		ret = state_load_field(&table->fields[i], object, &body, depth, err);
 		if (ret < 0)
 			return err_prefix(err, ret, "%s", name);
+		i++;
 	}
-	for (size_t i = 0; i < table->field_count; i++)
+	for (i = 0; i < table->field_count; i++)
 		if (!(seen >> i & 1) && table->fields[i].since <= version)
 			return err_set(err, -EBADMSG, "%s is missing", table->fields[i].name);
 	return 0;

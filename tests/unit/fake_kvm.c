@@ -328,9 +328,14 @@ static int fake_kvm_call_vcpu(struct fake_vcpu *vcpu, unsigned long request, voi
 	case KVM_SET_REGS:
 		return TAKE(regs);
 	case KVM_GET_SREGS:
+		*(struct kvm_sregs *)arg = (struct kvm_sregs){0};
+		memcpy(arg, &vcpu->sregs, offsetof(struct kvm_sregs, interrupt_bitmap));
+		return 0;
+	case KVM_SET_SREGS:
+		memcpy(&vcpu->sregs, arg, offsetof(struct kvm_sregs, interrupt_bitmap));
+		return 0;
 	case KVM_GET_SREGS2:
 		return GIVE(sregs);
-	case KVM_SET_SREGS:
 	case KVM_SET_SREGS2:
 		return TAKE(sregs);
 	case KVM_GET_LAPIC:
@@ -354,9 +359,13 @@ static int fake_kvm_call_vcpu(struct fake_vcpu *vcpu, unsigned long request, voi
 	case KVM_SET_XCRS:
 		return TAKE(xcrs);
 	case KVM_GET_XSAVE:
-		return GIVE(xsave);
+		return GIVE(xsave.base);
+	case KVM_GET_XSAVE2:
+		memcpy(arg, &vcpu->xsave, (size_t)fake_kvm.caps[KVM_CAP_XSAVE2]);
+		return 0;
 	case KVM_SET_XSAVE:
-		return TAKE(xsave);
+		memcpy(&vcpu->xsave, arg, MAX((size_t)fake_kvm.caps[KVM_CAP_XSAVE2], sizeof(struct kvm_xsave)));
+		return 0;
 	case KVM_GET_MSRS:
 	case KVM_SET_MSRS:
 		return fake_kvm_msrs(vcpu, arg, request == KVM_SET_MSRS);
@@ -424,6 +433,19 @@ static int fake_kvm_get_clock(struct kvm_clock_data *data)
 	return 0;
 }
 
+static int fake_kvm_chip(struct kvm_irqchip *chip, bool set)
+{
+	uint32_t id = chip->chip_id;
+
+	if (id >= ARRAY_SIZE(fake_kvm.chips))
+		return -EINVAL;
+	if (set)
+		fake_kvm.chips[id] = *chip;
+	else
+		chip->chip = fake_kvm.chips[id].chip;
+	return 0;
+}
+
 static int fake_kvm_call_vm(int fd, unsigned long request, void *arg)
 {
 	switch (request) {
@@ -434,8 +456,8 @@ static int fake_kvm_call_vm(int fd, unsigned long request, void *arg)
 	case KVM_SET_CLOCK:
 		return fake_kvm_set_clock(arg);
 	case KVM_GET_IRQCHIP:
-		memset((char *)arg + offsetof(struct kvm_irqchip, chip), 0, sizeof(((struct kvm_irqchip *)arg)->chip));
-		return 0;
+	case KVM_SET_IRQCHIP:
+		return fake_kvm_chip(arg, request == KVM_SET_IRQCHIP);
 	case KVM_GET_PIT2:
 		memcpy(arg, &fake_kvm.pit, sizeof(fake_kvm.pit));
 		return 0;
@@ -449,7 +471,6 @@ static int fake_kvm_call_vm(int fd, unsigned long request, void *arg)
 	case KVM_SET_TSS_ADDR:
 	case KVM_SET_USER_MEMORY_REGION:
 	case KVM_CREATE_IRQCHIP:
-	case KVM_SET_IRQCHIP:
 	case KVM_IRQ_LINE:
 	case KVM_IRQFD:
 	case KVM_IOEVENTFD:

@@ -22,13 +22,16 @@ struct fake_vcpu {
 	unsigned int id;
 	struct kvm_run *run;
 	struct kvm_regs regs;
-	struct kvm_sregs sregs;
+	struct kvm_sregs2 sregs; /* KVM_GET_SREGS and KVM_SET_SREGS: without flags and pdptrs */
 	struct kvm_lapic_state lapic;
 	struct kvm_mp_state mp_state;
 	struct kvm_vcpu_events events;
 	struct kvm_debugregs debugregs;
 	struct kvm_xcrs xcrs;
-	struct kvm_xsave xsave;
+	struct {
+		struct kvm_xsave base;
+		uint8_t more[4096]; /* of KVM_CAP_XSAVE2 */
+	} xsave;
 	struct kvm_msr_entry msrs[FAKE_KVM_MSRS]; /* index 0: none */
 	uint64_t ssp, runs;
 	int64_t tsc_offset;
@@ -71,6 +74,7 @@ struct fake_kvm {
 	struct fake_vcpu vcpus[FAKE_KVM_VCPUS];
 	int64_t kvmclock_offset;
 	struct kvm_pit_state2 pit;
+	struct kvm_irqchip chips[3];
 	unsigned int in_guest, most_in_guest; /* vCPUs inside KVM_RUN; of different VMs at once, at most */
 };
 

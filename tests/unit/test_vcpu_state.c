@@ -55,7 +55,7 @@ static void begin(bool intel)
 	from->sregs.cr3 = 0x5678;
 	from->xcrs.nr_xcrs = 1;
 	from->xcrs.xcrs[0].value = 7;
-	from->xsave.region[5] = 99;
+	from->xsave.base.region[5] = 99;
 	from->debugregs.db[1] = 11;
 	from->mp_state.mp_state = KVM_MP_STATE_HALTED;
 	from->events.nmi.pending = 1;
@@ -259,6 +259,85 @@ static void every_call_may_fail(void)
 	CHECK(false);
 }
 
+/* The value of a field of the saved record, the n-th of that name. */
+static uint8_t *field(const char *name, unsigned int n)
+{
+	uint8_t *at = saved.data;
+
+	for (;; at++, n--) {
+		at = memmem(at, saved.len - (size_t)(at - saved.data), name, strlen(name));
+		CHECK(at);
+		if (!n)
+			return at + strlen(name) + 1 + 4;
+	}
+}
+
+/* Neither what a peer sends nor what a newer KVM returns. */
+static void what_nobody_knows_is_refused(void)
+{
+	static const struct {
+		const char *name;
+		unsigned int n, at;
+		uint8_t value;
+	} unknown[] = {
+		{"mp_state", 0, 0, 11}, {"mp_state", 0, 0, 5}, {"rflags", 0, 0, 0x20}, {"rflags", 0, 4, 1}, {"type", 0, 0, 16},
+		{"dpl", 3, 0, 4}, {"present", 7, 0, 2}, {"unusable", 1, 0, 3}, {"\5flags", 0, 0, 2}, {"\5flags", 0, 7, 1},
+		{"\5flags", 1, 0, 0x40}, {"\5flags", 1, 3, 0x80}, {"exception_injected", 0, 0, 2}, {"nmi_masked", 0, 0, 2},
+		{"interrupt_shadow", 0, 0, 4}, {"smm_inside_nmi", 0, 0, 2}, {"triple_fault", 0, 0, 2},
+		{"xsave", 0, 512 + 8, 1}, {"xsave", 0, 512 + 63, 1}, {"\6format", 0, 0, 2}, {"\5flags", 2, 0, 0x10},
+		{"smm_flags", 0, 0, 4}, {"vmx_flags", 0, 0, 2},
+	};
+
+	begin(true);
+	virtualize(from, sizeof(struct kvm_nested_state) + 4096);
+	CHECK_EQ(save(), 0);
+	CHECK_EQ(load(false), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(unknown); i++) {
+		uint8_t *value = field(unknown[i].name, unknown[i].n) + unknown[i].at, good = *value;
+
+		*value = unknown[i].value;
+		if (load(false) != -EBADMSG)
+			printf("# %s: %s\n", unknown[i].name, err.text);
+		CHECK_EQ(load(false), -EBADMSG);
+		*value = good;
+	}
+	CHECK_EQ(load(false), 0);
+	from->sregs.flags = 2;
+	CHECK_EQ(save(), -EBADMSG);
+	from->sregs.flags = 0;
+	from->debugregs.flags = 1;
+	CHECK_EQ(save(), -EBADMSG);
+}
+
+static void any_byte_may_be_another(void)
+{
+	begin(true);
+	virtualize(from, sizeof(struct kvm_nested_state) + 4096);
+	CHECK_EQ(save(), 0);
+	for (size_t at = 0; at < saved.len; at += at < 2048 ? 1 : 13) {
+		saved.data[at] ^= 0xff;
+		CHECK(load(false) == 0 || err.text[0]);
+		saved.data[at] ^= 0xff;
+	}
+}
+
+/* Its area may be larger than this KVM's, as long as nothing is in the part beyond. */
+static void a_larger_extended_state_is_loaded_if_it_fits(void)
+{
+	begin(false);
+	vcpu_arch_destroy(take_ptr(arch));
+	fake_kvm.caps[KVM_CAP_XSAVE2] = sizeof(from->xsave);
+	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
+	CHECK_EQ(save(), 0);
+	vcpu_arch_destroy(take_ptr(arch));
+	fake_kvm.caps[KVM_CAP_XSAVE2] = 0;
+	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
+	CHECK_EQ(load(false), 0);
+	CHECK(memcmp(&to->xsave, &from->xsave, 4096) == 0);
+	field("xsave", 0)[4096 + 100] = 1;
+	CHECK_EQ(load(false), -ENOTSUP);
+}
+
 static void nonsense_is_refused(void)
 {
 	begin(true);
@@ -278,4 +357,5 @@ TEST_MAIN(TEST(everything_arrives), TEST(what_virtualization_can_do_is_loaded_be
 	  TEST(a_trial_covers_nested_state_and_is_replaced), TEST(a_trial_needs_no_memory),
 	  TEST(a_trial_leaves_guest_memory_alone), TEST(a_shadow_stack_arrives),
 	  TEST(a_shadow_stack_needs_a_kvm_that_knows_it), TEST(an_older_kvm_is_used_as_well), TEST(every_call_may_fail),
-	  TEST(nonsense_is_refused))
+	  TEST(what_nobody_knows_is_refused), TEST(any_byte_may_be_another),
+	  TEST(a_larger_extended_state_is_loaded_if_it_fits), TEST(nonsense_is_refused))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Saves and loads the state of a vCPU (Documentation/virt/kvm/api.rst; the structures are those of linux/kvm.h), except
- * kvmclock and TSC: clock_x86.c loads them before.
+ * Saves and loads the state of a vCPU (Documentation/virt/kvm/api.rst), except kvmclock and TSC: clock_x86.c loads them
+ * before. vcpu_record_x86.c has the fields of the record.
  *
  * KVM requires this order of loading: what virtualization the guest's CPU can do, which cannot be changed while the
  * guest uses it; the processor's mode before the registers that it makes valid; the nested state; the local APIC after
@@ -11,13 +11,12 @@
  * KVM lists its MSRs. An MSR that is loaded and that this KVM does not have must be zero, as on a processor without it.
  */
 #include "vmm/kvm/vcpu_arch.h"
+#include "vmm/kvm/vcpu_record_x86.h"
 
 #include <sys/ioctl.h>
 
-#define MAX_MSRS 1024u
+#define MAX_MSRS VCPU_RECORD_MSRS
 #define MSRS_A_CALL 128u /* KVM takes less than 256 */
-#define MAX_XSAVE 16384u
-#define MAX_NESTED 16384u
 
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
@@ -37,22 +36,6 @@
 
 /* Kernel headers before Linux 6.18 do not have it: the shadow stack pointer, 64 bits, of KVM's own registers. */
 #define REG_GUEST_SSP 0x2030000300000000ull
-
-struct vcpu_state {
-	struct kvm_mp_state mp_state;
-	struct kvm_regs regs;
-	struct kvm_sregs2 sregs;
-	uint64_t xcr0;
-	struct kvm_debugregs debugregs;
-	struct kvm_vcpu_events events;
-	struct kvm_lapic_state lapic;
-	uint64_t tsc_deadline;
-	uint64_t ssp;
-	uint32_t xsave_len, nested_len, msrs_len; /* bytes */
-	uint8_t xsave[MAX_XSAVE];
-	uint8_t nested[MAX_NESTED] __attribute__((aligned(8)));
-	struct kvm_msr_entry msrs[MAX_MSRS];
-};
 
 /* What this KVM supports. */
 struct vcpu_arch {
@@ -123,8 +106,8 @@ int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err)
 	arch->nested = kvm_check(kvm, KVM_CAP_NESTED_STATE);
 	arch->one_reg = kvm_check(kvm, KVM_CAP_ONE_REG);
 	arch->xsave_size = (uint32_t)MAX(xsave, (int)sizeof(struct kvm_xsave));
-	code = arch->xsave_size > MAX_XSAVE ?
-	       err_set(err, -ENOTSUP, "the extended state has %u bytes, more than %u", arch->xsave_size, MAX_XSAVE) :
+	code = arch->xsave_size > VCPU_RECORD_XSAVE ?
+	       err_set(err, -ENOTSUP, "the extended state has %u bytes, more than %u", arch->xsave_size, VCPU_RECORD_XSAVE) :
 	       vcpu_state_list_msrs(arch, err);
 	if (code < 0) {
 		free(arch);
@@ -194,7 +177,7 @@ static int vcpu_state_get_xcr0(const struct vcpu_arch *arch, int fd, uint64_t *r
 	return code;
 }
 
-static int vcpu_state_get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
+static int vcpu_state_get_xsave(const struct vcpu_arch *arch, int fd, struct vcpu_record *state, struct err *err)
 {
 	state->xsave_len = arch->xsave_size;
 	if (arch->xsave_size > sizeof(struct kvm_xsave))
@@ -212,18 +195,42 @@ static bool vcpu_state_has_guests(const struct kvm_nested_state *state)
 	return state->flags || state->hdr.vmx.vmxon_pa != UINT64_MAX;
 }
 
-static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
+static struct vcpu_nested vcpu_state_nested_of(const struct kvm_nested_state *from)
 {
-	struct kvm_nested_state *nested = (struct kvm_nested_state *)state->nested;
+	struct vcpu_nested nested = {.format = from->format, .flags = from->flags,
+				     .data_len = from->size - (uint32_t)sizeof(*from)};
+
+	if (from->format == KVM_STATE_NESTED_FORMAT_SVM) {
+		nested.vmcb = from->hdr.svm.vmcb_pa;
+	} else {
+		nested.vmxon = from->hdr.vmx.vmxon_pa;
+		nested.vmcs = from->hdr.vmx.vmcs12_pa;
+		nested.smm_flags = from->hdr.vmx.smm.flags;
+		nested.vmx_flags = from->hdr.vmx.flags;
+		nested.preemption_deadline = from->hdr.vmx.preemption_timer_deadline;
+	}
+	memcpy(nested.data, (const char *)from + sizeof(*from), nested.data_len);
+	return nested;
+}
+
+static int vcpu_state_get_nested(const struct vcpu_arch *arch, int fd, struct vcpu_record *state, struct err *err)
+{
+	_cleanup_(free_ptr) struct kvm_nested_state *nested = arch->nested ? calloc(1, VCPU_RECORD_NESTED) : NULL;
 	int code;
 
 	if (!arch->nested)
 		return 0;
-	nested->size = MAX_NESTED;
+	if (!nested)
+		return err_sys(err, -ENOMEM, "nested state");
+	nested->size = VCPU_RECORD_NESTED;
 	code = CALL(KVM_GET_NESTED_STATE, nested);
-	if (code == 0 && vcpu_state_has_guests(nested))
-		state->nested_len = MIN(nested->size, MAX_NESTED);
-	return code;
+	if (code < 0 || !vcpu_state_has_guests(nested))
+		return code;
+	if (nested->size < sizeof(*nested) || nested->size > VCPU_RECORD_NESTED)
+		return err_set(err, -ENOTSUP, "nested state of %u bytes", nested->size);
+	state->nested[0] = vcpu_state_nested_of(nested);
+	state->nested_count = 1;
+	return 0;
 }
 
 /* EINVAL: the guest's CPU has no shadow stacks. */
@@ -253,7 +260,7 @@ static void vcpu_state_settle_priority(struct kvm_lapic_state *lapic)
 }
 
 /* Removes an MSR that cannot be read from the list. */
-static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_state *state, struct err *err)
+static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_record *state, struct err *err)
 {
 	uint32_t at = 0, done;
 
@@ -272,14 +279,14 @@ static int vcpu_state_get_msrs(struct vcpu_arch *arch, int fd, struct vcpu_state
 		memmove(&arch->msrs[at], &arch->msrs[at + 1], (arch->msr_count - at) * sizeof(arch->msrs[0]));
 		memmove(&state->msrs[at], &state->msrs[at + 1], (arch->msr_count - at) * sizeof(state->msrs[0]));
 	}
-	state->msrs_len = arch->msr_count * (uint32_t)sizeof(state->msrs[0]);
+	state->msr_count = arch->msr_count;
 	return 0;
 }
 
 static int vcpu_state_collect(void *object, void *into, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
-	struct vcpu_state *state = into;
+	struct vcpu_record *state = into;
 	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE};
 	int fd = vcpu->fd, code = CALL(KVM_GET_MP_STATE, &state->mp_state);
 	uint32_t done;
@@ -298,67 +305,68 @@ static int vcpu_state_collect(void *object, void *into, struct err *err)
 	if (code == 0 && vcpu_state_call_msrs(fd, KVM_GET_MSRS, &deadline, 1, &done) == 0 && done)
 		state->tsc_deadline = deadline.data;
 	vcpu_arch_save_timer(vcpu->timer, &state->lapic, &state->tsc_deadline);
-	return code;
+	return code ?: vcpu_record_check(state, err);
 }
 
 /* ---- load ---- */
 
-static bool vcpu_state_known_msr(const struct vcpu_arch *arch, uint32_t index)
+/* Where an MSR is in KVM's list; its length: nowhere. A record of the same KVM has all of them in this order, so that it
+ * is where the one before it leads to. */
+static uint32_t vcpu_state_find_msr(const struct vcpu_arch *arch, uint32_t index, uint32_t likely)
 {
+	if (likely < arch->msr_count && arch->msrs[likely] == index)
+		return likely;
 	for (uint32_t i = 0; i < arch->msr_count; i++)
 		if (arch->msrs[i] == index)
-			return true;
-	return false;
+			return i;
+	return arch->msr_count;
 }
 
-static int vcpu_state_judge_msrs(const struct vcpu_arch *arch, const struct vcpu_state *state, struct err *err)
+static int vcpu_state_judge_msrs(const struct vcpu_arch *arch, const struct vcpu_record *state, struct err *err)
 {
-	if (state->msrs_len % sizeof(state->msrs[0]))
-		return err_set(err, -EBADMSG, "the MSRs are truncated");
-	for (uint32_t i = 0; i < state->msrs_len / sizeof(state->msrs[0]); i++) {
+	bool seen[MAX_MSRS] = {false};
+
+	for (uint32_t i = 0, at = 0; i < state->msr_count; i++, at++) {
 		const struct kvm_msr_entry *msr = &state->msrs[i];
 
-		if (msr->data && !vcpu_state_known_msr(arch, msr->index))
+		at = vcpu_state_find_msr(arch, msr->index, at);
+		if (at < arch->msr_count && seen[at])
+			return err_set(err, -EBADMSG, "MSR 0x%x twice", msr->index);
+		if (at < arch->msr_count)
+			seen[at] = true;
+		else if (msr->data)
 			return err_set(err, -ENOTSUP, "this host's KVM has no MSR 0x%x, which is 0x%llx", msr->index,
 				       (unsigned long long)msr->data);
-		for (uint32_t j = 0; j < i; j++)
-			if (state->msrs[j].index == msr->index)
-				return err_set(err, -EBADMSG, "MSR 0x%x twice", msr->index);
 	}
 	return 0;
 }
 
-static int vcpu_state_judge_nested(const struct vcpu_arch *arch, const struct vcpu_state *state, struct err *err)
+/* The part of the extended state beyond KVM's own must be empty. */
+static int vcpu_state_judge_xsave(const struct vcpu_arch *arch, const struct vcpu_record *state, struct err *err)
 {
-	const struct kvm_nested_state *nested = (const struct kvm_nested_state *)state->nested;
-
-	if (!state->nested_len)
-		return 0;
-	if (!arch->nested)
-		return err_set(err, -ENOTSUP,
-			       "the guest runs nested guests, and this host's KVM cannot load their state");
-	if (state->nested_len < sizeof(*nested))
-		return err_set(err, -EBADMSG, "the nested state is truncated");
-	if (nested->size != state->nested_len)
-		return err_set(err, -EBADMSG, "the nested state has another size");
+	for (uint32_t at = arch->xsave_size; at < state->xsave_len; at++)
+		if (state->xsave[at])
+			return err_set(err, -ENOTSUP, "the extended state has %u bytes, this host's %u",
+				       state->xsave_len, arch->xsave_size);
 	return 0;
 }
 
 static int vcpu_state_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
 	const struct vcpu_arch *arch = ((const struct vcpu_subject *)object)->arch;
-	const struct vcpu_state *state = loaded;
-	int code = vcpu_state_judge_msrs(arch, state, err);
+	const struct vcpu_record *state = loaded;
+	int code = vcpu_record_check(state, err);
 
-	code = code ?: vcpu_state_judge_nested(arch, state, err);
+	code = code ?: vcpu_state_judge_msrs(arch, state, err);
+	code = code ?: vcpu_state_judge_xsave(arch, state, err);
 	if (code < 0)
 		return code;
+	if (state->nested_count && !arch->nested)
+		return err_set(err, -ENOTSUP,
+			       "the guest runs nested guests, and this host's KVM cannot load their state");
 	if (state->ssp && !arch->one_reg)
 		return err_set(err, -ENOTSUP, "the guest uses a shadow stack, and this host's KVM cannot load its "
 					      "pointer");
-	if (state->xsave_len < sizeof(struct kvm_xsave) || state->xsave_len > arch->xsave_size)
-		return err_set(err, -EBADMSG, "the extended state has %u bytes, this host's %u", state->xsave_len,
-			       arch->xsave_size);
 	return 0;
 }
 
@@ -382,25 +390,25 @@ static int vcpu_state_set_xcr0(const struct vcpu_arch *arch, int fd, uint64_t va
 }
 
 /* KVM reads an area of its own size, which may be larger than the saved one. */
-static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_state *state, struct err *err)
+static int vcpu_state_set_xsave(const struct vcpu_arch *arch, int fd, const struct vcpu_record *state, struct err *err)
 {
 	_cleanup_(free_ptr) uint8_t *area = calloc(1, arch->xsave_size);
 
 	if (!area)
 		return err_sys(err, -ENOMEM, "extended state");
-	memcpy(area, state->xsave, state->xsave_len);
+	memcpy(area, state->xsave, MIN(state->xsave_len, arch->xsave_size));
 	return CALL(KVM_SET_XSAVE, area);
 }
 
 /* A trial loaded nested state: back to a vCPU that has not enabled virtualization. */
 static int vcpu_state_leave_nested(const struct vcpu_arch *arch, int fd, struct err *err)
 {
-	_cleanup_(free_ptr) struct kvm_nested_state *nested = calloc(1, MAX_NESTED);
+	_cleanup_(free_ptr) struct kvm_nested_state *nested = calloc(1, VCPU_RECORD_NESTED);
 	int code;
 
 	if (!nested)
 		return err_sys(err, -ENOMEM, "nested state");
-	nested->size = MAX_NESTED;
+	nested->size = VCPU_RECORD_NESTED;
 	code = arch->nested ? CALL(KVM_GET_NESTED_STATE, nested) : 0;
 	if (code < 0 || !arch->nested || !vcpu_state_has_guests(nested))
 		return code;
@@ -413,25 +421,39 @@ static int vcpu_state_leave_nested(const struct vcpu_arch *arch, int fd, struct 
 }
 
 /* KVM compares a nested guest's own nested state with guest memory, which a trial may not have yet. */
-static bool vcpu_state_can_try_nested(const struct vcpu_state *state)
+static bool vcpu_state_can_try_nested(const struct vcpu_nested *nested)
 {
-	const struct kvm_nested_state *nested = (const struct kvm_nested_state *)state->nested;
-
-	return nested->format != KVM_STATE_NESTED_FORMAT_VMX ||
-	       state->nested_len <= sizeof(*nested) + KVM_STATE_NESTED_VMX_VMCS_SIZE;
+	return nested->format != KVM_STATE_NESTED_FORMAT_VMX || nested->data_len <= KVM_STATE_NESTED_VMX_VMCS_SIZE;
 }
 
-static int vcpu_state_set_nested(const struct vcpu_subject *vcpu, const struct vcpu_state *state, struct err *err)
+static void vcpu_state_put_nested(const struct vcpu_nested *from, struct kvm_nested_state *ret)
+{
+	ret->format = from->format;
+	ret->flags = from->flags;
+	ret->size = (uint32_t)sizeof(*ret) + from->data_len;
+	if (from->format == KVM_STATE_NESTED_FORMAT_SVM) {
+		ret->hdr.svm.vmcb_pa = from->vmcb;
+	} else {
+		ret->hdr.vmx.vmxon_pa = from->vmxon;
+		ret->hdr.vmx.vmcs12_pa = from->vmcs;
+		ret->hdr.vmx.smm.flags = from->smm_flags;
+		ret->hdr.vmx.flags = from->vmx_flags;
+		ret->hdr.vmx.preemption_timer_deadline = from->preemption_deadline;
+	}
+	memcpy((char *)ret + sizeof(*ret), from->data, from->data_len);
+}
+
+static int vcpu_state_set_nested(const struct vcpu_subject *vcpu, const struct vcpu_record *state, struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_nested_state *nested = NULL;
 	int fd = vcpu->fd;
 
-	if (!state->nested_len || (vcpu->trial && !vcpu_state_can_try_nested(state)))
+	if (!state->nested_count || (vcpu->trial && !vcpu_state_can_try_nested(&state->nested[0])))
 		return 0;
-	nested = malloc(state->nested_len);
+	nested = calloc(1, VCPU_RECORD_NESTED);
 	if (!nested)
 		return err_sys(err, -ENOMEM, "nested state");
-	memcpy(nested, state->nested, state->nested_len);
+	vcpu_state_put_nested(&state->nested[0], nested);
 	return CALL(KVM_SET_NESTED_STATE, nested);
 }
 
@@ -458,16 +480,19 @@ static bool vcpu_state_writes_memory(uint32_t index)
 }
 
 /* Copies the state's MSRs that this KVM has to ret, those that go first or the others; returns their number. */
-static uint32_t vcpu_state_pick_msrs(const struct vcpu_subject *vcpu, const struct vcpu_state *state, bool first,
+static uint32_t vcpu_state_pick_msrs(const struct vcpu_subject *vcpu, const struct vcpu_record *state, bool first,
 				     struct kvm_msr_entry *ret)
 {
+	const struct vcpu_arch *arch = vcpu->arch;
 	const struct kvm_msr_entry *msr = state->msrs;
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < state->msrs_len / sizeof(*msr); i++)
-		if (vcpu_state_goes_first(msr[i].index) == first && vcpu_state_known_msr(vcpu->arch, msr[i].index) &&
+	for (uint32_t i = 0, at = 0; i < state->msr_count; i++, at++) {
+		at = vcpu_state_find_msr(arch, msr[i].index, at);
+		if (at < arch->msr_count && vcpu_state_goes_first(msr[i].index) == first &&
 		    !(vcpu->trial && vcpu_state_writes_memory(msr[i].index)))
 			ret[count++] = (struct kvm_msr_entry){.index = msr[i].index, .data = msr[i].data};
+	}
 	return count;
 }
 
@@ -493,7 +518,7 @@ static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t co
 	return 0;
 }
 
-static int vcpu_state_set_msrs(const struct vcpu_subject *vcpu, const struct vcpu_state *state, bool first,
+static int vcpu_state_set_msrs(const struct vcpu_subject *vcpu, const struct vcpu_record *state, bool first,
 			       struct err *err)
 {
 	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX_MSRS, sizeof(*msrs));
@@ -502,7 +527,7 @@ static int vcpu_state_set_msrs(const struct vcpu_subject *vcpu, const struct vcp
 	       err_sys(err, -ENOMEM, "MSRs");
 }
 
-static int vcpu_state_set_modes(const struct vcpu_subject *vcpu, const struct vcpu_state *state, struct err *err)
+static int vcpu_state_set_modes(const struct vcpu_subject *vcpu, const struct vcpu_record *state, struct err *err)
 {
 	const struct vcpu_arch *arch = vcpu->arch;
 	struct kvm_regs regs = state->regs;
@@ -521,7 +546,7 @@ static int vcpu_state_set_modes(const struct vcpu_subject *vcpu, const struct vc
 static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
-	const struct vcpu_state *state = loaded;
+	const struct vcpu_record *state = loaded;
 	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE, .data = state->tsc_deadline};
 	struct kvm_lapic_state lapic = state->lapic;
 	struct kvm_debugregs debugregs = state->debugregs;
@@ -537,23 +562,8 @@ static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 	return code ?: CALL(KVM_SET_VCPU_EVENTS, &events);
 }
 
-static const struct state_field fields[] = {
-	STATE_UINT_AS("mp_state", struct vcpu_state, mp_state.mp_state, 1),
-	STATE_BYTES(struct vcpu_state, regs, 1),
-	STATE_BYTES(struct vcpu_state, sregs, 1),
-	STATE_UINT(struct vcpu_state, xcr0, 1),
-	STATE_BYTES(struct vcpu_state, debugregs, 1),
-	STATE_BYTES(struct vcpu_state, events, 1),
-	STATE_BYTES(struct vcpu_state, lapic, 1),
-	STATE_UINT(struct vcpu_state, tsc_deadline, 1),
-	STATE_UINT(struct vcpu_state, ssp, 2),
-	STATE_SOME_BYTES(struct vcpu_state, xsave, 1, xsave_len),
-	STATE_SOME_BYTES(struct vcpu_state, nested, 1, nested_len),
-	STATE_SOME_BYTES(struct vcpu_state, msrs, 1, msrs_len),
-};
-
 static const struct state_table vcpu_state = {
-	.name = "vcpu-x86", .version = 2, .oldest = 1, STATE_FIELDS(fields), STATE_APART(struct vcpu_state),
+	.name = "vcpu-x86", .version = 3, .oldest = 3, STATE_FIELDS(vcpu_record_fields), STATE_APART(struct vcpu_record),
 	.collect = vcpu_state_collect, .judge = vcpu_state_judge, .loaded = vcpu_state_loaded,
 };
 
