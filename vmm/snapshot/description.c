@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See description.h. */
+#include "vmm/snapshot/description.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static const uint8_t description_no_id[16];
+
+static json_t *description_id(const uint8_t id[16])
+{
+	char text[SNAPSHOT_ID_TEXT];
+
+	snapshot_id_text(id, text);
+	return memcmp(id, description_no_id, sizeof(description_no_id)) ? json_string(text) : json_null();
+}
+
+static json_t *description_time(uint64_t ns)
+{
+	const time_t seconds = (time_t)(ns / 1000000000u);
+	struct tm tm = {0};
+	char text[64];
+
+	gmtime_r(&seconds, &tm);
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	return json_string(text);
+}
+
+int snapshot_description_write(const struct snapshot_state *state, const char *offer, char **ret, struct err *err)
+{
+	json_t *object = json_loads(offer, JSON_REJECT_DUPLICATES, NULL), *root;
+
+	if (!json_is_object(object)) {
+		json_decref(object);
+		return err_set(err, -EINVAL, "a snapshot's description: the offer is no object");
+	}
+	root = json_pack("{s:i, s:b, s:s, s:o, s:o, s:o, s:o}", "format", (int)SNAPSHOT_VERSION, "experimental", 1, "program",
+			 "mvmm " MVMM_VERSION, "id", description_id(state->id), "parent", description_id(state->parent),
+			 "created", description_time(state->created_ns), "offer", object);
+	*ret = root ? json_dumps(root, JSON_COMPACT) : NULL;
+	json_decref(root);
+	return *ret ? 0 : err_sys(err, -ENOMEM, "a snapshot's description");
+}
+
+/* Whether root says under key what it must. */
+static bool description_has_id(const json_t *root, const char *key, const uint8_t id[16])
+{
+	json_t *wanted = description_id(id);
+	bool same = json_equal(wanted, json_object_get(root, key));
+
+	json_decref(wanted);
+	return same;
+}
+
+static int description_check(const struct snapshot_state *state, const json_t *root, struct err *err)
+{
+	const json_t *format = json_object_get(root, "format");
+
+	if (!json_is_integer(format))
+		return err_set(err, -EBADMSG, "damaged: its description has no format");
+	if (json_integer_value(format) != SNAPSHOT_VERSION)
+		return err_set(err, -ENOTSUP, "its description has format %lld, this program knows %u; use the mvmm that wrote it",
+			       (long long)json_integer_value(format), SNAPSHOT_VERSION);
+	if (!description_has_id(root, "id", state->id) || !description_has_id(root, "parent", state->parent))
+		return err_set(err, -EBADMSG, "damaged: its description is of another snapshot");
+	if (!json_is_object(json_object_get(root, "offer")))
+		return err_set(err, -EBADMSG, "damaged: its description has no offer");
+	return 0;
+}
+
+int snapshot_description_read(const struct snapshot_state *state, json_t **ret, struct err *err)
+{
+	json_error_t error;
+	json_t *root = json_loadb(state->description.data, state->description.len, JSON_REJECT_DUPLICATES, &error);
+	int code;
+
+	if (!root)
+		return err_set(err, -EBADMSG, "damaged: its description: line %d, column %d: %s", error.line, error.column,
+			       error.text);
+	code = description_check(state, root, err);
+	if (code) {
+		json_decref(root);
+		return code;
+	}
+	*ret = root;
+	return 0;
+}
