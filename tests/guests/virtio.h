@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio devices on the PCI bus (virtio 1.2), for tiny guests that drive one: where it is, its queues, and interrupts by MSI-X.
+ * A queue has room for requests of up to four descriptors, one request at a time.
+ */
+#pragma once
+
+#include "tests/guests/guest.h"
+
+#define VIRTIO_QUEUE_SIZE 4u
+
+#define VIRTIO_NET 1u /* device types */
+#define VIRTIO_BLK 2u
+
+/* struct virtio_pci_common_cfg */
+#define VIRTIO_FEATURE_SELECT 0x08
+#define VIRTIO_FEATURES 0x0c
+#define VIRTIO_CONFIG_VECTOR 0x10
+#define VIRTIO_STATUS 0x14
+#define VIRTIO_QUEUE_SELECT 0x16
+#define VIRTIO_QUEUE_LENGTH 0x18
+#define VIRTIO_QUEUE_VECTOR 0x1a
+#define VIRTIO_QUEUE_ENABLE 0x1c
+#define VIRTIO_QUEUE_NOTIFY 0x1e
+#define VIRTIO_QUEUE_DESC 0x20
+
+#define VIRTIO_NO_VECTOR 0xffffu
+
+#define VIRTIO_NEXT 1u /* flags of a descriptor */
+#define VIRTIO_WRITE 2u
+
+struct virtio_desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags, next;
+};
+
+struct virtio_queue {
+	struct virtio_desc desc[VIRTIO_QUEUE_SIZE];
+	struct {
+		uint16_t flags, idx, ring[VIRTIO_QUEUE_SIZE], event;
+	} avail;
+	struct {
+		uint16_t flags, idx;
+		struct {
+			uint32_t id, len;
+		} ring[VIRTIO_QUEUE_SIZE];
+		uint16_t event;
+	} used __attribute__((aligned(4)));
+	uintptr_t doorbell;
+	uint16_t number;
+} __attribute__((aligned(4096)));
+
+struct virtio {
+	uintptr_t config, common, notify; /* addresses: config space, two structures of the BAR */
+	uint32_t step;                    /* between the doorbells */
+};
+
+static inline void virtio_write16(uintptr_t addr, uint16_t value)
+{
+	*(volatile uint16_t *)addr = value;
+}
+
+static inline void virtio_write8(uintptr_t addr, uint8_t value)
+{
+	*(volatile uint8_t *)addr = value;
+}
+
+/* The capability of this kind, for vendor-specific ones of this type, as a place in config space; 0: none. */
+static inline uintptr_t virtio_capability(uintptr_t config, uint32_t kind, uint32_t type)
+{
+	for (uint32_t cap = read32(config + 0x34) & 0xfc; cap; cap = read32(config + cap) >> 8 & 0xfc)
+		if ((read32(config + cap) & 0xff) == kind && (kind != 9 || read32(config + cap) >> 24 == type))
+			return config + cap;
+	return 0;
+}
+
+static inline uintptr_t virtio_structure(uintptr_t config, uint32_t type)
+{
+	uintptr_t cap = virtio_capability(config, 9, type);
+
+	return cap ? (read32(config + 0x10 + 4 * (read32(cap + 4) & 7)) & ~15u) + read32(cap + 8) : 0;
+}
+
+/* The first device of the type, whose BAR is put at bar (64 KiB there); false: there is none. */
+static inline int virtio_find(struct virtio *virtio, uint32_t type, uint32_t bar)
+{
+	for (uintptr_t device = 0; device < 32; device++) {
+		uintptr_t config = ECAM + (device << 15);
+
+		if (read32(config) != ((0x1040u + type) << 16 | 0x1af4))
+			continue;
+		write32(config + 4, 0);
+		write32(config + 0x10, bar);
+		write32(config + 0x14, 0);
+		write32(config + 4, 6);
+		*virtio = (struct virtio){config, virtio_structure(config, 1), virtio_structure(config, 2), 0};
+		if (virtio->notify)
+			virtio->step = read32(virtio_capability(config, 9, 2) + 16);
+		return virtio->common && virtio->notify;
+	}
+	return 0;
+}
+
+/* The driver accepts VERSION_1 and these features of the lower half. */
+static inline void virtio_begin(const struct virtio *virtio, uint32_t features)
+{
+	virtio_write8(virtio->common + VIRTIO_STATUS, 0);
+	virtio_write8(virtio->common + VIRTIO_STATUS, 3);
+	for (uint32_t half = 0; half < 2; half++) {
+		write32(virtio->common + VIRTIO_FEATURE_SELECT, half);
+		write32(virtio->common + VIRTIO_FEATURES, half ? 1 : features);
+	}
+	virtio_write8(virtio->common + VIRTIO_STATUS, 11);
+}
+
+/* Enables a queue; its interrupts come by this entry of the MSI-X table, or not at all. */
+static inline void virtio_add_queue(const struct virtio *virtio, volatile struct virtio_queue *q, uint16_t number,
+				    uint16_t entry)
+{
+	const uintptr_t rings[] = {(uintptr_t)&q->desc, (uintptr_t)&q->avail, (uintptr_t)&q->used};
+
+	virtio_write16(virtio->common + VIRTIO_QUEUE_SELECT, number);
+	virtio_write16(virtio->common + VIRTIO_QUEUE_LENGTH, VIRTIO_QUEUE_SIZE);
+	virtio_write16(virtio->common + VIRTIO_QUEUE_VECTOR, entry);
+	for (uint32_t i = 0; i < 3; i++) {
+		write32(virtio->common + VIRTIO_QUEUE_DESC + 8 * i, (uint32_t)rings[i]);
+		write32(virtio->common + VIRTIO_QUEUE_DESC + 8 * i + 4, 0);
+	}
+	q->number = number;
+	q->doorbell = virtio->notify + virtio->step * (read32(virtio->common + VIRTIO_QUEUE_ENABLE) >> 16);
+	virtio_write16(virtio->common + VIRTIO_QUEUE_ENABLE, 1);
+}
+
+static inline void virtio_run(const struct virtio *virtio)
+{
+	virtio_write8(virtio->common + VIRTIO_STATUS, 15);
+}
+
+/* One entry of the MSI-X table sends this vector to the first vCPU. */
+static inline int virtio_enable_msix(const struct virtio *virtio, uint32_t entry, uint8_t vector)
+{
+	uintptr_t cap = virtio_capability(virtio->config, 0x11, 0), at;
+
+	if (!cap)
+		return 0;
+	at = (read32(virtio->config + 0x10 + 4 * (read32(cap + 4) & 7)) & ~15u) + (read32(cap + 4) & ~7u) + 16 * entry;
+	write32(at, 0xfee00000);
+	write32(at + 4, 0);
+	write32(at + 8, vector);
+	write32(at + 12, 0);
+	write32(cap, read32(cap) | 1u << 31);
+	return 1;
+}
+
+/* Gives the device the request that begins at the first descriptor. */
+static inline void virtio_submit(volatile struct virtio_queue *q)
+{
+	uint16_t before = q->avail.idx;
+
+	q->avail.ring[before % VIRTIO_QUEUE_SIZE] = 0;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	q->avail.idx = before + 1;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	virtio_write16(q->doorbell, q->number);
+}
+
+static inline int virtio_busy(const volatile struct virtio_queue *q)
+{
+	return q->used.idx != q->avail.idx;
+}
