@@ -3,9 +3,13 @@
  * How long a program takes from exec to its first KVM_RUN:
  *
  *	first_run COMMAND [ARG...]
+ *	first_run --count N COMMAND [ARG...]   N of them, one after the other; {n} in an argument is the number, from 1
+ *	first_run --spare COMMAND [ARG...]     the first one after SIGUSR1
  *
- * writes microseconds to descriptor 3 and ends the program there. A seccomp filter hands the KVM_RUN
- * ioctl, and nothing else, to this process, so that the program runs at full speed and on as many threads as it likes.
+ * writes microseconds to descriptor 3 and ends the program there; for --count a line for each and then the time of all, as they stay
+ * in their KVM_RUN until the last one has come; for --spare the line "armed" when the signal has come, and then CLOCK_MONOTONIC's
+ * nanoseconds at KVM_RUN. A seccomp filter hands the KVM_RUN ioctl, and nothing else, to this process, so that the program runs at
+ * full speed and on as many threads as it likes. A KVM_RUN that is told not to enter the guest (immediate_exit) does not count.
  * Exit status 1 when the program ended before, with its own output above.
  */
 #include <errno.h>
@@ -22,7 +26,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -93,48 +99,172 @@ static int receive_fd(int socket)
 	return fd;
 }
 
-int main(int argc, char **argv)
+struct program {
+	int listener;
+	pid_t pid;
+	int64_t *began; /* microseconds, written by the child just before its exec */
+};
+
+/* The arguments with {n} replaced; not freed. */
+static char **arguments(char **argv, int count, int n)
 {
-	int64_t *began = mmap(NULL, sizeof(*began), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct pollfd listener = {.events = POLLIN};
-	int sockets[2], status;
-	int64_t took;
-	pid_t child;
+	char **ret = calloc((size_t)count + 1, sizeof(*ret));
 
-	if (argc < 2) {
-		fprintf(stderr, "usage: first_run COMMAND [ARG...]\n");
-		return 2;
+	for (int i = 0; ret && i < count; i++) {
+		const char *at = strstr(argv[i], "{n}");
+
+		ret[i] = argv[i];
+		if (at && asprintf(&ret[i], "%.*s%d%s", (int)(at - argv[i]), argv[i], n, at + 3) < 0)
+			fail("arguments");
 	}
-	if (began == MAP_FAILED || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
-		fail("cannot begin");
-	child = fork();
-	if (child == 0) {
-		char byte;
+	return ret;
+}
 
+static void start(struct program *program, char **argv)
+{
+	int sockets[2];
+	char byte;
+
+	program->began = mmap(NULL, sizeof(*program->began), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (program->began == MAP_FAILED || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
+		fail("cannot begin");
+	program->pid = fork();
+	if (program->pid == 0) {
+		sigset_t none;
+		int listener;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		listener.fd = install_filter();
-		if (listener.fd < 0)
+		listener = install_filter();
+		if (listener < 0)
 			fail("no seccomp filter");
-		send_fd(sockets[1], listener.fd);
+		send_fd(sockets[1], listener);
 		if (read(sockets[1], &byte, 1) != 1)
 			_exit(1);
-		close(listener.fd);
-		*began = now_us();
-		execvp(argv[1], argv + 1);
-		fail(argv[1]);
+		close(listener);
+		*program->began = now_us();
+		execvp(argv[0], argv);
+		fail(argv[0]);
 	}
-	listener.fd = receive_fd(sockets[0]);
+	program->listener = receive_fd(sockets[0]);
 	if (write(sockets[0], "", 1) != 1)
 		fail("the child is gone");
-	/* POLLHUP: the last process with the filter has ended. */
-	status = poll(&listener, 1, TIMEOUT_MS);
-	took = now_us() - *began;
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
-	if (status != 1 || !(listener.revents & POLLIN)) {
-		fprintf(stderr, "first_run: %s %s\n", argv[1], status ? "ended without KVM_RUN" : "took too long");
-		return 1;
+	close(sockets[0]);
+	close(sockets[1]);
+}
+
+static void end(struct program *program)
+{
+	kill(program->pid, SIGKILL);
+	waitpid(program->pid, NULL, 0);
+}
+
+/* Whether this KVM_RUN enters the guest. Looks at the vCPU's page that the caller shares with the kernel. */
+static int enters(const struct seccomp_notif *notification)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, notification->pid, 0x80 /* PIDFD_THREAD */), ret = 1;
+	int vcpu = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, (int)notification->data.args[0], 0);
+	const struct kvm_run *run = vcpu < 0 ? MAP_FAILED : mmap(NULL, 4096, PROT_READ, MAP_SHARED, vcpu, 0);
+
+	if (run != MAP_FAILED) {
+		ret = !run->immediate_exit;
+		munmap((void *)(uintptr_t)run, 4096);
 	}
-	dprintf(3, "%lld\n", (long long)took);
+	close(vcpu);
+	close(pidfd);
+	return ret;
+}
+
+/* Takes one notification: when it came (ns) if it is the KVM_RUN that is waited for, or 0 and lets it go on. */
+static int64_t take(int listener, int counts)
+{
+	struct seccomp_notif notification = {0};
+	struct seccomp_notif_resp go_on = {.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &notification) < 0)
+		return 0;
+	if (counts && enters(&notification))
+		return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	go_on.id = notification.id;
+	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &go_on);
 	return 0;
+}
+
+/* Nanoseconds at KVM_RUN. signal_fd: those before its signal do not count; -1: all do. 0: it ended before, or took too long. */
+static int64_t await(struct program *program, int signal_fd)
+{
+	struct pollfd fds[] = {{.fd = program->listener, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
+	int64_t at = 0, until = now_us() + TIMEOUT_MS * 1000ll;
+
+	while (!at && now_us() < until) {
+		if (poll(fds, 2, TIMEOUT_MS) < 1)
+			break;
+		if (fds[1].revents) {
+			dprintf(3, "armed\n");
+			fds[1].fd = -1;
+		}
+		/* POLLHUP: the last process with the filter has ended. */
+		if (fds[0].revents & POLLIN)
+			at = take(program->listener, fds[1].fd < 0);
+		else if (fds[0].revents)
+			break;
+	}
+	return at;
+}
+
+static int run(char **argv, int argc, int count)
+{
+	struct program *programs = calloc((size_t)count, sizeof(*programs));
+	int64_t first = 0, at = 0;
+
+	for (int i = 0; i < count; i++) {
+		start(&programs[i], arguments(argv, argc, i + 1));
+		at = await(&programs[i], -1) / 1000;
+		if (!at)
+			break;
+		first = i ? first : *programs[i].began;
+		dprintf(3, "%lld\n", (long long)(at - *programs[i].began));
+	}
+	if (at && count > 1)
+		dprintf(3, "%lld\n", (long long)(at - first));
+	for (int i = 0; i < count; i++)
+		if (programs[i].pid)
+			end(&programs[i]);
+	return at ? 0 : 1;
+}
+
+static int run_spare(char **argv, int argc)
+{
+	struct program program;
+	sigset_t armed;
+	int64_t at;
+
+	sigemptyset(&armed);
+	sigaddset(&armed, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &armed, NULL);
+	start(&program, arguments(argv, argc, 1));
+	at = await(&program, signalfd(-1, &armed, SFD_CLOEXEC));
+	end(&program);
+	if (at)
+		dprintf(3, "%lld\n", (long long)at);
+	return at ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	int spare = argc > 2 && strcmp(argv[1], "--spare") == 0;
+	int count = argc > 3 && strcmp(argv[1], "--count") == 0 ? atoi(argv[2]) : 0;
+	int options = spare ? 1 : count > 0 ? 2 : 0, status;
+
+	if (argc < 2 || (!options && argv[1][0] == '-')) {
+		fprintf(stderr, "usage: first_run [--count N | --spare] COMMAND [ARG...]\n");
+		return 2;
+	}
+	status = spare ? run_spare(argv + 2, argc - 2) : run(argv + 1 + options, argc - 1 - options, count ?: 1);
+	if (status)
+		fprintf(stderr, "first_run: %s ended without KVM_RUN, or took too long\n", argv[1 + options]);
+	return status;
 }
