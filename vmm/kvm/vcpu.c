@@ -209,6 +209,8 @@ static void *vcpu_run_vcpu(void *opaque)
 		vcpu->entered = true;
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
 			step = vcpu_handle_exit(vcpu);
+		} else if (errno == EFAULT) {
+			step = vcpu_tell(vcpu, VCPU_FAULT);
 		} else if (errno != EINTR && errno != EAGAIN) {
 			log_error(set->config.log, "vCPU %u: KVM_RUN: %s", vcpu->index, strerrordesc_np(errno));
 			step = vcpu_tell(vcpu, VCPU_FAILED);

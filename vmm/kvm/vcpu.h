@@ -15,6 +15,7 @@ struct vcpu_set;
 enum vcpu_event {
 	VCPU_SHUTDOWN, /* a triple fault or the like: the machine is reset */
 	VCPU_FAILED,   /* KVM cannot run the guest; the reason was logged */
+	VCPU_FAULT,    /* KVM cannot reach the guest's memory (EFAULT): what is behind it has failed */
 };
 
 struct vcpu_config {

@@ -39,6 +39,8 @@ struct machine_host {
 	void (*device_gone)(void *opaque, const char *id);
 	/* A disk with on-error=stop keeps a request that has failed: the machine is to be paused. The same way. */
 	void (*disk_failed)(void *opaque);
+	/* A vCPU cannot reach its memory. Logs why and calls machine_fail. Any thread; NULL: the machine does. */
+	void (*memory_lost)(void *opaque);
 	void *opaque;
 	/*
 	 * The offer of an incoming machine, used by machine_create only; NULL: the machine boots. An incoming machine
@@ -75,6 +77,8 @@ enum machine_end machine_end(const struct machine *machine);
 void machine_power_button(struct machine *machine);
 /* Ends the machine at once, as if unplugged. */
 void machine_stop(struct machine *machine);
+/* The same, as failed. The caller has logged the reason. Any thread. */
+void machine_fail(struct machine *machine);
 
 /*
  * Drains and pauses the devices, then pauses the vCPUs: until all requests have completed, the guest runs and only

@@ -33,6 +33,14 @@ static void machine_create_on_panic(void *opaque, bool loaded)
 
 static void machine_create_on_vcpu(void *opaque, enum vcpu_event event)
 {
+	struct machine *machine = opaque;
+
+	if (event == VCPU_FAULT && machine->host.memory_lost) {
+		machine->host.memory_lost(machine->host.opaque);
+		return;
+	}
+	if (event == VCPU_FAULT)
+		log_error(machine->host.log, "KVM_RUN: %s: KVM cannot reach the guest's memory", strerrordesc_np(EFAULT));
 	machine_end_for(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
 }
 

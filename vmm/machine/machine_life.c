@@ -207,6 +207,11 @@ void machine_stop(struct machine *machine)
 	machine_end_for(machine, MACHINE_STOPPED);
 }
 
+void machine_fail(struct machine *machine)
+{
+	machine_end_for(machine, MACHINE_FAILED);
+}
+
 /* The guest stops at once here, and then the devices. */
 int machine_settle(struct machine *machine, struct err *err)
 {
