@@ -21,6 +21,30 @@ static inline void bitmap_set(unsigned long *map, size_t bit)
 	__atomic_fetch_or(&map[bit / BITS_PER_LONG], 1ul << (bit % BITS_PER_LONG), __ATOMIC_RELEASE);
 }
 
+/* For a bitmap that no other thread changes, as bitmap_clear_range. */
+static inline void bitmap_set_range(unsigned long *map, size_t first, size_t count)
+{
+	for (size_t bit = first; bit < first + count; bit++)
+		map[bit / BITS_PER_LONG] |= 1ul << bit % BITS_PER_LONG;
+}
+
+static inline void bitmap_clear_range(unsigned long *map, size_t first, size_t count)
+{
+	for (size_t bit = first; bit < first + count; bit++)
+		map[bit / BITS_PER_LONG] &= ~(1ul << bit % BITS_PER_LONG);
+}
+
+static inline size_t bitmap_count(const unsigned long *map, size_t longs)
+{
+	size_t count = 0;
+
+	/* Most are 0, and a test is cheaper than counting. */
+	for (size_t i = 0; i < longs; i++)
+		if (map[i])
+			count += (size_t)__builtin_popcountl(map[i]);
+	return count;
+}
+
 static inline bool bitmap_is_blank(const unsigned long *map, size_t longs)
 {
 	unsigned long bits = 0;
@@ -50,9 +74,11 @@ static inline void bitmap_take(unsigned long *from, size_t first, size_t bits, u
 				bit += BITS_PER_LONG;
 			continue;
 		}
-		set = __atomic_fetch_and(&from[index], ~mask, __ATOMIC_ACQ_REL) & mask;
-		for (; set; set &= set - 1)
-			bitmap_set(to, bit + (size_t)__builtin_ctzl(set) - shift);
+		set = (__atomic_fetch_and(&from[index], ~mask, __ATOMIC_ACQ_REL) & mask) >> shift;
+		__atomic_fetch_or(&to[bit / BITS_PER_LONG], set << bit % BITS_PER_LONG, __ATOMIC_RELEASE);
+		if (bit % BITS_PER_LONG + n > BITS_PER_LONG)
+			__atomic_fetch_or(&to[bit / BITS_PER_LONG + 1], set >> (BITS_PER_LONG - bit % BITS_PER_LONG),
+					  __ATOMIC_RELEASE);
 		bit += n;
 	}
 }

@@ -146,62 +146,22 @@ static int memory_sender_add_pages(struct lane *lane, uint64_t gpa, const uint8_
 
 /* ---- chunks ---- */
 
-/* Takes and clears the marks of count pages from first; bit 0 of out is the first. False if there are none. */
-static bool memory_sender_take_marks(const struct memory_marks *marks, size_t first, size_t count, unsigned long *out)
-{
-	bool any = false;
-
-	memset(out, 0, CHUNK_LONGS * sizeof(*out));
-	for (size_t at = 0; at < count;) {
-		unsigned long *word = &marks->bitmap[(first + at) / BITS_PER_LONG];
-		size_t shift = (first + at) % BITS_PER_LONG, n = MIN(BITS_PER_LONG - shift, count - at);
-		unsigned long mask = (n == BITS_PER_LONG ? ~0ul : (1ul << n) - 1) << shift, set;
-
-		/* Chunks of two lanes may share a word. */
-		set = *word & mask ? __atomic_fetch_and(word, ~mask, __ATOMIC_ACQ_REL) & mask : 0;
-		set >>= shift;
-		if (set) {
-			any = true;
-			out[at / BITS_PER_LONG] |= set << (at % BITS_PER_LONG);
-			if (at % BITS_PER_LONG && n > BITS_PER_LONG - at % BITS_PER_LONG)
-				out[at / BITS_PER_LONG + 1] |= set >> (BITS_PER_LONG - at % BITS_PER_LONG);
-		}
-		at += n;
-	}
-	return any;
-}
-
-static unsigned int memory_sender_count_marks(const unsigned long *marks)
-{
-	unsigned int count = 0;
-
-	for (size_t i = 0; i < CHUNK_LONGS; i++)
-		count += (unsigned int)__builtin_popcountl(marks[i]);
-	return count;
-}
-
 /* Sends the marked pages at gpa, which are in one chunk and in the region. */
 static int memory_sender_send_marked(struct lane *lane, const struct guest_region *region, uint64_t gpa, size_t count,
 				     const unsigned long *marks)
 {
 	const uint8_t *host = (uint8_t *)region->host + (gpa - region->gpa);
 	unsigned long absent[CHUNK_LONGS] = {0};
+	struct zero_run run = {0};
 	int code = 0;
 
-	if (memory_sender_count_marks(marks) >= LOOK_FIRST)
+	if (bitmap_count(marks, CHUNK_LONGS) >= LOOK_FIRST)
 		zero_map_absent(lane->sender->zeros, region, gpa - region->gpa, count, absent);
-	for (size_t at = 0, end; at < count && !code; at = end) {
-		bool zero;
+	while (!code && zero_next_run(host, count, marks, absent, &run)) {
+		uint64_t at = run.first * PAGE, bytes = (run.end - run.first) * PAGE;
 
-		end = at + 1;
-		if (!bitmap_test(marks, at))
-			continue;
-		zero = bitmap_test(absent, at) || zero_page(host + at * PAGE);
-		while (end < count && bitmap_test(marks, end) &&
-		       (bitmap_test(absent, end) || zero_page(host + end * PAGE)) == zero)
-			end++;
-		code = zero ? memory_sender_add_zeros(lane, gpa + at * PAGE, (end - at) * PAGE) :
-			      memory_sender_add_pages(lane, gpa + at * PAGE, host + at * PAGE, (end - at) * PAGE);
+		code = run.zero ? memory_sender_add_zeros(lane, gpa + at, bytes) :
+				  memory_sender_add_pages(lane, gpa + at, host + at, bytes);
 	}
 	return code;
 }
@@ -213,9 +173,11 @@ static int memory_sender_send_chunk(struct lane *lane, const struct memory_marks
 	uint64_t end = MIN(chunk * WIRE_CHUNK + (WIRE_CHUNK - 1), marks->gpa + (marks->size - 1));
 	size_t count = (size_t)((end - start) / PAGE + 1), regions;
 	const struct guest_region *region = guest_memory_regions(lane->sender->options.memory, &regions);
-	unsigned long taken[CHUNK_LONGS];
+	unsigned long taken[CHUNK_LONGS] = {0};
 
-	if (!memory_sender_take_marks(marks, (start - marks->gpa) / PAGE, count, taken))
+	/* Chunks of two lanes may share a word. */
+	bitmap_take(marks->bitmap, (start - marks->gpa) / PAGE, count, taken);
+	if (bitmap_is_blank(taken, CHUNK_LONGS))
 		return 0;
 	while (start - region->gpa >= region->size)
 		region++;

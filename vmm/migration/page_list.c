@@ -41,8 +41,7 @@ static bool page_list_add_piece(struct page_list *list, const struct guest_regio
 	piece->bits = calloc(bitmap_longs(piece->pages), sizeof(*piece->bits));
 	if (!piece->bits)
 		return false;
-	for (uint64_t page = 0; page < piece->pages; page++)
-		piece->bits[page / BITS_PER_LONG] |= 1ul << page % BITS_PER_LONG;
+	bitmap_set_range(piece->bits, 0, piece->pages);
 	list->count++;
 	list->total += piece->size;
 	return true;
@@ -70,31 +69,13 @@ int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty,
 	return 0;
 }
 
-/* Listed pages of [first, first + count); first is a multiple of the bits of a long. */
-static uint64_t page_list_count_bits(const struct piece *piece, uint64_t first, uint64_t count)
-{
-	uint64_t sum = 0;
-
-	/* Most words are 0, and a test is cheaper than counting. */
-	for (uint64_t i = first / BITS_PER_LONG; i < bitmap_longs(first + count); i++)
-		if (piece->bits[i])
-			sum += (uint64_t)__builtin_popcountl(piece->bits[i]);
-	return sum;
-}
-
 uint64_t page_list_left(const struct page_list *list)
 {
 	uint64_t pages = 0;
 
 	for (size_t i = 0; i < list->count; i++)
-		pages += page_list_count_bits(&list->pieces[i], 0, list->pieces[i].pages);
+		pages += bitmap_count(list->pieces[i].bits, bitmap_longs(list->pieces[i].pages));
 	return pages * GUEST_PAGE_SIZE;
-}
-
-static void page_list_set_bits(struct piece *piece, uint64_t first, uint64_t count)
-{
-	for (uint64_t page = first; page < first + count; page++)
-		piece->bits[page / BITS_PER_LONG] |= 1ul << page % BITS_PER_LONG;
 }
 
 /* Collects [first, first + count) of a piece; first is a multiple of the bits of a long. */
@@ -105,7 +86,7 @@ static int page_list_collect_part(struct page_list *list, struct piece *piece, u
 				     &piece->bits[first / BITS_PER_LONG], err);
 
 	if (code)
-		page_list_set_bits(piece, first, count); /* bits may be lost */
+		bitmap_set_range(piece->bits, first, count); /* bits may be lost */
 	return code;
 }
 

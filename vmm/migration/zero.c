@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See zero.h. For private anonymous memory, an entry of /proc/self/pagemap that is neither present nor swapped has no
- * page. In a mapped file (a kernel image) such an entry means the file's data, so /proc/self/maps is read to find these
- * ranges. A memfd may have pages that this process has never mapped, so its holes are found with SEEK_DATA. hugetlbfs
- * does not report holes; its pages are read.
+ * See zero.h. Of private anonymous memory, a page that is neither present nor swapped was never written. In a mapped
+ * file (a kernel image) such a page has the file's data, so /proc/self/maps is read to find these ranges. A memfd may
+ * have pages that this process has never mapped, so its holes are found with SEEK_DATA. hugetlbfs does not report
+ * holes; its pages are read.
  *
  * Of a region over a file (region->base) a page is one of three: gone, which is anonymous memory; this process's own
  * copy, which pagemap shows as present and not of a file; or else as in the file, whose holes are zero. What comes from
@@ -17,17 +17,17 @@
 #include <sys/vfs.h>
 
 #include "core/bitmap.h"
+#include "core/pagemap.h"
 
 #define PAGE 4096u
-#define ENTRY_THERE (3ull << 62) /* present, or swapped */
-#define ENTRY_FILE (1ull << 61)  /* a file's page, or shared */
+#define RANGES 64u /* of pages that are there, found at once */
 
 struct span {
 	uintptr_t start, end;
 };
 
 struct zero_map {
-	int pagemap_fd;
+	struct pagemap pagemap;
 	struct span *spans; /* private anonymous memory */
 	size_t span_count, span_room;
 };
@@ -109,7 +109,7 @@ int zero_map_create(const struct guest_memory *memory, struct zero_map **ret, st
 		zero_map_destroy(map);
 		return err_sys(err, code, "memory's mappings");
 	}
-	map->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	pagemap_open(&map->pagemap);
 	*ret = map;
 	return 0;
 }
@@ -118,40 +118,50 @@ void zero_map_destroy(struct zero_map *map)
 {
 	if (!map)
 		return;
-	fd_close(&map->pagemap_fd);
+	pagemap_close(&map->pagemap);
 	free(map->spans);
 	free(map);
 }
 
-/* How many of the count pages at host are private anonymous memory. */
-static size_t zero_anonymous_pages(const struct zero_map *map, uintptr_t host, size_t count)
+/* How many bytes from host are private anonymous memory. */
+static uint64_t zero_anonymous_bytes(const struct zero_map *map, uintptr_t host)
 {
 	for (size_t i = 0; i < map->span_count; i++)
 		if (host >= map->spans[i].start && host < map->spans[i].end)
-			return MIN(count, (size_t)(map->spans[i].end - host) / PAGE);
+			return map->spans[i].end - host;
 	return 0;
 }
 
-static void zero_absent_anonymous(const struct zero_map *map, uintptr_t host, size_t count, unsigned long *absent)
+/* Sets the bits of what is not there in [start, end), which is anonymous; bit 0 is the page at host. */
+static void zero_absent_span(struct zero_map *map, uintptr_t host, uintptr_t start, uintptr_t end, unsigned long *absent)
 {
-	uint64_t entries[ZERO_MAP_PAGES];
-	ssize_t n;
+	struct pagemap_range ranges[RANGES];
+	uintptr_t at = start;
 
-	for (size_t at = 0; at < count;) {
-		size_t pages = zero_anonymous_pages(map, host + at * PAGE, count - at);
+	while (at < end) {
+		ssize_t n = pagemap_scan(&map->pagemap, PAGEMAP_THERE, &at, end, ranges, RANGES);
 
-		if (!pages) {
-			at++;
-			continue;
-		}
-		n = pread(map->pagemap_fd, entries, pages * sizeof(entries[0]),
-			  (off_t)((host / PAGE + at) * sizeof(entries[0])));
-		if (n <= 0)
+		if (n < 0)
 			return;
-		for (size_t i = 0; i < (size_t)n / sizeof(entries[0]); i++)
-			if (!(entries[i] & ENTRY_THERE))
-				bitmap_set(absent, at + i);
-		at += pages;
+		for (ssize_t i = 0; i < n; i++) {
+			bitmap_set_range(absent, (start - host) / PAGE, (ranges[i].start - start) / PAGE);
+			start = ranges[i].end;
+		}
+		bitmap_set_range(absent, (start - host) / PAGE, (at - start) / PAGE);
+		start = at;
+	}
+}
+
+static void zero_absent_anonymous(struct zero_map *map, uintptr_t host, size_t count, unsigned long *absent)
+{
+	uintptr_t end = host + count * PAGE;
+
+	for (uintptr_t at = host; at < end;) {
+		uint64_t bytes = MIN(zero_anonymous_bytes(map, at), end - at);
+
+		if (bytes)
+			zero_absent_span(map, host, at, at + bytes, absent);
+		at += bytes ?: PAGE;
 	}
 }
 
@@ -183,57 +193,111 @@ static void zero_absent_memfd(const struct guest_region *region, uint64_t offset
 		zero_holes(region->fd, region->fd_offset + offset, count, absent);
 }
 
-/* The pagemap entries of a region's pages; false if they cannot be read. */
-static bool zero_entries(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
-			 uint64_t *entries)
+/* Sets the bits of this process's own pages among the count of a region over a file; false if they are not known. */
+static bool zero_own(struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+		     unsigned long *own)
 {
-	uintptr_t page = ((uintptr_t)region->host + offset) / PAGE;
-	size_t size = count * sizeof(*entries);
+	uintptr_t host = (uintptr_t)region->host + offset, at = host, end = host + count * PAGE;
+	struct pagemap_range ranges[RANGES];
 
-	return map->pagemap_fd >= 0 &&
-	       pread(map->pagemap_fd, entries, size, (off_t)(page * sizeof(*entries))) == (ssize_t)size;
+	while (at < end) {
+		ssize_t n = pagemap_scan(&map->pagemap, PAGEMAP_OWN, &at, end, ranges, RANGES);
+
+		if (n < 0)
+			return false;
+		for (ssize_t i = 0; i < n; i++)
+			bitmap_set_range(own, (ranges[i].start - host) / PAGE,
+					 (ranges[i].end - ranges[i].start) / PAGE);
+	}
+	return true;
 }
 
-static void zero_absent_based(const struct zero_map *map, const struct guest_region *region, uint64_t offset,
-			      size_t count, unsigned long *absent)
+static void zero_absent_based(struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+			      unsigned long *absent)
 {
 	const unsigned long *gone = __atomic_load_n(&region->base->gone, __ATOMIC_ACQUIRE);
-	unsigned long holes[ZERO_MAP_PAGES / BITS_PER_LONG] = {0};
-	uint64_t entries[ZERO_MAP_PAGES];
+	unsigned long holes[ZERO_MAP_PAGES / BITS_PER_LONG] = {0}, own[ZERO_MAP_PAGES / BITS_PER_LONG] = {0};
 
-	if (region->base->fd < 0 || !zero_entries(map, region, offset, count, entries))
+	if (region->base->fd < 0 || !zero_own(map, region, offset, count, own))
 		return;
 	zero_holes(region->base->fd, region->base->offset + offset, count, holes);
-	for (size_t i = 0; i < count; i++) {
-		bool own = entries[i] & ENTRY_THERE && !(entries[i] & ENTRY_FILE);
-
-		if (!own && ((gone && bitmap_test(gone, offset / PAGE + i)) || bitmap_test(holes, i)))
+	for (size_t i = 0; i < count; i++)
+		if (!bitmap_test(own, i) &&
+		    ((gone && bitmap_test(gone, offset / PAGE + i)) || bitmap_test(holes, i)))
 			bitmap_set(absent, i);
-	}
 }
 
-void zero_map_absent(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+/* The first page with data of a region's file at or behind offset in the region, which is at start in the file. */
+static uint64_t zero_next_data(const struct guest_region *region, int fd, uint64_t start, uint64_t offset)
+{
+	off_t data = lseek(fd, (off_t)(start + offset), SEEK_DATA);
+
+	if (data < 0)
+		return errno == ENXIO ? region->size : offset;
+	return MIN(align_down((uint64_t)data, PAGE) - start, region->size);
+}
+
+static uint64_t zero_next_based(struct zero_map *map, const struct guest_region *region, uint64_t offset)
+{
+	uintptr_t host = (uintptr_t)region->host, at = host + offset, end = host + region->size;
+	struct pagemap_range own;
+	uint64_t data = offset;
+	ssize_t n = 0;
+
+	if (region->base->fd >= 0)
+		data = zero_next_data(region, region->base->fd, region->base->offset, offset);
+	while (!n && at < end && at - host < data)
+		n = pagemap_scan(&map->pagemap, PAGEMAP_OWN, &at, end, &own, 1);
+	return n < 0 ? offset : n ? MIN(data, own.start - host) : data;
+}
+
+static uint64_t zero_next_anonymous(struct zero_map *map, const struct guest_region *region, uint64_t offset)
+{
+	uintptr_t host = (uintptr_t)region->host, at = host + offset, end = host + region->size;
+
+	while (at < end) {
+		uint64_t bytes = MIN(zero_anonymous_bytes(map, at), end - at);
+		uintptr_t stop = at + bytes;
+		struct pagemap_range range;
+		ssize_t n = bytes ? pagemap_scan(&map->pagemap, PAGEMAP_THERE, &at, stop, &range, 1) : -ENOENT;
+
+		if (n)
+			return (n < 0 ? at : range.start) - host;
+	}
+	return region->size;
+}
+
+uint64_t zero_map_next(struct zero_map *map, const struct guest_region *region, uint64_t offset)
+{
+	if (offset >= region->size)
+		return region->size;
+	if (region->base)
+		return zero_next_based(map, region, offset);
+	return region->fd >= 0 ? zero_next_data(region, region->fd, region->fd_offset, offset) :
+				 zero_next_anonymous(map, region, offset);
+}
+
+void zero_map_absent(struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
 		     unsigned long *absent)
 {
 	if (region->base)
 		zero_absent_based(map, region, offset, count, absent);
 	else if (region->fd >= 0)
 		zero_absent_memfd(region, offset, count, absent);
-	else if (map->pagemap_fd >= 0)
+	else
 		zero_absent_anonymous(map, (uintptr_t)region->host + offset, count, absent);
 }
 
-void zero_map_own(const struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
+void zero_map_own(struct zero_map *map, const struct guest_region *region, uint64_t offset, size_t count,
 		  unsigned long *own)
 {
 	const struct guest_file *base = region->base;
 	const unsigned long *gone = base ? __atomic_load_n(&base->gone, __ATOMIC_ACQUIRE) : NULL;
-	uint64_t entries[ZERO_MAP_PAGES];
-	bool known = base && base->fd >= 0 && zero_entries(map, region, offset, count, entries);
 
-	for (size_t i = 0; i < count; i++)
-		if (!known || (entries[i] & ENTRY_THERE && !(entries[i] & ENTRY_FILE)) ||
-		    (gone && bitmap_test(gone, offset / PAGE + i)))
+	if (!base || base->fd < 0 || !zero_own(map, region, offset, count, own))
+		bitmap_set_range(own, 0, count);
+	for (size_t i = 0; gone && i < count; i++)
+		if (bitmap_test(gone, offset / PAGE + i))
 			bitmap_set(own, i);
 }
 
@@ -252,5 +316,22 @@ bool zero_page(const void *page)
 		if (any)
 			return false;
 	}
+	return true;
+}
+
+bool zero_next_run(const void *host, size_t count, const unsigned long *marks, const unsigned long *absent,
+		   struct zero_run *run)
+{
+	const uint8_t *pages = host;
+	size_t at = run->end;
+
+	while (at < count && !bitmap_test(marks, at))
+		at++;
+	if (at >= count)
+		return false;
+	*run = (struct zero_run){.first = at, .end = at + 1, .zero = bitmap_test(absent, at) || zero_page(pages + at * PAGE)};
+	while (run->end < count && bitmap_test(marks, run->end) &&
+	       (bitmap_test(absent, run->end) || zero_page(pages + run->end * PAGE)) == run->zero)
+		run->end++;
 	return true;
 }
