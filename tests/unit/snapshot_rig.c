@@ -79,9 +79,14 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 	return remove(path);
 }
 
+void rig_remove(const char *name)
+{
+	CHECK_EQ(nftw(rig_path(name), remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
 void rig_rmdir(void)
 {
-	CHECK_EQ(nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+	rig_remove("");
 }
 
 /* Pages that are marked, or not zero, are data. */
@@ -99,6 +104,7 @@ static int rig_write_memory(const struct snapshot_rig *rig, int fd)
 
 static int rig_write_files(struct snapshot_rig *rig, struct snapshot_folder *to, bool extra, struct err *err)
 {
+	static const char disk[65536];
 	struct state_buffer state = {0};
 	_cleanup_(fd_close) int fd = -1;
 	int code = snapshot_folder_create(to, "memory", &fd, err);
@@ -112,20 +118,20 @@ static int rig_write_files(struct snapshot_rig *rig, struct snapshot_folder *to,
 	code = code ?: snapshot_folder_put(to, "machine.json", rig->description, strlen(rig->description), err);
 	if (extra)
 		code = code ?: snapshot_folder_put(to, "kernel", "k", 1, err) ?:
-		       snapshot_folder_put(to, "disks/disk0", "d", 1, err);
+		       snapshot_folder_put(to, "disks/disk0", disk, sizeof(disk), err);
 	code = code ?: snapshot_folder_put(to, "state", state.data, state.len, err);
 	state_buffer_free(&state);
 	return code;
 }
 
-int rig_write(struct snapshot_rig *rig, const char *path, bool replace, bool extra, struct err *err)
+int rig_write(struct snapshot_rig *rig, const char *path, unsigned int how, struct err *err)
 {
 	struct snapshot_folder *to;
-	int code = snapshot_folder_begin(path, replace, &to, err);
+	int code = snapshot_folder_begin(path, how & RIG_REPLACE, &to, err);
 
 	if (code)
 		return code;
-	code = rig_write_files(rig, to, extra, err) ?: snapshot_folder_commit(to, true, err);
+	code = rig_write_files(rig, to, how & RIG_EXTRA, err) ?: snapshot_folder_commit(to, how & RIG_SYNC, err);
 	snapshot_folder_end(to);
 	return code;
 }

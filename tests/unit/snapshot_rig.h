@@ -8,7 +8,11 @@
 
 #define RIG_MEMORY (MIB(4) + KIB(36)) /* not a multiple of 2 MiB, and pages that do not fill a byte */
 #define RIG_PAGES (RIG_MEMORY / SNAPSHOT_PAGE)
-#define RIG_OFFER "{\"version\":1,\"config\":{\"cpus\":2,\"kernel\":\"/k\"},\"devices\":[{\"id\":\"disk0\",\"kind\":\"disk\"}]}"
+#define RIG_OFFER                                                                                                      \
+	"{\"version\":1,\"config\":{\"kernel\":\"/k\",\"name\":\"m\",\"memory\":{\"size\":4231168},\"cpus\":2,"              \
+	"\"disk\":[{\"path\":\"/a\",\"id\":\"disk0\"}]},\"memory\":[{\"gpa\":0,\"size\":4231168}],\"cpu\":{\"architecture\":" \
+	"\"x86-64\",\"cpuid\":[]},\"tsc_khz\":2000000,\"hotplug\":0,\"devices\":[{\"id\":\"disk0\",\"kind\":\"disk\",\"slot\":1," \
+	"\"features\":5,\"size\":65536}]}"
 
 struct snapshot_rig {
 	struct snapshot_state state;
@@ -30,9 +34,11 @@ void rig_done(struct snapshot_rig *rig);
 void rig_mkdir(void);
 const char *rig_path(const char *name);
 void rig_rmdir(void);
+void rig_remove(const char *name);
 
-/* Writes rig to the folder path, and closes everything; with extra also the files "kernel" and "disks/disk0". */
-int rig_write(struct snapshot_rig *rig, const char *path, bool replace, bool extra, struct err *err);
+/* Writes rig to the folder path, and closes everything. EXTRA: also the files "kernel" and "disks/disk0". */
+enum rig_how { RIG_REPLACE = 1, RIG_EXTRA = 2, RIG_SYNC = 4 };
+int rig_write(struct snapshot_rig *rig, const char *path, unsigned int how, struct err *err);
 /* How many names there are in the folder of the test. */
 unsigned int rig_names(void);
 /* Changes a byte of a file, or its size. */

@@ -257,9 +257,12 @@ int snapshot_open_part(const struct snapshot *snapshot, const char *name, int *f
 	_cleanup_(fd_close) int file = -1;
 	struct stat st;
 
-	if (!snapshot->folder)
-		return err_set(err, -ENOENT, "%.200s: has no %.60s", snapshot->path, name);
-	file = openat(snapshot->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (snapshot->folder)
+		file = openat(snapshot->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (!snapshot->folder || (file < 0 && errno == ENOENT)) {
+		*fd = -1;
+		return 0;
+	}
 	if (file < 0 || fstat(file, &st) < 0)
 		return err_sys(err, -errno, "%.200s: %.60s", snapshot->path, name);
 	if (!S_ISREG(st.st_mode))

@@ -43,5 +43,5 @@ void snapshot_close(struct snapshot *snapshot);
  */
 int snapshot_lock(struct snapshot *snapshot, bool exclusive, struct err *err);
 
-/* Opens a file of the folder ("kernel", "disks/ID") read-only, into *fd: -ENOENT if there is none. */
+/* Opens a file of the folder ("kernel", "disks/ID") read-only: 0 and *fd = -1 if there is none. */
 int snapshot_open_part(const struct snapshot *snapshot, const char *name, int *fd, struct err *err);
