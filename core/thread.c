@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 
 void thread_signals(sigset_t *set)
 {
@@ -14,22 +15,37 @@ void thread_signals(sigset_t *set)
 		sigdelset(set, faults[i]);
 }
 
-int thread_start(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, const char *name, ...)
+/*
+ * A thread inherits signals and name from the one that starts it. To name it afterwards, glibc writes to a file in /proc,
+ * which takes as long as the start itself.
+ */
+static int thread_start_as(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, const sigset_t *blocked,
+			   const char *name)
 {
-	sigset_t blocked, old;
-	char text[16];
-	va_list args;
+	char ours[16];
+	sigset_t old;
 	int code;
 
-	thread_signals(&blocked);
-	pthread_sigmask(SIG_SETMASK, &blocked, &old);
+	prctl(PR_GET_NAME, ours);
+	prctl(PR_SET_NAME, name);
+	pthread_sigmask(SIG_SETMASK, blocked, &old);
 	code = -pthread_create(thread, NULL, fn, opaque);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (code)
-		return code;
+	prctl(PR_SET_NAME, ours);
+	return code;
+}
+
+int thread_start_kicked(pthread_t *thread, int signal, void *(*fn)(void *opaque), void *opaque, const char *name, ...)
+{
+	sigset_t blocked;
+	char text[16];
+	va_list args;
+
 	va_start(args, name);
 	vsnprintf(text, sizeof(text), name, args);
 	va_end(args);
-	pthread_setname_np(*thread, text);
-	return 0;
+	thread_signals(&blocked);
+	if (signal)
+		sigdelset(&blocked, signal);
+	return thread_start_as(thread, fn, opaque, &blocked, text);
 }

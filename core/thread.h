@@ -14,4 +14,8 @@
 void thread_signals(sigset_t *set);
 
 /* Starts fn(opaque) on a thread that blocks thread_signals(). Its name is cut after 15 characters. -errno. */
-int thread_start(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, const char *name, ...) _printf_(4, 5);
+#define thread_start(thread, fn, opaque, ...) thread_start_kicked(thread, 0, fn, opaque, __VA_ARGS__)
+
+/* The same, and from its first instruction on the thread takes this signal; 0: none. */
+int thread_start_kicked(pthread_t *thread, int signal, void *(*fn)(void *opaque), void *opaque, const char *name, ...)
+	_printf_(5, 6);

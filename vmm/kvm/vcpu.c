@@ -12,7 +12,6 @@
 #include "vmm/kvm/guest_cpu.h"
 #include "vmm/kvm/vcpu_arch.h"
 
-#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -313,22 +312,10 @@ void vcpu_set_destroy(struct vcpu_set *set)
 
 static int vcpu_start_thread(struct vcpu *vcpu)
 {
-	char name[16];
-	sigset_t blocked, old;
-	int ret;
+	int ret = thread_start_kicked(&vcpu->thread, KICK_SIGNAL, vcpu_run_vcpu, vcpu, "vcpu%u", vcpu->index);
 
-	/* From its first instruction on, the thread takes no other signal than the kick. */
-	thread_signals(&blocked);
-	sigdelset(&blocked, KICK_SIGNAL);
-	pthread_sigmask(SIG_SETMASK, &blocked, &old);
-	ret = pthread_create(&vcpu->thread, NULL, vcpu_run_vcpu, vcpu);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ret)
-		return -ret;
-	vcpu->has_thread = true;
-	snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
-	pthread_setname_np(vcpu->thread, name);
-	return 0;
+	vcpu->has_thread = ret == 0;
+	return ret;
 }
 
 int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err)
