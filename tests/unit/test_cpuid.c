@@ -348,7 +348,7 @@ static void nonsense_is_refused(void)
 	CHECK(unreadable(text));
 }
 
-static int check(const struct guest_cpu *guest, const struct guest_cpu *here)
+static int check(struct guest_cpu *guest, const struct guest_cpu *here)
 {
 	return cpuid_offer_check(guest, here, false, NULL, &err);
 }
@@ -400,6 +400,7 @@ static void a_processor_with_more_faults_is_refused(void)
 	}
 	/* It is told that, and comes nevertheless. */
 	CHECK_EQ(cpuid_offer_check(guest, here, true, NULL, &err), 0);
+	CHECK(guest->forced);
 	/* A guest that does not see the register works around everything. */
 	cpuid_find(guest, 7, 0)->edx &= ~(1u << 29);
 	CHECK_EQ(check(guest, here), 0);
@@ -457,9 +458,49 @@ static void promises_are_kept(void)
 	guest_cpu_destroy(here);
 }
 
+/* It is not compared again on the very host on which it ran, and on no other. */
+static void a_cpu_that_was_here_may_come_back(void)
+{
+	struct guest_cpu *shown = host(), *from, *to;
+	json_t *offered, *again;
+
+	begin_kvm(shown);
+	CHECK_EQ(guest_cpu_create(&kvm, 2, NULL, 0, &from, &err), 0);
+	CHECK_EQ(guest_cpu_write(from, &offered, &err), 0);
+	if (!json_object_get(offered, "host"))
+		SKIP("this host has no boot id, or no KVM");
+	CHECK(guest_cpu_was_here(offered));
+	CHECK_EQ(fake_kvm_count(KVM_GET_SUPPORTED_CPUID), 1);
+	fake_kvm.cpuid_count = 2;
+	CHECK_EQ(guest_cpu_adopt(&kvm, 2, offered, false, false, NULL, &to, &err), -EINVAL);
+	CHECK_EQ(fake_kvm_count(KVM_GET_SUPPORTED_CPUID), 2);
+	CHECK_EQ(guest_cpu_adopt(&kvm, 2, offered, true, false, NULL, &to, &err), 0);
+	CHECK_EQ(fake_kvm_count(KVM_GET_SUPPORTED_CPUID), 2);
+	CHECK_EQ(guest_cpu_write(to, &again, &err), 0);
+	CHECK(json_equal(offered, again));
+	CHECK_EQ(to->phys_bits, from->phys_bits);
+	json_object_set_new(offered, "host", json_string("another"));
+	CHECK(!guest_cpu_was_here(offered));
+	json_object_set_new(offered, "host", json_integer(1));
+	CHECK(!guest_cpu_was_here(offered));
+	json_object_del(offered, "host");
+	CHECK(!guest_cpu_was_here(offered));
+	/* nor is one named that lacks something here */
+	from->forced = true;
+	json_decref(again);
+	CHECK_EQ(guest_cpu_write(from, &again, &err), 0);
+	CHECK(!json_object_get(again, "host"));
+	json_decref(offered);
+	json_decref(again);
+	guest_cpu_destroy(from);
+	guest_cpu_destroy(to);
+	guest_cpu_destroy(shown);
+}
+
 TEST_MAIN(TEST(masks_reach_what_is_built_on_a_feature), TEST(extended_state_follows_its_users),
 	  TEST(parts_of_the_state_stay_together), TEST(shadow_stacks_and_branch_tracking_can_be_masked),
 	  TEST(kvmclock_can_be_masked), TEST(what_kvm_cannot_save_is_hidden), TEST(the_large_state_is_asked_for),
 	  TEST(rates_are_shown), TEST(topology_fits_the_cpus), TEST(the_processor_has_its_name), TEST(a_cpu_arrives_as_it_was),
 	  TEST(nonsense_is_refused), TEST(missing_features_are_named),
-	  TEST(a_processor_with_more_faults_is_refused), TEST(capabilities_travel), TEST(promises_are_kept))
+	  TEST(a_processor_with_more_faults_is_refused), TEST(capabilities_travel), TEST(promises_are_kept),
+	  TEST(a_cpu_that_was_here_may_come_back))

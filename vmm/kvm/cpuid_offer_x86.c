@@ -13,6 +13,15 @@
 
 /* ---- writing ---- */
 
+static void cpuid_offer_write_host(json_t *offer)
+{
+	char name[CPUID_HOST_NAME];
+
+	cpuid_host_name(name);
+	if (name[0])
+		json_object_set_new(offer, "host", json_string(name));
+}
+
 int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err)
 {
 	json_t *entries = json_array();
@@ -29,6 +38,8 @@ int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err
 	*ret = json_pack("{s:s, s:o}", "architecture", "x86-64", "cpuid", entries);
 	if (*ret && model->has_capabilities)
 		json_object_set_new(*ret, "arch_capabilities", json_integer((json_int_t)model->capabilities));
+	if (*ret && !model->forced)
+		cpuid_offer_write_host(*ret);
 	return *ret ? 0 : err_sys(err, -ENOMEM, "CPU");
 }
 
@@ -265,8 +276,8 @@ static int cpuid_offer_check_sizes(const struct guest_cpu *guest, const struct g
 	return 0;
 }
 
-static int cpuid_offer_check(const struct guest_cpu *guest, const struct guest_cpu *host, bool force,
-			     const struct log *log, struct err *err)
+static int cpuid_offer_check(struct guest_cpu *guest, const struct guest_cpu *host, bool force, const struct log *log,
+			     struct err *err)
 {
 	int ret = cpuid_offer_check_vendor(guest, host, err);
 	struct err why;
@@ -275,27 +286,52 @@ static int cpuid_offer_check(const struct guest_cpu *guest, const struct guest_c
 		if (!force)
 			return err_set(err, -EINVAL, "%s", why.text);
 		log_warn(log, "--force-cpu: %s", why.text);
+		guest->forced = true;
 	}
 	ret = ret ?: cpuid_offer_check_xsave(guest, host, err);
 	return ret ?: cpuid_offer_check_sizes(guest, host, err);
 }
 
-int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool force, const struct log *log,
-		    struct guest_cpu **ret, struct err *err)
+static int cpuid_offer_compare(struct kvm *kvm, struct guest_cpu *model, bool force, const struct log *log,
+			       struct err *err)
 {
-	struct guest_cpu *model = cpuid_alloc(cpus), *host = NULL;
+	struct guest_cpu *host;
+	int code = guest_cpu_create(kvm, model->cpus, NULL, 0, &host, err);
+
+	if (code < 0)
+		return code;
+	code = cpuid_offer_check(model, host, force, log, err);
+	guest_cpu_destroy(host);
+	return code;
+}
+
+bool guest_cpu_was_here(const json_t *offered)
+{
+	const char *name = json_string_value(json_object_get(offered, "host"));
+	char ours[CPUID_HOST_NAME];
+
+	if (!name)
+		return false;
+	cpuid_host_name(ours);
+	return ours[0] && strcmp(name, ours) == 0;
+}
+
+int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool was_here, bool force,
+		    const struct log *log, struct guest_cpu **ret, struct err *err)
+{
+	struct guest_cpu *model = cpuid_alloc(cpus);
 	struct kvm_cpuid_entry2 *sizes;
 	int code = model ? 0 : err_sys(err, -ENOMEM, "CPU model");
 
 	code = code ?: cpuid_offer_read_table(offered, model, err);
 	code = code ?: cpuid_offer_read_capabilities(offered, model, err);
-	code = code ?: guest_cpu_create(kvm, cpus, NULL, 0, &host, err);
 	if (code == 0) {
 		sizes = cpuid_find(model, 0x80000008, 0);
 		model->phys_bits = sizes ? sizes->eax & 0xff : 36;
-		code = cpuid_offer_check(model, host, force, log, err);
+		if (was_here && cpuid_has_named(model, "amx_tile"))
+			cpuid_ask_for_tiles(kvm);
+		code = was_here ? 0 : cpuid_offer_compare(kvm, model, force, log, err);
 	}
-	guest_cpu_destroy(host);
 	if (code < 0) {
 		guest_cpu_destroy(model);
 		return code;

@@ -138,7 +138,7 @@ static int cpuid_unknown_feature(const char *name, struct err *err)
 		       near.best ? nearest_hint("-", near.best, hint) : "; names are those of /proc/cpuinfo");
 }
 
-static bool cpuid_has_named(const struct guest_cpu *model, const char *name)
+bool cpuid_has_named(const struct guest_cpu *model, const char *name)
 {
 	bool has = false;
 
@@ -344,7 +344,7 @@ static void cpuid_set_tsc_rate(struct kvm_cpuid_entry2 *entry, unsigned int khz)
  * (Documentation/arch/x86/xstate.rst). If that is refused, KVM does not show the state, and cpuid_fit_xsave removes
  * what uses it.
  */
-static void cpuid_ask_for_tiles(struct kvm *kvm)
+void cpuid_ask_for_tiles(struct kvm *kvm)
 {
 	uint64_t parts = 0;
 	struct kvm_device_attr attr = {.attr = KVM_X86_XCOMP_GUEST_SUPP, .addr = (uintptr_t)&parts};

@@ -32,7 +32,12 @@ bool guest_cpu_has_kvmclock(const struct guest_cpu *model);
  * The CPU of a guest that moves (cpuid_offer_x86.c): guest_cpu_adopt makes exactly the same CPU from the object that
  * guest_cpu_write returned. -EINVAL names the features that this host's KVM does not support, -EBADMSG: invalid. The
  * object comes from a peer. force: features that are missing are logged instead; nothing else is forced.
+ *
+ * The object names the host. On this very host the CPU need not be compared again, which takes half a millisecond:
+ * was_here is guest_cpu_was_here's answer. A peer that gives a wrong name shows the guest features that it cannot use,
+ * and harms that alone.
  */
 int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err);
-int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool force, const struct log *log,
-		    struct guest_cpu **ret, struct err *err);
+bool guest_cpu_was_here(const json_t *offered);
+int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool was_here, bool force,
+		    const struct log *log, struct guest_cpu **ret, struct err *err);

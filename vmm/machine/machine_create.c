@@ -521,7 +521,8 @@ static int machine_create_pit(struct machine *machine, struct err *err)
 
 /*
  * KVM_GET_SUPPORTED_CPUID executes CPUID a hundred times; if this host is a virtual machine, each of them is an exit.
- * A thread therefore makes the CPU, in parallel with the VM and its memory.
+ * A thread therefore makes the CPU, in parallel with the VM and its memory. A guest that has run on this very host needs
+ * neither.
  */
 struct cpu_job {
 	pthread_t thread;
@@ -537,7 +538,7 @@ static void *machine_create_make_guest_cpu(void *opaque)
 	const struct machine_config *config = machine->config;
 
 	if (machine->host.incoming)
-		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu,
+		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu, false,
 					    config->force_cpu, machine->host.log, &machine->guest_cpu, &job->err);
 	else
 		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
@@ -547,9 +548,14 @@ static void *machine_create_make_guest_cpu(void *opaque)
 
 static int machine_create_begin_guest_cpu(struct machine *machine, struct err *err)
 {
-	struct cpu_job *job = calloc(1, sizeof(*job));
+	const struct machine_offer *incoming = machine->host.incoming;
+	struct cpu_job *job;
 	int ret;
 
+	if (incoming && guest_cpu_was_here(incoming->cpu))
+		return guest_cpu_adopt(&machine->kvm, machine->config->cpus, incoming->cpu, true, false,
+				       machine->host.log, &machine->guest_cpu, err);
+	job = calloc(1, sizeof(*job));
 	if (!job)
 		return err_sys(err, -ENOMEM, "CPU model");
 	job->machine = machine;

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A name of this host for as long as it has the same processor and the same KVM: the kernel's boot, the loaded modules of
+ * KVM, and what CPUID says without KVM. A module that is loaded again, with other parameters, has another inode in sysfs;
+ * CPUID changes with new microcode, or when the host is a virtual machine that has moved. A CPU that was shown to a guest
+ * on a host of this name can be shown again there (cpuid_offer_x86.c).
+ */
+#include "vmm/kvm/cpuid_x86.h"
+
+#include <cpuid.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define BOOT_ID_LEN 36u
+
+/* FNV-1a. */
+static uint64_t cpuid_host_mix(uint64_t hash, uint64_t value)
+{
+	for (unsigned int i = 0; i < sizeof(value); i++)
+		hash = (hash ^ (value >> 8 * i & 0xff)) * 0x100000001b3ull;
+	return hash;
+}
+
+/* 0: there is no such module. */
+static uint64_t cpuid_host_module(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+/* Each CPUID takes 4 us if the host is a virtual machine: those leaves that have nearly all features. */
+static uint64_t cpuid_host_processor(uint64_t hash)
+{
+	static const struct {
+		uint32_t leaf, index, ebx; /* ebx: what is no APIC id and does not depend on XCR0 */
+	} leaves[] = {{1, 0, 0xff00}, {7, 0, ~0u}, {0xd, 0, 0}, {0x80000001, 0, ~0u}, {0x80000008, 0, ~0u}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
+		uint32_t eax, ebx, ecx, edx;
+
+		__cpuid_count(leaves[i].leaf, leaves[i].index, eax, ebx, ecx, edx);
+		hash = cpuid_host_mix(hash, (uint64_t)eax << 32 | (ebx & leaves[i].ebx));
+		hash = cpuid_host_mix(hash, (uint64_t)ecx << 32 | edx);
+	}
+	return hash;
+}
+
+void cpuid_host_name(char ret[CPUID_HOST_NAME])
+{
+	uint64_t hash = 0xcbf29ce484222325ull, kvm = cpuid_host_module("/sys/module/kvm");
+	_cleanup_(fd_close) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
+
+	ret[0] = 0;
+	if (!kvm || fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN) {
+		ret[0] = 0;
+		return;
+	}
+	hash = cpuid_host_mix(hash, kvm);
+	hash = cpuid_host_mix(hash, cpuid_host_module("/sys/module/kvm_intel"));
+	hash = cpuid_host_mix(hash, cpuid_host_module("/sys/module/kvm_amd"));
+	snprintf(ret + BOOT_ID_LEN, CPUID_HOST_NAME - BOOT_ID_LEN, "-%016llx",
+		 (unsigned long long)cpuid_host_processor(hash));
+}
