@@ -189,6 +189,111 @@ static void a_move_is_like_a_pause(void)
 	}
 }
 
+/* What a snapshot has: the states of the clock and of the vCPUs. */
+struct snapshot {
+	struct state_buffer clock, cpus[CPUS];
+};
+
+static void take(struct snapshot *snapshot)
+{
+	*snapshot = (struct snapshot){0};
+	CHECK_EQ(clock_pause(here.clock, &err), 0);
+	CHECK_EQ(clock_save(here.clock, &snapshot->clock, &err), 0);
+	for (unsigned int i = 0; i < CPUS; i++)
+		CHECK_EQ(vcpu_set_save(here.vcpus, i, &snapshot->cpus[i], &err), 0);
+}
+
+static void restore(struct snapshot *snapshot, bool runs, bool long_ago)
+{
+	open_side(&there, runs, 0);
+	if (long_ago)
+		clock_expect_long_ago(there.clock);
+	CHECK_EQ(clock_load(there.clock, snapshot->clock.data, snapshot->clock.len, &err), 0);
+	state_buffer_free(&snapshot->clock);
+	for (unsigned int i = 0; i < CPUS; i++) {
+		CHECK_EQ(vcpu_set_load(there.vcpus, i, false, snapshot->cpus[i].data, snapshot->cpus[i].len, &err), 0);
+		state_buffer_free(&snapshot->cpus[i]);
+	}
+	CHECK_EQ(clock_hold(there.clock, &err), 0);
+	clock_resume(there.clock);
+}
+
+#define WEEK (604800 * SECOND)
+
+/* Whatever the clock did before: it stops or runs as the restored machine's does. */
+static void a_snapshot_of_last_week(void)
+{
+	for (unsigned int i = 0; i < 8; i++) {
+		bool ran = i & 1, runs = i & 2, long_ago = i & 4;
+		uint64_t passed = runs && long_ago ? WEEK : 0, tsc, clock;
+		struct snapshot snapshot;
+
+		begin(ran);
+		fake_kvm.realtime -= WEEK;
+		*fake_kvm_msr(fake_kvm_vcpu(0), DEADLINE) = 123456;
+		put_le32(lapic(0) + LVT_TIMER, 2 << 17 | 0x40);
+		put_le32(lapic(1) + COUNT, 5000);
+		tsc = counter(0);
+		clock = fake_kvm_clock();
+		take(&snapshot);
+		fake_kvm_pass(WEEK);
+		restore(&snapshot, runs, long_ago);
+		CHECK_EQ(fake_kvm_clock(), clock + passed);
+		CHECK_EQ(counter(2), tsc + passed / 1000000 * fake_kvm.host_khz);
+		CHECK_EQ(counter(3), counter(2) - 77);
+		/* a timer is as far away as it was, or due */
+		CHECK_EQ(*fake_kvm_msr(fake_kvm_vcpu(2), DEADLINE), 123456);
+		CHECK_EQ(get_le32(lapic(3) + COUNT), 5000);
+	}
+}
+
+/* The host's clock was set back meanwhile: the guest's never is. */
+static void a_snapshot_of_the_future(void)
+{
+	for (int runs = 0; runs < 2; runs++) {
+		struct snapshot snapshot;
+		uint64_t tsc, clock;
+
+		begin(runs);
+		fake_kvm.realtime += WEEK;
+		tsc = counter(0);
+		clock = fake_kvm_clock();
+		take(&snapshot);
+		fake_kvm_pass(SECOND);
+		fake_kvm.realtime -= WEEK;
+		restore(&snapshot, runs, true);
+		CHECK_EQ(fake_kvm_clock(), clock);
+		CHECK_EQ(counter(2), tsc);
+	}
+}
+
+/* For vmclock: where the guest's counter is, how fast it really is, and what time it is. */
+static void counter_and_time_are_read_together(void)
+{
+	struct clock_moment now;
+
+	begin(false);
+	CHECK_EQ(clock_read(here.clock, &now, &err), 0);
+	CHECK_EQ(now.counter, counter(0));
+	CHECK_EQ(now.counter_hz, fake_kvm.host_khz * 1000ull);
+	CHECK_EQ(now.realtime, fake_kvm.realtime);
+	/* scaled */
+	open_side(&there, false, fake_kvm.host_khz / 2);
+	CHECK_EQ(clock_read(there.clock, &now, &err), 0);
+	CHECK_EQ(now.counter, counter(2));
+	CHECK_EQ(now.counter_hz, fake_kvm.host_khz / 2 * 1000ull);
+	close_side(&there);
+	/* told another rate than it has */
+	open_side(&there, false, fake_kvm.host_khz - 10);
+	CHECK_EQ(clock_read(there.clock, &now, &err), 0);
+	CHECK_EQ(now.counter_hz, fake_kvm.host_khz * 1000ull);
+	fake_kvm.offsets = false;
+	CHECK_EQ(clock_read(here.clock, &now, &err), 0);
+	CHECK_EQ(now.counter, counter(0));
+	fake_kvm_fail(2, EIO);
+	CHECK_EQ(clock_read(here.clock, &now, &err), -EIO);
+}
+
 /* A counter of 10^15 ticks, on a host whose rate is 3/7 of the guest's and a bit. */
 static void a_scaled_counter_does_not_step_back(void)
 {
@@ -248,5 +353,6 @@ static void every_call_may_fail(void)
 }
 
 TEST_MAIN(TEST(a_pause_takes_no_time), TEST(a_clock_that_runs_follows_the_host), TEST(timers_stop_with_the_clock),
-	  TEST(a_move_is_like_a_pause), TEST(a_scaled_counter_does_not_step_back), TEST(older_kernels_have_no_offset),
+	  TEST(a_move_is_like_a_pause), TEST(a_snapshot_of_last_week), TEST(a_snapshot_of_the_future),
+	  TEST(counter_and_time_are_read_together), TEST(a_scaled_counter_does_not_step_back), TEST(older_kernels_have_no_offset),
 	  TEST(every_call_may_fail))

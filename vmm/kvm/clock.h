@@ -18,6 +18,9 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, bool runs, const struc
 /* NULL is fine. */
 void clock_destroy(struct clock *clock);
 
+/* The recorded time comes from a snapshot: it may be any time ago, and a clock that runs advances by all of it. */
+void clock_expect_long_ago(struct clock *clock);
+
 /* Records the time, after the vCPUs have been paused; called again, only that of a clock that runs. */
 int clock_pause(struct clock *clock, struct err *err);
 /* Before the vCPUs are resumed. What cannot be set is logged: the guest's time then jumps. True: interrupts that were
@@ -32,3 +35,11 @@ int clock_hold(struct clock *clock, struct err *err);
 
 /* The guest's time in ns, as kvmclock has it: for devices that count. 0 if KVM fails. Any thread. */
 uint64_t clock_guest_ns(const struct clock *clock);
+
+/* The counter of the first vCPU, as the guest reads it, and the host's clock at one moment. The vCPUs are paused, or
+ * have not started. */
+struct clock_moment {
+	uint64_t counter, counter_hz;
+	uint64_t realtime; /* ns since 1970, UTC */
+};
+int clock_read(struct clock *clock, struct clock_moment *ret, struct err *err);

@@ -22,7 +22,7 @@
 #define RATIO_BITS_AMD 32u
 #define RATIO_BITS_INTEL 48u
 
-/* Above this, the hosts' clocks are taken to be wrong, and the guest's time does not advance. */
+/* Above this, in a migration, the hosts' clocks are taken to be wrong, and the guest's time does not advance. */
 #define MAX_AWAY_NS 60000000000ull
 
 struct clock_state {
@@ -38,6 +38,7 @@ struct clock {
 	struct vcpu_set *vcpus;
 	const struct log *log;
 	bool runs;
+	uint64_t max_away_ns;
 	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
 	unsigned int ratio_bits;
 	bool paused;
@@ -75,6 +76,7 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, bool runs, const struc
 	clock->vcpus = vcpus;
 	clock->log = log;
 	clock->runs = runs;
+	clock->max_away_ns = MAX_AWAY_NS;
 	clock->ratio_bits = clock_ratio_bits();
 	*ret = clock;
 	return 0;
@@ -83,6 +85,11 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, bool runs, const struc
 void clock_destroy(struct clock *clock)
 {
 	free(clock);
+}
+
+void clock_expect_long_ago(struct clock *clock)
+{
+	clock->max_away_ns = UINT64_MAX;
 }
 
 static uint64_t clock_wall_clock(void)
@@ -203,17 +210,17 @@ int clock_pause(struct clock *clock, struct err *err)
 }
 
 /* The time in ns since the state was recorded, by the hosts' clocks; 0 if they cannot be right. */
-static uint64_t clock_away(const struct clock_state *state)
+static uint64_t clock_away(const struct clock *clock)
 {
-	uint64_t now = clock_wall_clock();
+	uint64_t now = clock_wall_clock(), then = clock->state.realtime;
 
-	return now > state->realtime && now - state->realtime <= MAX_AWAY_NS ? now - state->realtime : 0;
+	return now > then && now - then <= clock->max_away_ns ? now - then : 0;
 }
 
 static int clock_set_kvmclock(const struct clock *clock, struct err *err)
 {
 	struct kvm_clock_data data = {.clock = clock->state.kvmclock};
-	uint64_t gone = clock->runs ? clock_away(&clock->state) : 0;
+	uint64_t gone = clock->runs ? clock_away(clock) : 0;
 
 	if (gone && kvm_check(clock->kvm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) {
 		data.flags = KVM_CLOCK_REALTIME;
@@ -266,6 +273,22 @@ uint64_t clock_guest_ns(const struct clock *clock)
 	struct kvm_clock_data data = {0};
 
 	return ioctl(clock->kvm->vm_fd, KVM_GET_CLOCK, &data) < 0 ? 0 : data.clock;
+}
+
+int clock_read(struct clock *clock, struct clock_moment *ret, struct err *err)
+{
+	struct moment moment = {0};
+	uint64_t counter = 0;
+	int code;
+
+	clock_find_offset_attr(clock);
+	code = clock_look(clock, &moment, err) ?: clock_read_tsc(clock, 0, &moment, &counter, err);
+	if (code == 0)
+		*ret = (struct clock_moment){
+			.counter = counter, .counter_hz = vcpu_set_real_tsc_khz(clock->vcpus) * 1000ull,
+			.realtime = moment.realtime,
+		};
+	return code;
 }
 
 /* ---- save and load ---- */

@@ -68,7 +68,8 @@ static int irqchip_state_loaded(void *object, const void *loaded, struct err *er
 	struct kvm_irqchip chip;
 	int code = 0;
 
-	for (uint32_t i = 0; i < 2 && code == 0; i++) {
+	/* The second 8259 first: what the devices have set there would be pending in the first one. */
+	for (uint32_t i = 2; i-- > 0 && code == 0;) {
 		chip = (struct kvm_irqchip){.chip_id = i, .chip.pic = state->pic[i]};
 		code = irqchip_state_set(object, &chip, err);
 	}

@@ -42,7 +42,7 @@ struct vcpu_set {
 	/* read without the lock: pauses or stop is not zero */
 	bool attention;
 	struct vcpu *vcpus;
-	unsigned int tsc_khz, host_tsc_khz;
+	struct vcpu_tsc_rates tsc;
 	struct vcpu_arch *arch; /* created by the first save or load */
 };
 
@@ -234,11 +234,10 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, co
 	vcpu->run = run;
 	if (vcpu->index == 0)
 		kvm_coalesced_map(kvm, run);
-	vcpu->set->tsc_khz = vcpu->set->config.tsc_khz;
-	ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc_khz,
-				&vcpu->set->host_tsc_khz, err);
+	vcpu->set->tsc.told = vcpu->set->config.tsc_khz;
+	ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc, err);
 	if (ret == 0)
-		ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, vcpu->set->tsc_khz, err);
+		ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, vcpu->set->tsc.told, err);
 	return ret < 0 ? ret : vcpu_arch_reset(kvm, vcpu->fd, entry, err);
 }
 
@@ -419,12 +418,17 @@ int vcpu_set_fd(const struct vcpu_set *set, unsigned int index)
 
 unsigned int vcpu_set_tsc_khz(const struct vcpu_set *set)
 {
-	return set->tsc_khz;
+	return set->tsc.told;
 }
 
 unsigned int vcpu_set_host_tsc_khz(const struct vcpu_set *set)
 {
-	return set->host_tsc_khz;
+	return set->tsc.host;
+}
+
+unsigned int vcpu_set_real_tsc_khz(const struct vcpu_set *set)
+{
+	return set->tsc.real;
 }
 
 static int vcpu_need_arch(struct vcpu_set *set, struct err *err)

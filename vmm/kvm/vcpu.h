@@ -65,6 +65,8 @@ int vcpu_set_fd(const struct vcpu_set *set, unsigned int index);
 /* The guest's TSC rate in kHz, and the rate of the host's TSC that is scaled to it; both are equal without scaling. */
 unsigned int vcpu_set_tsc_khz(const struct vcpu_set *set);
 unsigned int vcpu_set_host_tsc_khz(const struct vcpu_set *set);
+/* The rate that the guest's TSC has, which without scaling is only about that which the guest was told. */
+unsigned int vcpu_set_real_tsc_khz(const struct vcpu_set *set);
 
 /*
  * Saves a paused vCPU's state, or loads it before the vCPU enters the guest. The data is hostile. trial: another load

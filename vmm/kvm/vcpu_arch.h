@@ -8,10 +8,14 @@
 
 /* Sets the registers of a new vCPU (vcpu_x86.c); entry is NULL for all but the first. */
 int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry, struct err *err);
-/* Sets the TSC rate: *khz is the wanted rate, or 0 for the host's, which is then stored there. *host_khz: see
- * vcpu_set_host_tsc_khz. stable: CPUID tells the guest that the rate is constant. */
-int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
-		      struct err *err);
+/* The rates in kHz of the guest's TSC: that which it was told, that of the host's TSC which is scaled to it (equal to
+ * the former without scaling), and that which it has. */
+struct vcpu_tsc_rates {
+	unsigned int told, host, real;
+};
+/* Sets the TSC rate; rates->told is the wanted one, or 0 for the host's. stable: CPUID tells the guest that the rate is
+ * constant. */
+int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, struct vcpu_tsc_rates *rates, struct err *err);
 
 /* A vCPU's timer (vcpu_timer_x86.c): what was left of it when it was stopped. */
 struct vcpu_timer {

@@ -108,25 +108,23 @@ static bool vcpu_same_rate(unsigned int a, unsigned int b, unsigned int ppm)
  * Without scaling, a guest that uses kvmclock tolerates a slightly different rate: its kernel takes the rate from
  * kvmclock, and its timers are late or early by the difference. The offset then refers to the unscaled host counter.
  */
-int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, unsigned int *khz, unsigned int *host_khz,
-		      struct err *err)
+int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, struct vcpu_tsc_rates *rates, struct err *err)
 {
 	int rate = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
-	unsigned int host = (unsigned int)rate;
+	unsigned int host = (unsigned int)rate, told = rates->told ?: host;
 
 	if (rate <= 0)
 		return rate < 0 ? err_sys(err, -errno, "KVM_GET_TSC_KHZ") :
 		       err_set(err, -ENOTSUP, "KVM does not know the rate of its TSC");
-	*khz = *khz ?: host;
-	*host_khz = *khz;
-	if (vcpu_same_rate(*khz, host, 250))
+	*rates = (struct vcpu_tsc_rates){.told = told, .host = told, .real = host};
+	if (vcpu_same_rate(told, host, 250))
 		return 0;
-	if (kvm_check(kvm, KVM_CAP_TSC_CONTROL) && ioctl(vcpu_fd, KVM_SET_TSC_KHZ, (unsigned long)*khz) == 0) {
-		*host_khz = host;
+	if (kvm_check(kvm, KVM_CAP_TSC_CONTROL) && ioctl(vcpu_fd, KVM_SET_TSC_KHZ, (unsigned long)told) == 0) {
+		*rates = (struct vcpu_tsc_rates){.told = told, .host = host, .real = told};
 		return 0;
 	}
-	if (!vcpu_same_rate(*khz, host, stable ? 250 : 10000))
+	if (!vcpu_same_rate(told, host, stable ? 250 : 10000))
 		return err_set(err, -ENOTSUP, "the guest's time stamp counter runs at %u kHz, this host's at %u kHz, "
-					      "and this processor or its KVM cannot scale it", *khz, host);
+					      "and this processor or its KVM cannot scale it", told, host);
 	return 0;
 }
