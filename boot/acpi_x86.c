@@ -12,6 +12,7 @@ static const
 #include "boot/dsdt_x86.hex"
 
 #define X2APIC_ID_MIN 255u
+#define TABLES_SIZE (LAYOUT_VMCLOCK - LAYOUT_ACPI)
 
 /* ---- the tables' layouts in ACPI 6.4; all fields are little-endian, as on x86 ---- */
 struct rsdp { /* 5.2.5.3 */
@@ -141,7 +142,7 @@ static void *acpi_take(struct builder *builder, size_t len)
 {
 	void *p = builder->base;
 
-	if (len > LAYOUT_ACPI_RECORD - LAYOUT_ACPI - builder->used) {
+	if (len > TABLES_SIZE - builder->used) {
 		builder->full = true;
 		return p;
 	}
@@ -337,7 +338,7 @@ int acpi_build(const struct acpi_config *config, struct guest_memory *memory, st
 	xsdt = acpi_add_xsdt(&builder, tables, ARRAY_SIZE(tables));
 	if (builder.full)
 		return err_set(err, -ENOSPC, "the ACPI tables of %u CPUs do not fit into %llu KiB", config->cpus,
-			       LAYOUT_ACPI_SIZE >> 10);
+			       TABLES_SIZE >> 10);
 	acpi_fill_rsdp(rsdp, xsdt);
 	memcpy(builder.base + (LAYOUT_ACPI_RECORD - LAYOUT_ACPI), &record, sizeof(record));
 	guest_memory_dirty(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The DSDT of the x86 machine (ACPI 6.4 chapters 5, 6 and 19; PCI firmware specification 3.3): the PCIe host bridge,
- * the serial port, clock and panic notifier, and the generic event device for PCI hot plug. All machines have the same bytes; the differences are in the record that acpi_x86.c writes.
+ * the serial port, clock and panic notifier, the generation ID, vmclock, and the generic event device for PCI hot plug
+ * and for what changes in a restored machine. All machines have the same bytes; the differences are in the record that
+ * acpi_x86.c writes.
  *
  * The numbers are those of layout_x86.h and devices/platform.h; tests/unit/test_boot_acpi.c compares them.
  */
@@ -23,6 +25,9 @@
 #define POWER_SIZE      32
 #define POWER_EVENTS    16
 #define GED_GSI         9
+#define VMCLOCK         0x000FE000
+#define VMCLOCK_SIZE    0x00001000
+#define VMGENID         0x000FF000
 #define RECORD          0x000FFF00
 #define RECORD_SIZE     24
 
@@ -99,6 +104,27 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			})
 		}
 
+		/* Virtual Machine Generation ID, Microsoft 2012 */
+		Device (VGEN)
+		{
+			Name (_HID, "MVMM0001")
+			Name (_CID, "VM_Gen_Counter")
+			Name (_DDN, "VM_Gen_Counter")
+			Name (ADDR, Package () { VMGENID, 0 })
+		}
+
+		/* Linux: include/uapi/linux/vmclock-abi.h */
+		Device (VCLK)
+		{
+			Name (_HID, "AMZNC10C")
+			Name (_CID, "VMCLOCK")
+			Name (_DDN, "VMCLOCK")
+			Name (_CRS, ResourceTemplate ()
+			{
+				Memory32Fixed (ReadOnly, VMCLOCK, VMCLOCK_SIZE)
+			})
+		}
+
 		/* The line stays high until EVTS is read */
 		Device (GED)
 		{
@@ -115,6 +141,8 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 					^^PCI0.TELL (UP, 1)   /* device check */
 					^^PCI0.TELL (DOWN, 3) /* eject request */
 				}
+				If (Local0 & 4) { Notify (^^VGEN, 0x80) }
+				If (Local0 & 8) { Notify (^^VCLK, 0x80) }
 			}
 		}
 	}

@@ -18,8 +18,11 @@
 #define LAYOUT_CMDLINE 0x20000ull
 #define LAYOUT_CMDLINE_SIZE 0x10000ull
 #define LAYOUT_EBDA 0x9fc00ull        /* RAM that the guest may use ends here */
-#define LAYOUT_ACPI 0xe0000ull        /* RSDP and tables, 128 KiB, reserved in the memory map */
+#define LAYOUT_ACPI 0xe0000ull        /* 128 KiB, reserved in the memory map: RSDP and tables, and these: */
 #define LAYOUT_ACPI_SIZE 0x20000ull
+#define LAYOUT_VMCLOCK 0xfe000ull     /* a page; the tables end below */
+#define LAYOUT_VMCLOCK_SIZE 0x1000u
+#define LAYOUT_VMGENID 0xff000ull     /* 16 bytes */
 #define LAYOUT_ACPI_RECORD 0xfff00ull /* for the DSDT: struct acpi_record of acpi_x86.c */
 #define LAYOUT_HIGH 0x100000ull       /* RAM continues here */
 

@@ -12,6 +12,7 @@
 /* ---- serial.c: a 16550A at a port address ---- */
 struct serial;
 struct state_table;
+struct guest_memory;
 /*
  * Output goes to out_fd within about a millisecond, in as few writes as possible. Output that out_fd does not take is
  * buffered (64 KiB) and then dropped and counted: the guest never waits. A regular file that cannot be written is tried
@@ -61,7 +62,7 @@ void pvpanic_destroy(struct pvpanic *pvpanic);
 
 /*
  * ---- power.c: the fixed ACPI registers (ACPI 6.4 section 4.8) with power button and timer, the reset register, and
- * the generic event device of PCI hot plug ----
+ * the generic event device of PCI hot plug and of the notifications below ----
  */
 enum power_event { POWER_OFF, POWER_RESET };
 struct power;
@@ -78,7 +79,7 @@ struct power_config {
 #define POWER_SLEEP_CONTROL 0u /* of guests with hardware-reduced tables: SLP_TYP 5 << 2 | SLP_EN 0x20: off */
 #define POWER_SLEEP_STATUS 1u
 #define POWER_RESET_REG 2u     /* write 1: reset */
-#define POWER_GED_EVENTS 4u    /* 32 bits, read clears: bit 0 power button, bit 1 PCI hot plug */
+#define POWER_GED_EVENTS 4u    /* 32 bits, read clears: bit 0 power button, 1 PCI hot plug, others: power_notice */
 #define POWER_PCI_UP 8u        /* 32 bits, read clears: devices added */
 #define POWER_PCI_DOWN 12u     /* 32 bits, read clears: devices to be removed; write: bit set = device ejected */
 #define POWER_PM1_STATUS 16u   /* 16 bits, a bit is cleared by writing it (section 4.8.3.1.1) */
@@ -100,3 +101,30 @@ void power_pci_added(struct power *power, unsigned int device);
 bool power_pci_remove(struct power *power, unsigned int device);
 void power_pci_withdraw(struct power *power, unsigned int device);
 void power_set_ejected(struct power *power, void (*ejected)(void *opaque, unsigned int device), void *opaque);
+/* Notifies the guest that a device of its ACPI tables has something new; the values are bits of POWER_GED_EVENTS. Any
+ * thread. */
+enum power_notice { POWER_NEW_GENERATION = 1 << 2, POWER_NEW_TIME = 1 << 3 };
+void power_notify(struct power *power, enum power_notice notice);
+
+/* ---- vmgenid.c: the generation ID, 16 random bytes in guest memory at gpa ---- */
+struct vmgenid;
+/* Writes nothing: vmgenid_renew does, or guest memory is loaded. */
+int vmgenid_create(struct guest_memory *memory, uint64_t gpa, struct vmgenid **ret, struct err *err);
+void vmgenid_destroy(struct vmgenid *vmgenid);
+/* Another ID, which was never used before. The caller notifies a guest that runs already: POWER_NEW_GENERATION. */
+int vmgenid_renew(struct vmgenid *vmgenid, struct err *err);
+extern const struct state_table vmgenid_state;
+
+/* ---- vmclock.c: the host's time and the guest's time stamp counter, in a page of guest memory at gpa ---- */
+struct vmclock;
+struct vmclock_time {
+	uint64_t counter, counter_hz; /* the guest's counter; its rate is at least 2 */
+	uint64_t realtime_ns;         /* the host's clock at that moment: UTC, since 1970 */
+};
+int vmclock_create(struct guest_memory *memory, uint64_t gpa, struct vmclock **ret, struct err *err);
+void vmclock_destroy(struct vmclock *vmclock);
+/* The machine is restored: the next publish shows another disruption marker and generation number. */
+int vmclock_disrupt(struct vmclock *vmclock, struct err *err);
+/* Writes the page. The caller notifies a guest that runs already: POWER_NEW_TIME. One thread at a time. */
+void vmclock_publish(struct vmclock *vmclock, const struct vmclock_time *time);
+extern const struct state_table vmclock_state;

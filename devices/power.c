@@ -18,6 +18,7 @@
 #define SLEEP_ENABLE 0x20u
 #define EVENT_BUTTON 0x1u
 #define EVENT_PCI 0x2u
+#define EVENT_NOTICES (POWER_NEW_GENERATION | POWER_NEW_TIME)
 
 #define PM1_GLOBAL (1u << 5) /* of the global lock: never signalled, but Linux looks whether it can be enabled */
 #define PM1_BUTTON (1u << 8)
@@ -231,6 +232,13 @@ void power_button(struct power *power)
 	pthread_mutex_unlock(&power->lock);
 }
 
+void power_notify(struct power *power, enum power_notice notice)
+{
+	pthread_mutex_lock(&power->lock);
+	power_raise_event(power, notice & EVENT_NOTICES, EVENTS, 0);
+	pthread_mutex_unlock(&power->lock);
+}
+
 void power_pci_added(struct power *power, unsigned int device)
 {
 	if (device < 32)
@@ -265,7 +273,7 @@ static int power_judge(const void *object, const void *loaded, uint32_t version,
 {
 	const struct power_state *state = loaded;
 
-	if (state->registers[EVENTS] & ~(EVENT_BUTTON | EVENT_PCI))
+	if (state->registers[EVENTS] & ~(EVENT_BUTTON | EVENT_PCI | EVENT_NOTICES))
 		return err_set(err, -EBADMSG, "events 0x%x: invalid bits", state->registers[EVENTS]);
 	if (state->pm1_status & ~PM1_BUTTON || state->pm1_enable & ~PM1_ENABLES || state->pm1_control & ~PM1_SLEEP_TYPE)
 		return err_set(err, -EBADMSG, "a fixed register has invalid bits");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hostile saved state: a record is loaded into a device as the machine makes it, and what was loaded is then used by a guest
- * and its host, and saved again. Every virtio device, the serial port, the clock, power, and the PCI bus.
+ * and its host, and saved again. Every virtio device, the serial port, the clock, power, generation ID, vmclock, and the PCI bus.
  *
  * Input: a byte that chooses the device, two that say how long the record is, the record, and what lies in the guest's rings.
  * The mutator begins with records that were saved of idle and of busy devices.
@@ -15,7 +15,7 @@
 
 #define HEAD 3u
 
-enum { SERIAL, RTC, POWER, BUS, PLATFORM };
+enum { SERIAL, RTC, POWER, VMGENID, VMCLOCK, BUS, PLATFORM };
 
 static struct state_devices d;
 static struct state_buffer seeds[32]; /* idle and busy of each kind */
@@ -28,6 +28,8 @@ static struct {
 	struct serial *serial;
 	struct rtc *rtc;
 	struct power *power;
+	struct vmgenid *vmgenid;
+	struct vmclock *vmclock;
 	struct irq_line line;
 	struct pci_rig rig;
 } p;
@@ -55,11 +57,15 @@ static void platform_make(void)
 	p.pio = power.pio = bus_create();
 	MUST(p.pio && serial_create(p.pio, 0x3f8, &p.line, -1, -1, d.loop, NULL, &p.serial, NULL) == 0);
 	MUST(rtc_create(p.pio, &p.line, d.loop, &p.rtc, NULL) == 0 && power_create(&power, &p.power, NULL) == 0);
+	MUST(vmgenid_create(d.ram->memory, DRIVER_RAM_BASE + 4096, &p.vmgenid, NULL) == 0);
+	MUST(vmclock_create(d.ram->memory, DRIVER_RAM_BASE, &p.vmclock, NULL) == 0);
 	rig_open(&p.rig);
 }
 
 static void platform_done(void *opaque)
 {
+	vmclock_destroy(p.vmclock);
+	vmgenid_destroy(p.vmgenid);
 	power_destroy(p.power);
 	rtc_destroy(p.rtc);
 	serial_destroy(p.serial);
@@ -84,6 +90,9 @@ static void platform_use(void)
 		bus_write(p.pio, RTC_PORT + 1, &value, 1);
 	}
 	serial_feed(p.serial, "typed", 5);
+	MUST(vmgenid_renew(p.vmgenid, NULL) == 0 && vmclock_disrupt(p.vmclock, NULL) == 0);
+	vmclock_publish(p.vmclock, &(struct vmclock_time){.counter_hz = 1000000});
+	power_notify(p.power, POWER_NEW_TIME);
 	for (unsigned int at = 0; at < 256; at += 4)
 		rig_cfg_write(&p.rig, 0, at, 4, rig_cfg(&p.rig, 0, at, 4));
 	driver_settle(d.loop);
@@ -91,8 +100,10 @@ static void platform_use(void)
 
 static const struct state_table *table(unsigned int kind, void **object)
 {
-	static const struct state_table *const tables[] = {&serial_state, &rtc_state, &power_state, &pci_bus_state};
-	void *const objects[] = {p.serial, p.rtc, p.power, p.rig.bus};
+	static const struct state_table *const tables[] = {
+		&serial_state, &rtc_state, &power_state, &vmgenid_state, &vmclock_state, &pci_bus_state,
+	};
+	void *const objects[] = {p.serial, p.rtc, p.power, p.vmgenid, p.vmclock, p.rig.bus};
 
 	*object = objects[kind];
 	return tables[kind];

@@ -33,7 +33,7 @@ static const uint8_t *table_at(const struct boot_guest *guest, uint64_t address,
 
 	CHECK(address >= LAYOUT_ACPI && address % 16 == 0);
 	CHECK(!memcmp(table, signature, 4));
-	CHECK(get_le32(table + 4) >= 36 && address + get_le32(table + 4) <= LAYOUT_ACPI_RECORD);
+	CHECK(get_le32(table + 4) >= 36 && address + get_le32(table + 4) <= LAYOUT_VMCLOCK);
 	CHECK_EQ(sum(table, get_le32(table + 4)), 0);
 	return table;
 }
@@ -271,6 +271,36 @@ static void dsdt_agrees_with_layout(void)
 	boot_guest_free(&tables.guest);
 }
 
+/* How the drivers find them, and where they lie: in memory that no guest takes for its own. */
+static void dsdt_has_what_tells_clones_apart(void)
+{
+	struct tables tables = build(1, 1, true);
+	static const uint8_t cid[] = {8, '_', 'C', 'I', 'D', 0x0d, 'V', 'M', '_', 'G', 'e', 'n', '_', 'C', 'o', 'u', 'n',
+				      't', 'e', 'r', 0};
+	static const uint8_t hid[] = {8, '_', 'H', 'I', 'D', 0x0d, 'A', 'M', 'Z', 'N', 'C', '1', '0', 'C', 0, 8, '_', 'C', 'I',
+				      'D', 0x0d, 'V', 'M', 'C', 'L', 'O', 'C', 'K', 0};
+	/* a package of two: the address, and zero above it */
+	uint8_t address[] = {8, 'A', 'D', 'D', 'R', 0x12, 8, 2, 0x0c, 0, 0, 0, 0, 0};
+	uint8_t memory[] = {0x86, 9, 0, 0, [11] = 0};
+	/* of Local0: bit 2 and bit 3 */
+	static const uint8_t told[] = {0x7b, 0x60, 0x0a, 4, 0, 0x86, 'V', 'G', 'E', 'N', 0x0a, 0x80};
+	static const uint8_t ticked[] = {0x7b, 0x60, 0x0a, 8, 0, 0x86, 'V', 'C', 'L', 'K', 0x0a, 0x80};
+
+	expect_bytes(&tables, "generation ID", cid, sizeof(cid));
+	put_le32(address + 9, LAYOUT_VMGENID);
+	expect_bytes(&tables, "address of the generation ID", address, sizeof(address));
+	expect_bytes(&tables, "vmclock", hid, sizeof(hid));
+	put_le32(memory + 4, LAYOUT_VMCLOCK);
+	put_le32(memory + 8, LAYOUT_VMCLOCK_SIZE);
+	expect_bytes(&tables, "page of vmclock", memory, sizeof(memory));
+	expect_bytes(&tables, "notification of a generation", told, sizeof(told));
+	expect_bytes(&tables, "notification of a time", ticked, sizeof(ticked));
+	CHECK(POWER_NEW_GENERATION == 4 && POWER_NEW_TIME == 8);
+	CHECK(LAYOUT_VMGENID % 8 == 0 && LAYOUT_VMGENID + 16 <= LAYOUT_ACPI_RECORD);
+	CHECK(LAYOUT_VMCLOCK + LAYOUT_VMCLOCK_SIZE <= LAYOUT_VMGENID);
+	boot_guest_free(&tables.guest);
+}
+
 /* Every slot has its address and its bit; every device's pins have their GSIs. */
 /* A method that makes named objects must not run twice at a time: the second call fails. ACPI 6.4, 20.2.5.2: MethodFlags */
 static void dsdt_methods_with_names_are_serialized(void)
@@ -362,7 +392,7 @@ static void too_much_is_refused(void)
 	struct err err;
 
 	CHECK_EQ(acpi_build(&config, guest.memory, &err), -ENOSPC);
-	CHECK_STR(err.text, "the ACPI tables of 20000 CPUs do not fit into 128 KiB");
+	CHECK_STR(err.text, "the ACPI tables of 20000 CPUs do not fit into 120 KiB");
 	config.cpus = 1;
 	CHECK_EQ(acpi_build(&config, empty, &err), -ENOSPC);
 	guest_memory_destroy(empty);
@@ -371,5 +401,5 @@ static void too_much_is_refused(void)
 
 TEST_MAIN(TEST(fadt_has_fixed_hardware), TEST(a_timer_is_named_if_it_is_needed), TEST(madt_lists_every_cpu),
 	  TEST(mcfg_is_the_ecam), TEST(dsdt_record_is_written), TEST(dsdt_agrees_with_layout),
-	  TEST(dsdt_methods_with_names_are_serialized), TEST(dsdt_has_slots_and_pins),
+	  TEST(dsdt_has_what_tells_clones_apart), TEST(dsdt_methods_with_names_are_serialized), TEST(dsdt_has_slots_and_pins),
 	  TEST(iasl_reads_them), TEST(too_much_is_refused))

@@ -216,6 +216,23 @@ static void tells_of_devices(void)
 	close_power();
 }
 
+/* One bit each, in one register with the others; the line falls when all have been read. */
+static void notices_are_events_of_their_own(void)
+{
+	open_power();
+	power_notify(t.power, POWER_NEW_GENERATION);
+	power_notify(t.power, POWER_NEW_TIME);
+	power_notify(t.power, POWER_NEW_TIME);
+	power_pci_added(t.power, 3);
+	CHECK(t.high && t.edges == 1);
+	CHECK_EQ(in(PORT + POWER_GED_EVENTS, 4), 1 << 1 | 1 << 2 | 1 << 3);
+	CHECK(!t.high && t.edges == 2);
+	power_notify(t.power, POWER_NEW_TIME);
+	CHECK_EQ(in(PORT + POWER_GED_EVENTS, 4), 1 << 3);
+	CHECK_EQ(t.edges, 4);
+	close_power();
+}
+
 static void takes_any_access(void)
 {
 	uint8_t data[8];
@@ -287,5 +304,5 @@ static void hears_of_a_panic(void)
 
 TEST_MAIN(TEST(switches_off_and_resets), TEST(switches_off_by_the_fixed_register), TEST(button_is_fixed_hardware),
 	  TEST(an_early_press_is_kept), TEST(the_timer_counts_the_guests_time),
-	  TEST(button_raises_the_line_until_read), TEST(tells_of_devices),
+	  TEST(button_raises_the_line_until_read), TEST(tells_of_devices), TEST(notices_are_events_of_their_own),
 	  TEST(takes_any_access), TEST(presses_from_another_thread), TEST(hears_of_a_panic))

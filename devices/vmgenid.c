@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See platform.h: the virtual machine generation ID ("Virtual Machine Generation ID", Microsoft 2012), 16 random bytes in
+ * guest memory. The guest's ACPI tables say where. The guest learns by a notification that they have changed, and then
+ * knows that it is another machine than before: Linux reseeds its random number generator with them.
+ *
+ * The bytes must stay between the host and this guest, so they are never logged.
+ */
+#include "core/guest_memory.h"
+#include "core/state.h"
+#include "devices/platform.h"
+
+#include <sys/random.h>
+
+struct vmgenid_state {
+	uint8_t id[16];
+};
+
+struct vmgenid {
+	struct guest_memory *memory;
+	uint64_t gpa;
+	struct vmgenid_state state;
+};
+
+int vmgenid_create(struct guest_memory *memory, uint64_t gpa, struct vmgenid **ret, struct err *err)
+{
+	struct vmgenid *vmgenid = calloc(1, sizeof(*vmgenid));
+
+	if (!vmgenid)
+		return err_sys(err, -ENOMEM, "generation ID");
+	vmgenid->memory = memory;
+	vmgenid->gpa = gpa;
+	*ret = vmgenid;
+	return 0;
+}
+
+void vmgenid_destroy(struct vmgenid *vmgenid)
+{
+	free(vmgenid);
+}
+
+int vmgenid_renew(struct vmgenid *vmgenid, struct err *err)
+{
+	struct vmgenid_state next;
+
+	if (getrandom(next.id, sizeof(next.id), 0) != sizeof(next.id))
+		return err_set(err, -EIO, "generation ID: the host's kernel gives no random bytes");
+	if (guest_memory_write(vmgenid->memory, vmgenid->gpa, next.id, sizeof(next.id)) < 0)
+		return err_set(err, -EFAULT, "generation ID: no guest memory at 0x%llx",
+			       (unsigned long long)vmgenid->gpa);
+	vmgenid->state = next;
+	return 0;
+}
+
+/* Guest memory has the bytes, too: it is saved and loaded with them. */
+static const struct state_field fields[] = {
+	STATE_BYTES(struct vmgenid_state, id, 1),
+};
+
+const struct state_table vmgenid_state = {
+	.name = "vmgenid", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct vmgenid, state),
+};
