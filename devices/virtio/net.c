@@ -119,9 +119,9 @@ static void net_resume(struct virtio_device *device)
 
 	if (net->loaded)
 		net_announce_begin(net);
-	if (net_tell_link(net))
+	if (net_tell_link(net) || net->mac_changed)
 		virtio_device_config_changed(device);
-	net->loaded = false;
+	net->loaded = net->mac_changed = false;
 	if (net_go_on(net, &err) < 0) {
 		log_error(device->log, "%s", err.text);
 		virtio_device_broken(device, "it could not be restarted");
@@ -168,6 +168,17 @@ int virtio_net_ready(struct virtio_device *device, struct err *err)
 	struct net_backend *backend = net_to_net(device)->backend;
 
 	return backend->ops->ready ? backend->ops->ready(backend, err) : 0;
+}
+
+void virtio_net_set_mac(struct virtio_device *device, const uint8_t mac[6])
+{
+	struct net_device *net = net_to_net(device);
+
+	pthread_mutex_lock(&net->config_lock);
+	memcpy(net->mac, mac, sizeof(net->mac));
+	memcpy(net->state.mac, mac, sizeof(net->state.mac));
+	pthread_mutex_unlock(&net->config_lock);
+	net->mac_changed = true;
 }
 
 void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id)

@@ -107,6 +107,7 @@ struct net_device {
 	struct vhost *vhosts[NET_MAX_PAIRS]; /* NULL without vhost=on */
 	bool vhost_running[NET_MAX_PAIRS];
 	bool loaded;                         /* and not resumed since */
+	bool mac_changed;                    /* by virtio_net_set_mac; the driver is told at the resume */
 	int64_t hold_ms;                     /* NET_HOLD_MS, but in tests */
 	/* The control queue's thread, which also watches for vhost's errors and announces; NULL while inactive. */
 	struct event_loop *ctrl_loop;

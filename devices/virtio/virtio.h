@@ -219,6 +219,13 @@ int virtio_net_create(const struct virtio_net_options *options, struct guest_mem
  */
 int virtio_net_ready(struct virtio_device *net, struct err *err);
 
+/*
+ * The card has another address from now on, whatever the driver has set. The driver sees it in the config space, and is
+ * notified when the device resumes; Linux' driver reads it only when it is bound. On a drained device, the loop's
+ * thread.
+ */
+void virtio_net_set_mac(struct virtio_device *net, const uint8_t mac[6]);
+
 /* A locally administered address, always the same for the same machine and device. */
 void virtio_net_make_mac(uint8_t mac[6], const char *machine, const char *id);
 

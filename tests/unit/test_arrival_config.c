@@ -23,6 +23,7 @@ static int make(const char *config_json)
 	int code;
 
 	machine_config_done(&config);
+	machine_config_init(&config);
 	CHECK_EQ(machine_offer_parse(text, (size_t)len, &offer, &err), 0);
 	err.text[0] = 0;
 	code = arrival_config_make(offer, &options, &config, &err);
@@ -72,6 +73,17 @@ static void what_is_not_named_here_is_refused(void)
 	options.vsock = (char *)"kernel";
 	CHECK_EQ(make(EVERYTHING), 0);
 	CHECK(!config.vsock.socket);
+	/* Another CID is no place, and another address is nothing that a machine gets on its way. */
+	options.vsock = (char *)"cid=9";
+	CHECK_EQ(make(EVERYTHING), -EACCES);
+	CHECK(strstr(err.text, "add --vsock SOCKET|kernel there"));
+	options.vsock = (char *)"cid=9,kernel";
+	CHECK_EQ(make(EVERYTHING), 0);
+	CHECK(!config.vsock.socket && config.vsock.cid == 9);
+	options.nets = (struct receive_override[]){{(char *)"n=mac=02:00:00:00:00:01"}, {(char *)"p=passt"}};
+	CHECK_EQ(make(EVERYTHING), -EINVAL);
+	CHECK_STR(err.text, "--net n=...,mac=: a machine that moves keeps its MAC addresses; leave it out");
+	options.nets = (struct receive_override[]){{(char *)"n=tap=t1"}, {(char *)"p=passt"}};
 	options.net_count = 1;
 	CHECK_EQ(make(EVERYTHING), -EACCES);
 	CHECK(strstr(err.text, "add --net p=tap=NAME|passt there"));

@@ -118,6 +118,40 @@ static void a_move_is_announced_several_times(void)
 	tear_down();
 }
 
+/* The driver had set one itself; what was given for the restore replaces it, and a reset does not bring it back. */
+static void a_restored_card_gets_another_address(void)
+{
+	static const uint8_t own[6] = {2, 4, 6, 8, 10, 12}, given[6] = {2, 0, 0, 0, 0, 9};
+	struct virtio_net_config config;
+	unsigned int generation;
+
+	set_up(ALL & ~NET_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE));
+	CHECK_EQ(control(VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, own, 6), VIRTIO_NET_OK);
+	generation = device->config_generation;
+	pthread_mutex_lock(&device->lock);
+	CHECK_EQ(device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL), 0);
+	container_of(device, struct net_device, virtio)->loaded = true;
+	virtio_net_set_mac(device, given);
+	CHECK_EQ(driver->config_calls, 0);
+	device->ops->resume(device);
+	pthread_mutex_unlock(&device->lock);
+	CHECK_EQ(driver->config_calls, 1);
+	CHECK(device->config_generation != generation);
+	read_config(&config);
+	CHECK_EQ(memcmp(config.mac, given, 6), 0);
+	expect_announcement(given);
+	/* told once */
+	pthread_mutex_lock(&device->lock);
+	CHECK_EQ(device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL), 0);
+	device->ops->resume(device);
+	device->ops->reset(device);
+	pthread_mutex_unlock(&device->lock);
+	CHECK_EQ(driver->config_calls, 1);
+	read_config(&config);
+	CHECK_EQ(memcmp(config.mac, given, 6), 0);
+	tear_down();
+}
+
 /* A driver that cannot announce is not asked to. */
 static void a_guest_that_cannot_is_not_asked(void)
 {
@@ -326,6 +360,7 @@ static void refuses_bad_options(void)
 }
 
 TEST_MAIN(TEST(moves_to_another_host), TEST(a_move_is_announced_several_times),
+	  TEST(a_restored_card_gets_another_address),
 	  TEST(a_guest_that_cannot_is_not_asked), TEST(a_link_that_is_up_again_elsewhere_is_told),
 	  TEST(does_not_move_to_a_lesser_network), TEST(survives_a_pause), TEST(keeps_threads_in_a_pause),
 	  TEST(a_pause_waits_for_a_packet_and_not_for_ever), TEST(resets_in_flight),

@@ -62,6 +62,7 @@ struct net_config {
 	char *target; /* TAP: the interface; PASST: its socket, or NULL to start passt */
 	char *id;     /* never NULL after machine_config_finish() */
 	uint8_t mac[6];      /* all zero: derived from the machine's name and the id */
+	bool new_mac;        /* an incoming machine had another one; not an option */
 	unsigned int queues; /* pairs; 0: the program chooses */
 	bool vhost;
 };
@@ -69,6 +70,7 @@ struct net_config {
 struct vsock_config {
 	uint32_t cid; /* 0: no vsock device */
 	char *socket; /* NULL: the kernel's vhost-vsock */
+	bool named;   /* machine_config_override has named the socket, or the kernel; not an option */
 };
 
 enum port_kind { PORT_NONE, PORT_AUTO, PORT_STDIO, PORT_PTY, PORT_FILE, PORT_SOCKET };
@@ -147,10 +149,11 @@ void machine_config_done(struct machine_config *config);
 int machine_config_finish(struct machine_config *config, struct err *err);
 
 /*
- * Replaces what differs on this host in a configuration that another host offered. Option "disk", "net" or "vfio": text
- * is "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET]; a device as for --vfio. Option "name", "serial",
- * "console" or "vsock" (its socket, or "kernel"): text is the value. -EINVAL with the message for the user, who gave
- * both; for an unknown id it lists the known ones.
+ * Replaces what differs on this host in a configuration that another host offered, or a snapshot has. Option "disk",
+ * "net" or "vfio": text is "ID=VALUE", where VALUE is a path; tap=NAME or passt[=SOCKET], and mac=MAC, or only that; a
+ * device as for --vfio. Option "vsock": text is the path of a socket; or "kernel"; or cid=N, alone or with socket=PATH
+ * or kernel. Option "name", "serial", "console" or "clock": text is the value. -EINVAL with the message for the user,
+ * who gave both; for an unknown id it lists the known ones.
  */
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err);
 

@@ -35,10 +35,18 @@ static void config_override_take_disk(void *item, void *written)
 	disk->lock = from->lock;
 }
 
+/* The guest keeps its address, unless another one is given. */
 static void config_override_take_net(void *item, void *written)
 {
+	static const uint8_t none[6];
 	struct net_config *net = item, *from = written;
 
+	if (memcmp(from->mac, none, sizeof(none)) != 0) {
+		memcpy(net->mac, from->mac, sizeof(net->mac));
+		net->new_mac = true;
+	}
+	if (from->kind == NET_NONE)
+		return;
 	net->kind = from->kind;
 	net->vhost = from->vhost;
 	config_override_swap_text(&net->target, &from->target);
@@ -93,14 +101,31 @@ static int config_override_unknown_id(const struct kind *kind, struct machine_co
 		       (int)MIN(len, 60u), id, kind->option, count ? "it has " : "it has none", list);
 }
 
+/* As on the command line. A network card may also be given only another address: it stays where it is connected. */
+static int config_override_parse(const char *option, const char *value, struct machine_config *written,
+				 struct err *err)
+{
+	bool address = strcmp(option, "net") == 0 && strncmp(value, "mac=", 4) == 0 && !strchr(value, ',');
+	const struct option *net = address ? option_lookup(&machine_options, "net", 3, &(const char *){NULL}) : NULL;
+	char dashed[16];
+	char *words[] = {dashed, (char *)value};
+	option_set given = 0, keys = 0;
+	int code;
+
+	snprintf(dashed, sizeof(dashed), "--%s", option);
+	if (!address)
+		return options_parse(&machine_options, written, ARRAY_SIZE(words), words, NULL, 0, err);
+	code = option_key_set(net, option_key_lookup(net, "mac", 3, &(const char *){NULL}),
+			      option_begin(&machine_options, net, written, &given, err), value + 4, &keys, err);
+	return code ? err_prefix(err, code, "--net %.100s", value) : 0;
+}
+
 static int config_override_device(const struct kind *kind, struct machine_config *config, const char *text,
 				  struct err *err)
 {
 	size_t len = strcspn(text, "="), count;
 	char *items = config_override_items_of(kind, config, &count), *item = NULL;
 	struct machine_config written;
-	char option[16];
-	char *words[] = {option, (char *)text + len + 1};
 	int code;
 
 	if (!text[len] || !len)
@@ -113,9 +138,8 @@ static int config_override_device(const struct kind *kind, struct machine_config
 	}
 	if (!item)
 		return config_override_unknown_id(kind, config, text, len, err);
-	snprintf(option, sizeof(option), "--%s", kind->option);
 	machine_config_init(&written);
-	code = options_parse(&machine_options, &written, ARRAY_SIZE(words), words, NULL, 0, err);
+	code = config_override_parse(kind->option, text + len + 1, &written, err);
 	if (code == 0)
 		kind->take(item, config_override_items_of(kind, &written, &count));
 	machine_config_done(&written);
@@ -124,25 +148,64 @@ static int config_override_device(const struct kind *kind, struct machine_config
 
 /* ---- the rest ---- */
 
+struct vsock_override {
+	unsigned int cid; /* 0: not given */
+	char *socket;
+	bool kernel;
+};
+
+#define VSOCK(member) .offset = offsetof(struct vsock_override, member)
+
+static const struct option_key vsock_keys[] = {
+	{"cid", OPTION_UINT, VSOCK(cid), .min = 3, .max = INT32_MAX, .help = "N"},
+	{"socket", OPTION_STRING, VSOCK(socket), .help = "FILE"},
+	{"kernel", OPTION_FLAG, VSOCK(kernel)},
+};
+static const struct option vsock_option = {
+	.name = "vsock", .value = "SOCKET|kernel|cid=N[,socket=PATH|,kernel]", .keys = vsock_keys,
+	.key_count = ARRAY_SIZE(vsock_keys),
+};
+static const struct option_table vsock_table = {&vsock_option, 1};
+
+/* A text without a key is a path as it stands. */
+static int config_override_parse_vsock(const char *text, struct vsock_override *ret, struct err *err)
+{
+	bool keyed = strncmp(text, "cid=", 4) == 0 || strncmp(text, "socket=", 7) == 0;
+	char option[] = "--vsock", *words[] = {option, (char *)text};
+
+	options_init(&vsock_table, ret);
+	if (keyed)
+		return options_parse(&vsock_table, ret, ARRAY_SIZE(words), words, NULL, 0, err);
+	ret->kernel = strcmp(text, "kernel") == 0;
+	ret->socket = ret->kernel ? NULL : strdup(text);
+	return ret->kernel || ret->socket ? 0 : err_sys(err, -ENOMEM, "--vsock");
+}
+
 static int config_override_vsock(struct machine_config *config, const char *text, struct err *err)
 {
-	char *socket;
+	struct vsock_override given;
+	int code;
 
 	if (!config->vsock.cid || !*text)
 		return err_set(err, -EINVAL, "--vsock %.100s: %s", text,
 			       *text ? "the incoming machine has no vsock" :
 				       "empty; write the path of a socket, or kernel");
-	socket = strcmp(text, "kernel") == 0 ? NULL : strdup(text);
-	if (!socket && strcmp(text, "kernel") != 0)
-		return err_sys(err, -ENOMEM, "--vsock");
-	free(config->vsock.socket);
-	config->vsock.socket = socket;
-	return 0;
+	code = config_override_parse_vsock(text, &given, err);
+	if (code == 0 && given.socket && given.kernel)
+		code = err_set(err, -EINVAL, "--vsock %.100s: socket and kernel exclude each other", text);
+	if (code == 0 && (given.socket || given.kernel)) {
+		config_override_swap_text(&config->vsock.socket, &given.socket);
+		config->vsock.named = true;
+	}
+	if (code == 0 && given.cid)
+		config->vsock.cid = given.cid;
+	options_done(&vsock_table, &given);
+	return code;
 }
 
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err)
 {
-	static const char *const whole[] = {"name", "serial", "console"};
+	static const char *const whole[] = {"name", "serial", "console", "clock"};
 	char dashed[16];
 	char *words[] = {dashed, (char *)text};
 

@@ -17,6 +17,16 @@ static int arrival_config_override_each(struct machine_config *config, const cha
 	return code;
 }
 
+/* A guest that moves keeps its connections, and its driver the address. */
+static int arrival_config_check_nets(const struct machine_config *config, struct err *err)
+{
+	for (size_t i = 0; i < config->net_count; i++)
+		if (config->nets[i].new_mac)
+			return err_set(err, -EINVAL, "--net %s=...,mac=: a machine that moves keeps its MAC addresses; leave "
+				       "it out", config->nets[i].id);
+	return 0;
+}
+
 /* The ports are this host's, not those of the source. A console of the machine must be connected to something. */
 static int arrival_config_override_ports(struct machine_config *config, const struct receive_options *options,
 					 struct err *err)
@@ -34,6 +44,7 @@ static int arrival_config_override(struct machine_config *config, const struct r
 	int code = arrival_config_override_each(config, "disk", options->disks, options->disk_count, err);
 
 	code = code ?: arrival_config_override_each(config, "net", options->nets, options->net_count, err);
+	code = code ?: arrival_config_check_nets(config, err);
 	code = code ?: arrival_config_override_each(config, "vfio", options->vfios, options->vfio_count, err);
 	if (!code && options->vsock)
 		code = machine_config_override(config, "vsock", options->vsock, err);
@@ -124,7 +135,7 @@ static int arrival_config_check_named(struct machine_config *config, const struc
 	for (size_t i = 0; i < config->vfio_count; i++)
 		if (!arrival_config_is_named(config->vfios[i].id, options->vfios, options->vfio_count))
 			arrival_config_miss(&missing, "vfio", config->vfios[i].id, "=BDF");
-	if (config->vsock.cid && !options->vsock)
+	if (config->vsock.cid && !config->vsock.named)
 		arrival_config_miss(&missing, "vsock", "SOCKET|", "kernel");
 	if (!missing.used)
 		return 0;
