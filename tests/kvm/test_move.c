@@ -9,6 +9,7 @@
 #include "core/monotonic.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_offer.h"
+#include "vmm/machine/tell_apart.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -804,8 +805,107 @@ static void ranges_may_lie_anywhere(void)
 	event_loop_destroy(take_ptr(loop));
 }
 
+/* ---- clones ---- */
+
+/* What a guest says of itself. */
+struct identity {
+	char id[33];
+	uint64_t generation, disruption, time;
+	uint32_t sequence, events;
+};
+
+static uint64_t host_time(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+/* Asks it. The time that it computes is the true one, but for what the rate of a counter may be off. */
+static struct identity ask(struct side *side)
+{
+	uint64_t before = host_time();
+	struct identity ret = {0};
+	const char *at;
+
+	forget_output(side);
+	type(side, 'p');
+	CHECK(wait_for(side, " end\n", 60 * SECOND));
+	at = strstr(side->printed, "id ");
+	CHECK(at && sscanf(at, "id %32s generation %lx disruption %lx sequence %x events %x time %lx", ret.id, &ret.generation,
+			   &ret.disruption, &ret.sequence, &ret.events, &ret.time) == 6);
+	if (ret.time < before - SECOND / 100 || ret.time > host_time() + SECOND / 100)
+		printf("# %lld ns after the question, which took %llu\n", (long long)(ret.time - before),
+		       (unsigned long long)(host_time() - before));
+	CHECK(ret.time >= before - SECOND / 100 && ret.time <= host_time() + SECOND / 100);
+	CHECK_EQ(ret.sequence % 2, 0);
+	return ret;
+}
+
+/* Away for a while; clone: it comes back as another machine. */
+static struct identity go_away(bool clone)
+{
+	move();
+	machine_destroy(take_ptr(here->machine));
+	pass_time(SECOND / 3);
+	if (clone)
+		CHECK_EQ(machine_tell_apart(there->machine, &err), 0);
+	CHECK_EQ(machine_start(there->machine, &err), 0);
+	return ask(there);
+}
+
+static void a_machine_that_moves_is_the_same(void)
+{
+	struct identity before, after;
+
+	boot("clone", "");
+	before = ask(here);
+	CHECK_EQ(before.events, 0);
+	CHECK_EQ(before.sequence, 2);
+	pause_side(here);
+	pass_time(SECOND / 3);
+	machine_resume(here->machine);
+	after = ask(here);
+	CHECK_STR(after.id, before.id);
+	CHECK(after.generation == before.generation && after.disruption == before.disruption);
+	CHECK_EQ(after.events, 8); /* the time is another one */
+	CHECK_EQ(after.sequence, 4);
+	after = go_away(false);
+	CHECK_STR(after.id, before.id);
+	CHECK(after.generation == before.generation && after.disruption == before.disruption);
+	CHECK_EQ(after.events, 8);
+	CHECK_EQ(after.sequence, 6);
+}
+
+static void a_restored_machine_is_another_one(void)
+{
+	struct identity before, after;
+
+	boot("clone", "--clock run");
+	before = ask(here);
+	after = go_away(true);
+	CHECK(strcmp(after.id, before.id) != 0 && strlen(after.id) == 32);
+	CHECK(after.generation != before.generation && after.disruption != before.disruption);
+	CHECK_EQ(after.events, 8 | 4);
+}
+
+static void every_boot_has_an_id_of_its_own(void)
+{
+	struct identity first, second;
+
+	boot("clone", "");
+	first = ask(here);
+	boot("clone", "");
+	second = ask(here);
+	CHECK(strcmp(first.id, second.id) != 0);
+	CHECK(strcmp(first.id, "00000000000000000000000000000000") != 0);
+}
+
 TEST_MAIN(TEST(one_vcpu_moves), TEST(four_vcpus_move), TEST(a_disk_goes_along),
 	  TEST(a_target_that_differs_is_refused), TEST(the_first_machine_can_go_on), TEST(a_target_without_threads_is_refused),
 	  TEST(a_pause_hits_string_instructions), TEST(there_and_back_again), TEST(nonsense_is_not_loaded),
 	  TEST(the_log_reports_what_a_guest_writes), TEST(storage_that_hangs_is_not_waited_for),
-	  TEST(ranges_may_lie_anywhere))
+	  TEST(ranges_may_lie_anywhere),
+	  TEST(a_machine_that_moves_is_the_same), TEST(a_restored_machine_is_another_one),
+	  TEST(every_boot_has_an_id_of_its_own))

@@ -48,7 +48,10 @@ struct machine_host {
 	 * machine_start. Its disks are not locked.
 	 */
 	const struct machine_offer *incoming;
-	/* Where its memory's content comes from, used by machine_create only (the file by the machine); NULL: empty */
+	/*
+	 * Where its memory's content comes from, used by machine_create only (the file by the machine); NULL: empty.
+	 * Incoming, too: it is restored from a snapshot, and any time may have passed since.
+	 */
 	const struct ram_source *ram_source;
 };
 

@@ -157,7 +157,9 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 	if (ret == 0)
 		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, machine_create_on_panic, machine, &machine->pvpanic,
 				     err);
-	return ret < 0 ? ret : power_create(&power, &machine->power, err);
+	ret = ret ?: power_create(&power, &machine->power, err);
+	ret = ret ?: vmgenid_create(machine->memory, LAYOUT_VMGENID, &machine->vmgenid, err);
+	return ret ?: vmclock_create(machine->memory, LAYOUT_VMCLOCK, &machine->vmclock, err);
 }
 
 /* ---- virtio devices, in the order of the configuration ---- */
@@ -452,7 +454,8 @@ static int machine_create_load_guest(struct machine *machine, struct err *err)
 		boot.cmdline = line;
 	}
 	ret = boot_load(&boot, machine->memory, &machine->entry, err);
-	return ret < 0 ? ret : acpi_build(&acpi, machine->memory, err);
+	ret = ret ?: acpi_build(&acpi, machine->memory, err);
+	return ret ?: vmgenid_renew(machine->vmgenid, err);
 }
 
 static int machine_create_vcpus(struct machine *machine, struct err *err)
@@ -475,8 +478,11 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 	/* Index registers: a write has no effect until the next access to the data port, which exits. */
 	kvm_coalesced_port(&machine->kvm, LAYOUT_PCI_PORTS, sizeof(uint32_t));
 	kvm_coalesced_port(&machine->kvm, LAYOUT_RTC, sizeof(uint8_t));
-	return clock_create(&machine->kvm, machine->vcpus, machine->config->clock == CLOCK_RUN, machine->host.log,
-			    &machine->clock, err);
+	ret = clock_create(&machine->kvm, machine->vcpus, machine->config->clock == CLOCK_RUN, machine->host.log,
+			   &machine->clock, err);
+	if (ret == 0 && machine->host.ram_source)
+		clock_expect_long_ago(machine->clock);
+	return ret;
 }
 
 static int machine_create_check_cpus(const struct machine *machine, struct err *err)
@@ -669,6 +675,8 @@ void machine_destroy(struct machine *machine)
 		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
 	machine_disks_end(machine);
 	event_source_remove(machine->button_timer);
+	vmclock_destroy(machine->vmclock);
+	vmgenid_destroy(machine->vmgenid);
 	power_destroy(machine->power);
 	pvpanic_destroy(machine->pvpanic);
 	rtc_destroy(machine->rtc);

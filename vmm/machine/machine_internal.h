@@ -38,6 +38,8 @@ struct machine {
 	struct rtc *rtc;
 	struct pvpanic *pvpanic;
 	struct power *power;
+	struct vmgenid *vmgenid;
+	struct vmclock *vmclock;
 	struct event_source *button_timer; /* NULL before the first press of the power button */
 	struct virtio_pci *virtio[MAX_VIRTIO];
 	size_t virtio_count;

@@ -50,11 +50,25 @@ static void machine_life_resume_devices(struct machine *machine)
 		virtio_pci_resume(machine->virtio[i]);
 }
 
+/* vmclock's time; the counter may have stopped in a pause, or has another rate on another host. */
+static void machine_life_publish_time(struct machine *machine)
+{
+	struct clock_moment now;
+	struct err why;
+
+	if (clock_read(machine->clock, &now, &why) < 0)
+		log_warn(machine->host.log, "%s; vmclock does not have the right time", why.text);
+	else
+		vmclock_publish(machine->vmclock, &(struct vmclock_time){now.counter, now.counter_hz, now.realtime});
+}
+
 /* The clock first: devices that are resumed may raise interrupts. */
 static void machine_life_go_on(struct machine *machine)
 {
 	if (clock_resume(machine->clock))
 		machine_life_kick_host_devices(machine);
+	machine_life_publish_time(machine);
+	power_notify(machine->power, POWER_NEW_TIME);
 	machine_life_resume_devices(machine);
 	vcpu_set_notify_paused(machine->vcpus);
 	machine->paused = false;
@@ -73,6 +87,7 @@ int machine_start(struct machine *machine, struct err *err)
 {
 	if (!machine->loaded) {
 		machine->started = true;
+		machine_life_publish_time(machine);
 		return vcpu_set_start(machine->vcpus, false, err);
 	}
 	machine_start_paused(machine);

@@ -71,6 +71,8 @@ static void machine_state_list_parts(struct machine *machine, struct part_list *
 	if (machine->has_pit)
 		machine_state_add_table(list, "pit", &pit_state, &machine->kvm);
 	machine_state_add_table(list, "power", &power_state, machine->power);
+	machine_state_add_table(list, "vmgenid", &vmgenid_state, machine->vmgenid);
+	machine_state_add_table(list, "vmclock", &vmclock_state, machine->vmclock);
 	machine_state_add_table(list, "pci", &pci_bus_state, machine->pci);
 	for (unsigned int i = 0; i < machine->virtio_count; i++) {
 		snprintf(name, sizeof(name), "device/%s", machine_virtio(machine, i, &devfn)->id);
