@@ -7,6 +7,7 @@ _mvmm_words() {
 	for word in ${words//|/ }; do
 		case $word in
 		FILE) compgen -P "$prefix" -f -- "$part" ;;
+		DIR | BASE | DIFF...) compgen -P "$prefix" -d -- "$part" ;;
 		BDF) compgen -P "$prefix" -W "$(ls /sys/bus/pci/devices 2>/dev/null)" -- "$part" ;;
 		*[A-Z]*) [[ $word == [0-9]* ]] && compgen -P "$prefix" -W "$word" -- "$part" ;;
 		*) compgen -P "$prefix" -W "$word" -- "$part" ;;
@@ -35,15 +36,17 @@ _mvmm_value() {
 # The candidates for the word number $2 of those of command $1 that are no options, as the help's usage names it; a
 # command of several verbs has a line for each.
 _mvmm_operand() {
-	local help shape verb=$3 part=$4
+	local help shape word verb=$3 part=$4
 	help=$(mvmm help "$1" 2>/dev/null)
 	shape=$(sed -n "1s/^usage: mvmm $1//p" <<<"$help")
 	(($2 > 1)) && shape=$(sed -n "s/^  \($verb .*\)   .*/\1/p" <<<"$help")
 	read -ra shape <<<"$(sed 's/\[-[^]]*\]//g; s/\[OPTION\]...//; s/[][]//g' <<<"$shape")"
-	case ${shape[$2 - 1]} in
-	NAME) compgen -W "$(mvmm ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$part" ;;
+	word=${shape[$2 - 1]-}
+	[[ -z $word && ${shape[-1]-} == *... ]] && word=${shape[-1]}
+	[[ $word == NAME* ]] && compgen -W "$(mvmm ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$part"
+	case $word in
 	COMMAND) compgen -W "$(mvmm help --words)" -- "$part" ;;
-	*) _mvmm_words '' "${shape[$2 - 1]}" "$part" ;;
+	*) _mvmm_words '' "$word" "$part" ;;
 	esac
 }
 

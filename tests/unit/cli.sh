@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The program itself: bad input ends it with exit code 2, one line on stderr and nothing left behind; the help, the man
-# page and the completion have every command and option. TAP on stdout. usage: cli.sh MVMM SOURCE-ROOT
+# page and the completion have every command and option. TAP on stdout. usage: cli.sh MVMM SOURCE-ROOT SNAPSHOT-MAKE
 set -u
 mvmm=$(realpath "$1")
 root=$(realpath "$2")
+snapshot_make=$(realpath "$3")
 unset XDG_RUNTIME_DIR
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -66,6 +67,23 @@ head -c 30 kernel >truncated
 head -c 5000 /dev/urandom >garbage
 { head -c 18 kernel; printf '\xb7\x00'; tail -c +21 kernel; } >arm
 truncate -s 600M large
+mkdir folder
+# poke FILE OFFSET BYTES: changes a file where it stands
+poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
+"$snapshot_make" base 1 0 0=1 9=9
+"$snapshot_make" diff 2 1 1=2 700=3
+"$snapshot_make" later 3 2 1=0
+for copy in newer arm cut flipped short holed words; do cp -a base "snapshot-$copy"; done
+poke snapshot-newer/state 8 '\x02'
+poke snapshot-arm/state 12 '\xb7'
+truncate -s -1 snapshot-cut/state
+poke snapshot-flipped/state 77 x
+truncate -s -4096 snapshot-short/memory
+truncate -s 0 snapshot-holed/memory
+truncate -s "$(stat -c %s base/memory)" snapshot-holed/memory
+poke snapshot-words/machine.json 20 x
+cp -a base .writing.new-abcdef
+rm .writing.new-abcdef/state
 printf '{"cpus": 1,\n "kernel" "k"}' >broken.json
 printf '{"disk": [{"path": "disk", "redonly": true}]}' >unknown.json
 printf '{"cpus": 1, "cpus": 2}' >doubled.json
@@ -130,6 +148,80 @@ skipped() {
 	n=$((n + 1))
 	echo "ok $n - $1 # SKIP $2"
 }
+
+# ---- snapshots in folders ----
+
+for verb in inspect verify; do
+	refuses "$verb: folder missing" "none: does not exist; name the folder of a snapshot" snapshot $verb none
+	refuses "$verb: not a folder" "kernel: not a folder; name the folder" snapshot $verb kernel
+	refuses "$verb: not a snapshot" 'folder: not a snapshot: no file "state" in it' snapshot $verb folder
+	refuses "$verb: newer version" 'state: a snapshot of format version 2, this program knows 1; use the mvmm' snapshot $verb snapshot-newer
+	refuses "$verb: other architecture" 'another architecture .ELF machine 183.*restore it on a host' snapshot $verb snapshot-arm
+	refuses "$verb: state cut off" 'state: damaged: [0-9]+ bytes, of' snapshot $verb snapshot-cut
+	refuses "$verb: state with a byte changed" 'state: damaged: its checksum' snapshot $verb snapshot-flipped
+	refuses "$verb: memory of the wrong size" 'memory has 4227072 bytes, the snapshot.s is 4231168' snapshot $verb snapshot-short
+	refuses "$verb: description changed" 'machine.json is not what the state says' snapshot $verb snapshot-words
+	exec 8<.writing.new-abcdef
+	flock 8
+	refuses "$verb: folder that is being written" 'a snapshot is being written to it; wait' snapshot $verb .writing.new-abcdef
+	exec 8<&-
+	refuses "$verb: what a dead writer left" 'not a snapshot: no file "state"' snapshot $verb .writing.new-abcdef
+	refuses "$verb: no folder named" "a folder is missing; write mvmm snapshot $verb DIR" snapshot $verb
+done
+refuses 'verify: memory lost' 'memory is damaged: the 2 MiB at offset 0 ' snapshot verify snapshot-holed
+refuses 'snapshot merge without a place' '--to is missing' snapshot merge base diff
+refuses 'snapshot merge of one' 'a folder is missing' snapshot merge base --to new
+refuses 'a diff without its parent' 'later: a diff of 02020202-.*, but base is 01010101-.*in the order' snapshot merge base later --to new
+refuses 'full snapshots that are merged' 'base: not a diff' snapshot merge diff base --to new
+refuses 'a merge of damaged memory' 'snapshot-holed: memory is damaged' snapshot merge snapshot-holed diff --to new
+refuses 'a merge to where something is' 'later: exists; add --replace' snapshot merge base diff --to later
+refuses 'a merge to no snapshot' 'folder: is no snapshot and is not replaced' snapshot merge base diff --to folder --replace
+refuses 'a merge to a folder that is none' 'none/new: its parent folder: No such file' snapshot merge base diff --to none/new
+exec 8<base/memory
+flock -s 8
+refuses 'a snapshot replaced that is mapped' 'base: its memory is mapped by a machine or read' snapshot merge base diff --to base --replace
+exec 8<&-
+
+# In the background of a shell that has not ignored it, before its first look at signals.
+interrupted() {
+	python3 -c 'import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+os.kill(os.getpid(), signal.SIGINT)
+os.execv(sys.argv[1], sys.argv[1:])' "$mvmm" snapshot merge base diff --to new >"$work/out" 2>"$work/err"
+	[ $? = 130 ] || { echo "not exit code 130"; cat "$work/err"; }
+	left_behind
+}
+report 'Ctrl-C ends a merge, and nothing is left of it' "$(interrupted)"
+
+no_space() {
+	unshare -rm sh -c 'mount -t tmpfs -o size=16k mvmm "$3" && "$1" snapshot merge base diff --to "$3/new" 2>"$2"
+		echo "$? $(ls -A "$3")"' _ "$mvmm" "$work/err" "$work/here/folder" 2>/dev/null
+}
+if unshare -rm mount -t tmpfs mvmm folder 2>/dev/null; then
+	report 'no space: one line and nothing left' "$(
+		[ "$(no_space)" = '2 ' ] || no_space
+		grep -qE 'folder/new: (memory|kernel): no space left; free some' "$work/err" || cat "$work/err")"
+else
+	skipped 'no space: one line and nothing left' 'no right to mount'
+fi
+
+merged() {
+	"$mvmm" snapshot merge base diff later --to new || echo "exit code $?"
+	"$mvmm" snapshot verify new || echo "exit code $?"
+	cmp <(head -c 4096 new/memory) <(head -c 4096 base/memory)
+	"$mvmm" snapshot inspect new --json | python3 -c 'import json, sys
+s = json.load(sys.stdin)
+want = dict(parent=None, experimental=True, name="m", cpus=2, paused=True, files=["kernel"],
+	devices=[dict(id="disk0", kind="disk", slot=1)], disks=[dict(id="disk0", size=65536, path="/a", copied=True)],
+	created="2026-01-01T00:00:00Z", id="03030303-0303-0303-0303-030303030303", memory=dict(size=4231168, data=12288))
+for key in want:
+	if s.get(key) != want[key]: print(key, "is", s.get(key))'
+	"$mvmm" snapshot inspect diff | grep -q '^diff of *01010101-.*; 2 pages' || "$mvmm" snapshot inspect diff
+	rm -rf new
+}
+report 'merged snapshots verify and are shown' "$(merged | grep -vx 'new: .*')"
+
+# ---- machines ----
 
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 	refuses 'initrd missing' '--initrd none: .*No such file' run --kernel kernel --initrd none
@@ -265,6 +357,10 @@ report 'the completion offers what there is' "$(
 	completes 'unbind' 'vfio unb'
 	completes "$(ls /sys/bus/pci/devices 2>/dev/null | sed -n 's/^0000:00://p' | sort | paste -sd' ')" 'vfio bind --group 0000:00:'
 	completes '' 'vfio list '
+	completes 'inspect' 'snapshot ins'
+	completes 'folder' 'snapshot verify fol'
+	completes 'folder' 'snapshot merge fol'
+	completes 'folder' 'snapshot merge folder folder fol'
 )"
 
 report 'the version is told' "$("$mvmm" --version | grep -vxE 'mvmm [0-9]+\.[0-9]+\.[0-9]+')"

@@ -345,7 +345,7 @@ static void what_is_no_snapshot_is_refused(void)
 	rig_mkdir();
 	begin(1, 0);
 	CHECK_EQ(rig_write(&rig, rig_path("a"), 0, &err), 0);
-	CHECK_EQ(open_code(rig_path("b"), 0, "No such file"), -ENOENT);
+	CHECK_EQ(open_code(rig_path("b"), 0, "does not exist"), -ENOENT);
 	CHECK_EQ(open_code(rig_path("a/state"), 0, "not a folder"), -ENOTDIR);
 	CHECK_EQ(mkdir(rig_path("b"), 0700), 0);
 	CHECK_EQ(open_code(rig_path("b"), 0, "not a snapshot: no file \"state\""), -ENOENT);

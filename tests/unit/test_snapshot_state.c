@@ -194,6 +194,64 @@ static void sections_are_known_and_there_once(void)
 	CHECK_EQ(with_section("colour", "x", 1, "section colour, which this program does not know"), -ENOTSUP);
 }
 
+/* ---- golden files ---- */
+
+/* Bytes in hexadecimal; what follows a '#' is a comment. */
+static size_t golden_read(const char *name, uint8_t *data, size_t room)
+{
+	char path[512], line[256];
+	size_t len = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/golden/%s", TESTS_UNIT, name);
+	file = fopen(path, "r");
+	CHECK(file);
+	while (fgets(line, sizeof(line), file)) {
+		unsigned int byte;
+		int used;
+
+		line[strcspn(line, "#")] = 0;
+		for (const char *at = line; sscanf(at, " %2x%n", &byte, &used) == 1; at += used) {
+			CHECK(len < room);
+			data[len++] = (uint8_t)byte;
+		}
+	}
+	fclose(file);
+	return len;
+}
+
+/* What the golden files were made from. */
+static void golden_make(uint8_t parent, struct state_buffer *file)
+{
+	static const char description[] = "{\"format\":1,\"experimental\":true,\"offer\":{}}";
+
+	make(parent, file);
+	state_buffer_free(file);
+	rig.state.description = (struct snapshot_bytes){description, sizeof(description) - 1};
+	CHECK_EQ(snapshot_state_write(&rig.state, file, &err), 0);
+	rig_done(&rig);
+}
+
+/* Every byte that version 1 writes, and that later versions must read. */
+static void writes_the_golden_files(void)
+{
+	static const char *const names[] = {"snapshot-state-1.txt", "snapshot-diff-1.txt"};
+	static uint8_t golden[4096];
+
+	for (uint8_t parent = 0; parent < 2; parent++) {
+		struct state_buffer file = {0};
+		size_t len = golden_read(names[parent], golden, sizeof(golden));
+
+		golden_make(parent, &file);
+		for (size_t at = 0; at < len && at < file.len; at++)
+			if (golden[at] != file.data[at])
+				printf("# %s differs at byte %zu\n", names[parent], at);
+		CHECK(len == file.len && memcmp(golden, file.data, len) == 0);
+		CHECK_EQ(parse(golden, len), 0);
+		state_buffer_free(&file);
+	}
+}
+
 #define REFUSED(change, what)                                             \
 	do {                                                              \
 		struct state_buffer out = {0};                            \
@@ -259,4 +317,4 @@ static void the_description_is_of_this_snapshot(void)
 
 TEST_MAIN(TEST(reads_what_it_wrote), TEST(cut_at_any_length_it_is_refused), TEST(with_any_byte_changed_it_is_refused),
 	  TEST(a_sealed_one_crashes_nothing), TEST(names_version_and_architecture), TEST(sections_are_known_and_there_once),
-	  TEST(sizes_must_fit), TEST(the_description_is_of_this_snapshot))
+	  TEST(writes_the_golden_files), TEST(sizes_must_fit), TEST(the_description_is_of_this_snapshot))

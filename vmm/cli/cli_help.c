@@ -8,7 +8,7 @@
 /* In the order of the help; ends with NULL. */
 static const struct command *const commands[] = {
 	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
-	&command_disk, &command_migrate, &command_receive, &command_vfio, &command_doctor, &command_help, NULL,
+	&command_disk, &command_migrate, &command_receive, &command_snapshot, &command_vfio, &command_doctor, &command_help, NULL,
 };
 
 const struct command *command_find(const char *name, struct err *err)
@@ -30,7 +30,7 @@ static void cli_help_print_overview(void)
 {
 	printf("mvmm runs virtual machines with KVM.\n\nusage: mvmm COMMAND [ARGUMENT]...\n\n");
 	for (size_t i = 0; commands[i]; i++)
-		printf("  %-8s%s\n", commands[i]->name, commands[i]->summary);
+		printf("  %-10s%s\n", commands[i]->name, commands[i]->summary);
 	printf("\nmvmm help COMMAND, or mvmm COMMAND --help, shows a command's options; mvmm --version the version.\n"
 	       "A first machine: mvmm run --kernel bzImage --initrd initrd.img --cmdline console=ttyS0\n");
 }

@@ -23,10 +23,18 @@ struct command {
 };
 
 extern const struct command command_run, command_ps, command_stop, command_pause, command_resume, command_info,
-	command_balloon, command_disk, command_migrate, command_receive, command_vfio, command_doctor, command_help;
+	command_balloon, command_disk, command_migrate, command_receive, command_snapshot, command_vfio, command_doctor, command_help;
 
 /* The command, or NULL and err with the most similar name. In cli_help.c. */
 const struct command *command_find(const char *name, struct err *err);
+
+/* The command of `mvmm snapshot WORD` that works on folders; NULL: the word is none of them. In cli_snapshot_files.c. */
+const struct command *snapshot_file_command(const char *word);
+/* A line of help for each of them. */
+#define SNAPSHOT_FILES_TEXT                                                                     \
+	"  inspect DIR                       what the snapshot in DIR is of\n"                    \
+	"  verify DIR                        check that all of it is as it was written\n"         \
+	"  merge BASE DIFF... [--to DIR]     make one snapshot of one and the diffs after it\n"
 
 /* Prints a command's help to stdout. */
 void command_print_help(const struct command *command);

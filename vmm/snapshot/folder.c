@@ -390,6 +390,11 @@ int snapshot_folder_put(struct snapshot_folder *folder, const char *name, const 
 	return code ? folder_fault(folder->path, code, name, err) : 0;
 }
 
+int snapshot_folder_fault(const struct snapshot_folder *folder, int code, const char *name, struct err *err)
+{
+	return folder_fault(folder->path, code, name, err);
+}
+
 int snapshot_folder_drop(struct snapshot_folder *folder, const char *name)
 {
 	if (unlinkat(folder->fd, name, 0) < 0)

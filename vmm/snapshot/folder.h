@@ -27,6 +27,8 @@ int snapshot_folder_begin(const char *path, bool replace, struct snapshot_folder
 int snapshot_folder_create(struct snapshot_folder *folder, const char *name, int *fd, struct err *err);
 /* Creates a file with this content. */
 int snapshot_folder_put(struct snapshot_folder *folder, const char *name, const void *data, size_t len, struct err *err);
+/* The message for a write to one of its files that failed with code, which it returns: what to do about no space. */
+int snapshot_folder_fault(const struct snapshot_folder *folder, int code, const char *name, struct err *err);
 /* Removes a file that is not needed after all. */
 int snapshot_folder_drop(struct snapshot_folder *folder, const char *name);
 

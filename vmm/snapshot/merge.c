@@ -190,7 +190,7 @@ static int merge_chunk(struct merge *merge, int fd, uint64_t chunk, struct err *
 	else
 		put_le64(sum, snapshot_sum(merge->result, len));
 	code = hole ? 0 : merge_write_chunk(merge, fd, chunk, len);
-	return code ? err_sys(err, code, "%.100s: memory", merge->request->to) : 0;
+	return code ? snapshot_folder_fault(merge->to, code, "memory", err) : 0;
 }
 
 static int merge_memory(struct merge *merge, struct err *err)
@@ -200,7 +200,7 @@ static int merge_memory(struct merge *merge, struct err *err)
 	int code = snapshot_folder_create(merge->to, "memory", &fd, err);
 
 	if (!code && ftruncate(fd, (off_t)size) < 0)
-		code = err_sys(err, -errno, "%.100s: memory", merge->request->to);
+		code = snapshot_folder_fault(merge->to, -errno, "memory", err);
 	for (uint64_t chunk = 0; !code && chunk < chunks; chunk++)
 		code = snapshot_tick(&merge->request->progress, chunk * SNAPSHOT_SUM_BYTES, size, err) ?:
 		       merge_chunk(merge, fd, chunk, err);
@@ -258,9 +258,10 @@ static int merge_take_file(struct merge *merge, const struct snapshot *from, con
 	if (code || !*found)
 		return code;
 	code = snapshot_folder_create(merge->to, name, &out, err);
-	if (!code && file_copy_reflink(in, out, NULL))
-		code = file_copy(in, out, &merge->request->progress, err);
-	return code ? err_prefix(err, code, "%.100s: %s", merge->request->to, name) : 0;
+	if (code || !file_copy_reflink(in, out, NULL))
+		return code;
+	code = file_copy(in, out, &merge->request->progress, err);
+	return code && code != -ECANCELED ? snapshot_folder_fault(merge->to, code, name, err) : code;
 }
 
 /* Kernel and initrd are the same for all; the newest one that is there. Disks belong to one moment. */

@@ -45,7 +45,8 @@ static int snapshot_open_file(const struct snapshot *snapshot, const char *path,
 	else
 		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT && snapshot->folder)
-		return err_set(err, -ENOENT, "not a snapshot: no file \"%s\" in it", name);
+		return err_set(err, -ENOENT, "not a snapshot: no file \"%s\" in it; name the folder that mvmm snapshot made",
+			       name);
 	if (fd < 0 || fstat(fd, st) < 0)
 		return err_sys(err, -errno, "%s", what);
 	if (!S_ISREG(st->st_mode))
@@ -164,6 +165,8 @@ static int snapshot_open_folder(struct snapshot *snapshot, unsigned int flags, s
 		snapshot->dir_fd = -errno;
 	if (snapshot->dir_fd == -ENOTDIR)
 		return err_set(err, -ENOTDIR, "not a folder; name the folder of a snapshot");
+	if (snapshot->dir_fd == -ENOENT)
+		return err_set(err, -ENOENT, "does not exist; name the folder of a snapshot");
 	if (snapshot->dir_fd < 0)
 		return err_sys(err, snapshot->dir_fd, "open");
 	if (fstat(snapshot->dir_fd, &st) < 0)
