@@ -56,11 +56,43 @@ static void state_unlock(const struct state_table *table, void *object)
 		pthread_mutex_unlock((pthread_mutex_t *)((char *)object + table->lock));
 }
 
+/* How many elements or bytes of the field's array are in use. */
+static size_t state_in_use(const struct state_field *field, const void *object, size_t all)
+{
+	uint32_t count;
+
+	if (!field->some)
+		return all;
+	memcpy(&count, (const char *)object + field->some_at, sizeof(count));
+	return MIN(count, all);
+}
+
+static void state_copy_range(void *to, const void *from, size_t start, size_t end)
+{
+	memcpy((char *)to + start, (const char *)from + start, end - start);
+}
+
+/* Copies the struct. Of bytes of which some are in use, it leaves the rest alone: it may be large, and has no meaning. */
+static void state_copy(const struct state_table *table, void *to, const void *from)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < table->field_count; i++) {
+		const struct state_field *field = &table->fields[i];
+
+		if (field->kind != STATE_KIND_BYTES || !field->some || field->offset < at)
+			continue;
+		state_copy_range(to, from, at, field->offset + state_in_use(field, from, field->size));
+		at = field->offset + field->size;
+	}
+	state_copy_range(to, from, at, table->size);
+}
+
 /* Lock held. */
 static void state_copy_out(const struct state_table *table, const void *object, void *copy)
 {
 	if (!table->apart)
-		memcpy(copy, (const char *)object + table->at, table->size);
+		state_copy(table, copy, (const char *)object + table->at);
 }
 
 static int state_copy_in(const struct state_table *table, uint32_t version, void *object, const void *copy,
@@ -71,7 +103,7 @@ static int state_copy_in(const struct state_table *table, uint32_t version, void
 	if (ret < 0)
 		return ret;
 	if (!table->apart)
-		memcpy((char *)object + table->at, copy, table->size);
+		state_copy(table, (char *)object + table->at, copy);
 	return table->loaded ? table->loaded(object, copy, err) : 0;
 }
 
@@ -107,17 +139,6 @@ static int state_add_uint(struct state_buffer *out, const void *value, size_t si
 
 	put_le64(bytes, wide);
 	return state_buffer_add(out, bytes, size);
-}
-
-/* How many elements or bytes of the field's array are in use. */
-static size_t state_in_use(const struct state_field *field, const void *object, size_t all)
-{
-	uint32_t count;
-
-	if (!field->some)
-		return all;
-	memcpy(&count, (const char *)object + field->some_at, sizeof(count));
-	return MIN(count, all);
 }
 
 static int state_save_field(const struct state_field *field, void *object, struct state_buffer *out, struct err *err)

@@ -94,7 +94,8 @@ struct state_table {
 	 ARRAY_SIZE(((type *)0)->member), element, false, 0}
 #define STATE_STRUCT(type, member, version, element) \
 	{#member, STATE_KIND_TABLE, version, offsetof(type, member), sizeof(((type *)0)->member), 1, element, false, 0}
-/* The first *counter bytes or elements of an array; counter is another member, a uint32_t. */
+/* The first *counter bytes or elements of an array; counter is another member, a uint32_t. Bytes behind them are neither
+ * saved nor copied. */
 #define STATE_SOME_BYTES(type, member, version, counter)                                                          \
 	{#member, STATE_KIND_BYTES, version, offsetof(type, member), sizeof(((type *)0)->member), 1, NULL, true,   \
 	 offsetof(type, counter)}

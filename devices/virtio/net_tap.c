@@ -32,6 +32,7 @@ struct tap {
 	struct net_backend base;
 	char name[IFNAMSIZ];
 	bool in_use[NET_MAX_PAIRS];
+	bool multi_queue; /* of the interface; also if that is not known */
 	unsigned int can; /* TUN_F_* that this kernel has */
 	int links_fd;     /* with vhost: the kernel's messages about interfaces; -1: none */
 	/* The interface's settings before, for net_tap_destroy. */
@@ -369,24 +370,24 @@ static int net_tap_attach(const struct tap *tap, int fd, short flags)
 }
 
 /* One queue works with either kind of interface. */
-static int net_tap_attach_queue(const struct tap *tap, int fd)
+static int net_tap_attach_queue(struct tap *tap, int fd)
 {
-	int ret;
+	int ret = tap->base.pairs > 1 ? -EINVAL : net_tap_attach(tap, fd, OUR_FLAGS);
 
-	if (tap->base.pairs > 1)
-		return net_tap_attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE);
-	ret = net_tap_attach(tap, fd, OUR_FLAGS);
-	return ret == -EINVAL ? net_tap_attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE) : ret;
+	if (ret != -EINVAL)
+		return ret;
+	tap->multi_queue = true;
+	return net_tap_attach(tap, fd, OUR_FLAGS | IFF_MULTI_QUEUE);
 }
 
 /*
  * The kernel gives an interface of several queues to any number of processes and shares packets out among them. That is
  * never what a machine needs, so it is refused as the kernel refuses it for one of a single queue: before we attach,
- * because that would take packets already, and after it, for two that start at once.
+ * because that would take packets already, and after it, for two that start at once. A question takes 50 us.
  */
 static int net_tap_check_alone(const struct tap *tap, int queues, struct err *err)
 {
-	return net_tap_count_queues(tap->name) > queues ? net_tap_explain_attach(tap, -EBUSY, err) : 0;
+	return tap->multi_queue && net_tap_count_queues(tap->name) > queues ? net_tap_explain_attach(tap, -EBUSY, err) : 0;
 }
 
 static int net_tap_open_queues(struct tap *tap, struct err *err)
@@ -478,6 +479,14 @@ static int net_tap_watch_links(struct tap *tap, struct err *err)
 	return 0;
 }
 
+static bool net_tap_exists(int sock, const char *name)
+{
+	struct ifreq request = {0};
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+	return ioctl(sock, SIOCGIFINDEX, &request) == 0;
+}
+
 static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *options, struct err *err)
 {
 	_cleanup_(fd_close) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -491,12 +500,13 @@ static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *opti
 				       "--net tap=%s: not the name of an interface; up to %d characters, no slash",
 				       options->tap, IFNAMSIZ - 1);
 		memcpy(tap->name, options->tap, strlen(options->tap));
-		if (!if_nametoindex(tap->name))
+		if (!net_tap_exists(sock, tap->name))
 			return err_set(err, -ENODEV,
 				       "--net tap=%s: there is no such interface; create it with: ip tuntap add dev %s "
 				       "mode tap user %s%s && ip link set %s up", tap->name, tap->name,
 				       net_tap_user_name(), tap->base.pairs > 1 ? " multi_queue" : "", tap->name);
 		tap->found_flags = net_tap_read_flags(tap->name);
+		tap->multi_queue = tap->found_flags < 0 || tap->found_flags & IFF_MULTI_QUEUE;
 		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
 		ret = net_tap_open_queues(tap, err);
 	} else {

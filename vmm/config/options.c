@@ -146,13 +146,14 @@ static bool options_same(const char *name, const char *typed, size_t len)
 
 const struct option *option_lookup(const struct option_table *table, const char *name, size_t len, const char **nearest)
 {
-	struct nearest near = nearest_begin(name, len);
+	struct nearest near;
 
-	for (size_t i = 0; i < table->count; i++) {
+	for (size_t i = 0; i < table->count; i++)
 		if (options_same(table->options[i].name, name, len))
 			return &table->options[i];
+	near = nearest_begin(name, len);
+	for (size_t i = 0; i < table->count; i++)
 		nearest_offer(&near, table->options[i].name);
-	}
 	*nearest = near.best;
 	return NULL;
 }
@@ -160,13 +161,14 @@ const struct option *option_lookup(const struct option_table *table, const char 
 const struct option_key *option_key_lookup(const struct option *option, const char *name, size_t len,
 					   const char **nearest)
 {
-	struct nearest near = nearest_begin(name, len);
+	struct nearest near;
 
-	for (size_t i = 0; i < option->key_count; i++) {
+	for (size_t i = 0; i < option->key_count; i++)
 		if (options_same(option->keys[i].name, name, len))
 			return &option->keys[i];
+	near = nearest_begin(name, len);
+	for (size_t i = 0; i < option->key_count; i++)
 		nearest_offer(&near, option->keys[i].name);
-	}
 	*nearest = near.best;
 	return NULL;
 }
@@ -175,13 +177,15 @@ const struct option_key *option_key_lookup(const struct option *option, const ch
 
 static int options_word_index(const char *const *words, const char *text, const char *or_else, struct err *err)
 {
-	struct nearest near = nearest_begin(text, strlen(text));
+	struct nearest near;
 	char list[160] = "", hint[NEAREST_HINT];
 	size_t used = 0;
 
-	for (int i = 0; words[i]; i++) {
+	for (int i = 0; words[i]; i++)
 		if (strcmp(words[i], text) == 0)
 			return i;
+	near = nearest_begin(text, strlen(text));
+	for (int i = 0; words[i]; i++) {
 		nearest_offer(&near, words[i]);
 		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
 		used = MIN(used, sizeof(list) - 1);

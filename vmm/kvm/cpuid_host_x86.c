@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A name of this host for as long as it has the same processor and the same KVM: the kernel's boot, the loaded modules of
+ * A name of this host for as long as it has the same processor and the same KVM: the kernel's boot, the loaded module of
  * KVM, and what CPUID says without KVM. A module that is loaded again, with other parameters, has another inode in sysfs;
  * CPUID changes with new microcode, or when the host is a virtual machine that has moved. A CPU that was shown to a guest
  * on a host of this name can be shown again there (cpuid_offer_x86.c).
@@ -24,20 +24,25 @@ static uint64_t cpuid_host_mix(uint64_t hash, uint64_t value)
 	return hash;
 }
 
-/* 0: there is no such module. */
-static uint64_t cpuid_host_module(const char *path)
+/* The inode of the module that has the processor's part of KVM, or of the other part, which cannot be loaded again without
+ * it; 0: not known. */
+static uint64_t cpuid_host_module(void)
 {
+	static const char *const paths[] = {"/sys/module/kvm_intel", "/sys/module/kvm_amd", "/sys/module/kvm"};
 	struct stat st;
 
-	return stat(path, &st) == 0 ? st.st_ino : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+		if (stat(paths[i], &st) == 0)
+			return st.st_ino;
+	return 0;
 }
 
-/* Each CPUID takes 4 us if the host is a virtual machine: those leaves that have nearly all features. */
+/* Each CPUID takes 4 us if the host is a virtual machine: those leaves that have the model, and what updates change. */
 static uint64_t cpuid_host_processor(uint64_t hash)
 {
 	static const struct {
-		uint32_t leaf, index, ebx; /* ebx: what is no APIC id and does not depend on XCR0 */
-	} leaves[] = {{1, 0, 0xff00}, {7, 0, ~0u}, {0xd, 0, 0}, {0x80000001, 0, ~0u}, {0x80000008, 0, ~0u}};
+		uint32_t leaf, index, ebx; /* ebx: what is no APIC id */
+	} leaves[] = {{1, 0, 0xff00}, {7, 0, ~0u}, {0x80000008, 0, ~0u}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
 		uint32_t eax, ebx, ecx, edx;
@@ -51,17 +56,14 @@ static uint64_t cpuid_host_processor(uint64_t hash)
 
 void cpuid_host_name(char ret[CPUID_HOST_NAME])
 {
-	uint64_t hash = 0xcbf29ce484222325ull, kvm = cpuid_host_module("/sys/module/kvm");
+	uint64_t module = cpuid_host_module();
 	_cleanup_(fd_close) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
 
 	ret[0] = 0;
-	if (!kvm || fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN) {
+	if (!module || fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN) {
 		ret[0] = 0;
 		return;
 	}
-	hash = cpuid_host_mix(hash, kvm);
-	hash = cpuid_host_mix(hash, cpuid_host_module("/sys/module/kvm_intel"));
-	hash = cpuid_host_mix(hash, cpuid_host_module("/sys/module/kvm_amd"));
 	snprintf(ret + BOOT_ID_LEN, CPUID_HOST_NAME - BOOT_ID_LEN, "-%016llx",
-		 (unsigned long long)cpuid_host_processor(hash));
+		 (unsigned long long)cpuid_host_processor(cpuid_host_mix(0xcbf29ce484222325ull, module)));
 }
