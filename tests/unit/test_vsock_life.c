@@ -95,6 +95,45 @@ static void moves_without_its_connections(void)
 	tear_down();
 }
 
+static uint64_t seen_cid(void)
+{
+	uint8_t config[8];
+
+	device->ops->config_read(device, 0, config, sizeof(config));
+	return get_le64(config);
+}
+
+/* The guest reads its CID again when it hears of the reset; packets from the old one are nobody's. */
+static void comes_back_with_another_cid(void)
+{
+	struct driver_luggage luggage;
+	uint64_t gpa;
+	uint32_t port, len;
+	uint16_t head;
+	int fd;
+
+	set_up(32);
+	gpa = post_event();
+	fd = open_from_host(&port);
+	CHECK_EQ(seen_cid(), CID);
+	driver_pack(driver, &luggage);
+	close(fd);
+	guest_cid = 77;
+	CHECK_EQ(create(NULL), 0);
+	CHECK_EQ(driver_unpack(driver, device, &luggage, NULL), 0);
+	CHECK(driver_wait_used(&driver->queues[VSOCK_EVENT], WAIT, &head, &len));
+	CHECK_EQ(get_le32(driver_at(driver, gpa)), VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+	CHECK_EQ(seen_cid(), 77);
+	guest_cid = CID;
+	guest_send(VIRTIO_VSOCK_OP_RW, 1234, port, 0, "old", 3);
+	guest_expect_silence();
+	guest_cid = 77;
+	guest_send(VIRTIO_VSOCK_OP_RW, 1234, port, 0, "new", 3);
+	guest_expect(VIRTIO_VSOCK_OP_RST, 1234, port);
+	close(open_from_host(&port));
+	tear_down();
+}
+
 /* Nobody is told who has no buffer for it, but later. */
 static void moves_twice_before_the_guest_hears_of_it(void)
 {
@@ -209,5 +248,6 @@ static void refuses_bad_options(void)
 }
 
 TEST_MAIN(TEST(survives_a_pause), TEST(resets_the_transport), TEST(moves_without_its_connections),
+	  TEST(comes_back_with_another_cid),
 	  TEST(moves_twice_before_the_guest_hears_of_it), TEST(resets_with_connections), TEST(keeps_its_socket_tidy),
 	  TEST(refuses_bad_options))

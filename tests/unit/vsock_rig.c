@@ -10,7 +10,7 @@ struct virtio_device *device;
 struct event_loop *loop;
 struct driver_queue *rx, *tx;
 char dir[64], path[96];
-uint32_t guest_buffer, guest_taken;
+uint32_t guest_buffer, guest_taken, guest_cid = CID;
 
 int count_entries(const char *of)
 {
@@ -32,6 +32,7 @@ void tear_down(void)
 	if (dir[0])
 		CHECK_EQ(rmdir(dir), 0); /* nothing is left in it */
 	dir[0] = 0;
+	guest_cid = CID;
 }
 
 void make_dir(void)
@@ -43,7 +44,7 @@ void make_dir(void)
 
 int create(struct err *err)
 {
-	struct virtio_vsock_options options = {.id = "vsock0", .cid = CID, .socket = path};
+	struct virtio_vsock_options options = {.id = "vsock0", .cid = guest_cid, .socket = path};
 
 	if (!loop) {
 		CHECK_EQ(event_loop_create(&loop, NULL), 0);
@@ -144,7 +145,7 @@ void guest_send(uint16_t op, uint32_t guest_port, uint32_t host_port, uint32_t f
 		       uint32_t len)
 {
 	uint64_t gpa = driver_alloc(driver, HDR + len, 1);
-	packet_hdr hdr = {.src_cid = CID, .dst_cid = 2, .src_port = guest_port, .dst_port = host_port, .len = len,
+	packet_hdr hdr = {.src_cid = guest_cid, .dst_cid = 2, .src_port = guest_port, .dst_port = host_port, .len = len,
 			  .type = VIRTIO_VSOCK_TYPE_STREAM, .op = op, .flags = flags, .buf_alloc = guest_buffer,
 			  .fwd_cnt = guest_taken};
 	uint16_t head;
@@ -174,7 +175,7 @@ packet_hdr guest_get(const void **data)
 	memcpy(&hdr, driver_at(driver, gpa), HDR);
 	if (data)
 		*data = driver_at(driver, gpa + HDR);
-	if (len != HDR + hdr.len || hdr.src_cid != 2 || hdr.dst_cid != CID || hdr.type != VIRTIO_VSOCK_TYPE_STREAM)
+	if (len != HDR + hdr.len || hdr.src_cid != 2 || hdr.dst_cid != guest_cid || hdr.type != VIRTIO_VSOCK_TYPE_STREAM)
 		return none;
 	return hdr;
 }

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define CID 5u
+#define CID 5u /* guest_cid, unless a test changes it */
 #define WAIT 3000 /* ms */
 #define HDR ((uint32_t)VSOCK_HDR)
 #define RX_SIZE (HDR + 4096)
@@ -26,6 +26,8 @@ extern struct event_loop *loop;
 extern struct driver_queue *rx, *tx;
 extern char dir[64], path[96];
 
+/* Of the device that create makes, and in the packets. */
+extern uint32_t guest_cid;
 /* The guest's credit, as it tells it. */
 extern uint32_t guest_buffer, guest_taken;
 
