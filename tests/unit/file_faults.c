@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +56,8 @@ static bool fails(const char *name, int kind)
 		return false;
 	if (++calls != fail_at)
 		return false;
+	if (fail_error == FAULTS_KILL)
+		kill(getpid(), SIGKILL);
 	faults_call = name;
 	errno = fail_error;
 	return true;

@@ -10,6 +10,9 @@
 
 #include <stdbool.h>
 
+/* In the place of an error: the process is killed at that call. */
+#define FAULTS_KILL (-1)
+
 /* From now on call n (from 1) fails with error; ENOSPC fails in calls that need space alone, EINTR in those that wait. */
 void faults_begin(unsigned int n, int error);
 /* No call fails any more. Whether one has: its name is in faults_call. */

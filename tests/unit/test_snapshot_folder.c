@@ -295,6 +295,43 @@ static void the_old_one_stays_whichever_call_fails(void)
 	rig_rmdir();
 }
 
+/* Forks a writer that is killed at call n. False: it has ended before. */
+static bool write_until(unsigned int n)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		faults_begin(n, FAULTS_KILL);
+		_exit(rig_write(&rig, rig_path("a"), RIG_REPLACE | RIG_EXTRA | RIG_SYNC, &err) ? 1 : 0);
+	}
+	CHECK(child > 0 && waitpid(child, &status, 0) == child);
+	CHECK(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+	return WIFSIGNALED(status);
+}
+
+/* And whoever writes there next finds no trace of it. */
+static void killed_at_any_call_there_is_the_old_or_the_new_one(void)
+{
+	unsigned int n = 1;
+	uint8_t id = 0;
+
+	rig_mkdir();
+	for (bool killed = true; killed; n++) {
+		uint8_t now;
+
+		begin((uint8_t)(n + 1), 0);
+		killed = write_until(n);
+		now = id_at(rig_path("a"));
+		CHECK(now == n + 1 || (killed && now == id));
+		id = now;
+		rig_done(&rig);
+	}
+	CHECK(n > 30);
+	CHECK_EQ(rig_names(), 1);
+	rig_rmdir();
+}
+
 static void each_call_of_reading_fails_once(void)
 {
 	unsigned int before, failed = 0;
@@ -439,5 +476,5 @@ TEST_MAIN(TEST(a_folder_is_whole_and_private), TEST(a_place_that_is_taken_is_ref
 	  TEST(replace_puts_the_new_one_in_its_place), TEST(what_is_mapped_meanwhile_stays_until_it_is_free),
 	  TEST(a_dead_writer_is_removed_and_a_live_one_respected), TEST(a_folder_being_written_is_named_so),
 	  TEST(each_call_of_writing_fails_once), TEST(the_old_one_stays_whichever_call_fails),
-	  TEST(each_call_of_reading_fails_once), TEST(a_full_disk_leaves_nothing), TEST(what_is_no_snapshot_is_refused),
+	  TEST(killed_at_any_call_there_is_the_old_or_the_new_one), TEST(each_call_of_reading_fails_once), TEST(a_full_disk_leaves_nothing), TEST(what_is_no_snapshot_is_refused),
 	  TEST(a_damaged_description_is_refused), TEST(what_others_may_write_is_not_mapped), TEST(a_diff_is_not_restored))

@@ -316,6 +316,31 @@ static void each_call_fails_once(void)
 	}
 }
 
+static void each_call_of_verifying_fails_once(void)
+{
+	const unsigned int before = (begin(), faults_open_files());
+	struct snapshot *snapshot;
+	unsigned int failed = 0;
+	bool more = true;
+
+	CHECK_EQ(snapshot_open(rig_path("base"), &snapshot, &err), 0);
+	for (unsigned int n = 1; more; n++) {
+		int code;
+
+		err.text[0] = 0;
+		faults_begin(n, EIO);
+		code = snapshot_verify(snapshot, NULL, &err);
+		more = faults_end();
+		CHECK_EQ(code, more ? -EIO : 0);
+		CHECK(!code == !err.text[0]);
+		failed += more;
+	}
+	CHECK(failed >= 6);
+	snapshot_close(snapshot);
+	CHECK_EQ(faults_open_files(), before);
+	end();
+}
+
 /* ---- copies of files ---- */
 
 static int make_file(const char *name)
@@ -338,27 +363,22 @@ static void a_copy_is_sparse_and_the_same(void)
 	CHECK_EQ(ftruncate(from, (off_t)MIB(60) + 11), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(at); i++)
 		CHECK_EQ(pwrite(from, "abc", 3, at[i]), 3);
-	for (unsigned int n = 0; n < 12; n++) {
-		unsigned int before;
+	for (unsigned int n = 0; n < 64; n++) {
+		int error = n % 2 ? EXDEV : EIO; /* EXDEV: the kernel does not copy between two file systems */
 
 		to = make_file("to");
-		before = faults_open_files();
-		faults_begin(n, n == 6 ? EINTR : EIO);
+		faults_begin(n / 2, error);
 		code = file_copy(from, to, NULL, &err);
-		if (faults_end() && n != 6)
-			CHECK_EQ(code, -EIO);
+		if (faults_end())
+			CHECK_EQ(code, error == EXDEV && strcmp(faults_call, "copy_file_range") == 0 ? 0 : -error);
 		else
 			CHECK_EQ(code, 0);
-		CHECK_EQ(faults_open_files(), before);
 		CHECK(code || (fstat(to, &st) == 0 && st.st_size == (off_t)MIB(60) + 11 && st.st_blocks * 512 < (off_t)MIB(1)));
 		for (size_t i = 0; !code && i < ARRAY_SIZE(at); i++)
 			CHECK(pread(to, &byte, 1, at[i] + 2) == 1 && byte == 'c');
 		close(to);
 	}
-	/* Where the kernel cannot copy between two files. */
 	to = make_file("to");
-	faults_begin(1, ENOSPC);
-	faults_end();
 	code = file_copy_reflink(from, to, &err);
 	CHECK(code == 0 || code == -EOPNOTSUPP);
 	close(to);
@@ -369,4 +389,5 @@ static void a_copy_is_sparse_and_the_same(void)
 TEST_MAIN(TEST(the_result_is_a_full_one_of_the_last_moment), TEST(step_by_step_it_is_the_same),
 	  TEST(the_order_is_that_of_the_moments), TEST(what_is_read_is_not_replaced), TEST(damage_is_found),
 	  TEST(a_page_outside_a_diff_is_found), TEST(a_disk_of_another_size_is_found), TEST(it_can_be_cancelled),
-	  TEST(each_call_fails_once), TEST(a_copy_is_sparse_and_the_same))
+	  TEST(each_call_fails_once), TEST(each_call_of_verifying_fails_once),
+	  TEST(a_copy_is_sparse_and_the_same))
