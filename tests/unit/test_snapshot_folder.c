@@ -243,7 +243,7 @@ static void each_call_of_writing_fails_once(void)
 	rig_mkdir();
 	begin(7, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
-		unsigned int before = faults_open_files(), failed = 0;
+		unsigned int before = faults_open_files(), failed = 0, syncs = 0;
 		bool more = true;
 
 		for (unsigned int n = 1; more; n++) {
@@ -254,6 +254,7 @@ static void each_call_of_writing_fails_once(void)
 			code = rig_write(&rig, rig_path("a"), RIG_EXTRA | RIG_SYNC, &err);
 			more = faults_end();
 			failed += code != 0;
+			syncs += more && strcmp(faults_call, "fsync") == 0;
 			CHECK(!code == !err.text[0]);
 			CHECK(code != -ENOSPC || strstr(err.text, "free some") || strstr(err.text, "the test's memory"));
 			CHECK_EQ(rig_names(), !code);
@@ -263,6 +264,7 @@ static void each_call_of_writing_fails_once(void)
 				rig_remove("a");
 		}
 		CHECK(errors[i] == EINTR || failed > 10);
+		CHECK_EQ(syncs, errors[i] == EINTR ? 0 : 8); /* five files, two folders, and the one that has the name */
 	}
 	rig_done(&rig);
 	rig_rmdir();
