@@ -307,6 +307,7 @@ static void fill_vcpu(void)
 	*fake_kvm_msr(vcpu, 0x6e0) = 0x1122334455;
 	for (size_t at = 0; at < sizeof(vcpu->lapic.regs); at += 16)
 		put_le32((uint8_t *)vcpu->lapic.regs + at, (uint32_t)(at * 0x01010101));
+	put_le32((uint8_t *)vcpu->lapic.regs + 0x320, 2 << 17 | 0xec); /* its timer has a deadline */
 	vcpu->ssp = 0x7ffff7ffe000;
 }
 

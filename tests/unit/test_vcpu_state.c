@@ -22,6 +22,7 @@ static struct kvm kvm;
 static struct vcpu_arch *arch;
 static struct fake_vcpu *from, *to;
 static struct state_buffer saved;
+static struct vcpu_timer timer; /* of the other one */
 static struct err err;
 
 static void end(void)
@@ -89,9 +90,10 @@ static int save(void)
 	return vcpu_arch_save(arch, from->fd, &(struct vcpu_timer){0}, &saved, &err);
 }
 
+/* Each may follow others. */
 static int load(bool trial)
 {
-	return vcpu_arch_load(arch, to->fd, trial, saved.data, saved.len, &err);
+	return vcpu_arch_load(arch, to->fd, (struct vcpu_load){.trial = trial}, &timer, saved.data, saved.len, &err);
 }
 
 static void move(void)
@@ -118,7 +120,52 @@ static void everything_arrives(void)
 	CHECK_EQ(to->events.nmi.pending, 1);
 	CHECK_EQ(*fake_kvm_msr(to, LSTAR), *fake_kvm_msr(from, LSTAR));
 	CHECK_EQ(*fake_kvm_msr(to, SYSTEM_TIME), *fake_kvm_msr(from, SYSTEM_TIME));
+	CHECK_EQ(timer.deadline, 777);
+	CHECK_EQ(*fake_kvm_msr(to, DEADLINE), 0);
+	CHECK_EQ(vcpu_arch_start_timer(to->fd, &timer, &err), 0);
 	CHECK_EQ(*fake_kvm_msr(to, DEADLINE), 777);
+}
+
+/* What is as after a reset is not set again in one that has just been made. */
+static void little_is_set_in_a_fresh_one(void)
+{
+	unsigned int at;
+
+	begin(true);
+	from->debugregs = (struct kvm_debugregs){.dr6 = 0xffff0ff0, .dr7 = 0x400};
+	fake_kvm.shadow_stacks = true;
+	CHECK_EQ(save(), 0);
+	at = fake_kvm.call_count;
+	CHECK_EQ(vcpu_arch_load(arch, to->fd, (struct vcpu_load){.fresh = true}, &timer, saved.data, saved.len, &err), 0);
+	CHECK_EQ(fake_kvm_find(at, KVM_SET_DEBUGREGS, UINT64_MAX), -1);
+	CHECK_EQ(fake_kvm_find(at, KVM_SET_ONE_REG, UINT64_MAX), -1);
+	CHECK_EQ(fake_kvm_find(at, KVM_GET_NESTED_STATE, UINT64_MAX), -1);
+	CHECK_EQ(load(false), 0);
+	CHECK(fake_kvm_find(at, KVM_SET_DEBUGREGS, UINT64_MAX) >= 0 && fake_kvm_find(at, KVM_SET_ONE_REG, UINT64_MAX) >= 0);
+	from->debugregs.db[2] = 3;
+	from->ssp = 0x1000;
+	CHECK_EQ(save(), 0);
+	CHECK_EQ(vcpu_arch_load(arch, to->fd, (struct vcpu_load){.fresh = true}, &timer, saved.data, saved.len, &err), 0);
+	CHECK(to->debugregs.db[2] == 3 && to->ssp == 0x1000);
+}
+
+/* One that counts has been started by KVM, and is stopped as in a vCPU that ran. */
+static void a_timer_waits_until_the_guest_runs(void)
+{
+	static const struct {
+		uint32_t lvt, initial;
+		bool stopped;
+	} timers[] = {{0, 0, true}, {0, 5, false}, {1 << 17, 0, true}, {1 << 17, 9, false}, {2 << 17, 0, true}, {2 << 17, 7, true}};
+
+	begin(true);
+	for (size_t i = 0; i < ARRAY_SIZE(timers); i++) {
+		put_le32((uint8_t *)from->lapic.regs + 0x320, timers[i].lvt);
+		put_le32((uint8_t *)from->lapic.regs + 0x380, timers[i].initial);
+		CHECK_EQ(save(), 0);
+		CHECK_EQ(load(false), 0);
+		CHECK_EQ(timer.stopped, timers[i].stopped);
+		CHECK_EQ(timer.deadline, timers[i].stopped ? 777 : 0);
+	}
 }
 
 static void what_virtualization_can_do_is_loaded_before_it_is_used(void)
@@ -141,8 +188,6 @@ static void what_virtualization_can_do_is_loaded_before_it_is_used(void)
 	/* the mode is set before it, the registers of the nested guest after it */
 	CHECK(fake_kvm_find(at, KVM_SET_SREGS2, UINT64_MAX) < nested);
 	CHECK(fake_kvm_find(at, KVM_SET_REGS, UINT64_MAX) > nested);
-	CHECK(fake_kvm_find((unsigned int)nested, KVM_SET_MSRS, DEADLINE) >
-	      fake_kvm_find(at, KVM_SET_LAPIC, UINT64_MAX));
 }
 
 /* Both ways: the guest begins to virtualize after the trial, and it ends. */
@@ -344,7 +389,7 @@ static void nonsense_is_refused(void)
 	virtualize(from, sizeof(struct kvm_nested_state) + 4096);
 	CHECK_EQ(save(), 0);
 	for (size_t len = 0; len < saved.len; len += 97)
-		CHECK(vcpu_arch_load(arch, to->fd, false, saved.data, len, &err) < 0);
+		CHECK(vcpu_arch_load(arch, to->fd, (struct vcpu_load){0}, &timer, saved.data, len, &err) < 0);
 	fake_kvm.msr_count--;
 	vcpu_arch_destroy(take_ptr(arch));
 	CHECK_EQ(vcpu_arch_create(&kvm, &arch, &err), 0);
@@ -353,7 +398,7 @@ static void nonsense_is_refused(void)
 	end();
 }
 
-TEST_MAIN(TEST(everything_arrives), TEST(what_virtualization_can_do_is_loaded_before_it_is_used),
+TEST_MAIN(TEST(everything_arrives), TEST(little_is_set_in_a_fresh_one), TEST(a_timer_waits_until_the_guest_runs), TEST(what_virtualization_can_do_is_loaded_before_it_is_used),
 	  TEST(a_trial_covers_nested_state_and_is_replaced), TEST(a_trial_needs_no_memory),
 	  TEST(a_trial_leaves_guest_memory_alone), TEST(a_shadow_stack_arrives),
 	  TEST(a_shadow_stack_needs_a_kvm_that_knows_it), TEST(an_older_kvm_is_used_as_well), TEST(every_call_may_fail),

@@ -39,8 +39,6 @@ struct clock {
 	const struct log *log;
 	bool runs;
 	uint64_t max_away_ns;
-	bool by_offset; /* KVM has KVM_VCPU_TSC_OFFSET */
-	unsigned int ratio_bits;
 	bool paused;
 	struct clock_state state; /* the recorded time, while paused */
 };
@@ -77,7 +75,6 @@ int clock_create(struct kvm *kvm, struct vcpu_set *vcpus, bool runs, const struc
 	clock->log = log;
 	clock->runs = runs;
 	clock->max_away_ns = MAX_AWAY_NS;
-	clock->ratio_bits = clock_ratio_bits();
 	*ret = clock;
 	return 0;
 }
@@ -118,12 +115,23 @@ static int clock_look(const struct clock *clock, struct moment *ret, struct err 
 static uint64_t clock_scaled(const struct clock *clock, uint64_t host_tsc)
 {
 	unsigned int khz = vcpu_set_tsc_khz(clock->vcpus), host = vcpu_set_host_tsc_khz(clock->vcpus);
-	unsigned __int128 ratio = ((unsigned __int128)khz << clock->ratio_bits) / host;
+	unsigned __int128 ratio;
+	unsigned int bits;
 
-	return khz == host ? host_tsc : (uint64_t)(ratio * host_tsc >> clock->ratio_bits);
+	if (khz == host)
+		return host_tsc;
+	bits = clock_ratio_bits();
+	ratio = ((unsigned __int128)khz << bits) / host;
+	return (uint64_t)(ratio * host_tsc >> bits);
 }
 
 /* ---- one vCPU's counter ---- */
+
+/* Whether the error says that this KVM does not have the offset: ENXIO, or EINVAL if its vCPUs have no attributes. */
+static bool clock_lacks_offsets(int error)
+{
+	return error == ENXIO || error == EINVAL || error == ENOTTY;
+}
 
 static int clock_read_tsc(const struct clock *clock, unsigned int index, const struct moment *moment, uint64_t *ret,
 			  struct err *err)
@@ -136,12 +144,12 @@ static int clock_read_tsc(const struct clock *clock, unsigned int index, const s
 	int64_t offset;
 	struct kvm_device_attr attr = clock_offset_attr(&offset);
 
-	if (clock->by_offset) {
-		if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attr) < 0)
-			return err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index);
+	if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attr) == 0) {
 		*ret = clock_scaled(clock, moment->tsc) + (uint64_t)offset;
 		return 0;
 	}
+	if (!clock_lacks_offsets(errno))
+		return err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index);
 	if (ioctl(fd, KVM_GET_MSRS, &msr) != 1)
 		return err_sys(err, -errno, "vCPU %u: TSC", index);
 	*ret = msr.entry.data;
@@ -159,21 +167,14 @@ static int clock_write_tsc(const struct clock *clock, unsigned int index, const 
 	int64_t offset = (int64_t)(value - clock_scaled(clock, moment->tsc));
 	struct kvm_device_attr attr = clock_offset_attr(&offset);
 
-	if (clock->by_offset)
-		return ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) < 0 ?
-		       err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index) : 0;
+	if (ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) == 0)
+		return 0;
+	if (!clock_lacks_offsets(errno))
+		return err_sys(err, -errno, "vCPU %u: KVM_VCPU_TSC_OFFSET", index);
 	return ioctl(fd, KVM_SET_MSRS, &msr) != 1 ? err_sys(err, -errno, "vCPU %u: TSC", index) : 0;
 }
 
 /* ---- pause and resume ---- */
-
-static void clock_find_offset_attr(struct clock *clock)
-{
-	int64_t offset;
-	struct kvm_device_attr attr = clock_offset_attr(&offset);
-
-	clock->by_offset = ioctl(vcpu_set_fd(clock->vcpus, 0), KVM_HAS_DEVICE_ATTR, &attr) == 0;
-}
 
 static int clock_record(struct clock *clock, struct err *err)
 {
@@ -184,7 +185,6 @@ static int clock_record(struct clock *clock, struct err *err)
 	struct moment moment;
 	int code;
 
-	clock_find_offset_attr(clock);
 	code = clock_look(clock, &moment, err);
 	for (unsigned int i = 0; i < count && code == 0; i++)
 		code = clock_read_tsc(clock, i, &moment, &now.tsc[i], err);
@@ -265,7 +265,10 @@ bool clock_resume(struct clock *clock)
 
 int clock_hold(struct clock *clock, struct err *err)
 {
-	return clock->runs ? 0 : vcpu_set_stop_timers(clock->vcpus, err);
+	if (!clock->runs)
+		return vcpu_set_stop_timers(clock->vcpus, err);
+	vcpu_set_start_timers(clock->vcpus, clock->log);
+	return 0;
 }
 
 uint64_t clock_guest_ns(const struct clock *clock)
@@ -281,7 +284,6 @@ int clock_read(struct clock *clock, struct clock_moment *ret, struct err *err)
 	uint64_t counter = 0;
 	int code;
 
-	clock_find_offset_attr(clock);
 	code = clock_look(clock, &moment, err) ?: clock_read_tsc(clock, 0, &moment, &counter, err);
 	if (code == 0)
 		*ret = (struct clock_moment){
@@ -320,7 +322,6 @@ static int clock_loaded(void *object, const void *loaded, struct err *err)
 	struct clock *clock = object;
 	int code;
 
-	clock_find_offset_attr(clock);
 	code = clock_set(clock, err);
 	clock->paused = code == 0;
 	return code;

@@ -2,8 +2,8 @@
 /*
  * A name of this host for as long as it has the same processor and the same KVM: the kernel's boot, the loaded module of
  * KVM, and what CPUID says without KVM. A module that is loaded again, with other parameters, has another inode in sysfs;
- * CPUID changes with new microcode, or when the host is a virtual machine that has moved. A CPU that was shown to a guest
- * on a host of this name can be shown again there (cpuid_offer_x86.c).
+ * CPUID changes with new microcode, or when the host is a virtual machine that has moved. The name is also that of the
+ * guest's CPU, which ran here and can run here again (cpuid_offer_x86.c).
  */
 #include "vmm/kvm/cpuid_x86.h"
 
@@ -54,9 +54,21 @@ static uint64_t cpuid_host_processor(uint64_t hash)
 	return hash;
 }
 
-void cpuid_host_name(char ret[CPUID_HOST_NAME])
+static uint64_t cpuid_host_guest(uint64_t hash, const struct guest_cpu *model)
 {
-	uint64_t module = cpuid_host_module();
+	for (uint32_t i = 0; i < model->cpuid->nent; i++) {
+		const struct kvm_cpuid_entry2 *entry = &model->cpuid->entries[i];
+
+		hash = cpuid_host_mix(hash, (uint64_t)entry->function << 32 | entry->index);
+		hash = cpuid_host_mix(hash, (uint64_t)entry->eax << 32 | entry->ebx);
+		hash = cpuid_host_mix(hash, (uint64_t)entry->ecx << 32 | entry->edx);
+	}
+	return hash;
+}
+
+void cpuid_host_name(const struct guest_cpu *model, char ret[CPUID_HOST_NAME])
+{
+	uint64_t hash = 0xcbf29ce484222325ull, module = cpuid_host_module();
 	_cleanup_(fd_close) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
 
 	ret[0] = 0;
@@ -64,6 +76,6 @@ void cpuid_host_name(char ret[CPUID_HOST_NAME])
 		ret[0] = 0;
 		return;
 	}
-	snprintf(ret + BOOT_ID_LEN, CPUID_HOST_NAME - BOOT_ID_LEN, "-%016llx",
-		 (unsigned long long)cpuid_host_processor(cpuid_host_mix(0xcbf29ce484222325ull, module)));
+	hash = cpuid_host_guest(cpuid_host_processor(cpuid_host_mix(hash, module)), model);
+	snprintf(ret + BOOT_ID_LEN, CPUID_HOST_NAME - BOOT_ID_LEN, "-%016llx", (unsigned long long)hash);
 }

@@ -13,11 +13,11 @@
 
 /* ---- writing ---- */
 
-static void cpuid_offer_write_host(json_t *offer)
+static void cpuid_offer_write_host(const struct guest_cpu *model, json_t *offer)
 {
 	char name[CPUID_HOST_NAME];
 
-	cpuid_host_name(name);
+	cpuid_host_name(model, name);
 	if (name[0])
 		json_object_set_new(offer, "host", json_string(name));
 }
@@ -39,7 +39,7 @@ int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err
 	if (*ret && model->has_capabilities)
 		json_object_set_new(*ret, "arch_capabilities", json_integer((json_int_t)model->capabilities));
 	if (*ret && !model->forced)
-		cpuid_offer_write_host(*ret);
+		cpuid_offer_write_host(model, *ret);
 	return *ret ? 0 : err_sys(err, -ENOMEM, "CPU");
 }
 
@@ -292,50 +292,55 @@ static int cpuid_offer_check(struct guest_cpu *guest, const struct guest_cpu *ho
 	return ret ?: cpuid_offer_check_sizes(guest, host, err);
 }
 
-static int cpuid_offer_compare(struct kvm *kvm, struct guest_cpu *model, bool force, const struct log *log,
-			       struct err *err)
-{
-	struct guest_cpu *host;
-	int code = guest_cpu_create(kvm, model->cpus, NULL, 0, &host, err);
-
-	if (code < 0)
-		return code;
-	code = cpuid_offer_check(model, host, force, log, err);
-	guest_cpu_destroy(host);
-	return code;
-}
-
-bool guest_cpu_was_here(const json_t *offered)
+static bool cpuid_offer_was_here(const struct guest_cpu *model, const json_t *offered)
 {
 	const char *name = json_string_value(json_object_get(offered, "host"));
 	char ours[CPUID_HOST_NAME];
 
 	if (!name)
 		return false;
-	cpuid_host_name(ours);
+	cpuid_host_name(model, ours);
 	return ours[0] && strcmp(name, ours) == 0;
 }
 
-int guest_cpu_adopt(struct kvm *kvm, unsigned int cpus, const json_t *offered, bool was_here, bool force,
-		    const struct log *log, struct guest_cpu **ret, struct err *err)
+int guest_cpu_read(unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err)
 {
 	struct guest_cpu *model = cpuid_alloc(cpus);
-	struct kvm_cpuid_entry2 *sizes;
+	const struct kvm_cpuid_entry2 *sizes;
 	int code = model ? 0 : err_sys(err, -ENOMEM, "CPU model");
 
 	code = code ?: cpuid_offer_read_table(offered, model, err);
 	code = code ?: cpuid_offer_read_capabilities(offered, model, err);
-	if (code == 0) {
-		sizes = cpuid_find(model, 0x80000008, 0);
-		model->phys_bits = sizes ? sizes->eax & 0xff : 36;
-		if (was_here && cpuid_has_named(model, "amx_tile"))
-			cpuid_ask_for_tiles(kvm);
-		code = was_here ? 0 : cpuid_offer_compare(kvm, model, force, log, err);
-	}
 	if (code < 0) {
 		guest_cpu_destroy(model);
 		return code;
 	}
+	sizes = cpuid_find(model, 0x80000008, 0);
+	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
+	model->known = cpuid_offer_was_here(model, offered);
 	*ret = model;
 	return 0;
+}
+
+bool guest_cpu_known(const struct guest_cpu *model)
+{
+	return model->known;
+}
+
+int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const struct log *log, struct err *err)
+{
+	struct guest_cpu *host;
+	int code;
+
+	if (model->known) {
+		if (cpuid_has_named(model, "amx_tile"))
+			cpuid_ask_for_tiles(kvm);
+		return 0;
+	}
+	code = guest_cpu_create(kvm, model->cpus, NULL, 0, &host, err);
+	if (code < 0)
+		return code;
+	code = cpuid_offer_check(model, host, force, log, err);
+	guest_cpu_destroy(host);
+	return code;
 }

@@ -13,6 +13,7 @@ struct guest_cpu {
 	unsigned int phys_bits;
 	uint64_t capabilities;     /* IA32_ARCH_CAPABILITIES (Intel SDM volume 4), if CPUID says that it exists */
 	bool has_capabilities;     /* known: not for a CPU that an older source offered */
+	bool known;                /* it was offered, and has run on this host */
 	bool forced;               /* this host lacks a part of it */
 	struct kvm_cpuid2 *cpuid; /* room for CPUID_MAX_ENTRIES */
 };
@@ -36,9 +37,9 @@ struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t func
 /* A register of an entry. */
 uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *entry, enum cpuid_reg reg);
 
-/* What this host is called (cpuid_host_x86.c); "": it cannot be told from another one. */
+/* What this host is called with this CPU (cpuid_host_x86.c); "": it cannot be told from another one. */
 #define CPUID_HOST_NAME 64u
-void cpuid_host_name(char ret[CPUID_HOST_NAME]);
+void cpuid_host_name(const struct guest_cpu *model, char ret[CPUID_HOST_NAME]);
 /* Fetches what AMX needs from Linux (cpuid_x86.c). */
 void cpuid_ask_for_tiles(struct kvm *kvm);
 bool cpuid_has_named(const struct guest_cpu *model, const char *name);

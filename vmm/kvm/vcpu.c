@@ -26,6 +26,7 @@ struct vcpu {
 	bool has_thread;
 	bool entered; /* KVM_RUN was called */
 	struct vcpu_timer timer;
+	bool loaded; /* or tried to */
 	unsigned int warmed_up; /* the last of the set's warm_ups that this vCPU has done */
 };
 
@@ -218,8 +219,9 @@ static void *vcpu_run_vcpu(void *opaque)
 	return NULL;
 }
 
-static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, const struct boot_entry *entry,
-			    struct err *err)
+/* reset: no state will be loaded. */
+static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, bool reset,
+			    const struct boot_entry *entry, struct err *err)
 {
 	struct kvm *kvm = vcpu->set->config.kvm;
 	void *run;
@@ -238,7 +240,7 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, co
 	ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc, err);
 	if (ret == 0)
 		ret = guest_cpu_apply(model, vcpu->fd, vcpu->index, vcpu->set->tsc.told, err);
-	return ret < 0 ? ret : vcpu_arch_reset(kvm, vcpu->fd, entry, err);
+	return ret < 0 || !reset ? ret : vcpu_arch_reset(kvm, vcpu->fd, entry, err);
 }
 
 int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *model, const struct boot_entry *entry,
@@ -260,7 +262,7 @@ int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *mo
 	for (unsigned int i = 0; i < config->count; i++)
 		set->vcpus[i] = (struct vcpu){.set = set, .index = i, .fd = -1};
 	for (unsigned int i = 0; i < config->count; i++) {
-		int code = vcpu_create_vcpu(&set->vcpus[i], model, i ? NULL : entry, err);
+		int code = vcpu_create_vcpu(&set->vcpus[i], model, entry != NULL, i ? NULL : entry, err);
 
 		if (code < 0) {
 			vcpu_set_destroy(set);
@@ -447,9 +449,12 @@ int vcpu_set_save(struct vcpu_set *set, unsigned int index, struct state_buffer 
 
 int vcpu_set_load(struct vcpu_set *set, unsigned int index, bool trial, const void *data, size_t len, struct err *err)
 {
+	struct vcpu *vcpu = &set->vcpus[index];
 	int ret = vcpu_need_arch(set, err);
 
 	if (ret == 0)
-		ret = vcpu_arch_load(set->arch, set->vcpus[index].fd, trial, data, len, err);
+		ret = vcpu_arch_load(set->arch, vcpu->fd, (struct vcpu_load){.trial = trial, .fresh = !vcpu->loaded},
+				     &vcpu->timer, data, len, err);
+	vcpu->loaded = true;
 	return ret < 0 ? err_prefix(err, ret, "vCPU %u", index) : 0;
 }

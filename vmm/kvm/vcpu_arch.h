@@ -6,7 +6,7 @@
 #include "core/state.h"
 #include "vmm/kvm/kvm.h"
 
-/* Sets the registers of a new vCPU (vcpu_x86.c); entry is NULL for all but the first. */
+/* Sets the registers of a new vCPU that no state will be loaded into (vcpu_x86.c); entry is NULL for all but the first. */
 int vcpu_arch_reset(struct kvm *kvm, int vcpu_fd, const struct boot_entry *entry, struct err *err);
 /* The rates in kHz of the guest's TSC: that which it was told, that of the host's TSC which is scaled to it (equal to
  * the former without scaling), and that which it has. */
@@ -28,6 +28,8 @@ int vcpu_arch_stop_timer(int vcpu_fd, struct vcpu_timer *timer, struct err *err)
 int vcpu_arch_start_timer(int vcpu_fd, struct vcpu_timer *timer, struct err *err);
 /* What a saved state has of a timer that is stopped. */
 void vcpu_arch_save_timer(const struct vcpu_timer *timer, struct kvm_lapic_state *lapic, uint64_t *deadline);
+/* Of a state that is being loaded: a deadline is not set but kept in timer, which is stopped. */
+void vcpu_arch_load_timer(struct vcpu_timer *timer, const struct kvm_lapic_state *lapic, uint64_t deadline);
 
 /* Saves and loads a vCPU (vcpu_state_x86.c). create finds out what this KVM supports. NULL is fine for destroy. */
 struct vcpu_arch;
@@ -35,4 +37,12 @@ int vcpu_arch_create(struct kvm *kvm, struct vcpu_arch **ret, struct err *err);
 void vcpu_arch_destroy(struct vcpu_arch *arch);
 int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, const struct vcpu_timer *timer, struct state_buffer *out,
 		   struct err *err);
-int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, bool trial, const void *data, size_t len, struct err *err);
+/*
+ * trial: another load follows. fresh: none has come before, so that what is as after a reset is left. The timer is then
+ * stopped and has what the state says, unless it is one that KVM has started by itself.
+ */
+struct vcpu_load {
+	bool trial, fresh;
+};
+int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, struct vcpu_load load, struct vcpu_timer *timer,
+		   const void *data, size_t len, struct err *err);

@@ -5,7 +5,7 @@
  *
  * KVM requires this order of loading: what virtualization the guest's CPU can do, which cannot be changed while the
  * guest uses it; the processor's mode before the registers that it makes valid; the nested state; the local APIC after
- * its base MSR, which selects xAPIC or x2APIC, the deadline of its timer after that, events last. A save reads the
+ * its base MSR, which selects xAPIC or x2APIC, events last; the deadline of its timer is set when the guest runs. A save reads the
  * multiprocessing state first: KVM then processes pending INITs and SIPIs, which changes registers.
  *
  * KVM lists its MSRs. An MSR that is loaded and that this KVM does not have must be zero, as on a processor without it.
@@ -49,8 +49,8 @@ struct vcpu_arch {
 struct vcpu_subject {
 	struct vcpu_arch *arch;
 	int fd;
-	bool trial;
-	const struct vcpu_timer *timer; /* for a save */
+	struct vcpu_load load;
+	struct vcpu_timer *timer;
 };
 
 /* ---- which MSRs there are ---- */
@@ -448,7 +448,7 @@ static int vcpu_state_set_nested(const struct vcpu_subject *vcpu, const struct v
 	_cleanup_(free_ptr) struct kvm_nested_state *nested = NULL;
 	int fd = vcpu->fd;
 
-	if (!state->nested_count || (vcpu->trial && !vcpu_state_can_try_nested(&state->nested[0])))
+	if (!state->nested_count || (vcpu->load.trial && !vcpu_state_can_try_nested(&state->nested[0])))
 		return 0;
 	nested = calloc(1, VCPU_RECORD_NESTED);
 	if (!nested)
@@ -457,11 +457,11 @@ static int vcpu_state_set_nested(const struct vcpu_subject *vcpu, const struct v
 	return CALL(KVM_SET_NESTED_STATE, nested);
 }
 
-static int vcpu_state_set_ssp(const struct vcpu_arch *arch, int fd, uint64_t value, struct err *err)
+static int vcpu_state_set_ssp(const struct vcpu_subject *vcpu, uint64_t value, struct err *err)
 {
 	struct kvm_one_reg reg = {.id = REG_GUEST_SSP, .addr = (uintptr_t)&value};
 
-	if (!arch->one_reg || ioctl(fd, KVM_SET_ONE_REG, &reg) == 0 || (!value && errno == EINVAL))
+	if (!vcpu->arch->one_reg || (vcpu->load.fresh && !value) || ioctl(vcpu->fd, KVM_SET_ONE_REG, &reg) == 0 || (!value && errno == EINVAL))
 		return 0;
 	return err_sys(err, -errno, "KVM_SET_ONE_REG: shadow stack pointer");
 }
@@ -490,7 +490,7 @@ static uint32_t vcpu_state_pick_msrs(const struct vcpu_subject *vcpu, const stru
 	for (uint32_t i = 0, at = 0; i < state->msr_count; i++, at++) {
 		at = vcpu_state_find_msr(arch, msr[i].index, at);
 		if (at < arch->msr_count && vcpu_state_goes_first(msr[i].index) == first &&
-		    !(vcpu->trial && vcpu_state_writes_memory(msr[i].index)))
+		    !(vcpu->load.trial && vcpu_state_writes_memory(msr[i].index)))
 			ret[count++] = (struct kvm_msr_entry){.index = msr[i].index, .data = msr[i].data};
 	}
 	return count;
@@ -531,7 +531,7 @@ static int vcpu_state_set_modes(const struct vcpu_subject *vcpu, const struct vc
 {
 	const struct vcpu_arch *arch = vcpu->arch;
 	struct kvm_regs regs = state->regs;
-	int fd = vcpu->fd, code = vcpu_state_leave_nested(arch, fd, err);
+	int fd = vcpu->fd, code = vcpu->load.fresh ? 0 : vcpu_state_leave_nested(arch, fd, err);
 
 	code = code ?: vcpu_state_set_msrs(vcpu, state, true, err);
 	code = code ?: vcpu_state_set_sregs(arch, fd, &state->sregs, err);
@@ -540,26 +540,39 @@ static int vcpu_state_set_modes(const struct vcpu_subject *vcpu, const struct vc
 	code = code ?: vcpu_state_set_xsave(arch, fd, state, err);
 	code = code ?: vcpu_state_set_xcr0(arch, fd, state->xcr0, err);
 	code = code ?: vcpu_state_set_msrs(vcpu, state, false, err);
-	return code ?: vcpu_state_set_ssp(arch, fd, state->ssp, err);
+	return code ?: vcpu_state_set_ssp(vcpu, state->ssp, err);
+}
+
+/* After a reset, they have these values (Intel SDM volume 3, "Processor State After Reset"). */
+static bool vcpu_state_debugs(const struct kvm_debugregs *regs)
+{
+	return regs->db[0] | regs->db[1] | regs->db[2] | regs->db[3] || regs->dr6 != 0xffff0ff0 || regs->dr7 != 0x400;
+}
+
+static int vcpu_state_set_debugregs(const struct vcpu_subject *vcpu, const struct kvm_debugregs *from, struct err *err)
+{
+	struct kvm_debugregs debugregs = *from;
+	int fd = vcpu->fd;
+
+	return vcpu->load.fresh && !vcpu_state_debugs(from) ? 0 : CALL(KVM_SET_DEBUGREGS, &debugregs);
 }
 
 static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 {
 	struct vcpu_subject *vcpu = object;
 	const struct vcpu_record *state = loaded;
-	struct kvm_msr_entry deadline = {.index = MSR_TSC_DEADLINE, .data = state->tsc_deadline};
 	struct kvm_lapic_state lapic = state->lapic;
-	struct kvm_debugregs debugregs = state->debugregs;
 	struct kvm_vcpu_events events = state->events;
 	struct kvm_mp_state mp_state = state->mp_state;
 	int fd = vcpu->fd, code = vcpu_state_set_modes(vcpu, state, err);
 
 	code = code ?: CALL(KVM_SET_LAPIC, &lapic);
-	if (code == 0) /* also zero, which clears the deadline of a trial */
-		code = vcpu_state_write_msrs(fd, &deadline, 1, err);
-	code = code ?: CALL(KVM_SET_DEBUGREGS, &debugregs);
+	code = code ?: vcpu_state_set_debugregs(vcpu, &state->debugregs, err);
 	code = code ?: CALL(KVM_SET_MP_STATE, &mp_state);
-	return code ?: CALL(KVM_SET_VCPU_EVENTS, &events);
+	code = code ?: CALL(KVM_SET_VCPU_EVENTS, &events);
+	if (code == 0 && !vcpu->load.trial)
+		vcpu_arch_load_timer(vcpu->timer, &state->lapic, state->tsc_deadline);
+	return code;
 }
 
 static const struct state_table vcpu_state = {
@@ -570,14 +583,16 @@ static const struct state_table vcpu_state = {
 int vcpu_arch_save(struct vcpu_arch *arch, int vcpu_fd, const struct vcpu_timer *timer, struct state_buffer *out,
 		   struct err *err)
 {
-	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd, .timer = timer};
+	struct vcpu_timer now = *timer;
+	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd, .timer = &now};
 
 	return state_save(&vcpu_state, &vcpu, out, err);
 }
 
-int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, bool trial, const void *data, size_t len, struct err *err)
+int vcpu_arch_load(struct vcpu_arch *arch, int vcpu_fd, struct vcpu_load load, struct vcpu_timer *timer,
+		   const void *data, size_t len, struct err *err)
 {
-	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd, .trial = trial};
+	struct vcpu_subject vcpu = {.arch = arch, .fd = vcpu_fd, .load = load, .timer = timer};
 
 	return state_load(&vcpu_state, &vcpu, data, len, err);
 }

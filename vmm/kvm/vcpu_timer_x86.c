@@ -11,6 +11,7 @@
 
 #define MSR_TSC_DEADLINE 0x6e0u
 #define LAPIC_LVT_TIMER 0x320u
+#define LAPIC_INITIAL_COUNT 0x380u /* 0: the timer does not count */
 #define LAPIC_COUNT 0x390u
 #define LVT_MODE(lvt) ((lvt) >> 17 & 3)
 #define MODE_DEADLINE 2u
@@ -83,4 +84,13 @@ void vcpu_arch_save_timer(const struct vcpu_timer *timer, struct kvm_lapic_state
 	*deadline = timer->deadline;
 	if (timer->left)
 		put_le32((uint8_t *)lapic->regs + LAPIC_COUNT, timer->left);
+}
+
+/* A timer that counts has begun to when the local APIC was loaded. */
+void vcpu_arch_load_timer(struct vcpu_timer *timer, const struct kvm_lapic_state *lapic, uint64_t deadline)
+{
+	const uint8_t *regs = (const uint8_t *)lapic->regs;
+	bool counts = LVT_MODE(get_le32(regs + LAPIC_LVT_TIMER)) != MODE_DEADLINE && get_le32(regs + LAPIC_INITIAL_COUNT);
+
+	*timer = (struct vcpu_timer){.stopped = !counts, .deadline = counts ? 0 : deadline};
 }

@@ -104,13 +104,21 @@ static bool vcpu_same_rate(unsigned int a, unsigned int b, unsigned int ppm)
 	return difference * 1000000 <= (uint64_t)ppm * b;
 }
 
+/* The VM answers without loading the vCPU's state into the processor, where KVM can ask it (Linux 5.16). */
+static int vcpu_tsc_khz(const struct kvm *kvm, int vcpu_fd)
+{
+	int rate = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
+
+	return rate > 0 ? rate : ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+}
+
 /*
  * Without scaling, a guest that uses kvmclock tolerates a slightly different rate: its kernel takes the rate from
  * kvmclock, and its timers are late or early by the difference. The offset then refers to the unscaled host counter.
  */
 int vcpu_arch_set_tsc(struct kvm *kvm, int vcpu_fd, bool stable, struct vcpu_tsc_rates *rates, struct err *err)
 {
-	int rate = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+	int rate = vcpu_tsc_khz(kvm, vcpu_fd);
 	unsigned int host = (unsigned int)rate, told = rates->told ?: host;
 
 	if (rate <= 0)

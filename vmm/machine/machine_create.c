@@ -544,8 +544,8 @@ static void *machine_create_make_guest_cpu(void *opaque)
 	const struct machine_config *config = machine->config;
 
 	if (machine->host.incoming)
-		job->code = guest_cpu_adopt(&machine->kvm, config->cpus, machine->host.incoming->cpu, false,
-					    config->force_cpu, machine->host.log, &machine->guest_cpu, &job->err);
+		job->code = guest_cpu_adopt(&machine->kvm, machine->guest_cpu, config->force_cpu, machine->host.log,
+					    &job->err);
 	else
 		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
 					     &machine->guest_cpu, &job->err);
@@ -556,11 +556,12 @@ static int machine_create_begin_guest_cpu(struct machine *machine, struct err *e
 {
 	const struct machine_offer *incoming = machine->host.incoming;
 	struct cpu_job *job;
-	int ret;
+	int ret = incoming ? guest_cpu_read(machine->config->cpus, incoming->cpu, &machine->guest_cpu, err) : 0;
 
-	if (incoming && guest_cpu_was_here(incoming->cpu))
-		return guest_cpu_adopt(&machine->kvm, machine->config->cpus, incoming->cpu, true, false,
-				       machine->host.log, &machine->guest_cpu, err);
+	if (ret < 0)
+		return ret;
+	if (incoming && guest_cpu_known(machine->guest_cpu))
+		return guest_cpu_adopt(&machine->kvm, machine->guest_cpu, false, machine->host.log, err);
 	job = calloc(1, sizeof(*job));
 	if (!job)
 		return err_sys(err, -ENOMEM, "CPU model");
