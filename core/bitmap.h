@@ -34,6 +34,25 @@ static inline void bitmap_clear_range(unsigned long *map, size_t first, size_t c
 		map[bit / BITS_PER_LONG] &= ~(1ul << bit % BITS_PER_LONG);
 }
 
+/* ORs the first bits of from into to, from bit first on. For a bitmap that no other thread changes. */
+static inline void bitmap_or_at(unsigned long *to, size_t first, const unsigned long *from, size_t bits)
+{
+	size_t shift = first % BITS_PER_LONG;
+
+	to += first / BITS_PER_LONG;
+	for (size_t at = 0; at < bits; at += BITS_PER_LONG, to++) {
+		unsigned long word = *from++;
+
+		if (bits - at < BITS_PER_LONG)
+			word &= (1ul << (bits - at)) - 1;
+		if (!word)
+			continue;
+		to[0] |= word << shift;
+		if (shift && word >> (BITS_PER_LONG - shift))
+			to[1] |= word >> (BITS_PER_LONG - shift);
+	}
+}
+
 static inline size_t bitmap_count(const unsigned long *map, size_t longs)
 {
 	size_t count = 0;

@@ -2,9 +2,11 @@
 /* See dirty.h. */
 #include "core/dirty.h"
 
+#include "core/bitmap.h"
+
 int dirty_set_add(struct dirty_set *set, struct dirty_source *source, struct err *err)
 {
-	if (set->started) {
+	if (set->users) {
 		int ret = source->ops->start(source, err);
 
 		if (ret < 0)
@@ -24,7 +26,7 @@ void dirty_set_remove(struct dirty_set *set, struct dirty_source *source)
 	if (!*link)
 		return;
 	*link = source->next;
-	if (set->started)
+	if (set->users)
 		source->ops->stop(source);
 }
 
@@ -32,8 +34,10 @@ int dirty_set_start(struct dirty_set *set, struct err *err)
 {
 	struct dirty_source *source, *undo;
 
-	if (set->started)
+	if (set->users) {
+		set->users++;
 		return 0;
+	}
 	for (source = set->first; source; source = source->next) {
 		int ret = source->ops->start(source, err);
 
@@ -43,7 +47,7 @@ int dirty_set_start(struct dirty_set *set, struct err *err)
 			return err_prefix(err, ret, "%s", source->name);
 		}
 	}
-	set->started = true;
+	set->users = 1;
 	return 0;
 }
 
@@ -51,14 +55,13 @@ void dirty_set_stop(struct dirty_set *set)
 {
 	struct dirty_source *source;
 
-	if (!set->started)
+	if (!set->users || --set->users)
 		return;
 	for (source = set->first; source; source = source->next)
 		source->ops->stop(source);
-	set->started = false;
 }
 
-int dirty_set_collect(struct dirty_set *set, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err)
+static int dirty_set_ask(struct dirty_set *set, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err)
 {
 	struct dirty_source *source;
 
@@ -69,4 +72,25 @@ int dirty_set_collect(struct dirty_set *set, uint64_t gpa, uint64_t size, unsign
 			return err_prefix(err, ret, "%s", source->name);
 	}
 	return 0;
+}
+
+/* bitmap may have bits that the observer has seen before, and must not see again. */
+static int dirty_set_ask_apart(struct dirty_set *set, uint64_t gpa, uint64_t size, unsigned long *bitmap,
+			       struct err *err)
+{
+	size_t longs = bitmap_longs(size / 4096);
+	_cleanup_(free_ptr) unsigned long *found = calloc(longs, sizeof(*found));
+	int ret = found ? dirty_set_ask(set, gpa, size, found, err) : err_sys(err, -ENOMEM, "written pages");
+
+	set->observer->saw(set->observer, gpa, size, ret ? NULL : found);
+	for (size_t i = 0; !ret && i < longs; i++)
+		if (found[i])
+			bitmap[i] |= found[i];
+	return ret;
+}
+
+int dirty_set_collect(struct dirty_set *set, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err)
+{
+	return set->observer ? dirty_set_ask_apart(set, gpa, size, bitmap, err) :
+			       dirty_set_ask(set, gpa, size, bitmap, err);
 }

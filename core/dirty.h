@@ -38,10 +38,17 @@ struct dirty_source {
 	struct dirty_source *next; /* dirty_set's */
 };
 
+/* Learns what the callers of dirty_set_collect are told, for somebody who keeps account over a longer time. */
+struct dirty_observer {
+	/* The pages whose bits are set were reported, in addition to earlier ones. bitmap NULL: all of the range. */
+	void (*saw)(struct dirty_observer *observer, uint64_t gpa, uint64_t size, const unsigned long *bitmap);
+};
+
 /* The sources of one machine. All zero: empty. */
 struct dirty_set {
 	struct dirty_source *first;
-	bool started;
+	struct dirty_observer *observer; /* NULL: none; set by its owner, which also starts the set. Not owned */
+	unsigned int users;              /* calls of start without a stop */
 	/*
 	 * Set by the caller of collect while a last collect will follow, when nothing writes any more. Until then a
 	 * source that does not know what was written reports nothing, instead of everything in each round.
@@ -55,9 +62,13 @@ int dirty_set_add(struct dirty_set *set, struct dirty_source *source, struct err
 /* A source removed from a started set is stopped. A caller that needs its bits collects them before. */
 void dirty_set_remove(struct dirty_set *set, struct dirty_source *source);
 
-/* Starts all or none. */
+/*
+ * Starts all or none. There may be several users: the sources run from the first start until the last stop. Each sees
+ * all writes since its own start, but what one collects is not reported to another again; the observer sees it.
+ */
 int dirty_set_start(struct dirty_set *set, struct err *err);
+/* No effect if nobody has started it. */
 void dirty_set_stop(struct dirty_set *set);
 
-/* ORs what all sources report of the range into bitmap. */
+/* ORs what all sources report of the range into bitmap. One thread at a time. */
 int dirty_set_collect(struct dirty_set *set, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *err);

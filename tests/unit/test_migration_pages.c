@@ -69,7 +69,7 @@ static void begin(void)
 	CHECK_EQ(guest_memory_add(memory, &(struct guest_region){HIGH, HIGH_SIZE, high, -1, 0}, NULL), 0);
 	CHECK_EQ(dirty_set_add(&set, &source, NULL), 0);
 	CHECK_EQ(dirty_set_start(&set, NULL), 0);
-	CHECK_EQ(page_list_create(memory, &set, &list, NULL), 0);
+	CHECK_EQ(page_list_create(memory, &set, NULL, &list, NULL), 0);
 	CHECK_EQ(page_list_left(list), LOW_SIZE + HIGH_SIZE);
 }
 

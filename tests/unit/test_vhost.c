@@ -313,7 +313,7 @@ static void each_call_fails_in_turn(void)
 		ret = dirty_set_start(&set, &err);
 		CHECK_EQ(ret, at <= 4 ? -EIO : 0); /* log, features, two rings */
 		if (ret < 0) {
-			CHECK(!set.started && strstr(err.text, "/dev/vhost-test"));
+			CHECK(!set.users && strstr(err.text, "/dev/vhost-test"));
 			CHECK_EQ(k.features, RING_FEATURES);
 			CHECK(!logs(0) && !logs(1));
 		}

@@ -668,7 +668,8 @@ void machine_destroy(struct machine *machine)
 	machine_create_finish_guest_cpu(machine, NULL);
 	clock_destroy(machine->clock);
 	vcpu_set_destroy(take_ptr(machine->vcpus));
-	dirty_set_stop(&machine->dirty);
+	while (machine->dirty.users)
+		dirty_set_stop(&machine->dirty);
 	if (machine->balloon)
 		virtio_balloon_set_release(machine->balloon, NULL, NULL);
 	host_devices_destroy(machine->host_devices);

@@ -168,12 +168,18 @@ static void migration_loop_throttle(struct loop *loop)
 	loop->ops->throttle(loop->opaque, told->throttle);
 }
 
+/* Whether the list is that much smaller than the last one. */
+static bool migration_loop_gets_smaller(const struct loop *loop)
+{
+	return loop->told->left <= loop->before - loop->before / 5;
+}
+
 /* Judges the last round; the list is that of the new one. */
 static void migration_loop_judge(struct loop *loop)
 {
 	struct migration_progress *told = loop->told;
 	uint64_t beside = migration_loop_downtime_with(loop, 0);
-	bool smaller = told->left <= loop->before - loop->before / 5;
+	bool smaller = migration_loop_gets_smaller(loop);
 
 	loop->stuck = smaller && loop->costs.ready && beside < loop->goal->downtime ? 0 : loop->stuck + 1;
 	told->reason[0] = 0;
@@ -253,6 +259,16 @@ static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
 }
 
+static bool migration_loop_may_end(const struct loop *loop)
+{
+	const struct migration_progress *told = loop->told;
+
+	if (!told->round || !loop->costs.ready || loop->costs.settling || told->predicted > loop->goal->downtime)
+		return false;
+	return !loop->goal->aim || told->predicted <= loop->goal->aim || !told->left ||
+	       !migration_loop_gets_smaller(loop);
+}
+
 static int migration_loop_rounds(struct loop *loop, struct err *err)
 {
 	struct migration_progress *told = loop->told;
@@ -262,8 +278,7 @@ static int migration_loop_rounds(struct loop *loop, struct err *err)
 
 		if (code)
 			return code;
-		if (told->round && loop->costs.ready && !loop->costs.settling &&
-		    told->predicted <= loop->goal->downtime)
+		if (migration_loop_may_end(loop))
 			return 0;
 		if (told->round > 1 && !loop->costs.settling)
 			migration_loop_judge(loop);

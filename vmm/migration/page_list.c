@@ -9,14 +9,14 @@
 struct piece {
 	uint64_t gpa, size, pages;
 	uint64_t part, seen; /* pages: the first pass is in [part, seen) and has collected up to seen */
-	unsigned long *bits;
+	unsigned long *bits; /* in listed */
 };
 
 struct page_list {
 	struct dirty_set *dirty;
+	struct page_set *listed;
 	struct piece *pieces;
 	size_t count;
-	uint64_t total; /* bytes */
 	bool begun;     /* what to send was asked for */
 	bool through;   /* the first pass is complete */
 };
@@ -25,45 +25,38 @@ void page_list_destroy(struct page_list *list)
 {
 	if (!list)
 		return;
-	for (size_t i = 0; i < list->count; i++)
-		free(list->pieces[i].bits);
+	page_set_destroy(list->listed);
 	free(list->pieces);
 	free(list);
 }
 
-static bool page_list_add_piece(struct page_list *list, const struct guest_region *region)
+static int page_list_make_pieces(struct page_list *list)
 {
-	struct piece *piece = &list->pieces[list->count];
+	const struct memory_marks *regions = page_set_regions(list->listed, &list->count);
 
-	*piece = (struct piece){
-		.gpa = region->gpa, .size = region->size, .pages = region->size / GUEST_PAGE_SIZE,
-	};
-	piece->bits = calloc(bitmap_longs(piece->pages), sizeof(*piece->bits));
-	if (!piece->bits)
-		return false;
-	bitmap_set_range(piece->bits, 0, piece->pages);
-	list->count++;
-	list->total += piece->size;
-	return true;
+	list->pieces = calloc(MAX(list->count, 1u), sizeof(*list->pieces));
+	for (size_t i = 0; list->pieces && i < list->count; i++)
+		list->pieces[i] = (struct piece){
+			.gpa = regions[i].gpa, .size = regions[i].size, .pages = regions[i].size / GUEST_PAGE_SIZE,
+			.bits = regions[i].bitmap,
+		};
+	return list->pieces ? 0 : -ENOMEM;
 }
 
-int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, struct page_list **ret,
-		     struct err *err)
+int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, const struct page_set *only,
+		     struct page_list **ret, struct err *err)
 {
 	struct page_list *list = calloc(1, sizeof(*list));
-	size_t count;
-	const struct guest_region *regions = guest_memory_regions(memory, &count);
-	bool good;
+	int code = list ? page_set_create(memory, !only, &list->listed, err) : -ENOMEM;
 
-	if (list)
-		list->pieces = calloc(MAX(count, 1u), sizeof(*list->pieces));
-	good = list && list->pieces;
-	for (size_t i = 0; good && i < count; i++)
-		good = page_list_add_piece(list, &regions[i]);
-	if (!good) {
+	code = code ?: page_list_make_pieces(list);
+	if (code) {
 		page_list_destroy(list);
 		return err_sys(err, -ENOMEM, "the list of pages");
 	}
+	if (only)
+		page_set_join(list->listed, only);
+	list->begun = list->through = only;
 	list->dirty = dirty;
 	*ret = list;
 	return 0;
@@ -71,11 +64,7 @@ int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty,
 
 uint64_t page_list_left(const struct page_list *list)
 {
-	uint64_t pages = 0;
-
-	for (size_t i = 0; i < list->count; i++)
-		pages += bitmap_count(list->pieces[i].bits, bitmap_longs(list->pieces[i].pages));
-	return pages * GUEST_PAGE_SIZE;
+	return page_set_count(list->listed) * GUEST_PAGE_SIZE;
 }
 
 /* Collects [first, first + count) of a piece; first is a multiple of the bits of a long. */

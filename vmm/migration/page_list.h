@@ -13,11 +13,16 @@
 #include "core/dirty.h"
 #include "core/guest_memory.h"
 #include "vmm/migration/memory_sender.h"
+#include "vmm/migration/page_set.h"
 
 struct page_list;
 
-/* Memory's regions must not change while the list exists. */
-int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, struct page_list **ret, struct err *err);
+/*
+ * Memory's regions must not change while the list exists. only: the pages that are listed at first (copied), instead of
+ * all; there is no first pass then. NULL: all.
+ */
+int page_list_create(const struct guest_memory *memory, struct dirty_set *dirty, const struct page_set *only,
+		     struct page_list **ret, struct err *err);
 /* NULL is fine. */
 void page_list_destroy(struct page_list *list);
 

@@ -167,8 +167,8 @@ static int source_track(struct migration_source *source, struct err *err)
 	if (code)
 		return err_prefix(err, code, "tracking what the guest writes");
 	ops->dirty(source->config.machine)->rounds_follow = true;
-	code = page_list_create(ops->memory(source->config.machine), ops->dirty(source->config.machine), &source->pages,
-				err);
+	code = page_list_create(ops->memory(source->config.machine), ops->dirty(source->config.machine), NULL,
+				&source->pages, err);
 	if (code)
 		ops->untrack(source->config.machine);
 	return code;

@@ -11,10 +11,8 @@
 #include "vmm/migration/device_sender.h"
 #include "vmm/migration/dialer.h"
 #include "vmm/migration/page_list.h"
+#include "vmm/migration/rehearsals.h"
 #include "vmm/migration/source_config.h"
-
-#define SOURCE_REHEARSALS 5       /* of which the estimates are made */
-#define SOURCE_FIRST_REHEARSALS 3 /* before the first estimate is used */
 
 struct migration_source {
 	struct migration_source_config config;
@@ -40,10 +38,7 @@ struct migration_source {
 	enum migration_state outcome; /* DONE, FAILED or UNRESOLVED */
 	char why_not[256];            /* why the guest cannot continue here, or "" */
 	struct state_buffer state; /* the machine's state, if it was saved by the pause */
-	uint64_t rehearsed[SOURCE_REHEARSALS][MIGRATION_STEPS]; /* ns of each step, in the last ones */
-	size_t rehearsals;
-	uint64_t rehearsed_at;
-	bool pause_late; /* the guest could not be paused within the downtime, last time */
+	struct rehearsals rehearsals;
 	uint64_t stop_at, stopped_at;
 	uint64_t step_at; /* when the current step began */
 	pthread_mutex_t lock;

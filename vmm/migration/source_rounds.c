@@ -2,15 +2,12 @@
 /*
  * See source_internal.h: the rounds of memory and disks, as the table of loop.h, and the rehearsals of a switchover.
  *
- * A rehearsal does the fixed work of a switchover on both sides, to measure it and to warm caches. It pauses the guest
- * once, for no longer than the downtime that was asked for. The first ones follow each other with the rounds, because
- * cold caches make the first one long; later ones come every few seconds.
+ * A rehearsal (rehearsals.h) does the fixed work of a switchover here; then the target does its part.
  */
 #include "vmm/migration/source_internal.h"
 
 #include "core/monotonic.h"
 
-#define REHEARSED_FOR 5000000000ull /* ns for which a rehearsal's result is used */
 #define MARGIN_SILENCES 6           /* of silence_ms: what a target may take beyond the time limit for what was begun */
 
 /* ---- the rounds ---- */
@@ -176,95 +173,21 @@ static int source_rounds_send_trial(struct migration_source *source, const struc
 	return 0;
 }
 
-/* Until when the guest may have stopped, so that it runs again within the downtime, after its state is saved. */
-static int64_t source_rounds_pause_deadline(const struct migration_source *source, uint64_t begin)
-{
-	uint64_t downtime = source->config.request->goal.downtime;
-	uint64_t save = source->report->expected[MIGRATION_STEP_SAVE];
-
-	return (int64_t)((begin + downtime - MIN(2 * save, downtime / 2)) / 1000000);
-}
-
-/* A guest whose devices do not stop in time runs again: that is how long a pause takes now. */
-static int source_rounds_pause_failed(struct migration_source *source, int code, uint64_t begin, uint64_t *steps)
-{
-	source->pause_late = code == -ETIMEDOUT;
-	if (!source->pause_late)
-		return code;
-	memcpy(steps, source->report->expected, MIGRATION_STEPS * sizeof(*steps));
-	steps[MIGRATION_STEP_PAUSE] = MAX(monotonic_ns() - begin, source->config.request->goal.downtime + 1);
-	return 0;
-}
-
-/* Pauses and resumes the machine as the switchover will. steps: ns of each. */
-static int source_rounds_rehearse_once(struct migration_source *source, uint64_t *steps, struct err *err)
-{
-	const struct migration_machine_ops *ops = source->config.ops;
-	struct state_buffer state = {0};
-	uint64_t begin = monotonic_ns(), stopped_at, saved, resumed;
-	int64_t deadline = source_rounds_pause_deadline(source, begin);
-	int code = ops->pause(source->config.machine, deadline, &stopped_at, &state, err);
-
-	if (code) {
-		state_buffer_free(&state);
-		return source_rounds_pause_failed(source, code, begin, steps);
-	}
-	source->pause_late = false;
-	saved = monotonic_ns();
-	ops->resume(source->config.machine);
-	resumed = monotonic_ns();
-	steps[MIGRATION_STEP_PAUSE] = stopped_at - begin;
-	steps[MIGRATION_STEP_SAVE] = saved - stopped_at;
-	steps[MIGRATION_STEP_START] = resumed - saved; /* which the target will do */
-	steps[MIGRATION_STEP_LOAD] = saved - begin;
-	if (source->control->conversation.version >= WIRE_TRIALS_SINCE)
-		code = source_rounds_send_trial(source, &state, steps, err);
-	state_buffer_free(&state);
-	return code;
-}
-
-/* The longest time may have included cold caches or other load; of a single one nothing is known. */
-static uint64_t source_rounds_second_longest(const struct migration_source *source, int step)
-{
-	size_t count = MIN(source->rehearsals, SOURCE_REHEARSALS);
-	uint64_t longest = 0, second = 0;
-
-	for (size_t i = 0; i < count; i++) {
-		uint64_t value = source->rehearsed[i][step];
-
-		second = MAX(second, MIN(longest, value));
-		longest = MAX(longest, value);
-	}
-	return count == 1 ? longest : second;
-}
-
-/* One rehearsal; the estimates are those of the last few. */
 static int source_rounds_rehearse(struct migration_source *source, struct err *err)
 {
-	uint64_t *steps = source->rehearsed[source->rehearsals % SOURCE_REHEARSALS];
-	uint64_t *expected = source->report->expected;
-	int code;
+	uint64_t steps[MIGRATION_STEPS] = {0};
+	struct state_buffer state = {0};
+	int code = rehearsals_pause(&source->rehearsals, steps, &state, err);
 
-	memset(steps, 0, sizeof(source->rehearsed[0]));
-	code = source_rounds_rehearse_once(source, steps, err);
-	if (code)
-		return code;
-	source->rehearsals++;
-	for (int step = 0; step < MIGRATION_STEPS; step++)
-		if (step != MIGRATION_STEP_COLLECT)
-			expected[step] = source_rounds_second_longest(source, step);
-	if (source->pause_late)
-		expected[MIGRATION_STEP_PAUSE] = steps[MIGRATION_STEP_PAUSE];
-	source->rehearsed_at = monotonic_ns();
-	return 0;
-}
-
-static bool source_rounds_must_rehearse(const struct migration_source *source)
-{
-	bool settled = source->rehearsals >= SOURCE_FIRST_REHEARSALS || source->pause_late;
-
-	return source->report->progress.round &&
-	       (!settled || monotonic_ns() - source->rehearsed_at > REHEARSED_FOR);
+	if (!code && !source->rehearsals.pause_late) {
+		steps[MIGRATION_STEP_LOAD] = steps[MIGRATION_STEP_PAUSE] + steps[MIGRATION_STEP_SAVE];
+		if (source->control->conversation.version >= WIRE_TRIALS_SINCE)
+			code = source_rounds_send_trial(source, &state, steps, err);
+	}
+	state_buffer_free(&state);
+	if (!code)
+		rehearsals_add(&source->rehearsals, steps);
+	return code;
 }
 
 /* ---- what a switchover costs ---- */
@@ -285,7 +208,7 @@ static uint64_t source_rounds_flush_costs(struct migration_source *source)
 /* A flush in progress must end first: nobody knows how long it takes. The next one begins after the decision. */
 static const char *source_rounds_unknown(struct migration_source *source)
 {
-	if (source->rehearsals < SOURCE_FIRST_REHEARSALS && !source->pause_late)
+	if (!rehearsals_settled(&source->rehearsals))
 		return "the switchover has not been rehearsed";
 	return disk_flusher_idle(source->flusher) ? NULL : "disks that both hosts use are still being flushed";
 }
@@ -294,14 +217,15 @@ static int source_rounds_costs(void *opaque, struct migration_costs *ret, struct
 {
 	struct migration_source *source = opaque;
 	const uint64_t *expected = source->report->expected;
-	int code = source_rounds_must_rehearse(source) ? source_rounds_rehearse(source, err) : 0;
+	bool due = source->report->progress.round && rehearsals_due(&source->rehearsals);
+	int code = due ? source_rounds_rehearse(source, err) : 0;
 
 	if (code)
 		return code;
 	*ret = (struct migration_costs){
 		.unseen = expected[MIGRATION_STEP_COLLECT] + expected[MIGRATION_STEP_PAUSE],
 		.settling = source_rounds_unknown(source),
-		.pause_late = source->pause_late,
+		.pause_late = source->rehearsals.pause_late,
 		.ready = true,
 	};
 	for (int step = 0; step < MIGRATION_STEPS; step++)
@@ -322,6 +246,10 @@ int source_run_rounds(struct migration_source *source, struct err *err)
 		.progress = source_rounds_progress,
 	};
 
+	source->rehearsals = (struct rehearsals){
+		.ops = source->config.ops, .machine = source->config.machine, .expected = source->report->expected,
+		.downtime = source->config.request->goal.downtime,
+	};
 	source_set_deadline(source, 0, NULL);
 	return migration_loop_run(&ops, source, &source->config.request->goal, &source->report->progress, err);
 }
