@@ -59,6 +59,14 @@ struct machine_host {
 int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
 		   struct err *err);
 /*
+ * The same for an incoming machine in two halves. The first one makes what needs no name, device or port: the VM, its memory,
+ * interrupt chips, vCPUs and their threads. The second one makes the rest, from what config and host have become; in config,
+ * the memory, the CPUs and the clock are those of the first half. If it fails, the machine must be destroyed.
+ */
+int machine_prepare(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
+		    struct err *err);
+int machine_complete(struct machine *machine, const struct machine_host *host, struct err *err);
+/*
  * Stops the vCPUs and the devices and frees the machine, NULL is fine. It waits for requests in flight: after the
  * start, machine_settle is called before until it returns 0. -EINPROGRESS: not yet; err says what it waits for.
  */

@@ -10,7 +10,6 @@
 #include "core/thread.h"
 #include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
-#include "vmm/machine/memory_room.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -294,114 +293,6 @@ static uint32_t machine_create_hotplug_slots(const struct machine_config *config
 	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
 }
 
-static int machine_create_slot_for(void *opaque, const char *id, struct err *err)
-{
-	const struct machine *machine = opaque;
-
-	return machine_offer_devfn(machine->host.incoming, id, err);
-}
-
-static int machine_create_add_vfio_file(void *opaque, int fd, struct err *err)
-{
-	struct machine *machine = opaque;
-
-	return kvm_vfio_add(&machine->kvm, fd, err);
-}
-
-static void machine_create_remove_vfio_file(void *opaque, int fd)
-{
-	struct machine *machine = opaque;
-
-	kvm_vfio_remove(&machine->kvm, fd);
-}
-
-/*
- * Devices pin all guest memory. What is not there yet, or has gone back by the balloon, is taken from the host. Huge
- * pages have been reserved.
- */
-static int machine_create_need_memory(void *opaque, uint64_t bytes, struct err *err)
-{
-	struct machine *machine = opaque;
-	struct virtio_balloon_stats balloon = {0};
-	uint64_t used = ram_file(machine->ram) < 0 ? memory_used("") : memory_own("");
-	uint64_t missing = bytes - MIN(bytes, used), room = memory_room("");
-
-	if (machine->config->memory.hugepages == HUGEPAGES_NONE && missing > room)
-		return err_set(err, -ENOMEM, "devices need all %llu MiB of the guest's memory, of which about %llu MiB are "
-			       "not in use yet, and the host has room for %llu MiB", (unsigned long long)bytes >> 20,
-			       (unsigned long long)missing >> 20, (unsigned long long)room >> 20);
-	if (machine->balloon)
-		virtio_balloon_get_stats(machine->balloon, &balloon);
-	if (balloon.actual)
-		log_info(machine->host.log, "balloon: devices need all of the guest's memory: the %llu MiB that it gave "
-			 "back are taken from the host again", (unsigned long long)balloon.actual >> 20);
-	return 0;
-}
-
-static int machine_create_map_bar(void *opaque, uint64_t gpa, uint64_t size, void *host, struct err *err)
-{
-	struct machine *machine = opaque;
-
-	return kvm_map(&machine->kvm, gpa, size, host, err);
-}
-
-static void machine_create_unmap_bar(void *opaque, uint64_t gpa)
-{
-	struct machine *machine = opaque;
-
-	kvm_unmap(&machine->kvm, gpa);
-}
-
-static void machine_create_pause_vcpus(void *opaque)
-{
-	struct machine *machine = opaque;
-
-	if (machine->vcpus)
-		vcpu_set_pause(machine->vcpus);
-	if (machine->vcpus)
-		vcpu_set_wait(machine->vcpus, -1);
-}
-
-static void machine_create_resume_vcpus(void *opaque)
-{
-	struct machine *machine = opaque;
-
-	if (machine->vcpus)
-		vcpu_set_resume(machine->vcpus);
-}
-
-static void machine_create_device_gone(void *opaque, const char *id)
-{
-	struct machine *machine = opaque;
-
-	if (machine->host.device_gone)
-		machine->host.device_gone(machine->host.opaque, id);
-}
-
-static const struct host_devices_ops host_devices_ops = {
-	.add_file = machine_create_add_vfio_file, .remove_file = machine_create_remove_vfio_file,
-	.need_memory = machine_create_need_memory,
-	.map = {machine_create_map_bar, machine_create_unmap_bar}, .pause_vcpus = machine_create_pause_vcpus,
-	.resume_vcpus = machine_create_resume_vcpus, .gone = machine_create_device_gone,
-};
-
-/* After the balloon, which asks host_devices_release before it gives back memory that a device may write to. */
-static int machine_create_host_devices(struct machine *machine, struct err *err)
-{
-	const struct host_devices_machine around = {
-		.ops = &host_devices_ops, .opaque = machine, .memory = machine->memory, .dirty = &machine->dirty,
-		.pci = machine->pci, .slots = machine->hotplug,
-		.slot_for = machine->host.incoming ? machine_create_slot_for : NULL,
-		.msi = irqchip_msi(machine->irqchip), .power = machine->power, .loop = machine->host.loop,
-		.log = machine->host.log,
-	};
-	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);
-
-	if (ret == 0 && machine->balloon)
-		virtio_balloon_set_release(machine->balloon, host_devices_release, machine->host_devices);
-	return ret;
-}
-
 /* ---- kernel, tables, vCPUs ---- */
 
 /* By which name to open a file of the configuration; NULL: by path. */
@@ -621,25 +512,56 @@ static int machine_create_await_networks(struct machine *machine, struct err *er
 }
 
 /* Starts the threads of an incoming guest now and not during its downtime. */
-static int machine_create_await_state(struct machine *machine, struct err *err)
+static int machine_create_threads(struct machine *machine, struct err *err)
 {
-	if (!machine->host.incoming)
-		return 0;
-	return machine_pause_devices(machine, err) ?: vcpu_set_start(machine->vcpus, true, err);
+	return machine->host.incoming ? vcpu_set_start(machine->vcpus, true, err) : 0;
 }
 
-static part_fn *const parts[] = {
-	machine_create_open_image, machine_create_open_kvm, machine_create_begin_guest_cpu, machine_create_vm,
-	machine_create_memory, machine_create_irqchip, machine_create_platform, machine_create_finish_guest_cpu,
-	machine_create_pit, machine_create_pci, machine_create_virtio, machine_create_load_guest,
-	machine_create_host_devices, machine_create_attach_buses, machine_create_vcpus, machine_create_await_networks,
-	machine_create_await_state,
+static int machine_create_await_state(struct machine *machine, struct err *err)
+{
+	return machine->host.incoming ? machine_pause_devices(machine, err) : 0;
+}
+
+/* The parts in their order. Those that come late need what only the request brings to a machine that is prepared. */
+static const struct part {
+	part_fn *make;
+	bool late;
+} parts[] = {
+	{machine_create_open_image, true},
+	{machine_create_open_kvm, false},
+	{machine_create_begin_guest_cpu, false},
+	{machine_create_vm, false},
+	{machine_create_memory, false},
+	{machine_create_irqchip, false},
+	{machine_create_platform, false},
+	{machine_create_finish_guest_cpu, false},
+	{machine_create_pit, false},
+	{machine_create_pci, false},
+	{machine_create_virtio, true},
+	{machine_create_load_guest, true},
+	{machine_host_devices_create, true},
+	{machine_create_attach_buses, false},
+	{machine_create_vcpus, false},
+	{machine_create_threads, false},
+	{machine_create_await_networks, true},
+	{machine_create_await_state, true},
 };
 
-int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
-		   struct err *err)
+static int machine_create_parts(struct machine *machine, bool early, bool late, struct err *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts) && code == 0; i++)
+		if (parts[i].late ? late : early)
+			code = parts[i].make(machine, err);
+	return code;
+}
+
+static int machine_create_begin(const struct machine_config *config, const struct machine_host *host, bool late,
+				struct machine **ret, struct err *err)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
+	int code;
 
 	if (!machine)
 		return err_sys(err, -ENOMEM, "machine");
@@ -647,18 +569,42 @@ int machine_create(const struct machine_config *config, const struct machine_hos
 	machine->host = *host;
 	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_create_hotplug_slots(config);
 	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = machine->disk_stop_fd = -1;
-	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-		int code = parts[i](machine, err);
-
-		if (code < 0) {
-			machine_destroy(machine);
-			return code;
-		}
+	code = machine_create_parts(machine, true, late, err);
+	if (code < 0) {
+		machine_destroy(machine);
+		return code;
 	}
-	machine->host.incoming = NULL;
 	machine->host.ram_source = NULL;
 	*ret = machine;
 	return 0;
+}
+
+int machine_create(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
+		   struct err *err)
+{
+	int code = machine_create_begin(config, host, true, ret, err);
+
+	if (code == 0)
+		(*ret)->host.incoming = NULL;
+	return code;
+}
+
+int machine_prepare(const struct machine_config *config, const struct machine_host *host, struct machine **ret,
+		    struct err *err)
+{
+	return machine_create_begin(config, host, false, ret, err);
+}
+
+int machine_complete(struct machine *machine, const struct machine_host *host, struct err *err)
+{
+	int code;
+
+	machine->host = *host;
+	machine_serial_fds(machine, host->serial_in, host->serial_out);
+	code = machine_create_parts(machine, false, true, err);
+	machine->host.incoming = NULL;
+	machine->host.ram_source = NULL;
+	return code;
 }
 
 void machine_destroy(struct machine *machine)

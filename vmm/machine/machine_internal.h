@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_disks.c has
- * its disks, machine_state.c saves and loads it, machine_offer.c describes it, disk_copies.c finds its disks to
- * migrate. No other file includes this.
+ * its disks, machine_host_devices.c its host devices, machine_state.c saves and loads it, machine_offer.c describes it,
+ * disk_copies.c finds its disks to migrate. No other file includes this.
  */
 #pragma once
 
@@ -71,6 +71,11 @@ int machine_disks_begin(struct machine *machine, struct err *err);
 void machine_disks_end(struct machine *machine);
 int machine_disks_make(struct machine *machine, const struct disk_config *disk, struct virtio_device **ret,
 		       struct err *err);
+
+/* ---- machine_host_devices.c ---- */
+
+/* After the balloon, which asks host_devices_release before it gives back memory that a device may write to. */
+int machine_host_devices_create(struct machine *machine, struct err *err);
 
 /* ---- machine_life.c ---- */
 
