@@ -4,7 +4,8 @@
  *
  * GSIs 0 to 23 are the IOAPIC's pins, the others are messages. KVM replaces the routing table as a whole, so we keep a
  * copy of it here. A vector gets a GSI when it is first connected, and keeps it. KVM waits for a grace period whenever
- * the table is replaced; while the machine's state is loaded, the table is therefore written once for all vectors.
+ * the table is replaced; while the machine's state is loaded, the table is therefore written once for all vectors, or
+ * not at all.
  */
 #include "vmm/kvm/irqchip.h"
 
@@ -25,6 +26,7 @@ struct irqchip {
 	struct msi_message messages[MAX_GSI];
 	struct kvm_irq_routing *routing; /* room for MAX_GSI entries */
 	bool deferred;               /* between irqchip_begin_route_changes and irqchip_commit_route_changes */
+	bool changed;                /* meanwhile: KVM's table is not this one */
 	struct vector *pending;      /* connected by irqchip_commit_route_changes */
 };
 
@@ -192,6 +194,7 @@ static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const s
 		return 0;
 	irqchip->messages[gsi] = *message;
 	irqchip->taken[gsi] = true;
+	irqchip->changed = irqchip->deferred;
 	ret = irqchip->deferred ? 0 : irqchip_write_routing(irqchip);
 	if (ret < 0) {
 		irqchip->messages[gsi] = old;
@@ -235,7 +238,8 @@ int irqchip_commit_route_changes(struct irqchip *irqchip, struct err *err)
 
 	pthread_mutex_lock(&irqchip->lock);
 	irqchip->deferred = false;
-	ret = irqchip_write_routing(irqchip);
+	ret = irqchip->changed ? irqchip_write_routing(irqchip) : 0;
+	irqchip->changed = false;
 	if (ret < 0)
 		err_sys(err, ret, "routes of interrupt messages");
 	while (irqchip->pending) {
