@@ -106,6 +106,48 @@ static void takes_over_from_the_dead(void)
 	CHECK(end());
 }
 
+static void a_folder_gets_another_name(void)
+{
+	struct rundir *rundir, *other;
+	int fd, client;
+
+	begin();
+	crash("b");
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+	CHECK_EQ(rundir_rename(rundir, "a", &err), 0);
+	CHECK_EQ(rundir_rename(rundir, "b", &err), 0);
+	CHECK_EQ(rundir_connect("a", &client, &err), -ENOENT);
+	CHECK_EQ(rundir_connect("b", &client, &err), 0);
+	close(client);
+	CHECK_EQ(rundir_claim("b", &other, &err), -EADDRINUSE);
+	CHECK_EQ(rundir_claim("a", &other, &err), 0);
+	close(fd);
+	rundir_release(rundir);
+	rundir_release(other);
+	CHECK(end());
+}
+
+static void a_name_that_is_in_use_is_not_given(void)
+{
+	struct rundir *rundir, *other;
+	int fd, client;
+
+	begin();
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+	CHECK_EQ(rundir_claim("b", &other, &err), 0);
+	CHECK_EQ(rundir_rename(rundir, "b", &err), -EADDRINUSE);
+	CHECK_EQ(rundir_rename(rundir, "../b", &err), -EINVAL);
+	CHECK_EQ(rundir_connect("a", &client, &err), 0);
+	close(client);
+	rundir_release(other);
+	CHECK_EQ(rundir_rename(rundir, "b", &err), 0);
+	close(fd);
+	rundir_release(rundir);
+	CHECK(end());
+}
+
 /* A logout empties $XDG_RUNTIME_DIR: the name stays reserved, and the owner makes its folder again. */
 static void outlives_its_folder(void)
 {
@@ -248,5 +290,6 @@ static void holds_under_contention(void)
 }
 
 TEST_MAIN(TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
+	  TEST(a_folder_gets_another_name), TEST(a_name_that_is_in_use_is_not_given),
 	  TEST(outlives_its_folder), TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
 	  TEST(holds_under_contention))

@@ -29,6 +29,7 @@ struct rundir {
 	char name[MACHINE_MAX_NAME + 1];
 	int base_fd, dir_fd, pid_fd;
 	int name_fd;  /* the abstract socket, or -1: another user has taken that address */
+	ino_t tree;   /* of the mount namespace; 0: not asked for yet */
 };
 
 static void rundir_free(struct rundir *rundir)
@@ -171,19 +172,20 @@ static int rundir_claim_lock(struct rundir *rundir, pid_t *pid)
 /*
  * One address for each user, file system tree and path: containers that share a network may have machines of one name.
  */
-static socklen_t rundir_name_address(const struct rundir *rundir, struct sockaddr_un *address)
+static socklen_t rundir_name_address(struct rundir *rundir, struct sockaddr_un *address)
 {
 	struct stat tree = {0};
 	uint64_t hash = 14695981039346656037u;
 	int len;
 
-	stat("/proc/self/ns/mnt", &tree);
+	if (!rundir->tree && stat("/proc/self/ns/mnt", &tree) == 0)
+		rundir->tree = tree.st_ino;
 	for (const char *c = rundir->path; *c; c++)
 		hash = (hash ^ (uint8_t)*c) * 1099511628211u;
 	memset(address, 0, sizeof(*address));
 	address->sun_family = AF_UNIX;
 	len = snprintf(address->sun_path + 1, sizeof(address->sun_path) - 1, "mvmm/%u/%llx/%016llx/%s", geteuid(),
-		       (unsigned long long)tree.st_ino, (unsigned long long)hash, rundir->name);
+		       (unsigned long long)rundir->tree, (unsigned long long)hash, rundir->name);
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
 }
 
@@ -271,6 +273,72 @@ int rundir_claim(const char *name, struct rundir **ret, struct err *err)
 		return code;
 	}
 	*ret = rundir;
+	return 0;
+}
+
+/* ---- another name ---- */
+
+/* Whether the machine runs; the folder of a dead one is removed. */
+static bool rundir_is_live(int base_fd, const char *name, pid_t *pid)
+{
+	_cleanup_(fd_close) int dir_fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	_cleanup_(fd_close) int pid_fd = -1;
+	int code;
+
+	if (dir_fd < 0)
+		return false;
+	code = rundir_lock_pid(dir_fd, 0, &pid_fd, pid);
+	if (code == -EAGAIN)
+		return *pid > 0;
+	if (!code) {
+		rundir_empty_folder(dir_fd);
+		unlinkat(dir_fd, "pid", 0);
+	}
+	unlinkat(base_fd, name, AT_REMOVEDIR); /* fails if the name was just claimed */
+	return false;
+}
+
+/* The folder of a dead machine makes room. */
+static int rundir_move(const struct rundir *rundir, const char *name, pid_t *pid)
+{
+	int code;
+
+	for (int tries = 0; tries < 2; tries++) {
+		code = renameat2(rundir->base_fd, rundir->name, rundir->base_fd, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+		if (code != -EEXIST)
+			return code;
+		if (rundir_is_live(rundir->base_fd, name, pid))
+			return -EAGAIN;
+	}
+	return code;
+}
+
+int rundir_rename(struct rundir *rundir, const char *name, struct err *err)
+{
+	struct rundir to = {.name_fd = -1, .tree = rundir->tree};
+	size_t base = strlen(rundir->path) - strlen(rundir->name);
+	pid_t pid = 0;
+	int code = machine_name_check(name, err);
+
+	if (code || strcmp(name, rundir->name) == 0)
+		return code;
+	snprintf(to.name, sizeof(to.name), "%s", name);
+	if (asprintf(&to.path, "%.*s%s", (int)base, rundir->path, name) < 0)
+		return err_sys(err, -ENOMEM, "--name %s", name);
+	code = rundir_claim_name(&to, &pid) ?: rundir_move(rundir, name, &pid);
+	if (code) {
+		fd_close(&to.name_fd);
+		free(to.path);
+		if (code == -EAGAIN)
+			return err_set(err, -EADDRINUSE,
+				       "--name %s: in use by process %d; choose another name or stop that machine", name, pid);
+		return err_sys(err, code, "--name %s", name);
+	}
+	free(rundir->path);
+	rundir->path = to.path;
+	memcpy(rundir->name, to.name, sizeof(to.name));
+	fd_close(&rundir->name_fd);
+	rundir->name_fd = to.name_fd;
 	return 0;
 }
 
@@ -389,26 +457,6 @@ int rundir_connect(const char *name, int *ret_fd, struct err *err)
 	if (errno == EACCES || errno == EPERM)
 		return err_sys(err, -errno, "%s: %s", name, path);
 	return err_set(err, -ENOENT, "%s: no machine of this name runs; mvmm ps lists those that do", name);
-}
-
-/* Whether the machine runs; the folder of a dead one is removed. */
-static bool rundir_is_live(int base_fd, const char *name, pid_t *pid)
-{
-	_cleanup_(fd_close) int dir_fd = openat(base_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	_cleanup_(fd_close) int pid_fd = -1;
-	int code;
-
-	if (dir_fd < 0)
-		return false;
-	code = rundir_lock_pid(dir_fd, 0, &pid_fd, pid);
-	if (code == -EAGAIN)
-		return *pid > 0;
-	if (!code) {
-		rundir_empty_folder(dir_fd);
-		unlinkat(dir_fd, "pid", 0);
-	}
-	unlinkat(base_fd, name, AT_REMOVEDIR); /* fails if the name was just claimed */
-	return false;
 }
 
 int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaque, struct err *err)

@@ -17,6 +17,12 @@ struct rundir;
  */
 int rundir_claim(const char *name, struct rundir **ret, struct err *err);
 
+/*
+ * Gives the folder, with what is in it, another name, which is reserved as by rundir_claim; the old one is free then. At
+ * every moment clients find it by one of the two names. After a failure nothing has changed.
+ */
+int rundir_rename(struct rundir *rundir, const char *name, struct err *err);
+
 /* Removes the folder and its files and releases the name. NULL is fine. */
 void rundir_release(struct rundir *rundir);
 
