@@ -108,11 +108,15 @@ void power_notify(struct power *power, enum power_notice notice);
 
 /* ---- vmgenid.c: the generation ID, 16 random bytes in guest memory at gpa ---- */
 struct vmgenid;
+#define VMGENID_BYTES 16u
 /* Writes nothing: vmgenid_renew does, or guest memory is loaded. */
 int vmgenid_create(struct guest_memory *memory, uint64_t gpa, struct vmgenid **ret, struct err *err);
 void vmgenid_destroy(struct vmgenid *vmgenid);
 /* Another ID, which was never used before. The caller notifies a guest that runs already: POWER_NEW_GENERATION. */
 int vmgenid_renew(struct vmgenid *vmgenid, struct err *err);
+/* That of the same machine before its guest has rebooted. */
+int vmgenid_set(struct vmgenid *vmgenid, const uint8_t id[VMGENID_BYTES], struct err *err);
+void vmgenid_get(const struct vmgenid *vmgenid, uint8_t id[VMGENID_BYTES]);
 extern const struct state_table vmgenid_state;
 
 /* ---- vmclock.c: the host's time and the guest's time stamp counter, in a page of guest memory at gpa ---- */
@@ -125,6 +129,9 @@ int vmclock_create(struct guest_memory *memory, uint64_t gpa, struct vmclock **r
 void vmclock_destroy(struct vmclock *vmclock);
 /* The machine is restored: the next publish shows another disruption marker and generation number. */
 int vmclock_disrupt(struct vmclock *vmclock, struct err *err);
+/* The generation number of the same machine before its guest has rebooted; 0 until it is disrupted. */
+void vmclock_set_generation(struct vmclock *vmclock, uint64_t generation);
+uint64_t vmclock_generation(const struct vmclock *vmclock);
 /* Writes the page. The caller notifies a guest that runs already: POWER_NEW_TIME. One thread at a time. */
 void vmclock_publish(struct vmclock *vmclock, const struct vmclock_time *time);
 extern const struct state_table vmclock_state;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * See platform.h: the page of vmclock (Linux: include/uapi/linux/vmclock-abi.h), which programs of the guest may map. It
- * says what the host's clock and the guest's time stamp counter were at one moment, and has two numbers that are other
- * ones in each restored machine.
+ * See platform.h: the page of vmclock (UAPI.13; Linux: include/uapi/linux/vmclock-abi.h), which programs of the guest may
+ * map. It says what the host's clock and the guest's time stamp counter were at one moment, and has two numbers that are
+ * other ones in each restored machine.
  *
  * The time is the host's when the guest began to run, or to run on. Nothing follows the counter's rate after that, so
- * the status is "free-running", and no bound of the error is claimed. The sequence number is odd while the page changes.
+ * the status is "free-running", and no bound of the error is claimed. It is UTC: few hosts know their offset to TAI, which
+ * UAPI.13 recommends, and Linux makes a PTP clock only of that since 7.0. The sequence number is odd while the page changes.
  */
 #include "core/guest_memory.h"
 #include "core/state.h"
@@ -81,6 +82,16 @@ int vmclock_disrupt(struct vmclock *vmclock, struct err *err)
 	vmclock->state.disruption = next[0];
 	vmclock->state.generation = next[1];
 	return 0;
+}
+
+void vmclock_set_generation(struct vmclock *vmclock, uint64_t generation)
+{
+	vmclock->state.generation = generation;
+}
+
+uint64_t vmclock_generation(const struct vmclock *vmclock)
+{
+	return vmclock->state.generation;
 }
 
 /* A tick of the counter, as precise as 64 bits can say it: 2^(64 + shift) / hz, below 2^64. */

@@ -13,7 +13,7 @@
 #include <sys/random.h>
 
 struct vmgenid_state {
-	uint8_t id[16];
+	uint8_t id[VMGENID_BYTES];
 };
 
 struct vmgenid {
@@ -39,17 +39,27 @@ void vmgenid_destroy(struct vmgenid *vmgenid)
 	free(vmgenid);
 }
 
-int vmgenid_renew(struct vmgenid *vmgenid, struct err *err)
+int vmgenid_set(struct vmgenid *vmgenid, const uint8_t id[VMGENID_BYTES], struct err *err)
 {
-	struct vmgenid_state next;
-
-	if (getrandom(next.id, sizeof(next.id), 0) != sizeof(next.id))
-		return err_set(err, -EIO, "generation ID: the host's kernel gives no random bytes");
-	if (guest_memory_write(vmgenid->memory, vmgenid->gpa, next.id, sizeof(next.id)) < 0)
+	if (guest_memory_write(vmgenid->memory, vmgenid->gpa, id, VMGENID_BYTES) < 0)
 		return err_set(err, -EFAULT, "generation ID: no guest memory at 0x%llx",
 			       (unsigned long long)vmgenid->gpa);
-	vmgenid->state = next;
+	memcpy(vmgenid->state.id, id, VMGENID_BYTES);
 	return 0;
+}
+
+int vmgenid_renew(struct vmgenid *vmgenid, struct err *err)
+{
+	uint8_t id[VMGENID_BYTES];
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		return err_set(err, -EIO, "generation ID: the host's kernel gives no random bytes");
+	return vmgenid_set(vmgenid, id, err);
+}
+
+void vmgenid_get(const struct vmgenid *vmgenid, uint8_t id[VMGENID_BYTES])
+{
+	memcpy(id, vmgenid->state.id, VMGENID_BYTES);
 }
 
 /* Guest memory has the bytes, too: it is saved and loaded with them. */

@@ -153,6 +153,29 @@ static void an_id_never_comes_twice(void)
 	end();
 }
 
+/* The guest has rebooted: as far as it knows, it is the same machine. */
+static void a_reboot_keeps_both(void)
+{
+	uint8_t id[VMGENID_BYTES];
+	uint64_t generation;
+
+	begin();
+	CHECK_EQ(vmgenid_renew(t.id, NULL), 0);
+	CHECK_EQ(vmclock_generation(t.clock), 0);
+	CHECK_EQ(vmclock_disrupt(t.clock, NULL), 0);
+	vmgenid_get(t.id, id);
+	CHECK(memcmp(id, t.ram + ID_AT, sizeof(id)) == 0);
+	generation = vmclock_generation(t.clock);
+	end();
+	begin();
+	CHECK_EQ(vmgenid_set(t.id, id, NULL), 0);
+	vmclock_set_generation(t.clock, generation);
+	vmclock_publish(t.clock, &(struct vmclock_time){.counter_hz = 1000});
+	CHECK(memcmp(id, t.ram + ID_AT, sizeof(id)) == 0);
+	CHECK_EQ(get_le64(page() + 104), generation);
+	end();
+}
+
 static void memory_that_is_not_there_is_an_error(void)
 {
 	struct vmgenid *id;
@@ -223,5 +246,6 @@ static void an_odd_sequence_number_is_refused(void)
 
 TEST_MAIN(TEST(the_page_is_what_linux_reads), TEST(the_guest_can_compute_the_time),
 	  TEST(a_guest_that_writes_its_page_disturbs_nothing), TEST(only_a_restore_disrupts),
-	  TEST(an_id_never_comes_twice), TEST(memory_that_is_not_there_is_an_error), TEST(a_move_changes_nothing),
+	  TEST(an_id_never_comes_twice), TEST(a_reboot_keeps_both),
+	  TEST(memory_that_is_not_there_is_an_error), TEST(a_move_changes_nothing),
 	  TEST(an_odd_sequence_number_is_refused))

@@ -28,11 +28,19 @@ enum machine_end {
 	MACHINE_FAILED,  /* KVM cannot run the guest; the reason was logged */
 };
 
+/* What the guest knows the machine by: it stays when the guest reboots. */
+struct machine_identity {
+	bool known;
+	uint8_t generation_id[16];
+	uint64_t generation;
+};
+
 /* What the machine uses of its host; outlives the machine. */
 struct machine_host {
 	struct event_loop *loop;
 	const struct log *log;
 	struct machine_files *files; /* that its earlier lives had; NULL: they are not kept */
+	struct machine_identity *identity; /* the same; the machine leaves its own there in the end */
 	int serial_in, serial_out;   /* -1: the port is connected to nothing; not owned */
 	int console_in, console_out; /* the same for the virtio console; -1: no such device */
 	/* A host device was removed. On the loop's thread; may be NULL. */

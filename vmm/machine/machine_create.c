@@ -346,7 +346,7 @@ static int machine_create_load_guest(struct machine *machine, struct err *err)
 	}
 	ret = boot_load(&boot, machine->memory, &machine->entry, err);
 	ret = ret ?: acpi_build(&acpi, machine->memory, err);
-	return ret ?: vmgenid_renew(machine->vmgenid, err);
+	return ret ?: machine_identify(machine, err);
 }
 
 static int machine_create_vcpus(struct machine *machine, struct err *err)
@@ -611,6 +611,7 @@ void machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
+	machine_leave_identity(machine);
 	machine_create_finish_guest_cpu(machine, NULL);
 	clock_destroy(machine->clock);
 	vcpu_set_destroy(take_ptr(machine->vcpus));

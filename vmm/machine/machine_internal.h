@@ -83,3 +83,10 @@ int machine_host_devices_create(struct machine *machine, struct err *err);
 void machine_end_for(struct machine *machine, enum machine_end reason);
 /* For an incoming machine, whose devices do nothing yet: they are paused until its guest runs. */
 int machine_pause_devices(struct machine *machine, struct err *err);
+
+/* ---- tell_apart.c ---- */
+
+/* The guest is about to boot: gives the machine the identity of its earlier lives, or a new one. */
+int machine_identify(struct machine *machine, struct err *err);
+/* Leaves the identity of a machine that has run to its next life. */
+void machine_leave_identity(const struct machine *machine);

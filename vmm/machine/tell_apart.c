@@ -24,6 +24,27 @@ static void tell_apart_set_macs(struct machine *machine)
 	}
 }
 
+int machine_identify(struct machine *machine, struct err *err)
+{
+	const struct machine_identity *before = machine->host.identity;
+
+	if (!before || !before->known)
+		return vmgenid_renew(machine->vmgenid, err);
+	vmclock_set_generation(machine->vmclock, before->generation);
+	return vmgenid_set(machine->vmgenid, before->generation_id, err);
+}
+
+void machine_leave_identity(const struct machine *machine)
+{
+	struct machine_identity *identity = machine->host.identity;
+
+	if (!identity || !machine->started)
+		return;
+	identity->known = true;
+	identity->generation = vmclock_generation(machine->vmclock);
+	vmgenid_get(machine->vmgenid, identity->generation_id);
+}
+
 int machine_tell_apart(struct machine *machine, struct err *err)
 {
 	int ret = vmgenid_renew(machine->vmgenid, err) ?: vmclock_disrupt(machine->vmclock, err);

@@ -154,6 +154,7 @@ int session_make_machine(struct session *session, struct err *err)
 		.loop = session->loop,
 		.log = &session->log,
 		.files = &session->files,
+		.identity = &session->identity,
 		.serial_in = port_in(session->serial),
 		.serial_out = port_out(session->serial),
 		.console_in = port_in(session->console),

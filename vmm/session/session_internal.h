@@ -36,6 +36,7 @@ struct session {
 	struct event_source *signals;
 	struct machine *machine;
 	struct machine_files files; /* of all its lives */
+	struct machine_identity identity; /* the same */
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
