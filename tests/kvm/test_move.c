@@ -36,6 +36,7 @@ struct side {
 static struct event_loop *loop;
 static struct event_source *timer;
 static bool late;
+static struct machine_identity identity; /* of here's machine, if a case keeps it */
 static struct err err;
 static const struct log quiet = {.fd = STDERR_FILENO, .level = LOG_WARN, .prefix = "# "};
 /* Both are given back when the next case begins. */
@@ -136,7 +137,7 @@ static void make(struct side *side, const struct machine_offer *incoming)
 {
 	const struct machine_host host = {
 		.loop = loop, .log = &quiet, .serial_in = side->in[0], .serial_out = side->out[1], .console_in = -1,
-		.console_out = -1, .incoming = incoming,
+		.console_out = -1, .incoming = incoming, .identity = &identity,
 	};
 	int code = machine_create(&side->config, &host, &side->machine, &err);
 
@@ -165,6 +166,7 @@ static void begin(void)
 		SKIP("/dev/kvm is missing or may not be used");
 	close_side(here);
 	close_side(there);
+	identity.known = false;
 	event_loop_destroy(loop);
 	CHECK_EQ(event_loop_create(&loop, &err), 0);
 	CHECK_EQ(event_loop_timer(loop, on_timer, NULL, &timer, &err), 0);
@@ -615,11 +617,12 @@ static void no_cpu(json_t *offer)
 	json_object_set_new(offer, "cpu", json_object());
 }
 
-/* Leaf 7 with every feature there could be. */
+/* Leaf 7 with every feature there could be, of another host. */
 static void more_cpu(json_t *offer)
 {
-	json_t *table = json_object_get(json_object_get(offer, "cpu"), "cpuid");
+	json_t *cpu = json_object_get(offer, "cpu"), *table = json_object_get(cpu, "cpuid");
 
+	json_object_set_new(cpu, "host", json_string("another"));
 	for (size_t i = 0; i < json_array_size(table); i++) {
 		json_t *entry = json_array_get(table, i);
 
@@ -890,16 +893,27 @@ static void a_restored_machine_is_another_one(void)
 	CHECK_EQ(after.events, 8 | 4);
 }
 
-static void every_boot_has_an_id_of_its_own(void)
+/* But a guest that reboots is still the clone that it was. */
+static void every_start_has_an_id_of_its_own(void)
 {
-	struct identity first, second;
+	struct identity first, second, again;
 
 	boot("clone", "");
 	first = ask(here);
-	boot("clone", "");
-	second = ask(here);
-	CHECK(strcmp(first.id, second.id) != 0);
 	CHECK(strcmp(first.id, "00000000000000000000000000000000") != 0);
+	boot("clone", "");
+	CHECK(strcmp(ask(here).id, first.id) != 0);
+	second = go_away(true);
+	machine_destroy(take_ptr(there->machine));
+	there->config.kernel = strdup(GUESTS "/guest_clone");
+	make(there, NULL);
+	CHECK_EQ(machine_start(there->machine, &err), 0);
+	forget_output(there);
+	CHECK(wait_for(there, "ready", 60 * SECOND));
+	again = ask(there);
+	CHECK_STR(again.id, second.id);
+	CHECK(again.generation == second.generation && again.generation);
+	CHECK_EQ(again.events, 0);
 }
 
 TEST_MAIN(TEST(one_vcpu_moves), TEST(four_vcpus_move), TEST(a_disk_goes_along),
@@ -908,4 +922,4 @@ TEST_MAIN(TEST(one_vcpu_moves), TEST(four_vcpus_move), TEST(a_disk_goes_along),
 	  TEST(the_log_reports_what_a_guest_writes), TEST(storage_that_hangs_is_not_waited_for),
 	  TEST(ranges_may_lie_anywhere),
 	  TEST(a_machine_that_moves_is_the_same), TEST(a_restored_machine_is_another_one),
-	  TEST(every_boot_has_an_id_of_its_own))
+	  TEST(every_start_has_an_id_of_its_own))
