@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Golden records: saved states of every part of a machine, as files, that this version and every later one loads. Those of
- * a part are golden/records/PART-1.txt, PART-2.txt and so on, hexadecimal, "5a*4096" is 4096 times 5a. All of them load; the
- * last one is saved again byte for byte. When a part's record gets another form, this fails, and
+ * Golden records: saved states of every part of a machine, as files (golden_record.h), that this version and every later
+ * one loads. Those of a part have the numbers 1, 2 and so on. All of them load; the last one is saved again byte for byte.
+ * When a part's record gets another form, this fails, and
  *
  *	MVMM_WRITE_GOLDEN=1 build/tests/unit/test_golden_records
  *
@@ -10,171 +10,19 @@
  */
 #include "devices/platform.h"
 #include "tests/unit/fake_kvm.h"
+#include "tests/unit/golden_record.h"
 #include "tests/unit/state_devices.h"
-#include "tests/unit/test.h"
 #include "vmm/kvm/clock.h"
 #include "vmm/kvm/guest_cpu.h"
 #include "vmm/kvm/irqchip.h"
 #include "vmm/kvm/vcpu_arch.h"
 
-#include <ctype.h>
 #include <linux/serial_reg.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
-#define WORDS 16u /* on a line */
 #define COM1 0x3f8
 #define POWER 0x600
-
-/* A part: begin makes a fresh one, fill gives it values everywhere. */
-struct subject {
-	const char *name;
-	void (*begin)(void);
-	void (*fill)(void);
-	int (*save)(struct state_buffer *out, struct err *err);
-	int (*load)(const void *data, size_t len, struct err *err);
-	void (*end)(void);
-};
-
-/* ---- files ---- */
-
-static void path_of(const struct subject *subject, unsigned int number, char path[512])
-{
-	snprintf(path, 512, "%s/golden/records/%s-%u.txt", TESTS_UNIT, subject->name, number);
-}
-
-static void add_word(struct state_buffer *to, const char *word)
-{
-	size_t digits = strcspn(word, "*");
-	unsigned long times = word[digits] ? strtoul(word + digits + 1, NULL, 10) : 1;
-	unsigned int byte;
-
-	CHECK(digits % 2 == 0);
-	while (times--)
-		for (size_t i = 0; i < digits; i += 2) {
-			CHECK_EQ(sscanf(word + i, "%2x", &byte), 1);
-			CHECK_EQ(state_buffer_add(to, &(uint8_t){(uint8_t)byte}, 1), 0);
-		}
-}
-
-static bool read_file(const struct subject *subject, unsigned int number, struct state_buffer *to)
-{
-	char path[512], line[1024];
-	FILE *file;
-
-	path_of(subject, number, path);
-	file = fopen(path, "r");
-	if (!file)
-		return false;
-	to->len = 0;
-	while (fgets(line, sizeof(line), file)) {
-		char *save = NULL;
-
-		if (line[0] == '#')
-			continue;
-		for (char *word = strtok_r(line, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
-			add_word(to, word);
-	}
-	fclose(file);
-	return true;
-}
-
-/* How often the byte at `at` comes in a row. */
-static size_t run_of(const struct state_buffer *from, size_t at)
-{
-	size_t len = 1;
-
-	while (at + len < from->len && from->data[at + len] == from->data[at])
-		len++;
-	return len;
-}
-
-static void write_file(const struct subject *subject, unsigned int number, const struct state_buffer *from)
-{
-	char path[512];
-	FILE *file;
-
-	path_of(subject, number, path);
-	file = fopen(path, "w");
-	CHECK(file);
-	fprintf(file, "# SPDX-License-Identifier: Apache-2.0\n# A golden record, see tests/unit/test_golden_records.c.\n");
-	for (size_t at = 0, words = 1, len; at < from->len; at += len, words++) {
-		len = run_of(from, at);
-		if (len < 4)
-			len = 1;
-		fprintf(file, "%02x", from->data[at]);
-		if (len > 1)
-			fprintf(file, "*%zu", len);
-		fprintf(file, "%s", words % WORDS && at + len < from->len ? " " : "\n");
-	}
-	CHECK_EQ(fclose(file), 0);
-	printf("# written: %s\n", path);
-}
-
-/* ---- the check ---- */
-
-static void save(const struct subject *subject, struct state_buffer *to)
-{
-	struct err err = {""};
-
-	to->len = 0;
-	if (subject->save(to, &err))
-		printf("# %s: %s\n", subject->name, err.text);
-	CHECK(to->len);
-}
-
-static void load(const struct subject *subject, unsigned int number, const struct state_buffer *from)
-{
-	struct err err = {""};
-
-	subject->begin();
-	if (subject->load(from->data, from->len, &err)) {
-		printf("# %s-%u.txt: %s\n", subject->name, number, err.text);
-		CHECK(!"an old record loads");
-	}
-}
-
-static bool same(const struct state_buffer *a, const struct state_buffer *b)
-{
-	return a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
-}
-
-static void expect_same(const struct subject *subject, unsigned int last, const struct state_buffer *golden,
-			const struct state_buffer *now)
-{
-	if (last && same(golden, now))
-		return;
-	if (getenv("MVMM_WRITE_GOLDEN")) {
-		write_file(subject, last + 1, now);
-		return;
-	}
-	printf("# %s: it is not saved as in golden/records/%s-%u.txt: if its record was changed on purpose, see the head of "
-	       "this test\n", subject->name, subject->name, last);
-	CHECK(!"a record is as it was");
-}
-
-/* All of a part's files load; the last one comes back. */
-static void check(const struct subject *subject)
-{
-	struct state_buffer golden = {0}, now = {0};
-	unsigned int last = 0;
-
-	for (; read_file(subject, last + 1, &golden); last++) {
-		load(subject, last + 1, &golden);
-		save(subject, &now);
-		subject->end();
-	}
-	if (!last) {
-		subject->begin();
-		subject->fill();
-		save(subject, &now);
-		subject->end();
-	}
-	expect_same(subject, last, &golden, &now);
-	state_buffer_free(&golden);
-	state_buffer_free(&now);
-}
 
 /* ---- KVM ---- */
 
@@ -388,7 +236,7 @@ static int load_clock(const void *data, size_t len, struct err *err)
 
 static void kvm_records_load(void)
 {
-	static const struct subject subjects[] = {
+	static const struct golden_subject subjects[] = {
 		{"vcpu-intel", begin_intel, fill_vcpu, save_vcpu, load_vcpu, end_kvm},
 		{"vcpu-amd", begin_amd, fill_vcpu, save_vcpu, load_vcpu, end_kvm},
 		{"irqchip", begin_intel, fill_chips, save_chips, load_chips, end_kvm},
@@ -397,7 +245,7 @@ static void kvm_records_load(void)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(subjects); i++)
-		check(&subjects[i]);
+		golden_check(&subjects[i]);
 }
 
 /* ---- the platform ---- */
@@ -516,16 +364,62 @@ static int load_power(const void *data, size_t len, struct err *err)
 	return state_load(&power_state, power, data, len, err);
 }
 
+static struct virtio_driver *ram;
+static struct vmgenid *vmgenid;
+static struct vmclock *vmclock;
+
+static void begin_generation(void)
+{
+	ram = driver_create(KIB(64), false);
+	CHECK_EQ(vmgenid_create(ram->memory, DRIVER_RAM_BASE, &vmgenid, NULL), 0);
+	CHECK_EQ(vmclock_create(ram->memory, DRIVER_RAM_BASE + KIB(4), &vmclock, NULL), 0);
+}
+
+static void end_generation(void)
+{
+	vmclock_destroy(vmclock);
+	vmgenid_destroy(vmgenid);
+	driver_destroy(ram);
+}
+
+static void fill_generation(void)
+{
+	CHECK_EQ(vmclock_disrupt(vmclock, NULL), 0);
+	vmclock_publish(vmclock, &(struct vmclock_time){.counter = 5, .counter_hz = 1000000000, .realtime_ns = 7});
+}
+
+static int save_vmgenid(struct state_buffer *out, struct err *err)
+{
+	return state_save(&vmgenid_state, vmgenid, out, err);
+}
+
+static int load_vmgenid(const void *data, size_t len, struct err *err)
+{
+	return state_load(&vmgenid_state, vmgenid, data, len, err);
+}
+
+static int save_vmclock(struct state_buffer *out, struct err *err)
+{
+	return state_save(&vmclock_state, vmclock, out, err);
+}
+
+static int load_vmclock(const void *data, size_t len, struct err *err)
+{
+	return state_load(&vmclock_state, vmclock, data, len, err);
+}
+
 static void platform_records_load(void)
 {
-	static const struct subject subjects[] = {
+	static const struct golden_subject subjects[] = {
 		{"serial", begin_platform, fill_serial, save_serial, load_serial, end_platform},
 		{"rtc", begin_platform, fill_rtc, save_rtc, load_rtc, end_platform},
 		{"power", begin_platform, fill_power, save_power, load_power, end_platform},
+		{"vmgenid", begin_generation, fill_generation, save_vmgenid, load_vmgenid, end_generation},
+		{"vmclock", begin_generation, fill_generation, save_vmclock, load_vmclock, end_generation},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(subjects); i++)
-		check(&subjects[i]);
+		golden_check(&subjects[i]);
 }
 
 /* ---- PCI ---- */
@@ -586,17 +480,17 @@ static int load_bus(const void *data, size_t len, struct err *err)
 
 static void pci_records_load(void)
 {
-	const struct subject bus = {"pci", begin_device, fill_device, save_bus, load_bus, end_device};
+	const struct golden_subject bus = {"pci", begin_device, fill_device, save_bus, load_bus, end_device};
 
 	state_devices_open(&devices);
 	kind = 0;
-	check(&bus);
+	golden_check(&bus);
 	for (; kind < state_device_count; kind++) {
 		char name[64];
-		const struct subject device = {name, begin_device, fill_device, save_device, load_device, end_device};
+		const struct golden_subject device = {name, begin_device, fill_device, save_device, load_device, end_device};
 
 		snprintf(name, sizeof(name), "device-%s", state_device_names[kind]);
-		check(&device);
+		golden_check(&device);
 	}
 	state_devices_close(&devices);
 }

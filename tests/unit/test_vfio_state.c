@@ -3,6 +3,7 @@
  * vfio/pci_state.c: what this process holds of a passed-through function goes to another host, whose kernel is another
  * fake one. Interrupts that wait are not lost, in any mode; BARs are mapped where the guest had them.
  */
+#include "tests/unit/golden_record.h"
 #include "tests/unit/state_subject.h"
 #include "tests/unit/vfio_pci_bench.h"
 
@@ -315,8 +316,48 @@ static void any_record_is_survived(void)
 	finish();
 }
 
+/* ---- the golden record ---- */
+
+static struct pci_bench *golden_bench;
+
+static void golden_begin(void)
+{
+	differ = NULL;
+	golden_bench = make();
+}
+
+static void golden_fill(void)
+{
+	start();
+	msix_busy();
+	golden_bench = &p;
+}
+
+static int golden_save_bench(struct state_buffer *out, struct err *err)
+{
+	return save(golden_bench, out, err);
+}
+
+static int golden_load_bench(const void *data, size_t len, struct err *err)
+{
+	return load(golden_bench, data, len, err);
+}
+
+static void golden_end(void)
+{
+	if (golden_bench == &p)
+		pb_done(&p);
+	drop(&q);
+}
+
+static void golden_records_load(void)
+{
+	golden_check(&(struct golden_subject){"device-vfio", golden_begin, golden_fill, golden_save_bench, golden_load_bench,
+					      golden_end});
+}
+
 TEST_MAIN(TEST(an_idle_function_moves), TEST(msix_goes_on), TEST(a_masked_vectors_interrupt_is_not_lost),
 	  TEST(msi_goes_on), TEST(bars_are_mapped_where_the_guest_had_them),
 	  TEST(the_device_decodes_first_and_masters_last), TEST(another_device_is_refused),
 	  TEST(interrupts_that_cannot_be_had_are_an_error), TEST(a_device_that_has_failed_is_not_saved),
-	  TEST(any_record_is_survived))
+	  TEST(any_record_is_survived), TEST(golden_records_load))

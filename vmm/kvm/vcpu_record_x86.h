@@ -42,7 +42,10 @@ struct vcpu_record {
 	struct kvm_msr_entry msrs[VCPU_RECORD_MSRS];
 };
 
-/* The rows of the table of a vCPU's state, of version 3. */
+/* The rows of the table of a vCPU's state, and what that is called. */
+#define VCPU_RECORD_NAME "vcpu-x86"
+#define VCPU_RECORD_VERSION 3u
+#define VCPU_RECORD_OLDEST 3u
 extern const struct state_field vcpu_record_fields[12];
 
 /*

@@ -576,7 +576,8 @@ static int vcpu_state_loaded(void *object, const void *loaded, struct err *err)
 }
 
 static const struct state_table vcpu_state = {
-	.name = "vcpu-x86", .version = 3, .oldest = 3, STATE_FIELDS(vcpu_record_fields), STATE_APART(struct vcpu_record),
+	.name = VCPU_RECORD_NAME, .version = VCPU_RECORD_VERSION, .oldest = VCPU_RECORD_OLDEST,
+	STATE_FIELDS(vcpu_record_fields), STATE_APART(struct vcpu_record),
 	.collect = vcpu_state_collect, .judge = vcpu_state_judge, .loaded = vcpu_state_loaded,
 };
 
