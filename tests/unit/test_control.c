@@ -149,6 +149,33 @@ static void call_write(void *opaque, struct control_call *call, const json_t *pa
 	control_reply(call, json_pack("{s:b}", "written", written));
 }
 
+/* Counts the descriptors that came along, of which it takes up to five. */
+static void call_count(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	int fds[5];
+	size_t count = control_take_fds(call, fds, ARRAY_SIZE(fds));
+
+	control_reply(call, json_pack("{s:i}", "count", (int)count));
+	while (count)
+		close(fds[--count]);
+}
+
+static int departures;
+
+static void on_gone(void *opaque)
+{
+	departures++;
+	control_reply(waiting, NULL);
+	waiting = NULL;
+}
+
+/* A slow method that learns that its client has gone. */
+static void call_watched(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	waiting = call;
+	control_watch_client(call, on_gone, NULL);
+}
+
 static void call_nothing(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	control_reply(call, NULL);
@@ -156,8 +183,10 @@ static void call_nothing(void *opaque, struct control_call *call, const json_t *
 
 static const struct control_method test_methods[] = {
 	{"Slow", call_slow}, {"Large", call_large}, {"Write", call_write}, {"Nothing", call_nothing},
+	{"Count", call_count}, {"Watched", call_watched},
 };
-static const struct control_interface test_interface = {"io.test", "interface io.test\n", test_methods, 4};
+static const struct control_interface test_interface = {"io.test", "interface io.test\n", test_methods,
+							 ARRAY_SIZE(test_methods)};
 
 /* The server on a socket with an abstract address. */
 static void serve(bool own)
@@ -573,7 +602,7 @@ static void answers_without_descriptors(void)
 /* Sends a request with that many copies of a descriptor. */
 static void put_fds(int fd, const char *text, int passed, unsigned int count)
 {
-	char space[CMSG_SPACE(8 * sizeof(int))] __attribute__((aligned(8))) = {0};
+	char space[CMSG_SPACE(100 * sizeof(int))] __attribute__((aligned(8))) = {0};
 	struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text) + 1};
 	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
 				 .msg_controllen = CMSG_SPACE(count * sizeof(int))};
@@ -617,11 +646,39 @@ static void descriptors_come_along(void)
 	CHECK_STR(receive(fd), "{\"parameters\":{}}");
 	put_fds(fd, "{\"method\":\"io.test.Nothing\"}", pipes[1], 8);
 	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	put_fds(fd, "{\"method\":\"io.test.Nothing\"}", pipes[1], CONTROL_MAX_FDS + 9);
+	CHECK_STR(receive(fd), "{\"parameters\":{}}");
+	put_fds(fd, "{\"method\":\"io.test.Count\"}", pipes[1], 3);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"count\":3}}");
+	put_fds(fd, "{\"method\":\"io.test.Count\"}", pipes[1], 7);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"count\":5}}");
 	put_fds(fd, "nonsense", pipes[1], 2);
 	CHECK(strstr(receive(fd), "not a request"));
 	CHECK(nobody_has(pipes));
 	close(pipes[0]);
 	close(fd);
+	end();
+}
+
+static void get_departures(void *to)
+{
+	*(int *)to = departures;
+}
+
+static void a_call_learns_that_its_client_has_gone(void)
+{
+	int fd, seen = 0;
+
+	serve(true);
+	departures = 0;
+	fd = client();
+	put(fd, "{\"method\":\"io.test.Watched\"}");
+	close(fd);
+	for (int i = 0; i < 5000 && !seen; i++) {
+		usleep(1000);
+		event_loop_call(loop, get_departures, &seen);
+	}
+	CHECK_EQ(seen, 1);
 	end();
 }
 
@@ -649,7 +706,8 @@ static void nobody_waits_at_a_socket_that_was_left(void)
 	end();
 }
 
-TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(descriptors_come_along), TEST(calls_the_machine), TEST(a_pause_holds_up_nobody),
+TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(descriptors_come_along),
+	  TEST(a_call_learns_that_its_client_has_gone), TEST(calls_the_machine), TEST(a_pause_holds_up_nobody),
 	  TEST(devices_come_and_go),
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),
 	  TEST(requests_are_bounded),

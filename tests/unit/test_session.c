@@ -123,7 +123,7 @@ static void an_unguarded_disk_is_named_before_the_guest_goes_on(void)
 	close(fd);
 	options.path = path;
 	begin();
-	outgoing.host.machine = &machine;
+	outgoing.host.machine = outgoing.on.machine = &machine;
 	outgoing.running = false;
 	outgoing.report.state = MIGRATION_UNRESOLVED;
 	machine.virtio[0] = &pci;

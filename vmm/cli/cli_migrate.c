@@ -261,8 +261,8 @@ static int cli_migrate_migrate(struct control_client *client, struct migrate_opt
 	json_t *answer;
 	int code;
 
-	code = control_client_follow(client, "Migrate", migration_request_to_json(&given->request), fd, &watch, &answer,
-				     err);
+	code = control_client_follow(client, "Migrate", migration_request_to_json(&given->request), &fd, fd >= 0,
+				     &watch, &answer, err);
 	cli_migrate_end_line(&show);
 	fd_close(&show.signal_fd);
 	if (code)

@@ -276,7 +276,7 @@ static int cli_vfio_follow_add(const char *machine, json_t *parameters, json_t *
 		json_decref(parameters);
 		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
 	}
-	code = control_client_follow(&client, "AddDevice", parameters, -1, &watch, ret, err);
+	code = control_client_follow(&client, "AddDevice", parameters, NULL, 0, &watch, ret, err);
 	control_client_close(&client);
 	return code ? EXIT_FAILED : EXIT_OFF;
 }

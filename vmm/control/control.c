@@ -22,7 +22,8 @@ struct client {
 	size_t in_len;
 	char *out;
 	size_t out_len, out_done;
-	int passed;   /* a descriptor that came with the request, or -1 */
+	int passed[CONTROL_MAX_FDS]; /* descriptors that came with the request */
+	size_t passed_count;
 	bool eof;     /* nothing more is read; it ends after the last reply */
 	bool working; /* client_work is on the stack */
 	struct control_call *call;
@@ -32,6 +33,8 @@ struct client {
 struct control_call {
 	struct client *client; /* NULL: it has disconnected */
 	bool more, oneway;
+	void (*gone)(void *opaque); /* or NULL */
+	void *opaque;
 };
 
 struct control {
@@ -55,24 +58,33 @@ static void control_need_reserve(struct control *control)
 		control->reserve = fcntl(control->fd, F_DUPFD_CLOEXEC, 0);
 }
 
+static void control_client_close_passed(struct client *client)
+{
+	while (client->passed_count)
+		fd_close(&client->passed[--client->passed_count]);
+}
+
 static void control_client_drop(struct client *client)
 {
 	struct control *control = client->control;
 	struct client **link = &control->clients;
+	struct control_call *call = client->call;
 
 	while (*link != client)
 		link = &(*link)->next;
 	*link = client->next;
 	control->client_count--;
-	if (client->call)
-		client->call->client = NULL;
+	if (call)
+		call->client = NULL;
 	event_source_remove(client->source);
 	close(client->fd);
-	fd_close(&client->passed);
+	control_client_close_passed(client);
 	free(client->in);
 	free(client->out);
 	free(client);
 	control_need_reserve(control);
+	if (call && call->gone)
+		call->gone(call->opaque);
 }
 
 /* ---- sending ---- */
@@ -226,9 +238,27 @@ static void control_call_method(struct control *control, struct control_call *ca
 	control_call_end(call, control_error_message("org.varlink.service", "MethodNotFound", "method", method));
 }
 
+size_t control_take_fds(struct control_call *call, int *fds, size_t max)
+{
+	struct client *client = call->client;
+	size_t count = client ? MIN(client->passed_count, max) : 0;
+
+	for (size_t i = 0; i < count; i++)
+		fds[i] = take_fd(&client->passed[i]);
+	return count;
+}
+
 int control_take_fd(struct control_call *call)
 {
-	return call->client ? take_fd(&call->client->passed) : -1;
+	int fd;
+
+	return control_take_fds(call, &fd, 1) ? fd : -1;
+}
+
+void control_watch_client(struct control_call *call, void (*gone)(void *opaque), void *opaque)
+{
+	call->gone = gone;
+	call->opaque = opaque;
 }
 
 /* Handles one request from the input. */
@@ -259,7 +289,7 @@ static void control_client_request(struct client *client, json_t *root, const js
 	client->call = call;
 	control_call_method(client->control, call, method, parameters);
 	json_decref(none);
-	fd_close(&client->passed);
+	control_client_close_passed(client);
 }
 
 /* ---- clients ---- */
@@ -318,22 +348,27 @@ static bool control_client_work(struct client *client)
 	return true;
 }
 
-/* Takes the descriptor of a message, replacing an earlier one; further ones are closed. */
+/* Takes the descriptors of a message; those that are too many are closed. */
 static void control_client_take_passed(struct client *client, struct msghdr *message)
 {
 	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
 		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= header->cmsg_len; i++) {
-			fd_close(&client->passed);
-			memcpy(&client->passed, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+			if (client->passed_count < CONTROL_MAX_FDS)
+				client->passed[client->passed_count++] = fd;
+			else
+				close(fd);
 		}
 	}
 }
 
 static ssize_t control_receive(struct client *client, void *to, size_t room)
 {
-	char control[CMSG_SPACE(4 * sizeof(int))] __attribute__((aligned(8)));
+	char control[CMSG_SPACE(CONTROL_MAX_FDS * sizeof(int))] __attribute__((aligned(8)));
 	struct iovec iov = {.iov_base = to, .iov_len = room};
 	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
 				 .msg_controllen = sizeof(control)};
@@ -400,7 +435,6 @@ static void control_add_client(struct control *control, int *fd)
 	if (!client)
 		return;
 	client->control = control;
-	client->passed = -1;
 	if (event_loop_watch(control->loop, *fd, EPOLLIN, control_client_event, client, &client->source, &err)) {
 		log_warn(control->log, "control socket: %s", err.text);
 		free(client);

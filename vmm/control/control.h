@@ -45,8 +45,16 @@ int control_listen(struct control *control, int *listen_fd, struct err *err);
 /* Disconnects the clients. Open calls must still be replied to, without effect. NULL is fine. */
 void control_destroy(struct control *control);
 
-/* The descriptor that came with the request (SCM_RIGHTS), now the caller's, or -1. Only in the method's function. */
+/*
+ * The descriptors that came with the request (SCM_RIGHTS), now the caller's: fills fds with the first of them, and
+ * returns their number, up to max; others are closed. take_fd: the only one, or -1. Only in the method's function.
+ */
+#define CONTROL_MAX_FDS 64u
+size_t control_take_fds(struct control_call *call, int *fds, size_t max);
 int control_take_fd(struct control_call *call);
+
+/* From now until the reply: gone is called if the client disconnects. The call must still be replied to. */
+void control_watch_client(struct control_call *call, void (*gone)(void *opaque), void *opaque);
 
 /* ---- replies; on the loop's thread ---- */
 

@@ -9,6 +9,7 @@
 #include "core/monotonic.h"
 #include "vmm/config/config.h"
 #include "vmm/config/nearest.h"
+#include "vmm/control/control.h"
 #include "vmm/control/rundir.h"
 
 #define MAX_ANSWER MIB(16)
@@ -95,29 +96,36 @@ static int control_client_wait_ready(int fd, short events, int64_t deadline)
 	return n < 0 ? -errno : n ? 0 : -ETIMEDOUT;
 }
 
-/* Sends what the socket takes; passes the descriptor unless it is -1. */
-static ssize_t control_client_send_some(int fd, const char *data, size_t len, int passed)
+/* Descriptors to pass with the first byte. */
+struct passed {
+	const int *fds;
+	size_t count;
+};
+
+/* Sends what the socket takes. */
+static ssize_t control_client_send_some(int fd, const char *data, size_t len, const struct passed *passed)
 {
-	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
+	char control[CMSG_SPACE(CONTROL_MAX_FDS * sizeof(int))] __attribute__((aligned(8))) = {0};
 	struct iovec iov = {.iov_base = (char *)data, .iov_len = len};
 	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+	size_t size = passed->count * sizeof(int);
 
-	if (passed >= 0) {
+	if (size) {
 		struct cmsghdr *header;
 
 		message.msg_control = control;
-		message.msg_controllen = sizeof(control);
+		message.msg_controllen = CMSG_SPACE(size);
 		header = CMSG_FIRSTHDR(&message);
-		*header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-		memcpy(CMSG_DATA(header), &passed, sizeof(int));
+		*header = (struct cmsghdr){.cmsg_len = CMSG_LEN(size), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+		memcpy(CMSG_DATA(header), passed->fds, size);
 	}
 	return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static int control_client_send_all(int fd, const char *data, size_t len, int passed, int64_t deadline)
+static int control_client_send_all(int fd, const char *data, size_t len, struct passed passed, int64_t deadline)
 {
 	while (len) {
-		ssize_t n = control_client_send_some(fd, data, len, passed);
+		ssize_t n = control_client_send_some(fd, data, len, &passed);
 		int code;
 
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
@@ -125,7 +133,7 @@ static int control_client_send_all(int fd, const char *data, size_t len, int pas
 		if (n > 0) {
 			data += n;
 			len -= (size_t)n;
-			passed = -1;
+			passed.count = 0;
 			continue;
 		}
 		code = control_client_wait_ready(fd, POLLOUT, deadline);
@@ -216,7 +224,7 @@ static int control_client_talk_error(const struct control_client *client, int co
 }
 
 static int control_client_send_request(struct control_client *client, const char *method, json_t *parameters, bool more,
-				       int fd, int64_t deadline, struct err *err)
+				       struct passed passed, int64_t deadline, struct err *err)
 {
 	json_t *message = json_pack("{s:s++, s:o, s:b}", "method", "io.mvmm.Machine", ".", method, "parameters",
 				    parameters ?: json_object(), "more", more);
@@ -226,7 +234,7 @@ static int control_client_send_request(struct control_client *client, const char
 	json_decref(message);
 	if (!request)
 		return err_sys(err, -ENOMEM, "%s", client->name);
-	code = control_client_send_all(client->fd, request, strlen(request) + 1, fd, deadline);
+	code = control_client_send_all(client->fd, request, strlen(request) + 1, passed, deadline);
 	return code ? control_client_talk_error(client, code, err) : 0;
 }
 
@@ -253,14 +261,16 @@ int control_client_call(struct control_client *client, const char *method, json_
 	int64_t deadline = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
 	bool continues;
 
-	return control_client_send_request(client, method, parameters, false, -1, deadline, err) ?:
+	return control_client_send_request(client, method, parameters, false, (struct passed){0},
+					   deadline, err) ?:
 	       control_client_get_answer(client, deadline, NULL, ret, &continues, err);
 }
 
-int control_client_follow(struct control_client *client, const char *method, json_t *parameters, int fd,
-			  const struct control_watch *watch, json_t **ret, struct err *err)
+int control_client_follow(struct control_client *client, const char *method, json_t *parameters, const int *fds,
+			  size_t fd_count, const struct control_watch *watch, json_t **ret, struct err *err)
 {
-	int code = control_client_send_request(client, method, parameters, true, fd, -1, err);
+	const struct passed passed = {fds, fd_count};
+	int code = control_client_send_request(client, method, parameters, true, passed, -1, err);
 
 	while (!code) {
 		json_t *answer = NULL;

@@ -34,9 +34,9 @@ struct control_watch {
 	void *opaque;
 };
 
-/* As control_client_call without a timeout and with progress; passes the descriptor fd unless it is -1. */
-int control_client_follow(struct control_client *client, const char *method, json_t *parameters, int fd,
-			  const struct control_watch *watch, json_t **ret, struct err *err);
+/* As control_client_call without a timeout and with progress; passes descriptors, up to CONTROL_MAX_FDS of control.h. */
+int control_client_follow(struct control_client *client, const char *method, json_t *parameters, const int *fds,
+			  size_t fd_count, const struct control_watch *watch, json_t **ret, struct err *err);
 
 /* Waits until the machine has ended: 0, or -ETIMEDOUT. */
 int control_client_wait_end(struct control_client *client, int timeout_ms);

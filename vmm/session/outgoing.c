@@ -2,338 +2,31 @@
 /* See outgoing.h. */
 #include "vmm/session/outgoing.h"
 
-#include "core/monotonic.h"
 #include "core/thread.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/machine/disk_copies.h"
-#include "vmm/machine/machine_offer.h"
 #include "vmm/migration/source.h"
 #include "vmm/session/host_devices_migration.h"
-#include "vmm/session/throttle.h"
+#include "vmm/session/machine_on_loop.h"
 
 struct outgoing {
 	struct outgoing_host host;
 	struct migration_request request;
 	struct migration_reply reply;
 	struct migration_source *source;
-	struct throttle *throttle;
-	struct host_devices_migration *devices; /* from begin to end, and while unresolved; or NULL */
-	struct disk_copy disks[WIRE_MAX_DISKS]; /* that are copied, from begin to end */
-	size_t disk_count;
+	struct machine_on_loop on; /* it keeps its devices while unresolved */
 	struct migration_report report; /* the last one that was sent */
 	pthread_t thread;
 	bool running; /* the thread has not reported its end yet */
-	bool paused;  /* by the user: it is not resumed here, and stays paused on the target */
 };
 
-/* ---- from the migration's thread to the loop's ---- */
+/* ---- reports; the migration's thread gives them to the loop's ---- */
 
-static int outgoing_on_loop(void *opaque, int (*fn)(void *opaque, void *argument, struct err *err), void *argument, struct err *err)
+static int outgoing_on_loop(struct outgoing *outgoing, int (*fn)(void *opaque, void *argument, struct err *err),
+			    void *argument)
 {
-	struct outgoing *outgoing = opaque;
-
-	return event_loop_ask(outgoing->host.loop, fn, outgoing, argument, err);
+	return event_loop_ask(outgoing->host.loop, fn, outgoing, argument, NULL);
 }
-
-static struct machine *outgoing_machine_of(void *opaque)
-{
-	struct outgoing *outgoing = opaque;
-
-	return outgoing->host.machine;
-}
-
-/* ---- the source's table ---- */
-
-static int outgoing_check_alive(struct outgoing *outgoing, struct err *err)
-{
-	static const char *const ends[] = {
-		[MACHINE_OFF] = "the guest powered off",      [MACHINE_REBOOT] = "the guest rebooted",
-		[MACHINE_PANIC] = "the guest's kernel panicked", [MACHINE_STOPPED] = "the machine was ended",
-		[MACHINE_FAILED] = "the machine failed",
-	};
-	enum machine_end end = machine_end(outgoing->host.machine);
-
-	return end == MACHINE_RUNNING ? 0 : err_set(err, -ESHUTDOWN, "%s", ends[end]);
-}
-
-/* Warns about memory that will be sent during the pause, before anything is sent. */
-static void outgoing_announce_untold(struct outgoing *outgoing)
-{
-	const char *id;
-	uint64_t bytes = host_devices_migration_untold(outgoing->devices, &id);
-
-	if (bytes)
-		log_warn(outgoing->host.log, "vfio %s: nothing reports what it writes; %llu MiB of memory will be sent "
-			 "while the guest is paused", id, (unsigned long long)(bytes >> 20));
-}
-
-static int outgoing_do_offer(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-	struct host_devices *devices = machine_host_devices(outgoing->host.machine);
-	int code = outgoing_check_alive(outgoing, err) ?:
-		   host_devices_migration_begin(devices, outgoing->host.name, &outgoing->devices, err);
-
-	if (code)
-		return code;
-	outgoing_announce_untold(outgoing);
-	outgoing->disk_count = disk_copies_of(outgoing->host.machine, outgoing->request.copy_disks, outgoing->disks);
-	code = machine_offer(outgoing->host.machine, outgoing->request.copy_disks, argument, err);
-	if (code)
-		host_devices_migration_end(take_ptr(outgoing->devices));
-	return code;
-}
-
-static int outgoing_begin(void *opaque, char **offer, struct err *err)
-{
-	return outgoing_on_loop(opaque, outgoing_do_offer, offer, err);
-}
-
-/* Hot plug is refused as long as the migration is active, until its last report. */
-static int outgoing_do_end(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-
-	host_devices_migration_end(take_ptr(outgoing->devices));
-	return 0;
-}
-
-static void outgoing_end(void *opaque)
-{
-	outgoing_on_loop(opaque, outgoing_do_end, NULL, NULL);
-}
-
-static struct guest_memory *outgoing_memory(void *opaque)
-{
-	return machine_memory(outgoing_machine_of(opaque));
-}
-
-static struct dirty_set *outgoing_dirty(void *opaque)
-{
-	return machine_dirty(outgoing_machine_of(opaque));
-}
-
-/* On the loop's thread, because only that thread changes guest memory's regions. */
-static int outgoing_do_track(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-	struct machine *machine = outgoing->host.machine;
-	int code = dirty_set_start(machine_dirty(machine), err);
-
-	if (code)
-		return code;
-	code = disk_copies_track(machine, outgoing->request.copy_disks, err);
-	if (code)
-		dirty_set_stop(machine_dirty(machine));
-	return code;
-}
-
-static int outgoing_track(void *opaque, struct err *err)
-{
-	return outgoing_on_loop(opaque, outgoing_do_track, NULL, err);
-}
-
-static int outgoing_do_untrack(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-
-	dirty_set_stop(machine_dirty(outgoing->host.machine));
-	disk_copies_untrack(outgoing->host.machine, outgoing->request.copy_disks);
-	return 0;
-}
-
-static void outgoing_untrack(void *opaque)
-{
-	outgoing_on_loop(opaque, outgoing_do_untrack, NULL, NULL);
-}
-
-static int outgoing_do_throttle(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-
-	throttle_set(outgoing->throttle, *(unsigned int *)argument);
-	return 0;
-}
-
-static void outgoing_throttle(void *opaque, unsigned int percent)
-{
-	outgoing_on_loop(opaque, outgoing_do_throttle, &percent, NULL);
-}
-
-static int outgoing_do_resume(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-
-	if (!outgoing->paused)
-		machine_resume(outgoing->host.machine);
-	return 0;
-}
-
-#define PAUSE_POLL_NS 1000000 /* how often a pause asks whether the devices' requests have completed */
-
-struct pause {
-	int64_t deadline;
-	uint64_t *stopped_at;
-	struct state_buffer *state;
-};
-
-/*
- * Paused vCPUs cannot end the guest or eject a device any more: what has happened before is seen here. -EINPROGRESS:
- * not yet.
- */
-static int outgoing_do_pause(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-	const struct pause *pause = argument;
-	int code = outgoing_check_alive(outgoing, err);
-
-	if (code)
-		machine_unpause(outgoing->host.machine);
-	code = code ?: machine_pause(outgoing->host.machine, pause->deadline, err);
-	if (code)
-		return code;
-	*pause->stopped_at = monotonic_ns();
-	code = outgoing_check_alive(outgoing, err) ?:
-	       host_devices_check_present(machine_host_devices(outgoing->host.machine), err);
-	if (!code && pause->state)
-		code = machine_save(outgoing->host.machine, pause->state, err);
-	if (code)
-		outgoing_do_resume(outgoing, NULL, NULL);
-	return code;
-}
-
-static int outgoing_pause_machine(void *opaque, int64_t deadline, uint64_t *stopped_at, struct state_buffer *state,
-				  struct err *err)
-{
-	const struct timespec poll = {.tv_nsec = PAUSE_POLL_NS};
-	struct pause pause = {deadline, stopped_at, state};
-	int code;
-
-	while ((code = outgoing_on_loop(opaque, outgoing_do_pause, &pause, err)) == -EINPROGRESS)
-		nanosleep(&poll, NULL);
-	return code;
-}
-
-static void outgoing_resume_machine(void *opaque)
-{
-	outgoing_on_loop(opaque, outgoing_do_resume, NULL, NULL);
-}
-
-static int outgoing_do_save(void *opaque, void *argument, struct err *err)
-{
-	return machine_save(outgoing_machine_of(opaque), argument, err);
-}
-
-static int outgoing_save(void *opaque, struct state_buffer *out, struct err *err)
-{
-	return outgoing_on_loop(opaque, outgoing_do_save, out, err);
-}
-
-/* ---- its host devices; they do not change during the migration, so any thread may call ---- */
-
-static size_t outgoing_devices(void *opaque, struct vfio_migration *const **ret)
-{
-	struct outgoing *outgoing = opaque;
-
-	return host_devices_migration_group(outgoing->devices, ret);
-}
-
-static int outgoing_start_devices(void *opaque, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-
-	return host_devices_migration_start(outgoing->devices, err);
-}
-
-static int outgoing_stop_devices(void *opaque, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-
-	return host_devices_migration_stop(outgoing->devices, err);
-}
-
-/* A device that does not run again is fenced, and the guest continues without it. */
-static int outgoing_do_run_devices(void *opaque, void *argument, struct err *err)
-{
-	struct outgoing *outgoing = opaque;
-	struct err why;
-
-	if (host_devices_migration_run(outgoing->devices, &why))
-		log_error(outgoing->host.log, "%s", why.text);
-	return 0;
-}
-
-static void outgoing_run_devices(void *opaque)
-{
-	outgoing_on_loop(opaque, outgoing_do_run_devices, NULL, NULL);
-}
-
-static uint64_t outgoing_untold(void *opaque)
-{
-	struct outgoing *outgoing = opaque;
-	const char *id;
-
-	return host_devices_migration_untold(outgoing->devices, &id);
-}
-
-/* ---- its disks ---- */
-
-static size_t outgoing_disks(void *opaque, const struct disk_copy **ret)
-{
-	struct outgoing *outgoing = opaque;
-
-	*ret = outgoing->disks;
-	return outgoing->disk_count;
-}
-
-static size_t outgoing_shared_disks(void *opaque, struct disk_shared ret[WIRE_MAX_DISKS])
-{
-	struct outgoing *outgoing = opaque;
-
-	return disk_copies_shared(outgoing->host.machine, outgoing->request.copy_disks, ret);
-}
-
-/* Nothing else uses the disks of a paused machine, so this need not run on the loop's thread. */
-static void outgoing_unlock_disks(void *opaque)
-{
-	struct outgoing *outgoing = opaque;
-
-	machine_unlock_disks(outgoing->host.machine);
-}
-
-static int outgoing_do_lock(void *opaque, void *argument, struct err *err)
-{
-	return machine_lock_disks(outgoing_machine_of(opaque), err);
-}
-
-static int outgoing_lock_disks(void *opaque, struct err *err)
-{
-	return outgoing_on_loop(opaque, outgoing_do_lock, NULL, err);
-}
-
-static const struct migration_machine_ops machine_ops = {
-	.begin = outgoing_begin,
-	.end = outgoing_end,
-	.memory = outgoing_memory,
-	.dirty = outgoing_dirty,
-	.track = outgoing_track,
-	.untrack = outgoing_untrack,
-	.throttle = outgoing_throttle,
-	.pause = outgoing_pause_machine,
-	.resume = outgoing_resume_machine,
-	.save = outgoing_save,
-	.devices = outgoing_devices,
-	.start_devices = outgoing_start_devices,
-	.stop_devices = outgoing_stop_devices,
-	.run_devices = outgoing_run_devices,
-	.untold = outgoing_untold,
-	.disks = outgoing_disks,
-	.shared_disks = outgoing_shared_disks,
-	.unlock_disks = outgoing_unlock_disks,
-	.lock_disks = outgoing_lock_disks,
-};
-
-/* ---- reports ---- */
 
 static int outgoing_do_tell(void *opaque, void *argument, struct err *err)
 {
@@ -346,7 +39,7 @@ static int outgoing_do_tell(void *opaque, void *argument, struct err *err)
 
 static void outgoing_tell(void *opaque, const struct migration_report *report)
 {
-	outgoing_on_loop(opaque, outgoing_do_tell, (void *)report, NULL);
+	outgoing_on_loop(opaque, outgoing_do_tell, (void *)report);
 }
 
 static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
@@ -358,7 +51,7 @@ static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
 	outgoing->running = false;
 	outgoing->reply.done(outgoing->reply.opaque, &outgoing->report);
 	if (outgoing->report.state == MIGRATION_DONE) {
-		log_info(log, "%s at %s now", outgoing->paused ? "is paused" : "runs", outgoing->request.to);
+		log_info(log, "%s at %s now", outgoing->on.paused ? "is paused" : "runs", outgoing->request.to);
 		outgoing->host.gone(outgoing->host.opaque);
 	} else if (outgoing->report.state == MIGRATION_UNRESOLVED) {
 		log_error(log, "%s", outgoing->report.text);
@@ -375,7 +68,7 @@ static void *outgoing_thread_main(void *opaque)
 	struct migration_report report;
 
 	migration_source_run(outgoing->source, &report);
-	outgoing_on_loop(outgoing, outgoing_do_finish, &report, NULL);
+	outgoing_on_loop(outgoing, outgoing_do_finish, &report);
 	return NULL;
 }
 
@@ -393,9 +86,8 @@ static int outgoing_start_thread(struct outgoing *outgoing, struct err *err)
 
 static void outgoing_free(struct outgoing *outgoing)
 {
-	host_devices_migration_end(outgoing->devices);
 	migration_source_destroy(outgoing->source);
-	throttle_destroy(outgoing->throttle);
+	machine_on_loop_done(&outgoing->on);
 	migration_request_done(&outgoing->request);
 	free(outgoing);
 }
@@ -404,7 +96,7 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 		    const struct migration_reply *reply, struct outgoing **ret, struct err *err)
 {
 	struct outgoing *outgoing = calloc(1, sizeof(*outgoing));
-	struct migration_source_config config = {.ops = &machine_ops, .tell = outgoing_tell, .log = host->log};
+	struct migration_source_config config = {.ops = &machine_on_loop_ops, .tell = outgoing_tell, .log = host->log};
 	int code;
 
 	if (!outgoing)
@@ -413,10 +105,15 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 	outgoing->request = *request;
 	outgoing->reply = *reply;
 	outgoing->report.state = MIGRATION_CONNECTING;
-	outgoing->paused = config.paused = machine_paused(host->machine);
+	outgoing->on = (struct machine_on_loop){
+		.loop = host->loop, .log = host->log, .machine = host->machine, .name = host->name,
+		.copy = request->copy_disks,
+	};
+	code = machine_on_loop_init(&outgoing->on, err);
+	config.paused = outgoing->on.paused;
 	config.request = &outgoing->request;
-	config.machine = config.opaque = outgoing;
-	code = throttle_create(host->loop, machine_vcpus(host->machine), &outgoing->throttle, err);
+	config.machine = &outgoing->on;
+	config.opaque = outgoing;
 	code = code ?: migration_source_create(&config, fd, &outgoing->source, err);
 	code = code ?: outgoing_start_thread(outgoing, err);
 	if (code) {
@@ -509,9 +206,8 @@ int outgoing_resolve(struct outgoing *outgoing, bool go_on, bool sure, struct er
 		machine_unlock_disks(outgoing->host.machine);
 		return code;
 	}
-	outgoing_do_run_devices(outgoing, NULL, NULL);
-	outgoing_do_resume(outgoing, NULL, NULL);
-	host_devices_migration_end(take_ptr(outgoing->devices));
+	machine_on_loop_run(&outgoing->on);
+	host_devices_migration_end(take_ptr(outgoing->on.devices));
 	outgoing->report.state = MIGRATION_FAILED;
 	log_info(outgoing->host.log, "the guest continues here, as requested");
 	return 0;
