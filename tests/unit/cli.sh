@@ -353,7 +353,7 @@ report 'the completion offers what there is' "$(
 	completes 'cancel stop-and-copy' 'migrate --on-timeout '
 	completes 'none zstd' 'migrate --compress='
 	completes '--serial' 'receive --se'
-	completes 'resume' 'help res'
+	completes 'resume' 'help resu'
 	completes 'unbind' 'vfio unb'
 	completes "$(ls /sys/bus/pci/devices 2>/dev/null | sed -n 's/^0000:00://p' | sort | paste -sd' ')" 'vfio bind --group 0000:00:'
 	completes '' 'vfio list '

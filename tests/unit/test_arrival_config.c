@@ -34,7 +34,7 @@ static int make(const char *config_json)
 static void begin(void)
 {
 	machine_config_init(&config);
-	options = (struct receive_options){.serial = (char *)"none"};
+	options = (struct receive_options){.here.serial = (char *)"none"};
 }
 
 static void end(void)
@@ -55,14 +55,14 @@ static void what_is_not_named_here_is_refused(void)
 	CHECK_STR(err.text, "mvmm receive uses nothing of its host that it was not told to; add --disk root=PATH, "
 			    "--net n=tap=NAME|passt, --net p=tap=NAME|passt, --vfio v=BDF, --vsock SOCKET|kernel there, or "
 			    "--disk-dir DIR for all disks in a folder");
-	options.disks = (struct receive_override[]){{(char *)"root=/srv/root"}};
-	options.nets = (struct receive_override[]){{(char *)"n=tap=t1"}, {(char *)"p=passt"}};
-	options.vfios = (struct receive_override[]){{(char *)"v=0000:02:00.0"}};
-	options.disk_count = options.vfio_count = 1;
-	options.net_count = 2;
+	options.here.disks = (struct arrival_override[]){{(char *)"root=/srv/root"}};
+	options.here.nets = (struct arrival_override[]){{(char *)"n=tap=t1"}, {(char *)"p=passt"}};
+	options.here.vfios = (struct arrival_override[]){{(char *)"v=0000:02:00.0"}};
+	options.here.disk_count = options.here.vfio_count = 1;
+	options.here.net_count = 2;
 	CHECK_EQ(make(EVERYTHING), -EACCES);
 	CHECK(strstr(err.text, "add --vsock SOCKET|kernel there"));
-	options.vsock = (char *)"/run/here";
+	options.here.vsock = (char *)"/run/here";
 	CHECK_EQ(make(EVERYTHING), 0);
 	CHECK_STR(config.disks[0].path, "/srv/root");
 	CHECK(!config.disks[0].below);
@@ -70,21 +70,21 @@ static void what_is_not_named_here_is_refused(void)
 	CHECK_STR(config.vfios[0].device, "0000:02:00.0");
 	CHECK(!config.vfios[0].rom_file && config.vfios[0].backend == VFIO_BACKEND_AUTO);
 	CHECK_STR(config.vsock.socket, "/run/here");
-	options.vsock = (char *)"kernel";
+	options.here.vsock = (char *)"kernel";
 	CHECK_EQ(make(EVERYTHING), 0);
 	CHECK(!config.vsock.socket);
 	/* Another CID is no place, and another address is nothing that a machine gets on its way. */
-	options.vsock = (char *)"cid=9";
+	options.here.vsock = (char *)"cid=9";
 	CHECK_EQ(make(EVERYTHING), -EACCES);
 	CHECK(strstr(err.text, "add --vsock SOCKET|kernel there"));
-	options.vsock = (char *)"cid=9,kernel";
+	options.here.vsock = (char *)"cid=9,kernel";
 	CHECK_EQ(make(EVERYTHING), 0);
 	CHECK(!config.vsock.socket && config.vsock.cid == 9);
-	options.nets = (struct receive_override[]){{(char *)"n=mac=02:00:00:00:00:01"}, {(char *)"p=passt"}};
+	options.here.nets = (struct arrival_override[]){{(char *)"n=mac=02:00:00:00:00:01"}, {(char *)"p=passt"}};
 	CHECK_EQ(make(EVERYTHING), -EINVAL);
 	CHECK_STR(err.text, "--net n=...,mac=: a machine that moves keeps its MAC addresses; leave it out");
-	options.nets = (struct receive_override[]){{(char *)"n=tap=t1"}, {(char *)"p=passt"}};
-	options.net_count = 1;
+	options.here.nets = (struct arrival_override[]){{(char *)"n=tap=t1"}, {(char *)"p=passt"}};
+	options.here.net_count = 1;
 	CHECK_EQ(make(EVERYTHING), -EACCES);
 	CHECK(strstr(err.text, "add --net p=tap=NAME|passt there"));
 	end();
@@ -163,17 +163,17 @@ static void the_kernel_of_a_reboot_is_named_here(void)
 	begin();
 	CHECK_EQ(make(", \"kernel\": \"/k\", \"initrd\": \"/i\""), 0);
 	CHECK(!config.kernel && !config.initrd);
-	options.kernel = (char *)"/here/k";
+	options.here.kernel = (char *)"/here/k";
 	CHECK_EQ(make(", \"kernel\": \"/k\", \"initrd\": \"/i\""), -EINVAL);
 	CHECK_STR(err.text, "--kernel /here/k: the machine has an initrd, too; add --initrd FILE");
-	options.initrd = (char *)"/here/i";
+	options.here.initrd = (char *)"/here/i";
 	CHECK_EQ(make(", \"kernel\": \"/k\", \"initrd\": \"/i\""), 0);
 	CHECK_STR(config.kernel, "/here/k");
 	CHECK_STR(config.initrd, "/here/i");
-	options.kernel = NULL;
+	options.here.kernel = NULL;
 	CHECK_EQ(make(", \"kernel\": \"/k\""), -EINVAL);
 	CHECK_STR(err.text, "--initrd /here/i: needs --kernel, to boot it with");
-	options.initrd = NULL;
+	options.here.initrd = NULL;
 	CHECK_EQ(make(""), 0); /* it came from another host before, where no kernel was named */
 	end();
 }

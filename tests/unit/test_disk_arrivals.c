@@ -54,7 +54,7 @@ static void tear_down(void)
 
 static int create(const char *named)
 {
-	struct receive_override override = {.text = (char *)named};
+	struct arrival_override override = {.text = (char *)named};
 
 	return disk_arrivals_create(offer, &config, &override, named ? 1 : 0, &arrivals, &err);
 }

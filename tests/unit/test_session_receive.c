@@ -139,7 +139,7 @@ uint64_t memory_room(const char *root)
 /* ---- its disks and host devices ---- */
 
 int disk_arrivals_create(const struct machine_offer *offer, const struct machine_config *config,
-			 const struct receive_override *named, size_t named_count, struct disk_arrivals **ret,
+			 const struct arrival_override *named, size_t named_count, struct disk_arrivals **ret,
 			 struct err *err)
 {
 	int code = step("disks", err);
@@ -317,7 +317,7 @@ static struct err err;
 
 static int receive(const char *from)
 {
-	struct receive_options options = {.from = (char *)from, .quiet = true};
+	struct receive_options options = {.from = (char *)from, .here.quiet = true};
 
 	machine = (struct machine){.end = MACHINE_RUNNING};
 	err.text[0] = 0;

@@ -13,39 +13,39 @@ static const struct option_key override = {"override", OPTION_STRING, .help = "I
 #define FIELD(member) .plain = true, .offset = offsetof(struct receive_options, member)
 #define LIST(array, counter)                                                      \
 	FIELD(array), .count_offset = offsetof(struct receive_options, counter), \
-	.item_size = sizeof(struct receive_override)
+	.item_size = sizeof(struct arrival_override)
 
 static const struct option options[] = {
 	{"from", "tcp:[ADDR][:PORT]|unix:PATH|fd:N", "the address to wait on; port 7150 by default", &from, 1,
 	 FIELD(from)},
-	{"name", "NAME", "the machine's name on this host; as on the source by default", &name, 1, FIELD(name)},
+	{"name", "NAME", "the machine's name on this host; as on the source by default", &name, 1, FIELD(here.name)},
 	{"disk", "ID=PATH", "the file or block device of this disk on this host; may be repeated", &override, 1,
-	 LIST(disks, disk_count)},
+	 LIST(here.disks, here.disk_count)},
 	{"disk-dir", "DIR", "disks that --disk does not name are those in this folder that the source names", &folder, 1,
 	 FIELD(disk_dir)},
 	{"net", "ID=tap=NAME|passt[=SOCKET]", "what this network card is connected to on this host; may be repeated",
-	 &override, 1, LIST(nets, net_count)},
+	 &override, 1, LIST(here.nets, here.net_count)},
 	{"vfio", "ID=BDF", "the device of this host for this id; may be repeated", &override, 1,
-	 LIST(vfios, vfio_count)},
+	 LIST(here.vfios, here.vfio_count)},
 	{"vsock", "SOCKET|kernel|cid=N,socket=SOCKET|cid=N,kernel",
 	 "the UNIX socket of the machine's vsock on this host, or the kernel's vhost-vsock; and another CID", &folder, 1,
-	 FIELD(vsock)},
+	 FIELD(here.vsock)},
 	{"kernel", "FILE", "the kernel that a reboot of the guest boots; without it a reboot ends the machine", &folder,
-	 1, FIELD(kernel)},
-	{"initrd", "FILE", "the initial ramdisk for that", &folder, 1, FIELD(initrd)},
+	 1, FIELD(here.kernel)},
+	{"initrd", "FILE", "the initial ramdisk for that", &folder, 1, FIELD(here.initrd)},
 	{"serial", "stdio|file=PATH|socket=PATH|pty|none", "the first serial port; by default stdio, if the console does not use it",
-	 &port, 1, FIELD(serial)},
+	 &port, 1, FIELD(here.serial)},
 	{"console", "PATH|pty|stdio|none", "the machine's virtio console, if it has one; pty by default", &port, 1,
-	 FIELD(console)},
+	 FIELD(here.console)},
 	{"tls", "DIR", "encrypt with TLS and the certificates in this folder", &folder, 1, FIELD(tls)},
 	{"tls-peer", "NAME", "the host name that the source's certificate must be for; any by default", &name, 1,
 	 FIELD(tls_peer)},
 	{"insecure", NULL, "wait on a network address without TLS: whoever reaches it can send a machine", &flag, 1,
 	 FIELD(insecure)},
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
-	 FIELD(force_cpu)},
-	{"verbose", NULL, "say more", &flag, 1, FIELD(verbose)},
-	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(quiet)},
+	 FIELD(here.force_cpu)},
+	{"verbose", NULL, "say more", &flag, 1, FIELD(here.verbose)},
+	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(here.quiet)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
 };
 
@@ -62,7 +62,7 @@ static int cli_receive_run_with(struct receive_options *given, int argc, char *c
 		err_set(err, -EINVAL, "--from is missing; write --from tcp: --tls DIR to wait on every address");
 		return EXIT_BAD_INPUT;
 	}
-	if (given->verbose && given->quiet) {
+	if (given->here.verbose && given->here.quiet) {
 		err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
 		return EXIT_BAD_INPUT;
 	}

@@ -23,7 +23,8 @@ struct command {
 };
 
 extern const struct command command_run, command_ps, command_stop, command_pause, command_resume, command_info,
-	command_balloon, command_disk, command_migrate, command_receive, command_snapshot, command_vfio, command_doctor, command_help;
+	command_balloon, command_disk, command_migrate, command_receive, command_snapshot,
+	command_restore, command_vfio, command_doctor, command_help;
 
 /* The command, or NULL and err with the most similar name. In cli_help.c. */
 const struct command *command_find(const char *name, struct err *err);

@@ -2,6 +2,11 @@
 /* See control_machine.h. The description below is the interface's definition; docs/control.md explains it. */
 #include "vmm/control/control_machine.h"
 
+#include "vmm/config/config.h"
+#include "vmm/snapshot/snapshot_take.h"
+
+#include <stdio.h>
+
 static const char description[] =
 	"# A running machine\n"
 	"interface io.mvmm.Machine\n"
@@ -57,6 +62,19 @@ static const char description[] =
 	"# If the state is unresolved: the guest continues here, or the machine ends here because it runs there. With yes also\n"
 	"# if a disk's lock does not show that the other host does not write it\n"
 	"method MigrationResolve(continue: bool, yes: ?bool) -> ()\n"
+	"\n"
+	"# state: memory, paused, closing, written, done. memory and content are bytes, times seconds\n"
+	"type Snapshot (state: string, memory: int, content: int, passed: int, elapsed: float, round: ?int, left: ?int, dirty_rate: ?int,\n"
+	"  predicted: ?float, throttle: ?int, id: ?string, parent: ?string, pause: ?float, reflinks: ?bool, text: ?string)\n"
+	"\n"
+	"# Takes a snapshot into files that are passed: files names each (state, memory, machine.json, kernel, initrd,\n"
+	"# disks/ID). Needs more: sends progress; when the state is written, the caller syncs and names the files and calls\n"
+	"# SnapshotCommit with the id, and this call is replied to. If its connection closes before, the snapshot is given\n"
+	"# up. disks: reflink, copy or none; stop: the machine ends at the commit\n"
+	"method Snapshot(files: []string, diff: ?bool, live: ?bool, stop: ?bool, disks: ?string, downtime: ?float,\n"
+	"  timeout: ?float) -> (snapshot: Snapshot)\n"
+	"method SnapshotCommit(id: string) -> ()\n"
+	"method SnapshotCancel() -> ()\n"
 	"\n"
 	"error Failed (text: string)\n";
 
@@ -258,6 +276,119 @@ static void control_machine_call_migration_resolve(void *opaque, struct control_
 									     json_is_true(yes), &err), &err);
 }
 
+/* ---- snapshots ---- */
+
+static json_t *control_machine_snapshot(const struct snapshot_report *report)
+{
+	return json_pack("{s:o*}", "snapshot", snapshot_report_json(report));
+}
+
+static void control_machine_saving(void *opaque, const struct snapshot_report *report)
+{
+	control_progress(opaque, control_machine_snapshot(report));
+}
+
+static void control_machine_saved(void *opaque, const struct snapshot_report *report)
+{
+	struct err err;
+
+	if (report->phase == SNAPSHOT_DONE) {
+		control_reply(opaque, control_machine_snapshot(report));
+		return;
+	}
+	err_set(&err, -EIO, "%s", report->text);
+	control_fail(opaque, &err);
+}
+
+static void control_machine_asker_gone(void *opaque)
+{
+	const struct operated *machine = opaque;
+
+	machine->ops->snapshot_cancel(machine->session, "mvmm snapshot has ended", NULL);
+}
+
+/* Where the descriptor of this name belongs; NULL: nowhere, or it is there already. */
+static int *control_machine_file_for(struct snapshot_files *files, const char *name)
+{
+	const struct {
+		const char *name;
+		int *fd;
+	} known[] = {
+		{"state", &files->state}, {"memory", &files->memory}, {"machine.json", &files->description},
+		{"kernel", &files->kernel}, {"initrd", &files->initrd},
+	};
+	struct snapshot_disk_file *disk = &files->disks[files->disk_count];
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strcmp(name, known[i].name) == 0)
+			return *known[i].fd < 0 ? known[i].fd : NULL;
+	if (strncmp(name, "disks/", 6) != 0 || machine_name_check(name + 6, NULL) ||
+	    files->disk_count == ARRAY_SIZE(files->disks))
+		return NULL;
+	snprintf(disk->id, sizeof(disk->id), "%s", name + 6);
+	files->disk_count++;
+	return &disk->fd;
+}
+
+/* Takes the descriptors that came with the call. False: they do not fit to what `files` names. */
+static bool control_machine_take_files(struct control_call *call, const json_t *names, struct snapshot_files *files)
+{
+	int fds[CONTROL_MAX_FDS];
+	size_t count = control_take_fds(call, fds, ARRAY_SIZE(fds));
+	bool good = json_is_array(names) && json_array_size(names) == count;
+
+	for (size_t i = 0; i < count; i++) {
+		const char *name = good ? json_string_value(json_array_get(names, i)) : NULL;
+		int *to = name ? control_machine_file_for(files, name) : NULL;
+
+		good = to;
+		if (to)
+			*to = fds[i];
+		else
+			close(fds[i]);
+	}
+	return good && files->state >= 0 && files->memory >= 0;
+}
+
+static void control_machine_call_snapshot(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	const struct snapshot_reply reply = {control_machine_saving, control_machine_saved, call};
+	struct snapshot_request request;
+	const char *bad = snapshot_request_from_json(parameters, &request);
+	struct snapshot_files files;
+	struct err err;
+
+	snapshot_files_init(&files);
+	if (bad || !control_machine_take_files(call, json_object_get(parameters, "files"), &files))
+		control_bad_parameter(call, bad ?: "files");
+	else if (machine->ops->snapshot(machine->session, &request, &files, &reply, &err))
+		control_fail(call, &err);
+	else
+		control_watch_client(call, control_machine_asker_gone, opaque);
+	snapshot_files_close(&files);
+}
+
+static void control_machine_call_snapshot_commit(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	const char *id = json_string_value(json_object_get(parameters, "id"));
+	struct err err;
+
+	if (!id)
+		control_bad_parameter(call, "id");
+	else
+		control_machine_finish(call, machine->ops->snapshot_commit(machine->session, id, &err), &err);
+}
+
+static void control_machine_call_snapshot_cancel(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	struct err err;
+
+	control_machine_finish(call, machine->ops->snapshot_cancel(machine->session, "cancelled", &err), &err);
+}
+
 static const struct control_method methods[] = {
 	{"AddDevice", control_machine_call_add_device},
 	{"Info", control_machine_call_info},
@@ -270,6 +401,9 @@ static const struct control_method methods[] = {
 	{"ResizeDisk", control_machine_call_resize_disk},
 	{"Resume", control_machine_call_resume},
 	{"SetBalloon", control_machine_call_set_balloon},
+	{"Snapshot", control_machine_call_snapshot},
+	{"SnapshotCancel", control_machine_call_snapshot_cancel},
+	{"SnapshotCommit", control_machine_call_snapshot_commit},
 	{"Stop", control_machine_call_stop},
 };
 

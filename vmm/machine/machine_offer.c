@@ -259,27 +259,38 @@ static int machine_offer_read_offer(struct machine_offer *offer, struct err *err
 	return 0;
 }
 
-int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret, struct err *err)
+int machine_offer_read(json_t *root, struct machine_offer **ret, struct err *err)
 {
-	struct machine_offer *offer;
-	json_error_t error;
+	struct machine_offer *offer = calloc(1, sizeof(*offer));
 	int code;
 
-	if (len > MACHINE_OFFER_MAX)
-		return err_set(err, -EBADMSG, "the offer has %zu bytes, more than %llu", len,
-			       (unsigned long long)MACHINE_OFFER_MAX);
-	offer = calloc(1, sizeof(*offer));
-	if (!offer)
+	if (!offer) {
+		json_decref(root);
 		return err_sys(err, -ENOMEM, "offer");
-	offer->root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-	code = offer->root ? machine_offer_read_offer(offer, err) :
-	       err_set(err, -EBADMSG, "line %d, column %d: %s", error.line, error.column, error.text);
+	}
+	offer->root = root;
+	code = machine_offer_read_offer(offer, err);
 	if (code) {
 		machine_offer_destroy(offer);
 		return err_prefix(err, code, "the offered machine");
 	}
 	*ret = offer;
 	return 0;
+}
+
+int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret, struct err *err)
+{
+	json_error_t error;
+	json_t *root;
+
+	if (len > MACHINE_OFFER_MAX)
+		return err_set(err, -EBADMSG, "the offer has %zu bytes, more than %llu", len,
+			       (unsigned long long)MACHINE_OFFER_MAX);
+	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+	if (!root)
+		return err_set(err, -EBADMSG, "the offered machine: line %d, column %d: %s", error.line, error.column,
+			       error.text);
+	return machine_offer_read(root, ret, err);
 }
 
 void machine_offer_destroy(struct machine_offer *offer)

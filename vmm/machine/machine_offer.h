@@ -57,6 +57,8 @@ int machine_offer(struct machine *machine, enum migration_copy copy, char **ret,
 
 /* Parses an offer. -EBADMSG: invalid, -ENOTSUP: of another version or architecture. */
 int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret, struct err *err);
+/* The same of text that was parsed; takes the reference, which may be NULL. */
+int machine_offer_read(json_t *root, struct machine_offer **ret, struct err *err);
 /* NULL is fine. */
 void machine_offer_destroy(struct machine_offer *offer);
 

@@ -28,10 +28,24 @@ struct add_device_reply {
 	void *opaque;
 };
 
+struct snapshot_request;
+struct snapshot_files;
+struct snapshot_report;
+
+/*
+ * progress is called while a snapshot is taken, at last when everything is written (its phase is then
+ * SNAPSHOT_WRITTEN). done is called once: after the commit (SNAPSHOT_DONE), or with the reason in its text.
+ */
+struct snapshot_reply {
+	void (*progress)(void *opaque, const struct snapshot_report *report);
+	void (*done)(void *opaque, const struct snapshot_report *report);
+	void *opaque;
+};
+
 struct operations {
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
-	 * "state" ("running", "pausing", "paused", "arriving", "migrating", "unresolved" or "ending"), "devices"
+	 * "state" ("running", "pausing", "paused", "saving", "arriving", "migrating", "unresolved" or "ending"), "devices"
 	 * (objects with at least "id" and "kind") and more.
 	 */
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
@@ -74,6 +88,16 @@ struct operations {
 	 * lock shows whether another host writes a disk, which is resumed only if sure; the message names the disk.
 	 */
 	int (*migration_resolve)(struct session *session, bool go_on, bool sure, struct err *err);
+	/*
+	 * Starts a snapshot (snapshot/snapshot_take.h). On success, takes over the files, copies request and reply, and
+	 * calls reply from then on. When everything is written, the asker makes the files last and then commits;
+	 * -EINVAL: there is nothing to commit. Cancelled instead, the machine is as if there had been no snapshot.
+	 * -ENOENT: there is none.
+	 */
+	int (*snapshot)(struct session *session, const struct snapshot_request *request, struct snapshot_files *files,
+			const struct snapshot_reply *reply, struct err *err);
+	int (*snapshot_commit)(struct session *session, const char *id, struct err *err);
+	int (*snapshot_cancel)(struct session *session, const char *reason, struct err *err);
 };
 
 /* A machine and its operations, for a front end; outlives the front end. */

@@ -8,7 +8,7 @@
 /* ---- what the options name ---- */
 
 static int arrival_config_override_each(struct machine_config *config, const char *option,
-					const struct receive_override *texts, size_t count, struct err *err)
+					const struct arrival_override *texts, size_t count, struct err *err)
 {
 	int code = 0;
 
@@ -28,7 +28,7 @@ static int arrival_config_check_nets(const struct machine_config *config, struct
 }
 
 /* The ports are this host's, not those of the source. A console of the machine must be connected to something. */
-static int arrival_config_override_ports(struct machine_config *config, const struct receive_options *options,
+static int arrival_config_override_ports(struct machine_config *config, const struct arrival_options *options,
 					 struct err *err)
 {
 	const char *console = options->console ?: config->console.kind == PORT_NONE ? NULL : "pty";
@@ -38,24 +38,25 @@ static int arrival_config_override_ports(struct machine_config *config, const st
 	return code ?: machine_config_override(config, "serial", options->serial ?: stdio ? "none" : "stdio", err);
 }
 
-static int arrival_config_override(struct machine_config *config, const struct receive_options *options,
+static int arrival_config_override(struct machine_config *config, const struct arrival_options *options,
 				   struct err *err)
 {
 	int code = arrival_config_override_each(config, "disk", options->disks, options->disk_count, err);
 
 	code = code ?: arrival_config_override_each(config, "net", options->nets, options->net_count, err);
-	code = code ?: arrival_config_check_nets(config, err);
 	code = code ?: arrival_config_override_each(config, "vfio", options->vfios, options->vfio_count, err);
 	if (!code && options->vsock)
 		code = machine_config_override(config, "vsock", options->vsock, err);
 	if (!code && options->name)
 		code = machine_config_override(config, "name", options->name, err);
+	if (!code && options->clock)
+		code = machine_config_override(config, "clock", options->clock, err);
 	return code ?: arrival_config_override_ports(config, options, err);
 }
 
 /* ---- what the source names and the options do not ---- */
 
-static bool arrival_config_is_named(const char *id, const struct receive_override *named, size_t count)
+static bool arrival_config_is_named(const char *id, const struct arrival_override *named, size_t count)
 {
 	size_t len = strlen(id);
 
@@ -111,7 +112,7 @@ static int arrival_config_check_disks(struct machine_config *config, const struc
 		struct disk_config *disk = &config->disks[i];
 		bool placed = false;
 
-		if (arrival_config_is_named(disk->id, options->disks, options->disk_count))
+		if (arrival_config_is_named(disk->id, options->here.disks, options->here.disk_count))
 			continue;
 		if (options->disk_dir && arrival_config_place(disk, options->disk_dir, &placed, err))
 			return -ENOMEM;
@@ -124,16 +125,17 @@ static int arrival_config_check_disks(struct machine_config *config, const struc
 static int arrival_config_check_named(struct machine_config *config, const struct receive_options *options,
 				      struct err *err)
 {
+	const struct arrival_options *here = &options->here;
 	struct missing missing = {""};
 	int code = arrival_config_check_disks(config, options, &missing, err);
 
 	if (code)
 		return code;
 	for (size_t i = 0; i < config->net_count; i++)
-		if (!arrival_config_is_named(config->nets[i].id, options->nets, options->net_count))
+		if (!arrival_config_is_named(config->nets[i].id, here->nets, here->net_count))
 			arrival_config_miss(&missing, "net", config->nets[i].id, "=tap=NAME|passt");
 	for (size_t i = 0; i < config->vfio_count; i++)
-		if (!arrival_config_is_named(config->vfios[i].id, options->vfios, options->vfio_count))
+		if (!arrival_config_is_named(config->vfios[i].id, here->vfios, here->vfio_count))
 			arrival_config_miss(&missing, "vfio", config->vfios[i].id, "=BDF");
 	if (config->vsock.cid && !config->vsock.named)
 		arrival_config_miss(&missing, "vsock", "SOCKET|", "kernel");
@@ -146,7 +148,7 @@ static int arrival_config_check_named(struct machine_config *config, const struc
 /* ---- the kernel, for a reboot ---- */
 
 /* The files of the source are not those of this host: another kernel, or one without its initrd, is not booted. */
-static int arrival_config_take_kernel(struct machine_config *config, const struct receive_options *options,
+static int arrival_config_take_kernel(struct machine_config *config, const struct arrival_options *options,
 				      struct err *err)
 {
 	if (!options->kernel && options->initrd)
@@ -184,19 +186,33 @@ static int arrival_config_find_folder(struct receive_options *options, struct er
 	return 0;
 }
 
-int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
-			struct machine_config *config, struct err *err)
+static int arrival_config_finish(struct machine_config *config, const struct arrival_options *options, struct err *err)
 {
-	int code = machine_offer_config(offer, config, err) ?: arrival_config_find_folder(options, err);
-
-	code = code ?: arrival_config_override(config, options, err);
-	code = code ?: arrival_config_check_named(config, options, err);
-	code = code ?: arrival_config_take_kernel(config, options, err);
-	if (code)
-		return code;
 	config->incoming = true;
 	config->force_cpu = options->force_cpu;
 	config->verbose = options->verbose;
 	config->quiet = options->quiet;
 	return machine_config_finish(config, err);
+}
+
+int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
+			struct machine_config *config, struct err *err)
+{
+	int code = machine_offer_config(offer, config, err) ?: arrival_config_find_folder(options, err);
+
+	code = code ?: arrival_config_override(config, &options->here, err);
+	code = code ?: arrival_config_check_nets(config, err);
+	code = code ?: arrival_config_check_named(config, options, err);
+	code = code ?: arrival_config_take_kernel(config, &options->here, err);
+	return code ?: arrival_config_finish(config, &options->here, err);
+}
+
+int arrival_config_restore(const struct machine_offer *offer, const struct arrival_options *options,
+			   struct machine_config *config, struct err *err)
+{
+	int code = machine_offer_config(offer, config, err);
+
+	code = code ?: arrival_config_override(config, options, err);
+	code = code ?: arrival_config_take_kernel(config, options, err);
+	return code ?: arrival_config_finish(config, options, err);
 }

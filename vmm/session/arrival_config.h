@@ -2,7 +2,8 @@
 /*
  * The configuration of a machine that another host sends, for this host. The source is not trusted: no file, device,
  * interface, socket or program of this host is used because the source names it. The options of mvmm receive name
- * them, or --disk-dir names the folder in which the source may choose its disks. Called by session_receive.c.
+ * them, or --disk-dir names the folder in which the source may choose its disks. Called by session_receive.c, and by
+ * session_restore.c for a machine from a snapshot.
  */
 #pragma once
 
@@ -16,3 +17,10 @@
  */
 int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
 			struct machine_config *config, struct err *err);
+
+/*
+ * The same from a snapshot, which only root or this user can have written: what the options do not name is used as the
+ * snapshot names it, but for kernel and initrd.
+ */
+int arrival_config_restore(const struct machine_offer *offer, const struct arrival_options *options,
+			   struct machine_config *config, struct err *err);

@@ -33,7 +33,7 @@ static const struct disk_config *disk_arrivals_find(const struct machine_config 
 	return NULL;
 }
 
-static bool disk_arrivals_is_named(const char *id, const struct receive_override *named, size_t count)
+static bool disk_arrivals_is_named(const char *id, const struct arrival_override *named, size_t count)
 {
 	size_t len = strlen(id);
 
@@ -139,7 +139,7 @@ static int disk_arrivals_check_room(const struct disk_arrivals *arrivals, struct
 }
 
 static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct machine_offer *offer,
-				  const struct machine_config *config, const struct receive_override *named,
+				  const struct machine_config *config, const struct arrival_override *named,
 				  size_t named_count, struct err *err)
 {
 	int code = 0;
@@ -165,7 +165,7 @@ static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct m
 }
 
 int disk_arrivals_create(const struct machine_offer *offer, const struct machine_config *config,
-			 const struct receive_override *named, size_t named_count, struct disk_arrivals **ret,
+			 const struct arrival_override *named, size_t named_count, struct disk_arrivals **ret,
 			 struct err *err)
 {
 	struct disk_arrivals *arrivals = calloc(1, sizeof(*arrivals));

@@ -20,7 +20,7 @@ struct disk_arrivals;
  * An error names the disk, and nothing is left behind.
  */
 int disk_arrivals_create(const struct machine_offer *offer, const struct machine_config *config,
-			 const struct receive_override *named, size_t named_count, struct disk_arrivals **ret,
+			 const struct arrival_override *named, size_t named_count, struct disk_arrivals **ret,
 			 struct err *err);
 /* In the order of the offer; *ret belongs to arrivals. */
 size_t disk_arrivals_get(const struct disk_arrivals *arrivals, const struct disk_target **ret);

@@ -33,6 +33,7 @@ static bool session_may_press(const struct session *session)
 	if (!session->machine || session->arriving || machine_end(session->machine) != MACHINE_RUNNING)
 		return false;
 	return !machine_paused(session->machine) ||
+	       snapshot_thread_active(session->snapshot) ||
 	       (outgoing_active(session->outgoing) &&
 		outgoing_report(session->outgoing)->state != MIGRATION_UNRESOLVED);
 }
@@ -163,6 +164,7 @@ int session_make_machine(struct session *session, struct err *err)
 		.disk_failed = session_disk_failed,
 		.opaque = session,
 		.incoming = session->arriving ? session->offer : NULL,
+		.ram_source = session->ram_source,
 	};
 
 	return machine_create(session->config, &host, &session->machine, err);
@@ -263,6 +265,7 @@ int session_live(struct session *session, struct err *err)
 			return session_end_code(session);
 		/* It needed the machine, and may have succeeded. */
 		outgoing_destroy(take_ptr(session->outgoing), NULL);
+		snapshot_thread_destroy(take_ptr(session->snapshot), reasons[machine_end(session->machine)]);
 		if (session->gone || machine_end(session->machine) != MACHINE_REBOOT ||
 		    session->config->on_reboot != ON_REBOOT_REBOOT)
 			return session_end_code(session);
@@ -300,6 +303,7 @@ void session_end(struct session *session)
 {
 	if (!session->abandoned) {
 		outgoing_destroy(session->outgoing, "the machine was ended");
+		snapshot_thread_destroy(session->snapshot, "the machine was ended");
 		machine_destroy(session->machine);
 	}
 	port_close(session->console);

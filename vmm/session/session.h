@@ -14,24 +14,44 @@
  */
 int session_run(struct machine_config *config, struct err *err);
 
-/* The options of `mvmm receive`; the strings are the caller's. */
-struct receive_options {
-	char *from;
+/* What differs on this host, or in this copy, of a machine that another process described. The strings are the caller's. */
+struct arrival_options {
 	char *name;
-	char *tls, *tls_peer;
-	char *disk_dir;        /* the source may name disks in it; or NULL */
 	char *kernel, *initrd; /* for a reboot; or NULL */
 	/* For machine_config_override; NULL: serial on stdio, a console on a pseudo terminal. */
 	char *serial, *console, *vsock;
-	struct receive_override {
+	char *clock; /* stop or run; NULL: as the machine was configured */
+	struct arrival_override {
 		char *text; /* "ID=VALUE" */
 	} *disks, *nets, *vfios;
 	size_t disk_count, net_count, vfio_count;
 	bool force_cpu; /* see machine_config */
-	bool insecure; /* a network address without TLS is accepted */
 	bool verbose, quiet;
+};
+
+/* The options of `mvmm receive`. */
+struct receive_options {
+	char *from;
+	char *tls, *tls_peer;
+	char *disk_dir; /* the source may name disks in it; or NULL */
+	struct arrival_options here;
+	bool insecure; /* a network address without TLS is accepted */
 	bool help;
 };
 
 /* Receives one machine and runs it. As session_run; EXIT_FAILED: no machine arrived. */
 int session_receive(struct receive_options *options, struct err *err);
+
+/* The options of `mvmm restore`. */
+struct restore_options {
+	char *from;          /* the folder */
+	char *state, *memory; /* or its two files */
+	struct arrival_options here;
+	struct arrival_override *changed; /* ids of disks that may have changed */
+	size_t changed_count;
+	bool paused; /* it stays paused after the restore */
+	bool help;
+};
+
+/* Makes a machine from a snapshot and runs it. As session_run; EXIT_BAD_INPUT: the guest has not run. */
+int session_restore(struct restore_options *options, struct err *err);

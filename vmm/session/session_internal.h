@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
- * session_operations.c has the operations, session_pause.c waits for its devices, session_receive.c receives a machine
- * from another host.
+ * session_operations.c has the operations, session_snapshot.c those for snapshots, session_pause.c waits for its
+ * devices, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot.
  */
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/outgoing.h"
 #include "vmm/session/ports.h"
+#include "vmm/session/snapshot_thread.h"
 
 /* A pause in progress; all zero if there is none. */
 struct session_pause {
@@ -48,9 +49,11 @@ struct session {
 	bool resting;             /* the machine has ended and the next one waits */
 	bool ended;               /* somebody wants no next one */
 	struct machine_offer *offer; /* of the machine that arrived; or NULL */
+	const struct ram_source *ram_source; /* of the machine that is being made; or NULL */
 	bool arriving;               /* the machine exists, and its guest does not run yet */
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */
+	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
 	struct session_pause pause;
 	bool disk_failed; /* during a migration: when it has ended, the machine is paused */
 	int64_t forced_until; /* 0, or when the order to end does not wait for devices any more */
@@ -79,6 +82,8 @@ void session_folder_done(struct session *session);
 
 /* ---- session_pause.c ---- */
 
+/* 0, or why the machine cannot be changed now. */
+int session_check_settled(const struct session *session, struct err *err);
 /* As operations.pause. */
 int session_pause_begin(struct session *session, void (*done)(void *opaque, int code, const struct err *err),
 			void *opaque, struct err *err);
@@ -89,6 +94,8 @@ void session_pause_cancel(struct session *session, const char *reason);
 void session_stop_for_disk(struct session *session);
 /* The machine has to end, whatever its devices do. */
 void session_force(struct session *session);
+/* Ends the machine, or the wait for the next one. */
+void session_stop_machine(struct session *session);
 /*
  * The machine has ended for that reason: waits, with the loop running, until its migration has ended and its devices
  * have completed their requests. False: it was forced to end and they have not; it is abandoned.
@@ -102,6 +109,11 @@ bool session_settle(struct session *session, const char *reason);
  * late for that.
  */
 int session_press_button(struct session *session, struct err *err);
-/* Ends the machine, or the wait for the next one. */
-void session_stop_machine(struct session *session);
 int session_open_control(struct session *session, struct err *err);
+
+/* ---- session_snapshot.c: as operations.h says ---- */
+
+int session_snapshot(struct session *session, const struct snapshot_request *request, struct snapshot_files *files,
+		     const struct snapshot_reply *reply, struct err *err);
+int session_snapshot_commit(struct session *session, const char *id, struct err *err);
+int session_snapshot_cancel(struct session *session, const char *reason, struct err *err);

@@ -11,30 +11,11 @@
 #include "vmm/machine/host_devices.h"
 #include "vmm/machine/machine_info.h"
 
-/* 0, or why the machine cannot be changed now. */
-static int session_operations_check_settled(const struct session *session, struct err *err)
-{
-	if (session->arriving)
-		return err_set(err, -EBUSY, "is still arriving from another host");
-	if (session->resting)
-		return err_set(err, -EBUSY, "has rebooted too often and waits for its next start");
-	if (machine_end(session->machine) != MACHINE_RUNNING)
-		return err_set(err, -ESHUTDOWN, "is ending");
-	if (session_pausing(session))
-		return err_set(err, -EBUSY, "is being paused; mvmm resume undoes that");
-	if (!outgoing_active(session->outgoing))
-		return 0;
-	if (outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
-		return err_set(err, -EBUSY,
-			       "may run on another host already; mvmm migrate --resolve continue|end decides");
-	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel cancels that");
-}
-
 static int session_operations_pause(struct session *session,
 				    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
 				    struct err *err)
 {
-	int code = session_operations_check_settled(session, err);
+	int code = session_check_settled(session, err);
 
 	return code ?: session_pause_begin(session, done, opaque, err);
 }
@@ -44,7 +25,7 @@ static int session_operations_resume(struct session *session, struct err *err)
 	int code;
 
 	session_pause_cancel(session, "it was resumed meanwhile");
-	code = session_operations_check_settled(session, err);
+	code = session_check_settled(session, err);
 	if (!code)
 		machine_resume(session->machine);
 	return code;
@@ -55,18 +36,10 @@ int session_press_button(struct session *session, struct err *err)
 	if (outgoing_cancel(session->outgoing, "its power button was pressed", NULL) == -EBUSY)
 		return err_set(err, -EBUSY, "was handed over to %s, which is about to run it; stop it there",
 			       outgoing_to(session->outgoing));
+	snapshot_thread_cancel(session->snapshot, "its power button was pressed", NULL);
 	session->pressed = true;
 	machine_power_button(session->machine);
 	return 0;
-}
-
-void session_stop_machine(struct session *session)
-{
-	session->ended = true;
-	session_force(session);
-	if (session->machine)
-		machine_stop(session->machine);
-	event_loop_stop(session->loop);
 }
 
 /* Ends this side in any case. It is not the end of a guest that was handed over. */
@@ -74,6 +47,7 @@ static int session_operations_end(struct session *session, struct err *err)
 {
 	bool handed_over = outgoing_cancel(session->outgoing, "the machine was ended", NULL) == -EBUSY;
 
+	snapshot_thread_cancel(session->snapshot, "the machine was ended", NULL);
 	session_stop_machine(session);
 	return handed_over ? err_set(err, -EBUSY, "was handed over to %s, which is about to run it; it ends here only",
 				     outgoing_to(session->outgoing)) : 0;
@@ -84,8 +58,9 @@ static int session_operations_stop(struct session *session, bool force, struct e
 	if (force || session->resting)
 		return session_operations_end(session, err);
 	if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
-		return session_operations_check_settled(session, err);
-	if (!outgoing_active(session->outgoing) && machine_paused(session->machine))
+		return session_check_settled(session, err);
+	if (!outgoing_active(session->outgoing) && !snapshot_thread_active(session->snapshot) &&
+	    machine_paused(session->machine))
 		return err_set(err, -EBUSY,
 			       "is paused and ignores its power button; resume it first, or use --force");
 	return session_press_button(session, err);
@@ -95,6 +70,8 @@ static const char *session_operations_state(const struct session *session)
 {
 	if (outgoing_active(session->outgoing))
 		return outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED ? "unresolved" : "migrating";
+	if (snapshot_thread_active(session->snapshot))
+		return "saving";
 	if (session->arriving)
 		return "arriving";
 	if (session->resting)
@@ -130,7 +107,7 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 		return err_set(err, -ERANGE, "the guest has no more than %llu bytes of memory",
 			       (unsigned long long)session->config->memory.size);
 	if (session->arriving) /* the state to come has its own target */
-		return session_operations_check_settled(session, err);
+		return session_check_settled(session, err);
 	if (!balloon)
 		return err_set(err, -ENODEV, "has no balloon; start it with --balloon on");
 	virtio_balloon_set_target(balloon, bytes);
@@ -139,7 +116,7 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 
 static int session_operations_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err)
 {
-	int code = session_operations_check_settled(session, err);
+	int code = session_check_settled(session, err);
 
 	return code ?: machine_resize_disk(session->machine, id, bytes, err);
 }
@@ -170,7 +147,7 @@ static int session_operations_add_device(struct session *session, const char *vf
 	const struct host_devices_reply on = {session_operations_adding, session_operations_added, session};
 	struct host_devices *devices = machine_host_devices(session->machine);
 	struct machine_config *config = session->config;
-	int code = session_operations_check_settled(session, err) ?: host_devices_check_free(devices, err) ?:
+	int code = session_check_settled(session, err) ?: host_devices_check_free(devices, err) ?:
 		   machine_config_add_vfio(config, vfio, err);
 
 	if (code)
@@ -187,7 +164,7 @@ static int session_operations_remove_device(struct session *session, const char 
 					    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
 					    struct err *err)
 {
-	int code = session_operations_check_settled(session, err);
+	int code = session_check_settled(session, err);
 
 	return code ?: host_devices_remove(machine_host_devices(session->machine), id, force, timeout_ms, done, opaque,
 					   err);
@@ -219,7 +196,7 @@ static int session_operations_migrate(struct session *session, struct migration_
 		.name = session->config->name, .gone = session_operations_machine_gone,
 		.stays = session_operations_machine_stays, .opaque = session,
 	};
-	int code = session_operations_check_settled(session, err) ?: machine_check_disks(session->machine, err);
+	int code = session_check_settled(session, err) ?: machine_check_disks(session->machine, err);
 
 	if (code)
 		return code;
@@ -255,6 +232,9 @@ static const struct operations operations = {
 	.migration_status = session_operations_migration_status,
 	.migration_cancel = session_operations_migration_cancel,
 	.migration_resolve = session_operations_migration_resolve,
+	.snapshot = session_snapshot,
+	.snapshot_commit = session_snapshot_commit,
+	.snapshot_cancel = session_snapshot_cancel,
 };
 
 int session_open_control(struct session *session, struct err *err)

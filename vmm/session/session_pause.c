@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What waits for the requests of a machine's devices: a pause, and the end. The event loop runs meanwhile, so that the
- * machine can be asked about and ended whatever its storage does.
+ * machine can be asked about and ended whatever its storage does. Also tells what is in progress with the machine.
  */
 #include "vmm/session/session_internal.h"
 
@@ -14,6 +14,28 @@
 /* At the end: when the user is told what it waits for, and how long an order to end waits. */
 #define TELL_MS 1000
 #define FORCED_MS 1000
+
+/* ---- what is in progress ---- */
+
+int session_check_settled(const struct session *session, struct err *err)
+{
+	if (session->arriving)
+		return err_set(err, -EBUSY, "is still arriving from another host");
+	if (session->resting)
+		return err_set(err, -EBUSY, "has rebooted too often and waits for its next start");
+	if (machine_end(session->machine) != MACHINE_RUNNING)
+		return err_set(err, -ESHUTDOWN, "is ending");
+	if (session_pausing(session))
+		return err_set(err, -EBUSY, "is being paused; mvmm resume undoes that");
+	if (snapshot_thread_active(session->snapshot))
+		return err_set(err, -EBUSY, "is being written to a snapshot; Ctrl-C in mvmm snapshot cancels that");
+	if (!outgoing_active(session->outgoing))
+		return 0;
+	if (outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
+		return err_set(err, -EBUSY,
+			       "may run on another host already; mvmm migrate --resolve continue|end decides");
+	return err_set(err, -EBUSY, "is being migrated; mvmm migrate --cancel cancels that");
+}
 
 /* ---- a pause ---- */
 
@@ -89,7 +111,8 @@ void session_stop_for_disk(struct session *session)
 {
 	struct err err;
 
-	session->disk_failed = outgoing_active(session->outgoing);
+	session->disk_failed = outgoing_active(session->outgoing) || snapshot_thread_active(session->snapshot);
+	snapshot_thread_cancel(session->snapshot, "a disk of the machine failed", NULL);
 	if (session->disk_failed)
 		outgoing_cancel(session->outgoing, "a disk of the machine failed", NULL);
 	else if (!session->arriving && machine_end(session->machine) == MACHINE_RUNNING &&
@@ -106,6 +129,15 @@ void session_force(struct session *session)
 		session->forced_until = monotonic_ms() + FORCED_MS;
 }
 
+void session_stop_machine(struct session *session)
+{
+	session->ended = true;
+	session_force(session);
+	if (session->machine)
+		machine_stop(session->machine);
+	event_loop_stop(session->loop);
+}
+
 struct settling {
 	struct session *session;
 	bool committed; /* its migration: it ends by itself, and only it knows where the guest runs */
@@ -119,6 +151,8 @@ static bool session_pause_settled(struct session *session, struct err *err)
 
 	if (outgoing_at_work(session->outgoing))
 		code = err_set(err, -EINPROGRESS, "the migration has not ended");
+	if (snapshot_thread_at_work(session->snapshot))
+		code = err_set(err, -EINPROGRESS, "the snapshot has not ended");
 	return code == 0;
 }
 
@@ -159,6 +193,7 @@ bool session_settle(struct session *session, const char *reason)
 	struct event_source *timer;
 	struct err err;
 
+	snapshot_thread_cancel(session->snapshot, reason, NULL);
 	session_pause_cancel(session, reason);
 	if (event_loop_timer(session->loop, session_pause_on_tick, &settling, &timer, &err)) {
 		log_error(&session->log, "%s", err.text);

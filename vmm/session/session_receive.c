@@ -63,8 +63,8 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 			       arrival->config.name);
 	code = code ?: session_open_ports(session, err);
 	code = code ?: machine_offer_check_room(session->offer, &arrival->config, memory_room(""), err);
-	code = code ?: disk_arrivals_create(session->offer, &arrival->config, arrival->options->disks,
-					    arrival->options->disk_count, &arrival->disks, err);
+	code = code ?: disk_arrivals_create(session->offer, &arrival->config, arrival->options->here.disks,
+					    arrival->options->here.disk_count, &arrival->disks, err);
 	code = code ?: session_make_machine(session, err);
 	code = code ?: machine_offer_check(session->offer, session->machine, err);
 	code = code ?: host_devices_migration_begin(machine_host_devices(session->machine), arrival->config.name,
@@ -336,8 +336,8 @@ static struct arrival *session_receive_new(struct receive_options *options)
 	arrival->options = options;
 	arrival->cancel_fd = -1;
 	machine_config_init(&arrival->config);
-	arrival->config.verbose = options->verbose;
-	arrival->config.quiet = options->quiet;
+	arrival->config.verbose = options->here.verbose;
+	arrival->config.quiet = options->here.quiet;
 	arrival->session = (struct session){
 		.config = &arrival->config,
 		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(&arrival->config), .prefix = "mvmm: "},

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `mvmm restore`: a session whose machine comes from a snapshot. It is made as one that arrives from another host, but
+ * its memory is a mapping and its state is read at once, so that all of it happens on the loop's thread before the loop
+ * runs.
+ */
+#include "vmm/session/session_internal.h"
+
+#include "vmm/machine/memory.h"
+#include "vmm/machine/tell_apart.h"
+#include "vmm/session/arrival_config.h"
+#include "vmm/session/exit_code.h"
+#include "vmm/session/session.h"
+#include "vmm/snapshot/description.h"
+#include "vmm/snapshot/snapshot_open.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+struct restoring {
+	struct session session;
+	struct machine_config config;
+	struct restore_options *options;
+	struct snapshot *snapshot;
+	struct ram_source memory;
+};
+
+/* ---- what to restore ---- */
+
+static int session_restore_open(struct restoring *restoring, struct err *err)
+{
+	const struct restore_options *options = restoring->options;
+	int code = options->from ? snapshot_open(options->from, &restoring->snapshot, err) :
+		   snapshot_open_files(options->state, options->memory, &restoring->snapshot, err);
+
+	return code ?: snapshot_lock(restoring->snapshot, false, err);
+}
+
+static int session_restore_read_offer(struct restoring *restoring, struct err *err)
+{
+	json_t *description;
+	int code = snapshot_description_read(restoring->snapshot->state, &description, err);
+
+	if (code)
+		return code;
+	code = machine_offer_read(json_incref(json_object_get(description, "offer")), &restoring->session.offer, err);
+	json_decref(description);
+	return code;
+}
+
+/* Kernel and initrd are used as they were kept beside the snapshot, unless others are named. */
+static int session_restore_find_kernel(struct restoring *restoring, struct err *err)
+{
+	struct arrival_options *here = &restoring->options->here;
+	static const char *const names[] = {"kernel", "initrd"};
+	char **const paths[] = {&here->kernel, &here->initrd};
+
+	if (here->kernel || here->initrd || !restoring->snapshot->folder)
+		return 0;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (faccessat(restoring->snapshot->dir_fd, names[i], R_OK, 0) < 0)
+			continue;
+		if (asprintf(paths[i], "%s/%s", restoring->snapshot->path, names[i]) < 0) {
+			*paths[i] = NULL;
+			return err_sys(err, -ENOMEM, "%s", names[i]);
+		}
+	}
+	return 0;
+}
+
+static int session_restore_configure(struct restoring *restoring, struct err *err)
+{
+	int code = session_restore_open(restoring, err);
+
+	code = code ?: session_restore_read_offer(restoring, err);
+	code = code ?: session_restore_find_kernel(restoring, err);
+	code = code ?: arrival_config_restore(restoring->session.offer, &restoring->options->here, &restoring->config,
+					      err);
+	restoring->memory.fd = code ? -1 : restoring->snapshot->memory_fd;
+	return code;
+}
+
+/* ---- the machine ---- */
+
+static int session_restore_make(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	const struct snapshot_bytes *state = &restoring->snapshot->state->machine;
+	int code;
+
+	session->arriving = true;
+	session->ram_source = &restoring->memory;
+	code = session_open_ports(session, err);
+	code = code ?: session_make_machine(session, err);
+	session->ram_source = NULL;
+	code = code ?: machine_offer_check(session->offer, session->machine, err);
+	code = code ?: machine_load(session->machine, state->data, state->len, err);
+	code = code ?: machine_tell_apart(session->machine, err);
+	code = code ?: session_open_control(session, err);
+	return code ?: machine_lock_disks(session->machine, err);
+}
+
+static int session_restore_start(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+
+	session_keep_ports(session);
+	err->text[0] = 0; /* from attempts that were not needed */
+	session->arriving = false;
+	if (!restoring->options->paused && !restoring->snapshot->state->paused)
+		return machine_start(session->machine, err);
+	machine_start_paused(session->machine);
+	return 0;
+}
+
+static int session_restore_begin(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	int code = session_restore_configure(restoring, err);
+
+	code = code ?: event_loop_create(&session->loop, err);
+	session_raise_descriptors();
+	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
+	code = code ?: session_catch_signals(session, err);
+	code = code ?: session_restore_make(restoring, err);
+	return code ?: session_restore_start(restoring, err);
+}
+
+static void session_restore_end(struct restoring *restoring)
+{
+	session_end(&restoring->session);
+	if (restoring->session.abandoned)
+		return;
+	log_close(&restoring->session.log);
+	machine_config_done(&restoring->config);
+	snapshot_close(restoring->snapshot);
+}
+
+int session_restore(struct restore_options *options, struct err *err)
+{
+	struct restoring restoring = {
+		.options = options,
+		.session = {
+			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
+			.signal_fd = -1,
+		},
+		.memory = {.fd = -1},
+	};
+	int code = EXIT_BAD_INPUT;
+
+	machine_config_init(&restoring.config);
+	restoring.config.verbose = options->here.verbose;
+	restoring.config.quiet = options->here.quiet;
+	restoring.session.config = &restoring.config;
+	restoring.session.log.level = machine_config_log_level(&restoring.config);
+	log_open(&restoring.session.log);
+	if (!session_restore_begin(&restoring, err))
+		code = session_live(&restoring.session, err);
+	session_restore_end(&restoring);
+	return code;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operations of a session for snapshots of its machine. See session_internal.h and snapshot_thread.h. */
+#include "vmm/session/session_internal.h"
+
+#include "vmm/machine/host_devices.h"
+#include "vmm/session/snapshot_thread.h"
+#include "vmm/snapshot/snapshot_take.h"
+
+static void session_snapshot_stop(void *opaque)
+{
+	struct session *session = opaque;
+
+	session_stop_machine(session);
+}
+
+static void session_snapshot_stays(void *opaque)
+{
+	struct session *session = opaque;
+
+	if (session->disk_failed)
+		session_stop_for_disk(session);
+}
+
+int session_snapshot(struct session *session, const struct snapshot_request *request, struct snapshot_files *files,
+		     const struct snapshot_reply *reply, struct err *err)
+{
+	const struct snapshot_thread_host host = {
+		.loop = session->loop, .log = &session->log, .machine = session->machine, .files = &session->files,
+		.config = session->config, .stop = session_snapshot_stop, .stays = session_snapshot_stays,
+		.opaque = session,
+	};
+	int code = session_check_settled(session, err);
+
+	code = code ?: host_devices_check_free(machine_host_devices(session->machine), err);
+	code = code ?: machine_check_disks(session->machine, err);
+	if (code)
+		return code;
+	snapshot_thread_destroy(take_ptr(session->snapshot), NULL); /* only its report was needed */
+	return snapshot_thread_create(&host, request, files, reply, &session->snapshot, err);
+}
+
+int session_snapshot_commit(struct session *session, const char *id, struct err *err)
+{
+	return snapshot_thread_commit(session->snapshot, id, err);
+}
+
+int session_snapshot_cancel(struct session *session, const char *reason, struct err *err)
+{
+	return snapshot_thread_cancel(session->snapshot, reason, err);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See snapshot_thread.h. */
+#include "vmm/session/snapshot_thread.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include "core/thread.h"
+#include "vmm/machine/disk_copies.h"
+#include "vmm/machine/machine_files.h"
+#include "vmm/session/machine_on_loop.h"
+#include "vmm/snapshot/snapshot_take.h"
+#include "vmm/snapshot/state_file.h"
+
+struct snapshot_thread {
+	struct snapshot_thread_host host;
+	struct snapshot_request request;
+	struct snapshot_files files;
+	struct snapshot_reply reply;
+	struct machine_on_loop on;
+	struct disk_copy disks[WIRE_MAX_DISKS]; /* all that are writable */
+	int kernel, initrd;
+	struct snapshot_take *take;
+	struct snapshot_report report;
+	pthread_t thread;
+	bool running; /* the thread has not reported its end yet */
+};
+
+/* ---- its end ---- */
+
+static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why)
+{
+	thread->report.phase = SNAPSHOT_FAILED;
+	if (why)
+		snprintf(thread->report.text, sizeof(thread->report.text), "%s", why);
+	if (thread->request.stop)
+		machine_on_loop_run(&thread->on);
+	log_warn(thread->host.log, "no snapshot: %s", thread->report.text);
+	thread->reply.done(thread->reply.opaque, &thread->report);
+	thread->host.stays(thread->host.opaque);
+}
+
+static int snapshot_thread_do_finish(void *opaque, void *argument, struct err *err)
+{
+	struct snapshot_thread *thread = opaque;
+
+	thread->report = *(const struct snapshot_report *)argument;
+	thread->running = false;
+	if (thread->report.phase == SNAPSHOT_WRITTEN)
+		thread->reply.progress(thread->reply.opaque, &thread->report);
+	else
+		snapshot_thread_fail(thread, NULL);
+	return 0;
+}
+
+static int snapshot_thread_do_tell(void *opaque, void *argument, struct err *err)
+{
+	struct snapshot_thread *thread = opaque;
+
+	thread->report = *(const struct snapshot_report *)argument;
+	thread->reply.progress(thread->reply.opaque, &thread->report);
+	return 0;
+}
+
+static void snapshot_thread_tell(void *opaque, const struct snapshot_report *report)
+{
+	struct snapshot_thread *thread = opaque;
+
+	event_loop_ask(thread->host.loop, snapshot_thread_do_tell, thread, (void *)report, NULL);
+}
+
+static void *snapshot_thread_main(void *opaque)
+{
+	struct snapshot_thread *thread = opaque;
+	struct snapshot_report report;
+
+	snapshot_take_run(thread->take, &report);
+	event_loop_ask(thread->host.loop, snapshot_thread_do_finish, thread, &report, NULL);
+	return NULL;
+}
+
+/* ---- its beginning ---- */
+
+/* -1: there is no such file, or it cannot be read; then it is not kept beside the snapshot. */
+static int snapshot_thread_open(struct snapshot_thread *thread, const char *path)
+{
+	const char *name = path ? machine_files_find(thread->host.files, NULL, path) : NULL;
+
+	return name ? open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+}
+
+static int snapshot_thread_begin(struct snapshot_thread *thread, struct err *err)
+{
+	struct snapshot_take_config config = {
+		.request = &thread->request, .files = &thread->files, .ops = &machine_on_loop_ops,
+		.machine = &thread->on, .disks = thread->disks, .tell = snapshot_thread_tell, .opaque = thread,
+		.log = thread->host.log,
+	};
+	int code = machine_on_loop_init(&thread->on, err);
+
+	if (code)
+		return code;
+	thread->kernel = config.kernel = snapshot_thread_open(thread, thread->host.config->kernel);
+	thread->initrd = config.initrd = snapshot_thread_open(thread, thread->host.config->initrd);
+	config.disk_count = disk_copies_of(thread->host.machine, MIGRATION_COPY_WRITABLE, thread->disks);
+	config.paused = thread->on.paused;
+	code = snapshot_take_create(&config, &thread->take, err);
+	if (code)
+		return code;
+	code = thread_start(&thread->thread, snapshot_thread_main, thread, "snapshot");
+	thread->running = !code;
+	return code ? err_sys(err, code, "the snapshot's thread") : 0;
+}
+
+static void snapshot_thread_free(struct snapshot_thread *thread)
+{
+	snapshot_take_destroy(thread->take);
+	machine_on_loop_done(&thread->on);
+	fd_close(&thread->kernel);
+	fd_close(&thread->initrd);
+	snapshot_files_close(&thread->files);
+	free(thread);
+}
+
+int snapshot_thread_create(const struct snapshot_thread_host *host, const struct snapshot_request *request,
+			   struct snapshot_files *files, const struct snapshot_reply *reply,
+			   struct snapshot_thread **ret, struct err *err)
+{
+	struct snapshot_thread *thread = calloc(1, sizeof(*thread));
+	int code;
+
+	if (!thread)
+		return err_sys(err, -ENOMEM, "snapshot");
+	*thread = (struct snapshot_thread){
+		.host = *host, .request = *request, .files = *files, .reply = *reply, .kernel = -1, .initrd = -1,
+		.on = {.loop = host->loop, .log = host->log, .machine = host->machine, .name = host->config->name},
+		.report = {.phase = SNAPSHOT_ROUNDS},
+	};
+	snapshot_files_init(files);
+	code = snapshot_thread_begin(thread, err);
+	if (code) {
+		snapshot_thread_free(thread);
+		return code;
+	}
+	*ret = thread;
+	return 0;
+}
+
+void snapshot_thread_destroy(struct snapshot_thread *thread, const char *reason)
+{
+	if (!thread)
+		return;
+	if (thread->running)
+		snapshot_take_cancel(thread->take, reason);
+	/* The loop does not run, so the join serves the thread's calls to it. */
+	pthread_join(thread->thread, NULL);
+	if (thread->report.phase == SNAPSHOT_WRITTEN)
+		snapshot_thread_fail(thread, reason);
+	snapshot_thread_free(thread);
+}
+
+/* ---- what the session asks ---- */
+
+bool snapshot_thread_at_work(const struct snapshot_thread *thread)
+{
+	return thread && thread->running;
+}
+
+bool snapshot_thread_active(const struct snapshot_thread *thread)
+{
+	return thread && (thread->running || thread->report.phase == SNAPSHOT_WRITTEN);
+}
+
+int snapshot_thread_cancel(struct snapshot_thread *thread, const char *reason, struct err *err)
+{
+	if (!snapshot_thread_active(thread))
+		return err_set(err, -ENOENT, "no snapshot is being taken");
+	if (thread->running)
+		snapshot_take_cancel(thread->take, reason);
+	else
+		snapshot_thread_fail(thread, reason);
+	return 0;
+}
+
+int snapshot_thread_commit(struct snapshot_thread *thread, const char *id, struct err *err)
+{
+	char own[37];
+
+	if (!thread || thread->report.phase != SNAPSHOT_WRITTEN)
+		return err_set(err, -EINVAL, "no snapshot waits to be committed");
+	snapshot_id_text(thread->report.id, own);
+	if (strcmp(own, id) != 0)
+		return err_set(err, -EINVAL, "the snapshot that waits to be committed is %s", own);
+	thread->report.phase = SNAPSHOT_DONE;
+	thread->reply.done(thread->reply.opaque, &thread->report);
+	if (thread->request.stop)
+		thread->host.stop(thread->host.opaque);
+	else
+		thread->host.stays(thread->host.opaque);
+	return 0;
+}

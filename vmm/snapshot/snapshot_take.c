@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * See snapshot_take.h. The work is a table of steps with their undo, as in migration/source.c: if a step fails, those
+ * before it are undone in reverse order. What the pause needs is prepared before it, and what can be completed from the
+ * files is completed after it.
+ */
+#include "vmm/snapshot/snapshot_take.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "core/irq.h"
+#include "core/monotonic.h"
+#include "vmm/snapshot/memory_file.h"
+#include "vmm/snapshot/description.h"
+#include "vmm/snapshot/snapshot_disks.h"
+#include "vmm/snapshot/state_file.h"
+
+#define DRAIN_MS 10000 /* until when the devices must have completed their requests */
+
+struct snapshot_take {
+	struct snapshot_take_config config;
+	int cancel_fd;
+	struct snapshot_report *report;
+	struct snapshot_state state;
+	struct state_buffer machine; /* state.machine */
+	char *offer;
+	char *description; /* state.description */
+	struct memory_file *memory;
+	uint64_t began, pause_began;
+	pthread_mutex_t lock;
+	/* under lock */
+	char reason[256]; /* why it was cancelled, or "" */
+	bool written;     /* too late for that */
+};
+
+/* ---- progress and its end ---- */
+
+static void snapshot_take_tell(struct snapshot_take *take, enum snapshot_phase phase)
+{
+	struct memory_file_stats stats = {0};
+
+	if (take->memory)
+		memory_file_get_stats(take->memory, &stats);
+	take->report->phase = phase;
+	take->report->content = stats.pages * GUEST_PAGE_SIZE;
+	take->report->passed = stats.at;
+	take->report->elapsed = monotonic_ns() - take->began;
+	take->config.tell(take->config.opaque, take->report);
+}
+
+static int snapshot_take_check_cancelled(struct snapshot_take *take, struct err *err)
+{
+	int code = 0;
+
+	pthread_mutex_lock(&take->lock);
+	if (take->reason[0])
+		code = err_set(err, -ECANCELED, "%s", take->reason);
+	pthread_mutex_unlock(&take->lock);
+	return code;
+}
+
+void snapshot_take_cancel(struct snapshot_take *take, const char *reason)
+{
+	pthread_mutex_lock(&take->lock);
+	if (!take->written && !take->reason[0]) {
+		snprintf(take->reason, sizeof(take->reason), "%s", reason);
+		eventfd_kick(take->cancel_fd);
+	}
+	pthread_mutex_unlock(&take->lock);
+}
+
+/* While memory is written. */
+static int snapshot_take_tick(void *opaque, struct err *err)
+{
+	struct snapshot_take *take = opaque;
+
+	snapshot_take_tell(take, take->report->phase);
+	return snapshot_take_check_cancelled(take, err);
+}
+
+/* ---- before the pause ---- */
+
+static int snapshot_take_begin(struct snapshot_take *take, struct err *err)
+{
+	return take->config.ops->begin(take->config.machine, &take->offer, err);
+}
+
+static void snapshot_take_end(struct snapshot_take *take)
+{
+	take->config.ops->end(take->config.machine);
+}
+
+/* /proc's boot_id as bytes; zeros if it cannot be read. */
+static void snapshot_take_read_boot_id(uint8_t ret[16])
+{
+	_cleanup_(fd_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	char text[37] = {0};
+	unsigned int byte;
+
+	if (fd < 0 || read(fd, text, 36) != 36)
+		return;
+	for (size_t i = 0, at = 0; i < 16 && sscanf(text + at, "%2x", &byte) == 1; i++) {
+		ret[i] = (uint8_t)byte;
+		at += 2;
+		at += text[at] == '-';
+	}
+}
+
+static int snapshot_take_identify(struct snapshot_take *take, struct err *err)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	take->state.created_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	take->state.paused = take->config.paused;
+	take->state.memory_bytes = guest_memory_size(take->config.ops->memory(take->config.machine));
+	snapshot_take_read_boot_id(take->state.boot_id);
+	if (getrandom(take->state.id, sizeof(take->state.id), 0) != sizeof(take->state.id))
+		return err_sys(err, -errno, "the snapshot's id");
+	memcpy(take->report->id, take->state.id, sizeof(take->state.id));
+	return 0;
+}
+
+static int snapshot_take_describe(struct snapshot_take *take, struct err *err)
+{
+	int code = snapshot_take_identify(take, err);
+
+	code = code ?: snapshot_description_write(&take->state, take->offer, &take->description, err);
+	if (code)
+		return code;
+	take->state.description = (struct snapshot_bytes){take->description, strlen(take->description)};
+	return 0;
+}
+
+static int snapshot_take_open_memory(struct snapshot_take *take, struct err *err)
+{
+	const struct memory_file_options options = {
+		.memory = take->config.ops->memory(take->config.machine), .fd = take->config.files->memory,
+		.cancel_fd = take->cancel_fd, .tick = snapshot_take_tick, .opaque = take,
+	};
+
+	take->report->memory = take->state.memory_bytes;
+	return memory_file_create(&options, &take->memory, err);
+}
+
+static void snapshot_take_close_memory(struct snapshot_take *take)
+{
+	memory_file_destroy(take_ptr(take->memory));
+}
+
+/* What is flushed now need not be flushed during the pause. */
+static int snapshot_take_prepare_disks(struct snapshot_take *take, struct err *err)
+{
+	return snapshot_disks_check(&take->config, err) ?: snapshot_disks_flush(&take->config, err);
+}
+
+/* ---- the pause ---- */
+
+static int snapshot_take_pause(struct snapshot_take *take, struct err *err)
+{
+	uint64_t stopped_at;
+	int code;
+
+	take->pause_began = monotonic_ns();
+	code = take->config.ops->pause(take->config.machine, monotonic_ms() + DRAIN_MS, &stopped_at, &take->machine,
+				       err);
+	if (code)
+		return code;
+	take->state.machine = (struct snapshot_bytes){take->machine.data, take->machine.len};
+	take->report->phase = SNAPSHOT_PAUSED;
+	return 0;
+}
+
+static void snapshot_take_resume(struct snapshot_take *take)
+{
+	take->config.ops->resume(take->config.machine);
+}
+
+static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
+{
+	return snapshot_disks_flush(&take->config, err) ?:
+	       snapshot_disks_keep(&take->config, take->state.disks, &take->state.disk_count, err);
+}
+
+static int snapshot_take_write_memory(struct snapshot_take *take, struct err *err)
+{
+	return memory_file_write_all(take->memory, err);
+}
+
+/* A machine that is to end waits for the commit. */
+static int snapshot_take_let_run(struct snapshot_take *take, struct err *err)
+{
+	if (!take->config.request->stop)
+		take->config.ops->resume(take->config.machine);
+	if (!take->config.paused)
+		take->report->pause = monotonic_ns() - take->pause_began;
+	take->report->phase = SNAPSHOT_CLOSING;
+	return 0;
+}
+
+/* ---- after the pause ---- */
+
+static int snapshot_take_complete_memory(struct snapshot_take *take, struct err *err)
+{
+	return memory_file_finish(take->memory, &take->state.sums, err);
+}
+
+static int snapshot_take_write(int fd, const void *data, size_t len, const char *what, struct err *err)
+{
+	const char *bytes = data;
+
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, bytes + done, len - done, (off_t)done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_sys(err, n < 0 ? -errno : -EIO, "%s", what);
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* The guest can be rebooted without them only where they are found by their paths. */
+static void snapshot_take_keep_boot_files(struct snapshot_take *take)
+{
+	const struct snapshot_take_config *config = &take->config;
+	bool good = config->kernel >= 0 && config->files->kernel >= 0 &&
+		    snapshot_disks_reflink(config->kernel, config->files->kernel) == 0;
+
+	if (good && config->initrd >= 0)
+		good = config->files->initrd >= 0 &&
+		       snapshot_disks_reflink(config->initrd, config->files->initrd) == 0;
+	take->report->reflinks = good;
+}
+
+static int snapshot_take_write_state(struct snapshot_take *take, struct err *err)
+{
+	const struct snapshot_files *files = take->config.files;
+	struct state_buffer out = {0};
+	int code = snapshot_state_write(&take->state, &out, err);
+
+	code = code ?: snapshot_take_write(files->state, out.data, out.len, "state", err);
+	if (!code && files->description >= 0)
+		code = snapshot_take_write(files->description, take->description, strlen(take->description),
+					   "machine.json", err);
+	state_buffer_free(&out);
+	if (!code)
+		snapshot_take_keep_boot_files(take);
+	return code;
+}
+
+/* ---- all of it ---- */
+
+struct snapshot_step {
+	int (*run)(struct snapshot_take *take, struct err *err);
+	void (*undo)(struct snapshot_take *take); /* after a failure of a later step; or NULL */
+	bool always;                              /* undo also follows success */
+};
+
+static const struct snapshot_step steps[] = {
+	{snapshot_take_begin, snapshot_take_end, true},
+	{snapshot_take_describe, NULL, false},
+	{snapshot_take_open_memory, snapshot_take_close_memory, true},
+	{snapshot_take_prepare_disks, NULL, false},
+	{snapshot_take_pause, snapshot_take_resume, false},
+	{snapshot_take_keep_disks, NULL, false},
+	{snapshot_take_write_memory, NULL, false},
+	{snapshot_take_let_run, NULL, false},
+	{snapshot_take_complete_memory, NULL, false},
+	{snapshot_take_write_state, NULL, false},
+};
+
+/* From here on it cannot be cancelled, only given up by the asker. */
+static int snapshot_take_conclude(struct snapshot_take *take, struct err *err)
+{
+	int code = 0;
+
+	pthread_mutex_lock(&take->lock);
+	if (take->reason[0])
+		code = err_set(err, -ECANCELED, "%s", take->reason);
+	take->written = !code;
+	pthread_mutex_unlock(&take->lock);
+	return code;
+}
+
+static void snapshot_take_undo(struct snapshot_take *take, size_t done, bool failed)
+{
+	while (done--)
+		if (steps[done].undo && (failed || steps[done].always))
+			steps[done].undo(take);
+}
+
+void snapshot_take_run(struct snapshot_take *take, struct snapshot_report *report)
+{
+	struct err err = {""};
+	size_t done = 0;
+	int code = 0;
+
+	*report = (struct snapshot_report){.phase = SNAPSHOT_ROUNDS};
+	take->report = report;
+	take->began = monotonic_ns();
+	while (!code && done < ARRAY_SIZE(steps)) {
+		code = snapshot_take_check_cancelled(take, &err) ?: steps[done].run(take, &err);
+		done += !code;
+	}
+	code = code ?: snapshot_take_conclude(take, &err);
+	if (!code)
+		snapshot_take_tell(take, SNAPSHOT_CLOSING); /* with the final numbers */
+	snapshot_take_undo(take, done, code);
+	report->phase = code ? SNAPSHOT_FAILED : SNAPSHOT_WRITTEN;
+	report->elapsed = monotonic_ns() - take->began;
+	if (code)
+		snprintf(report->text, sizeof(report->text), "%s", err.text);
+}
+
+int snapshot_take_create(const struct snapshot_take_config *config, struct snapshot_take **ret, struct err *err)
+{
+	struct snapshot_take *take = calloc(1, sizeof(*take));
+
+	if (!take)
+		return err_sys(err, -ENOMEM, "snapshot");
+	take->config = *config;
+	pthread_mutex_init(&take->lock, NULL);
+	take->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (take->cancel_fd < 0) {
+		int code = err_sys(err, -errno, "eventfd");
+
+		snapshot_take_destroy(take);
+		return code;
+	}
+	*ret = take;
+	return 0;
+}
+
+void snapshot_take_destroy(struct snapshot_take *take)
+{
+	if (!take)
+		return;
+	memory_file_destroy(take->memory);
+	state_buffer_free(&take->machine);
+	free(take->offer);
+	free(take->description);
+	fd_close(&take->cancel_fd);
+	pthread_mutex_destroy(&take->lock);
+	free(take);
+}
