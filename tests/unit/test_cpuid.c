@@ -350,7 +350,7 @@ static void nonsense_is_refused(void)
 
 static int check(struct guest_cpu *guest, const struct guest_cpu *here)
 {
-	return cpuid_offer_check(guest, here, false, NULL, &err);
+	return cpuid_offer_check(guest, here, false, "do this", NULL, &err);
 }
 
 static void missing_features_are_named(void)
@@ -365,7 +365,7 @@ static void missing_features_are_named(void)
 	cpuid_find(here, 1, 0)->ecx &= ~(1u << 19);
 	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK_STR(err.text, "this host's CPU or its KVM lacks features of the guest's CPU: sse4_1, "
-			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f; mvmm receive --force-cpu runs the guest nevertheless");
+			    "bit 13 of CPUID leaf 0x7.0 EBX, avx512f; do this");
 	cpuid_find(here, 7, 0)->ebx = cpuid_find(here, 7, 0)->ecx = cpuid_find(here, 7, 0)->edx = 0;
 	CHECK_EQ(check(guest, here), -EINVAL);
 	CHECK(strstr(err.text, " more"));
@@ -399,7 +399,7 @@ static void a_processor_with_more_faults_is_refused(void)
 		CHECK(!cases[i].words || strstr(err.text, cases[i].words));
 	}
 	/* It is told that, and comes nevertheless. */
-	CHECK_EQ(cpuid_offer_check(guest, here, true, NULL, &err), 0);
+	CHECK_EQ(cpuid_offer_check(guest, here, true, "do this", NULL, &err), 0);
 	CHECK(guest->forced);
 	/* A guest that does not see the register works around everything. */
 	cpuid_find(guest, 7, 0)->edx &= ~(1u << 29);
@@ -467,7 +467,7 @@ static void expect_compared(json_t *offered, json_t *host)
 	json_object_set_new(offered, "host", host);
 	CHECK_EQ(guest_cpu_read(2, offered, &model, &err), 0);
 	CHECK(!guest_cpu_known(model));
-	CHECK_EQ(guest_cpu_adopt(&kvm, model, false, NULL, &err), -EINVAL);
+	CHECK_EQ(guest_cpu_adopt(&kvm, model, false, "do this", NULL, &err), -EINVAL);
 	CHECK_EQ(fake_kvm_count(KVM_GET_SUPPORTED_CPUID), before + 1);
 	guest_cpu_destroy(model);
 }
@@ -487,7 +487,7 @@ static void a_cpu_that_was_here_may_come_back(void)
 	fake_kvm.cpuid_count = 2;
 	CHECK_EQ(guest_cpu_read(2, offered, &to, &err), 0);
 	CHECK(guest_cpu_known(to));
-	CHECK_EQ(guest_cpu_adopt(&kvm, to, false, NULL, &err), 0);
+	CHECK_EQ(guest_cpu_adopt(&kvm, to, false, "do this", NULL, &err), 0);
 	CHECK_EQ(fake_kvm_count(KVM_GET_SUPPORTED_CPUID), 1);
 	CHECK_EQ(guest_cpu_write(to, &again, &err), 0);
 	CHECK(json_equal(offered, again));

@@ -207,7 +207,8 @@ static void cpuid_offer_check_capabilities(const struct guest_cpu *guest, const 
 	}
 }
 
-static int cpuid_offer_check_features(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
+static int cpuid_offer_check_features(const struct guest_cpu *guest, const struct guest_cpu *host, const char *remedy,
+				      struct err *err)
 {
 	struct missing missing = {.text = ""};
 	char more[32] = "";
@@ -226,8 +227,8 @@ static int cpuid_offer_check_features(const struct guest_cpu *guest, const struc
 		return 0;
 	if (missing.more)
 		snprintf(more, sizeof(more), " and %u more", missing.more);
-	return err_set(err, -EINVAL, "this host's CPU or its KVM lacks features of the guest's CPU: %s%s; mvmm receive "
-		       "--force-cpu runs the guest nevertheless", missing.text, more);
+	return err_set(err, -EINVAL, "this host's CPU or its KVM lacks features of the guest's CPU: %s%s; %s", missing.text,
+		       more, remedy);
 }
 
 static int cpuid_offer_check_vendor(const struct guest_cpu *guest, const struct guest_cpu *host, struct err *err)
@@ -276,13 +277,13 @@ static int cpuid_offer_check_sizes(const struct guest_cpu *guest, const struct g
 	return 0;
 }
 
-static int cpuid_offer_check(struct guest_cpu *guest, const struct guest_cpu *host, bool force, const struct log *log,
-			     struct err *err)
+static int cpuid_offer_check(struct guest_cpu *guest, const struct guest_cpu *host, bool force, const char *remedy,
+			     const struct log *log, struct err *err)
 {
 	int ret = cpuid_offer_check_vendor(guest, host, err);
 	struct err why;
 
-	if (!ret && cpuid_offer_check_features(guest, host, &why)) {
+	if (!ret && cpuid_offer_check_features(guest, host, remedy, &why)) {
 		if (!force)
 			return err_set(err, -EINVAL, "%s", why.text);
 		log_warn(log, "--force-cpu: %s", why.text);
@@ -327,7 +328,8 @@ bool guest_cpu_known(const struct guest_cpu *model)
 	return model->known;
 }
 
-int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const struct log *log, struct err *err)
+int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const char *remedy, const struct log *log,
+		    struct err *err)
 {
 	struct guest_cpu *host;
 	int code;
@@ -340,7 +342,7 @@ int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const 
 	code = guest_cpu_create(kvm, model->cpus, NULL, 0, &host, err);
 	if (code < 0)
 		return code;
-	code = cpuid_offer_check(model, host, force, log, err);
+	code = cpuid_offer_check(model, host, force, remedy, log, err);
 	guest_cpu_destroy(host);
 	return code;
 }

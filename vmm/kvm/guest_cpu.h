@@ -31,8 +31,8 @@ bool guest_cpu_has_kvmclock(const struct guest_cpu *model);
 /*
  * The CPU of a guest that moves (cpuid_offer_x86.c): guest_cpu_read makes exactly the same CPU from the object that
  * guest_cpu_write returned, and guest_cpu_adopt finds out whether it can be had here. -EINVAL names the features that
- * this host's KVM does not support, -EBADMSG: invalid. The object comes from a peer. force: features that are missing
- * are logged instead; nothing else is forced.
+ * this host's KVM does not support and says remedy, what can be done, -EBADMSG: invalid. The object comes from a peer.
+ * force: features that are missing are logged instead; nothing else is forced.
  *
  * The object names the host. A CPU that has run on this very host is known, and adopted without being compared, which
  * takes half a millisecond. A peer that gives a wrong name shows the guest features that it cannot use, and harms that
@@ -41,4 +41,5 @@ bool guest_cpu_has_kvmclock(const struct guest_cpu *model);
 int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err);
 int guest_cpu_read(unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err);
 bool guest_cpu_known(const struct guest_cpu *model);
-int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const struct log *log, struct err *err);
+int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const char *remedy, const struct log *log,
+		    struct err *err);

@@ -428,6 +428,13 @@ struct cpu_job {
 	int code;
 };
 
+static const char *machine_create_cpu_remedy(const struct machine *machine)
+{
+	return machine->host.ram_source ? "restore it on a host that has them, or mask them before the guest boots: mvmm "
+					  "run --cpu host,-FEATURE" :
+	       "mvmm receive --force-cpu runs the guest nevertheless";
+}
+
 static void *machine_create_make_guest_cpu(void *opaque)
 {
 	struct cpu_job *job = opaque;
@@ -435,8 +442,8 @@ static void *machine_create_make_guest_cpu(void *opaque)
 	const struct machine_config *config = machine->config;
 
 	if (machine->host.incoming)
-		job->code = guest_cpu_adopt(&machine->kvm, machine->guest_cpu, config->force_cpu, machine->host.log,
-					    &job->err);
+		job->code = guest_cpu_adopt(&machine->kvm, machine->guest_cpu, config->force_cpu,
+					    machine_create_cpu_remedy(machine), machine->host.log, &job->err);
 	else
 		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
 					     &machine->guest_cpu, &job->err);
@@ -452,7 +459,7 @@ static int machine_create_begin_guest_cpu(struct machine *machine, struct err *e
 	if (ret < 0)
 		return ret;
 	if (incoming && guest_cpu_known(machine->guest_cpu))
-		return guest_cpu_adopt(&machine->kvm, machine->guest_cpu, false, machine->host.log, err);
+		return guest_cpu_adopt(&machine->kvm, machine->guest_cpu, false, "", machine->host.log, err);
 	job = calloc(1, sizeof(*job));
 	if (!job)
 		return err_sys(err, -ENOMEM, "CPU model");
