@@ -35,6 +35,15 @@ static int pci_state_collect_function(void *object, void *into, struct err *err)
 	return 0;
 }
 
+#define BLOCK 64u
+
+/* Whether nothing differs in the block that begins at at: nearly all blocks are zero. */
+static bool pci_state_same_block(const struct pci_function *function, const struct pci_function_state *state,
+				 unsigned int at)
+{
+	return at % BLOCK == 0 && memcmp(state->config + at, function->config + at, BLOCK) == 0;
+}
+
 /* What the guest cannot write says which device it is. Nobody else touches one that has just come onto the bus. */
 static int pci_state_judge_function(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
@@ -49,7 +58,9 @@ static int pci_state_judge_function(const void *object, const void *loaded, uint
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
 		uint8_t fixed = pci_state_ours(function, i) & (uint8_t)~function->wmask[i];
 
-		if ((state->config[i] ^ function->config[i]) & fixed)
+		if (pci_state_same_block(function, state, i))
+			i += BLOCK - 1;
+		else if ((state->config[i] ^ function->config[i]) & fixed)
 			return err_set(err, -EBADMSG,
 				       "another device, or another make of it: config space has 0x%02x at 0x%x, "
 				       "not 0x%02x", function->config[i] & fixed, i, state->config[i] & fixed);
@@ -72,7 +83,10 @@ static int pci_state_function_loaded(void *object, const void *loaded, struct er
 	for (unsigned int i = 0; i < PCI_CONFIG_SIZE; i++) {
 		uint8_t writable = function->wmask[i] & pci_state_ours(function, i);
 
-		function->config[i] = (uint8_t)((function->config[i] & ~writable) | (state->config[i] & writable));
+		if (pci_state_same_block(function, state, i))
+			i += BLOCK - 1;
+		else
+			function->config[i] = (uint8_t)((function->config[i] & ~writable) | (state->config[i] & writable));
 	}
 	for (unsigned int i = 0; i < PCI_BARS && ret == 0; i++)
 		ret = pci_bar_load(function, i, state->bars[i].home, state->bars[i].addr, err);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mvmm: finds the command and runs it. Nothing else in the program ends the process or prints its last message. */
 #include <fcntl.h>
+#include <jansson.h>
 #include <malloc.h>
 #include <stdio.h>
+#include <sys/random.h>
 
 #include "vmm/cli/command.h"
 
@@ -22,6 +24,15 @@ static bool main_standard_files_open(void)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			return false;
 	return true;
+}
+
+/* For the hash tables of JSON objects; jansson would open and read a file for it. */
+static void main_seed(void)
+{
+	size_t seed;
+
+	if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) == sizeof(seed))
+		json_object_seed(seed);
 }
 
 static int main_dispatch(int argc, char **argv, struct err *err)
@@ -57,6 +68,7 @@ int main(int argc, char **argv)
 	 * fresh from the kernel is zero and costs nothing until it is used.
 	 */
 	mallopt(M_TOP_PAD, 0);
+	main_seed();
 	if (!main_standard_files_open())
 		return EXIT_FAILED;
 	code = main_dispatch(argc, argv, &err);

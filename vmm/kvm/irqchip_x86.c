@@ -23,6 +23,7 @@ struct irqchip {
 	pthread_mutex_t lock;
 	unsigned int high[PINS];     /* the number of lines on the pin that are high */
 	bool taken[MAX_GSI];         /* the GSI belongs to a vector */
+	uint32_t end;                /* of those that ever did */
 	struct msi_message messages[MAX_GSI];
 	struct kvm_irq_routing *routing; /* room for MAX_GSI entries */
 	bool deferred;               /* between irqchip_begin_route_changes and irqchip_commit_route_changes */
@@ -154,7 +155,7 @@ static int irqchip_write_routing(struct irqchip *irqchip)
 			.type = KVM_IRQ_ROUTING_IRQCHIP,
 			.u.irqchip = {.irqchip = KVM_IRQCHIP_IOAPIC, .pin = pin},
 		};
-	for (uint32_t gsi = FIRST_MSI; gsi < MAX_GSI && table->nr < MAX_GSI; gsi++) {
+	for (uint32_t gsi = FIRST_MSI; gsi < irqchip->end && table->nr < MAX_GSI; gsi++) {
 		const struct msi_message *message = &irqchip->messages[gsi];
 
 		if (!irqchip->taken[gsi])
@@ -195,6 +196,7 @@ static int irqchip_route(struct irqchip *irqchip, struct vector *vector, const s
 	irqchip->messages[gsi] = *message;
 	irqchip->taken[gsi] = true;
 	irqchip->changed = irqchip->deferred;
+	irqchip->end = MAX(irqchip->end, gsi + 1);
 	ret = irqchip->deferred ? 0 : irqchip_write_routing(irqchip);
 	if (ret < 0) {
 		irqchip->messages[gsi] = old;

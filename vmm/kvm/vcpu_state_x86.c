@@ -521,7 +521,7 @@ static int vcpu_state_write_msrs(int fd, struct kvm_msr_entry *msrs, uint32_t co
 static int vcpu_state_set_msrs(const struct vcpu_subject *vcpu, const struct vcpu_record *state, bool first,
 			       struct err *err)
 {
-	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX_MSRS, sizeof(*msrs));
+	_cleanup_(free_ptr) struct kvm_msr_entry *msrs = calloc(MAX(state->msr_count, 1u), sizeof(*msrs));
 
 	return msrs ? vcpu_state_write_msrs(vcpu->fd, msrs, vcpu_state_pick_msrs(vcpu, state, first, msrs), err) :
 	       err_sys(err, -ENOMEM, "MSRs");
