@@ -35,12 +35,6 @@ static int memory_reader_differs(uint64_t chunk, struct err *err)
 		       chunk * SNAPSHOT_SUM_BYTES);
 }
 
-int snapshot_check_chunk(const struct snapshot_state *state, uint64_t chunk, const void *data, size_t len,
-			 struct err *err)
-{
-	return snapshot_sum(data, len) == memory_reader_sum(state, chunk) ? 0 : memory_reader_differs(chunk, err);
-}
-
 /* Whether there is no data in [at, end). */
 static int memory_reader_is_hole(struct memory_reader *reader, uint64_t at, uint64_t end, bool *ret, struct err *err)
 {
@@ -90,7 +84,8 @@ int memory_reader_read(struct memory_reader *reader, uint64_t chunk, void *buffe
 			return err_set(err, -EBADMSG, "memory was cut off while it was read");
 		got += (size_t)n;
 	}
-	return snapshot_check_chunk(reader->snapshot->state, chunk, buffer, len, err);
+	return snapshot_sum(buffer, len) == memory_reader_sum(reader->snapshot->state, chunk) ?
+		       0 : memory_reader_differs(chunk, err);
 }
 
 int snapshot_data_bytes(int fd, uint64_t size, uint64_t *ret)

@@ -33,10 +33,6 @@ size_t memory_reader_len(const struct memory_reader *reader, uint64_t chunk);
  */
 int memory_reader_read(struct memory_reader *reader, uint64_t chunk, void *buffer, bool *hole, struct err *err);
 
-/* Checks bytes that were read otherwise: data is chunk number chunk of the memory file. -EBADMSG. */
-int snapshot_check_chunk(const struct snapshot_state *state, uint64_t chunk, const void *data, size_t len,
-			 struct err *err);
-
 /* The bytes of the file that are not holes. */
 int snapshot_data_bytes(int fd, uint64_t size, uint64_t *ret);
 

@@ -76,15 +76,22 @@ static int snapshot_open_read(int fd, void *to, size_t len, const char *what, st
 
 static int snapshot_open_state(struct snapshot *snapshot, const char *path, unsigned int flags, struct err *err)
 {
+	uint8_t header[SNAPSHOT_HEADER_SIZE];
 	struct stat st;
 	int code = snapshot_open_file(snapshot, path, "state", flags, "state", &snapshot->state_fd, &st, err);
 
 	if (code)
 		return code;
-	if ((uint64_t)st.st_size > SNAPSHOT_MAX_STATE)
+	/* Before anything of its size is allocated. */
+	if ((uint64_t)st.st_size > SNAPSHOT_MAX_STATE || (uint64_t)st.st_size < sizeof(header))
 		return err_set(err, -EBADMSG, "state: %" PRIu64 " bytes: not the state of a snapshot", (uint64_t)st.st_size);
+	code = snapshot_open_read(snapshot->state_fd, header, sizeof(header), "state", err);
+	if (!code && !snapshot_state_is_header(header))
+		code = err_set(err, -EBADMSG, "state: not the state of a snapshot");
+	if (code)
+		return code;
 	snapshot->bytes_len = (size_t)st.st_size;
-	snapshot->bytes = malloc(MAX(snapshot->bytes_len, 1));
+	snapshot->bytes = malloc(snapshot->bytes_len);
 	if (!snapshot->bytes)
 		return err_sys(err, -ENOMEM, "state");
 	code = snapshot_open_read(snapshot->state_fd, snapshot->bytes, snapshot->bytes_len, "state", err);
