@@ -409,6 +409,32 @@ static int cpuid_mask(struct kvm *kvm, struct guest_cpu *model, char *const *mas
 	return 0;
 }
 
+/*
+ * KVM answers zeroes for a leaf that the table does not have, if it is none above the last one of its range. More than half
+ * of what KVM returns are such leaves; each costs time when the CPU is set, and in an offer. Leaves of features stay,
+ * because a KVM may add to them, and those that guest_cpu_apply completes.
+ */
+static bool cpuid_is_needless(const struct guest_cpu *model, const struct kvm_cpuid_entry2 *entry)
+{
+	static const uint32_t needed[] = {1, 7, 0xb, 0xd, 0x1f, 0x80000001, 0x80000007, 0x80000008, 0x8000001e, 0x80000021};
+	const struct kvm_cpuid_entry2 *range = cpuid_find(model, entry->function & 0x80000000, 0);
+
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (entry->function == needed[i])
+			return false;
+	return range && entry->function <= range->eax && !(entry->eax | entry->ebx | entry->ecx | entry->edx);
+}
+
+static void cpuid_drop_needless(struct guest_cpu *model)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < model->cpuid->nent; i++)
+		if (!cpuid_is_needless(model, &model->cpuid->entries[i]))
+			model->cpuid->entries[kept++] = model->cpuid->entries[i];
+	model->cpuid->nent = kept;
+}
+
 int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
 		     struct guest_cpu **ret, struct err *err)
 {
@@ -432,6 +458,7 @@ int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, si
 	cpuid_set_topology(model);
 	cpuid_set_brand(model);
 	cpuid_add_rates(model);
+	cpuid_drop_needless(model);
 	sizes = cpuid_find(model, 0x80000008, 0);
 	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
 	*ret = model;
