@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A name of this host for as long as it has the same processor and the same KVM: the kernel's boot, the loaded module of
- * KVM, and what CPUID says without KVM. A module that is loaded again, with other parameters, has another inode in sysfs;
- * CPUID changes with new microcode, or when the host is a virtual machine that has moved. The name is also that of the
- * guest's CPU, which ran here and can run here again (cpuid_offer_x86.c).
+ * A name of this host for as long as it has the same processor and the same KVM: the kernel's boot, the device /dev/kvm,
+ * and what CPUID says without KVM. KVM makes another device, with another inode in sysfs, when its module is loaded again,
+ * perhaps with other parameters; CPUID changes with new microcode, or when the host is a virtual machine that has moved.
+ * The name is also that of the guest's CPU, which ran here and can run here again (cpuid_offer_x86.c).
  */
 #include "vmm/kvm/cpuid_x86.h"
 
@@ -24,17 +24,12 @@ static uint64_t cpuid_host_mix(uint64_t hash, uint64_t value)
 	return hash;
 }
 
-/* The inode of the module that has the processor's part of KVM, or of the other part, which cannot be loaded again without
- * it; 0: not known. */
-static uint64_t cpuid_host_module(void)
+/* The device's inode in sysfs; 0: not known. */
+static uint64_t cpuid_host_device(void)
 {
-	static const char *const paths[] = {"/sys/module/kvm_intel", "/sys/module/kvm_amd", "/sys/module/kvm"};
 	struct stat st;
 
-	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-		if (stat(paths[i], &st) == 0)
-			return st.st_ino;
-	return 0;
+	return stat("/sys/devices/virtual/misc/kvm", &st) == 0 ? st.st_ino : 0;
 }
 
 /* Each CPUID takes 4 us if the host is a virtual machine: those leaves that have the model, and what updates change. */
@@ -68,14 +63,14 @@ static uint64_t cpuid_host_guest(uint64_t hash, const struct guest_cpu *model)
 
 void cpuid_host_name(const struct guest_cpu *model, char ret[CPUID_HOST_NAME])
 {
-	uint64_t hash = 0xcbf29ce484222325ull, module = cpuid_host_module();
+	uint64_t hash = 0xcbf29ce484222325ull, device = cpuid_host_device();
 	_cleanup_(fd_close) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
 
 	ret[0] = 0;
-	if (!module || fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN) {
+	if (!device || fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN) {
 		ret[0] = 0;
 		return;
 	}
-	hash = cpuid_host_guest(cpuid_host_processor(cpuid_host_mix(hash, module)), model);
+	hash = cpuid_host_guest(cpuid_host_processor(cpuid_host_mix(hash, device)), model);
 	snprintf(ret + BOOT_ID_LEN, CPUID_HOST_NAME - BOOT_ID_LEN, "-%016llx", (unsigned long long)hash);
 }
