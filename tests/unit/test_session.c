@@ -160,7 +160,7 @@ static void a_reboot_without_a_kernel_of_this_host_is_an_end(void)
 	struct machine_config here = {.kernel = NULL};
 
 	CHECK_EQ(session_check_reboot(&here, &err), -ENOENT);
-	CHECK(strstr(err.text, "no kernel was named on this one; mvmm receive --kernel FILE does"));
+	CHECK(strstr(err.text, "mvmm receive --kernel FILE or mvmm restore --kernel FILE does"));
 	here.kernel = (char *)"/here";
 	CHECK_EQ(session_check_reboot(&here, &err), 0);
 }

@@ -193,8 +193,8 @@ static int session_end_code(struct session *session)
 static int session_check_reboot(const struct machine_config *config, struct err *err)
 {
 	if (!config->kernel)
-		return err_set(err, -ENOENT, "the machine came from another host, and no kernel was named on this one; "
-					     "mvmm receive --kernel FILE does");
+		return err_set(err, -ENOENT, "no kernel was named for the machine when it came here; "
+					     "mvmm receive --kernel FILE or mvmm restore --kernel FILE does");
 	for (size_t i = 0; i < config->vfio_count; i++)
 		if (config->vfios[i].fd >= 0)
 			return err_set(err, -EBUSY,
