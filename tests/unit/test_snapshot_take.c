@@ -29,6 +29,8 @@ static struct snapshot_take *take;
 static struct snapshot_files files;
 static struct snapshot_report report;
 static struct disk_copy disks[1];
+static struct dirty_set dirty;
+static struct track *track;
 static struct err err;
 
 static int fails(const char *call, struct err *why)
@@ -110,6 +112,7 @@ static void make(void)
 	region.host = host;
 	memory = guest_memory_create();
 	CHECK_EQ(guest_memory_add(memory, &region, NULL), 0);
+	CHECK_EQ(track_create(memory, &dirty, NULL, &track, &err), 0);
 	memset(host + 5 * PAGE, 'a', PAGE);
 	memset(host + SIZE - PAGE, 'z', PAGE);
 	failing = cancel_at = NULL;
@@ -124,6 +127,7 @@ static void make(void)
 static void unmake(void)
 {
 	snapshot_files_close(&files);
+	track_destroy(track);
 	guest_memory_destroy(memory);
 	munmap(host, SIZE);
 }
@@ -131,12 +135,14 @@ static void unmake(void)
 static void run(const struct snapshot_request *request, size_t disk_count)
 {
 	const struct snapshot_take_config config = {
-		.request = request, .files = &files, .ops = &ops, .tell = do_tell, .paused = by_user, .disks = disks,
+		.request = request, .files = &files, .ops = &ops, .track = track, .tell = do_tell, .paused = by_user, .disks = disks,
 		.disk_count = disk_count, .kernel = -1, .initrd = -1,
 	};
 
+	CHECK_EQ(track_begin(track, request, &err), 0);
 	CHECK_EQ(snapshot_take_create(&config, &take, &err), 0);
 	snapshot_take_run(take, &report);
+	track_abort(track);
 	snapshot_take_destroy(take);
 	take = NULL;
 	CHECK(!begun);

@@ -13,6 +13,7 @@
 #include "vmm/cli/command.h"
 #include "vmm/control/control.h"
 #include "vmm/control/control_client.h"
+#include "vmm/migration/request.h"
 #include "vmm/snapshot/folder.h"
 #include "vmm/snapshot/snapshot_report.h"
 
@@ -20,12 +21,19 @@
 
 struct snapshot_options {
 	char *to;
-	bool diff, live, stop, replace, json, quiet, help;
+	bool diff, live, track, stop, replace, json, quiet, help;
 	uint32_t disks;
+	uint64_t downtime, timeout; /* ns */
 };
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
 static const struct option_key folder = {"folder", OPTION_STRING, .help = "DIR"};
+static const struct option_key downtime = {
+	"downtime", OPTION_TIME, .min = 1000000, .max = 3600000000000, .value = MIGRATION_DEFAULT_DOWNTIME,
+};
+static const struct option_key timeout = {
+	"timeout", OPTION_TIME, .min = 1000000000, .max = 604800000000000, .value = MIGRATION_DEFAULT_TIMEOUT,
+};
 static const struct option_key disks = {"disks", OPTION_WORD, .words = snapshot_disks_words};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct snapshot_options, member)
@@ -35,6 +43,15 @@ static const struct option options[] = {
 	{"disks", "reflink|copy|none",
 	 "how to keep the writable disks: share their blocks (the default), copy them, or not at all", &disks, 1,
 	 FIELD(disks)},
+	{"live", NULL, "write memory while the guest works, and pause it for the rest alone", &flag, 1, FIELD(live)},
+	{"downtime", "TIME", "with --live: how long the guest may be paused; 300ms by default. It is paused for less, about "
+	 "5ms, if it lets what is left become so little", &downtime, 1, FIELD(downtime)},
+	{"timeout", "TIME", "with --live: how long to wait until the rest fits into the downtime; 10m by default", &timeout, 1,
+	 FIELD(timeout)},
+	{"diff", NULL, "write only what has changed since the last snapshot that was taken with --track or --diff, or since "
+	 "the one from which the machine was restored", &flag, 1, FIELD(diff)},
+	{"track", NULL, "keep track of what the guest changes from now on, for --diff; until a snapshot without both", &flag, 1,
+	 FIELD(track)},
 	{"stop", NULL, "end the machine when the snapshot is complete", &flag, 1, FIELD(stop)},
 	{"replace", NULL, "take the place of the snapshot that is in DIR", &flag, 1, FIELD(replace)},
 	{"json", NULL, "print an object at the end", &flag, 1, FIELD(json)},
@@ -135,6 +152,14 @@ static void cli_snapshot_end_line(const struct saving *saving)
 		fputs("\r\33[K", stderr);
 }
 
+static void cli_snapshot_show_round(const json_t *report)
+{
+	char left[24];
+
+	fprintf(stderr, "round %.0f: %s left, pause %.1f ms", cli_snapshot_number(report, "round"),
+		cli_snapshot_bytes(report, "left", left), cli_snapshot_number(report, "predicted") * 1e3);
+}
+
 static void cli_snapshot_show(struct saving *saving, const json_t *report)
 {
 	double memory = cli_snapshot_number(report, "memory");
@@ -145,9 +170,13 @@ static void cli_snapshot_show(struct saving *saving, const json_t *report)
 		return;
 	saving->shown_at = cli_snapshot_number(report, "elapsed");
 	cli_snapshot_end_line(saving);
-	fprintf(stderr, "%s: %.0f %%, %s written%s", json_string_value(json_object_get(report, "state")) ?: "",
-		memory ? 100 * cli_snapshot_number(report, "passed") / memory : 100,
-		cli_snapshot_bytes(report, "content", content), saving->terminal ? "" : "\n");
+	if (json_object_get(report, "round"))
+		cli_snapshot_show_round(report);
+	else
+		fprintf(stderr, "%s: %.0f %%", json_string_value(json_object_get(report, "state")) ?: "",
+			memory ? 100 * cli_snapshot_number(report, "passed") / memory : 100);
+	fprintf(stderr, ", %s written%s", cli_snapshot_bytes(report, "content", content),
+		saving->terminal ? "" : "\n");
 	fflush(stderr);
 }
 
@@ -247,7 +276,9 @@ static int cli_snapshot_take(struct saving *saving, struct err *err)
 {
 	const struct snapshot_options *given = saving->given;
 	const struct snapshot_request request = {
-		.diff = given->diff, .live = given->live, .stop = given->stop, .disks = (enum snapshot_disks)given->disks,
+		.diff = given->diff, .live = given->live, .track = given->track, .stop = given->stop,
+		.disks = (enum snapshot_disks)given->disks,
+		.goal = {.downtime = given->downtime, .timeout = given->timeout},
 	};
 	const struct control_watch watch = {cli_snapshot_on_progress, cli_snapshot_on_signal, saving->signal_fd, saving};
 	json_t *parameters = snapshot_request_to_json(&request), *answer;

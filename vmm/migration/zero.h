@@ -28,7 +28,7 @@ void zero_map_absent(struct zero_map *map, const struct guest_region *region, ui
 		     unsigned long *absent);
 
 /*
- * Sets the bits of those of the `count` pages (as above) that may differ from the file below the region
+ * Sets the bits of those of the `count` pages (any number) that may differ from the file below the region
  * (region->base): this process's copies, written or about to be, and pages that were given back. All of them if that
  * cannot be determined or there is no file.
  */

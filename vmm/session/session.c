@@ -5,6 +5,7 @@
 #include "core/monotonic.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
+#include "vmm/snapshot/track.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -271,6 +272,8 @@ int session_live(struct session *session, struct err *err)
 			return session_end_code(session);
 		if (!session_rest(session, born, err))
 			return session->signal ? EXIT_SIGNAL + session->signal : session->ended ? EXIT_OFF : EXIT_FAILED;
+		track_destroy(take_ptr(session->track));
+		session->restored = false;
 		machine_destroy(take_ptr(session->machine));
 		session->button_pressed = session->pressed = false;
 		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||
@@ -304,6 +307,7 @@ void session_end(struct session *session)
 	if (!session->abandoned) {
 		outgoing_destroy(session->outgoing, "the machine was ended");
 		snapshot_thread_destroy(session->snapshot, "the machine was ended");
+		track_destroy(session->track);
 		machine_destroy(session->machine);
 	}
 	port_close(session->console);

@@ -54,6 +54,9 @@ struct session {
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
+	struct track *track;              /* what the machine has changed since; NULL until the first one */
+	bool restored;                    /* this life began with the snapshot of this id */
+	uint8_t restored_id[16];
 	struct session_pause pause;
 	bool disk_failed; /* during a migration: when it has ended, the machine is paused */
 	int64_t forced_until; /* 0, or when the order to end does not wait for devices any more */

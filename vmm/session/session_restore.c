@@ -89,6 +89,8 @@ static int session_restore_make(struct restoring *restoring, struct err *err)
 	int code;
 
 	session->arriving = true;
+	session->restored = true;
+	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
 	session->ram_source = &restoring->memory;
 	code = session_open_ports(session, err);
 	code = code ?: session_make_machine(session, err);

@@ -5,6 +5,7 @@
 #include "vmm/machine/host_devices.h"
 #include "vmm/session/snapshot_thread.h"
 #include "vmm/snapshot/snapshot_take.h"
+#include "vmm/snapshot/track.h"
 
 static void session_snapshot_stop(void *opaque)
 {
@@ -21,10 +22,20 @@ static void session_snapshot_stays(void *opaque)
 		session_stop_for_disk(session);
 }
 
+static int session_snapshot_need_track(struct session *session, struct err *err)
+{
+	struct machine *machine = session->machine;
+
+	if (session->track)
+		return 0;
+	return track_create(machine_memory(machine), machine_dirty(machine), session->restored ? session->restored_id : NULL,
+			    &session->track, err);
+}
+
 int session_snapshot(struct session *session, const struct snapshot_request *request, struct snapshot_files *files,
 		     const struct snapshot_reply *reply, struct err *err)
 {
-	const struct snapshot_thread_host host = {
+	struct snapshot_thread_host host = {
 		.loop = session->loop, .log = &session->log, .machine = session->machine, .files = &session->files,
 		.config = session->config, .stop = session_snapshot_stop, .stays = session_snapshot_stays,
 		.opaque = session,
@@ -33,8 +44,10 @@ int session_snapshot(struct session *session, const struct snapshot_request *req
 
 	code = code ?: host_devices_check_free(machine_host_devices(session->machine), err);
 	code = code ?: machine_check_disks(session->machine, err);
+	code = code ?: session_snapshot_need_track(session, err);
 	if (code)
 		return code;
+	host.track = session->track;
 	snapshot_thread_destroy(take_ptr(session->snapshot), NULL); /* only its report was needed */
 	return snapshot_thread_create(&host, request, files, reply, &session->snapshot, err);
 }

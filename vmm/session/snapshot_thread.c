@@ -33,6 +33,7 @@ static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why
 	thread->report.phase = SNAPSHOT_FAILED;
 	if (why)
 		snprintf(thread->report.text, sizeof(thread->report.text), "%s", why);
+	track_abort(thread->host.track);
 	if (thread->request.stop)
 		machine_on_loop_run(&thread->on);
 	log_warn(thread->host.log, "no snapshot: %s", thread->report.text);
@@ -93,7 +94,7 @@ static int snapshot_thread_begin(struct snapshot_thread *thread, struct err *err
 {
 	struct snapshot_take_config config = {
 		.request = &thread->request, .files = &thread->files, .ops = &machine_on_loop_ops,
-		.machine = &thread->on, .disks = thread->disks, .tell = snapshot_thread_tell, .opaque = thread,
+		.machine = &thread->on, .track = thread->host.track, .disks = thread->disks, .tell = snapshot_thread_tell, .opaque = thread,
 		.log = thread->host.log,
 	};
 	int code = machine_on_loop_init(&thread->on, err);
@@ -105,6 +106,7 @@ static int snapshot_thread_begin(struct snapshot_thread *thread, struct err *err
 	config.disk_count = disk_copies_of(thread->host.machine, MIGRATION_COPY_WRITABLE, thread->disks);
 	config.paused = thread->on.paused;
 	code = snapshot_take_create(&config, &thread->take, err);
+	code = code ?: track_begin(thread->host.track, &thread->request, err);
 	if (code)
 		return code;
 	code = thread_start(&thread->thread, snapshot_thread_main, thread, "snapshot");
@@ -139,6 +141,7 @@ int snapshot_thread_create(const struct snapshot_thread_host *host, const struct
 	snapshot_files_init(files);
 	code = snapshot_thread_begin(thread, err);
 	if (code) {
+		track_abort(thread->host.track);
 		snapshot_thread_free(thread);
 		return code;
 	}
@@ -192,6 +195,7 @@ int snapshot_thread_commit(struct snapshot_thread *thread, const char *id, struc
 	if (strcmp(own, id) != 0)
 		return err_set(err, -EINVAL, "the snapshot that waits to be committed is %s", own);
 	thread->report.phase = SNAPSHOT_DONE;
+	track_commit(thread->host.track, thread->report.id);
 	thread->reply.done(thread->reply.opaque, &thread->report);
 	if (thread->request.stop)
 		thread->host.stop(thread->host.opaque);

@@ -11,6 +11,7 @@
 #include "vmm/machine/operations.h"
 
 struct snapshot_thread;
+struct track;
 
 struct snapshot_thread_host {
 	struct event_loop *loop;
@@ -18,6 +19,7 @@ struct snapshot_thread_host {
 	struct machine *machine;
 	struct machine_files *files;
 	const struct machine_config *config;
+	struct track *track; /* of the machine; outlives the snapshot */
 	/* It was committed, and the machine is to end. */
 	void (*stop)(void *opaque);
 	/* It has ended, and the guest runs on. */

@@ -5,12 +5,14 @@
 #include "vmm/migration/source_config.h"
 #include "vmm/snapshot/snapshot_files.h"
 #include "vmm/snapshot/snapshot_report.h"
+#include "vmm/snapshot/track.h"
 
 struct snapshot_take_config {
 	const struct snapshot_request *request;
 	const struct snapshot_files *files;
 	const struct migration_machine_ops *ops;
 	void *machine;
+	struct track *track;           /* begun; its owner commits or aborts it afterwards */
 	const struct disk_copy *disks; /* all writable disks */
 	size_t disk_count;
 	int kernel, initrd;            /* what the machine boots from; -1: nothing */

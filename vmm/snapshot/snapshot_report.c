@@ -76,12 +76,13 @@ static const struct {
 	{"diff", offsetof(struct snapshot_request, diff)},
 	{"live", offsetof(struct snapshot_request, live)},
 	{"stop", offsetof(struct snapshot_request, stop)},
+	{"track", offsetof(struct snapshot_request, track)},
 };
 
 json_t *snapshot_request_to_json(const struct snapshot_request *request)
 {
-	return json_pack("{s:b, s:b, s:b, s:s, s:f, s:f}", "diff", request->diff, "live", request->live, "stop",
-			 request->stop, "disks", snapshot_disks_words[request->disks], "downtime",
+	return json_pack("{s:b, s:b, s:b, s:b, s:s, s:f, s:f}", "diff", request->diff, "live", request->live, "stop",
+			 request->stop, "track", request->track, "disks", snapshot_disks_words[request->disks], "downtime",
 			 snapshot_report_seconds(request->goal.downtime), "timeout",
 			 snapshot_report_seconds(request->goal.timeout));
 }
@@ -115,7 +116,7 @@ static bool snapshot_report_get_disks(const json_t *parameters, enum snapshot_di
 const char *snapshot_request_from_json(const json_t *parameters, struct snapshot_request *ret)
 {
 	struct snapshot_request request = {
-		.goal = {.downtime = MIGRATION_DEFAULT_DOWNTIME, .timeout = MIGRATION_DEFAULT_TIMEOUT,
+		.goal = {.downtime = MIGRATION_DEFAULT_DOWNTIME, .aim = SNAPSHOT_AIM, .timeout = MIGRATION_DEFAULT_TIMEOUT,
 			 .throttle_max = MIGRATION_DEFAULT_THROTTLE},
 	};
 

@@ -6,15 +6,18 @@
 
 #include <jansson.h>
 
+#define SNAPSHOT_AIM 5000000ull /* ns; a live snapshot's pause, if the guest lets it be so short */
+
 /* Writable disks: kept as a reflink, or a copy, or not at all. */
 enum snapshot_disks { SNAPSHOT_DISKS_REFLINK, SNAPSHOT_DISKS_COPY, SNAPSHOT_DISKS_NONE };
 
 struct snapshot_request {
 	bool diff; /* only what has changed since the parent */
 	bool live; /* memory is written while the guest runs */
+	bool track; /* what the guest changes from now on is kept track of, for diffs */
 	bool stop; /* the machine ends when the snapshot is complete */
 	enum snapshot_disks disks;
-	struct migration_goal goal; /* of a live one */
+	struct migration_goal goal; /* of a live one; its downtime is the pause */
 };
 
 enum snapshot_phase {
@@ -31,7 +34,7 @@ struct snapshot_report {
 	enum snapshot_phase phase;
 	struct migration_progress progress; /* of the rounds */
 	uint8_t id[16], parent[16];         /* valid in WRITTEN and DONE */
-	uint64_t memory;  /* bytes of RAM, or of its changed pages in a diff */
+	uint64_t memory;  /* bytes of RAM, or of a diff's pages when they are known */
 	uint64_t content; /* bytes of it that have been written */
 	uint64_t passed;  /* bytes of it that have been looked at, of a snapshot that is not live */
 	uint64_t elapsed; /* ns */

@@ -15,12 +15,14 @@
 
 #include "core/irq.h"
 #include "core/monotonic.h"
-#include "vmm/snapshot/memory_file.h"
 #include "vmm/snapshot/description.h"
+#include "vmm/snapshot/live.h"
+#include "vmm/snapshot/memory_file.h"
 #include "vmm/snapshot/snapshot_disks.h"
 #include "vmm/snapshot/state_file.h"
 
 #define DRAIN_MS 10000 /* until when the devices must have completed their requests */
+#define LIVE_DRAIN_MS 1000 /* the same if the pause should be short; or twice as long as it may be */
 
 struct snapshot_take {
 	struct snapshot_take_config config;
@@ -31,6 +33,9 @@ struct snapshot_take {
 	char *offer;
 	char *description; /* state.description */
 	struct memory_file *memory;
+	struct live *live;
+	struct disk_shared flushed[WIRE_MAX_DISKS]; /* by live */
+	uint8_t *pages; /* state.pages */
 	uint64_t began, pause_began;
 	pthread_mutex_t lock;
 	/* under lock */
@@ -123,6 +128,8 @@ static int snapshot_take_identify(struct snapshot_take *take, struct err *err)
 	if (getrandom(take->state.id, sizeof(take->state.id), 0) != sizeof(take->state.id))
 		return err_sys(err, -errno, "the snapshot's id");
 	memcpy(take->report->id, take->state.id, sizeof(take->state.id));
+	memcpy(take->state.parent, track_parent(take->config.track), sizeof(take->state.parent));
+	memcpy(take->report->parent, take->state.parent, sizeof(take->state.parent));
 	return 0;
 }
 
@@ -141,7 +148,8 @@ static int snapshot_take_open_memory(struct snapshot_take *take, struct err *err
 {
 	const struct memory_file_options options = {
 		.memory = take->config.ops->memory(take->config.machine), .fd = take->config.files->memory,
-		.cancel_fd = take->cancel_fd, .tick = snapshot_take_tick, .opaque = take,
+		.diff = take->config.request->diff, .cancel_fd = take->cancel_fd, .tick = snapshot_take_tick,
+		.opaque = take,
 	};
 
 	take->report->memory = take->state.memory_bytes;
@@ -159,7 +167,52 @@ static int snapshot_take_prepare_disks(struct snapshot_take *take, struct err *e
 	return snapshot_disks_check(&take->config, err) ?: snapshot_disks_flush(&take->config, err);
 }
 
+static int snapshot_take_flush_disk(int fd)
+{
+	return fdatasync(fd);
+}
+
+static int snapshot_take_begin_live(struct snapshot_take *take, struct err *err)
+{
+	struct live_config config = {
+		.ops = take->config.ops, .machine = take->config.machine, .goal = &take->config.request->goal,
+		.file = take->memory, .disks = take->flushed, .disk_count = take->config.disk_count,
+		.progress = &take->report->progress, .cancel_fd = take->cancel_fd, .look = snapshot_take_tick,
+		.opaque = take,
+	};
+	int code = track_first(take->config.track, &config.only, err);
+
+	for (size_t i = 0; i < config.disk_count; i++) {
+		struct disk_shared *disk = &take->flushed[i];
+
+		*disk = (struct disk_shared){.fd = take->config.disks[i].fd, .flush = snapshot_take_flush_disk};
+		snprintf(disk->id, sizeof(disk->id), "%s", take->config.disks[i].id);
+	}
+	return code ?: live_begin(&config, &take->live, err);
+}
+
+/* The rounds of a live snapshot; for others, what shortens the pause. */
+static int snapshot_take_approach(struct snapshot_take *take, struct err *err)
+{
+	if (!take->config.request->live)
+		return track_settle(take->config.track, err);
+	return snapshot_take_begin_live(take, err) ?: live_rounds(take->live, err);
+}
+
+static void snapshot_take_end_live(struct snapshot_take *take)
+{
+	live_end(take_ptr(take->live));
+}
+
 /* ---- the pause ---- */
+
+static int64_t snapshot_take_pause_deadline(const struct snapshot_take *take)
+{
+	const struct snapshot_request *request = take->config.request;
+	int64_t allowed = (int64_t)(2 * request->goal.downtime / 1000000);
+
+	return monotonic_ms() + (request->live ? MAX(allowed, LIVE_DRAIN_MS) : DRAIN_MS);
+}
 
 static int snapshot_take_pause(struct snapshot_take *take, struct err *err)
 {
@@ -167,8 +220,8 @@ static int snapshot_take_pause(struct snapshot_take *take, struct err *err)
 	int code;
 
 	take->pause_began = monotonic_ns();
-	code = take->config.ops->pause(take->config.machine, monotonic_ms() + DRAIN_MS, &stopped_at, &take->machine,
-				       err);
+	code = take->config.ops->pause(take->config.machine, snapshot_take_pause_deadline(take), &stopped_at,
+				       &take->machine, err);
 	if (code)
 		return code;
 	take->state.machine = (struct snapshot_bytes){take->machine.data, take->machine.len};
@@ -181,15 +234,53 @@ static void snapshot_take_resume(struct snapshot_take *take)
 	take->config.ops->resume(take->config.machine);
 }
 
-static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
+/* The pages of a diff are known. */
+static int snapshot_take_note_pages(struct snapshot_take *take, const struct page_set *pages, struct err *err)
 {
-	return snapshot_disks_flush(&take->config, err) ?:
-	       snapshot_disks_keep(&take->config, take->state.disks, &take->state.disk_count, err);
+	size_t len;
+
+	take->pages = page_set_flatten(pages, &len);
+	if (!take->pages)
+		return err_sys(err, -ENOMEM, "the pages of the diff");
+	take->state.pages = (struct snapshot_bytes){take->pages, len};
+	take->report->memory = page_set_count(pages) * GUEST_PAGE_SIZE;
+	return 0;
+}
+
+static int snapshot_take_write_pages(struct snapshot_take *take, const struct page_set *pages, struct err *err)
+{
+	struct page_set *marks;
+	size_t count;
+	int code = page_set_create(take->config.ops->memory(take->config.machine), false, &marks, err);
+
+	if (code)
+		return code;
+	page_set_join(marks, pages); /* writing clears marks */
+	page_set_regions(marks, &count);
+	code = memory_file_write(take->memory, page_set_regions(marks, &count), count, 0, err);
+	page_set_destroy(marks);
+	return code;
 }
 
 static int snapshot_take_write_memory(struct snapshot_take *take, struct err *err)
 {
-	return memory_file_write_all(take->memory, err);
+	const struct page_set *pages;
+	int code = take->live ? live_rest(take->live, err) : 0;
+
+	code = code ?: track_take(take->config.track, &pages, err);
+	if (!code && pages)
+		code = snapshot_take_note_pages(take, pages, err);
+	if (code || take->live)
+		return code;
+	return pages ? snapshot_take_write_pages(take, pages, err) : memory_file_write_all(take->memory, err);
+}
+
+/* The rounds of a live one have flushed them. */
+static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
+{
+	int code = take->live ? 0 : snapshot_disks_flush(&take->config, err);
+
+	return code ?: snapshot_disks_keep(&take->config, take->state.disks, &take->state.disk_count, err);
 }
 
 /* A machine that is to end waits for the commit. */
@@ -200,6 +291,7 @@ static int snapshot_take_let_run(struct snapshot_take *take, struct err *err)
 	if (!take->config.paused)
 		take->report->pause = monotonic_ns() - take->pause_began;
 	take->report->phase = SNAPSHOT_CLOSING;
+	snapshot_take_end_live(take);
 	return 0;
 }
 
@@ -267,10 +359,11 @@ static const struct snapshot_step steps[] = {
 	{snapshot_take_begin, snapshot_take_end, true},
 	{snapshot_take_describe, NULL, false},
 	{snapshot_take_open_memory, snapshot_take_close_memory, true},
-	{snapshot_take_prepare_disks, NULL, false},
+	{snapshot_take_prepare_disks, snapshot_take_end_live, true},
+	{snapshot_take_approach, NULL, false},
 	{snapshot_take_pause, snapshot_take_resume, false},
-	{snapshot_take_keep_disks, NULL, false},
 	{snapshot_take_write_memory, NULL, false},
+	{snapshot_take_keep_disks, NULL, false},
 	{snapshot_take_let_run, NULL, false},
 	{snapshot_take_complete_memory, NULL, false},
 	{snapshot_take_write_state, NULL, false},
@@ -346,6 +439,7 @@ void snapshot_take_destroy(struct snapshot_take *take)
 	state_buffer_free(&take->machine);
 	free(take->offer);
 	free(take->description);
+	free(take->pages);
 	fd_close(&take->cancel_fd);
 	pthread_mutex_destroy(&take->lock);
 	free(take);
