@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 
 #include "core/bitmap.h"
+#include "core/guest_discard.h"
 #include "core/monotonic.h"
 
 #define PAGE 4096u
@@ -361,6 +362,25 @@ static void a_private_mapping_of_a_file_is_written_as_it_is_seen(void)
 	tear_down();
 }
 
+/* As the balloon does it. */
+static void what_was_given_back_is_a_hole(void)
+{
+	size_t count;
+	const struct guest_region *regions;
+
+	set_up();
+	fill_all();
+	regions = guest_memory_regions(memory, &count);
+	CHECK_EQ(guest_discard(&regions[0], MIB(1), MIB(6)), 0);
+	CHECK_EQ(guest_discard(&regions[1], PAGE, MIB(1)), 0);
+	create();
+	CHECK_EQ(memory_file_write_all(file, &err), 0);
+	CHECK(!is_data(MIB(1) / PAGE) && !is_data(MIB(7) / PAGE - 1) && is_data(MIB(7) / PAGE));
+	CHECK(is_data(LOW / PAGE) && !is_data(LOW / PAGE + 1) && is_data(LOW / PAGE + 1 + MIB(1) / PAGE));
+	check_file();
+	tear_down();
+}
+
 /* ---- rounds ---- */
 
 static void rounds_leave_what_was_written_last(void)
@@ -615,7 +635,7 @@ static void a_tick_may_end_it(void)
 TEST_MAIN(TEST(the_file_is_what_memory_is), TEST(empty_memory_is_an_empty_file), TEST(what_was_in_the_file_is_gone),
 	  TEST(untouched_memory_stays_untouched), TEST(without_io_uring_the_file_is_the_same),
 	  TEST(private_huge_pages_are_written),
-	  TEST(a_private_mapping_of_a_file_is_written_as_it_is_seen), TEST(rounds_leave_what_was_written_last),
+	  TEST(a_private_mapping_of_a_file_is_written_as_it_is_seen), TEST(what_was_given_back_is_a_hole), TEST(rounds_leave_what_was_written_last),
 	  TEST(without_holes_zeros_are_written), TEST(only_marked_pages_are_looked_at), TEST(a_diff_has_zeros_as_data),
 	  TEST(a_deadline_leaves_marks), TEST(marks_outside_of_memory_are_refused), TEST(every_call_may_fail_once),
 	  TEST(interrupted_and_short_writes_go_on), TEST(a_limit_of_size_is_told), TEST(a_pipe_is_no_file),

@@ -263,9 +263,14 @@ static void cli_snapshot_print(const struct saving *saving, const json_t *report
 		putchar('\n');
 		return;
 	}
-	printf("%s: %s in %.2f s; the guest was paused for %.2f ms\n", saving->given->to,
+	printf("%s: %s in %.2f s; the guest was paused for %.2f ms", saving->given->to,
 	       cli_snapshot_bytes(report, "content", content), cli_snapshot_number(report, "elapsed"),
 	       cli_snapshot_number(report, "pause") * 1e3);
+	if (json_object_get(report, "round"))
+		printf(", predicted %.2f ms", cli_snapshot_number(report, "predicted") * 1e3);
+	putchar('\n');
+	if (saving->given->diff)
+		printf("it is a diff of %s\n", json_string_value(json_object_get(report, "parent")) ?: "");
 	if (!json_is_true(json_object_get(report, "reflinks")))
 		printf("its kernel is not kept beside it; a machine that is restored from it ends when its guest reboots\n");
 }
