@@ -62,17 +62,20 @@ static void machine_life_publish_time(struct machine *machine)
 		vmclock_publish(machine->vmclock, &(struct vmclock_time){now.counter, now.counter_hz, now.realtime});
 }
 
-/* The clock first: devices that are resumed may raise interrupts. */
+/*
+ * The clock first: devices that are resumed may raise interrupts. The guest before the devices, as in a pause, which drains
+ * them while it runs: what it asks of them meanwhile waits in their queues.
+ */
 static void machine_life_go_on(struct machine *machine)
 {
 	if (clock_resume(machine->clock))
 		machine_life_kick_host_devices(machine);
 	machine_life_publish_time(machine);
 	power_notify(machine->power, POWER_NEW_TIME);
-	machine_life_resume_devices(machine);
 	vcpu_set_notify_paused(machine->vcpus);
 	machine->paused = false;
 	vcpu_set_resume(machine->vcpus);
+	machine_life_resume_devices(machine);
 }
 
 /* Its connections were with the source host. */
