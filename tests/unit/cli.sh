@@ -74,6 +74,10 @@ poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 "$snapshot_make" diff 2 1 1=2 700=3
 "$snapshot_make" later 3 2 1=0
 for copy in newer arm cut flipped short holed words; do cp -a base "snapshot-$copy"; done
+cp -a base shared
+cp -a base open
+chmod g+w shared
+chmod o+w open/memory
 poke snapshot-newer/state 8 '\x02'
 poke snapshot-arm/state 12 '\xb7'
 truncate -s -1 snapshot-cut/state
@@ -151,23 +155,29 @@ skipped() {
 
 # ---- snapshots in folders ----
 
-for verb in inspect verify; do
-	refuses "$verb: folder missing" "none: does not exist; name the folder of a snapshot" snapshot $verb none
-	refuses "$verb: not a folder" "kernel: not a folder; name the folder" snapshot $verb kernel
-	refuses "$verb: not a snapshot" 'folder: not a snapshot: no file "state" in it' snapshot $verb folder
-	refuses "$verb: newer version" 'state: a snapshot of format version 2, this program knows 1; use the mvmm' snapshot $verb snapshot-newer
-	refuses "$verb: other architecture" 'another architecture .ELF machine 183.*restore it on a host' snapshot $verb snapshot-arm
-	refuses "$verb: state cut off" 'state: damaged: [0-9]+ bytes, of' snapshot $verb snapshot-cut
-	refuses "$verb: state with a byte changed" 'state: damaged: its checksum' snapshot $verb snapshot-flipped
-	refuses "$verb: memory of the wrong size" 'memory has 4227072 bytes, the snapshot.s is 4231168' snapshot $verb snapshot-short
-	refuses "$verb: description changed" 'machine.json is not what the state says' snapshot $verb snapshot-words
+for verb in "snapshot inspect" "snapshot verify" "restore --from"; do
+	read -ra words <<<"$verb"
+	refuses "$verb: folder missing" "none: does not exist; name the folder of a snapshot" "${words[@]}" none
+	refuses "$verb: not a folder" "kernel: not a folder; name the folder" "${words[@]}" kernel
+	refuses "$verb: not a snapshot" 'folder: not a snapshot: no file "state" in it' "${words[@]}" folder
+	refuses "$verb: newer version" 'state: a snapshot of format version 2, this program knows 1; use the mvmm' "${words[@]}" snapshot-newer
+	refuses "$verb: other architecture" 'another architecture .ELF machine 183.*restore it on a host' "${words[@]}" snapshot-arm
+	refuses "$verb: state cut off" 'state: damaged: [0-9]+ bytes, of' "${words[@]}" snapshot-cut
+	refuses "$verb: state with a byte changed" 'state: damaged: its checksum' "${words[@]}" snapshot-flipped
+	refuses "$verb: memory of the wrong size" 'memory has 4227072 bytes, the snapshot.s is 4231168' "${words[@]}" snapshot-short
+	refuses "$verb: description changed" 'machine.json is not what the state says' "${words[@]}" snapshot-words
 	exec 8<.writing.new-abcdef
 	flock 8
-	refuses "$verb: folder that is being written" 'a snapshot is being written to it; wait' snapshot $verb .writing.new-abcdef
+	refuses "$verb: folder that is being written" 'a snapshot is being written to it; wait' "${words[@]}" .writing.new-abcdef
 	exec 8<&-
-	refuses "$verb: what a dead writer left" 'not a snapshot: no file "state"' snapshot $verb .writing.new-abcdef
-	refuses "$verb: no folder named" "a folder is missing; write mvmm snapshot $verb DIR" snapshot $verb
+	refuses "$verb: what a dead writer left" 'not a snapshot: no file "state"' "${words[@]}" .writing.new-abcdef
 done
+refuses 'snapshot verify without a folder' 'a folder is missing; write mvmm snapshot verify DIR' snapshot verify
+refuses 'restore: two files of which one is none' 'kernel: state: .*not the state of a snapshot' restore --state kernel --memory base/memory
+refuses 'restore: two files that do not belong together' 'base/state: memory has' restore --state base/state --memory disk
+refuses 'restore: a diff' 'diff: a diff, .*since the snapshot 01010101-.*; write mvmm snapshot merge' restore --from diff
+refuses 'restore: a folder that others may write' 'shared: the folder may be written by others .* chmod go-w' restore --from shared
+refuses 'restore: memory that others may write' 'open: memory may be written by others' restore --from open
 refuses 'verify: memory lost' 'memory is damaged: the 2 MiB at offset 0 ' snapshot verify snapshot-holed
 refuses 'snapshot merge without a place' '--to is missing' snapshot merge base diff
 refuses 'snapshot merge of one' 'a folder is missing' snapshot merge base --to new
@@ -244,6 +254,13 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 		sleep 0.1
 	done
 	left_behind() { find "$work/run" -mindepth 2 ! -path '*/first*'; }
+	kept() {
+		"$mvmm" snapshot first --to kept --disks none >/dev/null || echo "exit code $?"
+		"$mvmm" snapshot verify kept || echo "exit code $?"
+		"$mvmm" snapshot inspect kept | grep -xE '(machine +first, 1 CPU|memory +32 MiB, .* of it data|disks +disk0 .64 KiB, not kept here, .*disk.)' |
+			wc -l | grep -x 3 || "$mvmm" snapshot inspect kept
+	}
+	report 'a snapshot of it verifies and is shown' "$(kept | grep -vxE '3|kept: .*')"
 	refuses 'name in use' "--name first: in use by process $first" run --kernel kernel --name first
 	refuses 'disk in use' '--disk disk: ' run --kernel kernel --disk disk
 	report 'info tells the disk' "$("$mvmm" info first | grep -q 'id disk0, kind disk' || echo no)"

@@ -159,9 +159,8 @@ static int cli_snapshot_files_add_machine(const struct snapshot *snapshot, const
 static int cli_snapshot_files_add_offer(const struct snapshot *snapshot, const json_t *description, json_t *object,
 					struct err *err)
 {
-	_cleanup_(free_ptr) char *text = json_dumps(json_object_get(description, "offer"), JSON_COMPACT);
 	struct machine_offer *offer;
-	int code = text ? machine_offer_parse(text, strlen(text), &offer, err) : err_sys(err, -ENOMEM, "machine.json");
+	int code = machine_offer_read(json_incref(json_object_get(description, "offer")), &offer, err);
 
 	if (code)
 		return err_prefix(err, code, "machine.json: offer");

@@ -146,24 +146,20 @@ static int memory_reader_verify_memory(const struct snapshot *snapshot, const st
 
 static int memory_reader_verify_description(const struct snapshot *snapshot, struct err *err)
 {
-	_cleanup_(free_ptr) char *offer = NULL;
-	struct machine_offer *parsed;
+	struct machine_offer *offer;
 	uint64_t size = 0;
 	json_t *root;
 	int code = snapshot_description_read(snapshot->state, &root, err);
 
 	if (code)
 		return code;
-	offer = json_dumps(json_object_get(root, "offer"), JSON_COMPACT);
+	code = machine_offer_read(json_incref(json_object_get(root, "offer")), &offer, err);
 	json_decref(root);
-	if (!offer)
-		return err_sys(err, -ENOMEM, "machine.json");
-	code = machine_offer_parse(offer, strlen(offer), &parsed, err);
 	if (code)
 		return err_prefix(err, code, "machine.json: offer");
-	for (size_t i = 0; i < parsed->region_count; i++)
-		size += parsed->regions[i].size;
-	machine_offer_destroy(parsed);
+	for (size_t i = 0; i < offer->region_count; i++)
+		size += offer->regions[i].size;
+	machine_offer_destroy(offer);
 	return size == snapshot->state->memory_bytes ?
 		       0 : err_set(err, -EBADMSG, "machine.json: offer: memory of another size than the snapshot's");
 }
