@@ -24,6 +24,7 @@ static struct vfio_bench b;
 static struct host_devices list;
 static struct fake_migration *fakes[COUNT];
 static struct host_devices_migration *moving;
+static enum host_devices_purpose purpose;
 
 /* In another order than they come in the list: "a" is the third of it, "b" the first, "c" the second. */
 static const char *const ids[COUNT] = {"b", "c", "a"};
@@ -69,7 +70,7 @@ static void setup(uint32_t flags)
 
 static int begin(void)
 {
-	return host_devices_migration_begin(&list, "vm", &moving, &b.err);
+	return host_devices_migration_begin(&list, "vm", purpose, &moving, &b.err);
 }
 
 static void done(void)
@@ -151,6 +152,10 @@ static void what_cannot_move_is_named_and_nothing_is_held(void)
 	CHECK_HAS(b.err.text, "--vfio b: vfio 0000:01:00.0: of 3 devices each must be able to stop its traffic");
 	CHECK_HAS(b.err.text, "mvmm vfio remove vm b");
 	CHECK(!moving && !list.blocker);
+	purpose = HOST_DEVICES_SNAPSHOT;
+	CHECK_EQ(begin(), -ENOTSUP);
+	CHECK_HAS(b.err.text, "and this one's driver cannot, and a snapshot needs its state; remove it first: mvmm vfio remove vm b");
+	purpose = HOST_DEVICES_MIGRATE;
 	ARCS("");
 	done();
 }

@@ -175,8 +175,8 @@ void disk_copies_untrack(const struct machine *m, enum migration_copy which)
 	machine.tracked--;
 }
 
-int host_devices_migration_begin(struct host_devices *devices, const char *name, struct host_devices_migration **ret,
-				 struct err *err)
+int host_devices_migration_begin(struct host_devices *devices, const char *name, enum host_devices_purpose purpose,
+				 struct host_devices_migration **ret, struct err *err)
 {
 	if (machine.devices_fail)
 		return err_set(err, -ENOTSUP, "vfio a: cannot be migrated");
@@ -188,6 +188,11 @@ int host_devices_migration_begin(struct host_devices *devices, const char *name,
 void host_devices_migration_end(struct host_devices_migration *migration)
 {
 	machine.moving -= !!migration;
+}
+
+const char *host_devices_migration_id(const struct host_devices_migration *migration, size_t index)
+{
+	return "a";
 }
 
 size_t host_devices_migration_group(const struct host_devices_migration *migration, struct vfio_migration *const **ret)

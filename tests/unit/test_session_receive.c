@@ -166,8 +166,8 @@ void disk_arrivals_destroy(struct disk_arrivals *arrivals)
 	world.disks -= !!arrivals;
 }
 
-int host_devices_migration_begin(struct host_devices *devices, const char *name, struct host_devices_migration **ret,
-				 struct err *err)
+int host_devices_migration_begin(struct host_devices *devices, const char *name, enum host_devices_purpose purpose,
+				 struct host_devices_migration **ret, struct err *err)
 {
 	int code = step("devices", err);
 

@@ -73,7 +73,7 @@ int device_receiver_create(const struct device_receiver_options *options, struct
 	if (!receiver)
 		return err_sys(err, -ENOMEM, "device channels");
 	code = device_workers_create(options->devices, options->channels, options->count, NULL, "recv-dev",
-				     device_receiver_receive_device, &receiver->workers, err);
+				     device_receiver_receive_device, receiver, &receiver->workers, err);
 	if (code < 0) {
 		free(receiver);
 		return code;

@@ -15,13 +15,15 @@
 struct device_sender {
 	struct device_workers *workers;
 	uint64_t rate;
+	int (*take)(void *opaque, size_t index, const void *data, size_t len, struct err *err);
+	void *opaque;
 };
 
 /* Handles an ACK of the target; any other frame is an error. */
 static int device_sender_hear(struct device_worker *worker, struct err *err)
 {
 	struct wire_frame frame;
-	int code = channel_check(worker->channel, err);
+	int code = worker->channel ? channel_check(worker->channel, err) : 0;
 
 	if (code <= 0)
 		return code;
@@ -42,6 +44,10 @@ static int device_sender_ask_for_ack(struct device_worker *worker, struct err *e
 	if (code < 0 || worker->asks || pending.initial || !worker->position)
 		return code;
 	worker->asks = true;
+	if (!worker->channel) {
+		__atomic_store_n(&worker->acked, true, __ATOMIC_RELEASE);
+		return 0;
+	}
 	return channel_send(worker->channel, WIRE_INITIAL, worker->position, 0, NULL, 0, err);
 }
 
@@ -84,11 +90,13 @@ static int device_sender_rest(struct device_worker *worker, bool stopped, unsign
 
 static int device_sender_send_data(struct device_worker *worker, const void *data, size_t len, struct err *err)
 {
+	const struct device_sender *sender = worker->all->opaque;
 	int code = worker->all->limiter ? limiter_wait(worker->all->limiter, len, crew_fd(worker->all->crew)) : 0;
 
 	if (code < 0)
 		return err_sys(err, code, "device state");
-	code = channel_send(worker->channel, WIRE_DATA, worker->position, 0, data, len, err);
+	code = worker->channel ? channel_send(worker->channel, WIRE_DATA, worker->position, 0, data, len, err) :
+				 sender->take(sender->opaque, (size_t)(worker - worker->all->workers), data, len, err);
 	__atomic_store_n(&worker->position, worker->position + len, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->frames, worker->frames + 1, __ATOMIC_RELAXED);
 	return code;
@@ -107,7 +115,8 @@ static int device_sender_send_device(struct device_worker *worker, struct err *e
 		ssize_t n = vfio_migration_read(worker->device, buf, room, err);
 
 		if (n == 0)
-			return channel_send(worker->channel, WIRE_END, worker->position, worker->frames, NULL, 0, err);
+			return worker->channel ? channel_send(worker->channel, WIRE_END, worker->position, worker->frames,
+							      NULL, 0, err) : 0;
 		if (n == -EAGAIN) {
 			code = device_sender_rest(worker, stopped, &idle, err);
 			continue;
@@ -126,9 +135,9 @@ int device_sender_create(const struct device_sender_options *options, struct dev
 
 	if (!sender)
 		return err_sys(err, -ENOMEM, "device channels");
-	sender->rate = options->rate;
+	*sender = (struct device_sender){.rate = options->rate, .take = options->take, .opaque = options->opaque};
 	code = device_workers_create(options->devices, options->channels, options->count, options->limiter, "send-dev",
-				     device_sender_send_device, &sender->workers, err);
+				     device_sender_send_device, sender, &sender->workers, err);
 	if (code < 0) {
 		free(sender);
 		return code;

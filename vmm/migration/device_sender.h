@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sends the state of host devices with one thread for each device. The thread reads the device (vfio/migration.h) and
- * sends on the device's own channel, while the guest runs and after it was paused, in parallel to the last memory.
+ * sends on the device's own channel, while the guest runs and after it was paused, in parallel to the last memory. For
+ * a snapshot it gives the state to a function instead (snapshot/snapshot_devices.c).
  *
  *	create            devices were started (vfio_migration_start); their channels have exchanged HELLO
  *	  pending         once in each round: what remains, and whether the switchover is allowed
@@ -19,7 +20,10 @@ struct device_sender;
 
 struct device_sender_options {
 	struct vfio_migration *const *devices; /* one for each channel; outlive the sender */
-	struct channel *const *channels;
+	struct channel *const *channels; /* NULL: take gets the state */
+	/* The next bytes of that device, on its thread; 0 or -errno. They have arrived when it returns. */
+	int (*take)(void *opaque, size_t index, const void *data, size_t len, struct err *err);
+	void *opaque;
 	size_t count;
 	struct limiter *limiter; /* shared with other senders; NULL: no limit */
 	uint64_t rate; /* bytes a second, assumed for a device that has provided too little to measure */

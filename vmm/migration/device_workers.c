@@ -16,13 +16,16 @@ static int device_workers_work(void *opaque, unsigned int index, struct err *err
 
 static void device_workers_break_off(void *opaque, unsigned int index)
 {
-	channel_break(((struct device_workers *)opaque)->workers[index].channel);
+	struct device_worker *worker = &((struct device_workers *)opaque)->workers[index];
+
+	if (worker->channel)
+		channel_break(worker->channel);
 }
 
 int device_workers_create(struct vfio_migration *const *devices, struct channel *const *channels, size_t count,
 			  struct limiter *limiter, const char *name,
-			  int (*work_fn)(struct device_worker *worker, struct err *err), struct device_workers **ret,
-			  struct err *err)
+			  int (*work_fn)(struct device_worker *worker, struct err *err), void *opaque,
+			  struct device_workers **ret, struct err *err)
 {
 	static const struct crew_ops ops = {.work = device_workers_work, .break_off = device_workers_break_off};
 	struct device_workers *all = calloc(1, sizeof(*all) + count * sizeof(all->workers[0]));
@@ -31,10 +34,12 @@ int device_workers_create(struct vfio_migration *const *devices, struct channel 
 	if (!all)
 		return err_sys(err, -ENOMEM, "device channels");
 	all->work = work_fn;
+	all->opaque = opaque;
 	all->limiter = limiter;
 	all->count = count;
 	for (size_t i = 0; i < count; i++)
-		all->workers[i] = (struct device_worker){.all = all, .device = devices[i], .channel = channels[i]};
+		all->workers[i] = (struct device_worker){.all = all, .device = devices[i],
+							 .channel = channels ? channels[i] : NULL};
 	all->stopped_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	code = all->stopped_fd < 0 ? err_sys(err, -errno, "device channels") :
 	       crew_create(&ops, all, (unsigned int)count, name, &all->crew, err);

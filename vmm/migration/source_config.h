@@ -35,6 +35,7 @@ struct migration_machine_ops {
 	int (*save)(void *machine, struct state_buffer *out, struct err *err);
 	/* The host devices, from begin to end, in the same order as on the target. NULL: there are never any. */
 	size_t (*devices)(void *machine, struct vfio_migration *const **ret);
+	const char *(*device_id)(void *machine, size_t index); /* for a snapshot: of that one; lives until end */
 	/* The devices start to provide their state and continue to work. */
 	int (*start_devices)(void *machine, struct err *err);
 	/* The vCPUs are stopped: stops the devices, which then write no memory. A failure has been undone. */

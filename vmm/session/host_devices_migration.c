@@ -5,18 +5,21 @@
 
 struct host_devices_migration {
 	struct host_devices *devices;
+	enum host_devices_purpose purpose;
 	size_t count;
 	struct vfio_migration **group;
 	size_t *index; /* of each device in devices */
 };
 
-static int host_devices_migration_refuse(const struct vfio_pci_info *info, const char *machine, int code,
+static int host_devices_migration_refuse(const struct host_devices_migration *migration,
+					 const struct vfio_pci_info *info, const char *machine, int code,
 					 struct err *err)
 {
 	struct err why = *err;
 
-	return err_set(err, code, "--vfio %s: %s; remove it first: mvmm vfio remove %s %s", info->id, why.text,
-		       machine, info->id);
+	return err_set(err, code, "--vfio %s: %s%s; remove it first: mvmm vfio remove %s %s", info->id, why.text,
+		       migration->purpose == HOST_DEVICES_SNAPSHOT ? ", and a snapshot needs its state" : "", machine,
+		       info->id);
 }
 
 static void host_devices_migration_info_of(const struct host_devices_migration *migration, size_t i,
@@ -37,7 +40,7 @@ static int host_devices_migration_add(struct host_devices_migration *migration, 
 	code = info.fenced ? err_set(err, -ENOTSUP, "it has failed and is fenced") :
 			     vfio_migration_create(info.device, &device, err);
 	if (code < 0)
-		return host_devices_migration_refuse(&info, machine, code, err);
+		return host_devices_migration_refuse(migration, &info, machine, code, err);
 	for (; at > 0; at--) {
 		host_devices_migration_info_of(migration, at - 1, &other);
 		if (strcmp(other.id, info.id) < 0)
@@ -62,12 +65,17 @@ static int host_devices_migration_check(const struct host_devices_migration *mig
 	if (code == 0)
 		return 0;
 	host_devices_migration_info_of(migration, which, &info);
-	return host_devices_migration_refuse(&info, machine, code, err);
+	return host_devices_migration_refuse(migration, &info, machine, code, err);
 }
 
-int host_devices_migration_begin(struct host_devices *devices, const char *machine, struct host_devices_migration **ret,
-				 struct err *err)
+int host_devices_migration_begin(struct host_devices *devices, const char *machine, enum host_devices_purpose purpose,
+				 struct host_devices_migration **ret, struct err *err)
 {
+	static const char *const blockers[] = {
+		[HOST_DEVICES_MIGRATE] = "the machine is being migrated; try again when it has arrived, or after mvmm "
+					 "migrate --cancel",
+		[HOST_DEVICES_SNAPSHOT] = "a snapshot of the machine is being taken; try again after it",
+	};
 	struct host_devices_migration *migration = calloc(1, sizeof(*migration));
 	size_t count = host_devices_count(devices);
 	struct err local;
@@ -77,6 +85,7 @@ int host_devices_migration_begin(struct host_devices *devices, const char *machi
 	if (!migration)
 		return err_sys(err, -ENOMEM, "migrate host devices");
 	migration->devices = devices;
+	migration->purpose = purpose;
 	migration->group = calloc(count + 1, sizeof(*migration->group));
 	migration->index = calloc(count + 1, sizeof(*migration->index));
 	if (!migration->group || !migration->index)
@@ -86,8 +95,7 @@ int host_devices_migration_begin(struct host_devices *devices, const char *machi
 	if (code == 0)
 		code = host_devices_migration_check(migration, machine, err);
 	if (code == 0)
-		code = host_devices_set_blocker(devices, "the machine is being migrated; try again when it has "
-						"arrived, or after mvmm migrate --cancel", err);
+		code = host_devices_set_blocker(devices, blockers[purpose], err);
 	if (code < 0) {
 		host_devices_migration_end(migration);
 		return code;

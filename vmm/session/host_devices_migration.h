@@ -15,15 +15,19 @@
 
 struct host_devices_migration;
 
+/* For whom, in messages: a snapshot is a migration to files, and a restore one from them. */
+enum host_devices_purpose { HOST_DEVICES_MIGRATE, HOST_DEVICES_SNAPSHOT };
+
 /*
  * -ENOTSUP if a device cannot be migrated, or not together with the others: the message names it and the command to
  * type; machine is the machine's name in it.
  */
-int host_devices_migration_begin(struct host_devices *devices, const char *machine, struct host_devices_migration **ret,
-				 struct err *err);
+int host_devices_migration_begin(struct host_devices *devices, const char *machine, enum host_devices_purpose purpose,
+				 struct host_devices_migration **ret, struct err *err);
 /* Leaves the devices in their current states. NULL is fine. */
 void host_devices_migration_end(struct host_devices_migration *migration);
 
+/* Lives as long as the device. */
 const char *host_devices_migration_id(const struct host_devices_migration *migration, size_t index);
 /* All devices; returns their number. */
 size_t host_devices_migration_group(const struct host_devices_migration *migration, struct vfio_migration *const **ret);

@@ -40,15 +40,16 @@ static int machine_on_loop_check_alive(struct machine_on_loop *on, struct err *e
 	return end == MACHINE_RUNNING ? 0 : err_set(err, -ESHUTDOWN, "%s", ends[end]);
 }
 
-/* Warns about memory that will be sent during the pause, before anything is sent. */
+/* Warns about memory that will be sent during the pause, before anything is sent. A snapshot writes it then. */
 static void machine_on_loop_announce_untold(struct machine_on_loop *on)
 {
 	const char *id;
-	uint64_t bytes = host_devices_migration_untold(on->devices, &id);
+	uint64_t bytes = on->tells ? host_devices_migration_untold(on->devices, &id) : 0;
 
 	if (bytes)
-		log_warn(on->log, "vfio %s: nothing reports what it writes; %llu MiB of memory will be sent "
-			 "while the guest is paused", id, (unsigned long long)(bytes >> 20));
+		log_warn(on->log, "vfio %s: nothing reports what it writes; %llu MiB of memory will be %s "
+			 "while the guest is paused", id, (unsigned long long)(bytes >> 20),
+			 on->purpose == HOST_DEVICES_SNAPSHOT ? "written" : "sent");
 }
 
 static int machine_on_loop_do_offer(void *opaque, void *argument, struct err *err)
@@ -56,7 +57,7 @@ static int machine_on_loop_do_offer(void *opaque, void *argument, struct err *er
 	struct machine_on_loop *on = opaque;
 	struct host_devices *devices = machine_host_devices(on->machine);
 	int code = machine_on_loop_check_alive(on, err) ?:
-		   host_devices_migration_begin(devices, on->name, &on->devices, err);
+		   host_devices_migration_begin(devices, on->name, on->purpose, &on->devices, err);
 
 	if (code)
 		return code;
@@ -222,6 +223,13 @@ static size_t machine_on_loop_devices(void *opaque, struct vfio_migration *const
 	return host_devices_migration_group(on->devices, ret);
 }
 
+static const char *machine_on_loop_device_id(void *opaque, size_t index)
+{
+	struct machine_on_loop *on = opaque;
+
+	return host_devices_migration_id(on->devices, index);
+}
+
 static int machine_on_loop_start_devices(void *opaque, struct err *err)
 {
 	struct machine_on_loop *on = opaque;
@@ -307,6 +315,7 @@ const struct migration_machine_ops machine_on_loop_ops = {
 	.resume = machine_on_loop_resume_machine,
 	.save = machine_on_loop_save,
 	.devices = machine_on_loop_devices,
+	.device_id = machine_on_loop_device_id,
 	.start_devices = machine_on_loop_start_devices,
 	.stop_devices = machine_on_loop_stop_devices,
 	.run_devices = machine_on_loop_run_devices,

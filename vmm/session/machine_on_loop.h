@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "vmm/machine/machine.h"
 #include "vmm/migration/source_config.h"
+#include "vmm/session/host_devices_migration.h"
 
 struct machine_on_loop {
 	struct event_loop *loop;
@@ -17,6 +18,8 @@ struct machine_on_loop {
 	struct machine *machine;
 	const char *name;         /* the machine's; outlives this */
 	enum migration_copy copy; /* the disks that are copied */
+	enum host_devices_purpose purpose;
+	bool tells;               /* memory is read while the guest runs, so that it matters who reports writes */
 	bool paused;              /* by the user: it is not resumed; init sets it */
 	struct throttle *throttle;
 	struct host_devices_migration *devices; /* from begin to end, and for longer if the owner takes it; or NULL */

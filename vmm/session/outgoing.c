@@ -107,7 +107,7 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 	outgoing->report.state = MIGRATION_CONNECTING;
 	outgoing->on = (struct machine_on_loop){
 		.loop = host->loop, .log = host->log, .machine = host->machine, .name = host->name,
-		.copy = request->copy_disks,
+		.copy = request->copy_disks, .tells = true,
 	};
 	code = machine_on_loop_init(&outgoing->on, err);
 	config.paused = outgoing->on.paused;

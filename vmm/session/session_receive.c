@@ -68,7 +68,7 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 	code = code ?: session_make_machine(session, err);
 	code = code ?: machine_offer_check(session->offer, session->machine, err);
 	code = code ?: host_devices_migration_begin(machine_host_devices(session->machine), arrival->config.name,
-						    &arrival->devices, err);
+						    HOST_DEVICES_MIGRATE, &arrival->devices, err);
 	return code ?: session_open_control(session, err);
 }
 

@@ -10,8 +10,10 @@
 #include "vmm/machine/tell_apart.h"
 #include "vmm/session/arrival_config.h"
 #include "vmm/session/exit_code.h"
+#include "vmm/session/host_devices_migration.h"
 #include "vmm/session/session.h"
 #include "vmm/snapshot/description.h"
+#include "vmm/snapshot/snapshot_devices.h"
 #include "vmm/snapshot/snapshot_open.h"
 
 #include <fcntl.h>
@@ -23,6 +25,7 @@ struct restoring {
 	struct restore_options *options;
 	struct snapshot *snapshot;
 	struct ram_source memory;
+	struct host_devices_migration *devices; /* until they run; or NULL */
 };
 
 /* ---- what to restore ---- */
@@ -82,6 +85,44 @@ static int session_restore_configure(struct restoring *restoring, struct err *er
 
 /* ---- the machine ---- */
 
+static const char *session_restore_device_id(const void *opaque, size_t index)
+{
+	return host_devices_migration_id(opaque, index);
+}
+
+/* They stay stopped until the machine starts. */
+static int session_restore_load_devices(struct restoring *restoring, struct err *err)
+{
+	const struct snapshot_state *state = restoring->snapshot->state;
+	struct host_devices *devices = machine_host_devices(restoring->session.machine);
+	struct vfio_migration *const *group;
+	size_t count;
+	int code;
+
+	if (!state->device_count && !host_devices_count(devices))
+		return 0;
+	code = host_devices_migration_begin(devices, restoring->config.name, HOST_DEVICES_SNAPSHOT, &restoring->devices,
+					    err);
+	if (code)
+		return code;
+	count = host_devices_migration_group(restoring->devices, &group);
+	return snapshot_devices_load(state, group, count, session_restore_device_id, restoring->devices, err);
+}
+
+/* Before the vCPUs. One that had to be reset has lost what the guest knows of it. */
+static int session_restore_run_devices(struct restoring *restoring, struct err *err)
+{
+	int code;
+
+	if (!restoring->devices)
+		return 0;
+	code = host_devices_migration_run(restoring->devices, err) ?:
+	       host_devices_migration_check_whole(restoring->devices, err);
+	if (!code)
+		host_devices_migration_end(take_ptr(restoring->devices));
+	return code;
+}
+
 static int session_restore_make(struct restoring *restoring, struct err *err)
 {
 	struct session *session = &restoring->session;
@@ -96,6 +137,7 @@ static int session_restore_make(struct restoring *restoring, struct err *err)
 	code = code ?: session_make_machine(session, err);
 	session->ram_source = NULL;
 	code = code ?: machine_offer_check(session->offer, session->machine, err);
+	code = code ?: session_restore_load_devices(restoring, err);
 	code = code ?: machine_load(session->machine, state->data, state->len, err);
 	code = code ?: machine_tell_apart(session->machine, err);
 	code = code ?: session_open_control(session, err);
@@ -105,8 +147,12 @@ static int session_restore_make(struct restoring *restoring, struct err *err)
 static int session_restore_start(struct restoring *restoring, struct err *err)
 {
 	struct session *session = &restoring->session;
+	int code;
 
 	session_keep_ports(session);
+	code = session_restore_run_devices(restoring, err);
+	if (code)
+		return code;
 	err->text[0] = 0; /* from attempts that were not needed */
 	session->arriving = false;
 	if (!restoring->options->paused && !restoring->snapshot->state->paused)
@@ -130,6 +176,7 @@ static int session_restore_begin(struct restoring *restoring, struct err *err)
 
 static void session_restore_end(struct restoring *restoring)
 {
+	host_devices_migration_end(restoring->devices);
 	session_end(&restoring->session);
 	if (restoring->session.abandoned)
 		return;

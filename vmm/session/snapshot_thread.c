@@ -36,6 +36,7 @@ static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why
 	track_abort(thread->host.track);
 	if (thread->request.stop)
 		machine_on_loop_run(&thread->on);
+	host_devices_migration_end(take_ptr(thread->on.devices));
 	log_warn(thread->host.log, "no snapshot: %s", thread->report.text);
 	thread->reply.done(thread->reply.opaque, &thread->report);
 	thread->host.stays(thread->host.opaque);
@@ -135,7 +136,8 @@ int snapshot_thread_create(const struct snapshot_thread_host *host, const struct
 		return err_sys(err, -ENOMEM, "snapshot");
 	*thread = (struct snapshot_thread){
 		.host = *host, .request = *request, .files = *files, .reply = *reply, .kernel = -1, .initrd = -1,
-		.on = {.loop = host->loop, .log = host->log, .machine = host->machine, .name = host->config->name},
+		.on = {.loop = host->loop, .log = host->log, .machine = host->machine, .name = host->config->name,
+		       .purpose = HOST_DEVICES_SNAPSHOT, .tells = request->live},
 		.report = {.phase = SNAPSHOT_ROUNDS},
 	};
 	snapshot_files_init(files);

@@ -117,7 +117,7 @@ static int live_costs(void *opaque, struct migration_costs *ret, struct err *err
 	for (int step = 0; step < MIGRATION_STEPS; step++)
 		ret->fixed += live->expected[step];
 	ret->fixed += disk_flusher_time(live->flusher);
-	return 0;
+	return snapshot_devices_costs(live->config.devices, ret, err);
 }
 
 static void live_throttle(void *opaque, unsigned int percent)

@@ -12,6 +12,7 @@
 #include "vmm/migration/report.h"
 #include "vmm/migration/source_config.h"
 #include "vmm/snapshot/memory_file.h"
+#include "vmm/snapshot/snapshot_devices.h"
 
 struct live;
 
@@ -20,6 +21,7 @@ struct live_config {
 	void *machine;
 	const struct migration_goal *goal; /* outlives it, as what follows */
 	struct memory_file *file;
+	struct snapshot_devices *devices;    /* that were started; or NULL */
 	const struct page_set *only;         /* the pages that are written at first, of a diff; NULL: all. Copied */
 	const struct disk_shared *disks;     /* flushed in each round, so that little is left for the pause */
 	size_t disk_count;

@@ -18,6 +18,7 @@
 #include "vmm/snapshot/description.h"
 #include "vmm/snapshot/live.h"
 #include "vmm/snapshot/memory_file.h"
+#include "vmm/snapshot/snapshot_devices.h"
 #include "vmm/snapshot/snapshot_disks.h"
 #include "vmm/snapshot/state_file.h"
 
@@ -33,6 +34,7 @@ struct snapshot_take {
 	char *offer;
 	char *description; /* state.description */
 	struct memory_file *memory;
+	struct snapshot_devices *devices; /* NULL: none */
 	struct live *live;
 	struct disk_shared flushed[WIRE_MAX_DISKS]; /* by live */
 	uint8_t *pages; /* state.pages */
@@ -95,8 +97,16 @@ static int snapshot_take_begin(struct snapshot_take *take, struct err *err)
 	return take->config.ops->begin(take->config.machine, &take->offer, err);
 }
 
+/* Nothing of the machine may go on until the commit has ended it, or whoever gives it up lets it run. */
+static bool snapshot_take_holds(const struct snapshot_take *take)
+{
+	return take->written && take->config.request->stop;
+}
+
 static void snapshot_take_end(struct snapshot_take *take)
 {
+	if (snapshot_take_holds(take))
+		return;
 	take->config.ops->end(take->config.machine);
 }
 
@@ -161,6 +171,23 @@ static void snapshot_take_close_memory(struct snapshot_take *take)
 	memory_file_destroy(take_ptr(take->memory));
 }
 
+static int snapshot_take_find_devices(struct snapshot_take *take, struct err *err)
+{
+	const struct snapshot_devices_options options = {
+		.ops = take->config.ops, .machine = take->config.machine, .limit = SNAPSHOT_MAX_DEVICES,
+		.cancel_fd = take->cancel_fd, .tick = snapshot_take_tick, .opaque = take,
+	};
+
+	return snapshot_devices_create(&options, &take->devices, err);
+}
+
+static void snapshot_take_drop_devices(struct snapshot_take *take)
+{
+	if (!snapshot_take_holds(take))
+		snapshot_devices_run(take->devices);
+	snapshot_devices_destroy(take_ptr(take->devices));
+}
+
 /* What is flushed now need not be flushed during the pause. */
 static int snapshot_take_prepare_disks(struct snapshot_take *take, struct err *err)
 {
@@ -176,7 +203,7 @@ static int snapshot_take_begin_live(struct snapshot_take *take, struct err *err)
 {
 	struct live_config config = {
 		.ops = take->config.ops, .machine = take->config.machine, .goal = &take->config.request->goal,
-		.file = take->memory, .disks = take->flushed, .disk_count = take->config.disk_count,
+		.file = take->memory, .devices = take->devices, .disks = take->flushed, .disk_count = take->config.disk_count,
 		.progress = &take->report->progress, .cancel_fd = take->cancel_fd, .look = snapshot_take_tick,
 		.opaque = take,
 	};
@@ -196,7 +223,8 @@ static int snapshot_take_approach(struct snapshot_take *take, struct err *err)
 {
 	if (!take->config.request->live)
 		return track_settle(take->config.track, err);
-	return snapshot_take_begin_live(take, err) ?: live_rounds(take->live, err);
+	return snapshot_devices_start(take->devices, err) ?: snapshot_take_begin_live(take, err) ?:
+	       live_rounds(take->live, err);
 }
 
 static void snapshot_take_end_live(struct snapshot_take *take)
@@ -232,6 +260,26 @@ static int snapshot_take_pause(struct snapshot_take *take, struct err *err)
 static void snapshot_take_resume(struct snapshot_take *take)
 {
 	take->config.ops->resume(take->config.machine);
+}
+
+/* From here on they write no memory. */
+static int snapshot_take_stop_devices(struct snapshot_take *take, struct err *err)
+{
+	return snapshot_devices_stop(take->devices, err);
+}
+
+static void snapshot_take_run_devices(struct snapshot_take *take)
+{
+	snapshot_devices_run(take->devices);
+}
+
+static int snapshot_take_read_devices(struct snapshot_take *take, struct err *err)
+{
+	int code = snapshot_devices_read(take->devices, err);
+
+	if (!code)
+		snapshot_devices_add(take->devices, &take->state);
+	return code;
 }
 
 /* The pages of a diff are known. */
@@ -286,8 +334,10 @@ static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
 /* A machine that is to end waits for the commit. */
 static int snapshot_take_let_run(struct snapshot_take *take, struct err *err)
 {
-	if (!take->config.request->stop)
+	if (!take->config.request->stop) {
+		snapshot_devices_run(take->devices);
 		take->config.ops->resume(take->config.machine);
+	}
 	if (!take->config.paused)
 		take->report->pause = monotonic_ns() - take->pause_began;
 	take->report->phase = SNAPSHOT_CLOSING;
@@ -359,10 +409,13 @@ static const struct snapshot_step steps[] = {
 	{snapshot_take_begin, snapshot_take_end, true},
 	{snapshot_take_describe, NULL, false},
 	{snapshot_take_open_memory, snapshot_take_close_memory, true},
+	{snapshot_take_find_devices, snapshot_take_drop_devices, true},
 	{snapshot_take_prepare_disks, snapshot_take_end_live, true},
 	{snapshot_take_approach, NULL, false},
 	{snapshot_take_pause, snapshot_take_resume, false},
+	{snapshot_take_stop_devices, snapshot_take_run_devices, false},
 	{snapshot_take_write_memory, NULL, false},
+	{snapshot_take_read_devices, NULL, false},
 	{snapshot_take_keep_disks, NULL, false},
 	{snapshot_take_let_run, NULL, false},
 	{snapshot_take_complete_memory, NULL, false},
@@ -435,6 +488,7 @@ void snapshot_take_destroy(struct snapshot_take *take)
 {
 	if (!take)
 		return;
+	snapshot_devices_destroy(take->devices);
 	memory_file_destroy(take->memory);
 	state_buffer_free(&take->machine);
 	free(take->offer);

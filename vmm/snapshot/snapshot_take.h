@@ -19,7 +19,8 @@ void snapshot_take_destroy(struct snapshot_take *take);
 
 /*
  * Takes it on the calling thread. report->phase is WRITTEN, or FAILED with the reason in report->text. With
- * request->stop the machine is paused after WRITTEN, else it runs unless it was paused by the user.
+ * request->stop the machine is paused after WRITTEN, its host devices are stopped, and the table's end has not been
+ * called; else it runs unless it was paused by the user.
  */
 void snapshot_take_run(struct snapshot_take *take, struct snapshot_report *report);
 
