@@ -2,7 +2,8 @@
 /*
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
  * session_operations.c has the operations, session_snapshot.c those for snapshots, session_pause.c waits for its
- * devices, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot.
+ * devices, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
+ * session_plug.c adds host devices to that.
  */
 #pragma once
 
@@ -21,6 +22,13 @@ struct session_pause {
 	void *opaque;
 	int64_t deadline;
 	struct event_source *timer;
+};
+
+/* Host devices that are yet to be plugged in. */
+struct arrival_override;
+struct session_plug {
+	const struct arrival_override *vfios;
+	size_t count, at;
 };
 
 struct session {
@@ -42,6 +50,7 @@ struct session {
 	struct operated operated;
 	struct control *control;
 	struct add_device_reply adding; /* while a host device is being added */
+	struct session_plug plug;
 	bool button_pressed; /* by SIGTERM; the next one ends the machine */
 	bool pressed;        /* by whomever, in this life */
 	int signal; /* that ended it, or 0 */
@@ -104,6 +113,16 @@ void session_stop_machine(struct session *session);
  * have completed their requests. False: it was forced to end and they have not; it is abandoned.
  */
 bool session_settle(struct session *session, const char *reason);
+
+/* ---- session_plug.c ---- */
+
+/* Puts those that name an id of the machine's configuration (ID=BDF) first; returns their number. */
+size_t session_plug_sort(struct arrival_override *vfios, size_t count);
+/* Before the machine is made: 0, or what is wrong with a device that is to be plugged in. config does not change. */
+int session_plug_check(struct machine_config *config, const struct arrival_override *vfios, size_t count,
+		       struct err *err);
+/* The machine runs: plugs them in, one after the other, from now on. vfios outlives the session's loop. */
+void session_plug(struct session *session, const struct arrival_override *vfios, size_t count);
 
 /* ---- session_operations.c ---- */
 

@@ -133,11 +133,12 @@ static void session_operations_added(void *opaque, int code, const struct err *e
 {
 	struct session *session = opaque;
 	struct machine_config *config = session->config;
+	const struct add_device_reply reply = session->adding;
 	const char *id = config->vfios[config->vfio_count - 1].id;
 
-	session->adding.done(session->adding.opaque, code ? NULL : id, code, err);
 	if (code)
 		machine_config_remove_vfio(config, id);
+	reply.done(reply.opaque, code ? NULL : id, code, err); /* may add another one */
 }
 
 /* The device is added to the configuration, so that it exists after a reboot. */

@@ -26,6 +26,8 @@ struct restoring {
 	struct snapshot *snapshot;
 	struct ram_source memory;
 	struct host_devices_migration *devices; /* until they run; or NULL */
+	struct arrival_override *plugs;         /* those of the options that are plugged in later */
+	size_t plug_count;
 };
 
 /* ---- what to restore ---- */
@@ -71,14 +73,26 @@ static int session_restore_find_kernel(struct restoring *restoring, struct err *
 	return 0;
 }
 
+/* Some devices take the place of those of the snapshot, others are plugged in later. */
+static int session_restore_override(struct restoring *restoring, struct err *err)
+{
+	struct arrival_options here = restoring->options->here;
+	int code;
+
+	here.vfio_count = session_plug_sort(here.vfios, here.vfio_count);
+	restoring->plugs = here.vfios + here.vfio_count;
+	restoring->plug_count = restoring->options->here.vfio_count - here.vfio_count;
+	code = arrival_config_restore(restoring->session.offer, &here, &restoring->config, err);
+	return code ?: session_plug_check(&restoring->config, restoring->plugs, restoring->plug_count, err);
+}
+
 static int session_restore_configure(struct restoring *restoring, struct err *err)
 {
 	int code = session_restore_open(restoring, err);
 
 	code = code ?: session_restore_read_offer(restoring, err);
 	code = code ?: session_restore_find_kernel(restoring, err);
-	code = code ?: arrival_config_restore(restoring->session.offer, &restoring->options->here, &restoring->config,
-					      err);
+	code = code ?: session_restore_override(restoring, err);
 	restoring->memory.fd = code ? -1 : restoring->snapshot->memory_fd;
 	return code;
 }
@@ -155,10 +169,13 @@ static int session_restore_start(struct restoring *restoring, struct err *err)
 		return code;
 	err->text[0] = 0; /* from attempts that were not needed */
 	session->arriving = false;
-	if (!restoring->options->paused && !restoring->snapshot->state->paused)
-		return machine_start(session->machine, err);
-	machine_start_paused(session->machine);
-	return 0;
+	if (restoring->options->paused || restoring->snapshot->state->paused)
+		machine_start_paused(session->machine);
+	else
+		code = machine_start(session->machine, err);
+	if (!code)
+		session_plug(session, restoring->plugs, restoring->plug_count);
+	return code;
 }
 
 static int session_restore_begin(struct restoring *restoring, struct err *err)
