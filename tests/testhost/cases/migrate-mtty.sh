@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # A Debian guest moves with a mediated device on board, mtty, while it sends itself lines through the loop inside the
-# device: all come back, each once and in order, over several moves and by both backends.
-# host: --memory 2G --device mtty
+# device: all come back, each once and in order, over several moves, two snapshots and a restore, by both backends.
+# host: --memory 3G --device mtty
 # prepare: tests/guest/kernel 7.2-elf && tests/guest/initramfs 7.2-elf
 # timeout: 400
 
@@ -15,7 +15,7 @@ export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 kernel=$(guest_file kernel 7.2-elf) initrd=$(guest_file initramfs 7.2-elf)
 hops=$(turns 4)
-lines=$((25 * hops + 30))
+lines=$((25 * hops + 150))
 ttys=(83b8f4f2-509f-382f-3c1e-e6bfe0fa1001 83b8f4f2-509f-382f-3c1e-e6bfe0fa1002)
 for uuid in "${ttys[@]}"; do
 	echo "$uuid" >/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-2/create
@@ -50,12 +50,23 @@ for backend in iommufd legacy; do
 	for i in $(seq $hops); do
 		hop "$i"
 	done
-	until_true 90 grep -q '@@ exit' "$work/h$hops.log"
+	# A snapshot while the device works, after which both go on; and one that ends the machine, and is the next hop.
+	"$mvmm" snapshot "h$hops" --to "$work/kept" --live --downtime $((300 * patience))ms >"$work/kept.out" 2>&1
+	is "$backend: a live snapshot" $? 0
+	grep -q device/tty "$work/kept/state"
+	is "$backend: with the state of the device" $? 0
+	"$mvmm" snapshot "h$hops" --to "$work/last" --stop >"$work/last.out" 2>&1
+	is "$backend: a snapshot that ends the machine" $? 0
+	cat "$work/kept.out" "$work/last.out"
+	"$mvmm" restore --from "$work/last" --name again --serial "file=$work/h-again.log" \
+		--vfio "tty=${ttys[(hops + 1) % 2]},backend=$backend" >"$work/again.out" 2>&1 </dev/null &
+	until_true 90 grep -q '@@ exit' "$work/h-again.log" || cat "$work/again.out"
+	has "$backend: the restored machine goes on sending" "$work/h-again.log" "^sent"
 	cat "$work"/h*.log >"$work/all"
 	has "$backend: all lines came back, each once" "$work/all" '^all came back'
 	is "$backend: the guest's kernel has no complaint" "$(complaints "$work/all" 'nobody cared')" ''
 	wait
-	rm -f "$work"/h*
+	rm -rf "$work"/h* "$work/kept" "$work/last"
 	is "$backend: nothing stays pinned" "$(pinned)" "$before"
 done
 kernel_is_quiet "the kernel has no complaint"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Network cards passed through, by both backends: e1000e with each kind of interrupt, beside it igb's physical function with its
-# virtual ones off, and two virtual functions at once. Packets go to each link's gateway and come back.
+# virtual ones off, and two virtual functions at once, at the start and plugged into a clone. Packets go to each link's gateway
+# and come back.
 # host: --device e1000e --device igb --memory 6G
 # prepare: tests/guest/initramfs 7.2-elf
 # timeout: 400
@@ -46,10 +47,32 @@ has "the list knows whose they are" <("$mvmm" vfio list) "a VF of $igb"
 has "and the physical function's count" <("$mvmm" vfio list) "SR-IOV: 2 of"
 is "each in a group of its own" "$(readlink "/sys/bus/pci/devices/${vfs[0]}/iommu_group" "/sys/bus/pci/devices/${vfs[1]}/iommu_group" | sort -u | wc -l)" 2
 give "${vfs[@]}"
+
+# A machine that waits for them becomes a snapshot.
+of_vf='for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x10ca ] || continue;
+		readlink $d/driver | sed s:.*/:driver=:; echo ${d##*/} >$d/driver/unbind; echo 1 >$d/reset && echo flr=done; done'
+guest 'echo up; until [ $(ls -d /sys/bus/pci/drivers/igbvf/0* | wc -l) = 2 ]; do sleep 0.3; done; '"$of_vf"'; echo over; sleep 100' \
+	--memory 256M --name warm >"$work/warm.out" 2>&1 &
+until_true 60 grep -q '^up' "$work/warm.out"
+"$mvmm" snapshot warm --to "$work/warm" --stop >"$work/out" 2>&1
+is "a snapshot of a machine that waits for virtual functions" "$?" 0
+wait
+for backend in iommufd legacy; do
+	"$mvmm" restore --from "$work/warm" --name clone --serial "file=$work/clone" --vfio "${vfs[0]},backend=$backend" \
+		--vfio "${vfs[1]},backend=$backend" </dev/null >"$work/clone.out" 2>&1 &
+	until_true 60 grep -q '^over' "$work/clone"
+	is "$backend: both are plugged into a clone" "$(grep -c 'was plugged in' "$work/clone.out")" 2
+	is "$backend: whose driver takes them" "$(grep -c 'driver=igbvf' "$work/clone")" 2
+	is "$backend: and which can reset them" "$(grep -c 'flr=done' "$work/clone")" 2
+	cat "$work/clone.out"
+	"$mvmm" stop --force clone
+	wait
+	rm "$work/clone"
+done
+
 for backend in iommufd legacy; do
 	# igbvf waits for the physical function, which QEMU's igb never answers: it is let go before the reset.
-	guest_args='' guest 'for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x10ca ] || continue;
-		readlink $d/driver | sed s:.*/:driver=:; echo ${d##*/} >$d/driver/unbind; echo 1 >$d/reset && echo flr=done; done' \
+	guest_args='' guest "$of_vf" \
 		--memory 256M --vfio "${vfs[0]},backend=$backend" --vfio "${vfs[1]},backend=$backend" --name vfs >"$work/out" 2>&1
 	is "$backend: the guest's driver takes both virtual functions" "$(grep -c 'driver=igbvf' "$work/out")" 2
 	is "$backend: both can be reset from the guest" "$(grep -c 'flr=done' "$work/out")" 2

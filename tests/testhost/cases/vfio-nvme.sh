@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # An NVMe disk passed through, by both backends: what the guest writes the host reads, RAM on both sides of the hole,
-# plugged in and out under load, taken back by the host, twenty times from start to end.
+# plugged in and out under load, also into a clone of a machine without it, taken back by the host, twenty times from
+# start to end.
 # host: --device nvme --memory 8G
 # prepare: for k in 7.2 7.2-elf; do tests/guest/initramfs $k; done
 # timeout: 600
@@ -80,14 +81,39 @@ has "descriptors handed in: the device is there without a right to open it" "$wo
 cat "$work/err"
 give_back "$nvme"
 
+# own NAME PID: MiB of the machine's memory, mapped from the snapshot $work/NAME, that are its own
+own() { awk -v file="$1/memory" '/^[0-9a-f]+-/ {on = index($0, file)} on && /^Private_Dirty/ {n += $2} END {print int(n / 1024)}' "/proc/$2/smaps"; }
+
+# warm: the machine plug, which waits for a disk, becomes a snapshot; clone: a clone of it gets one
+clone()
+{
+	"$mvmm" restore --from "$work/warm" --name clone --serial "file=$work/clone" --vfio "$nvme,backend=$backend,id=disk" \
+		</dev/null >"$work/clone.out" 2>&1 &
+	until_true 60 grep -q '^wrote' "$work/clone"
+	has "$backend: a clone gets a disk" "$work/clone.out" "--vfio $nvme.*was plugged in; its id is disk"
+	has "$backend: DMA into its memory is right" "$work/clone" "^sum $sum"
+	has "$backend: and out of it" "$work/clone" '^wrote by this guest'
+	is "$backend: all of its memory is its own" "$(own warm $!)" 256
+	"$mvmm" vfio remove clone disk >"$work/remove" 2>&1
+	is "$backend: the clone lets it go" "$?" 0
+	until_true 30 grep -q '^left' "$work/clone"
+	"$mvmm" stop --force clone
+	wait $!
+}
+
 # A machine that lives on while devices come and go. The guest reads as long as there is something to read.
+sum=$(dd if=/dev/nvme0n1 bs=1M count=32 2>/dev/null | busybox crc32)
 give "$nvme"
 for backend in iommufd legacy; do
-	guest 'echo up; while [ ! -e /dev/nvme0n1 ]; do sleep 0.2; done; echo came; dd if=/dev/nvme0n1 of=/dev/null bs=4k;
+	guest 'echo up; while [ ! -e /dev/nvme0n1 ]; do sleep 0.2; done; echo came; echo sum $(dd if=/dev/nvme0n1 bs=1M count=32 | crc32);
+		echo by this guest | dd of=/dev/nvme0n1 bs=512 seek=80000 conv=sync,fsync; echo 3 >/proc/sys/vm/drop_caches;
+		echo wrote $(dd if=/dev/nvme0n1 bs=512 skip=80000 count=1); dd if=/dev/nvme0n1 of=/dev/null bs=4k;
 		while [ -e /dev/nvme0n1 ]; do sleep 0.2; done; echo left; while [ ! -e /dev/nvme0n1 ]; do sleep 0.2; done;
 		echo again; dd if=/dev/nvme0n1 of=/dev/null bs=4k count=1000 2>/dev/null && echo works; sleep 100' \
 		--memory 256M --name plug >"$work/out" 2>"$work/err" &
 	until_true 60 grep -q '^up' "$work/out"
+	[ -d "$work/warm" ] || "$mvmm" snapshot plug --to "$work/warm" >/dev/null || not_ok "a snapshot of a machine without the disk"
+	clone
 	"$mvmm" vfio add plug "$nvme,backend=$backend,id=disk" >/dev/null || not_ok "$backend: add"
 	until_true 30 grep -q came "$work/out"
 	has "$backend: the guest finds a disk that is plugged in" "$work/out" came
