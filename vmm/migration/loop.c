@@ -15,6 +15,7 @@
 #define SHORT_ROUND (10 * MILLISECOND) /* shorter rounds only cost the guest: the loop sleeps between them */
 #define MEASURABLE MIB(1)              /* a smaller amount measures latencies, not a rate */
 #define PATIENCE 2                     /* rounds without progress before something is done */
+#define MISSES 4u                      /* rounds for the aim that are no smaller, before it is given up */
 #define LEAST_STEP 5u                  /* percent */
 #define MOST_STEP 20u
 
@@ -30,6 +31,7 @@ struct loop {
 	uint64_t round_bytes, round_wire, round_time; /* of sending only */
 	uint64_t round_content, round_looking;
 	unsigned int stuck; /* consecutive rounds that did not get smaller */
+	unsigned int missed; /* the same, of those for the goal's aim */
 	struct migration_costs costs;
 };
 
@@ -259,14 +261,21 @@ static int migration_loop_out_of_time(struct loop *loop, struct err *err)
 		       (unsigned long long)(loop->goal->timeout / SECOND), told->reason[0] ? ": " : "", told->reason);
 }
 
+/* The switchover would be as short as it must be. */
 static bool migration_loop_may_end(const struct loop *loop)
 {
 	const struct migration_progress *told = loop->told;
 
-	if (!told->round || !loop->costs.ready || loop->costs.settling || told->predicted > loop->goal->downtime)
+	return told->round && loop->costs.ready && !loop->costs.settling && told->predicted <= loop->goal->downtime;
+}
+
+/* Another round may bring it closer to what is aimed at; a few that do not are put up with. */
+static bool migration_loop_goes_on(struct loop *loop)
+{
+	if (!loop->goal->aim || loop->told->predicted <= loop->goal->aim)
 		return false;
-	return !loop->goal->aim || told->predicted <= loop->goal->aim || !told->left ||
-	       !migration_loop_gets_smaller(loop);
+	loop->missed += !migration_loop_gets_smaller(loop);
+	return loop->missed < MISSES;
 }
 
 static int migration_loop_rounds(struct loop *loop, struct err *err)
@@ -278,10 +287,12 @@ static int migration_loop_rounds(struct loop *loop, struct err *err)
 
 		if (code)
 			return code;
-		if (migration_loop_may_end(loop))
-			return 0;
-		if (told->round > 1 && !loop->costs.settling)
+		if (migration_loop_may_end(loop)) {
+			if (!migration_loop_goes_on(loop))
+				return 0;
+		} else if (told->round > 1 && !loop->costs.settling) {
 			migration_loop_judge(loop);
+		}
 		loop->before = told->left;
 		told->round++;
 		code = migration_loop_send(loop, err);

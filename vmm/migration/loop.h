@@ -23,7 +23,7 @@ enum migration_on_timeout { MIGRATION_CANCEL, MIGRATION_STOP_AND_COPY };
 /* What the user asked for. Times in ns. */
 struct migration_goal {
 	uint64_t downtime;
-	uint64_t aim; /* a shorter downtime, for which further rounds are made while they get smaller; 0: none */
+	uint64_t aim; /* a shorter downtime, for which further rounds are tried, without throttling; 0: none */
 	uint64_t timeout; /* for all rounds; 0: none */
 	uint64_t bandwidth; /* bytes a second on the wire; 0: no limit */
 	unsigned int throttle_max; /* percent, up to MIGRATION_MAX_THROTTLE; 0: the guest is not throttled */
