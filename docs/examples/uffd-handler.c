@@ -14,7 +14,9 @@
  * UFFD_EVENT_REMOVE says that the guest gave pages back, by its balloon: from then on they are zero. Until the event is
  * read, pages cannot be copied (EAGAIN), so faults that were read before it are kept and served after it.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>

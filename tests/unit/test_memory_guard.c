@@ -175,7 +175,7 @@ static void a_change_of_any_kind_is_told_once(void)
 			change(changes[i].size, changes[i].bytes);
 			await_lost();
 			change(changes[i].size ? 0 : 4096, NULL);
-			memory_guard_fault(guard);
+			CHECK(memory_guard_ask(guard, false));
 			CHECK_EQ(lost, 1);
 			text = logged();
 			CHECK(strncmp(text, "mvmm: /tmp/", 11) == 0);
@@ -247,7 +247,9 @@ static void other_names_and_readers_are_no_change(void)
 static void a_fault_of_a_vcpu_is_told(void)
 {
 	set_up();
-	memory_guard_fault(guard);
+	CHECK(!memory_guard_ask(guard, false));
+	CHECK_EQ(lost, 0);
+	CHECK(memory_guard_ask(guard, true));
 	CHECK_EQ(lost, 1);
 	CHECK(strstr(logged(), ": the guest's memory cannot be read any more; the machine ends\n"));
 	tear_down();

@@ -11,6 +11,7 @@
 
 #include "iommu/vfio_sys.h"
 #include "vmm/cli/command.h"
+#include "vmm/snapshot/memory_uffd.h"
 
 struct doctor_options {
 	bool help;
@@ -164,6 +165,20 @@ static void cli_doctor_find_vsock(struct finding *f)
 			     "chmod 0666 /dev/vhost-vsock");
 }
 
+static void cli_doctor_find_userfaultfd(struct finding *f)
+{
+	struct err err;
+	int code = memory_uffd_check(&err);
+
+	snprintf(f->text, sizeof(f->text), "userfaultfd for page faults of KVM: %s",
+		 code ? strerrordesc_np(-code) : "works");
+	if (code)
+		f->remedy = code == -EPERM ? "chmod 0666 /dev/userfaultfd, or sysctl vm.unprivileged_userfaultfd=1   (only for "
+					     "restore --memory-mode uffd=SOCKET)" :
+					     "use a kernel of 5.7 or later with CONFIG_USERFAULTFD   (only for restore "
+					     "--memory-mode uffd=SOCKET)";
+}
+
 static const struct {
 	const char *name;
 	void (*look)(struct finding *finding);
@@ -174,6 +189,7 @@ static const struct {
 	{"VFIO driver", cli_doctor_find_vfio_pci}, {"locked memory", cli_doctor_find_memlock}, {"huge pages",
 												cli_doctor_find_hugepages},
 	{"tap", cli_doctor_find_tun}, {"vhost-net", cli_doctor_find_vhost}, {"vhost-vsock", cli_doctor_find_vsock},
+	{"userfaultfd", cli_doctor_find_userfaultfd},
 };
 
 static int cli_doctor_run(int argc, char *const *argv, struct err *err)

@@ -38,6 +38,10 @@ static const struct option options[] = {
 	 &port, 1, FIELD(here.serial)},
 	{"console", "PATH|pty|stdio|none", "the machine's virtio console, if it has one; pty by default", &port, 1,
 	 FIELD(here.console)},
+	{"memory-mode", "map|copy|prefetch|uffd=SOCKET",
+	 "how memory comes in: mapped, and read when the guest touches it (the default); all of it read and checked; mapped, "
+	 "and what the guest touches first read ahead (see mvmm snapshot record); or from another process by a userfaultfd",
+	 &file, 1, FIELD(memory_mode)},
 	{"paused", NULL, "leave the machine paused, until mvmm resume", &flag, 1, FIELD(paused)},
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
@@ -61,7 +65,7 @@ static int cli_restore_check(const struct restore_options *given, struct err *er
 
 static int cli_restore_run(int argc, char *const *argv, struct err *err)
 {
-	struct restore_options given;
+	struct restore_options given = {0};
 	int code;
 
 	options_init(&table, &given);

@@ -361,7 +361,7 @@ static int cli_snapshot_run(int argc, char *const *argv, struct err *err)
 
 const struct command command_snapshot = {
 	.name = "snapshot",
-	.operands = "[NAME]|inspect|verify|merge",
+	.operands = "[NAME]|inspect|verify|merge|record",
 	.summary = "Keep a running machine in a folder, from which mvmm restore makes others",
 	.text = "NAME may be omitted if only one machine runs. Ctrl-C cancels; nothing stays behind, and the guest runs on.\n"
 		"The folder holds the guest's memory with all its secrets; delete it when it is not needed any more.\n"

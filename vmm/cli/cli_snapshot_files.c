@@ -452,6 +452,7 @@ const struct command *snapshot_file_command(const char *word)
 		const struct command *command;
 	} commands[] = {
 		{"inspect", &snapshot_inspect}, {"verify", &snapshot_verify_command}, {"merge", &snapshot_merge_command},
+		{"record", &command_snapshot_record},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)

@@ -26,6 +26,9 @@ extern const struct command command_run, command_ps, command_stop, command_pause
 	command_balloon, command_disk, command_migrate, command_receive, command_snapshot,
 	command_restore, command_vfio, command_doctor, command_help;
 
+/* Commands of `mvmm snapshot` that have a file of their own. */
+extern const struct command command_snapshot_record;
+
 /* The command, or NULL and err with the most similar name. In cli_help.c. */
 const struct command *command_find(const char *name, struct err *err);
 
@@ -35,7 +38,8 @@ const struct command *snapshot_file_command(const char *word);
 #define SNAPSHOT_FILES_TEXT                                                                     \
 	"  inspect DIR                       what the snapshot in DIR is of\n"                    \
 	"  verify DIR                        check that all of it is as it was written\n"         \
-	"  merge BASE DIFF... [--to DIR]     make one snapshot of one and the diffs after it\n"
+	"  merge BASE DIFF... [--to DIR]     make one snapshot of one and the diffs after it\n"            \
+	"  record DIR                        list what its guest touches first, for --memory-mode prefetch\n"
 
 /* Prints a command's help to stdout. */
 void command_print_help(const struct command *command);

@@ -88,8 +88,17 @@ static enum step vcpu_tell(struct vcpu *vcpu, enum vcpu_event event)
 	return STEP_PARK;
 }
 
+static bool vcpu_lost_memory(const struct vcpu *vcpu, bool fault)
+{
+	const struct vcpu_config *config = &vcpu->set->config;
+
+	return config->memory_lost && config->memory_lost(config->opaque, fault);
+}
+
 static enum step vcpu_exit_shutdown(struct vcpu *vcpu)
 {
+	if (vcpu_lost_memory(vcpu, false))
+		return STEP_PARK;
 	log_info(vcpu->set->config.log, "vCPU %u: the guest reset the machine by a triple fault", vcpu->index);
 	return vcpu_tell(vcpu, VCPU_SHUTDOWN);
 }
@@ -108,6 +117,8 @@ static enum step vcpu_exit_entry(struct vcpu *vcpu)
 
 static enum step vcpu_exit_internal(struct vcpu *vcpu)
 {
+	if (vcpu_lost_memory(vcpu, false))
+		return STEP_PARK;
 	log_error(vcpu->set->config.log, "vCPU %u: KVM internal error, suberror %u%s", vcpu->index,
 		  vcpu->run->internal.suberror,
 		  vcpu->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION ?
@@ -209,8 +220,8 @@ static void *vcpu_run_vcpu(void *opaque)
 		vcpu->entered = true;
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
 			step = vcpu_handle_exit(vcpu);
-		} else if (errno == EFAULT) {
-			step = vcpu_tell(vcpu, VCPU_FAULT);
+		} else if (errno == EFAULT && vcpu_lost_memory(vcpu, true)) {
+			step = STEP_PARK;
 		} else if (errno != EINTR && errno != EAGAIN) {
 			log_error(set->config.log, "vCPU %u: KVM_RUN: %s", vcpu->index, strerrordesc_np(errno));
 			step = vcpu_tell(vcpu, VCPU_FAILED);

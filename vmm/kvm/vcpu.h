@@ -15,7 +15,6 @@ struct vcpu_set;
 enum vcpu_event {
 	VCPU_SHUTDOWN, /* a triple fault or the like: the machine is reset */
 	VCPU_FAILED,   /* KVM cannot run the guest; the reason was logged */
-	VCPU_FAULT,    /* KVM cannot reach the guest's memory (EFAULT): what is behind it has failed */
 };
 
 struct vcpu_config {
@@ -25,6 +24,13 @@ struct vcpu_config {
 	const struct log *log;
 	/* Called on the vCPU's thread, which then waits to be stopped. */
 	void (*event)(void *opaque, enum vcpu_event event);
+	/*
+	 * Asked before a vCPU is declared to have failed or to have reset the machine: whether that is because the
+	 * memory is gone, which was told and ends the machine. KVM shows memory that cannot be read as EFAULT (fault),
+	 * or, where it walks the guest's page tables, as page faults of the guest, which end in a triple fault. NULL:
+	 * memory does not go away.
+	 */
+	bool (*memory_lost)(void *opaque, bool fault);
 	void *opaque;
 	/* The guest's TSC rate in kHz on the host that it comes from; 0: this host's. */
 	unsigned int tsc_khz;

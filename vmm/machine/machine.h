@@ -47,8 +47,7 @@ struct machine_host {
 	void (*device_gone)(void *opaque, const char *id);
 	/* A disk with on-error=stop keeps a request that has failed: the machine is to be paused. The same way. */
 	void (*disk_failed)(void *opaque);
-	/* A vCPU cannot reach its memory. Logs why and calls machine_fail. Any thread; NULL: the machine does. */
-	void (*memory_lost)(void *opaque);
+	bool (*memory_lost)(void *opaque, bool fault); /* as vcpu_config's; may be NULL */
 	void *opaque;
 	/*
 	 * The offer of an incoming machine, used by machine_create only; NULL: the machine boots. An incoming machine

@@ -32,15 +32,14 @@ static void machine_create_on_panic(void *opaque, bool loaded)
 
 static void machine_create_on_vcpu(void *opaque, enum vcpu_event event)
 {
-	struct machine *machine = opaque;
-
-	if (event == VCPU_FAULT && machine->host.memory_lost) {
-		machine->host.memory_lost(machine->host.opaque);
-		return;
-	}
-	if (event == VCPU_FAULT)
-		log_error(machine->host.log, "KVM_RUN: %s: KVM cannot reach the guest's memory", strerrordesc_np(EFAULT));
 	machine_end_for(opaque, event == VCPU_SHUTDOWN ? MACHINE_REBOOT : MACHINE_FAILED);
+}
+
+static bool machine_create_memory_lost(void *opaque, bool fault)
+{
+	const struct machine *machine = opaque;
+
+	return machine->host.memory_lost && machine->host.memory_lost(machine->host.opaque, fault);
 }
 
 /* ---- parts ---- */
@@ -358,6 +357,7 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 		.pio = machine->pio,
 		.log = machine->host.log,
 		.event = machine_create_on_vcpu,
+		.memory_lost = machine_create_memory_lost,
 		.opaque = machine,
 		.tsc_khz = machine->host.incoming ? machine->host.incoming->tsc_khz : 0,
 	};

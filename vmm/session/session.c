@@ -150,25 +150,48 @@ static void session_disk_failed(void *opaque)
 	session_stop_for_disk(opaque);
 }
 
+static bool session_memory_lost(void *opaque, bool fault)
+{
+	const struct session *session = opaque;
+
+	return restore_memory_is_lost(session->memory, fault);
+}
+
+static int session_out(const struct session *session, int port_fd)
+{
+	return session->out_fd ? *session->out_fd : port_fd;
+}
+
 int session_make_machine(struct session *session, struct err *err)
 {
+	struct restore_memory *memory = session->memory;
 	const struct machine_host host = {
 		.loop = session->loop,
 		.log = &session->log,
 		.files = &session->files,
 		.identity = &session->identity,
 		.serial_in = port_in(session->serial),
-		.serial_out = port_out(session->serial),
+		.serial_out = session_out(session, port_out(session->serial)),
 		.console_in = port_in(session->console),
-		.console_out = port_out(session->console),
+		.console_out = port_out(session->console) < 0 ? -1 : session_out(session, port_out(session->console)),
 		.device_gone = session_device_gone,
 		.disk_failed = session_disk_failed,
 		.opaque = session,
 		.incoming = session->arriving ? session->offer : NULL,
-		.ram_source = session->ram_source,
+		.ram_source = memory ? restore_memory_source(memory) : NULL,
+		.memory_lost = memory ? session_memory_lost : NULL,
 	};
 
 	return machine_create(session->config, &host, &session->machine, err);
+}
+
+static void session_destroy_machine(struct session *session)
+{
+	track_destroy(take_ptr(session->track));
+	restore_memory_leave(session->memory);
+	machine_destroy(take_ptr(session->machine));
+	restore_memory_destroy(take_ptr(session->memory));
+	session->restored = false;
 }
 
 static int session_end_code(struct session *session)
@@ -272,9 +295,7 @@ int session_live(struct session *session, struct err *err)
 			return session_end_code(session);
 		if (!session_rest(session, born, err))
 			return session->signal ? EXIT_SIGNAL + session->signal : session->ended ? EXIT_OFF : EXIT_FAILED;
-		track_destroy(take_ptr(session->track));
-		session->restored = false;
-		machine_destroy(take_ptr(session->machine));
+		session_destroy_machine(session);
 		session->button_pressed = session->pressed = false;
 		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||
 		    machine_start(session->machine, err)) {
@@ -307,8 +328,7 @@ void session_end(struct session *session)
 	if (!session->abandoned) {
 		outgoing_destroy(session->outgoing, "the machine was ended");
 		snapshot_thread_destroy(session->snapshot, "the machine was ended");
-		track_destroy(session->track);
-		machine_destroy(session->machine);
+		session_destroy_machine(session);
 	}
 	port_close(session->console);
 	port_close(session->serial);

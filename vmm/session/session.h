@@ -47,8 +47,10 @@ struct restore_options {
 	char *from;          /* the folder */
 	char *state, *memory; /* or its two files */
 	struct arrival_options here;
+	char *memory_mode; /* map, copy, prefetch or uffd=SOCKET; NULL: map */
 	struct arrival_override *changed; /* ids of disks that may have changed */
 	size_t changed_count;
+	uint64_t record_ns; /* mvmm snapshot record: how long to wait for the guest's first byte; 0: no recording */
 	bool paused; /* it stays paused after the restore */
 	bool help;
 };

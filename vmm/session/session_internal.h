@@ -14,6 +14,7 @@
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/outgoing.h"
 #include "vmm/session/ports.h"
+#include "vmm/session/restore_memory.h"
 #include "vmm/session/snapshot_thread.h"
 
 /* A pause in progress; all zero if there is none. */
@@ -58,7 +59,8 @@ struct session {
 	bool resting;             /* the machine has ended and the next one waits */
 	bool ended;               /* somebody wants no next one */
 	struct machine_offer *offer; /* of the machine that arrived; or NULL */
-	const struct ram_source *ram_source; /* of the machine that is being made; or NULL */
+	struct restore_memory *memory; /* where the machine's memory comes from; or NULL */
+	const int *out_fd; /* where serial port and console write instead of their ports; or NULL */
 	bool arriving;               /* the machine exists, and its guest does not run yet */
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */

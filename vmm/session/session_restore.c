@@ -6,12 +6,12 @@
  */
 #include "vmm/session/session_internal.h"
 
-#include "vmm/machine/memory.h"
 #include "vmm/machine/tell_apart.h"
 #include "vmm/session/arrival_config.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/host_devices_migration.h"
 #include "vmm/session/session.h"
+#include "vmm/session/session_record.h"
 #include "vmm/snapshot/description.h"
 #include "vmm/snapshot/snapshot_devices.h"
 #include "vmm/snapshot/snapshot_open.h"
@@ -24,10 +24,10 @@ struct restoring {
 	struct machine_config config;
 	struct restore_options *options;
 	struct snapshot *snapshot;
-	struct ram_source memory;
 	struct host_devices_migration *devices; /* until they run; or NULL */
 	struct arrival_override *plugs;         /* those of the options that are plugged in later */
 	size_t plug_count;
+	struct session_record *record; /* of mvmm snapshot record; or NULL */
 };
 
 /* ---- what to restore ---- */
@@ -35,9 +35,11 @@ struct restoring {
 static int session_restore_open(struct restoring *restoring, struct err *err)
 {
 	const struct restore_options *options = restoring->options;
-	int code = options->from ? snapshot_open(options->from, &restoring->snapshot, err) :
-		   snapshot_open_files(options->state, options->memory, &restoring->snapshot, err);
+	unsigned int flags;
+	int code = restore_memory_check(options->memory_mode, &flags, err);
 
+	code = code ?: options->from ? snapshot_open_as(options->from, NULL, flags, &restoring->snapshot, err) :
+		       snapshot_open_as(options->state, options->memory, flags, &restoring->snapshot, err);
 	return code ?: snapshot_lock(restoring->snapshot, false, err);
 }
 
@@ -92,9 +94,7 @@ static int session_restore_configure(struct restoring *restoring, struct err *er
 
 	code = code ?: session_restore_read_offer(restoring, err);
 	code = code ?: session_restore_find_kernel(restoring, err);
-	code = code ?: session_restore_override(restoring, err);
-	restoring->memory.fd = code ? -1 : restoring->snapshot->memory_fd;
-	return code;
+	return code ?: session_restore_override(restoring, err);
 }
 
 /* ---- the machine ---- */
@@ -137,6 +137,47 @@ static int session_restore_run_devices(struct restoring *restoring, struct err *
 	return code;
 }
 
+static void session_restore_lost(void *opaque)
+{
+	struct session *session = opaque;
+
+	machine_fail(session->machine);
+}
+
+static void session_restore_recorded(void *opaque)
+{
+	session_stop_machine(opaque);
+}
+
+/* A recording is one of the mapped file; it has a name of its own, and no port of this process's. */
+static int session_restore_record(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	const struct session_record_options options = {
+		.snapshot = restoring->snapshot, .loop = session->loop, .log = &session->log,
+		.until_ns = restoring->options->record_ns, .stop = session_restore_recorded, .opaque = session,
+	};
+	int code = session_record_create(&options, &restoring->record, err);
+
+	if (code)
+		return code;
+	session->out_fd = session_record_out(restoring->record);
+	restoring->config.on_reboot = ON_REBOOT_EXIT;
+	return session_record_set_disks(restoring->record, &restoring->options->here, &restoring->config, err);
+}
+
+static int session_restore_find_memory(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	const struct restore_memory_options options = {
+		.mode = restoring->options->memory_mode, .snapshot = restoring->snapshot,
+		.config = &restoring->config.memory, .loop = session->loop, .log = &session->log,
+		.cancel_fd = session->signal_fd, .lost = session_restore_lost, .opaque = session,
+	};
+
+	return restore_memory_create(&options, &session->memory, err);
+}
+
 static int session_restore_make(struct restoring *restoring, struct err *err)
 {
 	struct session *session = &restoring->session;
@@ -146,10 +187,10 @@ static int session_restore_make(struct restoring *restoring, struct err *err)
 	session->arriving = true;
 	session->restored = true;
 	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
-	session->ram_source = &restoring->memory;
-	code = session_open_ports(session, err);
+	code = session_restore_find_memory(restoring, err);
+	code = code ?: session_open_ports(session, err);
 	code = code ?: session_make_machine(session, err);
-	session->ram_source = NULL;
+	code = code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
 	code = code ?: machine_offer_check(session->offer, session->machine, err);
 	code = code ?: session_restore_load_devices(restoring, err);
 	code = code ?: machine_load(session->machine, state->data, state->len, err);
@@ -169,7 +210,7 @@ static int session_restore_start(struct restoring *restoring, struct err *err)
 		return code;
 	err->text[0] = 0; /* from attempts that were not needed */
 	session->arriving = false;
-	if (restoring->options->paused || restoring->snapshot->state->paused)
+	if (!restoring->record && (restoring->options->paused || restoring->snapshot->state->paused))
 		machine_start_paused(session->machine);
 	else
 		code = machine_start(session->machine, err);
@@ -187,16 +228,39 @@ static int session_restore_begin(struct restoring *restoring, struct err *err)
 	session_raise_descriptors();
 	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
 	code = code ?: session_catch_signals(session, err);
+	if (!code && restoring->options->record_ns)
+		code = session_restore_record(restoring, err);
 	code = code ?: session_restore_make(restoring, err);
+	if (!code && restoring->record)
+		code = session_record_start(restoring->record, machine_memory(session->machine), err);
 	return code ?: session_restore_start(restoring, err);
+}
+
+static int session_restore_live(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	int code = session_live(session, err);
+
+	if (!restoring->record || session->abandoned || session->signal)
+		return code;
+	return session_record_save(restoring->record, machine_memory(session->machine), err) ? EXIT_FAILED : EXIT_OFF;
+}
+
+/* A signal may have been the reason: it cancels a copy of memory. */
+static int session_restore_failed(struct session *session)
+{
+	session_take_signals(session);
+	return session->signal ? EXIT_SIGNAL + session->signal : EXIT_BAD_INPUT;
 }
 
 static void session_restore_end(struct restoring *restoring)
 {
+	session_record_leave(restoring->record);
 	host_devices_migration_end(restoring->devices);
 	session_end(&restoring->session);
 	if (restoring->session.abandoned)
 		return;
+	session_record_destroy(restoring->record);
 	log_close(&restoring->session.log);
 	machine_config_done(&restoring->config);
 	snapshot_close(restoring->snapshot);
@@ -210,9 +274,8 @@ int session_restore(struct restore_options *options, struct err *err)
 			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 			.signal_fd = -1,
 		},
-		.memory = {.fd = -1},
 	};
-	int code = EXIT_BAD_INPUT;
+	int code;
 
 	machine_config_init(&restoring.config);
 	restoring.config.verbose = options->here.verbose;
@@ -221,7 +284,9 @@ int session_restore(struct restore_options *options, struct err *err)
 	restoring.session.log.level = machine_config_log_level(&restoring.config);
 	log_open(&restoring.session.log);
 	if (!session_restore_begin(&restoring, err))
-		code = session_live(&restoring.session, err);
+		code = session_restore_live(&restoring, err);
+	else
+		code = session_restore_failed(&restoring.session);
 	session_restore_end(&restoring);
 	return code;
 }

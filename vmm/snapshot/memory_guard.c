@@ -146,10 +146,13 @@ static bool memory_guard_look(struct memory_guard *guard)
 	return true;
 }
 
-void memory_guard_fault(struct memory_guard *guard)
+bool memory_guard_ask(struct memory_guard *guard, bool fault)
 {
-	if (!memory_guard_look(guard))
+	if (__atomic_load_n(&armed.told, __ATOMIC_ACQUIRE) || memory_guard_look(guard))
+		return true;
+	if (fault)
 		memory_guard_lose(guard, "%s: the guest's memory cannot be read any more", guard->what);
+	return fault;
 }
 
 /* Two writes within a tick of the kernel's clock leave the same time, so the event itself counts. */

@@ -5,7 +5,7 @@
  * ends with one line of log and an exit status. It does not read zeros, spin in page faults or crash without a word.
  *
  * Three ways lead here. The event loop watches the file (inotify, size, time of the last write). KVM_RUN fails with
- * EFAULT (memory_guard_fault). A thread of this process reads the memory and gets SIGBUS: it cannot go on, so the line
+ * EFAULT, or the guest has an inexplicable fault (memory_guard_ask). A thread of this process reads the memory and gets SIGBUS: it cannot go on, so the line
  * is written by the signal's handler, which ends the process.
  *
  * At most one guard exists in a process, since a signal has one handler.
@@ -43,8 +43,11 @@ void memory_guard_destroy(struct memory_guard *guard);
  */
 int memory_guard_start(struct memory_guard *guard, const struct guest_memory *memory, struct err *err);
 
-/* A vCPU got EFAULT. Any thread. */
-void memory_guard_fault(struct memory_guard *guard);
+/*
+ * Whether the memory is lost; fault: a vCPU got EFAULT, so that it is. If so, it was told, and lost has been called or
+ * is about to be. Any thread.
+ */
+bool memory_guard_ask(struct memory_guard *guard, bool fault);
 
 /* The memory is lost for this reason; the first reason is logged, as a line. Any thread. */
 void memory_guard_lose(struct memory_guard *guard, const char *fmt, ...) _printf_(2, 3);

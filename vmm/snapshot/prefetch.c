@@ -7,12 +7,14 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #define VERSION 1u
 #define MAX_RANGES (1u << 20)
-#define NEAR KIB(64) /* reading so much for nothing costs less than another read */
+#define NEAR KIB(16) /* reading so much for nothing costs less than another read */
 #define SCAN 256     /* ranges found at once */
 #define READ_AT_ONCE MIB(8)
 
@@ -289,17 +291,31 @@ int prefetch_collect(const struct guest_memory *memory, struct prefetch **ret, s
 
 /* ---- reading ahead ---- */
 
+#define MAX_REGIONS 4 /* RAM has two */
+
 struct prefetch_job {
 	struct prefetch *prefetch;
 	int fd;
 	pthread_t thread;
+	pthread_mutex_t lock;
+	/* under lock */
+	bool asked; /* for all */
+	struct iovec mapped[MAX_REGIONS];
+	size_t mapped_count;
 };
+
+/* A fault on a page that is not there yet reads that page alone; the kernel's readahead would get in the way. */
+static void prefetch_advise(const struct prefetch_job *job, int advice)
+{
+	for (size_t i = 0; i < job->mapped_count; i++)
+		madvise(job->mapped[i].iov_base, job->mapped[i].iov_len, advice);
+}
 
 /* Asking does not wait for the data, and adjacent requests are merged; but it may wait for room in the device's queue,
  * so that a thread does it. */
 static void *prefetch_run(void *opaque)
 {
-	const struct prefetch_job *job = opaque;
+	struct prefetch_job *job = opaque;
 
 	for (size_t i = 0; i < job->prefetch->count; i++) {
 		const struct prefetch_range *range = &job->prefetch->ranges[i];
@@ -308,6 +324,10 @@ static void *prefetch_run(void *opaque)
 			posix_fadvise(job->fd, (off_t)(range->offset + at), (off_t)MIN(READ_AT_ONCE, range->size - at),
 				      POSIX_FADV_WILLNEED);
 	}
+	pthread_mutex_lock(&job->lock);
+	job->asked = true;
+	prefetch_advise(job, MADV_NORMAL);
+	pthread_mutex_unlock(&job->lock);
 	return NULL;
 }
 
@@ -318,6 +338,7 @@ int prefetch_begin(struct prefetch **prefetch, int fd, struct prefetch_job **ret
 
 	if (!job)
 		return err_sys(err, -ENOMEM, "prefetch");
+	pthread_mutex_init(&job->lock, NULL);
 	job->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	job->prefetch = take_ptr(*prefetch);
 	code = job->fd < 0 ? -errno : thread_start(&job->thread, prefetch_run, job, "prefetch");
@@ -331,11 +352,25 @@ int prefetch_begin(struct prefetch **prefetch, int fd, struct prefetch_job **ret
 	return 0;
 }
 
+void prefetch_map(struct prefetch_job *job, const struct guest_memory *memory)
+{
+	size_t count;
+	const struct guest_region *regions = guest_memory_regions(memory, &count);
+
+	pthread_mutex_lock(&job->lock);
+	for (size_t i = 0; i < count && i < MAX_REGIONS && !job->asked; i++)
+		job->mapped[job->mapped_count++] = (struct iovec){regions[i].host, regions[i].size};
+	if (!job->asked)
+		prefetch_advise(job, MADV_RANDOM);
+	pthread_mutex_unlock(&job->lock);
+}
+
 void prefetch_end(struct prefetch_job *job)
 {
 	if (!job)
 		return;
 	pthread_join(job->thread, NULL);
+	pthread_mutex_destroy(&job->lock);
 	free(job->prefetch);
 	fd_close(&job->fd);
 	free(job);

@@ -42,5 +42,7 @@ int prefetch_parse(const void *data, size_t len, const struct snapshot_state *st
 /* Has a thread read the ranges of fd into the page cache. Takes over *prefetch. fd is duplicated. */
 struct prefetch_job;
 int prefetch_begin(struct prefetch **prefetch, int fd, struct prefetch_job **ret, struct err *err);
+/* The file is mapped as this memory, which stays until prefetch_end: faults do not read ahead themselves meanwhile. */
+void prefetch_map(struct prefetch_job *job, const struct guest_memory *memory);
 /* Waits until it has asked for all; it soon has. NULL is fine. */
 void prefetch_end(struct prefetch_job *job);

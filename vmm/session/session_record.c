@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See session_record.h. */
+#include "vmm/session/session_record.h"
+
+#include "core/beneath.h"
+#include "core/monotonic.h"
+#include "vmm/session/session.h"
+#include "vmm/snapshot/prefetch.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+struct session_record {
+	struct session_record_options options;
+	uint64_t begun;
+	int pipe[2];
+	struct event_source *watch, *timer;
+	bool wrote, over; /* the guest wrote; or the time has passed */
+	int disks[MACHINE_MAX_PCI_DEVICES];
+	size_t disk_count;
+};
+
+int session_record_create(const struct session_record_options *options, struct session_record **ret, struct err *err)
+{
+	struct session_record *record = calloc(1, sizeof(*record));
+
+	if (!record)
+		return err_sys(err, -ENOMEM, "record");
+	*record = (struct session_record){.options = *options, .pipe = {-1, -1}};
+	if (pipe2(record->pipe, O_CLOEXEC | O_NONBLOCK) < 0) {
+		int code = -errno;
+
+		free(record);
+		return err_sys(err, code, "record");
+	}
+	posix_fadvise(options->snapshot->memory_fd, 0, 0, POSIX_FADV_DONTNEED);
+	*ret = record;
+	return 0;
+}
+
+void session_record_leave(struct session_record *record)
+{
+	if (!record)
+		return;
+	event_source_remove(take_ptr(record->watch));
+	event_source_remove(take_ptr(record->timer));
+}
+
+void session_record_destroy(struct session_record *record)
+{
+	if (!record)
+		return;
+	fd_close(&record->pipe[0]);
+	fd_close(&record->pipe[1]);
+	for (size_t i = 0; i < record->disk_count; i++)
+		fd_close(&record->disks[i]);
+	free(record);
+}
+
+const int *session_record_out(const struct session_record *record)
+{
+	return &record->pipe[1];
+}
+
+/* ---- disks ---- */
+
+/* A file without a name beside the disk, with its blocks; or -errno. */
+static int session_record_clone_disk(const char *path)
+{
+	_cleanup_(fd_close) int from = open(path, O_RDONLY | O_CLOEXEC), folder = -1, fd = -1;
+	const char *name;
+
+	folder = from < 0 ? -1 : beneath_open_folder(NULL, path, &name);
+	if (from < 0 || folder < 0)
+		return from < 0 ? -errno : folder;
+	fd = openat(folder, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd < 0 || ioctl(fd, FICLONE, from) < 0)
+		return -errno;
+	return take_fd(&fd);
+}
+
+static bool session_record_is_named(const struct arrival_options *here, const char *id)
+{
+	size_t len = strlen(id);
+
+	for (size_t i = 0; i < here->disk_count; i++)
+		if (strncmp(here->disks[i].text, id, len) == 0 && here->disks[i].text[len] == '=')
+			return true;
+	return false;
+}
+
+static int session_record_replace_disk(struct session_record *record, struct disk_config *disk, struct err *err)
+{
+	int fd = record->disk_count < ARRAY_SIZE(record->disks) ? session_record_clone_disk(disk->path) : -ENOSPC;
+	char *path = NULL;
+
+	if (fd < 0)
+		return err_set(err, -ENOTSUP, "disk %s: the guest would write to %.200s, of which no copy can be made that "
+			       "shares its blocks (%s); name a copy of it with --disk %s=PATH", disk->id, disk->path,
+			       strerrordesc_np(-fd), disk->id);
+	record->disks[record->disk_count++] = fd;
+	if (asprintf(&path, "/proc/self/fd/%d", fd) < 0)
+		return err_sys(err, -ENOMEM, "disk %s", disk->id);
+	free(disk->path);
+	disk->path = path;
+	return 0;
+}
+
+int session_record_set_disks(struct session_record *record, const struct arrival_options *here,
+			     struct machine_config *config, struct err *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < config->disk_count && !code; i++)
+		if (!config->disks[i].readonly && !session_record_is_named(here, config->disks[i].id))
+			code = session_record_replace_disk(record, &config->disks[i], err);
+	return code;
+}
+
+/* ---- until it is ready ---- */
+
+static void session_record_on_byte(void *opaque, uint32_t events)
+{
+	struct session_record *record = opaque;
+
+	record->wrote = true;
+	event_source_set(record->watch, 0);
+	record->options.stop(record->options.opaque);
+}
+
+static void session_record_on_timer(void *opaque, uint32_t events)
+{
+	struct session_record *record = opaque;
+
+	record->over = true;
+	record->options.stop(record->options.opaque);
+}
+
+/* Each fault is to read one page, and not its neighbours. */
+static void session_record_advise(const struct guest_memory *memory)
+{
+	size_t count;
+	const struct guest_region *regions = guest_memory_regions(memory, &count);
+
+	for (size_t i = 0; i < count; i++)
+		madvise(regions[i].host, regions[i].size, MADV_RANDOM);
+}
+
+int session_record_start(struct session_record *record, const struct guest_memory *memory, struct err *err)
+{
+	struct event_loop *loop = record->options.loop;
+	int code = event_loop_watch(loop, record->pipe[0], EPOLLIN, session_record_on_byte, record, &record->watch, err);
+
+	code = code ?: event_loop_timer(loop, session_record_on_timer, record, &record->timer, err);
+	if (code)
+		return err_prefix(err, code, "record");
+	session_record_advise(memory);
+	event_timer_set(record->timer, record->options.until_ns, 0);
+	record->begun = monotonic_ns();
+	return 0;
+}
+
+int session_record_save(struct session_record *record, const struct guest_memory *memory, struct err *err)
+{
+	double seconds = (double)(monotonic_ns() - record->begun) / 1e9;
+	_cleanup_(free_ptr) struct prefetch *prefetch = NULL;
+	int code;
+
+	if (!record->wrote && !record->over)
+		return err_set(err, -ECANCELED, "the machine ended before its guest was ready; nothing was recorded");
+	code = prefetch_collect(memory, &prefetch, err);
+	code = code ?: prefetch_save(record->options.snapshot, prefetch, err);
+	if (code)
+		return code;
+	log_info(record->options.log, "%s: %.1f MiB in %zu parts are read ahead from now on with --memory-mode prefetch; "
+		 "the guest %s after %.2f s", record->options.snapshot->path, (double)prefetch->bytes / (double)MIB(1),
+		 prefetch->count, record->wrote ? "wrote its first byte" : "has written nothing to its ports", seconds);
+	return 0;
+}
