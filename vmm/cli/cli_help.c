@@ -17,11 +17,11 @@ const struct command *command_find(const char *name, struct err *err)
 	struct nearest near = nearest_begin(name, strlen(name));
 	char hint[NEAREST_HINT];
 
-	for (size_t i = 0; commands[i]; i++) {
+	for (size_t i = 0; commands[i]; i++)
 		if (strcmp(commands[i]->name, name) == 0)
 			return commands[i];
+	for (size_t i = 0; commands[i]; i++)
 		nearest_offer(&near, commands[i]->name);
-	}
 	err_set(err, -EINVAL, "%.60s: unknown command%s", name,
 		near.best ? nearest_hint("", near.best, hint) : "; mvmm --help lists them");
 	return NULL;
