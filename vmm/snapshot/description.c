@@ -2,6 +2,8 @@
 /* See description.h. */
 #include "vmm/snapshot/description.h"
 
+#include "vmm/snapshot/plain_json.h"
+
 #include <stdio.h>
 #include <time.h>
 
@@ -71,9 +73,11 @@ static int description_check(const struct snapshot_state *state, const json_t *r
 int snapshot_description_read(const struct snapshot_state *state, json_t **ret, struct err *err)
 {
 	json_error_t error;
-	json_t *root = json_loadb(state->description.data, state->description.len, JSON_REJECT_DUPLICATES, &error);
+	json_t *root = plain_json_read(state->description.data, state->description.len);
 	int code;
 
+	if (!root)
+		root = json_loadb(state->description.data, state->description.len, JSON_REJECT_DUPLICATES, &error);
 	if (!root)
 		return err_set(err, -EBADMSG, "damaged: its description: line %d, column %d: %s", error.line, error.column,
 			       error.text);
