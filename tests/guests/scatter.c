@@ -10,7 +10,7 @@
 #define SPREAD 16ul
 #define USED (PAGES / SPREAD)
 #define STEP 1597ul /* to the next one; has no factor in common with USED */
-#define REST 50000ul
+#define REST 1000ul
 
 static volatile uint64_t *page(unsigned long number)
 {
