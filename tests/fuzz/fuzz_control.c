@@ -5,6 +5,8 @@
  */
 #include "vmm/config/config.h"
 #include "vmm/control/control_machine.h"
+#include "vmm/snapshot/restore_request.h"
+#include "vmm/snapshot/snapshot_take.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <poll.h>
@@ -105,6 +107,34 @@ static int do_migration_resolve(struct session *session, bool go_on, bool sure, 
 	return go_on ? 0 : err_set(err, -EINVAL, "there is nothing to resolve");
 }
 
+static int do_snapshot(struct session *session, const struct snapshot_request *request, struct snapshot_files *files,
+		       const struct snapshot_reply *reply, struct err *err)
+{
+	const struct snapshot_report report = {.phase = request->live ? SNAPSHOT_DONE : SNAPSHOT_FAILED};
+
+	if (paused)
+		return err_set(err, -EBUSY, "is paused");
+	reply->progress(reply->opaque, &report);
+	reply->done(reply->opaque, &report);
+	return 0;
+}
+
+static int do_snapshot_commit(struct session *session, const char *id, struct err *err)
+{
+	return err_set(err, -EINVAL, "nothing waits for it");
+}
+
+static int do_snapshot_cancel(struct session *session, const char *reason, struct err *err)
+{
+	return 0;
+}
+
+static int do_restore(struct session *session, struct restore_request *request, const char **name, struct err *err)
+{
+	*name = request->here.name ?: "fuzz";
+	return request->paused ? err_set(err, -EINVAL, "does not wait") : 0;
+}
+
 static const struct operations ops = {
 	.describe = do_describe,
 	.pause = do_pause,
@@ -118,6 +148,10 @@ static const struct operations ops = {
 	.migration_status = do_migration_status,
 	.migration_cancel = do_cancel,
 	.migration_resolve = do_migration_resolve,
+	.snapshot = do_snapshot,
+	.snapshot_commit = do_snapshot_commit,
+	.snapshot_cancel = do_snapshot_cancel,
+	.restore = do_restore,
 };
 
 /* The server lives on a thread of its own as long as the fuzzer; clients come and go. */

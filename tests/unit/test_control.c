@@ -2,6 +2,7 @@
 /* vmm/control: the protocol, and clients that misbehave. */
 #include "vmm/control/control_machine.h"
 #include "tests/unit/shortage.h"
+#include "vmm/snapshot/restore_request.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -111,6 +112,12 @@ static const struct migration_report *do_migration_status(struct session *sessio
 	return &report;
 }
 
+static int do_restore(struct session *session, struct restore_request *request, const char **name, struct err *err)
+{
+	*name = request->here.name;
+	return request->here.disk_count == 1 ? 0 : err_set(err, -EINVAL, "there is one disk");
+}
+
 static const struct operations ops = {
 	.describe = do_describe,
 	.pause = do_pause,
@@ -122,6 +129,7 @@ static const struct operations ops = {
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
 	.migration_status = do_migration_status,
+	.restore = do_restore,
 };
 static const struct operated machine = {.ops = &ops};
 
@@ -273,6 +281,12 @@ static void calls_the_machine(void)
 	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"no such disk\"}}");
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.ResizeDisk\"}",
 	    "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"id\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Restore\",\"parameters\":{\"name\":\"a\",\"disks\":[\"disk0=x\"]}}",
+	    "{\"parameters\":{\"name\":\"a\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Restore\",\"parameters\":{\"name\":\"a\"}}",
+	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"there is one disk\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.Restore\",\"parameters\":{\"disks\":\"disk0=x\"}}",
+	    "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"disks\"}}");
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":-1}}", BAD_SIZE);
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetBalloon\",\"parameters\":{\"size\":\"1M\"}}", BAD_SIZE);
 	CHECK_EQ(ballooned, MIB(1));

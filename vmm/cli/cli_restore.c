@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `mvmm restore`: makes a machine from a snapshot and runs it. */
+#include <fcntl.h>
+
 #include "vmm/cli/command.h"
+#include "vmm/control/control_client.h"
 #include "vmm/session/session.h"
+#include "vmm/snapshot/restore_request.h"
+
+#define PATIENCE_MS 10000 /* for a process that waits */
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
 static const struct option_key name = {"name", OPTION_STRING, .help = "NAME"};
@@ -42,6 +48,9 @@ static const struct option options[] = {
 	 "how memory comes in: mapped, and read when the guest touches it (the default); all of it read and checked; mapped, "
 	 "and what the guest touches first read ahead (see mvmm snapshot record); or from another process by a userfaultfd",
 	 &file, 1, FIELD(memory_mode)},
+	{"wait", NULL, "prepare everything and wait until mvmm restore --spare says what the machine is", &flag, 1, FIELD(wait)},
+	{"spare", "NAME", "let the process that waits under this name become the machine, instead of starting one", &name, 1,
+	 FIELD(spare)},
 	{"paused", NULL, "leave the machine paused, until mvmm resume", &flag, 1, FIELD(paused)},
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
@@ -56,11 +65,149 @@ static int cli_restore_check(const struct restore_options *given, struct err *er
 {
 	if (given->from && (given->state || given->memory))
 		return err_set(err, -EINVAL, "--from: names a folder with both files; leave out --state and --memory");
-	if (!given->from && (!given->state || !given->memory))
+	if (!given->spare && !given->from && (!given->state || !given->memory))
 		return err_set(err, -EINVAL, "--from is missing; write --from DIR, the folder that mvmm snapshot --to made");
+	if (given->here.vfio_count && (given->wait || given->spare))
+		return err_set(err, -EINVAL, "--vfio: a process that waits takes no devices; add them with mvmm vfio add when the "
+			       "machine runs");
 	if (given->here.verbose && given->here.quiet)
 		return err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
 	return 0;
+}
+
+/* ---- a process that waits ---- */
+
+/* It may be asked from another folder. */
+static int cli_restore_make_absolute(char **path, struct err *err)
+{
+	char *absolute = *path ? realpath(*path, NULL) : NULL;
+
+	if (!*path)
+		return 0;
+	if (!absolute)
+		return err_sys(err, -errno, "%.200s", *path);
+	free(*path);
+	*path = absolute;
+	return 0;
+}
+
+/* What is said when it becomes a machine is not said before. */
+static int cli_restore_check_wait(struct restore_options *given, struct err *err)
+{
+	const struct arrival_options *here = &given->here;
+	const char *early = here->disk_count ? "--disk" : here->net_count ? "--net" : here->vsock ? "--vsock" :
+			    here->serial ? "--serial" : here->console ? "--console" : given->paused ? "--paused" : NULL;
+	char **const paths[] = {&given->from, &given->state, &given->memory, &given->here.kernel, &given->here.initrd};
+	int code = 0;
+
+	if (early)
+		return err_set(err, -EINVAL, "%s: goes with mvmm restore --spare, which makes a machine of the process that "
+			       "waits; leave it out here", early);
+	if (!here->name)
+		return err_set(err, -EINVAL, "--name is missing; the process that waits needs a name, by which mvmm restore "
+			       "--spare finds it");
+	for (size_t i = 0; i < ARRAY_SIZE(paths) && !code; i++)
+		code = cli_restore_make_absolute(paths[i], err);
+	return code;
+}
+
+static int cli_restore_check_spare(const struct restore_options *given, struct err *err)
+{
+	const char *late = given->from ? "--from" : given->state ? "--state" : given->memory ? "--memory" :
+			   given->wait ? "--wait" : given->here.kernel ? "--kernel" : given->here.initrd ? "--initrd" :
+			   given->here.force_cpu ? "--force-cpu" : given->here.clock ? "--clock" :
+			   given->memory_mode ? "--memory-mode" : given->changed_count ? "--disk-changed" : NULL;
+
+	return late ? err_set(err, -EINVAL, "%s: goes with the mvmm restore --wait that prepared --spare %s; leave it out here",
+			      late, given->spare) : 0;
+}
+
+/* The path in a value of --disk, "ID=[path=]PATH[,...]", in which a comma is written twice; the caller frees it. */
+static char *cli_restore_disk_path(const char *text)
+{
+	const char *from = text + strcspn(text, "="), *end;
+	char *path, *to;
+
+	from += *from == '=';
+	from += strncmp(from, "path=", 5) == 0 ? 5 : 0;
+	path = to = strdup(from);
+	for (end = from; path && *end && (*end != ',' || end[1] == ','); end++) {
+		end += *end == ',';
+		*to++ = *end;
+	}
+	if (path)
+		*to = 0;
+	return path;
+}
+
+static int cli_restore_open_file(struct restore_request *request, char *path, struct err *err)
+{
+	struct restore_file *opened = &request->files[request->file_count];
+
+	if (request->file_count == ARRAY_SIZE(request->files) || !path) {
+		free(path);
+		return err_set(err, -ENOMEM, "--disk: too many");
+	}
+	*opened = (struct restore_file){path, open(path, O_PATH | O_CLOEXEC)};
+	request->file_count++;
+	return opened->fd < 0 ? err_sys(err, -errno, "%.200s", path) : 0;
+}
+
+/* The folder that paths start from, and the disks: they are opened with the rights of who asks. */
+static int cli_restore_open_files(struct restore_request *request, struct err *err)
+{
+	int code = cli_restore_open_file(request, strdup("."), err);
+
+	for (size_t i = 0; i < request->here.disk_count && !code; i++)
+		code = cli_restore_open_file(request, cli_restore_disk_path(request->here.disks[i].text), err);
+	return code ? err_prefix(err, code, "--disk") : 0;
+}
+
+static int cli_restore_ask(struct control_client *client, struct restore_request *request, struct err *err)
+{
+	int fds[RESTORE_MAX_FILES], code;
+
+	for (size_t i = 0; i < request->file_count; i++)
+		fds[i] = request->files[i].fd;
+	code = control_client_pass(client, "Restore", restore_request_to_json(request), fds, request->file_count, PATIENCE_MS,
+				   NULL, err);
+	return code ? EXIT_FAILED : EXIT_OFF;
+}
+
+static int cli_restore_use_spare(struct restore_options *given, struct err *err)
+{
+	struct restore_request request = {.here = given->here, .paused = given->paused};
+	struct control_client client;
+	int code = cli_restore_check_spare(given, err) ?: cli_restore_open_files(&request, err);
+
+	if (!code && control_client_open(given->spare, &client, err)) {
+		code = EXIT_FAILED;
+	} else if (!code) {
+		code = cli_restore_ask(&client, &request, err);
+		control_client_close(&client);
+	} else {
+		code = EXIT_BAD_INPUT;
+	}
+	while (request.file_count) {
+		struct restore_file *opened = &request.files[--request.file_count];
+
+		fd_close(&opened->fd);
+		free(opened->path);
+	}
+	return code;
+}
+
+/* ---- the command ---- */
+
+static int cli_restore_with(struct restore_options *given, struct err *err)
+{
+	int code = cli_restore_check(given, err);
+
+	if (!code && given->spare)
+		return cli_restore_use_spare(given, err);
+	if (!code && given->wait)
+		code = cli_restore_check_wait(given, err);
+	return code ? EXIT_BAD_INPUT : session_restore(given, err);
 }
 
 static int cli_restore_run(int argc, char *const *argv, struct err *err)
@@ -70,7 +217,7 @@ static int cli_restore_run(int argc, char *const *argv, struct err *err)
 
 	options_init(&table, &given);
 	if (command_parse(&command_restore, &given, offsetof(struct restore_options, help), argc, argv, NULL, 0, &code, err))
-		code = cli_restore_check(&given, err) ? EXIT_BAD_INPUT : session_restore(&given, err);
+		code = cli_restore_with(&given, err);
 	options_done(&table, &given);
 	return code;
 }
@@ -80,7 +227,8 @@ const struct command command_restore = {
 	.operands = "",
 	.summary = "Make a machine from a snapshot and run it",
 	.text = "Disks, networks and the vsock are those that the snapshot names, unless options name others by their ids;\n"
-		"mvmm snapshot inspect DIR shows them.\n",
+		"mvmm snapshot inspect DIR shows them. With --wait, the process that is prepared becomes a machine in about a\n"
+		"millisecond when mvmm restore --spare NAME says what differs; mvmm stop NAME ends it.\n",
 	.options = &table,
 	.run = cli_restore_run,
 };

@@ -255,15 +255,21 @@ static int control_client_get_answer(struct control_client *client, int64_t dead
 	return code;
 }
 
+int control_client_pass(struct control_client *client, const char *method, json_t *parameters, const int *fds,
+			size_t fd_count, int timeout_ms, json_t **ret, struct err *err)
+{
+	int64_t deadline = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
+	const struct passed passed = {fds, fd_count};
+	bool continues;
+
+	return control_client_send_request(client, method, parameters, false, passed, deadline, err) ?:
+	       control_client_get_answer(client, deadline, NULL, ret, &continues, err);
+}
+
 int control_client_call(struct control_client *client, const char *method, json_t *parameters, int timeout_ms,
 			json_t **ret, struct err *err)
 {
-	int64_t deadline = timeout_ms < 0 ? -1 : monotonic_ms() + timeout_ms;
-	bool continues;
-
-	return control_client_send_request(client, method, parameters, false, (struct passed){0},
-					   deadline, err) ?:
-	       control_client_get_answer(client, deadline, NULL, ret, &continues, err);
+	return control_client_pass(client, method, parameters, NULL, 0, timeout_ms, ret, err);
 }
 
 int control_client_follow(struct control_client *client, const char *method, json_t *parameters, const int *fds,

@@ -26,6 +26,10 @@ void control_client_close(struct control_client *client);
 int control_client_call(struct control_client *client, const char *method, json_t *parameters, int timeout_ms,
 			json_t **ret, struct err *err);
 
+/* The same with descriptors, up to CONTROL_MAX_FDS of control.h. */
+int control_client_pass(struct control_client *client, const char *method, json_t *parameters, const int *fds,
+			size_t fd_count, int timeout_ms, json_t **ret, struct err *err);
+
 /* Callbacks during a long call. */
 struct control_watch {
 	void (*progress)(void *opaque, const json_t *parameters);

@@ -3,6 +3,7 @@
 #include "vmm/control/control_machine.h"
 
 #include "vmm/config/config.h"
+#include "vmm/snapshot/restore_request.h"
 #include "vmm/snapshot/snapshot_take.h"
 
 #include <stdio.h>
@@ -76,6 +77,12 @@ static const char description[] =
 	"  downtime: ?float, timeout: ?float) -> (snapshot: Snapshot)\n"
 	"method SnapshotCommit(id: string) -> ()\n"
 	"method SnapshotCancel() -> ()\n"
+	"\n"
+	"# A process that waits with a snapshot (its state is waiting) becomes a machine, which runs when this is replied to.\n"
+	"# All parameters are optional; they are written as for mvmm restore. files: paths of disks whose descriptors are\n"
+	"# passed, in their order\n"
+	"method Restore(name: ?string, disks: ?[]string, nets: ?[]string, vsock: ?string, serial: ?string, console: ?string,\n"
+	"  paused: ?bool, files: ?[]string) -> (name: string)\n"
 	"\n"
 	"error Failed (text: string)\n";
 
@@ -390,6 +397,26 @@ static void control_machine_call_snapshot_cancel(void *opaque, struct control_ca
 	control_machine_finish(call, machine->ops->snapshot_cancel(machine->session, "cancelled", &err), &err);
 }
 
+static void control_machine_call_restore(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	struct restore_request request;
+	int fds[CONTROL_MAX_FDS];
+	size_t count = control_take_fds(call, fds, ARRAY_SIZE(fds));
+	const char *bad = restore_request_from_json(parameters, fds, count, &request), *name;
+	struct err err;
+
+	if (bad) {
+		control_bad_parameter(call, bad);
+		return;
+	}
+	if (machine->ops->restore(machine->session, &request, &name, &err))
+		control_fail(call, &err);
+	else
+		control_reply(call, json_pack("{s:s}", "name", name));
+	restore_request_done(&request);
+}
+
 static const struct control_method methods[] = {
 	{"AddDevice", control_machine_call_add_device},
 	{"Info", control_machine_call_info},
@@ -400,6 +427,7 @@ static const struct control_method methods[] = {
 	{"Pause", control_machine_call_pause},
 	{"RemoveDevice", control_machine_call_remove_device},
 	{"ResizeDisk", control_machine_call_resize_disk},
+	{"Restore", control_machine_call_restore},
 	{"Resume", control_machine_call_resume},
 	{"SetBalloon", control_machine_call_set_balloon},
 	{"Snapshot", control_machine_call_snapshot},

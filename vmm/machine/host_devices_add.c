@@ -393,7 +393,7 @@ size_t host_devices_count(const struct host_devices *devices)
 {
 	size_t count = 0;
 
-	for (const struct slot *slot = devices->slots; slot; slot = slot->next)
+	for (const struct slot *slot = devices ? devices->slots : NULL; slot; slot = slot->next)
 		count++;
 	return count;
 }

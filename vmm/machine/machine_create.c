@@ -278,11 +278,15 @@ static int machine_create_virtio(struct machine *machine, struct err *err)
 		ret = machine_create_vsock(machine, err);
 	if (ret == 0 && machine->host.console_out >= 0)
 		ret = machine_create_console(machine, err);
-	if (ret == 0)
-		ret = machine_create_rng(machine, err);
-	if (ret == 0 && config->balloon)
-		ret = machine_create_balloon(machine, err);
 	return ret;
+}
+
+/* Those that are connected to nothing. */
+static int machine_create_own_virtio(struct machine *machine, struct err *err)
+{
+	int ret = machine_create_rng(machine, err);
+
+	return ret == 0 && machine->config->balloon ? machine_create_balloon(machine, err) : ret;
 }
 
 /* The PCI devices for hot plug: the highest ones, eight more than there are host devices. Each costs the guest an ACPI
@@ -545,6 +549,7 @@ static const struct part {
 	{machine_create_pit, false},
 	{machine_create_pci, false},
 	{machine_create_virtio, true},
+	{machine_create_own_virtio, false},
 	{machine_create_load_guest, true},
 	{machine_host_devices_create, true},
 	{machine_create_attach_buses, false},

@@ -27,6 +27,15 @@ static bool machine_files_is(const struct machine_file *file, const char *below,
 	return strcmp(file->path, path) == 0 && !below == !file->below && (!below || strcmp(file->below, below) == 0);
 }
 
+/* Takes over the file if it is complete. */
+static const char *machine_files_keep(struct machine_files *files, struct machine_file *file)
+{
+	snprintf(file->name, sizeof(file->name), "/proc/self/fd/%d", file->fd);
+	file->next = files->first;
+	files->first = file;
+	return file->name;
+}
+
 const char *machine_files_find(struct machine_files *files, const char *below, const char *path)
 {
 	struct machine_file *file = files ? files->first : NULL;
@@ -47,10 +56,23 @@ const char *machine_files_find(struct machine_files *files, const char *below, c
 		machine_files_free(file);
 		return NULL;
 	}
-	snprintf(file->name, sizeof(file->name), "/proc/self/fd/%d", file->fd);
-	file->next = files->first;
-	files->first = file;
-	return file->name;
+	return machine_files_keep(files, file);
+}
+
+int machine_files_add(struct machine_files *files, const char *path, int *fd, struct err *err)
+{
+	struct machine_file *file = calloc(1, sizeof(*file));
+
+	if (!file)
+		return err_sys(err, -ENOMEM, "%.200s", path);
+	file->path = strdup(path);
+	file->fd = take_fd(fd);
+	if (!file->path) {
+		machine_files_free(file);
+		return err_sys(err, -ENOMEM, "%.200s", path);
+	}
+	machine_files_keep(files, file);
+	return 0;
 }
 
 void machine_files_close(struct machine_files *files)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "core/err.h"
 #include "core/util.h"
 
 /* All zero: none is found yet. */
@@ -19,4 +20,6 @@ struct machine_files {
  * nothing is kept.
  */
 const char *machine_files_find(struct machine_files *files, const char *below, const char *path);
+/* From now on, path leads to this open file, whatever it named before; takes the descriptor. */
+int machine_files_add(struct machine_files *files, const char *path, int *fd, struct err *err);
 void machine_files_close(struct machine_files *files);

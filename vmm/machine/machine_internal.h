@@ -59,6 +59,7 @@ struct machine {
 	enum machine_end end; /* written once, from any thread */
 	bool started;
 	bool loaded; /* from a saved state, and not started yet */
+	bool vcpus_loaded; /* before the rest */
 	bool paused;
 	enum { MACHINE_NOT_PAUSING, MACHINE_DRAINS, MACHINE_STOPS } pausing; /* a pause in progress */
 	bool settling;

@@ -235,7 +235,7 @@ static int machine_state_load_part(struct machine *machine, const struct part *p
 	case PART_CLOCK:
 		return clock_load(machine->clock, from->data, from->len, err);
 	case PART_VCPU:
-		return vcpu_set_load(machine->vcpus, part->index, trial, from->data, from->len, err);
+		return machine->vcpus_loaded ? 0 : vcpu_set_load(machine->vcpus, part->index, trial, from->data, from->len, err);
 	case PART_VIRTIO:
 		return virtio_pci_load(machine->virtio[part->index], from->data, from->len, err);
 	case PART_HOST:
@@ -301,6 +301,30 @@ int machine_load_trial(struct machine *machine, const void *data, size_t len, st
 {
 	int ret = machine_state_load(machine, data, len, true, err);
 
+	if (ret == 0)
+		vcpu_set_warm_up(machine->vcpus);
+	return ret;
+}
+
+int machine_load_vcpus(struct machine *machine, const void *data, size_t len, struct err *err)
+{
+	_cleanup_(free_ptr) struct part_list *parts = calloc(1, sizeof(*parts));
+	_cleanup_(free_ptr) struct section_list *sections = calloc(1, sizeof(*sections));
+	int ret;
+
+	if (!parts || !sections)
+		return err_sys(err, -ENOMEM, "state");
+	ret = machine_state_read_sections(data, len, sections, err);
+	machine_state_list_parts(machine, parts);
+	for (size_t i = 0; i < parts->count && ret == 0; i++) {
+		struct section *section = machine_state_find_section(sections, parts->parts[i].name);
+
+		if (section && parts->parts[i].kind == PART_VCPU)
+			ret = machine_state_load_part(machine, &parts->parts[i], section, false, err);
+		else if (section)
+			machine_state_try_part(machine, &parts->parts[i]);
+	}
+	machine->vcpus_loaded = ret == 0;
 	if (ret == 0)
 		vcpu_set_warm_up(machine->vcpus);
 	return ret;

@@ -31,6 +31,7 @@ struct add_device_reply {
 struct snapshot_request;
 struct snapshot_files;
 struct snapshot_report;
+struct restore_request;
 
 /*
  * progress is called while a snapshot is taken, at last when everything is written (its phase is then
@@ -45,7 +46,7 @@ struct snapshot_reply {
 struct operations {
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
-	 * "state" ("running", "pausing", "paused", "saving", "arriving", "migrating", "unresolved" or "ending"), "devices"
+	 * "state" ("running", "pausing", "paused", "saving", "waiting", "arriving", "migrating", "unresolved" or "ending"), "devices"
 	 * (objects with at least "id" and "kind") and more.
 	 */
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
@@ -98,6 +99,12 @@ struct operations {
 			const struct snapshot_reply *reply, struct err *err);
 	int (*snapshot_commit)(struct session *session, const char *id, struct err *err);
 	int (*snapshot_cancel)(struct session *session, const char *reason, struct err *err);
+	/*
+	 * A process that waits with a snapshot becomes the machine that the request describes, whose descriptors are
+	 * taken (-1). *name: of the machine, valid until the caller returns. A request that is invalid, or whose name is in
+	 * use, is refused and the process goes on waiting; after other failures it ends.
+	 */
+	int (*restore)(struct session *session, struct restore_request *request, const char **name, struct err *err);
 };
 
 /* A machine and its operations, for a front end; outlives the front end. */

@@ -162,18 +162,19 @@ static int session_out(const struct session *session, int port_fd)
 	return session->out_fd ? *session->out_fd : port_fd;
 }
 
-int session_make_machine(struct session *session, struct err *err)
+static struct machine_host session_host(struct session *session)
 {
 	struct restore_memory *memory = session->memory;
-	const struct machine_host host = {
+
+	return (struct machine_host){
 		.loop = session->loop,
 		.log = &session->log,
 		.files = &session->files,
 		.identity = &session->identity,
-		.serial_in = port_in(session->serial),
-		.serial_out = session_out(session, port_out(session->serial)),
-		.console_in = port_in(session->console),
-		.console_out = port_out(session->console) < 0 ? -1 : session_out(session, port_out(session->console)),
+		.serial_in = session->serial ? port_in(session->serial) : -1, /* none before they are opened */
+		.serial_out = session->serial ? session_out(session, port_out(session->serial)) : -1,
+		.console_in = session->console ? port_in(session->console) : -1,
+		.console_out = !session->console || port_out(session->console) < 0 ? -1 : session_out(session, port_out(session->console)),
 		.device_gone = session_device_gone,
 		.disk_failed = session_disk_failed,
 		.opaque = session,
@@ -181,8 +182,27 @@ int session_make_machine(struct session *session, struct err *err)
 		.ram_source = memory ? restore_memory_source(memory) : NULL,
 		.memory_lost = memory ? session_memory_lost : NULL,
 	};
+}
+
+int session_make_machine(struct session *session, struct err *err)
+{
+	const struct machine_host host = session_host(session);
 
 	return machine_create(session->config, &host, &session->machine, err);
+}
+
+int session_prepare_machine(struct session *session, struct err *err)
+{
+	const struct machine_host host = session_host(session);
+
+	return machine_prepare(session->config, &host, &session->machine, err);
+}
+
+int session_complete_machine(struct session *session, struct err *err)
+{
+	const struct machine_host host = session_host(session);
+
+	return machine_complete(session->machine, &host, err);
 }
 
 static void session_destroy_machine(struct session *session)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "vmm/config/arrival_options.h"
 #include "vmm/config/config.h"
 
 /*
@@ -13,21 +14,6 @@
  * added or removed change it.
  */
 int session_run(struct machine_config *config, struct err *err);
-
-/* What differs on this host, or in this copy, of a machine that another process described. The strings are the caller's. */
-struct arrival_options {
-	char *name;
-	char *kernel, *initrd; /* for a reboot; or NULL */
-	/* For machine_config_override; NULL: serial on stdio, a console on a pseudo terminal. */
-	char *serial, *console, *vsock;
-	char *clock; /* stop or run; NULL: as the machine was configured */
-	struct arrival_override {
-		char *text; /* "ID=VALUE" */
-	} *disks, *nets, *vfios;
-	size_t disk_count, net_count, vfio_count;
-	bool force_cpu; /* see machine_config */
-	bool verbose, quiet;
-};
 
 /* The options of `mvmm receive`. */
 struct receive_options {
@@ -52,6 +38,8 @@ struct restore_options {
 	size_t changed_count;
 	uint64_t record_ns; /* mvmm snapshot record: how long to wait for the guest's first byte; 0: no recording */
 	bool paused; /* it stays paused after the restore */
+	bool wait;   /* the process is prepared, and becomes the machine when a request says what differs */
+	char *spare; /* the process that waits and gets the request; then this one restores nothing itself */
 	bool help;
 };
 

@@ -62,6 +62,9 @@ struct session {
 	struct restore_memory *memory; /* where the machine's memory comes from; or NULL */
 	const int *out_fd; /* where serial port and console write instead of their ports; or NULL */
 	bool arriving;               /* the machine exists, and its guest does not run yet */
+	bool waiting;                /* it is prepared, and waits for the request that completes it; also arriving */
+	/* Does what the request says, as operations.restore. */
+	int (*asked)(struct session *session, struct restore_request *request, const char **name, struct err *err);
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
@@ -83,6 +86,9 @@ int session_catch_signals(struct session *session, struct err *err);
 void session_take_signals(struct session *session);
 int session_open_ports(struct session *session, struct err *err);
 int session_make_machine(struct session *session, struct err *err);
+/* The same in two halves, of which the second one needs the ports (machine_prepare, machine_complete). */
+int session_prepare_machine(struct session *session, struct err *err);
+int session_complete_machine(struct session *session, struct err *err);
 /* The guest is about to run: output files stay. */
 void session_keep_ports(struct session *session);
 /* Runs the started machine and those after its reboots; returns the program's exit code. */

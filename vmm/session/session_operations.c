@@ -55,7 +55,7 @@ static int session_operations_end(struct session *session, struct err *err)
 
 static int session_operations_stop(struct session *session, bool force, struct err *err)
 {
-	if (force || session->resting)
+	if (force || session->resting || session->waiting)
 		return session_operations_end(session, err);
 	if (session->arriving || outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED)
 		return session_check_settled(session, err);
@@ -72,6 +72,8 @@ static const char *session_operations_state(const struct session *session)
 		return outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED ? "unresolved" : "migrating";
 	if (snapshot_thread_active(session->snapshot))
 		return "saving";
+	if (session->waiting)
+		return "waiting";
 	if (session->arriving)
 		return "arriving";
 	if (session->resting)
@@ -220,6 +222,14 @@ static int session_operations_migration_resolve(struct session *session, bool go
 	return outgoing_resolve(session->outgoing, go_on, sure, err);
 }
 
+static int session_operations_restore(struct session *session, struct restore_request *request, const char **name,
+				      struct err *err)
+{
+	if (!session->waiting)
+		return err_set(err, -EINVAL, "does not wait with a snapshot; start one that does with mvmm restore --wait");
+	return session->asked(session, request, name, err);
+}
+
 static const struct operations operations = {
 	.describe = session_operations_describe,
 	.pause = session_operations_pause,
@@ -233,6 +243,7 @@ static const struct operations operations = {
 	.migration_status = session_operations_migration_status,
 	.migration_cancel = session_operations_migration_cancel,
 	.migration_resolve = session_operations_migration_resolve,
+	.restore = session_operations_restore,
 	.snapshot = session_snapshot,
 	.snapshot_commit = session_snapshot_commit,
 	.snapshot_cancel = session_snapshot_cancel,

@@ -19,6 +19,9 @@
 
 int session_check_settled(const struct session *session, struct err *err)
 {
+	if (session->waiting)
+		return err_set(err, -EBUSY, "waits with a snapshot; mvmm restore --spare %s makes it a machine",
+			       session->config->name);
 	if (session->arriving)
 		return err_set(err, -EBUSY, "is still arriving from another host");
 	if (session->resting)

@@ -2,33 +2,19 @@
 /*
  * `mvmm restore`: a session whose machine comes from a snapshot. It is made as one that arrives from another host, but
  * its memory is a mapping and its state is read at once, so that all of it happens on the loop's thread before the loop
- * runs.
+ * runs. With --wait, half of it happens later (session_restore_wait.c). session_restore_run.c chooses.
  */
-#include "vmm/session/session_internal.h"
+#include "vmm/session/session_restore_internal.h"
 
 #include "vmm/machine/tell_apart.h"
 #include "vmm/session/arrival_config.h"
-#include "vmm/session/exit_code.h"
 #include "vmm/session/host_devices_migration.h"
-#include "vmm/session/session.h"
 #include "vmm/session/session_record.h"
 #include "vmm/snapshot/description.h"
 #include "vmm/snapshot/snapshot_devices.h"
-#include "vmm/snapshot/snapshot_open.h"
 
 #include <fcntl.h>
 #include <stdio.h>
-
-struct restoring {
-	struct session session;
-	struct machine_config config;
-	struct restore_options *options;
-	struct snapshot *snapshot;
-	struct host_devices_migration *devices; /* until they run; or NULL */
-	struct arrival_override *plugs;         /* those of the options that are plugged in later */
-	size_t plug_count;
-	struct session_record *record; /* of mvmm snapshot record; or NULL */
-};
 
 /* ---- what to restore ---- */
 
@@ -95,6 +81,22 @@ static int session_restore_configure(struct restoring *restoring, struct err *er
 	code = code ?: session_restore_read_offer(restoring, err);
 	code = code ?: session_restore_find_kernel(restoring, err);
 	return code ?: session_restore_override(restoring, err);
+}
+
+/* The snapshot and the session, without a machine. */
+static int session_restore_open_all(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	int code = session_restore_configure(restoring, err);
+
+	if (code)
+		return code;
+	session->restored = true;
+	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
+	code = event_loop_create(&session->loop, err);
+	session_raise_descriptors();
+	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
+	return code ?: session_catch_signals(session, err);
 }
 
 /* ---- the machine ---- */
@@ -181,25 +183,39 @@ static int session_restore_find_memory(struct restoring *restoring, struct err *
 static int session_restore_make(struct restoring *restoring, struct err *err)
 {
 	struct session *session = &restoring->session;
-	const struct snapshot_bytes *state = &restoring->snapshot->state->machine;
 	int code;
 
 	session->arriving = true;
-	session->restored = true;
-	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
 	code = session_restore_find_memory(restoring, err);
 	code = code ?: session_open_ports(session, err);
 	code = code ?: session_make_machine(session, err);
-	code = code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
-	code = code ?: machine_offer_check(session->offer, session->machine, err);
+	return code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
+}
+
+int session_restore_prepare(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	int code = session_restore_open_all(restoring, err);
+
+	session->arriving = true;
+	code = code ?: session_restore_find_memory(restoring, err);
+	code = code ?: session_prepare_machine(session, err);
+	return code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
+}
+
+int session_restore_load(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	const struct snapshot_bytes *state = &restoring->snapshot->state->machine;
+	int code = machine_offer_check(session->offer, session->machine, err);
+
 	code = code ?: session_restore_load_devices(restoring, err);
 	code = code ?: machine_load(session->machine, state->data, state->len, err);
 	code = code ?: machine_tell_apart(session->machine, err);
-	code = code ?: session_open_control(session, err);
 	return code ?: machine_lock_disks(session->machine, err);
 }
 
-static int session_restore_start(struct restoring *restoring, struct err *err)
+int session_restore_start(struct restoring *restoring, struct err *err)
 {
 	struct session *session = &restoring->session;
 	int code;
@@ -219,74 +235,16 @@ static int session_restore_start(struct restoring *restoring, struct err *err)
 	return code;
 }
 
-static int session_restore_begin(struct restoring *restoring, struct err *err)
+int session_restore_begin(struct restoring *restoring, struct err *err)
 {
-	struct session *session = &restoring->session;
-	int code = session_restore_configure(restoring, err);
+	int code = session_restore_open_all(restoring, err);
 
-	code = code ?: event_loop_create(&session->loop, err);
-	session_raise_descriptors();
-	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
-	code = code ?: session_catch_signals(session, err);
 	if (!code && restoring->options->record_ns)
 		code = session_restore_record(restoring, err);
 	code = code ?: session_restore_make(restoring, err);
+	code = code ?: session_restore_load(restoring, err);
+	code = code ?: session_open_control(&restoring->session, err);
 	if (!code && restoring->record)
-		code = session_record_start(restoring->record, machine_memory(session->machine), err);
+		code = session_record_start(restoring->record, machine_memory(restoring->session.machine), err);
 	return code ?: session_restore_start(restoring, err);
-}
-
-static int session_restore_live(struct restoring *restoring, struct err *err)
-{
-	struct session *session = &restoring->session;
-	int code = session_live(session, err);
-
-	if (!restoring->record || session->abandoned || session->signal)
-		return code;
-	return session_record_save(restoring->record, machine_memory(session->machine), err) ? EXIT_FAILED : EXIT_OFF;
-}
-
-/* A signal may have been the reason: it cancels a copy of memory. */
-static int session_restore_failed(struct session *session)
-{
-	session_take_signals(session);
-	return session->signal ? EXIT_SIGNAL + session->signal : EXIT_BAD_INPUT;
-}
-
-static void session_restore_end(struct restoring *restoring)
-{
-	session_record_leave(restoring->record);
-	host_devices_migration_end(restoring->devices);
-	session_end(&restoring->session);
-	if (restoring->session.abandoned)
-		return;
-	session_record_destroy(restoring->record);
-	log_close(&restoring->session.log);
-	machine_config_done(&restoring->config);
-	snapshot_close(restoring->snapshot);
-}
-
-int session_restore(struct restore_options *options, struct err *err)
-{
-	struct restoring restoring = {
-		.options = options,
-		.session = {
-			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
-			.signal_fd = -1,
-		},
-	};
-	int code;
-
-	machine_config_init(&restoring.config);
-	restoring.config.verbose = options->here.verbose;
-	restoring.config.quiet = options->here.quiet;
-	restoring.session.config = &restoring.config;
-	restoring.session.log.level = machine_config_log_level(&restoring.config);
-	log_open(&restoring.session.log);
-	if (!session_restore_begin(&restoring, err))
-		code = session_restore_live(&restoring, err);
-	else
-		code = session_restore_failed(&restoring.session);
-	session_restore_end(&restoring);
-	return code;
 }

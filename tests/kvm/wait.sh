@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# A process that is prepared for a snapshot (mvmm restore --wait) and becomes a machine when it is asked to. TAP on stdout.
+# shellcheck source=tests/kvm/lib.sh
+. "${0%/*}/lib.sh"
+
+cd "$work" || exit 1
+
+shows() { "$mvmm" info "$1" 2>/dev/null | grep -q "$2"; }
+prepare()
+{
+	"$mvmm" restore --from snap --wait --name "$1" >"$1.out" 2>"$1.err" </dev/null &
+	pids+=($!)
+	until_true 20 shows "$1" 'state *waiting'
+}
+ask() { timeout -k 1 $((20 * patience)) "$mvmm" restore "$@" >out 2>err; }
+refused() { ! ask "${@:2}" && grep -q "$1" err && [ "$(wc -l <err)" = 1 ]; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
+works() { until_true 20 says "$1" '\.\.'; }
+ended_with() { wait "${pids[-1]}"; [ $? = "$1" ]; }
+
+truncate -s 8M disk
+# shellcheck disable=SC2317
+cleanup_tap() { ip link del "$tap" 2>/dev/null; cleanup; }
+tap=waittap$((BASHPID % 100000))
+trap cleanup_tap EXIT
+if ip tuntap add "$tap" mode tap vnet_hdr 2>/dev/null && ip link set "$tap" up; then
+	guest=guest_busy net=(--net "tap=$tap,id=net")
+else
+	guest=guest_disk net=()
+fi
+"$mvmm" run --name m --kernel "$guests/$guest" --memory 64M --disk disk,id=disk "${net[@]}" --serial file=m.log >m.out 2>m.err </dev/null &
+pids+=($!)
+check 'a guest works with its disk' works m.log
+check 'and is kept' timeout -k 1 $((20 * patience)) "$mvmm" snapshot m --to snap --disks none --stop
+
+check 'a process waits with the snapshot' prepare spare
+check 'it is listed as waiting' bash -c "'$mvmm' ps | grep -q '^spare .* waiting '"
+check 'what needs a machine is refused' bash -c "! '$mvmm' pause spare 2>err && grep -q 'waits with a snapshot' err"
+check 'an invalid request is refused by name' refused 'no disk with this id' --spare spare --name one --disk nodisk=disk
+check 'and a file that is missing' refused 'No such file' --spare spare --name one --disk disk=missing
+check 'and what was said when it was prepared' refused '.from: goes with' --spare spare --from snap
+mkdir elsewhere
+cp disk elsewhere/other
+check 'it waits on, and becomes a machine of another name' \
+	bash -c "cd elsewhere && exec timeout -k 1 $((20 * patience)) '$mvmm' restore --spare spare --name one --disk disk=other --serial file=one.log"
+check 'whose paths are those of who asked' [ -e elsewhere/one.log ]
+check 'whose guest goes on' works elsewhere/one.log
+check 'and does not miss what it wrote' bash -c "! grep -q WRONG elsewhere/one.log"
+check 'whose old name is free' [ ! -e "$XDG_RUNTIME_DIR/mvmm/spare" ]
+check 'and which is a machine like others' shows one 'state *running'
+check 'a second request is refused' refused 'does not wait with a snapshot' --spare one --name two
+check 'another one waits' prepare spare
+check 'a name that is in use is refused' refused 'in use by process' --spare spare --name one
+"$mvmm" stop --force one 2>/dev/null
+check 'stop ends what waits' timeout -k 1 $((20 * patience)) "$mvmm" stop spare
+check 'with the exit code of a machine that was stopped' ended_with 0
+check 'another one waits' prepare spare
+touch -d '1 hour ago' snap/memory
+check 'a snapshot that was changed is refused' refused 'was changed since' --spare spare --name one
+check 'and the process ends' ended_with 2
+check 'another one waits' prepare spare
+rm -r snap
+check 'a snapshot that was removed is refused' refused 'was removed' --spare spare --name one
+check 'and the process ends' ended_with 2
+check 'nothing is left' until_true 10 nothing_left
+echo "1..$n"

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a user says, on this host, about a machine that another process described: mvmm receive, mvmm restore. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The strings are the caller's. */
+struct arrival_options {
+	char *name;
+	char *kernel, *initrd; /* for a reboot; or NULL */
+	/* For machine_config_override; NULL: serial on stdio, a console on a pseudo terminal. */
+	char *serial, *console, *vsock;
+	char *clock; /* stop or run; NULL: as the machine was configured */
+	struct arrival_override {
+		char *text; /* "ID=VALUE" */
+	} *disks, *nets, *vfios;
+	size_t disk_count, net_count, vfio_count;
+	bool force_cpu; /* see machine_config */
+	bool verbose, quiet;
+};

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `mvmm restore`, from its options to its exit code: restores at once, or when it is asked to. See session.h. */
+#include "vmm/session/session_restore_internal.h"
+
+#include "vmm/session/exit_code.h"
+#include "vmm/session/host_devices_migration.h"
+#include "vmm/session/session_record.h"
+
+static int session_restore_run_live(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	int code = session_live(session, err);
+
+	if (!restoring->record || session->abandoned || session->signal)
+		return code;
+	return session_record_save(restoring->record, machine_memory(session->machine), err) ? EXIT_FAILED : EXIT_OFF;
+}
+
+/* A signal may have been the reason: it cancels a copy of memory, or a wait for a request, which mvmm stop ends, too. */
+static int session_restore_run_failed(struct session *session)
+{
+	session_take_signals(session);
+	if (session->signal)
+		return EXIT_SIGNAL + session->signal;
+	if (session->waiting && machine_end(session->machine) != MACHINE_RUNNING)
+		return machine_end(session->machine) == MACHINE_STOPPED ? EXIT_OFF : EXIT_FAILED;
+	return EXIT_BAD_INPUT;
+}
+
+static void session_restore_run_end(struct restoring *restoring)
+{
+	session_record_leave(restoring->record);
+	host_devices_migration_end(restoring->devices);
+	session_end(&restoring->session);
+	if (restoring->session.abandoned)
+		return;
+	session_record_destroy(restoring->record);
+	log_close(&restoring->session.log);
+	machine_config_done(&restoring->config);
+	snapshot_close(restoring->snapshot);
+}
+
+int session_restore(struct restore_options *options, struct err *err)
+{
+	struct restoring restoring = {
+		.options = options,
+		.session = {
+			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
+			.signal_fd = -1,
+		},
+	};
+	int code;
+
+	machine_config_init(&restoring.config);
+	restoring.config.verbose = options->here.verbose;
+	restoring.config.quiet = options->here.quiet;
+	restoring.session.config = &restoring.config;
+	restoring.session.log.level = machine_config_log_level(&restoring.config);
+	log_open(&restoring.session.log);
+	if (!(options->wait ? session_restore_wait(&restoring, err) : session_restore_begin(&restoring, err)))
+		code = session_restore_run_live(&restoring, err);
+	else
+		code = session_restore_run_failed(&restoring.session);
+	session_restore_run_end(&restoring);
+	return code;
+}
