@@ -30,10 +30,13 @@ static struct vcpu_set *vcpus;
 static struct vcpu_record golden, loaded;
 static struct err err;
 
-static const uint32_t msrs[] = {
-	0x174, 0x175, 0x176, /* SYSENTER */
-	0x277, 0x2ff,        /* PAT, MTRRs */
-	0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, /* SYSCALL, GS */
+/* Of those of SYSENTER, AMD's processors keep 32 bits. */
+static const struct kvm_msr_entry msrs[] = {
+	{.index = 0x174, .data = 0x10}, {.index = 0x175, .data = 0x7ff01000}, {.index = 0x176, .data = 0x7ff02000},
+	{.index = 0x277, .data = 0x0407050600070106}, {.index = 0x2ff, .data = 0x806}, /* PAT, MTRRs */
+	{.index = 0xc0000081, .data = 0x0023001000000000}, {.index = 0xc0000082, .data = 0xffffffff80001000},
+	{.index = 0xc0000083, .data = 0xffffffff80002000}, {.index = 0xc0000084, .data = 0x47700},
+	{.index = 0xc0000102, .data = 0x00007ffff7ffe000}, /* SYSCALL, GS */
 };
 
 static void check_ok(int code)
@@ -144,8 +147,7 @@ static void fill(int fd)
 	CHECK_EQ(ioctl(fd, KVM_SET_REGS, &regs), 0);
 	CHECK_EQ(ioctl(fd, KVM_SET_DEBUGREGS, &debugregs), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(msrs); i++)
-		set.entries[i] = (struct kvm_msr_entry){
-			.index = msrs[i], .data = msrs[i] == 0x277 ? 0x0407050600070106 : msrs[i] == 0x2ff ? 0x806 : 0xffffffff80001000 + i};
+		set.entries[i] = msrs[i];
 	CHECK_EQ(ioctl(fd, KVM_SET_MSRS, &set), ARRAY_SIZE(msrs));
 	fill_fpu(fd);
 }
@@ -165,7 +167,7 @@ static void write_golden(unsigned int number)
 	memset(golden.xsave + XMM_END, 0, 512 - XMM_END);
 	golden.msr_count = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(msrs); i++)
-		golden.msrs[golden.msr_count++] = *find_msr(&loaded, msrs[i]);
+		golden.msrs[golden.msr_count++] = *find_msr(&loaded, msrs[i].index);
 	check_ok(state_save(&table, &golden, &out, &err));
 	golden_write(PART, number, &out);
 	state_buffer_free(&out);

@@ -8,5 +8,5 @@
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 
-meson test -C "$tree/build-release" --no-rebuild --quiet --timeout-multiplier $((2 * patience)) guests move cli
+meson test -C "$tree/build-release" --no-rebuild --quiet --timeout-multiplier $((2 * patience)) guests move golden cli
 "$tree/tests/meson-results" kvm "$tree/build-release/meson-logs/testlog.json"
