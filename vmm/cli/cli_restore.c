@@ -28,11 +28,11 @@ static const struct option options[] = {
 	{"name", "NAME", "the machine's name; by default that of the machine in the snapshot", &name, 1, FIELD(here.name)},
 	{"disk", "ID=PATH", "the file or block device of this disk; may be repeated", &override, 1,
 	 LIST(here.disks, here.disk_count)},
-	{"net", "ID=tap=NAME|passt[=SOCKET]|mac=MAC", "what this network card is connected to, and another MAC address; may be "
+	{"net", "ID=tap=NAME|passt[=SOCKET][,mac=MAC] or ID=mac=MAC", "what this network card is connected to, and another MAC address; may be "
 	 "repeated", &override, 1, LIST(here.nets, here.net_count)},
 	{"vfio", "ID=BDF|BDF[,KEY=VALUE]...", "the device of this host for this id; or without an id, another one that is "
 	 "plugged in once the guest runs; may be repeated", &override, 1, LIST(here.vfios, here.vfio_count)},
-	{"vsock", "SOCKET|kernel|cid=N,socket=SOCKET|cid=N,kernel",
+	{"vsock", "SOCKET|kernel|cid=N[,socket=SOCKET|,kernel]",
 	 "the UNIX socket of the machine's vsock, or the kernel's vhost-vsock; and another CID", &file, 1,
 	 FIELD(here.vsock)},
 	{"clock", "stop|run", "whether the guest's clocks have stood still or gone on since the snapshot; by default as the "
