@@ -35,6 +35,7 @@ struct dirty_source_ops {
 struct dirty_source {
 	const char *name;
 	const struct dirty_source_ops *ops;
+	bool halts; /* it cannot report its writes, so it stands still while it is tracked */
 	struct dirty_source *next; /* dirty_set's */
 };
 

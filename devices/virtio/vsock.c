@@ -255,7 +255,7 @@ static int vsock_join(struct kernel_vsock *kernel, struct dirty_set *dirty, stru
 	int ret;
 
 	kernel->dirty = dirty;
-	kernel->source = (struct dirty_source){.name = "vhost-vsock", .ops = &tracking_ops};
+	kernel->source = (struct dirty_source){.name = "vhost-vsock", .ops = &tracking_ops, .halts = true};
 	ret = dirty_set_add(dirty, &kernel->source, err);
 	if (ret < 0)
 		kernel->source.name = NULL;

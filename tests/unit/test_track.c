@@ -236,6 +236,31 @@ static void a_log_that_begins_with_everything_means_nothing(void)
 	end();
 }
 
+static int never_start(struct dirty_source *source, struct err *e)
+{
+	CHECK(!"it is started");
+	return 0;
+}
+
+/* vhost-vsock would be dead from the first snapshot to the end of tracking. */
+static void what_would_stand_still_is_not_tracked(void)
+{
+	static const struct dirty_source_ops ops = {.start = never_start};
+	struct dirty_source source = {.name = "vhost-vsock", .ops = &ops, .halts = true};
+
+	begin(false);
+	CHECK_EQ(dirty_set_add(&dirty, &source, &err), 0);
+	CHECK_EQ(track_begin(track, &tracked, &err), -ENOTSUP);
+	CHECK_STR(err.text, "--track: vhost-vsock cannot tell what it writes, and would stand still; run the machine with a "
+			    "socket for it, or leave --track out");
+	CHECK(!track_on(track));
+	CHECK(!take(&full));
+	track_commit(track, id_a);
+	dirty.first = dirty.first->next;
+	end();
+}
+
 TEST_MAIN(TEST(a_diff_has_what_was_written_since_its_parent), TEST(what_was_taken_in_vain_is_put_back),
+	  TEST(what_would_stand_still_is_not_tracked),
 	  TEST(others_that_collect_take_nothing_away), TEST(sources_stop_after_a_snapshot_that_does_not_ask),
 	  TEST(a_mapped_machine_has_its_own_pages), TEST(a_log_that_begins_with_everything_means_nothing))

@@ -61,10 +61,23 @@ int track_create(struct guest_memory *memory, struct dirty_set *dirty, const uin
 
 /* ---- the sources ---- */
 
+/* A source that stands still during a migration would do so as long as the machine runs. */
+static int track_check_sources(const struct track *track, struct err *err)
+{
+	for (const struct dirty_source *source = track->dirty->first; source; source = source->next)
+		if (source->halts)
+			return err_set(err, -ENOTSUP, "--track: %s cannot tell what it writes, and would stand still; run the machine "
+				       "with a socket for it, or leave --track out", source->name);
+	return 0;
+}
+
 static int track_switch_on(struct track *track, struct err *err)
 {
-	int code = page_set_create(track->memory, false, &track->changed, err) ?: dirty_set_start(track->dirty, err);
+	int code = track_check_sources(track, err);
 
+	if (code)
+		return code;
+	code = page_set_create(track->memory, false, &track->changed, err) ?: dirty_set_start(track->dirty, err);
 	if (code) {
 		page_set_destroy(take_ptr(track->changed));
 		return err_prefix(err, code, "tracking what the guest writes");
