@@ -239,14 +239,15 @@ static void disks_are_flushed_in_rounds_and_in_the_pause(void)
 {
 	struct disk_shared disk = {.id = "d", .fd = -1, .flush = flush};
 	char path[] = "/tmp/mvmm-live-XXXXXX";
+	struct disk_flusher *flusher;
 	uint64_t stopped_at;
 	unsigned int before;
 
 	begin();
 	disk.fd = mkstemp(path);
 	unlink(path);
-	config.disks = &disk;
-	config.disk_count = 1;
+	CHECK_EQ(disk_flusher_create(&disk, 1, &flusher, &err), 0);
+	config.flusher = flusher;
 	CHECK_EQ(live_begin(&config, &live, &err), 0);
 	CHECK_EQ(live_rounds(live, &err), 0);
 	CHECK(flushes >= 1);
@@ -256,6 +257,7 @@ static void disks_are_flushed_in_rounds_and_in_the_pause(void)
 	CHECK_EQ(flushes, before + 1);
 	fake_resume(NULL);
 	end();
+	disk_flusher_destroy(flusher);
 	close(disk.fd);
 }
 

@@ -25,7 +25,7 @@ static bool begun, paused, by_user;
 static unsigned int pauses, resumes;
 static const char *failing; /* the machine's call that fails */
 static const char *cancel_at;
-static struct snapshot_take *take;
+static struct snapshot_take *take; /* also read by a thread that flushes */
 static struct snapshot_files files;
 static struct snapshot_report report;
 static struct disk_copy disks[1];
@@ -301,7 +301,39 @@ static void a_disk_needs_a_file_or_a_reason(void)
 	unmake();
 }
 
+/* In the pause, the flush of a disk cancels the snapshot and hangs until this pipe is closed; -1: none does. */
+static int hang_fd = -1;
+
+int fdatasync(int fd)
+{
+	char byte;
+
+	if (!paused || hang_fd < 0)
+		return 0;
+	snapshot_take_cancel(take, "enough");
+	return read(hang_fd, &byte, 1) == 1 ? 0 : -1;
+}
+
+static void storage_that_hangs_in_the_pause_can_be_left(void)
+{
+	const struct snapshot_request request = {.disks = SNAPSHOT_DISKS_NONE};
+	int fds[2];
+
+	CHECK_EQ(pipe(fds), 0);
+	make();
+	hang_fd = fds[0];
+	disks[0] = (struct disk_copy){.id = "root", .fd = file(), .size = KIB(8)};
+	run(&request, 1);
+	CHECK_EQ(report.phase, SNAPSHOT_FAILED);
+	CHECK(!paused && pauses == 1 && resumes == 1);
+	close(fds[1]); /* the flush ends */
+	hang_fd = -1;
+	close(disks[0].fd);
+	unmake();
+}
+
 TEST_MAIN(TEST(all_of_it_is_in_the_files), TEST(a_paused_machine_stays_paused),
 	  TEST(a_machine_that_is_to_end_stays_paused_until_the_commit), TEST(a_failure_leaves_the_machine_as_it_was),
 	  TEST(a_full_disk_leaves_the_machine_as_it_was), TEST(files_that_cannot_be_written_leave_the_machine_as_it_was),
-	  TEST(a_disk_needs_a_file_or_a_reason))
+	  TEST(a_disk_needs_a_file_or_a_reason),
+	  TEST(storage_that_hangs_in_the_pause_can_be_left))

@@ -10,7 +10,6 @@ struct live {
 	struct live_config config;
 	struct dirty_set *dirty;
 	struct page_list *pages;
-	struct disk_flusher *flusher; /* NULL: no disks */
 	unsigned int flushed_round;
 	struct rehearsals rehearsals;
 	uint64_t expected[MIGRATION_STEPS];
@@ -54,10 +53,10 @@ static void live_flush(struct live *live)
 {
 	unsigned int round = live->config.progress->round;
 
-	if (live->flushed_round == round || !disk_flusher_idle(live->flusher))
+	if (live->flushed_round == round || !disk_flusher_idle(live->config.flusher))
 		return;
 	live->flushed_round = round;
-	disk_flusher_begin(live->flusher);
+	disk_flusher_begin(live->config.flusher);
 }
 
 static int live_send(void *opaque, uint64_t time, struct migration_sent *ret, struct err *err)
@@ -69,7 +68,7 @@ static int live_send(void *opaque, uint64_t time, struct migration_sent *ret, st
 
 	live_flush(live);
 	memory_file_get_stats(live->config.file, &before);
-	code = disk_flusher_check(live->flusher, err) ?: live_write_list(live, monotonic_ns() + time, err);
+	code = disk_flusher_check(live->config.flusher, err) ?: live_write_list(live, monotonic_ns() + time, err);
 	memory_file_get_stats(live->config.file, &after);
 	ret->left = page_list_left(live->pages);
 	ret->bytes = all - ret->left;
@@ -95,7 +94,7 @@ static const char *live_unknown(const struct live *live)
 {
 	if (!rehearsals_settled(&live->rehearsals))
 		return "the pause has not been rehearsed";
-	return disk_flusher_idle(live->flusher) ? NULL : "disks are still being flushed";
+	return disk_flusher_idle(live->config.flusher) ? NULL : "disks are still being flushed";
 }
 
 static int live_costs(void *opaque, struct migration_costs *ret, struct err *err)
@@ -116,7 +115,7 @@ static int live_costs(void *opaque, struct migration_costs *ret, struct err *err
 		ret->untold = live->config.ops->untold(live->config.machine);
 	for (int step = 0; step < MIGRATION_STEPS; step++)
 		ret->fixed += live->expected[step];
-	ret->fixed += disk_flusher_time(live->flusher);
+	ret->fixed += disk_flusher_time(live->config.flusher);
 	return snapshot_devices_costs(live->config.devices, ret, err);
 }
 
@@ -183,8 +182,7 @@ int live_begin(const struct live_config *config, struct live **ret, struct err *
 		.ops = config->ops, .machine = config->machine, .expected = live->expected,
 		.downtime = config->goal->downtime,
 	};
-	code = config->disk_count ? disk_flusher_create(config->disks, config->disk_count, &live->flusher, err) : 0;
-	code = code ?: live_track(live, err);
+	code = live_track(live, err);
 	if (code) {
 		live_end(live);
 		return code;
@@ -199,9 +197,9 @@ int live_rest(struct live *live, struct err *err)
 	int code;
 
 	live->dirty->rounds_follow = false;
-	disk_flusher_begin(live->flusher);
+	disk_flusher_begin(live->config.flusher);
 	code = page_list_collect(live->pages, err) ?: live_write_list(live, 0, err);
-	return code ?: disk_flusher_wait(live->flusher, live->config.cancel_fd, err);
+	return code ?: disk_flusher_wait(live->config.flusher, live->config.cancel_fd, err);
 }
 
 void live_end(struct live *live)
@@ -215,6 +213,5 @@ void live_end(struct live *live)
 		live->config.ops->untrack(live->config.machine);
 	}
 	page_list_destroy(live->pages);
-	disk_flusher_destroy(live->flusher);
 	free(live);
 }

@@ -23,8 +23,7 @@ struct live_config {
 	struct memory_file *file;
 	struct snapshot_devices *devices;    /* that were started; or NULL */
 	const struct page_set *only;         /* the pages that are written at first, of a diff; NULL: all. Copied */
-	const struct disk_shared *disks;     /* flushed in each round, so that little is left for the pause */
-	size_t disk_count;
+	struct disk_flusher *flusher;        /* begun in each round, so that little is left for the pause; NULL: no disks */
 	struct migration_progress *progress; /* filled */
 	int cancel_fd;                       /* as memory_file's */
 	int (*look)(void *opaque, struct err *err); /* several times a second; nonzero ends the rounds */

@@ -45,14 +45,6 @@ int snapshot_disks_check(const struct snapshot_take_config *config, struct err *
 	return code;
 }
 
-int snapshot_disks_flush(const struct snapshot_take_config *config, struct err *err)
-{
-	for (size_t i = 0; i < config->disk_count; i++)
-		if (fdatasync(config->disks[i].fd) < 0)
-			return err_sys(err, -errno, "%s: flush", config->disks[i].id);
-	return 0;
-}
-
 int snapshot_disks_identify(const char *id, int fd, struct snapshot_disk *ret, struct err *err)
 {
 	struct stat st;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The writable disks of a machine whose snapshot is taken: flushed, kept beside the snapshot as reflinks, and identified,
+ * The writable disks of a machine whose snapshot is taken: kept beside the snapshot as reflinks, and identified,
  * so that a restore can tell whether a disk has changed since. Used by snapshot_take.c.
  */
 #pragma once
@@ -13,9 +13,6 @@
  * -ENOTSUP: the message has the ways out. Before the guest is paused.
  */
 int snapshot_disks_check(const struct snapshot_take_config *config, struct err *err);
-
-/* The guest runs or is paused: writes back what the page cache has of the disks. */
-int snapshot_disks_flush(const struct snapshot_take_config *config, struct err *err);
 
 /* The guest is paused and the disks have been flushed: keeps them, and fills disks; returns their number in *count. */
 int snapshot_disks_keep(const struct snapshot_take_config *config, struct snapshot_disk disks[WIRE_MAX_DISKS],

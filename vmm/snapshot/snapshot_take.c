@@ -36,7 +36,7 @@ struct snapshot_take {
 	struct memory_file *memory;
 	struct snapshot_devices *devices; /* NULL: none */
 	struct live *live;
-	struct disk_shared flushed[WIRE_MAX_DISKS]; /* by live */
+	struct disk_flusher *flusher; /* NULL: no disks */
 	uint8_t *pages; /* state.pages */
 	uint64_t began, pause_began;
 	pthread_mutex_t lock;
@@ -188,33 +188,46 @@ static void snapshot_take_drop_devices(struct snapshot_take *take)
 	snapshot_devices_destroy(take_ptr(take->devices));
 }
 
-/* What is flushed now need not be flushed during the pause. */
-static int snapshot_take_prepare_disks(struct snapshot_take *take, struct err *err)
-{
-	return snapshot_disks_check(&take->config, err) ?: snapshot_disks_flush(&take->config, err);
-}
-
 static int snapshot_take_flush_disk(int fd)
 {
 	return fdatasync(fd);
+}
+
+/* Storage that does not answer can be cancelled, and what it reports is still reported to the guest's own next flush. */
+static int snapshot_take_open_flusher(struct snapshot_take *take, struct err *err)
+{
+	struct disk_shared disks[WIRE_MAX_DISKS];
+
+	for (size_t i = 0; i < take->config.disk_count; i++) {
+		disks[i] = (struct disk_shared){.fd = take->config.disks[i].fd, .flush = snapshot_take_flush_disk};
+		snprintf(disks[i].id, sizeof(disks[i].id), "%s", take->config.disks[i].id);
+	}
+	return take->config.disk_count ? disk_flusher_create(disks, take->config.disk_count, &take->flusher, err) : 0;
+}
+
+static int snapshot_take_flush_disks(struct snapshot_take *take, struct err *err)
+{
+	disk_flusher_begin(take->flusher);
+	return disk_flusher_wait(take->flusher, take->cancel_fd, err);
+}
+
+/* What is flushed now need not be flushed during the pause. */
+static int snapshot_take_prepare_disks(struct snapshot_take *take, struct err *err)
+{
+	return snapshot_disks_check(&take->config, err) ?: snapshot_take_open_flusher(take, err) ?:
+	       snapshot_take_flush_disks(take, err);
 }
 
 static int snapshot_take_begin_live(struct snapshot_take *take, struct err *err)
 {
 	struct live_config config = {
 		.ops = take->config.ops, .machine = take->config.machine, .goal = &take->config.request->goal,
-		.file = take->memory, .devices = take->devices, .disks = take->flushed, .disk_count = take->config.disk_count,
+		.file = take->memory, .devices = take->devices, .flusher = take->flusher,
 		.progress = &take->report->progress, .cancel_fd = take->cancel_fd, .look = snapshot_take_tick,
 		.opaque = take,
 	};
 	int code = track_first(take->config.track, &config.only, err);
 
-	for (size_t i = 0; i < config.disk_count; i++) {
-		struct disk_shared *disk = &take->flushed[i];
-
-		*disk = (struct disk_shared){.fd = take->config.disks[i].fd, .flush = snapshot_take_flush_disk};
-		snprintf(disk->id, sizeof(disk->id), "%s", take->config.disks[i].id);
-	}
 	return code ?: live_begin(&config, &take->live, err);
 }
 
@@ -326,7 +339,7 @@ static int snapshot_take_write_memory(struct snapshot_take *take, struct err *er
 /* The rounds of a live one have flushed them. */
 static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
 {
-	int code = take->live ? 0 : snapshot_disks_flush(&take->config, err);
+	int code = take->live ? 0 : snapshot_take_flush_disks(take, err);
 
 	return code ?: snapshot_disks_keep(&take->config, take->state.disks, &take->state.disk_count, err);
 }
@@ -489,6 +502,7 @@ void snapshot_take_destroy(struct snapshot_take *take)
 	if (!take)
 		return;
 	snapshot_devices_destroy(take->devices);
+	disk_flusher_destroy(take->flusher);
 	memory_file_destroy(take->memory);
 	state_buffer_free(&take->machine);
 	free(take->offer);
