@@ -19,7 +19,7 @@ take() {
 	"$mvmm" run --kernel "$guests/guest_$guest" --name s "$@" --serial "file=$work/s.log" 2>"$work/s.err" </dev/null &
 	pid=$!
 	pids+=("$pid")
-	until_true 60 says s.log begins && timeout $((60 * patience)) "$mvmm" snapshot s --to "$work/$folder" >"$work/out" 2>"$work/err" || return 1
+	until_true 60 says s.log 'begins\|ready' && timeout $((60 * patience)) "$mvmm" snapshot s --to "$work/$folder" --disks none >"$work/out" 2>"$work/err" || return 1
 	"$mvmm" stop --force s && wait "$pid"
 }
 
@@ -58,6 +58,19 @@ check '... and then used' goes --memory-mode prefetch
 unchanged() { [ "$before" = "$(sha256sum "$work/snap/memory" "$work/snap/state" "$work/snap/machine.json")" ]; }
 check 'nothing writes into the memory file or its description' unchanged
 
+# The guest of a recording would write to its disk.
+disk_is_safe() {
+	local before status
+	truncate -s 16M "$work/disk.img"
+	take on clone --memory 64M --disk "$work/disk.img" || return 1
+	before=$(sha256sum <"$work/disk.img")
+	timeout $((60 * patience)) "$mvmm" snapshot record "$work/on" --until 200ms 2>"$work/err"
+	status=$?
+	[ "$before" = "$(sha256sum <"$work/disk.img")" ] || return 1
+	[ $status = 0 ] || grep -q 'name a copy of it with --disk disk0=PATH' "$work/err"
+}
+check 'a recording leaves the disk as it is' disk_is_safe
+
 check 'another mode is refused' test "$(goes --memory-mode all; grep -c 'write map, copy, prefetch or uffd=SOCKET' "$work/c.err")" = 1
 damaged() {
 	cp --sparse=always -r "$work/snap" "$work/other"
@@ -89,6 +102,16 @@ removed() {
 }
 fresh
 check '... and one that is removed does not' removed
+
+# ---- huge pages ----
+
+huge() {
+	take huge pattern --memory 64M,hugepages=2M --cmdline pages=512 && ! begin huge && says c.err 'use --memory-mode copy' || return 1
+	begin huge --memory-mode copy && timeout $((60 * patience)) "$mvmm" stop c && wait "$clone" && says c.log 'wrong 00000000'
+}
+if [ "$(cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages 2>/dev/null || echo 0)" -ge 32 ]; then
+	check 'memory of huge pages is copied' huge
+fi
 
 # ---- another process brings it ----
 

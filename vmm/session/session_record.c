@@ -68,19 +68,32 @@ const int *session_record_out(const struct session_record *record)
 
 /* ---- disks ---- */
 
-/* A file without a name beside the disk, with its blocks; or -errno. */
-static int session_record_clone_disk(const char *path)
+/* A file without a name in the folder, with the blocks of from; or -errno. */
+static int session_record_clone(int from, int folder)
 {
-	_cleanup_(fd_close) int from = open(path, O_RDONLY | O_CLOEXEC), folder = -1, fd = -1;
-	const char *name;
+	_cleanup_(fd_close) int fd = openat(folder, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 
-	folder = from < 0 ? -1 : beneath_open_folder(NULL, path, &name);
-	if (from < 0 || folder < 0)
-		return from < 0 ? -errno : folder;
-	fd = openat(folder, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (fd < 0 || ioctl(fd, FICLONE, from) < 0)
 		return -errno;
 	return take_fd(&fd);
+}
+
+/* Of the disk as the snapshot has it, or else as it is now. */
+static int session_record_clone_disk(const struct session_record *record, const struct disk_config *disk)
+{
+	const struct snapshot *snapshot = record->options.snapshot;
+	_cleanup_(fd_close) int from = -1, folder = -1;
+	char part[MACHINE_MAX_NAME + 8];
+	const char *name;
+
+	snprintf(part, sizeof(part), "disks/%s", disk->id);
+	if (snapshot_open_part(snapshot, part, &from, NULL) == 0 && from >= 0)
+		return session_record_clone(from, snapshot->dir_fd);
+	from = open(disk->path, O_RDONLY | O_CLOEXEC);
+	if (from < 0)
+		return -errno;
+	folder = beneath_open_folder(NULL, disk->path, &name);
+	return folder < 0 ? folder : session_record_clone(from, folder);
 }
 
 static bool session_record_is_named(const struct arrival_options *here, const char *id)
@@ -95,7 +108,7 @@ static bool session_record_is_named(const struct arrival_options *here, const ch
 
 static int session_record_replace_disk(struct session_record *record, struct disk_config *disk, struct err *err)
 {
-	int fd = record->disk_count < ARRAY_SIZE(record->disks) ? session_record_clone_disk(disk->path) : -ENOSPC;
+	int fd = record->disk_count < ARRAY_SIZE(record->disks) ? session_record_clone_disk(record, disk) : -ENOSPC;
 	char *path = NULL;
 
 	if (fd < 0)

@@ -5,7 +5,8 @@
  * (snapshot/prefetch.h). What the guest writes is read by nobody.
  *
  * The machine runs as any other: it uses its networks, and would write to its disks. So each writable disk that the user
- * has not named otherwise is replaced by a copy that shares its blocks and has no name.
+ * has not named otherwise is replaced by a copy that shares its blocks and has no name: of the disk that is kept in the
+ * snapshot, if it is.
  */
 #pragma once
 
