@@ -419,6 +419,7 @@ static int sys_prefault_begin(const struct vfio_sys *sys, void *host, uint64_t s
 		return err_sys(err, fake->fail_errno, "%s", what);
 	fake->prefaults++;
 	fake->prefaulted++;
+	fake->unsampled += !sample;
 	*ret = (struct prefault *)fake;
 	return 0;
 }

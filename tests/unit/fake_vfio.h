@@ -184,6 +184,7 @@ struct fake_kernel {
 	unsigned int detached_masters; /* devices that were detached while they could do DMA */
 	unsigned int prefaults;         /* begun and not ended */
 	unsigned int prefaulted;        /* ever begun */
+	unsigned int unsampled;         /* of them without a sample, which could end it at once */
 	unsigned int prefaulted_at_hwpt; /* of them ended, when a page table was made */
 	unsigned int prefaults_at_open; /* when a device was bound, or opened through its group */
 	char journal[8192];    /* fake_note */

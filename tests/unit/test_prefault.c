@@ -2,6 +2,7 @@
 /* core/prefault: all pages are there afterwards, with what was in them; what cannot be brought in is told; giving up is no failure. */
 #include "core/prefault.h"
 
+#include "core/pagemap.h"
 #include "tests/unit/test.h"
 
 #include <sys/eventfd.h>
@@ -44,6 +45,46 @@ static void brings_all_in_and_changes_nothing(void)
 	CHECK_EQ(prefault(memory, 0, "nothing", &quiet, &err), 0);
 }
 
+/* Of the test's memory, mapped privately from a file. */
+static uint64_t own_bytes(void)
+{
+	struct pagemap map;
+	struct pagemap_range range;
+	uintptr_t at = (uintptr_t)memory, end = at + MIB(70);
+	uint64_t bytes = 0;
+
+	CHECK_EQ(pagemap_open(&map), 0);
+	while (at < end && pagemap_scan(&map, PAGEMAP_OWN, &at, end, &range, 1) == 1)
+		bytes += range.end - range.start;
+	pagemap_close(&map);
+	return bytes;
+}
+
+/* As for a clone whose memory a device is to write: a page that stayed the file's would be another one for the guest later. */
+static void pages_of_a_file_become_our_own(void)
+{
+	_cleanup_(fd_close) int fd = memfd_create("file", MFD_CLOEXEC);
+	uint8_t *file;
+
+	CHECK(fd >= 0 && ftruncate(fd, MIB(70)) == 0);
+	file = mmap(NULL, MIB(70), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(file != MAP_FAILED);
+	for (size_t at = 0; at < MIB(70); at += MIB(1))
+		file[at] = 5;
+	begin();
+	CHECK(mmap(memory, MIB(70), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) == memory);
+	for (size_t at = 0; at < MIB(70); at += MIB(2))
+		CHECK_EQ(memory[at], 5);
+	memory[MIB(3)] = 6;
+	CHECK_EQ(own_bytes(), 4096);
+	CHECK_EQ(prefault(memory, MIB(70), "test", &quiet, &err), 0);
+	CHECK_EQ(own_bytes(), MIB(70));
+	CHECK(memory[MIB(1)] == 5 && memory[MIB(3)] == 6 && memory[MIB(70) - 1] == 0 && file[MIB(3)] == 5);
+	memset(file, 9, MIB(70)); /* nothing of it is seen */
+	CHECK(memory[MIB(1)] == 5 && memory[MIB(70) - 1] == 0);
+	munmap(file, MIB(70));
+}
+
 static void a_failure_is_told(void)
 {
 	begin();
@@ -78,5 +119,5 @@ static void it_can_be_cancelled_and_counts(void)
 	CHECK_EQ(prefault_end(job, true, cancel, &err), -ECANCELED);
 }
 
-TEST_MAIN(TEST(brings_all_in_and_changes_nothing), TEST(a_failure_is_told), TEST(giving_up_is_no_failure),
-	  TEST(it_can_be_cancelled_and_counts))
+TEST_MAIN(TEST(brings_all_in_and_changes_nothing), TEST(pages_of_a_file_become_our_own), TEST(a_failure_is_told),
+	  TEST(giving_up_is_no_failure), TEST(it_can_be_cancelled_and_counts))

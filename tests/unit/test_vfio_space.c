@@ -66,6 +66,25 @@ static void memory_is_populated_while_the_device_is_opened(void)
 	}
 }
 
+/* A page that is only read is the file's: that it is there does not tell whether it has been copied. */
+static void all_of_a_memory_file_is_populated(void)
+{
+	struct guest_file file = {.fd = -1};
+	struct guest_region region = extra(GIB(8), -1);
+
+	region.base = &file;
+	for (size_t i = 0; i < ARRAY_SIZE(both); i++) {
+		setup();
+		CHECK_EQ(guest_memory_add(b.memory, &region, &b.err), 0);
+		CHECK_EQ(bench_open(&b, "0000:01:00.0", both[i], &one), 0);
+		CHECK_EQ(b.fake->prefaulted, 3);
+		CHECK_EQ(b.fake->unsampled, 1);
+		vfio_device_close(one);
+		CHECK_EQ(guest_memory_remove(b.memory, GIB(8), &b.err), 0);
+		bench_done(&b);
+	}
+}
+
 /* The balloon may give pages back while no device is there: the next one needs them all again, or finds no room. */
 static void memory_is_populated_again_for_the_next_first_device(void)
 {
@@ -473,7 +492,7 @@ static void long_mapping_tells_how_far_it_is(void)
 }
 
 TEST_MAIN(TEST(memory_comes_and_goes), TEST(memory_is_populated_while_the_device_is_opened),
-	  TEST(memory_is_populated_again_for_the_next_first_device),
+	  TEST(all_of_a_memory_file_is_populated), TEST(memory_is_populated_again_for_the_next_first_device),
 	  TEST(a_refused_region_is_nowhere), TEST(maps_by_file_where_it_can),
 	  TEST(reserved_addresses_are_a_clear_error), TEST(a_late_reserved_range_is_told),
 	  TEST(the_locked_memory_limit_is_named), TEST(every_container_counts_against_the_limit),
