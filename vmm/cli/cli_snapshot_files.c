@@ -74,15 +74,26 @@ static bool cli_snapshot_files_begin(const struct command *command, int argc, ch
 /* ---- inspect ---- */
 
 /* What is shown of a snapshot: the members of the object that --json prints. */
-static json_t *cli_snapshot_files_devices(const struct machine_offer *offer)
+/* What a host device has in the snapshot. */
+static void cli_snapshot_files_add_state(const struct snapshot_state *state, const char *id, json_t *device)
+{
+	for (size_t i = 0; i < state->device_count; i++)
+		if (strcmp(state->devices[i].id, id) == 0)
+			json_object_set_new(device, "state", json_integer((json_int_t)state->devices[i].state.len));
+}
+
+static json_t *cli_snapshot_files_devices(const struct snapshot *snapshot, const struct machine_offer *offer)
 {
 	json_t *devices = json_array();
 
 	for (size_t i = 0; i < offer->device_count; i++) {
 		const struct offered_device *device = &offer->devices[i];
 
-		json_array_append_new(devices, json_pack("{s:s, s:s, s:i}", "id", device->id, "kind", device->kind, "slot",
-							 device->devfn >> 3));
+		json_t *object = json_pack("{s:s, s:s, s:i}", "id", device->id, "kind", device->kind, "slot",
+					   device->devfn >> 3);
+
+		cli_snapshot_files_add_state(snapshot->state, device->id, object);
+		json_array_append_new(devices, object);
 	}
 	return devices;
 }
@@ -149,7 +160,7 @@ static int cli_snapshot_files_add_machine(const struct snapshot *snapshot, const
 	if (!code) {
 		json_object_set_new(object, "name", json_string(config.name));
 		json_object_set_new(object, "cpus", json_integer(config.cpus));
-		json_object_set_new(object, "devices", cli_snapshot_files_devices(offer));
+		json_object_set_new(object, "devices", cli_snapshot_files_devices(snapshot, offer));
 		json_object_set_new(object, "disks", cli_snapshot_files_disks(snapshot, &config));
 	}
 	machine_config_done(&config);
@@ -231,7 +242,12 @@ static void cli_snapshot_files_print_list(const json_t *object, const char *key,
 
 static void cli_snapshot_files_print_device(const json_t *device)
 {
-	printf("%s (%s)", cli_snapshot_files_text(device, "id"), cli_snapshot_files_text(device, "kind"));
+	char size[24];
+
+	printf("%s (%s", cli_snapshot_files_text(device, "id"), cli_snapshot_files_text(device, "kind"));
+	if (json_object_get(device, "state"))
+		printf(", %s of state", cli_snapshot_files_bytes(device, "state", size));
+	putchar(')');
 }
 
 static void cli_snapshot_files_print_disk(const json_t *disk)

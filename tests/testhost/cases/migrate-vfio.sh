@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Whole machines move with host devices on board, by mvmm migrate and mvmm receive: the project's own devices at work in each
-# tracking mode and one of each at once, by both backends, and back again; a tiny guest checks every byte. What cannot be
-# moved is refused and goes on.
+# Whole machines move with host devices on board, by mvmm migrate and mvmm receive, and by mvmm snapshot and mvmm restore:
+# the project's own devices at work in each tracking mode and one of each at once, by both backends, and back again; a tiny
+# guest checks every byte. What cannot be moved or kept is refused and goes on.
 # host: --device softdev,count=4 --device softdev,iommu=plain,count=2
 # timeout: 400
 
@@ -98,6 +98,60 @@ moves()
 	tail -n 2 "$work/summary"
 }
 
+# restores DEVICE...: m$hop was kept in $work/kept, and goes on with these
+restores()
+{
+	local i=0 d options=()
+	for d; do options+=(--vfio "d$((i++))=$sys/softdev.$d,backend=$backend"); done
+	hop=$((hop + 1))
+	port
+	"$mvmm" restore --from "$work/kept" --name m$hop "${options[@]}" <&"$keys" >"$work/m$hop.out" 2>"$work/m$hop.err" &
+	pid=$!
+}
+
+# keep [OPTION]...: m$hop becomes a snapshot
+keep()
+{
+	rm -rf "$work/kept"
+	timeout -k 1 $((60 * patience)) "$mvmm" snapshot m$hop --to "$work/kept" "$@" >"$work/summary" 2>"$work/err"
+}
+
+# is_kept WHAT WORDS "DEVICE..." "DEVICE..." [OPTION]...: from the first into a folder while they work, and on with the second;
+# before that, a snapshot that the machine lives on after
+# shellcheck disable=SC2086 # devices are words
+is_kept()
+{
+	local count
+	count=$(wc -w <<<"$3")
+	begin "$2" $3
+	sleep 1
+	keep "${@:5}"
+	is "$1: it is kept" $? 0
+	look "$count"
+	is "$1: every byte of the one that lives on" "$(right)" "$count"
+	sleep 2 # a pass of the slow ones
+	keep --stop "${@:5}"
+	is "$1: it is kept, and ends" $? 0
+	has "$1: inspect shows it" <("$mvmm" snapshot inspect "$work/kept") '^devices .*d0 \(vfio, .* of state\)'
+	wait $pid
+	restores $4
+	look "$count"
+	is "$1: every byte of the restored one" "$(right)" "$count"
+	answers
+	finish "$1"
+	cat "$work/summary" "$work/m$hop.err"
+}
+
+# not_kept WHAT PATTERN [OPTION]...: no snapshot, and m$hop goes on
+not_kept()
+{
+	keep "${@:3}"
+	is "$1: it is not kept" "$? $(find "$work" -maxdepth 1 -name '*kept*' | wc -l)" '1 0'
+	has "$1: it is said" "$work/err" "$2"
+	look 1
+	is "$1: every byte" "$(right)" 1
+}
+
 # refused WHAT PATTERN: m$hop is not let go, and goes on
 refused()
 {
@@ -150,7 +204,9 @@ for backend in iommufd legacy; do
 	moves "$backend, one of each at once" work "0 2 4" "1 3 5" --downtime 10s
 	is "$backend: what nobody can tell is said before" \
 		"$(grep -c 'nothing reports what it writes; 64 MiB' "$work/m$((hop - 1)).err")" 1
+	is_kept "$backend, one of each, in a folder" work "0 2 4" "1 3 5"
 	knob dma_logging 1 0 1 4
+	is_kept "$backend, in a folder, live" "$slow" 0 1 --live --downtime $((5 * patience))s
 	is "$backend: nothing stays pinned" "$(pinned)" "$before"
 done
 
@@ -205,6 +261,12 @@ fails "one that does not stop" 'softdev.0: from PRE_COPY_P2P to STOP_COPY' 0 fai
 fails "one that takes no state" 'softdev.1: from STOP to RESUMING' 1 fail_state 4
 fails "one that fails while it is written" 'softdev.1: write its state' 1 fail_data 30000
 fails "one that does not run there" 'd0: it did not run with the received state and had to be reset' 1 fail_state 2 fail_hard 1
+knob fail_state 3 0
+not_kept "a snapshot with one that does not stop" 'softdev.0: from STOP to STOP_COPY'
+knob fail_data 30000 0
+not_kept "a snapshot with one that fails while it is read" 'softdev.0: read its state' --stop
+knob fail_data 30000 0
+not_kept "a live one" 'softdev.0: read its state' --live
 is "none of them was reset here" "$(grep -c 'been reset' "$work/m$hop.err")" 0
 knob fail_hard 0 1
 stays "one that is in ERROR" 'softdev.0: from PRE_COPY_P2P to STOP_COPY' 0 fail_state 3 fail_hard 1
@@ -225,5 +287,6 @@ is "nothing stays pinned after all that" "$(pinned)" "$before"
 knob migration 0 0
 receive 1
 begin work 0
+not_kept "a device that cannot be kept" 'd0: .*cannot migrate it.*, and a snapshot needs its state.*mvmm vfio remove m[0-9]* d0'
 refused "a device that cannot be moved" 'd0: .*cannot migrate it.*mvmm vfio remove m[0-9]* d0'
 kernel_is_quiet "the kernel has no complaint"

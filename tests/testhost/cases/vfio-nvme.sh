@@ -99,9 +99,11 @@ clone()
 	until_true 30 grep -q '^left' "$work/clone"
 	"$mvmm" stop --force clone
 	wait $!
+	rm "$work/clone"
 }
 
 # A machine that lives on while devices come and go. The guest reads as long as there is something to read.
+until_true 10 test -b /dev/nvme0n1
 sum=$(dd if=/dev/nvme0n1 bs=1M count=32 2>/dev/null | busybox crc32)
 give "$nvme"
 for backend in iommufd legacy; do
