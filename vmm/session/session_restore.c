@@ -74,12 +74,25 @@ static int session_restore_override(struct restoring *restoring, struct err *err
 	return code ?: session_plug_check(&restoring->config, restoring->plugs, restoring->plug_count, err);
 }
 
+/* Devices of the snapshot are opened while the machine is made, and pin its memory before anybody watches a handler. */
+static int session_restore_check_devices(const struct restoring *restoring, struct err *err)
+{
+	const char *mode = restoring->options->memory_mode;
+
+	if (!restoring->snapshot->state->device_count || !mode || strncmp(mode, "uffd=", 5) != 0)
+		return 0;
+	return err_set(err, -ENOTSUP,
+		       "--memory-mode %.100s: the snapshot has the state of host devices, which need all of memory at "
+		       "once; use map, prefetch or copy", mode);
+}
+
 static int session_restore_configure(struct restoring *restoring, struct err *err)
 {
 	int code = session_restore_open(restoring, err);
 
 	code = code ?: session_restore_read_offer(restoring, err);
 	code = code ?: session_restore_find_kernel(restoring, err);
+	code = code ?: session_restore_check_devices(restoring, err);
 	return code ?: session_restore_override(restoring, err);
 }
 

@@ -134,6 +134,8 @@ is_kept()
 	is "$1: it is kept, and ends" $? 0
 	has "$1: inspect shows it" <("$mvmm" snapshot inspect "$work/kept") '^devices .*d0 \(vfio, .* of state\)'
 	wait $pid
+	"$mvmm" restore --from "$work/kept" --name other --memory-mode "uffd=$work/none" >"$work/out" 2>&1
+	is "$1: its memory does not come by a handler" "$? $(grep -c 'need all of memory at once' "$work/out")" '2 1'
 	restores $4
 	look "$count"
 	is "$1: every byte of the restored one" "$(right)" "$count"
