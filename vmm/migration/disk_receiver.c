@@ -3,16 +3,12 @@
 #include "vmm/migration/disk_receiver.h"
 
 #include <fcntl.h>
-#include <linux/falloc.h>
 
 #include "core/crew.h"
 
-#define ZEROS KIB(256) /* written at once if the file supports nothing better */
-
 struct disk {
 	struct disk_target target;
-	unsigned int cannot; /* so many of zero_modes have failed */
-	bool changed;        /* since the last flush */
+	bool changed; /* since the last flush */
 };
 
 struct disk_receiver {
@@ -26,53 +22,6 @@ struct disk_receiver {
 };
 
 /* ---- files ---- */
-
-static int disk_receiver_write_all(const struct disk *disk, uint64_t offset, const uint8_t *data, size_t size,
-				   struct err *err)
-{
-	while (size) {
-		ssize_t n = pwrite(disk->target.fd, data, size, (off_t)offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_sys(err, n ? -errno : -EIO, "disk %s: write at %llu", disk->target.id,
-				       (unsigned long long)offset);
-		offset += (uint64_t)n;
-		data += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
-static int disk_receiver_write_zeros(const struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf,
-				     struct err *err)
-{
-	int code = 0;
-
-	memset(buf, 0, ZEROS);
-	for (uint64_t n; !code && size; offset += n, size -= n) {
-		n = MIN(size, ZEROS);
-		code = disk_receiver_write_all(disk, offset, buf, n, err);
-	}
-	return code;
-}
-
-/* As cheaply as the file supports: a hole, a zeroing operation of its file system or device, or written zeros. */
-static int disk_receiver_make_zero(struct disk *disk, uint64_t offset, uint64_t size, uint8_t *buf, struct err *err)
-{
-	static const int zero_modes[] = {FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
-
-	for (; disk->cannot < ARRAY_SIZE(zero_modes); disk->cannot++) {
-		int mode = zero_modes[disk->cannot] | FALLOC_FL_KEEP_SIZE;
-
-		if (fallocate(disk->target.fd, mode, (off_t)offset, (off_t)size) == 0)
-			return 0;
-		if (errno == EINTR)
-			break; /* this time */
-	}
-	return disk_receiver_write_zeros(disk, offset, size, buf, err);
-}
 
 static int disk_receiver_flush(struct disk_receiver *receiver, struct err *err)
 {
@@ -116,7 +65,7 @@ static int disk_receiver_take_blocks(struct disk_receiver *receiver, const struc
 	int code = disk_receiver_check_place(receiver, frame->a, frame->length, err);
 
 	code = code ?: channel_payload(receiver->channel, receiver->buf, frame->length, err);
-	code = code ?: disk_receiver_write_all(receiver->selected, frame->a, receiver->buf, frame->length, err);
+	code = code ?: disk_target_write(&receiver->selected->target, frame->a, receiver->buf, frame->length, err);
 	/* Starts writeback now, so that less is left for the flush during the pause; a hint. */
 	if (!code)
 		sync_file_range(receiver->selected->target.fd, (off_t)frame->a, frame->length, SYNC_FILE_RANGE_WRITE);
@@ -129,7 +78,7 @@ static int disk_receiver_take_hole(struct disk_receiver *receiver, const struct 
 	int code = disk_receiver_check_place(receiver, frame->a, frame->b, err);
 
 	receiver->holes += frame->b;
-	return code ?: disk_receiver_make_zero(receiver->selected, frame->a, frame->b, receiver->buf, err);
+	return code ?: disk_target_zero(&receiver->selected->target, frame->a, frame->b, err);
 }
 
 static int disk_receiver_take_end(struct disk_receiver *receiver, const struct wire_frame *frame, struct err *err)

@@ -6,13 +6,7 @@
 #pragma once
 
 #include "vmm/migration/channel.h"
-
-/* A disk that is copied to this host. */
-struct disk_target {
-	char id[64];
-	int fd;        /* open for writing; owned by the caller, outlives the receiver */
-	uint64_t size; /* bytes */
-};
+#include "vmm/migration/disk_target.h"
 
 struct disk_receiver;
 

@@ -1,28 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sends the contents of disks while the guest writes to them: first everything, then what has changed since, in the
- * same rounds as memory. Holes and zeros are sent as ranges. All disks share one channel, so that an earlier copy of a
- * block cannot arrive after a later one.
+ * Sends what disk_reader.h reads of disks while the guest writes to them, in the same rounds as memory. All disks share
+ * one channel, so that an earlier copy of a block cannot arrive after a later one.
  *
- * Called by the migration's thread. A block is read after collect has listed it; a later write to it is reported later.
+ * Called by the migration's thread.
  */
 #pragma once
 
 #include "vmm/migration/channel.h"
-#include "vmm/migration/limiter.h"
-
-#define DISK_GRANULE KIB(64) /* one bit of collect */
-
-/* A disk whose contents are copied. */
-struct disk_copy {
-	char id[64];
-	int fd;        /* only read with offsets; owned by the disk, outlives the sender */
-	uint64_t size; /* bytes; whole sectors */
-	bool uncached; /* reads should not stay in the page cache */
-	/* ORs the granules that changed since the last call into bitmap; NULL: nothing writes to it. Never fails. */
-	void (*collect)(void *opaque, unsigned long *bitmap);
-	void *opaque;
-};
+#include "vmm/migration/disk_reader.h"
 
 struct disk_sender;
 
