@@ -172,6 +172,8 @@ static void cli_snapshot_show(struct saving *saving, const json_t *report)
 	cli_snapshot_end_line(saving);
 	if (json_object_get(report, "round"))
 		cli_snapshot_show_round(report);
+	else if (json_object_get(report, "disk_left"))
+		fprintf(stderr, "disks: %s left to copy", cli_snapshot_bytes(report, "disk_left", content));
 	else
 		fprintf(stderr, "%s: %.0f %%", json_string_value(json_object_get(report, "state")) ?: "",
 			memory ? 100 * cli_snapshot_number(report, "passed") / memory : 100);

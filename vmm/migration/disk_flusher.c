@@ -205,13 +205,17 @@ int disk_flusher_check(struct disk_flusher *flusher, struct err *err)
 	return code;
 }
 
-int disk_flusher_wait(struct disk_flusher *flusher, int cancel_fd, struct err *err)
+int disk_flusher_wait(struct disk_flusher *flusher, int cancel_fd, int64_t deadline, struct err *err)
 {
 	struct pollfd fds[] = {{.fd = flusher ? flusher->idle_fd : -1, .events = POLLIN},
 			       {.fd = cancel_fd, .events = POLLIN}};
 
 	while (!disk_flusher_idle(flusher)) {
-		poll(fds, ARRAY_SIZE(fds), -1);
+		int left = monotonic_left(deadline);
+
+		if (!left)
+			return err_set(err, -ETIMEDOUT, "storage has not completed a flush of the disks in time");
+		poll(fds, ARRAY_SIZE(fds), left);
 		if (fds[1].revents)
 			return err_set(err, -ECANCELED, "cancelled");
 	}

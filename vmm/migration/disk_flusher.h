@@ -33,8 +33,11 @@ void disk_flusher_begin(struct disk_flusher *flusher);
 bool disk_flusher_idle(struct disk_flusher *flusher);
 /* The first failure: it names the disk. */
 int disk_flusher_check(struct disk_flusher *flusher, struct err *err);
-/* Waits until all has been flushed. -ECANCELED if cancel_fd becomes readable before; or the failure. */
-int disk_flusher_wait(struct disk_flusher *flusher, int cancel_fd, struct err *err);
+/*
+ * Waits until all has been flushed. -ECANCELED if cancel_fd becomes readable before, -ETIMEDOUT at the deadline (ms of
+ * monotonic_ms; below 0: none); or the failure.
+ */
+int disk_flusher_wait(struct disk_flusher *flusher, int cancel_fd, int64_t deadline, struct err *err);
 
 /* How long (ns) a flush would take that begins now: as long as the last one, and the rest of one in progress. */
 uint64_t disk_flusher_time(struct disk_flusher *flusher);

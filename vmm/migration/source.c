@@ -275,7 +275,7 @@ static int source_await_loaded(struct migration_source *source, struct err *err)
 static int source_await_flush(struct migration_source *source, struct err *err)
 {
 	source->late = "the disks were not flushed";
-	return disk_flusher_wait(source->flusher, source->deadline.fd, err);
+	return disk_flusher_wait(source->flusher, source->deadline.fd, -1, err);
 }
 
 /* From here on nobody can cancel. */

@@ -21,6 +21,9 @@ struct migration_machine_ops {
 	/* Starts and ends all dirty sources, including those of disks. */
 	int (*track)(void *machine, struct err *err);
 	void (*untrack)(void *machine);
+	/* The same for all writable disks, which a snapshot copies; without memory. NULL: there are never any. */
+	int (*track_disks)(void *machine, struct err *err);
+	void (*untrack_disks)(void *machine);
 	/* Stops the guest for that many percent of its time. */
 	void (*throttle)(void *machine, unsigned int percent);
 	/*

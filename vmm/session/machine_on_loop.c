@@ -132,6 +132,27 @@ static void machine_on_loop_untrack(void *opaque)
 	machine_on_loop_call(opaque, machine_on_loop_do_untrack, NULL, NULL);
 }
 
+static int machine_on_loop_do_track_disks(void *opaque, void *argument, struct err *err)
+{
+	return disk_copies_track(machine_on_loop_machine_of(opaque), MIGRATION_COPY_WRITABLE, err);
+}
+
+static int machine_on_loop_track_disks(void *opaque, struct err *err)
+{
+	return machine_on_loop_call(opaque, machine_on_loop_do_track_disks, NULL, err);
+}
+
+static int machine_on_loop_do_untrack_disks(void *opaque, void *argument, struct err *err)
+{
+	disk_copies_untrack(machine_on_loop_machine_of(opaque), MIGRATION_COPY_WRITABLE);
+	return 0;
+}
+
+static void machine_on_loop_untrack_disks(void *opaque)
+{
+	machine_on_loop_call(opaque, machine_on_loop_do_untrack_disks, NULL, NULL);
+}
+
 static int machine_on_loop_do_throttle(void *opaque, void *argument, struct err *err)
 {
 	struct machine_on_loop *on = opaque;
@@ -310,6 +331,8 @@ const struct migration_machine_ops machine_on_loop_ops = {
 	.dirty = machine_on_loop_dirty,
 	.track = machine_on_loop_track,
 	.untrack = machine_on_loop_untrack,
+	.track_disks = machine_on_loop_track_disks,
+	.untrack_disks = machine_on_loop_untrack_disks,
 	.throttle = machine_on_loop_throttle,
 	.pause = machine_on_loop_pause_machine,
 	.resume = machine_on_loop_resume_machine,

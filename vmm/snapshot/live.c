@@ -6,6 +6,8 @@
 #include "vmm/migration/page_list.h"
 #include "vmm/migration/rehearsals.h"
 
+#define FLUSH_MS 10000 /* how long storage may take for the last flush, in the pause */
+
 struct live {
 	struct live_config config;
 	struct dirty_set *dirty;
@@ -199,7 +201,7 @@ int live_rest(struct live *live, struct err *err)
 	live->dirty->rounds_follow = false;
 	disk_flusher_begin(live->config.flusher);
 	code = page_list_collect(live->pages, err) ?: live_write_list(live, 0, err);
-	return code ?: disk_flusher_wait(live->config.flusher, live->config.cancel_fd, err);
+	return code ?: disk_flusher_wait(live->config.flusher, live->config.cancel_fd, monotonic_ms() + FLUSH_MS, err);
 }
 
 void live_end(struct live *live)

@@ -15,6 +15,7 @@ struct snapshot_take_config {
 	struct track *track;           /* begun; its owner commits or aborts it afterwards */
 	const struct disk_copy *disks; /* all writable disks */
 	size_t disk_count;
+	int (*flush)(int fd);          /* of disks; NULL: fdatasync(2) */
 	int kernel, initrd;            /* what the machine boots from; -1: nothing */
 	bool paused;                   /* by the user */
 	/* Progress; on the thread. */

@@ -7,74 +7,191 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+#include "core/monotonic.h"
+#include "vmm/snapshot/disk_copier.h"
+#include "vmm/snapshot/disk_identity.h"
+
+#define TRIAL KIB(64) /* a multiple of each file system's block size */
+
+struct snapshot_disk_set {
+	struct snapshot_disks_options options;
+	const struct snapshot_take_config *config;
+	int files[WIRE_MAX_DISKS]; /* in the order of config->disks; not owned */
+	struct disk_flusher *flusher;
+	struct disk_copier *copier; /* NULL: they are not copied */
+	bool tracked;
+};
+
+static bool snapshot_disks_are(const struct snapshot_disk_set *disks, enum snapshot_disks kind)
+{
+	return disks->config->disk_count && disks->config->request->disks == kind;
+}
+
+/* ---- files ---- */
+
 int snapshot_disks_reflink(int from, int to)
 {
 	return ioctl(to, FICLONE, from) < 0 ? -errno : 0;
 }
 
-static int snapshot_disks_file_of(const struct snapshot_files *files, const char *id)
+static int snapshot_disks_find_files(struct snapshot_disk_set *disks, struct err *err)
 {
-	for (size_t i = 0; i < files->disk_count; i++)
-		if (strcmp(files->disks[i].id, id) == 0)
-			return files->disks[i].fd;
-	return -1;
-}
+	const struct snapshot_take_config *config = disks->config;
 
-/* A trial: the reflink of what the disk has now is replaced by that of the pause. */
-static int snapshot_disks_try(const struct snapshot_take_config *config, const struct disk_copy *disk, struct err *err)
-{
-	int to = snapshot_disks_file_of(config->files, disk->id), code;
-
-	if (to < 0)
-		return err_set(err, -EINVAL, "%s: there is no file for this disk", disk->id);
-	if (config->request->disks != SNAPSHOT_DISKS_REFLINK)
-		return 0;
-	code = snapshot_disks_reflink(disk->fd, to);
-	return !code ? 0 : err_set(err, -ENOTSUP, "%s: cannot be kept as a reflink beside the snapshot (%s); write the "
-				   "snapshot to the disk's file system, if that has reflinks (XFS, Btrfs), or add "
-				   "--disks copy, or --disks none if the disk will not be written any more",
-				   disk->id, strerror(-code));
-}
-
-int snapshot_disks_check(const struct snapshot_take_config *config, struct err *err)
-{
-	int code = 0;
-
-	for (size_t i = 0; i < config->disk_count && !code && config->request->disks != SNAPSHOT_DISKS_NONE; i++)
-		code = snapshot_disks_try(config, &config->disks[i], err);
-	return code;
-}
-
-int snapshot_disks_identify(const char *id, int fd, struct snapshot_disk *ret, struct err *err)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return err_sys(err, -errno, "%s", id);
-	*ret = (struct snapshot_disk){
-		.size = (uint64_t)st.st_size, .inode = st.st_ino, .device = st.st_dev,
-		.mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec,
-	};
-	snprintf(ret->id, sizeof(ret->id), "%s", id);
+	for (size_t i = 0; i < config->disk_count; i++) {
+		disks->files[i] = -1;
+		for (size_t k = 0; k < config->files->disk_count; k++)
+			if (strcmp(config->files->disks[k].id, config->disks[i].id) == 0)
+				disks->files[i] = config->files->disks[k].fd;
+		if (disks->files[i] < 0)
+			return err_set(err, -EINVAL, "%s: there is no file for this disk", config->disks[i].id);
+	}
 	return 0;
 }
 
-int snapshot_disks_keep(const struct snapshot_take_config *config, struct snapshot_disk disks[WIRE_MAX_DISKS],
-			size_t *count, struct err *err)
+/* A trial with its first blocks, so that a large disk is not flushed for nothing; the pause replaces it. */
+static int snapshot_disks_try(const struct snapshot_disk_set *disks, size_t i, struct err *err)
+{
+	const struct disk_copy *disk = &disks->config->disks[i];
+	struct file_clone_range range = {.src_fd = disk->fd, .src_length = TRIAL};
+	struct stat st;
+
+	if (fstat(disk->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= (off_t)TRIAL)
+		range.src_length = 0; /* all of it */
+	if (ioctl(disks->files[i], FICLONERANGE, &range) == 0)
+		return 0;
+	return err_set(err, -ENOTSUP, "%s: cannot be kept as a reflink beside the snapshot (%s); write the snapshot to the "
+		       "disk's file system, if that has reflinks (XFS, Btrfs), or add --disks copy, or --disks none if "
+		       "the disk will not be written any more", disk->id, strerrordesc_np(errno));
+}
+
+/* ---- before the pause ---- */
+
+static int snapshot_disks_begin_flush(struct snapshot_disk_set *disks, struct err *err)
+{
+	const struct snapshot_take_config *config = disks->config;
+	struct disk_shared shared[WIRE_MAX_DISKS];
+
+	for (size_t i = 0; i < config->disk_count; i++) {
+		shared[i] = (struct disk_shared){.fd = config->disks[i].fd, .flush = config->flush ?: fdatasync};
+		memcpy(shared[i].id, config->disks[i].id, sizeof(shared[i].id));
+	}
+	return disk_flusher_create(shared, config->disk_count, &disks->flusher, err);
+}
+
+static int snapshot_disks_begin_copy(struct snapshot_disk_set *disks, struct err *err)
+{
+	const struct snapshot_take_config *config = disks->config;
+	const struct disk_copier_options options = {
+		.disks = config->disks, .fds = disks->files, .count = config->disk_count, .tick = disks->options.tick,
+		.opaque = disks->options.opaque,
+	};
+	int code = disk_copier_create(&options, &disks->copier, err);
+
+	code = code ?: config->ops->track_disks(config->machine, err);
+	disks->tracked = !code;
+	return code;
+}
+
+static int snapshot_disks_begin(struct snapshot_disk_set *disks, struct err *err)
 {
 	int code = 0;
 
-	for (size_t i = 0; i < config->disk_count && !code; i++) {
-		const struct disk_copy *disk = &config->disks[i];
-
-		code = snapshot_disks_identify(disk->id, disk->fd, &disks[i], err);
-		disks[i].size = disk->size; /* that the guest sees; of a block device, too */
-		if (!code && config->request->disks == SNAPSHOT_DISKS_REFLINK)
-			code = snapshot_disks_reflink(disk->fd, snapshot_disks_file_of(config->files, disk->id));
-		if (code && err && !err->text[0])
-			err_sys(err, code, "%s: reflink", disk->id);
-	}
-	if (!code)
-		*count = config->disk_count;
+	if (!disks->config->disk_count)
+		return 0;
+	if (!snapshot_disks_are(disks, SNAPSHOT_DISKS_NONE))
+		code = snapshot_disks_find_files(disks, err);
+	if (snapshot_disks_are(disks, SNAPSHOT_DISKS_REFLINK))
+		for (size_t i = 0; i < disks->config->disk_count && !code; i++)
+			code = snapshot_disks_try(disks, i, err);
+	code = code ?: snapshot_disks_begin_flush(disks, err);
+	if (!code && snapshot_disks_are(disks, SNAPSHOT_DISKS_COPY))
+		code = snapshot_disks_begin_copy(disks, err);
 	return code;
+}
+
+int snapshot_disks_create(const struct snapshot_disks_options *options, struct snapshot_disk_set **ret, struct err *err)
+{
+	struct snapshot_disk_set *disks = calloc(1, sizeof(*disks));
+	int code;
+
+	if (!disks)
+		return err_sys(err, -ENOMEM, "disks");
+	disks->options = *options;
+	disks->config = options->config;
+	code = snapshot_disks_begin(disks, err);
+	if (code)
+		snapshot_disks_destroy(disks);
+	else
+		*ret = disks;
+	return code;
+}
+
+void snapshot_disks_destroy(struct snapshot_disk_set *disks)
+{
+	if (!disks)
+		return;
+	if (disks->tracked)
+		disks->config->ops->untrack_disks(disks->config->machine);
+	disk_copier_destroy(disks->copier);
+	disk_flusher_destroy(disks->flusher);
+	free(disks);
+}
+
+struct disk_flusher *snapshot_disks_flusher(const struct snapshot_disk_set *disks)
+{
+	return disks->flusher;
+}
+
+int snapshot_disks_flush(struct snapshot_disk_set *disks, int64_t deadline, struct err *err)
+{
+	int code;
+
+	if (!disks->flusher)
+		return 0;
+	disk_flusher_begin(disks->flusher);
+	code = disk_flusher_wait(disks->flusher, disks->options.cancel_fd, deadline, err);
+	return code == -ECANCELED ? disks->options.tick(disks->options.opaque, err) ?: code : code;
+}
+
+int snapshot_disks_prepare(struct snapshot_disk_set *disks, struct err *err)
+{
+	return snapshot_disks_follow(disks, err) ?: snapshot_disks_flush(disks, -1, err);
+}
+
+int snapshot_disks_follow(struct snapshot_disk_set *disks, struct err *err)
+{
+	return disks->copier ? disk_copier_follow(disks->copier, err) : 0;
+}
+
+/* ---- in the pause ---- */
+
+static int snapshot_disks_keep_one(struct snapshot_disk_set *disks, size_t i, struct snapshot_disk *identity, struct err *err)
+{
+	const struct disk_copy *disk = &disks->config->disks[i];
+	int code;
+
+	disk_identity_settle(disk->fd);
+	code = disk_identity_read(disk->id, disk->fd, disk->size, identity, err);
+	if (code || !snapshot_disks_are(disks, SNAPSHOT_DISKS_REFLINK))
+		return code;
+	code = snapshot_disks_reflink(disk->fd, disks->files[i]);
+	return code ? err_sys(err, code, "%s: reflink", disk->id) : 0;
+}
+
+int snapshot_disks_keep(struct snapshot_disk_set *disks, struct snapshot_disk identities[WIRE_MAX_DISKS], size_t *count,
+			struct err *err)
+{
+	int code = disks->copier ? disk_copier_finish(disks->copier, err) : 0;
+
+	for (size_t i = 0; i < disks->config->disk_count && !code; i++)
+		code = snapshot_disks_keep_one(disks, i, &identities[i], err);
+	if (!code)
+		*count = disks->config->disk_count;
+	return code;
+}
+
+uint64_t snapshot_disks_left(const struct snapshot_disk_set *disks)
+{
+	return disks && disks->copier ? disk_copier_left(disks->copier) : 0;
 }

@@ -55,6 +55,8 @@ json_t *snapshot_report_json(const struct snapshot_report *report)
 				   (json_int_t)report->passed, "elapsed", snapshot_report_seconds(report->elapsed));
 	bool good = object;
 
+	if (good && report->disk_left)
+		good = json_object_set_new(object, "disk_left", json_integer((json_int_t)report->disk_left)) == 0;
 	if (good && report->progress.round)
 		good = snapshot_report_add_rounds(object, &report->progress);
 	if (good && (report->phase == SNAPSHOT_WRITTEN || report->phase == SNAPSHOT_DONE))

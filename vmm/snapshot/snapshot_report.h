@@ -37,6 +37,7 @@ struct snapshot_report {
 	uint64_t memory;  /* bytes of RAM, or of a diff's pages when they are known */
 	uint64_t content; /* bytes of it that have been written */
 	uint64_t passed;  /* bytes of it that have been looked at, of a snapshot that is not live */
+	uint64_t disk_left; /* bytes of disks that are still to be copied, while the guest runs */
 	uint64_t elapsed; /* ns */
 	uint64_t pause;   /* ns for which the guest could not run; 0 if the machine was paused before */
 	bool reflinks;    /* kernel and initrd are kept beside it */

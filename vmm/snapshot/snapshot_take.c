@@ -16,6 +16,7 @@
 #include "core/irq.h"
 #include "core/monotonic.h"
 #include "vmm/snapshot/description.h"
+#include "vmm/snapshot/disk_identity.h"
 #include "vmm/snapshot/live.h"
 #include "vmm/snapshot/memory_file.h"
 #include "vmm/snapshot/snapshot_devices.h"
@@ -36,8 +37,8 @@ struct snapshot_take {
 	struct memory_file *memory;
 	struct snapshot_devices *devices; /* NULL: none */
 	struct live *live;
-	struct disk_flusher *flusher; /* NULL: no disks */
 	uint8_t *pages; /* state.pages */
+	struct snapshot_disk_set *disks;
 	uint64_t began, pause_began;
 	pthread_mutex_t lock;
 	/* under lock */
@@ -56,6 +57,7 @@ static void snapshot_take_tell(struct snapshot_take *take, enum snapshot_phase p
 	take->report->phase = phase;
 	take->report->content = stats.pages * GUEST_PAGE_SIZE;
 	take->report->passed = stats.at;
+	take->report->disk_left = snapshot_disks_left(take->disks);
 	take->report->elapsed = monotonic_ns() - take->began;
 	take->config.tell(take->config.opaque, take->report);
 }
@@ -110,22 +112,6 @@ static void snapshot_take_end(struct snapshot_take *take)
 	take->config.ops->end(take->config.machine);
 }
 
-/* /proc's boot_id as bytes; zeros if it cannot be read. */
-static void snapshot_take_read_boot_id(uint8_t ret[16])
-{
-	_cleanup_(fd_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	char text[37] = {0};
-	unsigned int byte;
-
-	if (fd < 0 || read(fd, text, 36) != 36)
-		return;
-	for (size_t i = 0, at = 0; i < 16 && sscanf(text + at, "%2x", &byte) == 1; i++) {
-		ret[i] = (uint8_t)byte;
-		at += 2;
-		at += text[at] == '-';
-	}
-}
-
 static int snapshot_take_identify(struct snapshot_take *take, struct err *err)
 {
 	struct timespec now;
@@ -134,7 +120,7 @@ static int snapshot_take_identify(struct snapshot_take *take, struct err *err)
 	take->state.created_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	take->state.paused = take->config.paused;
 	take->state.memory_bytes = guest_memory_size(take->config.ops->memory(take->config.machine));
-	snapshot_take_read_boot_id(take->state.boot_id);
+	disk_identity_boot_id(take->state.boot_id);
 	if (getrandom(take->state.id, sizeof(take->state.id), 0) != sizeof(take->state.id))
 		return err_sys(err, -errno, "the snapshot's id");
 	memcpy(take->report->id, take->state.id, sizeof(take->state.id));
@@ -188,42 +174,40 @@ static void snapshot_take_drop_devices(struct snapshot_take *take)
 	snapshot_devices_destroy(take_ptr(take->devices));
 }
 
-static int snapshot_take_flush_disk(int fd)
+static int snapshot_take_open_disks(struct snapshot_take *take, struct err *err)
 {
-	return fdatasync(fd);
+	const struct snapshot_disks_options options = {
+		.config = &take->config, .cancel_fd = take->cancel_fd, .tick = snapshot_take_tick, .opaque = take,
+	};
+
+	return snapshot_disks_create(&options, &take->disks, err);
 }
 
-/* Storage that does not answer can be cancelled, and what it reports is still reported to the guest's own next flush. */
-static int snapshot_take_open_flusher(struct snapshot_take *take, struct err *err)
+static void snapshot_take_close_disks(struct snapshot_take *take)
 {
-	struct disk_shared disks[WIRE_MAX_DISKS];
-
-	for (size_t i = 0; i < take->config.disk_count; i++) {
-		disks[i] = (struct disk_shared){.fd = take->config.disks[i].fd, .flush = snapshot_take_flush_disk};
-		snprintf(disks[i].id, sizeof(disks[i].id), "%s", take->config.disks[i].id);
-	}
-	return take->config.disk_count ? disk_flusher_create(disks, take->config.disk_count, &take->flusher, err) : 0;
+	snapshot_disks_destroy(take_ptr(take->disks));
 }
 
-static int snapshot_take_flush_disks(struct snapshot_take *take, struct err *err)
-{
-	disk_flusher_begin(take->flusher);
-	return disk_flusher_wait(take->flusher, take->cancel_fd, err);
-}
-
-/* What is flushed now need not be flushed during the pause. */
+/* What is flushed or copied now need not be during the pause. */
 static int snapshot_take_prepare_disks(struct snapshot_take *take, struct err *err)
 {
-	return snapshot_disks_check(&take->config, err) ?: snapshot_take_open_flusher(take, err) ?:
-	       snapshot_take_flush_disks(take, err);
+	return snapshot_disks_prepare(take->disks, err);
+}
+
+/* Between the rounds: what the guest has written to its disks meanwhile is copied, so that little is left for the pause. */
+static int snapshot_take_look(void *opaque, struct err *err)
+{
+	struct snapshot_take *take = opaque;
+
+	return snapshot_take_tick(take, err) ?: snapshot_disks_follow(take->disks, err);
 }
 
 static int snapshot_take_begin_live(struct snapshot_take *take, struct err *err)
 {
 	struct live_config config = {
 		.ops = take->config.ops, .machine = take->config.machine, .goal = &take->config.request->goal,
-		.file = take->memory, .devices = take->devices, .flusher = take->flusher,
-		.progress = &take->report->progress, .cancel_fd = take->cancel_fd, .look = snapshot_take_tick,
+		.file = take->memory, .devices = take->devices, .flusher = snapshot_disks_flusher(take->disks),
+		.progress = &take->report->progress, .cancel_fd = take->cancel_fd, .look = snapshot_take_look,
 		.opaque = take,
 	};
 	int code = track_first(take->config.track, &config.only, err);
@@ -339,9 +323,9 @@ static int snapshot_take_write_memory(struct snapshot_take *take, struct err *er
 /* The rounds of a live one have flushed them. */
 static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
 {
-	int code = take->live ? 0 : snapshot_take_flush_disks(take, err);
+	int code = take->live ? 0 : snapshot_disks_flush(take->disks, snapshot_take_pause_deadline(take), err);
 
-	return code ?: snapshot_disks_keep(&take->config, take->state.disks, &take->state.disk_count, err);
+	return code ?: snapshot_disks_keep(take->disks, take->state.disks, &take->state.disk_count, err);
 }
 
 /* A machine that is to end waits for the commit. */
@@ -423,6 +407,7 @@ static const struct snapshot_step steps[] = {
 	{snapshot_take_describe, NULL, false},
 	{snapshot_take_open_memory, snapshot_take_close_memory, true},
 	{snapshot_take_find_devices, snapshot_take_drop_devices, true},
+	{snapshot_take_open_disks, snapshot_take_close_disks, true},
 	{snapshot_take_prepare_disks, snapshot_take_end_live, true},
 	{snapshot_take_approach, NULL, false},
 	{snapshot_take_pause, snapshot_take_resume, false},
@@ -502,7 +487,6 @@ void snapshot_take_destroy(struct snapshot_take *take)
 	if (!take)
 		return;
 	snapshot_devices_destroy(take->devices);
-	disk_flusher_destroy(take->flusher);
 	memory_file_destroy(take->memory);
 	state_buffer_free(&take->machine);
 	free(take->offer);

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See disk_copier.h. */
+#include "vmm/snapshot/disk_copier.h"
+
+#include <fcntl.h>
+
+#include "core/monotonic.h"
+
+#define TICK_NS 100000000ull
+#define LITTLE MIB(4) /* takes about 2 ms */
+#define FUTILE 3u     /* so many passes that do not halve what is left */
+
+struct disk_copier {
+	struct disk_copier_options options;
+	struct disk_target targets[WIRE_MAX_DISKS];
+	struct disk_reader *reader;
+	bool fresh; /* the first pass, which meets each block once: the files have nothing yet */
+	uint64_t left; /* of this pass */
+	uint64_t ticked;
+};
+
+static int disk_copier_pass_by(struct disk_copier *copier, uint64_t size, struct err *err)
+{
+	uint64_t now = monotonic_ns();
+
+	copier->left -= MIN(copier->left, size);
+	if (!copier->options.tick || now < copier->ticked + TICK_NS)
+		return 0;
+	copier->ticked = now;
+	return copier->options.tick(copier->options.opaque, err);
+}
+
+static int disk_copier_write_blocks(void *opaque, size_t disk, uint64_t offset, const uint8_t *data, uint64_t size,
+				    struct err *err)
+{
+	struct disk_copier *copier = opaque;
+	const struct disk_target *target = &copier->targets[disk];
+	int code = disk_target_write(target, offset, data, size, err);
+
+	if (!code) /* begins to write it back, so that less is left for the sync at the end; a hint */
+		sync_file_range(target->fd, (off_t)offset, (off_t)size, SYNC_FILE_RANGE_WRITE);
+	return code ?: disk_copier_pass_by(copier, size, err);
+}
+
+static int disk_copier_make_hole(void *opaque, size_t disk, uint64_t offset, uint64_t size, struct err *err)
+{
+	struct disk_copier *copier = opaque;
+	int code = copier->fresh ? 0 : disk_target_zero(&copier->targets[disk], offset, size, err);
+
+	return code ?: disk_copier_pass_by(copier, size, err);
+}
+
+static const struct disk_reader_sink sink = {.blocks = disk_copier_write_blocks, .hole = disk_copier_make_hole};
+
+/* ---- the outside ---- */
+
+static int disk_copier_pass(struct disk_copier *copier, struct err *err)
+{
+	int code;
+
+	copier->left = disk_reader_left(copier->reader);
+	code = disk_reader_read(copier->reader, 0, err);
+	copier->fresh = false;
+	return code;
+}
+
+int disk_copier_follow(struct disk_copier *copier, struct err *err)
+{
+	uint64_t before = UINT64_MAX;
+	unsigned int futile = 0;
+	int code = 0;
+
+	while (!code) {
+		disk_reader_collect(copier->reader);
+		copier->left = disk_reader_left(copier->reader);
+		futile = copier->left > before / 2 ? futile + 1 : 0;
+		if (!copier->fresh && (copier->left <= LITTLE || futile == FUTILE))
+			return 0;
+		before = copier->left;
+		code = disk_copier_pass(copier, err);
+	}
+	return code;
+}
+
+int disk_copier_finish(struct disk_copier *copier, struct err *err)
+{
+	disk_reader_collect(copier->reader);
+	return disk_copier_pass(copier, err);
+}
+
+uint64_t disk_copier_left(const struct disk_copier *copier)
+{
+	return copier->left;
+}
+
+static int disk_copier_add(struct disk_copier *copier, size_t i, struct err *err)
+{
+	const struct disk_copy *disk = &copier->options.disks[i];
+	struct disk_target *target = &copier->targets[i];
+
+	*target = (struct disk_target){.fd = copier->options.fds[i], .size = disk->size};
+	memcpy(target->id, disk->id, sizeof(target->id));
+	copier->left += disk->size;
+	if (ftruncate(target->fd, 0) < 0 || ftruncate(target->fd, (off_t)disk->size) < 0)
+		return err_sys(err, -errno, "disk %s: the file for its copy cannot be set to %llu bytes", disk->id,
+			       (unsigned long long)disk->size);
+	return 0;
+}
+
+int disk_copier_create(const struct disk_copier_options *options, struct disk_copier **ret, struct err *err)
+{
+	struct disk_copier *copier = calloc(1, sizeof(*copier));
+	const struct disk_reader_options reader = {
+		.disks = options->disks, .count = options->count, .sink = &sink, .opaque = copier,
+	};
+	int code = copier ? disk_reader_create(&reader, &copier->reader, err) : -ENOMEM;
+
+	if (code) {
+		free(copier);
+		return code == -ENOMEM ? err_sys(err, code, "copying disks") : code;
+	}
+	copier->options = *options;
+	copier->fresh = true;
+	for (size_t i = 0; i < options->count && !code; i++)
+		code = disk_copier_add(copier, i, err);
+	if (code)
+		disk_copier_destroy(copier);
+	else
+		*ret = copier;
+	return code;
+}
+
+void disk_copier_destroy(struct disk_copier *copier)
+{
+	if (!copier)
+		return;
+	disk_reader_destroy(copier->reader);
+	free(copier);
+}
