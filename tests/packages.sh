@@ -21,7 +21,7 @@ packages_for()
 {
 	case $1 in
 	build) echo meson ninja-build gcc libc6-dev pkg-config acpica-tools liburing-dev libjansson-dev libfdt-dev libzstd-dev libxxhash-dev libgnutls28-dev ;;
-	test) echo iproute2 openssl python3 ;;
+	test) echo iproute2 openssl python3 xfsprogs ;;
 	fuzz) echo clang libclang-rt-dev llvm ;;
 	guest) echo busybox-static cpio kmod xz-utils lz4 zstd e2fsprogs ;;
 	# the kernel is built from source; the rest is what the cases in it use

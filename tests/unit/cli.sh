@@ -153,6 +153,20 @@ skipped() {
 	echo "ok $n - $1 # SKIP $2"
 }
 
+# ---- restore and clone ----
+
+refuses 'restore without a folder' '--from is missing; write --from DIR' restore
+refuses 'restore: a descriptor that is not open' '--ready-fd 77: Bad file descriptor' restore --from base --ready-fd 77
+refuses 'restore: a log that cannot be written' '--log folder: Is a directory' restore --from base --log folder
+refuses 'clone of nothing' 'nothing to clone; write the name of a machine, or the folder' clone --count 2
+refuses 'clone: no machine and no folder of this name' 'none: no machine of this name runs' clone none --count 2
+refuses 'clone: folder missing' './none: does not exist; name the folder of a snapshot' clone ./none --count 2
+refuses 'clone: not a snapshot' './folder: not a snapshot: no file "state"' clone ./folder
+refuses 'clone: no machine, but a folder' 'snapshot-cut: state: damaged' clone snapshot-cut
+refuses 'clone: none at all' '--count 0: ' clone base --count 0
+refuses 'clone: too many' '--count 70000: ' clone base --count 70000
+refuses 'clone: an option of restore alone' '--from: unknown option' clone --from base
+
 # ---- snapshots in folders ----
 
 for verb in "snapshot inspect" "snapshot verify" "restore --from"; do

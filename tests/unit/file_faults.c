@@ -77,6 +77,7 @@ CALL(0, int, fstat, (int fd, struct stat *st), (fd, st))
 CALL(0, int, fstatat, (int fd, const char *path, struct stat *st, int flags), (fd, path, st, flags))
 CALL(NEEDS_SPACE, int, renameat2, (int a, const char *from, int b, const char *to, unsigned int flags),
      (a, from, b, to, flags))
+CALL(NEEDS_SPACE, int, linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags))
 CALL(NEEDS_SPACE, int, fsync, (int fd), (fd))
 CALL(NEEDS_SPACE | WAITS, ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len))
 CALL(NEEDS_SPACE | WAITS, ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at))
@@ -89,7 +90,7 @@ CALL(NEEDS_SPACE, ssize_t, copy_file_range, (int from, off_t *in, int to, off_t 
 
 static mode_t mode_of(int flags, va_list list)
 {
-	return flags & O_CREAT ? va_arg(list, mode_t) : 0;
+	return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(list, mode_t) : 0;
 }
 
 int open(const char *path, int flags, ...)

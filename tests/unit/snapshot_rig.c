@@ -43,10 +43,15 @@ void rig_fill(struct snapshot_rig *rig, unsigned int page, uint8_t byte)
 
 void rig_finish(struct snapshot_rig *rig)
 {
+	rig_finish_with(rig, RIG_OFFER);
+}
+
+void rig_finish_with(struct snapshot_rig *rig, const char *offer)
+{
 	for (size_t at = 0, i = 0; at < RIG_MEMORY; at += SNAPSHOT_SUM_BYTES, i++)
 		put_le64(rig->sums + 8 * i,
 			 snapshot_sum(rig->memory + at, (size_t)MIN(SNAPSHOT_SUM_BYTES, RIG_MEMORY - at)));
-	CHECK_EQ(snapshot_description_write(&rig->state, RIG_OFFER, &rig->description, NULL), 0);
+	CHECK_EQ(snapshot_description_write(&rig->state, offer, &rig->description, NULL), 0);
 	rig->state.description = (struct snapshot_bytes){rig->description, strlen(rig->description)};
 }
 

@@ -28,6 +28,7 @@ struct snapshot_rig {
 void rig_init(struct snapshot_rig *rig, uint8_t id, uint8_t parent);
 void rig_fill(struct snapshot_rig *rig, unsigned int page, uint8_t byte); /* and marks it */
 void rig_finish(struct snapshot_rig *rig);
+void rig_finish_with(struct snapshot_rig *rig, const char *offer);
 void rig_done(struct snapshot_rig *rig);
 
 /* A folder of the test's own, and paths in it, which the next five calls do not overwrite. rig_rmdir: all of it. */

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm restore`: makes a machine from a snapshot and runs it. */
+/*
+ * `mvmm restore`: makes a machine from a snapshot and runs it. `mvmm clone` (cli_clone.c) makes many in this way; most
+ * options are those of both, so that their table stands here.
+ */
 #include <fcntl.h>
 
+#include "vmm/cli/clone.h"
 #include "vmm/cli/command.h"
 #include "vmm/control/control_client.h"
 #include "vmm/session/session.h"
 #include "vmm/snapshot/restore_request.h"
+#include "vmm/snapshot/snapshot_report.h"
 
 #define PATIENCE_MS 10000 /* for a process that waits */
 
@@ -13,21 +18,37 @@ static const struct option_key flag = {"flag", OPTION_FLAG};
 static const struct option_key name = {"name", OPTION_STRING, .help = "NAME"};
 static const struct option_key file = {"file", OPTION_STRING, .help = "FILE"};
 static const struct option_key port = {"port", OPTION_STRING, .help = "stdio|pty|none|FILE"};
+static const struct option_key number = {"number", OPTION_UINT, .value = 1, .min = 1, .max = CLONE_MAX, .help = "N"};
+static const struct option_key jobs = {"number", OPTION_UINT, .min = 1, .max = CLONE_MAX, .help = "J"};
+static const struct option_key descriptor = {"descriptor", OPTION_FD, .value = UINT32_MAX, .help = "FD"};
 static const struct option_key clock = {"clock", OPTION_STRING, .help = "stop|run"};
+static const struct option_key disks = {"disks", OPTION_WORD, .words = snapshot_disks_words};
 static const struct option_key override = {"override", OPTION_STRING, .help = "ID=VALUE"};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct restore_options, member)
+#define CLONE_FIELD(member) .plain = true, .offset = offsetof(struct clone_options, member)
 #define LIST(array, counter)                                                      \
 	FIELD(array), .count_offset = offsetof(struct restore_options, counter), \
 	.item_size = sizeof(struct arrival_override)
 
+/* Those of clone alone, those of both, those of restore alone. */
 static const struct option options[] = {
-	{"from", "DIR", "the folder of the snapshot", &file, 1, FIELD(from)},
-	{"state", "FILE", "the two files of a snapshot, instead of a folder: its state", &file, 1, FIELD(state)},
-	{"memory", "FILE", "and its memory", &file, 1, FIELD(memory)},
+#define CLONE_ALONE 5
+	{"count", "N", "how many to make; 1 by default", &number, 1, CLONE_FIELD(count)},
+	{"jobs", "J", "how many are started at once; by default as many as there are CPUs", &jobs, 1, CLONE_FIELD(jobs)},
+	{"disks", "reflink|copy|none", "how to keep the writable disks of a running machine, as for mvmm snapshot", &disks, 1,
+	 CLONE_FIELD(disks)},
+	{"live", NULL, "write the memory of a running machine while its guest works, so that it is paused for less", &flag, 1,
+	 CLONE_FIELD(live)},
+	{"json", NULL, "print the machines and their times as an object", &flag, 1, CLONE_FIELD(json)},
+	/* both */
 	{"name", "NAME", "the machine's name; by default that of the machine in the snapshot", &name, 1, FIELD(here.name)},
-	{"disk", "ID=PATH", "the file or block device of this disk; may be repeated", &override, 1,
-	 LIST(here.disks, here.disk_count)},
+	{"disk", "ID=PATH", "the file or block device of this disk; one that does not exist is made from the snapshot; may be "
+	 "repeated", &override, 1, LIST(here.disks, here.disk_count)},
+	{"disk-changed", "ID", "use this disk though it has changed since the snapshot; may be repeated", &name, 1,
+	 LIST(changed, changed_count)},
+	{"disk-from", "ID=FILE", "the copy from which this disk is made, instead of the one in the snapshot; may be repeated",
+	 &override, 1, LIST(sources, source_count)},
 	{"net", "ID=tap=NAME|passt[=SOCKET][,mac=MAC] or ID=mac=MAC", "what this network card is connected to, and another MAC address; may be "
 	 "repeated", &override, 1, LIST(here.nets, here.net_count)},
 	{"vfio", "ID=BDF|BDF[,KEY=VALUE]...", "the device of this host for this id; or without an id, another one that is "
@@ -48,18 +69,26 @@ static const struct option options[] = {
 	 "how memory comes in: mapped, and read when the guest touches it (the default); all of it read and checked; mapped, "
 	 "and what the guest touches first read ahead (see mvmm snapshot record); or from another process by a userfaultfd",
 	 &file, 1, FIELD(memory_mode)},
-	{"wait", NULL, "prepare everything and wait until mvmm restore --spare says what the machine is", &flag, 1, FIELD(wait)},
-	{"spare", "NAME", "let the process that waits under this name become the machine, instead of starting one", &name, 1,
-	 FIELD(spare)},
 	{"paused", NULL, "leave the machine paused, until mvmm resume", &flag, 1, FIELD(paused)},
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
+	{"log", "FILE", "append messages to this file", &file, 1, FIELD(log)},
 	{"verbose", NULL, "say more", &flag, 1, FIELD(here.verbose)},
 	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(here.quiet)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
+#define RESTORE_ALONE 6
+	{"from", "DIR", "the folder of the snapshot", &file, 1, FIELD(from)},
+	{"state", "FILE", "the two files of a snapshot, instead of a folder: its state", &file, 1, FIELD(state)},
+	{"memory", "FILE", "and its memory", &file, 1, FIELD(memory)},
+	{"wait", NULL, "prepare everything and wait until mvmm restore --spare says what the machine is", &flag, 1, FIELD(wait)},
+	{"spare", "NAME", "let the process that waits under this name become the machine, instead of starting one", &name, 1,
+	 FIELD(spare)},
+	{"ready-fd", "FD", "write a line to this descriptor when the guest runs: the time, in ns of CLOCK_MONOTONIC", &descriptor,
+	 1, FIELD(ready_fd)},
 };
 
-static const struct option_table table = {options, ARRAY_SIZE(options)};
+static const struct option_table table = {options + CLONE_ALONE, ARRAY_SIZE(options) - CLONE_ALONE};
+const struct option_table cli_clone_options = {options, ARRAY_SIZE(options) - RESTORE_ALONE};
 
 static int cli_restore_check(const struct restore_options *given, struct err *err)
 {
@@ -149,6 +178,10 @@ static int cli_restore_open_file(struct restore_request *request, char *path, st
 		return err_set(err, -ENOMEM, "--disk: too many");
 	}
 	*opened = (struct restore_file){path, open(path, O_PATH | O_CLOEXEC)};
+	if (opened->fd < 0 && errno == ENOENT) { /* it is made from the snapshot */
+		free(path);
+		return 0;
+	}
 	request->file_count++;
 	return opened->fd < 0 ? err_sys(err, -errno, "%.200s", path) : 0;
 }

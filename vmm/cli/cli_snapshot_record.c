@@ -56,7 +56,7 @@ static int cli_snapshot_record_with(struct restore_options *given, const char *f
 
 static int cli_snapshot_record_run(int argc, char *const *argv, struct err *err)
 {
-	struct restore_options given = {0};
+	struct restore_options given = {.ready_fd = -1};
 	const char *folder = NULL;
 	int code;
 

@@ -22,7 +22,11 @@ const char *machine_info_kind(const struct virtio_device *device)
 static void machine_info_add_health(struct virtio_device *device, json_t *object)
 {
 	struct virtio_blk_health health;
+	struct virtio_blk_image image;
 
+	virtio_blk_image(device, &image);
+	if (image.readonly)
+		json_object_set_new(object, "readonly", json_true());
 	virtio_blk_health(device, &health);
 	json_object_set_new(object, "size", json_integer((json_int_t)health.size));
 	if (health.image_size / 512 != health.size / 512)

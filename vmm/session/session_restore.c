@@ -6,9 +6,11 @@
  */
 #include "vmm/session/session_restore_internal.h"
 
+#include "core/monotonic.h"
 #include "vmm/machine/tell_apart.h"
 #include "vmm/session/arrival_config.h"
 #include "vmm/session/host_devices_migration.h"
+#include "vmm/session/restore_disks.h"
 #include "vmm/session/session_record.h"
 #include "vmm/snapshot/description.h"
 #include "vmm/snapshot/snapshot_devices.h"
@@ -110,6 +112,25 @@ static int session_restore_open_all(struct restoring *restoring, struct err *err
 	session_raise_descriptors();
 	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
 	return code ?: session_catch_signals(session, err);
+}
+
+/* While a disk is copied. */
+static int session_restore_tick(void *opaque, struct err *err)
+{
+	struct restoring *restoring = opaque;
+
+	session_take_signals(&restoring->session);
+	return restoring->session.ended ? err_set(err, -ECANCELED, "interrupted") : 0;
+}
+
+int session_restore_find_disks(struct restoring *restoring, const struct arrival_options *here, struct err *err)
+{
+	const struct restore_disks_options options = {
+		.snapshot = restoring->snapshot, .config = &restoring->config, .options = restoring->options, .here = here,
+		.log = &restoring->session.log, .tick = session_restore_tick, .opaque = restoring,
+	};
+
+	return restore_disks_create(&options, &restoring->disks, err);
 }
 
 /* ---- the machine ---- */
@@ -225,7 +246,20 @@ int session_restore_load(struct restoring *restoring, struct err *err)
 	code = code ?: session_restore_load_devices(restoring, err);
 	code = code ?: machine_load(session->machine, state->data, state->len, err);
 	code = code ?: machine_tell_apart(session->machine, err);
-	return code ?: machine_lock_disks(session->machine, err);
+	return code ?: restore_disks_lock(restoring->disks, session->machine, err);
+}
+
+/* The guest runs: whoever has started this program in order to get there is told. */
+static void session_restore_report(struct restoring *restoring)
+{
+	char line[24];
+	int len = snprintf(line, sizeof(line), "%llu\n", (unsigned long long)monotonic_ns());
+
+	if (restoring->options->ready_fd >= 0 && write(restoring->options->ready_fd, line, (size_t)len) != len)
+		log_warn(&restoring->session.log, "--ready-fd %d: %m", restoring->options->ready_fd);
+	fd_close(&restoring->options->ready_fd);
+	if (restoring->log_fd >= 0)
+		dup2(restoring->log_fd, STDERR_FILENO);
 }
 
 int session_restore_start(struct restoring *restoring, struct err *err)
@@ -243,9 +277,12 @@ int session_restore_start(struct restoring *restoring, struct err *err)
 		machine_start_paused(session->machine);
 	else
 		code = machine_start(session->machine, err);
-	if (!code)
-		session_plug(session, restoring->plugs, restoring->plug_count);
-	return code;
+	if (code)
+		return code;
+	restore_disks_keep(restoring->disks);
+	session_restore_report(restoring);
+	session_plug(session, restoring->plugs, restoring->plug_count);
+	return 0;
 }
 
 int session_restore_begin(struct restoring *restoring, struct err *err)
@@ -254,6 +291,8 @@ int session_restore_begin(struct restoring *restoring, struct err *err)
 
 	if (!code && restoring->options->record_ns)
 		code = session_restore_record(restoring, err);
+	else if (!code)
+		code = session_restore_find_disks(restoring, &restoring->options->here, err);
 	code = code ?: session_restore_make(restoring, err);
 	code = code ?: session_restore_load(restoring, err);
 	code = code ?: session_open_control(&restoring->session, err);

@@ -15,6 +15,8 @@ struct restoring {
 	struct machine_config config;
 	struct restore_options *options;
 	struct snapshot *snapshot;
+	struct restore_disks *disks; /* NULL in a recording, whose disks are copies */
+	int log_fd;                  /* of --log, or -1 */
 	struct host_devices_migration *devices; /* until they run; or NULL */
 	struct arrival_override *plugs;         /* those of the options that are plugged in later */
 	size_t plug_count;
@@ -30,6 +32,8 @@ struct restoring {
 int session_restore_begin(struct restoring *restoring, struct err *err);
 /* Of the snapshot and the session, with half of a machine, whose memory is there (machine_prepare). */
 int session_restore_prepare(struct restoring *restoring, struct err *err);
+/* Before the machine opens its disks: those that here names, or the snapshot. */
+int session_restore_find_disks(struct restoring *restoring, const struct arrival_options *here, struct err *err);
 /* Gives the machine, which is complete but for that, what the snapshot says. */
 int session_restore_load(struct restoring *restoring, struct err *err);
 int session_restore_start(struct restoring *restoring, struct err *err);

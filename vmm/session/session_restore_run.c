@@ -4,7 +4,10 @@
 
 #include "vmm/session/exit_code.h"
 #include "vmm/session/host_devices_migration.h"
+#include "vmm/session/restore_disks.h"
 #include "vmm/session/session_record.h"
+
+#include <fcntl.h>
 
 static int session_restore_run_live(struct restoring *restoring, struct err *err)
 {
@@ -27,15 +30,37 @@ static int session_restore_run_failed(struct session *session)
 	return EXIT_BAD_INPUT;
 }
 
+/* Messages go to a file if one was named. The descriptor that was handed in is not for programs that are started here. */
+static int session_restore_run_open_log(struct restoring *restoring, struct err *err)
+{
+	const struct restore_options *options = restoring->options;
+
+	restoring->config.verbose = options->here.verbose;
+	restoring->config.quiet = options->here.quiet;
+	restoring->session.log.level = machine_config_log_level(&restoring->config);
+	if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0)
+		return err_sys(err, -errno, "--ready-fd %d", options->ready_fd);
+	if (options->log)
+		restoring->log_fd = open(options->log, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+	if (options->log && restoring->log_fd < 0)
+		return err_sys(err, -errno, "--log %.200s", options->log);
+	if (options->log)
+		restoring->session.log.fd = restoring->log_fd;
+	log_open(&restoring->session.log);
+	return 0;
+}
+
 static void session_restore_run_end(struct restoring *restoring)
 {
 	session_record_leave(restoring->record);
 	host_devices_migration_end(restoring->devices);
 	session_end(&restoring->session);
+	restore_disks_destroy(take_ptr(restoring->disks));
 	if (restoring->session.abandoned)
 		return;
 	session_record_destroy(restoring->record);
 	log_close(&restoring->session.log);
+	fd_close(&restoring->log_fd);
 	machine_config_done(&restoring->config);
 	snapshot_close(restoring->snapshot);
 }
@@ -48,16 +73,15 @@ int session_restore(struct restore_options *options, struct err *err)
 			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 			.signal_fd = -1,
 		},
+		.log_fd = -1,
 	};
 	int code;
 
 	machine_config_init(&restoring.config);
-	restoring.config.verbose = options->here.verbose;
-	restoring.config.quiet = options->here.quiet;
 	restoring.session.config = &restoring.config;
-	restoring.session.log.level = machine_config_log_level(&restoring.config);
-	log_open(&restoring.session.log);
-	if (!(options->wait ? session_restore_wait(&restoring, err) : session_restore_begin(&restoring, err)))
+	if (session_restore_run_open_log(&restoring, err))
+		code = EXIT_BAD_INPUT;
+	else if (!(options->wait ? session_restore_wait(&restoring, err) : session_restore_begin(&restoring, err)))
 		code = session_restore_run_live(&restoring, err);
 	else
 		code = session_restore_run_failed(&restoring.session);

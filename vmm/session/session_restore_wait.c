@@ -79,6 +79,7 @@ static int session_restore_wait_complete(struct restoring *restoring, struct res
 	int code = session_restore_wait_take_files(session, request, err);
 
 	restoring->options->paused |= request->paused;
+	code = code ?: session_restore_find_disks(restoring, &request->here, err);
 	code = code ?: session_open_ports(session, err);
 	code = code ?: session_complete_machine(session, err);
 	code = code ?: session_restore_load(restoring, err);

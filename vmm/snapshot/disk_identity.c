@@ -105,7 +105,11 @@ bool disk_identity_same(const struct snapshot_disk *then, const uint8_t boot_id[
 	uint8_t boot[16];
 	struct stat st;
 
-	if (fstat(fd, &st) < 0 || disk_identity_read(then->id, fd, then->size, &now, NULL))
+	if (fstat(fd, &st) < 0)
+		return false;
+	if (S_ISBLK(st.st_mode))
+		fdatasync(fd); /* what is still in the page cache has not been counted */
+	if (disk_identity_read(then->id, fd, then->size, &now, NULL))
 		return false;
 	if (now.inode != then->inode || now.device != then->device || now.mtime_ns != then->mtime_ns)
 		return false;
