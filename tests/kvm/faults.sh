@@ -7,7 +7,7 @@
 
 # shellcheck source=tests/kvm/lib.sh
 . "$(dirname "$0")/lib.sh"
-library=$3
+library=$(realpath "$3")
 export FAIL_KVM=$work/fail
 
 sentence() { grep -q '^mvmm: ' "$1"; }

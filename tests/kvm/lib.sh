@@ -6,7 +6,7 @@
 
 set -u
 # shellcheck disable=SC2034 # for who sources it
-mvmm=$1 guests=$2
+mvmm=$(realpath "$1") guests=$(realpath "$2")
 # shellcheck source=tests/wait.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../wait.sh"
 work=$(mktemp -d)

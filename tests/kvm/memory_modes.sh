@@ -7,7 +7,7 @@
 
 # shellcheck source=tests/kvm/lib.sh
 . "$(dirname "$0")/lib.sh"
-handler=$3 sock=$work/uffd
+handler=$(realpath "$3") sock=$work/uffd
 
 grows() { [ "$(stat -c %s "$work/$1" 2>/dev/null || echo 0)" -gt "${2-0}" ]; }
 ended() { ! [ -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
