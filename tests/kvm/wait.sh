@@ -5,12 +5,13 @@
 # shellcheck source=tests/kvm/lib.sh
 . "${0%/*}/lib.sh"
 
+mvmm=$(realpath "$mvmm") guests=$(realpath "$guests")
 cd "$work" || exit 1
 
 shows() { "$mvmm" info "$1" 2>/dev/null | grep -q "$2"; }
 prepare()
 {
-	"$mvmm" restore --from snap --wait --name "$1" >"$1.out" 2>"$1.err" </dev/null &
+	"$mvmm" restore --from snap --wait --disk-changed disk --name "$1" >"$1.out" 2>"$1.err" </dev/null &
 	pids+=($!)
 	until_true 20 shows "$1" 'state *waiting'
 }
@@ -39,7 +40,7 @@ check 'a process waits with the snapshot' prepare spare
 check 'it is listed as waiting' bash -c "'$mvmm' ps | grep -q '^spare .* waiting '"
 check 'what needs a machine is refused' bash -c "! '$mvmm' pause spare 2>err && grep -q 'waits with a snapshot' err"
 check 'an invalid request is refused by name' refused 'no disk with this id' --spare spare --name one --disk nodisk=disk
-check 'and a file that is missing' refused 'No such file' --spare spare --name one --disk disk=missing
+check 'and a file that is missing' refused 'missing: does not exist' --spare spare --name one --disk disk=missing
 check 'and what was said when it was prepared' refused '.from: goes with' --spare spare --from snap
 mkdir elsewhere
 cp disk elsewhere/other

@@ -14,7 +14,7 @@ struct restore_disks;
 
 struct restore_disks_options {
 	const struct snapshot *snapshot;
-	const struct machine_config *config;    /* with what the options name; outlives this */
+	const struct machine_config *config;    /* with what the options name; its disks outlive this */
 	const struct restore_options *options;
 	const struct arrival_options *here;     /* names the disks; used in restore_disks_create only */
 	const struct log *log;

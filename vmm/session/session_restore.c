@@ -123,10 +123,11 @@ static int session_restore_tick(void *opaque, struct err *err)
 	return restoring->session.ended ? err_set(err, -ECANCELED, "interrupted") : 0;
 }
 
-int session_restore_find_disks(struct restoring *restoring, const struct arrival_options *here, struct err *err)
+int session_restore_find_disks(struct restoring *restoring, const struct machine_config *config,
+			       const struct arrival_options *here, struct err *err)
 {
 	const struct restore_disks_options options = {
-		.snapshot = restoring->snapshot, .config = &restoring->config, .options = restoring->options, .here = here,
+		.snapshot = restoring->snapshot, .config = config, .options = restoring->options, .here = here,
 		.log = &restoring->session.log, .tick = session_restore_tick, .opaque = restoring,
 	};
 
@@ -292,7 +293,7 @@ int session_restore_begin(struct restoring *restoring, struct err *err)
 	if (!code && restoring->options->record_ns)
 		code = session_restore_record(restoring, err);
 	else if (!code)
-		code = session_restore_find_disks(restoring, &restoring->options->here, err);
+		code = session_restore_find_disks(restoring, &restoring->config, &restoring->options->here, err);
 	code = code ?: session_restore_make(restoring, err);
 	code = code ?: session_restore_load(restoring, err);
 	code = code ?: session_open_control(&restoring->session, err);

@@ -33,7 +33,8 @@ int session_restore_begin(struct restoring *restoring, struct err *err);
 /* Of the snapshot and the session, with half of a machine, whose memory is there (machine_prepare). */
 int session_restore_prepare(struct restoring *restoring, struct err *err);
 /* Before the machine opens its disks: those that here names, or the snapshot. */
-int session_restore_find_disks(struct restoring *restoring, const struct arrival_options *here, struct err *err);
+int session_restore_find_disks(struct restoring *restoring, const struct machine_config *config,
+			       const struct arrival_options *here, struct err *err);
 /* Gives the machine, which is complete but for that, what the snapshot says. */
 int session_restore_load(struct restoring *restoring, struct err *err);
 int session_restore_start(struct restoring *restoring, struct err *err);

@@ -7,6 +7,7 @@
 #include "vmm/session/session_restore_internal.h"
 
 #include "vmm/session/arrival_config.h"
+#include "vmm/session/restore_disks.h"
 #include "vmm/snapshot/restore_request.h"
 
 #include <malloc.h>
@@ -79,11 +80,20 @@ static int session_restore_wait_complete(struct restoring *restoring, struct res
 	int code = session_restore_wait_take_files(session, request, err);
 
 	restoring->options->paused |= request->paused;
-	code = code ?: session_restore_find_disks(restoring, &request->here, err);
 	code = code ?: session_open_ports(session, err);
 	code = code ?: session_complete_machine(session, err);
 	code = code ?: session_restore_load(restoring, err);
 	return code ?: session_restore_start(restoring, err);
+}
+
+/* Relative paths are meant from the asker's folder. A file that is made goes again if it is not used in the end. */
+static int session_restore_wait_find_disks(struct restoring *restoring, const struct restore_request *request,
+					   const struct machine_config *config, struct err *err)
+{
+	for (size_t i = 0; i < request->file_count; i++)
+		if (strcmp(request->files[i].path, ".") == 0 && fchdir(request->files[i].fd) < 0)
+			return err_sys(err, -errno, "the folder that paths start from");
+	return session_restore_find_disks(restoring, config, &request->here, err);
 }
 
 /* From here on there is no way back to a machine that waits. */
@@ -116,8 +126,10 @@ static int session_restore_wait_asked(struct session *session, struct restore_re
 	code = session_restore_wait_reconfigure(restoring, request, &config, err);
 	if (code)
 		return code;
-	code = rundir_rename(session->rundir, config.name, err);
+	code = session_restore_wait_find_disks(restoring, request, &config, err);
+	code = code ?: rundir_rename(session->rundir, config.name, err);
 	if (code) {
+		restore_disks_destroy(take_ptr(restoring->disks));
 		machine_config_done(&config);
 		return code;
 	}
