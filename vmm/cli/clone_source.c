@@ -241,14 +241,17 @@ int clone_source_open(const char *what, const struct clone_options *given, struc
 {
 	bool folder = strchr(what, '/');
 	struct control_client client;
+	struct err why = {""};
 	int code;
 
 	*ret = (struct clone_source){.state = -1, .memory = -1};
-	code = folder ? 0 : control_client_open(what, &client, err);
+	code = folder ? 0 : control_client_open(what, &client, &why);
 	if (!folder && !code)
 		return clone_source_open_machine(&client, given, ret, err);
-	if (code && (code != -ENOENT || !clone_source_is_folder(what)))
+	if (code && (code != -ENOENT || !clone_source_is_folder(what))) {
+		*err = why;
 		return code;
+	}
 	ret->folder = strdup(what);
 	return ret->folder ? 0 : err_sys(err, -ENOMEM, "%s", what);
 }
