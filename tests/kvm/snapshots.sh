@@ -100,6 +100,17 @@ check 'a restored machine moves to another host' timeout $((60 * patience)) "$mv
 check '... and finds all its memory there' works moved
 "$mvmm" stop --force moved
 
+mkdir "$work/there"
+truncate -s 1M "$work/there/disk"
+cd "$work/there" || exit 1
+begin second idle --memory 32M --disk disk
+until_true 20 runs second
+check 'a machine is kept with a disk that it found in its folder' snapshot second --to ../relative --disks none --stop
+cd "$work" || exit 1
+start one restore --from "$work/relative"
+check '... and finds it from another one' until_true 20 runs one
+"$mvmm" stop --force one
+
 # ---- paused, stopped, rebooted ----
 
 "$mvmm" pause first
@@ -123,9 +134,8 @@ check '... into the folder' works one
 "$mvmm" stop --force one
 
 begin first reboot --memory 32M --on-reboot reboot
-until_true 20 says first.log up
-"$mvmm" pause first
-snapshot first --to "$work/reboots"
+kept() { "$mvmm" pause first && snapshot first --to "$work/reboots"; } # not while it waits for its next start
+check 'a guest that reboots is kept between two of them' until_true 40 kept
 "$mvmm" stop --force first
 lives() { [ "$(grep -c up "$work/one.log")" -ge 2 ]; }
 start one restore --from "$work/reboots" --kernel "$guests/guest_reboot"

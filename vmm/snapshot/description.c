@@ -28,13 +28,43 @@ static json_t *description_time(uint64_t ns)
 	return json_string(text);
 }
 
+/* The file that the machine found from its own folder is found from every other one, too. */
+static void description_make_absolute(json_t *object, const char *key, const char *folder)
+{
+	const char *path = json_string_value(json_object_get(object, key));
+	char *absolute;
+
+	if (!path || !*path || *path == '/' || asprintf(&absolute, "%s/%s", folder, path) < 0)
+		return;
+	json_object_set_new(object, key, json_string(absolute));
+	free(absolute);
+}
+
+static int description_make_all_absolute(json_t *config, struct err *err)
+{
+	_cleanup_(free_ptr) char *folder = getcwd(NULL, 0);
+	json_t *device;
+	size_t i;
+
+	if (!folder)
+		return err_sys(err, -errno, "the machine's folder");
+	json_array_foreach(json_object_get(config, "disk"), i, device)
+		description_make_absolute(device, "path", folder);
+	json_array_foreach(json_object_get(config, "net"), i, device)
+		description_make_absolute(device, "passt", folder);
+	description_make_absolute(json_object_get(config, "vsock"), "socket", folder);
+	return 0;
+}
+
 int snapshot_description_write(const struct snapshot_state *state, const char *offer, char **ret, struct err *err)
 {
 	json_t *object = json_loads(offer, JSON_REJECT_DUPLICATES, NULL), *root;
+	int code = json_is_object(object) ? description_make_all_absolute(json_object_get(object, "config"), err) :
+		   err_set(err, -EINVAL, "a snapshot's description: the offer is no object");
 
-	if (!json_is_object(object)) {
+	if (code) {
 		json_decref(object);
-		return err_set(err, -EINVAL, "a snapshot's description: the offer is no object");
+		return code;
 	}
 	root = json_pack("{s:i, s:b, s:s, s:o, s:o, s:o, s:o}", "format", (int)SNAPSHOT_VERSION, "experimental", 1, "program",
 			 "mvmm " MVMM_VERSION, "id", description_id(state->id), "parent", description_id(state->parent),
