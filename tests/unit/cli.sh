@@ -73,6 +73,7 @@ poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 "$snapshot_make" base 1 0 0=1 9=9
 "$snapshot_make" diff 2 1 1=2 700=3
 "$snapshot_make" later 3 2 1=0
+"$snapshot_make" escapes 1 0 escapes
 for copy in newer arm cut flipped short holed words; do cp -a base "snapshot-$copy"; done
 cp -a base shared
 cp -a base open
@@ -244,6 +245,12 @@ for key in want:
 	rm -rf new
 }
 report 'merged snapshots verify and are shown' "$(merged | grep -vx 'new: .*')"
+harmless() {
+	local shown
+	shown=$("$mvmm" snapshot inspect escapes) || echo "exit code $?"
+	grep -q '^created  ?\[31mred??m, by mvmm' <<<"$shown" || cat -v <<<"$shown"
+}
+report 'what a snapshot says of itself is no order to the terminal' "$(harmless)"
 
 # ---- machines ----
 

@@ -215,6 +215,34 @@ static int cli_snapshot_files_describe(const struct snapshot *snapshot, json_t *
 	return 0;
 }
 
+/* Texts of a snapshot are anybody's: none of their control characters reaches the terminal, also not in UTF-8. */
+static void cli_snapshot_files_clean_text(json_t *string)
+{
+	_cleanup_(free_ptr) char *text = strdup(json_string_value(string));
+
+	for (unsigned char *c = (unsigned char *)text; c && *c; c++)
+		if (*c < ' ' || *c == 0x7f)
+			*c = '?';
+		else if (*c == 0xc2 && c[1] < 0xa0)
+			c[0] = c[1] = '?';
+	if (!text || json_string_set(string, text))
+		json_string_set(string, "?");
+}
+
+static void cli_snapshot_files_clean(json_t *value)
+{
+	const char *key;
+	json_t *member;
+	size_t i;
+
+	if (json_is_string(value))
+		cli_snapshot_files_clean_text(value);
+	json_object_foreach(value, key, member)
+		cli_snapshot_files_clean(member);
+	json_array_foreach(value, i, member)
+		cli_snapshot_files_clean(member);
+}
+
 static const char *cli_snapshot_files_text(const json_t *object, const char *key)
 {
 	return json_string_value(json_object_get(object, key)) ?: "";
@@ -307,6 +335,7 @@ static int cli_snapshot_files_inspect(int argc, char *const *argv, struct err *e
 		json_dumpf(object, stdout, JSON_INDENT(2));
 		putchar('\n');
 	} else if (!code) {
+		cli_snapshot_files_clean(object);
 		cli_snapshot_files_print(object);
 	}
 	json_decref(object);
