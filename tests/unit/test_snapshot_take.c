@@ -332,8 +332,44 @@ static void storage_that_hangs_in_the_pause_can_be_left(void)
 	unmake();
 }
 
+/* The code for these two files. */
+static int judge(int state, int to)
+{
+	struct snapshot_files given;
+	int code;
+
+	snapshot_files_init(&given);
+	given.state = state;
+	given.memory = to;
+	err.text[0] = 0;
+	code = snapshot_files_check(&given, &err);
+	snapshot_files_close(&given);
+	CHECK(!code == !err.text[0]);
+	return code;
+}
+
+static void only_empty_files_of_their_own_are_written_to(void)
+{
+	int fds[2], fd;
+
+	CHECK_EQ(judge(file(), file()), 0);
+	fd = file();
+	CHECK_EQ(judge(fd, dup(fd)), -EINVAL);
+	CHECK(strstr(err.text, "memory is that for state, too"));
+	fd = file();
+	CHECK_EQ(write(fd, "x", 1), 1);
+	CHECK_EQ(judge(fd, file()), -EINVAL);
+	CHECK_EQ(judge(file(), open("/tmp", O_TMPFILE | O_RDWR | O_APPEND, 0600)), -EINVAL);
+	CHECK_EQ(judge(file(), open("/tmp", O_TMPFILE | O_WRONLY, 0600)), -EINVAL);
+	CHECK_EQ(judge(open("/dev/null", O_RDWR), file()), -EINVAL);
+	CHECK_EQ(judge(file(), open("/tmp", O_RDONLY | O_DIRECTORY)), -EINVAL);
+	CHECK_EQ(judge(file(), open("/tmp", O_PATH)), -EINVAL);
+	CHECK_EQ(pipe(fds), 0);
+	CHECK_EQ(judge(fds[1], fds[0]), -EINVAL);
+}
+
 TEST_MAIN(TEST(all_of_it_is_in_the_files), TEST(a_paused_machine_stays_paused),
 	  TEST(a_machine_that_is_to_end_stays_paused_until_the_commit), TEST(a_failure_leaves_the_machine_as_it_was),
 	  TEST(a_full_disk_leaves_the_machine_as_it_was), TEST(files_that_cannot_be_written_leave_the_machine_as_it_was),
-	  TEST(a_disk_needs_a_file_or_a_reason),
+	  TEST(a_disk_needs_a_file_or_a_reason), TEST(only_empty_files_of_their_own_are_written_to),
 	  TEST(storage_that_hangs_in_the_pause_can_be_left))

@@ -42,6 +42,7 @@ int session_snapshot(struct session *session, const struct snapshot_request *req
 	};
 	int code = session_check_settled(session, err);
 
+	code = code ?: snapshot_files_check(files, err);
 	code = code ?: host_devices_check_free(machine_host_devices(session->machine), err);
 	code = code ?: machine_check_disks(session->machine, err);
 	code = code ?: session_snapshot_need_track(session, err);

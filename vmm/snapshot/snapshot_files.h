@@ -18,3 +18,9 @@ struct snapshot_files {
 
 void snapshot_files_init(struct snapshot_files *files);
 void snapshot_files_close(struct snapshot_files *files);
+
+/*
+ * Whether all of them are what is promised above: plain files, none of them twice. Nothing is written to another's data,
+ * and nothing ends up elsewhere than meant. -EINVAL.
+ */
+int snapshot_files_check(const struct snapshot_files *files, struct err *err);
