@@ -23,13 +23,23 @@ struct snapshot_thread {
 	struct snapshot_take *take;
 	struct snapshot_report report;
 	pthread_t thread;
-	bool running; /* the thread has not reported its end yet */
+	bool running;       /* the thread has not reported its end yet */
+	char given_up[256]; /* why, if that was said while it ran; or "" */
 };
 
 /* ---- its end ---- */
 
+/* Of the asker's files nothing stays open, so that their place is free when they are removed. Its thread has ended. */
+static void snapshot_thread_close_files(struct snapshot_thread *thread)
+{
+	fd_close(&thread->kernel);
+	fd_close(&thread->initrd);
+	snapshot_files_close(&thread->files);
+}
+
 static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why)
 {
+	snapshot_thread_close_files(thread);
 	thread->report.phase = SNAPSHOT_FAILED;
 	if (why)
 		snprintf(thread->report.text, sizeof(thread->report.text), "%s", why);
@@ -48,10 +58,12 @@ static int snapshot_thread_do_finish(void *opaque, void *argument, struct err *e
 
 	thread->report = *(const struct snapshot_report *)argument;
 	thread->running = false;
-	if (thread->report.phase == SNAPSHOT_WRITTEN)
-		thread->reply.progress(thread->reply.opaque, &thread->report);
-	else
+	if (thread->report.phase != SNAPSHOT_WRITTEN)
 		snapshot_thread_fail(thread, NULL);
+	else if (thread->given_up[0]) /* when it was too late for the thread; nobody would commit it */
+		snapshot_thread_fail(thread, thread->given_up);
+	else
+		thread->reply.progress(thread->reply.opaque, &thread->report);
 	return 0;
 }
 
@@ -119,9 +131,7 @@ static void snapshot_thread_free(struct snapshot_thread *thread)
 {
 	snapshot_take_destroy(thread->take);
 	machine_on_loop_done(&thread->on);
-	fd_close(&thread->kernel);
-	fd_close(&thread->initrd);
-	snapshot_files_close(&thread->files);
+	snapshot_thread_close_files(thread);
 	free(thread);
 }
 
@@ -180,10 +190,12 @@ int snapshot_thread_cancel(struct snapshot_thread *thread, const char *reason, s
 {
 	if (!snapshot_thread_active(thread))
 		return err_set(err, -ENOENT, "no snapshot is being taken");
-	if (thread->running)
-		snapshot_take_cancel(thread->take, reason);
-	else
+	if (!thread->running) {
 		snapshot_thread_fail(thread, reason);
+		return 0;
+	}
+	snprintf(thread->given_up, sizeof(thread->given_up), "%s", reason);
+	snapshot_take_cancel(thread->take, reason);
 	return 0;
 }
 
@@ -196,6 +208,7 @@ int snapshot_thread_commit(struct snapshot_thread *thread, const char *id, struc
 	snapshot_id_text(thread->report.id, own);
 	if (strcmp(own, id) != 0)
 		return err_set(err, -EINVAL, "the snapshot that waits to be committed is %s", own);
+	snapshot_thread_close_files(thread);
 	thread->report.phase = SNAPSHOT_DONE;
 	track_commit(thread->host.track, thread->report.id);
 	thread->reply.done(thread->reply.opaque, &thread->report);
