@@ -384,18 +384,6 @@ static unsigned int cli_clone_jobs(const struct clone_options *given)
 	return MIN(MIN(jobs, JOBS_MAX), given->count);
 }
 
-static int cli_clone_block_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 static int cli_clone_make(struct cloning *cloning, struct err *err)
 {
 	_cleanup_(free_ptr) struct pollfd *fds = NULL;
@@ -440,7 +428,7 @@ static int cli_clone_run_with(struct clone_options *given, int argc, char *const
 		err_set(err, -EINVAL, "nothing to clone; write the name of a machine, or the folder of a snapshot");
 		return EXIT_BAD_INPUT;
 	}
-	cloning.signal_fd = cli_clone_block_signals();
+	cloning.signal_fd = command_watch_signals();
 	code = clone_source_open(what, given, &cloning.source, err) ?:
 	       clone_plan_make(argc, argv, given, &cloning.source, &cloning.plan, err);
 	if (cloning.source.signal)

@@ -177,32 +177,16 @@ static void cli_migrate_on_signal(void *opaque)
 {
 	struct show *show = opaque;
 	struct signalfd_siginfo info;
-	struct control_client other;
 	struct err err = {""};
 
 	if (read(show->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	cli_migrate_end_line(show);
 	fprintf(stderr, "cancelling\n");
-	if (control_client_open(show->client->name, &other, &err) == 0) {
-		control_client_call(&other, "MigrationCancel", NULL, PATIENCE_MS, NULL, &err);
-		control_client_close(&other);
-	}
+	control_client_call_beside(show->client->name, "MigrationCancel", NULL, PATIENCE_MS, &err);
 	if (err.text[0])
 		fprintf(stderr, "mvmm: %s\n", err.text);
 	show->cancelled = true;
-}
-
-static int cli_migrate_watch_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 /* Makes *path, which may not exist yet, absolute, for another process. */
@@ -257,7 +241,7 @@ static int cli_migrate_migrate(struct control_client *client, struct migrate_opt
 {
 	struct show show = {.client = client, .terminal = isatty(STDERR_FILENO), .quiet = given->json};
 	const struct control_watch watch = {cli_migrate_on_progress, cli_migrate_on_signal,
-					    show.signal_fd = cli_migrate_watch_signals(), &show};
+					    show.signal_fd = command_watch_signals(), &show};
 	json_t *answer;
 	int code;
 

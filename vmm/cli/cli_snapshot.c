@@ -184,21 +184,6 @@ static void cli_snapshot_show(struct saving *saving, const json_t *report)
 
 /* ---- the end ---- */
 
-/* On a connection of its own, for the first one waits for its reply. */
-static int cli_snapshot_call(const char *machine, const char *method, json_t *parameters, struct err *err)
-{
-	struct control_client other;
-	int code = control_client_open(machine, &other, err);
-
-	if (code) {
-		json_decref(parameters);
-		return code;
-	}
-	code = control_client_call(&other, method, parameters, PATIENCE_MS, NULL, err);
-	control_client_close(&other);
-	return code;
-}
-
 /* Everything is written: the folder gets its name, and then the machine may forget what it would put back. */
 static void cli_snapshot_commit(struct saving *saving, const json_t *report)
 {
@@ -215,8 +200,9 @@ static void cli_snapshot_commit(struct saving *saving, const json_t *report)
 	cli_snapshot_end_line(saving);
 	saving->committed = !code;
 	if (code)
-		cli_snapshot_call(name, "SnapshotCancel", NULL, &err);
-	else if (cli_snapshot_call(name, "SnapshotCommit", json_pack("{s:s}", "id", id ?: ""), &err))
+		control_client_call_beside(name, "SnapshotCancel", NULL, PATIENCE_MS, &err);
+	else if (control_client_call_beside(name, "SnapshotCommit", json_pack("{s:s}", "id", id ?: ""), PATIENCE_MS,
+					     &err))
 		fprintf(stderr, "mvmm: %s\n", err.text);
 }
 
@@ -241,19 +227,7 @@ static void cli_snapshot_on_signal(void *opaque)
 	if (read(saving->signal_fd, &info, sizeof(info)) != sizeof(info) || saving->committed)
 		return;
 	saving->interrupted = true;
-	cli_snapshot_call(saving->client->name, "SnapshotCancel", NULL, &err);
-}
-
-static int cli_snapshot_watch_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	control_client_call_beside(saving->client->name, "SnapshotCancel", NULL, PATIENCE_MS, &err);
 }
 
 static void cli_snapshot_print(const struct saving *saving, const json_t *report)
@@ -312,7 +286,7 @@ static int cli_snapshot_save(struct control_client *client, const struct snapsho
 {
 	struct saving saving = {
 		.client = client, .given = given, .names = json_array(), .terminal = isatty(STDERR_FILENO),
-		.signal_fd = cli_snapshot_watch_signals(),
+		.signal_fd = command_watch_signals(),
 	};
 	int code = snapshot_folder_begin(given->to, given->replace, &saving.folder, err);
 

@@ -374,16 +374,8 @@ static int cli_snapshot_files_tick(void *opaque, uint64_t done, uint64_t total, 
 /* Ctrl-C ends the work at the next tick, so that nothing is left of it. */
 static struct work cli_snapshot_files_work(const char *verb)
 {
-	struct work work = {.verb = verb, .terminal = isatty(STDERR_FILENO), .next = monotonic_ms() + QUIET_MS};
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	work.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return work;
+	return (struct work){.verb = verb, .terminal = isatty(STDERR_FILENO), .next = monotonic_ms() + QUIET_MS,
+			     .signal_fd = command_watch_signals()};
 }
 
 /* Returns the exit code. */

@@ -131,20 +131,6 @@ static int clone_source_add_disks(struct taking *taking, struct err *err)
 
 /* ---- the snapshot ---- */
 
-static int clone_source_call(const char *machine, const char *method, json_t *parameters, struct err *err)
-{
-	struct control_client other;
-	int code = control_client_open(machine, &other, err);
-
-	if (code) {
-		json_decref(parameters);
-		return code;
-	}
-	code = control_client_call(&other, method, parameters, PATIENCE_MS, NULL, err);
-	control_client_close(&other);
-	return code;
-}
-
 /* There is nothing that could be lost: it is committed at once. */
 static void clone_source_on_progress(void *opaque, const json_t *parameters)
 {
@@ -154,7 +140,8 @@ static void clone_source_on_progress(void *opaque, const json_t *parameters)
 	struct taking *taking = opaque;
 
 	if (state && id && strcmp(state, "written") == 0)
-		clone_source_call(taking->client.name, "SnapshotCommit", json_pack("{s:s}", "id", id), &taking->err);
+		control_client_call_beside(taking->client.name, "SnapshotCommit", json_pack("{s:s}", "id", id),
+					   PATIENCE_MS, &taking->err);
 }
 
 static void clone_source_on_signal(void *opaque)
@@ -166,7 +153,7 @@ static void clone_source_on_signal(void *opaque)
 	if (read(taking->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	taking->source->signal = (int)info.ssi_signo;
-	clone_source_call(taking->client.name, "SnapshotCancel", NULL, &err);
+	control_client_call_beside(taking->client.name, "SnapshotCancel", NULL, PATIENCE_MS, &err);
 }
 
 static int clone_source_watch_signals(void)

@@ -2,7 +2,9 @@
 /* See command.h. */
 #include "vmm/cli/command.h"
 
+#include <signal.h>
 #include <stdio.h>
+#include <sys/signalfd.h>
 
 void command_print_help(const struct command *command)
 {
@@ -34,4 +36,16 @@ bool command_parse(const struct command *command, void *target, size_t help_offs
 		return false;
 	}
 	return true;
+}
+
+int command_watch_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }

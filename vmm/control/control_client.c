@@ -272,6 +272,21 @@ int control_client_call(struct control_client *client, const char *method, json_
 	return control_client_pass(client, method, parameters, NULL, 0, timeout_ms, ret, err);
 }
 
+int control_client_call_beside(const char *machine, const char *method, json_t *parameters, int timeout_ms,
+			       struct err *err)
+{
+	struct control_client client;
+	int code = control_client_open(machine, &client, err);
+
+	if (code) {
+		json_decref(parameters);
+		return code;
+	}
+	code = control_client_call(&client, method, parameters, timeout_ms, NULL, err);
+	control_client_close(&client);
+	return code;
+}
+
 int control_client_follow(struct control_client *client, const char *method, json_t *parameters, const int *fds,
 			  size_t fd_count, const struct control_watch *watch, json_t **ret, struct err *err)
 {

@@ -30,6 +30,10 @@ int control_client_call(struct control_client *client, const char *method, json_
 int control_client_pass(struct control_client *client, const char *method, json_t *parameters, const int *fds,
 			size_t fd_count, int timeout_ms, json_t **ret, struct err *err);
 
+/* The same over a connection of its own, while another one waits for its reply. */
+int control_client_call_beside(const char *machine, const char *method, json_t *parameters, int timeout_ms,
+			       struct err *err);
+
 /* Callbacks during a long call. */
 struct control_watch {
 	void (*progress)(void *opaque, const json_t *parameters);
