@@ -11,7 +11,7 @@ made_of_all()
 	local top
 	top=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 	{
-		echo "$top ${MVMM_HOPS:-} ${MVMM_SLOW_CLOCK:-}"
+		echo "$top ${MVMM_HOPS:-} ${MVMM_SLOW_CLOCK:-} ${MVMM_LONG:-}"
 		"$top/tests/testhost/build" --print-dir && packages_qemu &&
 			"$top/tests/guest/kernel" 6.1 && "$top/tests/guest/kernel" 6.12 || date +%N
 		cat "$top"/{quickstart,docs/mvmm.bash} "$top"/tests/{certificates,meson-results,*.sh,unit/cli.sh}
