@@ -74,7 +74,7 @@ poke() { printf %b "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none; }
 "$snapshot_make" diff 2 1 1=2 700=3
 "$snapshot_make" later 3 2 1=0
 "$snapshot_make" escapes 1 0 escapes
-for copy in newer arm cut flipped short holed words; do cp -a base "snapshot-$copy"; done
+for copy in newer arm cut flipped short holed words link; do cp -a base "snapshot-$copy"; done
 cp -a base shared
 cp -a base open
 chmod g+w shared
@@ -84,6 +84,8 @@ poke snapshot-arm/state 12 '\xb7'
 truncate -s -1 snapshot-cut/state
 poke snapshot-flipped/state 77 x
 truncate -s -4096 snapshot-short/memory
+mv snapshot-link/memory snapshot-link/kernel
+ln -s kernel snapshot-link/memory
 truncate -s 0 snapshot-holed/memory
 truncate -s "$(stat -c %s base/memory)" snapshot-holed/memory
 poke snapshot-words/machine.json 20 x
@@ -180,6 +182,7 @@ for verb in "snapshot inspect" "snapshot verify" "restore --from"; do
 	refuses "$verb: state cut off" 'state: damaged: [0-9]+ bytes, of' "${words[@]}" snapshot-cut
 	refuses "$verb: state with a byte changed" 'state: damaged: its checksum' "${words[@]}" snapshot-flipped
 	refuses "$verb: memory of the wrong size" 'memory has 4227072 bytes, the snapshot.s is 4231168' "${words[@]}" snapshot-short
+	refuses "$verb: memory that is elsewhere" 'memory is a symbolic link; put the file itself' "${words[@]}" snapshot-link
 	refuses "$verb: description changed" 'machine.json is not what the state says' "${words[@]}" snapshot-words
 	exec 8<.writing.new-abcdef
 	flock 8
@@ -202,6 +205,11 @@ refuses 'a merge of damaged memory' 'snapshot-holed: memory is damaged' snapshot
 refuses 'a merge to where something is' 'later: exists; add --replace' snapshot merge base diff --to later
 refuses 'a merge to no snapshot' 'folder: is no snapshot and is not replaced' snapshot merge base diff --to folder --replace
 refuses 'a merge to a folder that is none' 'none/new: its parent folder: No such file' snapshot merge base diff --to none/new
+(
+	ulimit -f 1
+	refuses 'a merge that a limit does not allow' 'new: .*(File too large|larger than)' snapshot merge base diff --to new
+)
+n=$((n + 1))
 exec 8<base/memory
 flock -s 8
 refuses 'a snapshot replaced that is mapped' 'base: its memory is mapped by a machine or read' snapshot merge base diff --to base --replace

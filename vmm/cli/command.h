@@ -51,5 +51,8 @@ void command_print_help(const struct command *command);
 bool command_parse(const struct command *command, void *target, size_t help_offset, int argc, char *const *argv,
 		   const char **operands, size_t max_operands, int *code, struct err *err);
 
-/* From now on SIGINT, SIGTERM and SIGHUP are read from the signalfd that this returns; -1 if there is none. */
+/*
+ * From now on SIGINT, SIGTERM and SIGHUP are read from the signalfd that this returns; -1 if there is none. A reader that
+ * has gone, or a limit of a file's size, is an error of the write, and does not end the process amidst its work.
+ */
 int command_watch_signals(void);

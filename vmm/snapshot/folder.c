@@ -188,6 +188,25 @@ static int folder_find_stranger(void *opaque, const char *name)
 	return 1;
 }
 
+static int folder_find_strange_disk(void *opaque, const char *name)
+{
+	char *stranger = opaque;
+
+	if (!machine_name_check(name, NULL))
+		return 0;
+	snprintf(stranger, NAME_MAX + 1, DISKS "/%.60s", name);
+	return 1;
+}
+
+/* Looks for something that is no part of a snapshot, and would not be removed. */
+static void folder_find_strangers(int fd, char stranger[NAME_MAX + 1])
+{
+	_cleanup_(fd_close) int disks = folder_open_at(fd, DISKS);
+
+	if (!folder_each(fd, folder_find_stranger, stranger) && disks >= 0)
+		folder_each(disks, folder_find_strange_disk, stranger);
+}
+
 /* Whether path is a snapshot that can be replaced. */
 static int folder_check_old(const struct snapshot_folder *folder, struct err *err)
 {
@@ -199,7 +218,7 @@ static int folder_check_old(const struct snapshot_folder *folder, struct err *er
 
 	if (state < 0 || pread(state, header, sizeof(header), 0) != sizeof(header) || !snapshot_state_is_header(header))
 		return err_set(err, -EEXIST, "%s: is no snapshot and is not replaced; choose another folder", folder->path);
-	folder_each(fd, folder_find_stranger, stranger);
+	folder_find_strangers(fd, stranger);
 	if (stranger[0])
 		return err_set(err, -EEXIST,
 			       "%s: has %.60s in it, which is no part of a snapshot; remove that, or choose another folder",

@@ -47,6 +47,8 @@ static int snapshot_open_file(const struct snapshot *snapshot, const char *path,
 	if (fd < 0 && errno == ENOENT && snapshot->folder)
 		return err_set(err, -ENOENT, "not a snapshot: no file \"%s\" in it; name the folder that mvmm snapshot made",
 			       name);
+	if (fd < 0 && errno == ELOOP && snapshot->folder)
+		return err_set(err, -EBADMSG, "%s is a symbolic link; put the file itself into the folder", what);
 	if (fd < 0 || fstat(fd, st) < 0)
 		return err_sys(err, -errno, "%s", what);
 	if (!S_ISREG(st->st_mode))
