@@ -166,6 +166,25 @@ def goes_on_without(machine):
     return machine.snapshot().until("written").get("continues")
 
 
+def given_up_behind_its_back(machine):
+    """mvmm snapshot stands still, and the snapshot is cancelled meanwhile: it says so in one line, and what is there is whole."""
+    place = machine.work + "/kept"
+    for _ in range(20):
+        shutil.rmtree(place, ignore_errors=True)
+        with subprocess.Popen([sys.argv[1], "snapshot", "m", "--to", place, "--disks", "none"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as command:
+            machine.wait("saving", lambda: not machine.runs() or command.poll() is not None)
+            command.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            cancelled = "error" not in machine.call("SnapshotCancel", {})
+            command.send_signal(signal.SIGCONT)
+            words = command.communicate(timeout=PATIENCE)[1]
+        if cancelled and b"given it up" in words:
+            break
+    whole = subprocess.run([sys.argv[1], "snapshot", "verify", place], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    return cancelled and command.returncode == 1 and words.count(b"\n") == 1 and whole
+
+
 def ends_well(machine):
     machine.wait("runs", machine.runs)
     machine.call("Stop", {})
@@ -181,6 +200,7 @@ TESTS = (
     ("... or cancelled", nothing_open_after_cancel),
     ("a second one is refused, and the commit of another", one_at_a_time),
     ("a machine whose asker goes away runs on, whenever that is", goes_on_without),
+    ("mvmm snapshot says in one line that the machine has given it up", given_up_behind_its_back),
     ("its memory is as it must be", ends_well),
 )
 

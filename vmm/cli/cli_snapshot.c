@@ -203,7 +203,8 @@ static void cli_snapshot_commit(struct saving *saving, const json_t *report)
 		control_client_call_beside(name, "SnapshotCancel", NULL, PATIENCE_MS, &err);
 	else if (control_client_call_beside(name, "SnapshotCommit", json_pack("{s:s}", "id", id ?: ""), PATIENCE_MS,
 					     &err))
-		fprintf(stderr, "mvmm: %s\n", err.text);
+		err_set(&saving->err, -EIO, "%.200s is complete, but the machine has given it up: %s", saving->given->to,
+			err.text);
 }
 
 static void cli_snapshot_on_progress(void *opaque, const json_t *parameters)
