@@ -75,6 +75,7 @@ check '100 clones of a machine that runs on' quietly clone w --count 100 --name 
 check 'all of them are told with their times' [ "$(grep -c '"time"' out)" = 100 ]
 check 'each has its own name' runs 100 c
 check 'the first one still runs' runs 1 w
+check 'and has closed what they have in memory' bash -c "! readlink /proc/${pids[-1]}/fd/* | grep -E '/memfd:(state|memory)'"
 check 'nobody else holds their memory' quietly stop --force w
 check 'a clone can be cloned' quietly clone c1 --count 2 --name 'd{n}' --paused --live
 end_all d
@@ -100,6 +101,14 @@ end_all g TERM
 check 'each in its own' until_true 20 says g2.log 'power button'
 end_all g
 check 'a name in use is told with its clone' named
+end_all i-
+until_true 20 runs 0 i-
+in_folder() { quietly clone snap --count 2 && ! [ -s err ]; }
+check 'a folder needs no slash, and nothing is said of machines' in_folder
+end_all i-
+until_true 20 runs 0 i-
+many_at_once() { (ulimit -Sn 45 && quietly clone ./snap --count 60 --jobs 60) && runs 60 i- && ! [ -s err ]; }
+check 'more at once than there are descriptors wait for each other' many_at_once
 end_all i-
 "$mvmm" clone ./snap --count 1000 --jobs 1 --name 'k{n}' >out 2>err &
 pids+=($!)

@@ -182,6 +182,19 @@ static void cli_clone_fail(struct cloning *cloning, struct clone *clone, const c
 	fd_close(&clone->messages_fd);
 }
 
+/* Too many at once for the limits of this command: the others begin when these have. */
+static bool cli_clone_postpone(struct cloning *cloning, struct clone *clone, int code)
+{
+	if (!cloning->active || (code != -EMFILE && code != -ENFILE && code != -EAGAIN && code != -ENOMEM))
+		return false;
+	fd_close(&clone->ready_fd);
+	fd_close(&clone->messages_fd);
+	free(take_ptr(clone->name));
+	cloning->jobs = cloning->active;
+	cloning->started--;
+	return true;
+}
+
 static void cli_clone_start(struct cloning *cloning)
 {
 	unsigned int n = cloning->started++;
@@ -193,6 +206,8 @@ static void cli_clone_start(struct cloning *cloning)
 	clone->name = words ? strdup(clone_plan_name(words)) : NULL;
 	code = code ?: cli_clone_begin(cloning, clone, words);
 	clone_plan_free(words);
+	if (code && cli_clone_postpone(cloning, clone, code))
+		return;
 	if (code) {
 		cli_clone_fail(cloning, clone, strerrordesc_np(-code));
 		return;
