@@ -42,6 +42,9 @@ check 'what needs a machine is refused' bash -c "! '$mvmm' pause spare 2>err && 
 check 'an invalid request is refused by name' refused 'no disk with this id' --spare spare --name one --disk nodisk=disk
 check 'and a file that is missing' refused 'missing: does not exist' --spare spare --name one --disk disk=missing
 check 'and what was said when it was prepared' refused '.from: goes with' --spare spare --from snap
+check 'and a copy of a disk, which it would not use' refused '.disk-from: goes with' --spare spare --disk-from disk=disk
+check 'and a log' refused '.log: goes with' --spare spare --log log
+check 'and a console that the machine does not have' refused 'the machine has no console' --spare spare --name one --console pty
 mkdir elsewhere
 cp disk elsewhere/other
 check 'it waits on, and becomes a machine of another name' \

@@ -145,7 +145,9 @@ static int cli_restore_check_spare(const struct restore_options *given, struct e
 	const char *late = given->from ? "--from" : given->state ? "--state" : given->memory ? "--memory" :
 			   given->wait ? "--wait" : given->here.kernel ? "--kernel" : given->here.initrd ? "--initrd" :
 			   given->here.force_cpu ? "--force-cpu" : given->here.clock ? "--clock" :
-			   given->memory_mode ? "--memory-mode" : given->changed_count ? "--disk-changed" : NULL;
+			   given->memory_mode ? "--memory-mode" : given->changed_count ? "--disk-changed" :
+			   given->source_count ? "--disk-from" : given->log ? "--log" :
+			   given->ready_fd >= 0 ? "--ready-fd" : NULL;
 
 	return late ? err_set(err, -EINVAL, "%s: goes with the mvmm restore --wait that prepared --spare %s; leave it out here",
 			      late, given->spare) : 0;

@@ -65,6 +65,8 @@ static int cli_snapshot_record_run(int argc, char *const *argv, struct err *err)
 			  err))
 		code = cli_snapshot_record_with(&given, folder, err);
 	free(given.here.name);
+	free(given.here.kernel); /* found in the folder */
+	free(given.here.initrd);
 	free(given.from);
 	free(given.here.serial);
 	options_done(&table, &given);

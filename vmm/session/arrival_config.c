@@ -33,8 +33,11 @@ static int arrival_config_override_ports(struct machine_config *config, const st
 {
 	const char *console = options->console ?: config->console.kind == PORT_NONE ? NULL : "pty";
 	bool stdio = console && strcmp(console, "stdio") == 0;
-	int code = console ? machine_config_override(config, "console", console, err) : 0;
+	int code;
 
+	if (options->console && config->console.kind == PORT_NONE && strcmp(console, "none") != 0)
+		return err_set(err, -EINVAL, "--console %.200s: the machine has no console; leave it out", console);
+	code = console ? machine_config_override(config, "console", console, err) : 0;
 	return code ?: machine_config_override(config, "serial", options->serial ?: stdio ? "none" : "stdio", err);
 }
 
