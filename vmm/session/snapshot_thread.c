@@ -12,6 +12,9 @@
 #include "vmm/snapshot/snapshot_take.h"
 #include "vmm/snapshot/state_file.h"
 
+/* How long an asker may take to sync the files and to name them; a guest that is to end is paused meanwhile. */
+#define COMMIT_NS (600 * 1000000000ull)
+
 struct snapshot_thread {
 	struct snapshot_thread_host host;
 	struct snapshot_request request;
@@ -23,6 +26,7 @@ struct snapshot_thread {
 	struct snapshot_take *take;
 	struct snapshot_report report;
 	pthread_t thread;
+	struct event_source *timer; /* until the commit; or NULL */
 	bool running;       /* the thread has not reported its end yet */
 	char given_up[256]; /* why, if that was said while it ran; or "" */
 };
@@ -39,6 +43,7 @@ static void snapshot_thread_close_files(struct snapshot_thread *thread)
 
 static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why)
 {
+	event_source_remove(take_ptr(thread->timer));
 	snapshot_thread_close_files(thread);
 	thread->report.phase = SNAPSHOT_FAILED;
 	if (why)
@@ -52,6 +57,19 @@ static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why
 	thread->host.stays(thread->host.opaque);
 }
 
+static void snapshot_thread_on_timer(void *opaque, uint32_t expirations)
+{
+	snapshot_thread_fail(opaque, "it was not committed within ten minutes");
+}
+
+/* Without a timer the asker has to be trusted. */
+static void snapshot_thread_await_commit(struct snapshot_thread *thread)
+{
+	if (!event_loop_timer(thread->host.loop, snapshot_thread_on_timer, thread, &thread->timer, NULL))
+		event_timer_set(thread->timer, COMMIT_NS, 0);
+	thread->reply.progress(thread->reply.opaque, &thread->report);
+}
+
 static int snapshot_thread_do_finish(void *opaque, void *argument, struct err *err)
 {
 	struct snapshot_thread *thread = opaque;
@@ -63,7 +81,7 @@ static int snapshot_thread_do_finish(void *opaque, void *argument, struct err *e
 	else if (thread->given_up[0]) /* when it was too late for the thread; nobody would commit it */
 		snapshot_thread_fail(thread, thread->given_up);
 	else
-		thread->reply.progress(thread->reply.opaque, &thread->report);
+		snapshot_thread_await_commit(thread);
 	return 0;
 }
 
@@ -209,6 +227,7 @@ int snapshot_thread_commit(struct snapshot_thread *thread, const char *id, struc
 	if (strcmp(own, id) != 0)
 		return err_set(err, -EINVAL, "the snapshot that waits to be committed is %s", own);
 	snapshot_thread_close_files(thread);
+	event_source_remove(take_ptr(thread->timer));
 	thread->report.phase = SNAPSHOT_DONE;
 	track_commit(thread->host.track, thread->report.id);
 	thread->reply.done(thread->reply.opaque, &thread->report);
