@@ -45,6 +45,10 @@ check 'and what was said when it was prepared' refused '.from: goes with' --spar
 check 'and a copy of a disk, which it would not use' refused '.disk-from: goes with' --spare spare --disk-from disk=disk
 check 'and a log' refused '.log: goes with' --spare spare --log log
 check 'and a console that the machine does not have' refused 'the machine has no console' --spare spare --name one --console pty
+kill -STOP "${pids[-1]}"
+timeout -s KILL 1 "$mvmm" restore --spare spare --name nobody --disk disk=disk >out 2>err
+kill -CONT "${pids[-1]}"
+check 'and one whose asker has gone is not taken' until_true 20 shows spare 'state *waiting'
 mkdir elsewhere
 cp disk elsewhere/other
 check 'it waits on, and becomes a machine of another name' \

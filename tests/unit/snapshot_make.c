@@ -15,7 +15,7 @@ int main(int argc, char **argv)
 {
 	static struct snapshot_rig rig;
 	struct err err = {""};
-	bool escapes = false;
+	static bool escapes; /* a longjmp keeps it */
 
 	if (argc < 4 || setjmp(test_failed))
 		return 2;

@@ -8,6 +8,7 @@
 #include "vmm/control/control.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -259,6 +260,13 @@ void control_watch_client(struct control_call *call, void (*gone)(void *opaque),
 {
 	call->gone = gone;
 	call->opaque = opaque;
+}
+
+bool control_client_left(const struct control_call *call)
+{
+	struct pollfd peer = {.fd = call->client ? call->client->fd : -1};
+
+	return !call->client || (poll(&peer, 1, 0) == 1 && peer.revents & (POLLHUP | POLLERR));
 }
 
 /* Handles one request from the input. */

@@ -56,6 +56,9 @@ int control_take_fd(struct control_call *call);
 /* From now until the reply: gone is called if the client disconnects. The call must still be replied to. */
 void control_watch_client(struct control_call *call, void (*gone)(void *opaque), void *opaque);
 
+/* Whether the client has disconnected, perhaps before its request was read. */
+bool control_client_left(const struct control_call *call);
+
 /* ---- replies; on the loop's thread ---- */
 
 /* Replies and ends the call. Takes the reference to parameters (an object), which may be NULL for none. */

@@ -411,7 +411,10 @@ static void control_machine_call_restore(void *opaque, struct control_call *call
 		control_bad_parameter(call, bad);
 		return;
 	}
-	if (machine->ops->restore(machine->session, &request, &name, &err))
+	/* A machine that nobody knows of must not begin to run. */
+	if (control_client_left(call) && err_set(&err, -EPIPE, "the asker has gone"))
+		control_fail(call, &err);
+	else if (machine->ops->restore(machine->session, &request, &name, &err))
 		control_fail(call, &err);
 	else
 		control_reply(call, json_pack("{s:s}", "name", name));
