@@ -311,7 +311,7 @@ if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
 	# Ends by signals, and after a crash the next one takes over without a word.
 	# The shell ignores SIGINT for its jobs, and what its starter ignored the program ignores.
 	for signal in INT HUP KILL; do
-		env --default-signal=INT "$mvmm" run --kernel kernel --memory 32M --name second --serial none </dev/null 2>"$work/err" &
+		env --default-signal=INT,HUP "$mvmm" run --kernel kernel --memory 32M --name second --serial none </dev/null 2>"$work/err" &
 		second=$!
 		for _ in {1..100}; do
 			"$mvmm" ps | grep -q '^second .* running' && break
