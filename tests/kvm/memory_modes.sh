@@ -16,6 +16,7 @@ ended() { ! [ -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
 take() {
 	local folder=$1 guest=$2 pid
 	shift 2
+	rm -f "$work/s.log" # of the one before
 	"$mvmm" run --kernel "$guests/guest_$guest" --name s "$@" --serial "file=$work/s.log" 2>"$work/s.err" </dev/null &
 	pid=$!
 	pids+=("$pid")
