@@ -10,13 +10,6 @@
 
 #include <stdio.h>
 
-/* A small generator of numbers; libFuzzer gives the seed. */
-static inline unsigned int draw(unsigned int *seed, unsigned int below)
-{
-	*seed = *seed * 1664525u + 1013904223u;
-	return (*seed >> 8) % below;
-}
-
 /* Text that goes behind `key=`, right or nearly so. buf holds 64 characters. */
 static inline const char *draw_value(unsigned int *seed, const struct option_key *key, char *buf)
 {

@@ -25,6 +25,13 @@ size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 		}                                                 \
 	} while (0)
 
+/* A small generator of numbers; libFuzzer gives the seed. */
+static inline unsigned int draw(unsigned int *seed, unsigned int below)
+{
+	*seed = *seed * 1664525u + 1013904223u;
+	return (*seed >> 8) % below;
+}
+
 struct input {
 	const uint8_t *data;
 	size_t left;

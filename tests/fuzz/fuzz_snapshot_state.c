@@ -4,7 +4,6 @@
  * accepted lies inside the input, has the sizes that its memory needs, and is accepted again when it is written again.
  * Inputs begin as a sound file; their length and checksum are made right, since only malice gets beyond those.
  */
-#include "tests/fuzz/config_words.h"
 #include "vmm/snapshot/description.h"
 #include "tests/fuzz/fuzz.h"
 
