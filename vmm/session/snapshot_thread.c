@@ -12,8 +12,7 @@
 #include "vmm/snapshot/snapshot_take.h"
 #include "vmm/snapshot/state_file.h"
 
-/* How long an asker may take to sync the files and to name them; a guest that is to end is paused meanwhile. */
-#define COMMIT_NS (600 * 1000000000ull)
+#define COMMIT_MS 600000u
 
 struct snapshot_thread {
 	struct snapshot_thread_host host;
@@ -26,16 +25,20 @@ struct snapshot_thread {
 	struct snapshot_take *take;
 	struct snapshot_report report;
 	pthread_t thread;
-	struct event_source *timer; /* until the commit; or NULL */
+	struct event_source *timer; /* set while it waits for the commit */
 	bool running;       /* the thread has not reported its end yet */
 	char given_up[256]; /* why, if that was said while it ran; or "" */
 };
 
 /* ---- its end ---- */
 
-/* Of the asker's files nothing stays open, so that their place is free when they are removed. Its thread has ended. */
-static void snapshot_thread_close_files(struct snapshot_thread *thread)
+/*
+ * Nobody waits any more. Of the asker's files nothing stays open, so that their place is free when they are removed.
+ * Its thread has ended.
+ */
+static void snapshot_thread_let_go(struct snapshot_thread *thread)
 {
+	event_source_remove(take_ptr(thread->timer));
 	fd_close(&thread->kernel);
 	fd_close(&thread->initrd);
 	snapshot_files_close(&thread->files);
@@ -43,13 +46,12 @@ static void snapshot_thread_close_files(struct snapshot_thread *thread)
 
 static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why)
 {
-	event_source_remove(take_ptr(thread->timer));
-	snapshot_thread_close_files(thread);
+	snapshot_thread_let_go(thread);
 	thread->report.phase = SNAPSHOT_FAILED;
 	if (why)
 		snprintf(thread->report.text, sizeof(thread->report.text), "%s", why);
 	track_abort(thread->host.track);
-	if (thread->request.stop)
+	if (thread->request.stop && machine_end(thread->host.machine) == MACHINE_RUNNING)
 		machine_on_loop_run(&thread->on);
 	host_devices_migration_end(take_ptr(thread->on.devices));
 	log_warn(thread->host.log, "no snapshot: %s", thread->report.text);
@@ -57,16 +59,22 @@ static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why
 	thread->host.stays(thread->host.opaque);
 }
 
-static void snapshot_thread_on_timer(void *opaque, uint32_t expirations)
+static unsigned int snapshot_thread_commit_ms(const struct snapshot_thread *thread)
 {
-	snapshot_thread_fail(opaque, "it was not committed within ten minutes");
+	return thread->host.commit_ms ?: COMMIT_MS;
 }
 
-/* Without a timer the asker has to be trusted. */
+static void snapshot_thread_on_timer(void *opaque, uint32_t expirations)
+{
+	char why[64];
+
+	snprintf(why, sizeof(why), "it was not committed within %u s", snapshot_thread_commit_ms(opaque) / 1000);
+	snapshot_thread_fail(opaque, why);
+}
+
 static void snapshot_thread_await_commit(struct snapshot_thread *thread)
 {
-	if (!event_loop_timer(thread->host.loop, snapshot_thread_on_timer, thread, &thread->timer, NULL))
-		event_timer_set(thread->timer, COMMIT_NS, 0);
+	event_timer_set(thread->timer, snapshot_thread_commit_ms(thread) * 1000000ull, 0);
 	thread->reply.progress(thread->reply.opaque, &thread->report);
 }
 
@@ -130,6 +138,7 @@ static int snapshot_thread_begin(struct snapshot_thread *thread, struct err *err
 	};
 	int code = machine_on_loop_init(&thread->on, err);
 
+	code = code ?: event_loop_timer(thread->host.loop, snapshot_thread_on_timer, thread, &thread->timer, err);
 	if (code)
 		return code;
 	thread->kernel = config.kernel = snapshot_thread_open(thread, thread->host.config->kernel);
@@ -149,7 +158,7 @@ static void snapshot_thread_free(struct snapshot_thread *thread)
 {
 	snapshot_take_destroy(thread->take);
 	machine_on_loop_done(&thread->on);
-	snapshot_thread_close_files(thread);
+	snapshot_thread_let_go(thread);
 	free(thread);
 }
 
@@ -226,8 +235,7 @@ int snapshot_thread_commit(struct snapshot_thread *thread, const char *id, struc
 	snapshot_id_text(thread->report.id, own);
 	if (strcmp(own, id) != 0)
 		return err_set(err, -EINVAL, "the snapshot that waits to be committed is %s", own);
-	snapshot_thread_close_files(thread);
-	event_source_remove(take_ptr(thread->timer));
+	snapshot_thread_let_go(thread);
 	thread->report.phase = SNAPSHOT_DONE;
 	track_commit(thread->host.track, thread->report.id);
 	thread->reply.done(thread->reply.opaque, &thread->report);

@@ -25,6 +25,11 @@ struct snapshot_thread_host {
 	/* It has ended, and the guest runs on. */
 	void (*stays)(void *opaque);
 	void *opaque;
+	/*
+	 * How long an asker may take to sync the files and to name them; a guest that is to end is paused meanwhile. 0:
+	 * ten minutes.
+	 */
+	unsigned int commit_ms;
 };
 
 /* Starts it; files and reply are as for operations.snapshot. */
