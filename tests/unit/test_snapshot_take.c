@@ -267,6 +267,38 @@ static void files_that_cannot_be_written_leave_the_machine_as_it_was(void)
 	}
 }
 
+static int do_start(struct dirty_source *source, struct err *why)
+{
+	return 0;
+}
+
+static void do_stop(struct dirty_source *source)
+{
+}
+
+/* In the pause it is the last thing before memory is written. */
+static int do_collect(struct dirty_source *source, uint64_t gpa, uint64_t size, unsigned long *bitmap, struct err *why)
+{
+	return paused ? fails("collect", why) : 0;
+}
+
+/* It is the writer of memory that notices the cancel, and it knows only that there was one. */
+static void a_cancel_while_memory_is_written_is_told_with_its_reason(void)
+{
+	static const struct dirty_source_ops source_ops = {.start = do_start, .stop = do_stop, .collect = do_collect};
+	const struct snapshot_request request = {.track = true};
+	struct dirty_source source = {.name = "source", .ops = &source_ops};
+
+	make();
+	CHECK_EQ(dirty_set_add(&dirty, &source, &err), 0);
+	cancel_at = "collect";
+	check_as_before(&request, "enough");
+	CHECK_EQ(pauses, 1);
+	CHECK_EQ(report.content, 0);
+	dirty_set_remove(&dirty, &source);
+	unmake();
+}
+
 /* ---- disks ---- */
 
 static void a_disk_needs_a_file_or_a_reason(void)
@@ -371,5 +403,6 @@ static void only_empty_files_of_their_own_are_written_to(void)
 TEST_MAIN(TEST(all_of_it_is_in_the_files), TEST(a_paused_machine_stays_paused),
 	  TEST(a_machine_that_is_to_end_stays_paused_until_the_commit), TEST(a_failure_leaves_the_machine_as_it_was),
 	  TEST(a_full_disk_leaves_the_machine_as_it_was), TEST(files_that_cannot_be_written_leave_the_machine_as_it_was),
+	  TEST(a_cancel_while_memory_is_written_is_told_with_its_reason),
 	  TEST(a_disk_needs_a_file_or_a_reason), TEST(only_empty_files_of_their_own_are_written_to),
 	  TEST(storage_that_hangs_in_the_pause_can_be_left))

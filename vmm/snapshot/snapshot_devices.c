@@ -163,10 +163,7 @@ int snapshot_devices_read(struct snapshot_devices *devices, struct err *err)
 		return 0;
 	while (!code && !device_sender_done(devices->sender, options->cancel_fd, monotonic_ms() + TICK_MS))
 		code = options->tick ? options->tick(options->opaque, err) : 0;
-	code = code ?: device_sender_wait(devices->sender, err);
-	if (code == -ECANCELED && options->tick)
-		return options->tick(options->opaque, err) ?: code; /* it knows why */
-	return code;
+	return code ?: device_sender_wait(devices->sender, err);
 }
 
 /* Devices that run again give nothing any more, so that threads which still read them end. */

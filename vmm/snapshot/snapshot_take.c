@@ -454,6 +454,8 @@ void snapshot_take_run(struct snapshot_take *take, struct snapshot_report *repor
 		done += !code;
 	}
 	code = code ?: snapshot_take_conclude(take, &err);
+	if (code == -ECANCELED)
+		snapshot_take_check_cancelled(take, &err); /* who noticed it may not know why */
 	if (!code)
 		snapshot_take_tell(take, SNAPSHOT_CLOSING); /* with the final numbers */
 	snapshot_take_undo(take, done, code);
