@@ -32,12 +32,6 @@ static uint64_t disk_reader_bytes_of(const struct disk *disk, size_t first, size
 	return MIN(count * DISK_GRANULE, disk->copy.size - first * DISK_GRANULE);
 }
 
-static void disk_reader_clear(struct disk *disk, size_t first, size_t count)
-{
-	for (size_t i = first; i < first + count; i++)
-		disk->bits[i / BITS_PER_LONG] &= ~(1ul << i % BITS_PER_LONG);
-}
-
 /* Contiguous listed granules from first, up to limit. */
 static size_t disk_reader_run_length(const struct disk *disk, size_t first, size_t limit)
 {
@@ -69,11 +63,9 @@ uint64_t disk_reader_left(const struct disk_reader *reader)
 
 	for (size_t i = 0; i < reader->options.count; i++) {
 		const struct disk *disk = &reader->disks[i];
-		size_t count = 0, last = disk->granules - 1;
+		size_t last = disk->granules - 1;
 
-		for (size_t word = 0; word < bitmap_longs(disk->granules); word++)
-			count += (size_t)__builtin_popcountl(disk->bits[word]);
-		bytes += count * DISK_GRANULE;
+		bytes += bitmap_count(disk->bits, bitmap_longs(disk->granules)) * DISK_GRANULE;
 		if (bitmap_test(disk->bits, last))
 			bytes -= DISK_GRANULE - disk_reader_bytes_of(disk, last, 1);
 	}
@@ -179,7 +171,7 @@ static int disk_reader_read_from(struct disk_reader *reader, struct disk *disk, 
 	size_t hole = data == disk->copy.size ? disk->granules - first : data / DISK_GRANULE - first;
 	size_t count = disk_reader_run_length(disk, first, hole ?: piece);
 
-	disk_reader_clear(disk, first, count);
+	bitmap_clear_range(disk->bits, first, count);
 	reader->cursor = first + count;
 	return hole ? disk_reader_add_hole(reader, first * DISK_GRANULE, disk_reader_bytes_of(disk, first, count),
 					   err) :
@@ -214,8 +206,8 @@ static bool disk_reader_add_disk(struct disk *disk, const struct disk_copy *copy
 	disk->copy = *copy;
 	disk->granules = (size_t)((copy->size + (DISK_GRANULE - 1)) / DISK_GRANULE);
 	disk->bits = calloc(bitmap_longs(disk->granules), sizeof(*disk->bits));
-	for (size_t i = 0; disk->bits && i < disk->granules; i++)
-		disk->bits[i / BITS_PER_LONG] |= 1ul << i % BITS_PER_LONG;
+	if (disk->bits)
+		bitmap_set_range(disk->bits, 0, disk->granules);
 	return disk->bits;
 }
 

@@ -164,7 +164,7 @@ int memory_sums_complete(struct memory_sums *sums, int fd, const unsigned long *
 			return err_sys(err, -ENOMEM, "checksums");
 		code = check(opaque, err) ?: memory_sums_of_file(sums, fd, data, chunk, err);
 		if (!code)
-			sums->forgot[chunk / BITS_PER_LONG] &= ~(1ul << chunk % BITS_PER_LONG);
+			bitmap_clear_range(sums->forgot, chunk, 1);
 	}
 	if (code)
 		return code;
