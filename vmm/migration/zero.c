@@ -239,16 +239,15 @@ static uint64_t zero_next_data(const struct guest_region *region, int fd, uint64
 
 static uint64_t zero_next_based(struct zero_map *map, const struct guest_region *region, uint64_t offset)
 {
-	uintptr_t host = (uintptr_t)region->host, at = host + offset, end = host + region->size;
+	const struct guest_file *base = region->base;
+	uint64_t data = base->fd < 0 ? offset : zero_next_data(region, base->fd, base->offset, offset);
+	uintptr_t host = (uintptr_t)region->host, at = host + offset, end = host + data;
 	struct pagemap_range own;
-	uint64_t data = offset;
 	ssize_t n = 0;
 
-	if (region->base->fd >= 0)
-		data = zero_next_data(region, region->base->fd, region->base->offset, offset);
-	while (!n && at < end && at - host < data)
+	while (!n && at < end)
 		n = pagemap_scan(&map->pagemap, PAGEMAP_OWN, &at, end, &own, 1);
-	return n < 0 ? offset : n ? MIN(data, own.start - host) : data;
+	return n < 0 ? offset : n ? own.start - host : data;
 }
 
 static uint64_t zero_next_anonymous(struct zero_map *map, const struct guest_region *region, uint64_t offset)
