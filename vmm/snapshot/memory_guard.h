@@ -5,8 +5,8 @@
  * ends with one line of log and an exit status. It does not read zeros, spin in page faults or crash without a word.
  *
  * Three ways lead here. The event loop watches the file (inotify, size, time of the last write). KVM_RUN fails with
- * EFAULT, or the guest has an inexplicable fault (memory_guard_ask). A thread of this process reads the memory and gets SIGBUS: it cannot go on, so the line
- * is written by the signal's handler, which ends the process.
+ * EFAULT, or the guest has an inexplicable fault (memory_guard_ask). A thread of this process reads the memory and gets
+ * SIGBUS: it cannot go on, so the line is written by the signal's handler, which ends the process.
  *
  * At most one guard exists in a process, since a signal has one handler.
  */
