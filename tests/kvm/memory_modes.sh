@@ -149,13 +149,32 @@ silent() {
 	pause 3
 	answers && falls "the handler of the guest's memory at .* has brought no page for 10 s" && [ $((SECONDS - begun)) -ge 8 ]
 }
+# It is never heard of again: the first page that is waited for is one that the restoring process itself writes. It waits beside
+# the other checks, which look for what is left, so it has a folder of its own.
+mute() {
+	local stopped
+	"$handler" "$work/mute" "$work/snap/memory" >"$work/mute.out" 2>&1 &
+	stopped=$!
+	pids+=("$stopped")
+	until_true 20 test -S "$work/mute" && kill -STOP "$stopped" && mkdir "$work/apart" || return 1
+	XDG_RUNTIME_DIR=$work/apart "$mvmm" restore --from "$work/snap" --name m --memory-mode "uffd=$work/mute" --serial none 2>"$work/m.err" </dev/null &
+	muted=$!
+	pids+=("$muted")
+}
+mute_falls() {
+	until_true 40 ended "$muted" || return 1
+	wait "$muted"
+	[ $? = 1 ] && [ "$(wc -l <"$work/m.err")" = 1 ] && says m.err "the handler of the guest's memory at .*/mute has brought no page for 10 s; the machine ends"
+}
 answers() { timeout $((5 * patience)) "$mvmm" info c >"$work/out" 2>"$work/err"; }
 check 'a handler is there' serve
+check 'another one takes no connection' mute
 check 'it brings the memory' goes --memory-mode "uffd=$sock"
 check '... for another clone, too' goes --memory-mode "uffd=$sock"
 check 'one that is killed ends the machine with a line' gone
 check 'a guest that works slowly is kept' take slow pattern --memory 64M --cmdline 'pages=8192 pause=20000'
 check 'one that is stopped does so after 10 s, in which the machine can be asked' silent
+check '... and one that has never said anything, too, though nothing runs yet' mute_falls
 none() {
 	begin snap --memory-mode "uffd=$work/nobody" && return 1
 	wait "$clone"
