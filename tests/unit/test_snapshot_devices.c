@@ -10,6 +10,7 @@
 #include "vmm/snapshot/snapshot_take.h"
 #include "vmm/snapshot/track.h"
 
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 
 #define PLAIN (VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P)
@@ -236,7 +237,7 @@ static const char *id_of(const void *opaque, size_t index)
 
 static int load(const struct snapshot_state *state)
 {
-	return snapshot_devices_load(state, to.group, COUNT, id_of, ids, &b.err);
+	return snapshot_devices_load(state, to.group, COUNT, id_of, ids, -1, &b.err);
 }
 
 /* ---- what is right ---- */
@@ -323,7 +324,7 @@ static void a_machine_without_devices_has_no_states(void)
 		CHECK_EQ(report.phase, SNAPSHOT_WRITTEN);
 		state = parse();
 		CHECK_EQ(state->device_count, 0);
-		CHECK_EQ(snapshot_devices_load(state, NULL, 0, id_of, ids, &b.err), 0);
+		CHECK_EQ(snapshot_devices_load(state, NULL, 0, id_of, ids, -1, &b.err), 0);
 		CHECK_EQ(load(state), -EBADMSG);
 		CHECK_STR(b.err.text, "the snapshot has the states of 0 host devices, but the machine has 2");
 		free(state);
@@ -364,6 +365,19 @@ static void a_device_that_refuses_its_state_is_named(void)
 	}
 	CHECK_EQ(load(&state), -EIO);
 	CHECK_HAS(b.err.text, "--vfio card: vfio 0000:05:00.0: write its state");
+	done();
+}
+
+static void a_load_can_be_cancelled(void)
+{
+	struct snapshot_state state = {.device_count = 2, .devices = {{.id = "card"}, {.id = "gpu"}}};
+	int cancelled = eventfd(1, EFD_CLOEXEC);
+
+	setup(PLAIN);
+	for (size_t i = 0; i < COUNT; i++)
+		state.devices[i].state = (struct snapshot_bytes){inside[i], FAKE_INSIDE};
+	CHECK_EQ(snapshot_devices_load(&state, to.group, COUNT, id_of, ids, cancelled, &b.err), -ECANCELED);
+	close(cancelled);
 	done();
 }
 
@@ -474,6 +488,6 @@ static void every_call_fails_in_turn_while_it_runs(void)
 TEST_MAIN(TEST(what_is_in_the_devices_is_in_others_after_a_restore), TEST(a_live_one_reads_devices_while_they_run),
 	  TEST(a_machine_that_is_to_end_keeps_its_devices_stopped), TEST(a_machine_without_devices_has_no_states),
 	  TEST(the_state_of_other_devices_is_refused), TEST(a_device_that_refuses_its_state_is_named),
-	  TEST(a_state_that_is_too_large_is_refused), TEST(a_cancel_lets_the_devices_run_on),
+	  TEST(a_load_can_be_cancelled), TEST(a_state_that_is_too_large_is_refused), TEST(a_cancel_lets_the_devices_run_on),
 	  TEST(a_device_that_fails_leaves_the_machine_as_it_was), TEST(every_call_fails_in_turn_in_a_pause),
 	  TEST(every_call_fails_in_turn_while_it_runs))

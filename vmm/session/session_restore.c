@@ -157,7 +157,8 @@ static int session_restore_load_devices(struct restoring *restoring, struct err 
 	if (code)
 		return code;
 	count = host_devices_migration_group(restoring->devices, &group);
-	return snapshot_devices_load(state, group, count, session_restore_device_id, restoring->devices, err);
+	return snapshot_devices_load(state, group, count, session_restore_device_id, restoring->devices,
+				     restoring->session.signal_fd, err);
 }
 
 /* Before the vCPUs. One that had to be reset has lost what the guest knows of it. */

@@ -223,7 +223,8 @@ static int snapshot_devices_find(const struct snapshot_state *state, const char 
 }
 
 int snapshot_devices_load(const struct snapshot_state *state, struct vfio_migration *const *group, size_t count,
-			  const char *(*id)(const void *opaque, size_t index), const void *opaque, struct err *err)
+			  const char *(*id)(const void *opaque, size_t index), const void *opaque, int cancel_fd,
+			  struct err *err)
 {
 	static const struct crew_ops ops = {.work = snapshot_devices_load_one};
 	struct load load = {.group = group};
@@ -239,7 +240,7 @@ int snapshot_devices_load(const struct snapshot_state *state, struct vfio_migrat
 	code = crew_create(&ops, &load, (unsigned int)count, "load-dev", &load.crew, err);
 	if (code)
 		return code;
-	crew_wait(load.crew, -1, -1);
+	crew_wait(load.crew, cancel_fd, -1);
 	code = crew_result(load.crew, err);
 	crew_destroy(load.crew);
 	return code;

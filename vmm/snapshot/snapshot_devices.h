@@ -54,8 +54,9 @@ void snapshot_devices_add(const struct snapshot_devices *devices, struct snapsho
 
 /*
  * Gives each device of the group its state, all in parallel; id(opaque, i) is the id of device i. Then all are stopped
- * and have accepted it. -EBADMSG: the snapshot has other devices than the machine. After a failure the devices can only
- * be reset, as vfio_migration_destroy does it.
+ * and have accepted it. -EBADMSG: the snapshot has other devices than the machine; -ECANCELED: cancel_fd was readable
+ * (-1: none). After a failure the devices can only be reset, as vfio_migration_destroy does it.
  */
 int snapshot_devices_load(const struct snapshot_state *state, struct vfio_migration *const *group, size_t count,
-			  const char *(*id)(const void *opaque, size_t index), const void *opaque, struct err *err);
+			  const char *(*id)(const void *opaque, size_t index), const void *opaque, int cancel_fd,
+			  struct err *err);
