@@ -15,7 +15,7 @@
 #include <linux/mman.h>
 #include <sys/mman.h>
 
-#define MAX_CUTS 32768u /* half of vm.max_map_count's default */
+#define MAX_CUTS 16384u /* in each of RAM's two regions: together half of vm.max_map_count's default */
 
 static int guest_discard_advise(const struct guest_region *region, uint64_t offset, uint64_t len, int advice)
 {
