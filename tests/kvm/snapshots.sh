@@ -133,20 +133,36 @@ restore one last
 check '... into the folder' works one
 "$mvmm" stop --force one
 
-begin first reboot --memory 32M --on-reboot reboot
-kept() { "$mvmm" pause first && snapshot first --to "$work/reboots"; } # not while it waits for its next start
-check 'a guest that reboots is kept between two of them' until_true 40 kept
+begin first reboot --memory 32M --on-reboot reboot --cmdline wait
+until_true 20 says first.log up
+kept() { "$mvmm" pause first && snapshot first --to "$work/reboots"; }
+check 'a guest that reboots is kept between two of them' kept
 "$mvmm" stop --force first
-lives() { [ "$(grep -c up "$work/one.log")" -ge 2 ]; }
+typed() { printf x >"$work/one.in"; }
+lives() { typed; [ "$(grep -c up "$work/one.log")" -ge 2 ]; }
+ends() { typed; gone one; }
 start one restore --from "$work/reboots" --kernel "$guests/guest_reboot"
 until_true 20 runs one paused
 "$mvmm" resume one
 check 'a restored machine boots again, with the kernel that was named' until_true 20 lives
 "$mvmm" stop --force one
+mkdir "$work/parts"
+cp --reflink=auto "$work/reboots"/* "$work/parts"
+cp "$guests/guest_reboot" "$work/parts/kernel"
+start one restore --from "$work/parts"
+until_true 20 runs one paused
+mv "$work/parts" "$work/moved"
+"$mvmm" resume one
+check 'or with the one kept in a folder that has gone elsewhere' until_true 20 lives
+"$mvmm" stop --force one
+mv "$work/moved/kernel" "$work/moved/initrd"
+start one restore --from "$work/moved"
+check 'an initrd without a kernel is nothing' until_true 20 runs one paused
+"$mvmm" stop --force one
 start one restore --from "$work/reboots"
 until_true 20 runs one paused
 "$mvmm" resume one
-check 'without a kernel a reboot ends it' until_true 20 gone one
+check 'without a kernel a reboot ends it' until_true 20 ends
 check '... which is said' says one.err 'mvmm restore --kernel FILE'
 
 # ---- given up ----

@@ -4,7 +4,6 @@
 
 #include "vmm/cli/command.h"
 #include "vmm/session/arrival_config.h"
-#include "vmm/snapshot/description.h"
 
 #include <stdio.h>
 
@@ -234,7 +233,6 @@ static int clone_plan_read_offer(const struct clone_source *source, struct machi
 {
 	char state[32], memory[32];
 	struct snapshot *snapshot;
-	json_t *description;
 	int code;
 
 	snprintf(state, sizeof(state), "/proc/self/fd/%d", source->state);
@@ -243,11 +241,7 @@ static int clone_plan_read_offer(const struct clone_source *source, struct machi
 				snapshot_open_files(state, memory, &snapshot, err);
 	if (code)
 		return code;
-	code = snapshot_description_read(snapshot->state, &description, err);
-	if (!code) {
-		code = machine_offer_read(json_incref(json_object_get(description, "offer")), ret, err);
-		json_decref(description);
-	}
+	code = arrival_config_read(snapshot->state, ret, err);
 	snapshot_close(snapshot);
 	return code;
 }

@@ -2,6 +2,8 @@
 /* See arrival_config.h. */
 #include "vmm/session/arrival_config.h"
 
+#include "vmm/snapshot/description.h"
+
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -202,6 +204,18 @@ int arrival_config_make(const struct machine_offer *offer, struct receive_option
 			struct machine_config *config, struct err *err)
 {
 	int code = machine_offer_config(offer, config, err) ?: arrival_config_find_folder(options, err);
+int arrival_config_read(const struct snapshot_state *state, struct machine_offer **ret, struct err *err)
+{
+	json_t *description;
+	int code = snapshot_description_read(state, &description, err);
+
+	if (code)
+		return code;
+	code = machine_offer_read(json_incref(json_object_get(description, "offer")), ret, err);
+	json_decref(description);
+	return code;
+}
+
 
 	code = code ?: arrival_config_override(config, &options->here, err);
 	code = code ?: arrival_config_check_nets(config, err);

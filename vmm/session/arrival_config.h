@@ -9,6 +9,7 @@
 
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/session.h"
+#include "vmm/snapshot/state_file.h"
 
 /*
  * Makes config (with its defaults) from the offer and the options, and finishes it. Disks in --disk-dir get
@@ -17,6 +18,9 @@
  */
 int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
 			struct machine_config *config, struct err *err);
+
+/* The offer in a snapshot, for arrival_config_restore. -EBADMSG, -ENOTSUP: another format. */
+int arrival_config_read(const struct snapshot_state *state, struct machine_offer **ret, struct err *err);
 
 /*
  * The same from a snapshot, which only root or this user can have written: what the options do not name is used as the

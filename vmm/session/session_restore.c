@@ -12,7 +12,6 @@
 #include "vmm/session/host_devices_migration.h"
 #include "vmm/session/restore_disks.h"
 #include "vmm/session/session_record.h"
-#include "vmm/snapshot/description.h"
 #include "vmm/snapshot/snapshot_devices.h"
 
 #include <fcntl.h>
@@ -31,36 +30,38 @@ static int session_restore_open(struct restoring *restoring, struct err *err)
 	return code ?: snapshot_lock(restoring->snapshot, false, err);
 }
 
-static int session_restore_read_offer(struct restoring *restoring, struct err *err)
+/* *ret: its path, which leads to this file from now on, whatever becomes of the folder. NULL: there is none. */
+static int session_restore_find_part(struct restoring *restoring, const char *name, char **ret, struct err *err)
 {
-	json_t *description;
-	int code = snapshot_description_read(restoring->snapshot->state, &description, err);
+	const struct snapshot *snapshot = restoring->snapshot;
+	_cleanup_(fd_close) int fd = -1;
+	int code = snapshot_open_part(snapshot, name, &fd, err);
 
-	if (code)
+	if (code || fd < 0)
 		return code;
-	code = machine_offer_read(json_incref(json_object_get(description, "offer")), &restoring->session.offer, err);
-	json_decref(description);
-	return code;
+	if (asprintf(ret, "%s/%s", snapshot->path, name) < 0) {
+		*ret = NULL;
+		return err_sys(err, -ENOMEM, "%s", name);
+	}
+	return machine_files_add(&restoring->session.files, *ret, &fd, err);
 }
 
-/* Kernel and initrd are used as they were kept beside the snapshot, unless others are named. */
+/* Those that were kept beside the snapshot, unless others are named. One without the other boots nothing. */
 static int session_restore_find_kernel(struct restoring *restoring, struct err *err)
 {
 	struct arrival_options *here = &restoring->options->here;
-	static const char *const names[] = {"kernel", "initrd"};
-	char **const paths[] = {&here->kernel, &here->initrd};
+	bool initrd = json_object_get(restoring->session.offer->config, "initrd");
+	int code = 0;
 
-	if (here->kernel || here->initrd || !restoring->snapshot->folder)
+	if (here->kernel || here->initrd)
 		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		if (faccessat(restoring->snapshot->dir_fd, names[i], R_OK, 0) < 0)
-			continue;
-		if (asprintf(paths[i], "%s/%s", restoring->snapshot->path, names[i]) < 0) {
-			*paths[i] = NULL;
-			return err_sys(err, -ENOMEM, "%s", names[i]);
-		}
-	}
-	return 0;
+	if (initrd)
+		code = session_restore_find_part(restoring, "initrd", &here->initrd, err);
+	if (!code && (here->initrd || !initrd))
+		code = session_restore_find_part(restoring, "kernel", &here->kernel, err);
+	if (!here->kernel)
+		free(take_ptr(here->initrd));
+	return code;
 }
 
 /* Some devices take the place of those of the snapshot, others are plugged in later. */
@@ -92,7 +93,7 @@ static int session_restore_configure(struct restoring *restoring, struct err *er
 {
 	int code = session_restore_open(restoring, err);
 
-	code = code ?: session_restore_read_offer(restoring, err);
+	code = code ?: arrival_config_read(restoring->snapshot->state, &restoring->session.offer, err);
 	code = code ?: session_restore_find_kernel(restoring, err);
 	code = code ?: session_restore_check_devices(restoring, err);
 	return code ?: session_restore_override(restoring, err);
