@@ -11,12 +11,12 @@ cd "$work" || exit 1
 shows() { "$mvmm" info "$1" 2>/dev/null | grep -q "$2"; }
 prepare()
 {
-	"$mvmm" restore --from snap --wait --disk-changed disk --name "$1" >"$1.out" 2>"$1.err" </dev/null &
+	"$mvmm" restore --from snap --wait --disk-changed disk "${@:2}" --name "$1" >"$1.out" 2>"$1.err" </dev/null &
 	pids+=($!)
 	until_true 20 shows "$1" 'state *waiting'
 }
 ask() { timeout -k 1 $((20 * patience)) "$mvmm" restore "$@" >out 2>err; }
-refused() { ! ask "${@:2}" && grep -q "$1" err && [ "$(wc -l <err)" = 1 ]; }
+refused() { ask "${@:2}"; [ $? = 2 ] && grep -q "$1" err && [ "$(wc -l <err)" = 1 ]; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 works() { until_true 20 says "$1" '\.\.'; }
 ended_with() { wait "${pids[-1]}"; [ $? = "$1" ]; }
@@ -36,10 +36,14 @@ pids+=($!)
 check 'a guest works with its disk' works m.log
 check 'and is kept' timeout -k 1 $((20 * patience)) "$mvmm" snapshot m --to snap --disks none --stop
 
+check 'none waits for a copy of a disk that the machine does not have' \
+	refused '.disk-from none=.*: the machine has no such disk' --from snap --wait --name spare --disk-from none=disk
 check 'a process waits with the snapshot' prepare spare
 check 'it is listed as waiting' bash -c "'$mvmm' ps | grep -q '^spare .* waiting '"
 check 'what needs a machine is refused' bash -c "! '$mvmm' pause spare 2>err && grep -q 'waits with a snapshot' err"
 check 'an invalid request is refused by name' refused 'no disk with this id' --spare spare --name one --disk nodisk=disk
+check 'and a name that is none' refused '.name a/b: not a name' --spare spare --name a/b
+check 'and a disk that is named twice' refused 'an earlier --disk is of the same id' --spare spare --disk disk=a --disk disk=b
 check 'and a file that is missing' refused 'missing: does not exist' --spare spare --name one --disk disk=missing
 check 'and what was said when it was prepared' refused '.from: goes with' --spare spare --from snap
 check 'and a copy of a disk, which it would not use' refused '.disk-from: goes with' --spare spare --disk-from disk=disk
@@ -64,6 +68,14 @@ check 'a name that is in use is refused' refused 'in use by process' --spare spa
 "$mvmm" stop --force one 2>/dev/null
 check 'stop ends what waits' timeout -k 1 $((20 * patience)) "$mvmm" stop spare
 check 'with the exit code of a machine that was stopped' ended_with 0
+check 'another one waits' prepare spare
+"$mvmm" stop spare
+cp disk copy
+check 'one waits with a copy of the disk' prepare spare --disk-from disk=copy
+check 'which is made in the folder of who asks' \
+	bash -c "cd elsewhere && exec timeout -k 1 $((20 * patience)) '$mvmm' restore --spare spare --name two --disk disk=new --serial none"
+check 'and is that copy' [ -s elsewhere/new ]
+"$mvmm" stop --force two
 check 'another one waits' prepare spare
 touch -d '1 hour ago' snap/memory
 check 'a snapshot that was changed is refused' refused 'was changed since' --spare spare --name one

@@ -90,6 +90,21 @@ static void what_is_not_named_here_is_refused(void)
 	end();
 }
 
+static void what_is_named_twice_is_refused(void)
+{
+	begin();
+	options.here.disks = (struct arrival_override[]){{(char *)"root=/a"}, {(char *)"roo=/a"}, {(char *)"root=/b"}};
+	options.here.disk_count = 3;
+	CHECK_EQ(make(EVERYTHING), -EINVAL);
+	CHECK_STR(err.text, "--disk root=/b: an earlier --disk is of the same id; leave one out");
+	options.here.disk_count = 0;
+	options.here.nets = (struct arrival_override[]){{(char *)"n=tap=a"}, {(char *)"n=mac=02:00:00:00:00:01"}};
+	options.here.net_count = 2;
+	CHECK_EQ(make(EVERYTHING), -EINVAL);
+	CHECK_STR(err.text, "--net n=mac=02:00:00:00:00:01: an earlier --net is of the same id; leave one out");
+	end();
+}
+
 /* A list that does not fit is cut between two options. */
 static void a_long_list_is_cut(void)
 {
@@ -178,5 +193,5 @@ static void the_kernel_of_a_reboot_is_named_here(void)
 	end();
 }
 
-TEST_MAIN(TEST(what_is_not_named_here_is_refused), TEST(a_long_list_is_cut), TEST(disks_in_the_folder_may_be_chosen),
+TEST_MAIN(TEST(what_is_not_named_here_is_refused), TEST(what_is_named_twice_is_refused), TEST(a_long_list_is_cut), TEST(disks_in_the_folder_may_be_chosen),
 	  TEST(a_relative_folder_is_made_absolute), TEST(the_kernel_of_a_reboot_is_named_here))

@@ -354,6 +354,29 @@ static void a_snapshot_that_does_not_fit_its_machine_is_refused(void)
 	unmake();
 }
 
+static void a_copy_of_no_disk_is_refused(void)
+{
+	static const struct {
+		const char *first, *second, *text;
+	} cases[] = {
+		{"rot=x", NULL, "--disk-from rot=x: the machine has no such disk"},
+		{"cd=x", NULL, "--disk-from cd=x: the machine has no such disk that it may write"},
+		{"root", NULL, "--disk-from root: does not say which; write ID=FILE"},
+		{"root=x", "root=y", "--disk-from root=y: an earlier --disk-from is of the same id; leave one out"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct arrival_override sources[] = {{(char *)cases[i].first}, {(char *)cases[i].second}};
+
+		make(true);
+		options.sources = sources;
+		options.source_count = cases[i].second ? 2 : 1;
+		CHECK_EQ(create(), -EINVAL);
+		CHECK(strncmp(err.text, cases[i].text, strlen(cases[i].text)) == 0);
+		unmake();
+	}
+}
+
 TEST_MAIN(TEST(a_disk_that_nothing_has_written_is_used_as_it_is),
 	  TEST(a_disk_that_was_written_is_refused_with_the_ways_out), TEST(another_file_is_refused_with_the_ways_out),
 	  TEST(another_size_is_refused_with_both), TEST(a_disk_that_is_missing_is_refused_with_the_way_out),
@@ -361,4 +384,4 @@ TEST_MAIN(TEST(a_disk_that_nothing_has_written_is_used_as_it_is),
 	  TEST(the_file_of_a_guest_that_runs_stays), TEST(only_what_was_made_goes), TEST(a_copy_of_another_size_is_refused),
 	  TEST(the_snapshot_itself_is_never_written), TEST(an_interrupted_copy_leaves_nothing),
 	  TEST(a_full_file_system_leaves_nothing), TEST(whichever_call_fails_nothing_is_left),
-	  TEST(a_snapshot_that_does_not_fit_its_machine_is_refused))
+	  TEST(a_snapshot_that_does_not_fit_its_machine_is_refused), TEST(a_copy_of_no_disk_is_refused))

@@ -120,6 +120,25 @@ static int cli_restore_make_absolute(char **path, struct err *err)
 	return 0;
 }
 
+static int cli_restore_make_source_absolute(struct arrival_override *source, struct err *err)
+{
+	size_t len = strcspn(source->text, "=");
+	char *path = source->text[len] ? realpath(source->text + len + 1, NULL) : NULL, *text;
+
+	if (!source->text[len]) /* refused with what the machine has */
+		return 0;
+	if (!path)
+		return err_sys(err, -errno, "--disk-from %.200s", source->text);
+	if (asprintf(&text, "%.*s=%s", (int)len, source->text, path) < 0)
+		text = NULL;
+	free(path);
+	if (!text)
+		return err_sys(err, -ENOMEM, "--disk-from");
+	free(source->text);
+	source->text = text;
+	return 0;
+}
+
 /* What is said when it becomes a machine is not said before. */
 static int cli_restore_check_wait(struct restore_options *given, struct err *err)
 {
@@ -137,6 +156,8 @@ static int cli_restore_check_wait(struct restore_options *given, struct err *err
 			       "--spare finds it");
 	for (size_t i = 0; i < ARRAY_SIZE(paths) && !code; i++)
 		code = cli_restore_make_absolute(paths[i], err);
+	for (size_t i = 0; i < given->source_count && !code; i++)
+		code = cli_restore_make_source_absolute(&given->sources[i], err);
 	return code;
 }
 
@@ -213,6 +234,8 @@ static int cli_restore_use_spare(struct restore_options *given, struct err *err)
 {
 	struct restore_request request = {.here = given->here, .paused = given->paused};
 	struct control_client client;
+	if (code == -EREMOTEIO) /* it has refused, and the guest has not run */
+		return EXIT_BAD_INPUT;
 	int code = cli_restore_check_spare(given, err) ?: cli_restore_open_files(&request, err);
 
 	if (!code && control_client_open(given->spare, &client, err)) {

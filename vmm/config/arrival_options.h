@@ -19,3 +19,9 @@ struct arrival_options {
 	bool force_cpu; /* see machine_config */
 	bool verbose, quiet;
 };
+
+/* What follows "ID=" in the text that names this id, "" if that is all of it; NULL: none names it. */
+const char *arrival_override_find(const struct arrival_override *list, size_t count, const char *id);
+
+/* The text whose id an earlier one has named already; NULL: each id is named once. */
+const char *arrival_override_again(const struct arrival_override *list, size_t count);

@@ -12,7 +12,9 @@
 static int arrival_config_override_each(struct machine_config *config, const char *option,
 					const struct arrival_override *texts, size_t count, struct err *err)
 {
-	int code = 0;
+	const char *again = arrival_override_again(texts, count);
+	int code = again ? err_set(err, -EINVAL, "--%s %.200s: an earlier --%s is of the same id; leave one out", option, again,
+				   option) : 0;
 
 	for (size_t i = 0; !code && i < count; i++)
 		code = machine_config_override(config, option, texts[i].text, err);
@@ -61,16 +63,6 @@ static int arrival_config_override(struct machine_config *config, const struct a
 
 /* ---- what the source names and the options do not ---- */
 
-static bool arrival_config_is_named(const char *id, const struct arrival_override *named, size_t count)
-{
-	size_t len = strlen(id);
-
-	for (size_t i = 0; i < count; i++)
-		if (strncmp(named[i].text, id, len) == 0 && named[i].text[len] == '=')
-			return true;
-	return false;
-}
-
 /* The options that are missing: "--net net0=..., --vfio vfio0=...". */
 struct missing {
 	char text[300];
@@ -117,7 +109,7 @@ static int arrival_config_check_disks(struct machine_config *config, const struc
 		struct disk_config *disk = &config->disks[i];
 		bool placed = false;
 
-		if (arrival_config_is_named(disk->id, options->here.disks, options->here.disk_count))
+		if (arrival_override_find(options->here.disks, options->here.disk_count, disk->id))
 			continue;
 		if (options->disk_dir && arrival_config_place(disk, options->disk_dir, &placed, err))
 			return -ENOMEM;
@@ -137,10 +129,10 @@ static int arrival_config_check_named(struct machine_config *config, const struc
 	if (code)
 		return code;
 	for (size_t i = 0; i < config->net_count; i++)
-		if (!arrival_config_is_named(config->nets[i].id, here->nets, here->net_count))
+		if (!arrival_override_find(here->nets, here->net_count, config->nets[i].id))
 			arrival_config_miss(&missing, "net", config->nets[i].id, "=tap=NAME|passt");
 	for (size_t i = 0; i < config->vfio_count; i++)
-		if (!arrival_config_is_named(config->vfios[i].id, here->vfios, here->vfio_count))
+		if (!arrival_override_find(here->vfios, here->vfio_count, config->vfios[i].id))
 			arrival_config_miss(&missing, "vfio", config->vfios[i].id, "=BDF");
 	if (config->vsock.cid && !config->vsock.named)
 		arrival_config_miss(&missing, "vsock", "SOCKET|", "kernel");
@@ -204,6 +196,14 @@ int arrival_config_make(const struct machine_offer *offer, struct receive_option
 			struct machine_config *config, struct err *err)
 {
 	int code = machine_offer_config(offer, config, err) ?: arrival_config_find_folder(options, err);
+
+	code = code ?: arrival_config_override(config, &options->here, err);
+	code = code ?: arrival_config_check_nets(config, err);
+	code = code ?: arrival_config_check_named(config, options, err);
+	code = code ?: arrival_config_take_kernel(config, &options->here, err);
+	return code ?: arrival_config_finish(config, &options->here, err);
+}
+
 int arrival_config_read(const struct snapshot_state *state, struct machine_offer **ret, struct err *err)
 {
 	json_t *description;
@@ -214,14 +214,6 @@ int arrival_config_read(const struct snapshot_state *state, struct machine_offer
 	code = machine_offer_read(json_incref(json_object_get(description, "offer")), ret, err);
 	json_decref(description);
 	return code;
-}
-
-
-	code = code ?: arrival_config_override(config, &options->here, err);
-	code = code ?: arrival_config_check_nets(config, err);
-	code = code ?: arrival_config_check_named(config, options, err);
-	code = code ?: arrival_config_take_kernel(config, &options->here, err);
-	return code ?: arrival_config_finish(config, &options->here, err);
 }
 
 int arrival_config_restore(const struct machine_offer *offer, const struct arrival_options *options,

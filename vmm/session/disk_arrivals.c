@@ -33,16 +33,6 @@ static const struct disk_config *disk_arrivals_find(const struct machine_config 
 	return NULL;
 }
 
-static bool disk_arrivals_is_named(const char *id, const struct arrival_override *named, size_t count)
-{
-	size_t len = strlen(id);
-
-	for (size_t i = 0; i < count; i++)
-		if (strncmp(named[i].text, id, len) == 0 && named[i].text[len] == '=')
-			return true;
-	return false;
-}
-
 static int disk_arrivals_make_file(struct disk_target *target, struct place *place, struct err *err)
 {
 	place->made = true;
@@ -156,8 +146,8 @@ static int disk_arrivals_open_all(struct disk_arrivals *arrivals, const struct m
 		*place = (struct place){.disk = disk_arrivals_find(config, device->id), .folder = -1};
 		arrivals->count++;
 		code = place->disk ? disk_arrivals_open_target(target, place, device->allocated,
-							       disk_arrivals_is_named(device->id, named,
-										      named_count), err) :
+							       arrival_override_find(named, named_count, device->id),
+							       err) :
 				     err_set(err, -EBADMSG, "disk %s is copied, but is not in the configuration",
 					     device->id);
 	}

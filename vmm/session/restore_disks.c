@@ -49,20 +49,10 @@ static const struct disk_config *restore_disks_find(const struct machine_config 
 	return NULL;
 }
 
-/* What follows the id and "=" in one of the texts, "" for the id alone; NULL: none of them names it. */
-static const char *restore_disks_named(const char *id, const struct arrival_override *named, size_t count)
-{
-	size_t len = strlen(id);
-
-	for (size_t i = 0; i < count; i++)
-		if (strncmp(named[i].text, id, len) == 0 && (named[i].text[len] == '=' || !named[i].text[len]))
-			return named[i].text + len + (named[i].text[len] == '=');
-	return NULL;
-}
-
 static int restore_disks_list(struct restore_disks *disks, struct err *err)
 {
 	const struct restore_options *options = disks->options.options;
+	const struct arrival_options *here = disks->options.here;
 	const struct snapshot_state *state = disks->options.snapshot->state;
 
 	for (size_t i = 0; i < state->disk_count; i++) {
@@ -73,19 +63,52 @@ static int restore_disks_list(struct restore_disks *disks, struct err *err)
 			return err_set(err, -EBADMSG, "the snapshot has a writable disk %s that its machine has not", then->id);
 		disks->places[disks->count++] = (struct place){
 			.then = then, .disk = disk, .folder = -1, .made = -1,
-			.named = restore_disks_named(then->id, disks->options.here->disks, disks->options.here->disk_count),
-			.changed = restore_disks_named(then->id, options->changed, options->changed_count),
-			.source = restore_disks_named(then->id, options->sources, options->source_count),
+			.named = arrival_override_find(here->disks, here->disk_count, then->id),
+			.changed = arrival_override_find(options->changed, options->changed_count, then->id),
+			.source = arrival_override_find(options->sources, options->source_count, then->id),
 		};
 	}
 	return 0;
 }
 
-/* A disk of which the snapshot says nothing would be used unseen; an id that is no disk's is a mistake. */
-static int restore_disks_check_ids(const struct restore_disks *disks, struct err *err)
+/* The first len bytes of text are an id. */
+static int restore_disks_check_id(const struct machine_config *config, const char *option, const char *text, size_t len,
+				  struct err *err)
+{
+	for (size_t i = 0; i < config->disk_count; i++) {
+		const struct disk_config *disk = &config->disks[i];
+
+		if (!disk->readonly && disk->id && strncmp(disk->id, text, len) == 0 && !disk->id[len])
+			return 0;
+	}
+	return err_set(err, -EINVAL, "--%s %.100s: the machine has no such disk that it may write; mvmm snapshot inspect lists "
+		       "them", option, text);
+}
+
+int restore_disks_check_options(const struct machine_config *config, const struct restore_options *options,
+				struct err *err)
+{
+	const char *again = arrival_override_again(options->sources, options->source_count);
+	int code = again ? err_set(err, -EINVAL, "--disk-from %.200s: an earlier --disk-from is of the same id; leave one out",
+				   again) : 0;
+
+	for (size_t i = 0; i < options->changed_count && !code; i++)
+		code = restore_disks_check_id(config, "disk-changed", options->changed[i].text,
+					      strlen(options->changed[i].text), err);
+	for (size_t i = 0; i < options->source_count && !code; i++) {
+		const char *text = options->sources[i].text;
+		size_t len = strcspn(text, "=");
+
+		code = text[len] ? restore_disks_check_id(config, "disk-from", text, len, err) :
+				   err_set(err, -EINVAL, "--disk-from %.100s: does not say which; write ID=FILE", text);
+	}
+	return code;
+}
+
+/* A disk of which the snapshot says nothing would be used unseen. */
+static int restore_disks_check_count(const struct restore_disks *disks, struct err *err)
 {
 	const struct machine_config *config = disks->options.config;
-	const struct restore_options *options = disks->options.options;
 	size_t writable = 0;
 
 	for (size_t i = 0; i < config->disk_count; i++)
@@ -93,10 +116,6 @@ static int restore_disks_check_ids(const struct restore_disks *disks, struct err
 	if (writable != disks->count)
 		return err_set(err, -EBADMSG, "the snapshot describes %zu writable disks, its machine has %zu", disks->count,
 			       writable);
-	for (size_t i = 0; i < options->changed_count; i++)
-		if (!restore_disks_find(config, options->changed[i].text))
-			return err_set(err, -EINVAL, "--disk-changed %.100s: the machine has no such disk; mvmm snapshot inspect "
-				       "lists them", options->changed[i].text);
 	return 0;
 }
 
@@ -332,7 +351,8 @@ int restore_disks_create(const struct restore_disks_options *options, struct res
 	if (!disks)
 		return err_sys(err, -ENOMEM, "disks");
 	disks->options = *options;
-	code = restore_disks_list(disks, err) ?: restore_disks_check_ids(disks, err);
+	code = restore_disks_list(disks, err) ?: restore_disks_check_count(disks, err) ?:
+	       restore_disks_check_options(options->config, options->options, err);
 	for (size_t i = 0; i < disks->count && !code; i++) {
 		code = restore_disks_place(disks, &disks->places[i], err);
 		if (code)

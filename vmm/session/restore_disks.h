@@ -23,6 +23,10 @@ struct restore_disks_options {
 	void *opaque;
 };
 
+/* Whether the machine has the disks that --disk-changed and --disk-from name. restore_disks_create checks it, too. */
+int restore_disks_check_options(const struct machine_config *config, const struct restore_options *options,
+				struct err *err);
+
 /*
  * Before the machine is made: checks the disks, and makes the files that do not exist. An error names the disk and the
  * ways out, and nothing is left behind.

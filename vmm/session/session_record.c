@@ -96,16 +96,6 @@ static int session_record_clone_disk(const struct session_record *record, const 
 	return folder < 0 ? folder : session_record_clone(from, folder);
 }
 
-static bool session_record_is_named(const struct arrival_options *here, const char *id)
-{
-	size_t len = strlen(id);
-
-	for (size_t i = 0; i < here->disk_count; i++)
-		if (strncmp(here->disks[i].text, id, len) == 0 && here->disks[i].text[len] == '=')
-			return true;
-	return false;
-}
-
 static int session_record_replace_disk(struct session_record *record, struct disk_config *disk, struct err *err)
 {
 	int fd = record->disk_count < ARRAY_SIZE(record->disks) ? session_record_clone_disk(record, disk) : -ENOSPC;
@@ -129,7 +119,7 @@ int session_record_set_disks(struct session_record *record, const struct arrival
 	int code = 0;
 
 	for (size_t i = 0; i < config->disk_count && !code; i++)
-		if (!config->disks[i].readonly && !session_record_is_named(here, config->disks[i].id))
+		if (!config->disks[i].readonly && !arrival_override_find(here->disks, here->disk_count, config->disks[i].id))
 			code = session_record_replace_disk(record, &config->disks[i], err);
 	return code;
 }

@@ -58,19 +58,14 @@ static int session_restore_wait_reconfigure(struct restoring *restoring, const s
 	return code;
 }
 
-/* Relative paths are meant from the folder in which the asker is, which is passed as ".". */
+/* The disks are those that the asker has opened. */
 static int session_restore_wait_take_files(struct session *session, struct restore_request *request, struct err *err)
 {
 	int code = 0;
 
-	for (size_t i = 0; i < request->file_count && !code; i++) {
-		struct restore_file *file = &request->files[i];
-
-		if (strcmp(file->path, ".") != 0)
-			code = machine_files_add(&session->files, file->path, &file->fd, err);
-		else if (fchdir(file->fd) < 0)
-			code = err_sys(err, -errno, "the folder that paths start from");
-	}
+	for (size_t i = 0; i < request->file_count && !code; i++)
+		if (strcmp(request->files[i].path, ".") != 0)
+			code = machine_files_add(&session->files, request->files[i].path, &request->files[i].fd, err);
 	return code;
 }
 
@@ -86,7 +81,10 @@ static int session_restore_wait_complete(struct restoring *restoring, struct res
 	return code ?: session_restore_start(restoring, err);
 }
 
-/* Relative paths are meant from the asker's folder. A file that is made goes again if it is not used in the end. */
+/*
+ * Relative paths are meant from the folder in which the asker is, which is passed as ".". A file that is made goes again
+ * if it is not used in the end.
+ */
 static int session_restore_wait_find_disks(struct restoring *restoring, const struct restore_request *request,
 					   const struct machine_config *config, struct err *err)
 {
@@ -144,6 +142,7 @@ static int session_restore_wait_prepare(struct restoring *restoring, struct err 
 	struct session *session = &restoring->session;
 	int code = session_restore_prepare(restoring, err);
 
+	code = code ?: restore_disks_check_options(&restoring->config, restoring->options, err);
 	if (code)
 		return code;
 	session->waiting = true;
