@@ -109,5 +109,24 @@ static void the_clock_can_be_chosen_anew(void)
 	end();
 }
 
-TEST_MAIN(TEST(a_network_card_keeps_its_address), TEST(another_address_can_be_given),
+static void the_path_of_a_disk_is_found_among_its_keys(void)
+{
+	static const struct {
+		const char *text, *path;
+	} cases[] = {
+		{"root=/a", "/a"}, {"root=path=/a", "/a"}, {"root=direct=on,path=/a", "/a"}, {"root=/a,,b,direct=on", "/a,b"},
+		{"root", NULL}, {"=/a", NULL}, {"root=", NULL}, {"root=direct=on", NULL}, {"root=/a,none=on", NULL},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		_cleanup_(free_ptr) char *path = NULL;
+
+		CHECK_EQ(machine_config_override_path(cases[i].text, &path, &err), cases[i].path ? 0 : -EINVAL);
+		CHECK(!cases[i].path == !path);
+		if (path && cases[i].path)
+			CHECK_STR(path, cases[i].path);
+	}
+}
+
+TEST_MAIN(TEST(the_path_of_a_disk_is_found_among_its_keys), TEST(a_network_card_keeps_its_address), TEST(another_address_can_be_given),
 	  TEST(vsock_is_replaced_in_parts), TEST(the_clock_can_be_chosen_anew))

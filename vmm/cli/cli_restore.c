@@ -174,24 +174,6 @@ static int cli_restore_check_spare(const struct restore_options *given, struct e
 			      late, given->spare) : 0;
 }
 
-/* The path in a value of --disk, "ID=[path=]PATH[,...]", in which a comma is written twice; the caller frees it. */
-static char *cli_restore_disk_path(const char *text)
-{
-	const char *from = text + strcspn(text, "="), *end;
-	char *path, *to;
-
-	from += *from == '=';
-	from += strncmp(from, "path=", 5) == 0 ? 5 : 0;
-	path = to = strdup(from);
-	for (end = from; path && *end && (*end != ',' || end[1] == ','); end++) {
-		end += *end == ',';
-		*to++ = *end;
-	}
-	if (path)
-		*to = 0;
-	return path;
-}
-
 static int cli_restore_open_file(struct restore_request *request, char *path, struct err *err)
 {
 	struct restore_file *opened = &request->files[request->file_count];
@@ -206,7 +188,7 @@ static int cli_restore_open_file(struct restore_request *request, char *path, st
 		return 0;
 	}
 	request->file_count++;
-	return opened->fd < 0 ? err_sys(err, -errno, "%.200s", path) : 0;
+	return opened->fd < 0 ? err_sys(err, -errno, "--disk: %.200s", path) : 0;
 }
 
 /* The folder that paths start from, and the disks: they are opened with the rights of who asks. */
@@ -214,9 +196,13 @@ static int cli_restore_open_files(struct restore_request *request, struct err *e
 {
 	int code = cli_restore_open_file(request, strdup("."), err);
 
-	for (size_t i = 0; i < request->here.disk_count && !code; i++)
-		code = cli_restore_open_file(request, cli_restore_disk_path(request->here.disks[i].text), err);
-	return code ? err_prefix(err, code, "--disk") : 0;
+	for (size_t i = 0; i < request->here.disk_count && !code; i++) {
+		char *path;
+
+		code = machine_config_override_path(request->here.disks[i].text, &path, err);
+		code = code ?: cli_restore_open_file(request, path, err);
+	}
+	return code;
 }
 
 static int cli_restore_ask(struct control_client *client, struct restore_request *request, struct err *err)
@@ -227,6 +213,8 @@ static int cli_restore_ask(struct control_client *client, struct restore_request
 		fds[i] = request->files[i].fd;
 	code = control_client_pass(client, "Restore", restore_request_to_json(request), fds, request->file_count, PATIENCE_MS,
 				   NULL, err);
+	if (code == -EREMOTEIO) /* it has refused, and the guest has not run */
+		return EXIT_BAD_INPUT;
 	return code ? EXIT_FAILED : EXIT_OFF;
 }
 
@@ -234,8 +222,6 @@ static int cli_restore_use_spare(struct restore_options *given, struct err *err)
 {
 	struct restore_request request = {.here = given->here, .paused = given->paused};
 	struct control_client client;
-	if (code == -EREMOTEIO) /* it has refused, and the guest has not run */
-		return EXIT_BAD_INPUT;
 	int code = cli_restore_check_spare(given, err) ?: cli_restore_open_files(&request, err);
 
 	if (!code && control_client_open(given->spare, &client, err)) {

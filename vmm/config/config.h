@@ -157,6 +157,9 @@ int machine_config_finish(struct machine_config *config, struct err *err);
  */
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err);
 
+/* *ret: the path of the disk in such a text, "ID=PATH" with the keys of a disk; the caller's. */
+int machine_config_override_path(const char *text, char **ret, struct err *err);
+
 /* -EINVAL if name is not 1 to MACHINE_MAX_NAME characters of a-z A-Z 0-9 . _ - with a letter or digit first. */
 int machine_name_check(const char *name, struct err *err);
 

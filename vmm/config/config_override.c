@@ -120,6 +120,11 @@ static int config_override_parse(const char *option, const char *value, struct m
 	return code ? err_prefix(err, code, "--net %.100s", value) : 0;
 }
 
+static int config_override_no_id(const char *option, const char *text, struct err *err)
+{
+	return err_set(err, -EINVAL, "--%s %.100s: does not say which; write ID=VALUE", option, text);
+}
+
 static int config_override_device(const struct kind *kind, struct machine_config *config, const char *text,
 				  struct err *err)
 {
@@ -129,7 +134,7 @@ static int config_override_device(const struct kind *kind, struct machine_config
 	int code;
 
 	if (!text[len] || !len)
-		return err_set(err, -EINVAL, "--%s %.100s: does not say which; write ID=VALUE", kind->option, text);
+		return config_override_no_id(kind->option, text, err);
 	for (size_t i = 0; i < count && !item; i++) {
 		const char *id = config_override_id_of(kind, items + i * kind->size);
 
@@ -142,6 +147,22 @@ static int config_override_device(const struct kind *kind, struct machine_config
 	code = config_override_parse(kind->option, text + len + 1, &written, err);
 	if (code == 0)
 		kind->take(item, config_override_items_of(kind, &written, &count));
+	machine_config_done(&written);
+	return code;
+}
+
+int machine_config_override_path(const char *text, char **ret, struct err *err)
+{
+	size_t len = strcspn(text, "=");
+	struct machine_config written;
+	int code;
+
+	if (!text[len] || !len)
+		return config_override_no_id("disk", text, err);
+	machine_config_init(&written);
+	code = config_override_parse("disk", text + len + 1, &written, err);
+	if (!code)
+		*ret = take_ptr(written.disks[0].path);
 	machine_config_done(&written);
 	return code;
 }
