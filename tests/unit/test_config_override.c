@@ -57,7 +57,7 @@ static void another_address_can_be_given(void)
 	CHECK(strstr(err.text, "--net mac=03:00:00:00:00:0a"));
 	CHECK_EQ(machine_config_override(&config, "net", "p=mac=02:00:00:00:00:0a,vhost=on", &err), -EINVAL);
 	CHECK_EQ(machine_config_override(&config, "net", "x=mac=02:00:00:00:00:0a", &err), -EINVAL);
-	CHECK_STR(err.text, "--net x: the incoming machine has no net with this id; it has n, p");
+	CHECK_STR(err.text, "--net x: the machine has no net with this id; it has n, p");
 	end();
 }
 
@@ -92,7 +92,7 @@ static void vsock_is_replaced_in_parts(void)
 	begin();
 	config.vsock.cid = 0;
 	CHECK_EQ(machine_config_override(&config, "vsock", "cid=9", &err), -EINVAL);
-	CHECK_STR(err.text, "--vsock cid=9: the incoming machine has no vsock");
+	CHECK_STR(err.text, "--vsock cid=9: the machine has no vsock");
 	end();
 }
 
@@ -105,7 +105,7 @@ static void the_clock_can_be_chosen_anew(void)
 	CHECK_EQ(config.clock, CLOCK_STOP);
 	CHECK_EQ(machine_config_override(&config, "clock", "fast", &err), -EINVAL);
 	CHECK_EQ(machine_config_override(&config, "memory", "1G", &err), -EINVAL);
-	CHECK_STR(err.text, "--memory: cannot be changed for an incoming machine");
+	CHECK_STR(err.text, "--memory: cannot be changed for a machine that comes from elsewhere");
 	end();
 }
 

@@ -283,17 +283,17 @@ static void what_is_not_there_is_named(void)
 {
 	take_offer();
 	CHECK(cannot_override("disk", "none=/x",
-			      "--disk none: the incoming machine has no disk with this id; it has root, data"));
-	CHECK(cannot_override("net", "net1=tap=t", "--net net1: the incoming machine has no net with this id; it has net0"));
+			      "--disk none: the machine has no disk with this id; it has root, data"));
+	CHECK(cannot_override("net", "net1=tap=t", "--net net1: the machine has no net with this id; it has net0"));
 	CHECK(cannot_override("disk", "/x", "--disk /x: does not say which; write ID=VALUE"));
 	CHECK(cannot_override("disk", "=/x", "--disk =/x: does not say which; write ID=VALUE"));
 	CHECK(cannot_override("disk", "root=", "--disk : empty; write a value or leave the option out"));
-	CHECK(cannot_override("memory", "1G", "--memory: cannot be changed for an incoming machine"));
+	CHECK(cannot_override("memory", "1G", "--memory: cannot be changed for a machine that comes from elsewhere"));
 	CHECK(cannot_override("vsock", "", "--vsock : empty; write the path of a socket, or kernel"));
 	CHECK_STR(config.disks[0].path, "/a");
 	machine_config_done(&config);
-	CHECK(cannot_override("vfio", "a=b", "--vfio a: the incoming machine has no vfio with this id; it has none"));
-	CHECK(cannot_override("vsock", "/w", "--vsock /w: the incoming machine has no vsock"));
+	CHECK(cannot_override("vfio", "a=b", "--vfio a: the machine has no vfio with this id; it has none"));
+	CHECK(cannot_override("vsock", "/w", "--vsock /w: the machine has no vsock"));
 	machine_config_done(&config);
 }
 

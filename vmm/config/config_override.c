@@ -97,7 +97,7 @@ static int config_override_unknown_id(const struct kind *kind, struct machine_co
 	for (size_t i = 0; i < count && used < sizeof(list); i++)
 		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "",
 					 config_override_id_of(kind, items + i * kind->size) ?: "?");
-	return err_set(err, -EINVAL, "--%s %.*s: the incoming machine has no %s with this id; %s%s", kind->option,
+	return err_set(err, -EINVAL, "--%s %.*s: the machine has no %s with this id; %s%s", kind->option,
 		       (int)MIN(len, 60u), id, kind->option, count ? "it has " : "it has none", list);
 }
 
@@ -209,7 +209,7 @@ static int config_override_vsock(struct machine_config *config, const char *text
 
 	if (!config->vsock.cid || !*text)
 		return err_set(err, -EINVAL, "--vsock %.100s: %s", text,
-			       *text ? "the incoming machine has no vsock" :
+			       *text ? "the machine has no vsock" :
 				       "empty; write the path of a socket, or kernel");
 	code = config_override_parse_vsock(text, &given, err);
 	if (code == 0 && given.socket && given.kernel)
@@ -241,5 +241,5 @@ int machine_config_override(struct machine_config *config, const char *option, c
 		snprintf(dashed, sizeof(dashed), "--%s", option);
 		return options_parse(&machine_options, config, ARRAY_SIZE(words), words, NULL, 0, err);
 	}
-	return err_set(err, -EINVAL, "--%.60s: cannot be changed for an incoming machine", option);
+	return err_set(err, -EINVAL, "--%.60s: cannot be changed for a machine that comes from elsewhere", option);
 }
