@@ -3,6 +3,7 @@
 #include "vmm/control/rundir.h"
 #include "tests/unit/full_disk.h"
 #include "tests/unit/test.h"
+#include "vmm/control/control_client.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -289,7 +290,25 @@ static void holds_under_contention(void)
 	CHECK(end());
 }
 
-TEST_MAIN(TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
+/* A machine whose socket is not there yet is not one that does not run, and its name no better than itself. */
+static void a_machine_without_a_socket_is_told_so(void)
+{
+	struct control_client client;
+	struct rundir *rundir;
+
+	begin();
+	CHECK_EQ(rundir_claim("kk", &rundir, &err), 0);
+	CHECK_EQ(control_client_open("kk", &client, &err), -EAGAIN);
+	CHECK(strncmp(err.text, "kk: takes no commands yet", 25) == 0);
+	CHECK_EQ(control_client_open("kj", &client, &err), -ENOENT);
+	CHECK_STR(err.text, "kj: no machine of this name runs, did you mean kk?");
+	rundir_release(rundir);
+	CHECK_EQ(control_client_open("kk", &client, &err), -ENOENT);
+	CHECK(!strstr(err.text, "did you mean"));
+	CHECK(end());
+}
+
+TEST_MAIN(TEST(a_machine_without_a_socket_is_told_so), TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
 	  TEST(a_folder_gets_another_name), TEST(a_name_that_is_in_use_is_not_given),
 	  TEST(outlives_its_folder), TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
 	  TEST(holds_under_contention))

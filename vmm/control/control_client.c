@@ -19,6 +19,7 @@
 struct search {
 	struct nearest near;
 	char best[MACHINE_MAX_NAME + 1];
+	bool itself; /* it is there, but its socket is not */
 };
 
 static int control_client_offer_name(void *opaque, const char *name, pid_t pid)
@@ -26,6 +27,10 @@ static int control_client_offer_name(void *opaque, const char *name, pid_t pid)
 	struct search *search = opaque;
 	const char *before = search->near.best;
 
+	if (strcmp(name, search->near.word) == 0) {
+		search->itself = true;
+		return 0;
+	}
 	nearest_offer(&search->near, name);
 	if (search->near.best != before) {
 		snprintf(search->best, sizeof(search->best), "%s", name);
@@ -39,7 +44,11 @@ int control_client_open(const char *name, struct control_client *ret, struct err
 	struct search search = {.near = nearest_begin(name, strlen(name))};
 	int fd, code = rundir_connect(name, &fd, err);
 
-	if (code == -ENOENT && rundir_each(control_client_offer_name, &search, NULL) == 0 && search.near.best)
+	if (code != -ENOENT || rundir_each(control_client_offer_name, &search, NULL))
+		search = (struct search){{0}};
+	if (search.itself)
+		code = err_set(err, -EAGAIN, "%s: takes no commands yet, or no more; mvmm ps tells whether it still runs", name);
+	else if (search.near.best)
 		err_set(err, code, "%s: no machine of this name runs, did you mean %s?", name, search.best);
 	if (code)
 		return code;
