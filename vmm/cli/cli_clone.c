@@ -444,7 +444,7 @@ static int cli_clone_run_with(struct clone_options *given, int argc, char *const
 		return EXIT_BAD_INPUT;
 	}
 	cloning.signal_fd = command_watch_signals();
-	code = clone_source_open(what, given, &cloning.source, err) ?:
+	code = clone_source_open(what, given, cloning.signal_fd, &cloning.source, err) ?:
 	       clone_plan_make(argc, argv, given, &cloning.source, &cloning.plan, err);
 	if (cloning.source.signal)
 		code = EXIT_SIGNAL + cloning.source.signal;

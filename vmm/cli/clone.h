@@ -38,8 +38,12 @@ struct clone_source {
 	int signal; /* that ended the snapshot, or 0 */
 };
 
-/* what: a folder if it has a slash or no machine of this name runs. A running machine is paused and runs on. */
-int clone_source_open(const char *what, const struct clone_options *given, struct clone_source *ret, struct err *err);
+/*
+ * what: a folder if it has a slash or no machine of this name runs. A running machine is paused and runs on.
+ * signal_fd (command_watch_signals) ends its snapshot.
+ */
+int clone_source_open(const char *what, const struct clone_options *given, int signal_fd, struct clone_source *ret,
+		      struct err *err);
 void clone_source_close(struct clone_source *source);
 
 /* ---- clone_plan.c ---- */

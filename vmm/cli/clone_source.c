@@ -12,7 +12,6 @@
 #include "vmm/snapshot/snapshot_report.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
@@ -156,17 +155,6 @@ static void clone_source_on_signal(void *opaque)
 	control_client_call_beside(taking->client.name, "SnapshotCancel", NULL, PATIENCE_MS, &err);
 }
 
-static int clone_source_watch_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 /* Nobody can change what many machines have mapped. */
 static int clone_source_seal(const struct clone_source *source, struct err *err)
 {
@@ -201,16 +189,14 @@ static int clone_source_take(struct taking *taking, struct err *err)
 
 /* ---- either ---- */
 
-static int clone_source_open_machine(struct control_client *client, const struct clone_options *given,
+static int clone_source_open_machine(struct control_client *client, const struct clone_options *given, int signal_fd,
 				     struct clone_source *source, struct err *err)
 {
-	struct taking taking = {.given = given, .client = *client, .source = source, .names = json_array()};
-	int code;
+	struct taking taking = {.given = given, .client = *client, .source = source, .names = json_array(),
+				.signal_fd = signal_fd};
+	int code = clone_source_take(&taking, err);
 
-	taking.signal_fd = clone_source_watch_signals();
-	code = clone_source_take(&taking, err);
 	json_decref(taking.names);
-	fd_close(&taking.signal_fd);
 	control_client_close(&taking.client);
 	if (code)
 		clone_source_close(source);
@@ -224,7 +210,8 @@ static bool clone_source_is_folder(const char *what)
 	return stat(what, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-int clone_source_open(const char *what, const struct clone_options *given, struct clone_source *ret, struct err *err)
+int clone_source_open(const char *what, const struct clone_options *given, int signal_fd, struct clone_source *ret,
+		      struct err *err)
 {
 	bool folder = strchr(what, '/');
 	struct control_client client;
@@ -234,7 +221,7 @@ int clone_source_open(const char *what, const struct clone_options *given, struc
 	*ret = (struct clone_source){.state = -1, .memory = -1};
 	code = folder ? 0 : control_client_open(what, &client, &why);
 	if (!folder && !code)
-		return clone_source_open_machine(&client, given, ret, err);
+		return clone_source_open_machine(&client, given, signal_fd, ret, err);
 	if (code && (code != -ENOENT || !clone_source_is_folder(what))) {
 		*err = why;
 		return code;
