@@ -101,6 +101,8 @@ end_all g TERM
 check 'each in its own' until_true 20 says g2.log 'power button'
 end_all g
 check 'a name in use is told with its clone' named
+untimed() { ! quietly clone ./snap --count 1 --json && says out '"median": null' && says out '"running": 0'; }
+check 'without a clone that runs there are no times' untimed
 end_all i-
 until_true 20 runs 0 i-
 in_folder() { quietly clone snap --count 2 && ! [ -s err ]; }

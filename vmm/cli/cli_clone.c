@@ -339,6 +339,12 @@ static struct times cli_clone_measure(const struct cloning *cloning)
 			      (double)cloning->took / 1e9};
 }
 
+/* Without a clone that runs there is no time to tell. */
+static json_t *cli_clone_time(const struct cloning *cloning, double time)
+{
+	return cloning->runs ? json_real(time) : json_null();
+}
+
 static void cli_clone_print_json(const struct cloning *cloning, const struct times *times)
 {
 	json_t *list = json_array(), *object;
@@ -351,8 +357,9 @@ static void cli_clone_print_json(const struct cloning *cloning, const struct tim
 							      clone->name, "pid", (int)clone->pid, "time",
 							      (double)clone->took / 1e9));
 	}
-	object = json_pack("{s:o, s:i, s:i, s:f, s:f, s:f, s:f}", "clones", list, "running", (int)cloning->runs, "failed",
-			   (int)cloning->failed, "min", times->least, "median", times->median, "max", times->most, "elapsed",
+	object = json_pack("{s:o, s:i, s:i, s:o, s:o, s:o, s:f}", "clones", list, "running", (int)cloning->runs, "failed",
+			   (int)cloning->failed, "min", cli_clone_time(cloning, times->least), "median",
+			   cli_clone_time(cloning, times->median), "max", cli_clone_time(cloning, times->most), "elapsed",
 			   times->all);
 	json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	putchar('\n');
