@@ -412,6 +412,28 @@ static void what_is_no_snapshot_is_refused(void)
 	rig_rmdir();
 }
 
+/* The header tells the length: a file of another one is refused before a buffer of its size is filled. */
+static void a_state_of_the_wrong_length_is_not_read(void)
+{
+	unsigned int reads = 0;
+	bool more = true;
+
+	rig_mkdir();
+	begin(1, 0);
+	CHECK_EQ(rig_write(&rig, rig_path("a"), 0, &err), 0);
+	rig_cut(rig_path("a/state"), (off_t)MIB(8));
+	CHECK_EQ(open_code(rig_path("a"), 0, "state: damaged: 8388608 bytes, of "), -EBADMSG);
+	for (unsigned int n = 1; more; n++) {
+		faults_begin(n, EIO);
+		open_code(rig_path("a"), 0, "");
+		more = faults_end();
+		reads += more && strcmp(faults_call, "pread") == 0;
+	}
+	CHECK_EQ(reads, 1);
+	rig_done(&rig);
+	rig_rmdir();
+}
+
 static void a_damaged_description_is_refused(void)
 {
 	size_t len;
@@ -483,4 +505,5 @@ TEST_MAIN(TEST(a_folder_is_whole_and_private), TEST(a_place_that_is_taken_is_ref
 	  TEST(a_dead_writer_is_removed_and_a_live_one_respected), TEST(a_folder_being_written_is_named_so),
 	  TEST(each_call_of_writing_fails_once), TEST(the_old_one_stays_whichever_call_fails),
 	  TEST(killed_at_any_call_there_is_the_old_or_the_new_one), TEST(each_call_of_reading_fails_once), TEST(a_full_disk_leaves_nothing), TEST(what_is_no_snapshot_is_refused),
+	  TEST(a_state_of_the_wrong_length_is_not_read),
 	  TEST(a_damaged_description_is_refused), TEST(what_others_may_write_is_not_mapped), TEST(a_diff_is_not_restored))

@@ -88,10 +88,11 @@ static int snapshot_open_state(struct snapshot *snapshot, const char *path, unsi
 	if ((uint64_t)st.st_size > SNAPSHOT_MAX_STATE || (uint64_t)st.st_size < sizeof(header))
 		return err_set(err, -EBADMSG, "state: %" PRIu64 " bytes: not the state of a snapshot", (uint64_t)st.st_size);
 	code = snapshot_open_read(snapshot->state_fd, header, sizeof(header), "state", err);
-	if (!code && !snapshot_state_is_header(header))
-		code = err_set(err, -EBADMSG, "state: not the state of a snapshot");
 	if (code)
 		return code;
+	code = snapshot_state_check_header(header, (uint64_t)st.st_size, err);
+	if (code)
+		return err_prefix(err, code, "state");
 	snapshot->bytes_len = (size_t)st.st_size;
 	snapshot->bytes = malloc(snapshot->bytes_len);
 	if (!snapshot->bytes)

@@ -187,9 +187,9 @@ struct state_file_parser {
 	bool has_snapshot;
 };
 
-static int state_file_check_header(const uint8_t *data, size_t len, struct err *err)
+int snapshot_state_check_header(const uint8_t data[SNAPSHOT_HEADER_SIZE], uint64_t len, struct err *err)
 {
-	if (len < SNAPSHOT_HEADER_SIZE || !snapshot_state_is_header(data))
+	if (!snapshot_state_is_header(data))
 		return err_set(err, -EBADMSG, "not the state of a snapshot");
 	if (get_le32(data + AT_VERSION) != SNAPSHOT_VERSION)
 		return err_set(err, -ENOTSUP,
@@ -201,7 +201,12 @@ static int state_file_check_header(const uint8_t *data, size_t len, struct err *
 			       "on a host of that architecture",
 			       get_le32(data + AT_ARCHITECTURE), snapshot_architecture);
 	if (get_le64(data + AT_LENGTH) != len)
-		return err_set(err, -EBADMSG, "damaged: %zu bytes, of %" PRIu64, len, get_le64(data + AT_LENGTH));
+		return err_set(err, -EBADMSG, "damaged: %" PRIu64 " bytes, of %" PRIu64, len, get_le64(data + AT_LENGTH));
+	return 0;
+}
+
+static int state_file_check_sum(const uint8_t *data, size_t len, struct err *err)
+{
 	if (get_le64(data + AT_SUM) != snapshot_sum(data + SNAPSHOT_HEADER_SIZE, len - SNAPSHOT_HEADER_SIZE))
 		return err_set(err, -EBADMSG, "damaged: its checksum is another");
 	return 0;
@@ -315,7 +320,8 @@ static int state_file_parse(struct state_file_parser *in, struct err *err)
 {
 	struct snapshot_bytes bytes;
 	char name[256];
-	int code = state_file_check_header(in->data, in->len, err);
+	int code = in->len < SNAPSHOT_HEADER_SIZE ? err_set(err, -EBADMSG, "not the state of a snapshot") :
+		   snapshot_state_check_header(in->data, in->len, err) ?: state_file_check_sum(in->data, in->len, err);
 
 	if (code)
 		return code;

@@ -81,6 +81,8 @@ int snapshot_state_parse(const void *data, size_t len, struct snapshot_state **r
 
 /* Whether these 32 bytes begin the file of a snapshot, of whatever version and architecture. */
 bool snapshot_state_is_header(const uint8_t header[SNAPSHOT_HEADER_SIZE]);
+/* Whether they begin a file of this version, architecture and length: -EBADMSG, -ENOTSUP as snapshot_state_parse. */
+int snapshot_state_check_header(const uint8_t header[SNAPSHOT_HEADER_SIZE], uint64_t len, struct err *err);
 
 bool snapshot_state_is_diff(const struct snapshot_state *state);
 /* Whether the page of the memory file is in this snapshot: all are in a full one. */
