@@ -97,8 +97,12 @@ static void a_place_that_is_taken_is_refused(void)
 	CHECK_EQ(rig_write(&rig, rig_path("a/"), 0, &err), -EEXIST);
 	CHECK(strstr(err.text, "a: exists; add --replace"));
 	CHECK_EQ(mkdir(rig_path("mine"), 0700), 0);
-	CHECK_EQ(rig_write(&rig, rig_path("mine"), RIG_REPLACE, &err), -EEXIST);
-	CHECK(strstr(err.text, "is no snapshot and is not replaced"));
+	for (unsigned int how = 0; how <= RIG_REPLACE; how += RIG_REPLACE) {
+		CHECK_EQ(rig_write(&rig, rig_path("mine"), how, &err), -EEXIST);
+		CHECK(strstr(err.text, "is no snapshot and is not replaced"));
+		CHECK_EQ(rig_write(&rig, rig_path("a/state"), how, &err), -EEXIST);
+		CHECK(strstr(err.text, "is no snapshot and is not replaced"));
+	}
 	CHECK_EQ(symlink("a", rig_path("link")), 0);
 	CHECK_EQ(rig_write(&rig, rig_path("link"), RIG_REPLACE, &err), -EEXIST);
 	CHECK_EQ(mkdir(rig_path("a/photos"), 0700), 0);

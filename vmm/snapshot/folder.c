@@ -207,7 +207,7 @@ static void folder_find_strangers(int fd, char stranger[NAME_MAX + 1])
 		folder_each(disks, folder_find_strange_disk, stranger);
 }
 
-/* Whether path is a snapshot that can be replaced. */
+/* Whether path is a snapshot that can be replaced, and is to be. */
 static int folder_check_old(const struct snapshot_folder *folder, struct err *err)
 {
 	_cleanup_(fd_close) int fd = folder_open_at(folder->parent_fd, folder->name);
@@ -218,6 +218,8 @@ static int folder_check_old(const struct snapshot_folder *folder, struct err *er
 
 	if (state < 0 || pread(state, header, sizeof(header), 0) != sizeof(header) || !snapshot_state_is_header(header))
 		return err_set(err, -EEXIST, "%s: is no snapshot and is not replaced; choose another folder", folder->path);
+	if (!folder->replace)
+		return err_set(err, -EEXIST, "%s: exists; add --replace, or choose another folder", folder->path);
 	folder_find_strangers(fd, stranger);
 	if (stranger[0])
 		return err_set(err, -EEXIST,
@@ -236,8 +238,6 @@ static int folder_check_place(const struct snapshot_folder *folder, struct err *
 
 	if (fstatat(folder->parent_fd, folder->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : folder_fault(folder->path, -errno, "look for it", err);
-	if (!folder->replace)
-		return err_set(err, -EEXIST, "%s: exists; add --replace, or choose another folder", folder->path);
 	return folder_check_old(folder, err);
 }
 
