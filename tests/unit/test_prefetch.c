@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -111,6 +112,28 @@ static void it_is_read_as_it_was_written_and_replaces_an_older_one(void)
 	tear_down();
 }
 
+/* What a writer that was killed has left is replaced by the next one, and goes with the folder. */
+static void one_at_a_time_is_written_and_a_dead_writer_does_not_matter(void)
+{
+	struct prefetch *made = list(2, two);
+	struct snapshot *other;
+
+	set_up(6);
+	CHECK_EQ(mknod(rig_path("snap/" PREFETCH_NEW), S_IFREG | 0600, 0), 0);
+	CHECK_EQ(snapshot_open(rig_path("snap"), &other, &err), 0);
+	CHECK_EQ(flock(other->dir_fd, LOCK_EX | LOCK_NB), 0);
+	CHECK_EQ(prefetch_save(snapshot, made, &err), -EBUSY);
+	CHECK(strstr(err.text, "snap: another process writes to it"));
+	snapshot_close(other);
+	CHECK_EQ(prefetch_save(snapshot, made, &err), 0);
+	CHECK(access(rig_path("snap/" PREFETCH_NEW), F_OK) < 0 && access(rig_path("snap/prefetch"), F_OK) == 0);
+	CHECK_EQ(mknod(rig_path("snap/" PREFETCH_NEW), S_IFREG | 0600, 0), 0);
+	CHECK_EQ(rig_write(&rig, rig_path("snap"), RIG_REPLACE, &err), 0);
+	CHECK_EQ(rig_names(), 1);
+	free(made);
+	tear_down();
+}
+
 static void any_byte_that_is_wrong_and_any_cut_is_refused(void)
 {
 	struct prefetch *made = list(2, two);
@@ -200,5 +223,6 @@ static void reading_ahead_fills_the_page_cache(void)
 
 TEST_MAIN(TEST(what_was_touched_is_in_the_list_and_holes_are_not),
 	  TEST(it_is_read_as_it_was_written_and_replaces_an_older_one),
+	  TEST(one_at_a_time_is_written_and_a_dead_writer_does_not_matter),
 	  TEST(any_byte_that_is_wrong_and_any_cut_is_refused), TEST(one_of_another_snapshot_or_out_of_order_is_refused),
 	  TEST(reading_ahead_fills_the_page_cache))

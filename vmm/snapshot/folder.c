@@ -7,6 +7,7 @@
  */
 #include "vmm/snapshot/folder.h"
 
+#include "vmm/snapshot/prefetch.h"
 #include "vmm/snapshot/state_file.h"
 
 #include <dirent.h>
@@ -22,7 +23,9 @@
 #define TEMPORARY_RANDOM 6u
 #define DISKS "disks"
 
-static const char *const folder_files[] = {"state", "memory", "machine.json", "kernel", "initrd", "prefetch"};
+static const char *const folder_files[] = {
+	"state", "memory", "machine.json", "kernel", "initrd", "prefetch", PREFETCH_NEW,
+};
 
 struct snapshot_folder {
 	char *path; /* for messages */

@@ -7,8 +7,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -168,29 +168,39 @@ static int prefetch_write(int fd, const char *data, size_t len)
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
-int prefetch_save(const struct snapshot *snapshot, const struct prefetch *prefetch, struct err *err)
+/* The folder is locked. */
+static int prefetch_replace(int folder, const char *data, size_t len)
 {
 	_cleanup_(fd_close) int fd = -1;
+	int code;
+
+	unlinkat(folder, PREFETCH_NEW, 0);
+	fd = openat(folder, PREFETCH_NEW, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	code = prefetch_write(fd, data, len);
+	if (!code && renameat(folder, PREFETCH_NEW, folder, "prefetch") < 0)
+		code = -errno;
+	if (code)
+		unlinkat(folder, PREFETCH_NEW, 0);
+	return code;
+}
+
+int prefetch_save(const struct snapshot *snapshot, const struct prefetch *prefetch, struct err *err)
+{
 	_cleanup_(free_ptr) char *data = NULL;
-	char name[40];
-	uint64_t random;
 	size_t len;
 	int code;
 
 	if (!snapshot->folder)
 		return err_set(err, -ENOTSUP, "the list of pages is kept in the snapshot's folder, which two files do not have");
 	data = prefetch_format(prefetch, snapshot->state, &len);
-	if (!data || getrandom(&random, sizeof(random), 0) != sizeof(random))
-		return err_sys(err, data ? -errno : -ENOMEM, "%s/prefetch", snapshot->path);
-	snprintf(name, sizeof(name), ".prefetch.%016llx", (unsigned long long)random);
-	fd = openat(snapshot->dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return err_sys(err, -errno, "%s/prefetch", snapshot->path);
-	code = prefetch_write(fd, data, len);
-	if (!code && renameat(snapshot->dir_fd, name, snapshot->dir_fd, "prefetch") < 0)
-		code = -errno;
-	if (code)
-		unlinkat(snapshot->dir_fd, name, 0);
+	if (!data)
+		return err_sys(err, -ENOMEM, "%s/prefetch", snapshot->path);
+	if (flock(snapshot->dir_fd, LOCK_EX | LOCK_NB) < 0)
+		return err_set(err, -EBUSY, "%s: another process writes to it; try again", snapshot->path);
+	code = prefetch_replace(snapshot->dir_fd, data, len);
+	flock(snapshot->dir_fd, LOCK_UN);
 	return code ? err_sys(err, code, "%s/prefetch", snapshot->path) : 0;
 }
 

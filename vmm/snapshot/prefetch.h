@@ -15,6 +15,8 @@
 #include "core/guest_memory.h"
 #include "vmm/snapshot/snapshot_open.h"
 
+#define PREFETCH_NEW ".prefetch.new" /* while it is written; also what a dead writer leaves in the folder */
+
 struct prefetch_range {
 	uint64_t offset, size; /* in the memory file; whole pages */
 };
@@ -31,7 +33,7 @@ struct prefetch {
  */
 int prefetch_collect(const struct guest_memory *memory, struct prefetch **ret, struct err *err);
 
-/* Writes the file into the folder, beside it first. It is there completely or not at all. */
+/* Writes the file into the folder, beside it first. It is there completely or not at all. -EBUSY: another one does so. */
 int prefetch_save(const struct snapshot *snapshot, const struct prefetch *prefetch, struct err *err);
 
 /* -ENOENT: there is none; -EBADMSG: damaged, or of another snapshot. Freed with free(). */
