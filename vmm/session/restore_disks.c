@@ -8,7 +8,7 @@
 #include "vmm/migration/report.h"
 #include "vmm/snapshot/disk_copier.h"
 #include "vmm/snapshot/disk_identity.h"
-#include "vmm/snapshot/snapshot_disks.h"
+#include "vmm/snapshot/file_copy.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -269,7 +269,7 @@ static int restore_disks_make(struct restore_disks *disks, struct place *place, 
 	if (fd < 0)
 		return err_sys(err, -errno, "cannot be created");
 	place->made = nameless ? -1 : fd;
-	if (snapshot_disks_reflink(from, fd))
+	if (file_copy_reflink(from, fd))
 		code = restore_disks_copy(disks, place, from, fd, err);
 	if (!code && nameless)
 		code = restore_disks_name(place, fd, err);

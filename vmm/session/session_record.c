@@ -5,13 +5,12 @@
 #include "core/beneath.h"
 #include "core/monotonic.h"
 #include "vmm/session/session.h"
+#include "vmm/snapshot/file_copy.h"
 #include "vmm/snapshot/prefetch.h"
 
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 struct session_record {
@@ -72,10 +71,9 @@ const int *session_record_out(const struct session_record *record)
 static int session_record_clone(int from, int folder)
 {
 	_cleanup_(fd_close) int fd = openat(folder, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	int code = fd < 0 ? -errno : file_copy_reflink(from, fd);
 
-	if (fd < 0 || ioctl(fd, FICLONE, from) < 0)
-		return -errno;
-	return take_fd(&fd);
+	return code ?: take_fd(&fd);
 }
 
 /* Of the disk as the snapshot has it, or else as it is now. */

@@ -9,11 +9,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-int snapshot_tick(const struct snapshot_progress *progress, uint64_t done, uint64_t total, struct err *err)
-{
-	return progress && progress->tick ? progress->tick(progress->opaque, done, total, err) : 0;
-}
-
 uint64_t memory_reader_chunks(const struct memory_reader *reader)
 {
 	return reader->snapshot->state->sums.len / 8;

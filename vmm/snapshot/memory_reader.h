@@ -6,14 +6,7 @@
 #pragma once
 
 #include "vmm/snapshot/snapshot_open.h"
-
-/* Told from time to time what is done of a long work: nonzero (-ECANCELED) ends it. All zero: nobody is. */
-struct snapshot_progress {
-	int (*tick)(void *opaque, uint64_t done, uint64_t total, struct err *err); /* bytes */
-	void *opaque;
-};
-
-int snapshot_tick(const struct snapshot_progress *progress, uint64_t done, uint64_t total, struct err *err);
+#include "vmm/snapshot/snapshot_progress.h"
 
 /* All zero but for snapshot, which outlives it. */
 struct memory_reader {

@@ -258,7 +258,7 @@ static int merge_take_file(struct merge *merge, const struct snapshot *from, con
 	if (code || !*found)
 		return code;
 	code = snapshot_folder_create(merge->to, name, &out, err);
-	if (code || !file_copy_reflink(in, out, NULL))
+	if (code || !file_copy_reflink(in, out))
 		return code;
 	code = file_copy(in, out, &merge->request->progress, err);
 	return code && code != -ECANCELED ? snapshot_folder_fault(merge->to, code, name, err) : code;

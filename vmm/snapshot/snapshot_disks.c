@@ -10,6 +10,7 @@
 #include "core/monotonic.h"
 #include "vmm/snapshot/disk_copier.h"
 #include "vmm/snapshot/disk_identity.h"
+#include "vmm/snapshot/file_copy.h"
 
 #define TRIAL KIB(64) /* a multiple of each file system's block size */
 
@@ -28,11 +29,6 @@ static bool snapshot_disks_are(const struct snapshot_disk_set *disks, enum snaps
 }
 
 /* ---- files ---- */
-
-int snapshot_disks_reflink(int from, int to)
-{
-	return ioctl(to, FICLONE, from) < 0 ? -errno : 0;
-}
 
 static int snapshot_disks_find_files(struct snapshot_disk_set *disks, struct err *err)
 {
@@ -175,7 +171,7 @@ static int snapshot_disks_keep_one(struct snapshot_disk_set *disks, size_t i, st
 	code = disk_identity_read(disk->id, disk->fd, disk->size, identity, err);
 	if (code || !snapshot_disks_are(disks, SNAPSHOT_DISKS_REFLINK))
 		return code;
-	code = snapshot_disks_reflink(disk->fd, disks->files[i]);
+	code = file_copy_reflink(disk->fd, disks->files[i]);
 	return code ? err_sys(err, code, "%s: reflink", disk->id) : 0;
 }
 

@@ -45,6 +45,3 @@ int snapshot_disks_keep(struct snapshot_disk_set *disks, struct snapshot_disk id
 
 /* Bytes that are still to be copied. NULL: none. */
 uint64_t snapshot_disks_left(const struct snapshot_disk_set *disks);
-
-/* Makes to, an empty file, share all blocks of from. -errno without a message. */
-int snapshot_disks_reflink(int from, int to);

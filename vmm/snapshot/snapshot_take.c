@@ -17,6 +17,7 @@
 #include "core/monotonic.h"
 #include "vmm/snapshot/description.h"
 #include "vmm/snapshot/disk_identity.h"
+#include "vmm/snapshot/file_copy.h"
 #include "vmm/snapshot/live.h"
 #include "vmm/snapshot/memory_file.h"
 #include "vmm/snapshot/snapshot_devices.h"
@@ -370,11 +371,11 @@ static void snapshot_take_keep_boot_files(struct snapshot_take *take)
 {
 	const struct snapshot_take_config *config = &take->config;
 	bool good = config->kernel >= 0 && config->files->kernel >= 0 &&
-		    snapshot_disks_reflink(config->kernel, config->files->kernel) == 0;
+		    file_copy_reflink(config->kernel, config->files->kernel) == 0;
 
 	if (good && config->initrd >= 0)
 		good = config->files->initrd >= 0 &&
-		       snapshot_disks_reflink(config->initrd, config->files->initrd) == 0;
+		       file_copy_reflink(config->initrd, config->files->initrd) == 0;
 	take->report->reflinks = good;
 }
 
