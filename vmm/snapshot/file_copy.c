@@ -17,24 +17,35 @@ int file_copy_reflink(int from, int to)
 	return -errno;
 }
 
+int file_write(int fd, const void *data, size_t len, uint64_t offset)
+{
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(fd, (const char *)data + done, len - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 static int file_copy_by_hand(int from, int to, off_t at, size_t len)
 {
 	char buffer[KIB(64)];
 
 	while (len) {
 		ssize_t n = pread(from, buffer, MIN(len, sizeof(buffer)), at);
+		int code;
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : 0; /* cut off meanwhile: zeros */
-		for (ssize_t done = 0, m; done < n; done += m) {
-			m = pwrite(to, buffer + done, (size_t)(n - done), at + done);
-			if (m < 0 && errno == EINTR)
-				m = 0;
-			else if (m <= 0)
-				return m < 0 ? -errno : -EIO;
-		}
+		code = file_write(to, buffer, (size_t)n, (uint64_t)at);
+		if (code)
+			return code;
 		at += n;
 		len -= (size_t)n;
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies a file into an empty one, sparse: for the disks and the kernel that go into the folder of a snapshot. */
+/* Writes the files of a snapshot, and copies others into it, sparse: disks and the kernel. */
 #pragma once
 
 #include "vmm/snapshot/snapshot_progress.h"
@@ -9,6 +9,9 @@
  * -EOPNOTSUPP: the file system cannot, or they are on two.
  */
 int file_copy_reflink(int from, int to);
+
+/* Writes all of it: 0, or -errno without a message. */
+int file_write(int fd, const void *data, size_t len, uint64_t offset);
 
 /* Copies the data; holes stay holes. -ECANCELED: tick said so. */
 int file_copy(int from, int to, const struct snapshot_progress *progress, struct err *err);

@@ -7,6 +7,7 @@
  */
 #include "vmm/snapshot/folder.h"
 
+#include "vmm/snapshot/file_copy.h"
 #include "vmm/snapshot/prefetch.h"
 #include "vmm/snapshot/state_file.h"
 
@@ -386,21 +387,6 @@ int snapshot_folder_create(struct snapshot_folder *folder, const char *name, int
 	return 0;
 }
 
-static int folder_write(int fd, const char *data, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, data, MIN(len, GIB(1)));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		data += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 int snapshot_folder_put(struct snapshot_folder *folder, const char *name, const void *data, size_t len, struct err *err)
 {
 	_cleanup_(fd_close) int fd = -1;
@@ -408,7 +394,7 @@ int snapshot_folder_put(struct snapshot_folder *folder, const char *name, const 
 
 	if (code)
 		return code;
-	code = folder_write(fd, data, len);
+	code = file_write(fd, data, len, 0);
 	return code ? folder_fault(folder->path, code, name, err) : 0;
 }
 

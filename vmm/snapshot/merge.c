@@ -133,22 +133,6 @@ static bool merge_is_data(const struct merge *merge, uint64_t chunk, size_t page
 	return at[0] || memcmp(at, at + 1, SNAPSHOT_PAGE - 1) != 0;
 }
 
-static int merge_pwrite(int fd, const uint8_t *data, size_t len, uint64_t at)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, data, len, (off_t)at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		data += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int merge_write_chunk(struct merge *merge, int fd, uint64_t chunk, size_t len)
 {
 	size_t pages = len / SNAPSHOT_PAGE, first = 0, end;
@@ -160,8 +144,8 @@ static int merge_write_chunk(struct merge *merge, int fd, uint64_t chunk, size_t
 		for (end = first; end < pages && merge_is_data(merge, chunk, end);)
 			end++;
 		if (end > first)
-			code = merge_pwrite(fd, merge->result + first * SNAPSHOT_PAGE, (end - first) * SNAPSHOT_PAGE,
-					    chunk * SNAPSHOT_SUM_BYTES + first * SNAPSHOT_PAGE);
+			code = file_write(fd, merge->result + first * SNAPSHOT_PAGE, (end - first) * SNAPSHOT_PAGE,
+					  chunk * SNAPSHOT_SUM_BYTES + first * SNAPSHOT_PAGE);
 		first = end;
 	}
 	return code;

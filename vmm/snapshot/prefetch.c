@@ -4,6 +4,7 @@
 
 #include "core/pagemap.h"
 #include "core/thread.h"
+#include "vmm/snapshot/file_copy.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -155,19 +156,6 @@ int prefetch_open(const struct snapshot *snapshot, struct prefetch **ret, struct
 	return code ? err_prefix(err, code, "%s/prefetch", snapshot->path) : 0;
 }
 
-static int prefetch_write(int fd, const char *data, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, data, len);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		data += MAX(n, 0);
-		len -= (size_t)MAX(n, 0);
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
 /* The folder is locked. */
 static int prefetch_replace(int folder, const char *data, size_t len)
 {
@@ -178,7 +166,9 @@ static int prefetch_replace(int folder, const char *data, size_t len)
 	fd = openat(folder, PREFETCH_NEW, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	code = prefetch_write(fd, data, len);
+	code = file_write(fd, data, len, 0);
+	if (!code && fsync(fd) < 0)
+		code = -errno;
 	if (!code && renameat(folder, PREFETCH_NEW, folder, "prefetch") < 0)
 		code = -errno;
 	if (code)

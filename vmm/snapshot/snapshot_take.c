@@ -352,18 +352,9 @@ static int snapshot_take_complete_memory(struct snapshot_take *take, struct err 
 
 static int snapshot_take_write(int fd, const void *data, size_t len, const char *what, struct err *err)
 {
-	const char *bytes = data;
+	int code = file_write(fd, data, len, 0);
 
-	for (size_t done = 0; done < len;) {
-		ssize_t n = pwrite(fd, bytes + done, len - done, (off_t)done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_sys(err, n < 0 ? -errno : -EIO, "%s", what);
-		done += (size_t)n;
-	}
-	return 0;
+	return code ? err_sys(err, code, "%s", what) : 0;
 }
 
 /* The guest can be rebooted without them only where they are found by their paths. */
