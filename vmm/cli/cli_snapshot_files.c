@@ -73,7 +73,6 @@ static bool cli_snapshot_files_begin(const struct command *command, int argc, ch
 
 /* ---- inspect ---- */
 
-/* What is shown of a snapshot: the members of the object that --json prints. */
 /* What a host device has in the snapshot. */
 static void cli_snapshot_files_add_state(const struct snapshot_state *state, const char *id, json_t *device)
 {
@@ -88,7 +87,6 @@ static json_t *cli_snapshot_files_devices(const struct snapshot *snapshot, const
 
 	for (size_t i = 0; i < offer->device_count; i++) {
 		const struct offered_device *device = &offer->devices[i];
-
 		json_t *object = json_pack("{s:s, s:s, s:i}", "id", device->id, "kind", device->kind, "slot",
 					   device->devfn >> 3);
 

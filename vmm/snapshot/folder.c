@@ -348,11 +348,6 @@ int snapshot_folder_begin(const char *path, bool replace, struct snapshot_folder
 	return 0;
 }
 
-int snapshot_folder_fd(const struct snapshot_folder *folder)
-{
-	return folder->fd;
-}
-
 /* ---- files ---- */
 
 static int folder_remember(struct snapshot_folder *folder, const char *name)

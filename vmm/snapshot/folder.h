@@ -41,6 +41,3 @@ int snapshot_folder_commit(struct snapshot_folder *folder, bool sync, struct err
 
 /* Frees it; removes what was not committed. NULL is fine. */
 void snapshot_folder_end(struct snapshot_folder *folder);
-
-/* The folder's descriptor: for *at calls on its files. Owned by folder. */
-int snapshot_folder_fd(const struct snapshot_folder *folder);
