@@ -175,6 +175,12 @@ check 'a snapshot for which there is no room fails' not snapshot first --to "$wo
 size_limit unlimited
 check '... and leaves nothing' nothing_of full
 check '... and the machine goes on' works first
+if mkdir "$work/small" && mount -t tmpfs -o size=4m none "$work/small" 2>/dev/null; then
+	check 'a file system that is full is the wrong place' refuses 'No space left.*; free some space, or choose a folder' \
+		"$mvmm" snapshot first --to "$work/small/full"
+	check '... on which nothing is left' nothing_of small/full
+	umount "$work/small"
+fi
 timeout -s INT 0.05 "$mvmm" snapshot first --to "$work/gone" >"$work/out" 2>"$work/err"
 check 'Ctrl-C leaves nothing, or all of it' whole gone
 timeout -s KILL 0.05 "$mvmm" snapshot first --to "$work/gone2" >"$work/out" 2>"$work/err"

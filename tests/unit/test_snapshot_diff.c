@@ -265,6 +265,7 @@ static void whatever_fails_once_the_next_diff_has_it(void)
 			faults_begin(n, n % 2 ? EIO : ENOSPC);
 			failed = fails(requests[i]);
 			any |= failed;
+			CHECK_EQ(report.no_space, failed && n % 2 == 0);
 			if (!faults_end())
 				break;
 			n += 1 + n / 8;

@@ -72,7 +72,8 @@ struct saving {
 	int signal_fd;
 	bool terminal, interrupted, committed;
 	double shown_at; /* seconds, in the machine's time */
-	struct err err;  /* why it was not committed */
+	struct err err;  /* why it was not committed, */
+	int code;        /* and its code */
 };
 
 /* ---- the files ---- */
@@ -196,7 +197,7 @@ static void cli_snapshot_commit(struct saving *saving, const json_t *report)
 		fputs("syncing", stderr);
 	}
 	cli_snapshot_drop_empty(saving);
-	code = saving->interrupted ? -EINTR : snapshot_folder_commit(saving->folder, true, &saving->err);
+	code = saving->code = saving->interrupted ? -EINTR : snapshot_folder_commit(saving->folder, true, &saving->err);
 	cli_snapshot_end_line(saving);
 	saving->committed = !code;
 	if (code)
@@ -252,6 +253,21 @@ static void cli_snapshot_print(const struct saving *saving, const json_t *report
 		printf("its kernel is not kept beside it; a machine that is restored from it ends when its guest reboots\n");
 }
 
+/* A place without room is the input's fault. Returns the exit code. */
+static int cli_snapshot_failed(const struct saving *saving, int code, struct err *err)
+{
+	const struct err why = *err;
+
+	if (saving->err.text[0]) {
+		*err = saving->err;
+		return saving->code == -ENOSPC || saving->code == -EDQUOT ? EXIT_BAD_INPUT : EXIT_FAILED;
+	}
+	if (code != -ENOSPC)
+		return EXIT_FAILED;
+	err_set(err, code, "%.400s; free some space, or choose a folder on another file system", why.text);
+	return EXIT_BAD_INPUT;
+}
+
 /* ---- all of it ---- */
 
 static int cli_snapshot_take(struct saving *saving, struct err *err)
@@ -272,10 +288,8 @@ static int cli_snapshot_take(struct saving *saving, struct err *err)
 	cli_snapshot_end_line(saving);
 	if (saving->interrupted && !saving->committed)
 		return EXIT_SIGNAL + SIGINT;
-	if (code && saving->err.text[0])
-		*err = saving->err;
 	if (code)
-		return EXIT_FAILED;
+		return cli_snapshot_failed(saving, code, err);
 	cli_snapshot_print(saving, json_object_get(answer, "snapshot"));
 	json_decref(answer);
 	if (given->stop)

@@ -176,11 +176,16 @@ void control_progress(struct control_call *call, json_t *parameters)
 	control_client_work(client);
 }
 
-void control_fail(struct control_call *call, const struct err *err)
+void control_fail_as(struct control_call *call, const char *error, const struct err *err)
 {
 	const char *interface = call->client ? call->client->control->interface->name : "";
 
-	control_call_end(call, control_error_message(interface, "Failed", "text", err->text));
+	control_call_end(call, control_error_message(interface, error, "text", err->text));
+}
+
+void control_fail(struct control_call *call, const struct err *err)
+{
+	control_fail_as(call, "Failed", err);
 }
 
 void control_bad_parameter(struct control_call *call, const char *parameter)

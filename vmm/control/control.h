@@ -65,7 +65,8 @@ bool control_client_left(const struct control_call *call);
 void control_reply(struct control_call *call, json_t *parameters);
 /* Sends progress if the client asked for it ("more"); dropped if the client reads slowly. */
 void control_progress(struct control_call *call, json_t *parameters);
-/* Ends the call with the interface's error Failed and err's text. */
+/* Ends the call with the interface's error Failed and err's text; fail_as: with another of its errors. */
 void control_fail(struct control_call *call, const struct err *err);
+void control_fail_as(struct control_call *call, const char *error, const struct err *err);
 /* Ends the call with Varlink's error for an invalid parameter. */
 void control_bad_parameter(struct control_call *call, const char *parameter);

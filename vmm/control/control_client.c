@@ -217,7 +217,8 @@ static int control_client_read_answer(const char *name, json_t *root, json_t **r
 	const char *text = json_string_value(json_object_get(parameters, "text"));
 
 	if (error)
-		return err_set(err, -EREMOTEIO, "%s: %s", name, text ?: error);
+		return err_set(err, strcmp(error, "io.mvmm.Machine.NoSpace") == 0 ? -ENOSPC : -EREMOTEIO, "%s: %s", name,
+			       text ?: error);
 	if (!json_is_object(parameters))
 		return err_set(err, -EPROTO, "%s: the machine's reply is invalid", name);
 	if (ret)

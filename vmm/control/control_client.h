@@ -20,8 +20,8 @@ void control_client_close(struct control_client *client);
 
 /*
  * Calls a method of io.mvmm.Machine and waits up to timeout_ms for the reply (-1: no limit). Takes parameters, which
- * may be NULL. ret may be NULL; else *ret is the caller's. An error reply is -EREMOTEIO with its text; -ETIMEDOUT if
- * there was no reply.
+ * may be NULL. ret may be NULL; else *ret is the caller's. An error reply is -EREMOTEIO with its text, -ENOSPC if
+ * it is NoSpace; -ETIMEDOUT if there was no reply.
  */
 int control_client_call(struct control_client *client, const char *method, json_t *parameters, int timeout_ms,
 			json_t **ret, struct err *err);

@@ -85,7 +85,9 @@ static const char description[] =
 	"method Restore(name: ?string, disks: ?[]string, nets: ?[]string, vsock: ?string, serial: ?string, console: ?string,\n"
 	"  paused: ?bool, files: ?[]string) -> (name: string)\n"
 	"\n"
-	"error Failed (text: string)\n";
+	"error Failed (text: string)\n"
+	"# Of Snapshot: there is no room for a file\n"
+	"error NoSpace (text: string)\n";
 
 /* Replies to a call, also for operations that end later. */
 static void control_machine_finish(void *call, int code, const struct err *err)
@@ -306,7 +308,7 @@ static void control_machine_saved(void *opaque, const struct snapshot_report *re
 		return;
 	}
 	err_set(&err, -EIO, "%s", report->text);
-	control_fail(opaque, &err);
+	control_fail_as(opaque, report->no_space ? "NoSpace" : "Failed", &err);
 }
 
 static void control_machine_asker_gone(void *opaque)

@@ -42,6 +42,7 @@ struct snapshot_report {
 	uint64_t pause;   /* ns for which the guest could not run; 0 if the machine was paused before */
 	bool reflinks;    /* kernel and initrd are kept beside it */
 	char text[512];   /* why it failed, or "" */
+	bool no_space;    /* it failed since there is no room for a file */
 };
 
 /* The type Snapshot of the control interface; NULL if there is no memory. */

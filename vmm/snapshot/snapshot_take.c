@@ -452,6 +452,7 @@ void snapshot_take_run(struct snapshot_take *take, struct snapshot_report *repor
 		snapshot_take_tell(take, SNAPSHOT_CLOSING); /* with the final numbers */
 	snapshot_take_undo(take, done, code);
 	report->phase = code ? SNAPSHOT_FAILED : SNAPSHOT_WRITTEN;
+	report->no_space = code == -ENOSPC || code == -EDQUOT;
 	report->elapsed = monotonic_ns() - take->began;
 	if (code)
 		snprintf(report->text, sizeof(report->text), "%s", err.text);
