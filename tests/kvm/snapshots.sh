@@ -183,6 +183,10 @@ if mkdir "$work/small" && mount -t tmpfs -o size=4m none "$work/small" 2>/dev/nu
 fi
 timeout -s INT 0.05 "$mvmm" snapshot first --to "$work/gone" >"$work/out" 2>"$work/err"
 check 'Ctrl-C leaves nothing, or all of it' whole gone
+timeout --preserve-status -s TERM 0.05 "$mvmm" snapshot first --to "$work/gone3" >"$work/out" 2>"$work/err"
+code=$?
+told() { if [ -e "$work/gone3" ]; then [ $code = 0 ]; else [ $code = 143 ]; fi; }
+check 'another signal does, too, and the exit code tells which' told
 timeout -s KILL 0.05 "$mvmm" snapshot first --to "$work/gone2" >"$work/out" 2>"$work/err"
 free() { runs first; }
 check 'the death of the command gives the snapshot up' until_true 20 free

@@ -5,7 +5,6 @@
  * dies before, the machine gives the snapshot up and runs on. `mvmm snapshot inspect` and the others that need no
  * machine are in cli_snapshot_files.c.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <sys/signalfd.h>
 
@@ -69,8 +68,8 @@ struct saving {
 	json_t *names; /* of the files, as strings */
 	int fds[CONTROL_MAX_FDS];
 	size_t count;
-	int signal_fd;
-	bool terminal, interrupted, committed;
+	int signal_fd, signal; /* signal: that which cancelled it; or 0 */
+	bool terminal, committed;
 	double shown_at; /* seconds, in the machine's time */
 	struct err err;  /* why it was not committed, */
 	int code;        /* and its code */
@@ -197,7 +196,7 @@ static void cli_snapshot_commit(struct saving *saving, const json_t *report)
 		fputs("syncing", stderr);
 	}
 	cli_snapshot_drop_empty(saving);
-	code = saving->code = saving->interrupted ? -EINTR : snapshot_folder_commit(saving->folder, true, &saving->err);
+	code = saving->code = saving->signal ? -EINTR : snapshot_folder_commit(saving->folder, true, &saving->err);
 	cli_snapshot_end_line(saving);
 	saving->committed = !code;
 	if (code)
@@ -228,7 +227,7 @@ static void cli_snapshot_on_signal(void *opaque)
 
 	if (read(saving->signal_fd, &info, sizeof(info)) != sizeof(info) || saving->committed)
 		return;
-	saving->interrupted = true;
+	saving->signal = (int)info.ssi_signo;
 	control_client_call_beside(saving->client->name, "SnapshotCancel", NULL, PATIENCE_MS, &err);
 }
 
@@ -286,8 +285,8 @@ static int cli_snapshot_take(struct saving *saving, struct err *err)
 	code = control_client_follow(saving->client, "Snapshot", parameters, saving->fds, saving->count, &watch, &answer,
 				     err);
 	cli_snapshot_end_line(saving);
-	if (saving->interrupted && !saving->committed)
-		return EXIT_SIGNAL + SIGINT;
+	if (saving->signal && !saving->committed)
+		return EXIT_SIGNAL + saving->signal;
 	if (code)
 		return cli_snapshot_failed(saving, code, err);
 	cli_snapshot_print(saving, json_object_get(answer, "snapshot"));
