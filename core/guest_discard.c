@@ -4,39 +4,48 @@
  *
  * MADV_DONTNEED frees anonymous memory. On a private mapping of a file it frees the process's copies, but the file's
  * bytes come back: old contents instead of zeros. So a range of such a mapping is replaced by an anonymous one, in one
- * mmap(2): an access meanwhile waits for it. Ranges that touch become one mapping. When they are too many, the memory
- * matters more than the zeros, which neither the virtio specification nor a guest without PAGE_POISON relies on.
+ * mmap(2): an access meanwhile waits for it. Ranges that touch become one mapping, but for those that were written to
+ * before they touched, which the kernel keeps apart. When they are too many, the memory matters more than the zeros,
+ * on which neither the virtio specification nor a guest without PAGE_POISON relies.
  */
 #include "core/guest_discard.h"
 
 #include "core/bitmap.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/mman.h>
 #include <sys/mman.h>
 
-#define MAX_CUTS 16384u /* in each of RAM's two regions: together half of vm.max_map_count's default */
+#define MOST_MAPPINGS 32768u /* half of vm.max_map_count's default */
 
 static int guest_discard_advise(const struct guest_region *region, uint64_t offset, uint64_t len, int advice)
 {
 	return madvise((char *)region->host + offset, len, advice) < 0 ? -errno : 0;
 }
 
-/* The boundaries between the file's pages and anonymous ones, from the one before page first to the one behind it. */
-static unsigned int guest_discard_count_cuts(const struct guest_region *region, size_t first, size_t count)
+/* Mappings of this process; UINT_MAX: not known. */
+static unsigned int guest_discard_count_mappings(void)
 {
-	const unsigned long *gone = region->base->gone;
-	size_t pages = region->size / GUEST_PAGE_SIZE, end = first + count;
-	bool last = first && bitmap_test(gone, first - 1);
-	unsigned int cuts = 0;
+	_cleanup_(fd_close) int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	char text[KIB(16)];
+	unsigned int count = 0;
+	ssize_t n;
 
-	for (size_t page = first; page < end + (end < pages); page++) {
-		bool now = bitmap_test(gone, page);
+	while ((n = read(fd, text, sizeof(text))) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			count += text[i] == '\n';
+	return n < 0 ? UINT_MAX : count;
+}
 
-		cuts += page && now != last;
-		last = now;
-	}
-	return cuts;
+/* Each call makes up to two mappings, so they are counted now and then. */
+static bool guest_discard_is_crowded(struct guest_file *base)
+{
+	unsigned int most = base->most ?: MOST_MAPPINGS;
+
+	if (++base->given % (most / 8) == 0)
+		base->crowded = guest_discard_count_mappings() > most;
+	return base->crowded;
 }
 
 static bool guest_discard_all_gone(const unsigned long *gone, size_t first, size_t count)
@@ -87,19 +96,16 @@ static int guest_discard_over_file(const struct guest_region *region, uint64_t o
 {
 	struct guest_file *base = region->base;
 	size_t first = offset / GUEST_PAGE_SIZE, count = len / GUEST_PAGE_SIZE;
-	unsigned int before;
 	int ret = guest_discard_need_bitmap(region);
 
-	if (ret < 0 || base->cuts >= MAX_CUTS || guest_discard_all_gone(base->gone, first, count))
+	if (ret < 0 || guest_discard_all_gone(base->gone, first, count) || guest_discard_is_crowded(base))
 		return guest_discard_advise(region, offset, len, MADV_DONTNEED);
 	ret = guest_discard_replace(region, offset, len);
 	if (ret < 0)
 		return ret == -ENOMEM ? guest_discard_advise(region, offset, len, MADV_DONTNEED) : ret;
 	/* Marked when it is done: before, an absent page is as in the file. */
-	before = guest_discard_count_cuts(region, first, count);
 	for (size_t i = 0; i < count; i++)
 		bitmap_set(base->gone, first + i);
-	base->cuts += guest_discard_count_cuts(region, first, count) - before;
 	return 0;
 }
 

@@ -28,7 +28,9 @@ struct guest_file {
 	uint64_t offset;     /* of the region's start in fd */
 	unsigned long *gone; /* pages of the region that were given back, and are anonymous memory now; atomic; NULL:
 			      * none. Freed by whoever made the region */
-	unsigned int cuts;   /* guest_discard.c's: boundaries between both kinds of mapping */
+	unsigned int most;   /* mappings of this process from which no more are made for such pages; 0: 32768 */
+	unsigned int given;  /* guest_discard.c's: calls that may have made some */
+	bool crowded;        /* guest_discard.c's: there were too many when they were last counted */
 };
 
 struct guest_region {
