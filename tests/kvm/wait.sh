@@ -72,6 +72,11 @@ check 'another one waits' prepare spare
 "$mvmm" stop spare
 cp disk copy
 check 'one waits with a copy of the disk' prepare spare --disk-from disk=copy
+kill -STOP "${pids[-1]}"
+timeout -s KILL 1 "$mvmm" restore --spare spare --name nobody --disk disk=made >out 2>err
+kill -CONT "${pids[-1]}"
+check 'it makes no disk for an asker who has gone' until_true 20 shows spare 'state *waiting'
+check 'and leaves nothing of it' [ ! -e made ]
 check 'which is made in the folder of who asks' \
 	bash -c "cd elsewhere && exec timeout -k 1 $((20 * patience)) '$mvmm' restore --spare spare --name two --disk disk=new --serial none"
 check 'and is that copy' [ -s elsewhere/new ]

@@ -112,8 +112,16 @@ static const struct migration_report *do_migration_status(struct session *sessio
 	return &report;
 }
 
+static int asker = -1; /* leaves while its request is looked at */
+static bool asker_was_there, asker_left;
+
 static int do_restore(struct session *session, struct restore_request *request, const char **name, struct err *err)
 {
+	if (asker >= 0) {
+		asker_was_there = !request->asker_left(request->asker);
+		shutdown(asker, SHUT_RDWR);
+		asker_left = request->asker_left(request->asker);
+	}
 	*name = request->here.name;
 	return request->here.disk_count == 1 ? 0 : err_set(err, -EINVAL, "there is one disk");
 }
@@ -264,6 +272,17 @@ static void put(int fd, const char *text)
 	} while (0)
 
 #define BAD_SIZE "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"size\"}}"
+
+static void who_waits_learns_that_the_asker_has_left(void)
+{
+	serve(false);
+	asker = client();
+	put(asker, "{\"method\":\"io.mvmm.Machine.Restore\",\"parameters\":{\"name\":\"a\"}}");
+	CHECK_STR(receive(asker), "");
+	end();
+	CHECK(asker_was_there && asker_left);
+	fd_close(&asker);
+}
 
 static void calls_the_machine(void)
 {
@@ -721,7 +740,7 @@ static void nobody_waits_at_a_socket_that_was_left(void)
 }
 
 TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(descriptors_come_along),
-	  TEST(a_call_learns_that_its_client_has_gone), TEST(calls_the_machine), TEST(a_pause_holds_up_nobody),
+	  TEST(a_call_learns_that_its_client_has_gone), TEST(calls_the_machine), TEST(who_waits_learns_that_the_asker_has_left), TEST(a_pause_holds_up_nobody),
 	  TEST(devices_come_and_go),
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),
 	  TEST(requests_are_bounded),

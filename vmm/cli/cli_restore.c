@@ -12,7 +12,8 @@
 #include "vmm/snapshot/restore_request.h"
 #include "vmm/snapshot/snapshot_report.h"
 
-#define PATIENCE_MS 10000 /* for a process that waits */
+#define PATIENCE_MS 10000 /* for a process that waits, */
+#define COPY_MS 600000    /* and that makes a disk first */
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
 static const struct option_key name = {"name", OPTION_STRING, .help = "NAME"};
@@ -205,13 +206,15 @@ static int cli_restore_open_files(struct restore_request *request, struct err *e
 	return code;
 }
 
+/* The first file is the folder, and a disk that is not among the others does not exist yet. */
 static int cli_restore_ask(struct control_client *client, struct restore_request *request, struct err *err)
 {
+	int timeout_ms = request->file_count > request->here.disk_count ? PATIENCE_MS : COPY_MS;
 	int fds[RESTORE_MAX_FILES], code;
 
 	for (size_t i = 0; i < request->file_count; i++)
 		fds[i] = request->files[i].fd;
-	code = control_client_pass(client, "Restore", restore_request_to_json(request), fds, request->file_count, PATIENCE_MS,
+	code = control_client_pass(client, "Restore", restore_request_to_json(request), fds, request->file_count, timeout_ms,
 				   NULL, err);
 	if (code == -EREMOTEIO) /* it has refused, and the guest has not run */
 		return EXIT_BAD_INPUT;

@@ -400,6 +400,11 @@ static void control_machine_call_snapshot_cancel(void *opaque, struct control_ca
 	control_machine_finish(call, machine->ops->snapshot_cancel(machine->session, "cancelled", &err), &err);
 }
 
+static bool control_machine_asker_left(const void *asker)
+{
+	return control_client_left(asker);
+}
+
 static void control_machine_call_restore(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	const struct operated *machine = opaque;
@@ -413,10 +418,9 @@ static void control_machine_call_restore(void *opaque, struct control_call *call
 		control_bad_parameter(call, bad);
 		return;
 	}
-	/* A machine that nobody knows of must not begin to run. */
-	if (control_client_left(call) && err_set(&err, -EPIPE, "the asker has gone"))
-		control_fail(call, &err);
-	else if (machine->ops->restore(machine->session, &request, &name, &err))
+	request.asker_left = control_machine_asker_left;
+	request.asker = call;
+	if (machine->ops->restore(machine->session, &request, &name, &err))
 		control_fail(call, &err);
 	else
 		control_reply(call, json_pack("{s:s}", "name", name));

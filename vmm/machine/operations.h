@@ -102,7 +102,7 @@ struct operations {
 	/*
 	 * A process that waits with a snapshot becomes the machine that the request describes, whose descriptors are
 	 * taken (-1). *name: of the machine, valid until the caller returns. A request that is invalid, or whose name is in
-	 * use, is refused and the process goes on waiting; after other failures it ends.
+	 * use, or whose asker leaves before, is refused and the process goes on waiting; after other failures it ends.
 	 */
 	int (*restore)(struct session *session, struct restore_request *request, const char **name, struct err *err);
 };

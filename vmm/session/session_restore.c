@@ -115,13 +115,21 @@ static int session_restore_open_all(struct restoring *restoring, struct err *err
 	return code ?: session_catch_signals(session, err);
 }
 
+int session_restore_check_asker(const struct restoring *restoring, struct err *err)
+{
+	const struct restore_request *request = restoring->request;
+
+	return request && request->asker_left(request->asker) ? err_set(err, -EPIPE, "the asker has gone") : 0;
+}
+
 /* While a disk is copied. */
 static int session_restore_tick(void *opaque, struct err *err)
 {
 	struct restoring *restoring = opaque;
 
 	session_take_signals(&restoring->session);
-	return restoring->session.ended ? err_set(err, -ECANCELED, "interrupted") : 0;
+	return restoring->session.ended ? err_set(err, -ECANCELED, "interrupted") :
+					  session_restore_check_asker(restoring, err);
 }
 
 int session_restore_find_disks(struct restoring *restoring, const struct machine_config *config,

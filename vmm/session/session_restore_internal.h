@@ -7,6 +7,7 @@
 
 #include "vmm/session/session.h"
 #include "vmm/session/session_internal.h"
+#include "vmm/snapshot/restore_request.h"
 #include "vmm/snapshot/snapshot_open.h"
 #include "vmm/snapshot/snapshot_seen.h"
 
@@ -22,6 +23,7 @@ struct restoring {
 	size_t plug_count;
 	struct session_record *record; /* of mvmm snapshot record; or NULL */
 	struct snapshot_seen seen;     /* when the process began to wait */
+	const struct restore_request *request; /* that is being looked at; or NULL */
 	bool failed;                   /* to do what a request asked: the process ends */
 	struct err err;                /* why */
 };
@@ -35,6 +37,8 @@ int session_restore_prepare(struct restoring *restoring, struct err *err);
 /* Before the machine opens its disks: those that here names, or the snapshot. */
 int session_restore_find_disks(struct restoring *restoring, const struct machine_config *config,
 			       const struct arrival_options *here, struct err *err);
+/* A machine that nobody knows of must not begin to run: -EPIPE if whoever asked for it has gone. */
+int session_restore_check_asker(const struct restoring *restoring, struct err *err);
 /* Gives the machine, which is complete but for that, what the snapshot says. */
 int session_restore_load(struct restoring *restoring, struct err *err);
 int session_restore_start(struct restoring *restoring, struct err *err);

@@ -8,7 +8,6 @@
 
 #include "vmm/session/arrival_config.h"
 #include "vmm/session/restore_disks.h"
-#include "vmm/snapshot/restore_request.h"
 
 #include <malloc.h>
 #include <sys/mman.h>
@@ -124,7 +123,10 @@ static int session_restore_wait_asked(struct session *session, struct restore_re
 	code = session_restore_wait_reconfigure(restoring, request, &config, err);
 	if (code)
 		return code;
+	restoring->request = request;
 	code = session_restore_wait_find_disks(restoring, request, &config, err);
+	code = code ?: session_restore_check_asker(restoring, err);
+	restoring->request = NULL;
 	code = code ?: rundir_rename(session->rundir, config.name, err);
 	if (code) {
 		restore_disks_destroy(take_ptr(restoring->disks));

@@ -20,6 +20,8 @@ struct restore_request {
 		int fd;
 	} files[RESTORE_MAX_FILES];
 	size_t file_count;
+	bool (*asker_left)(const void *asker); /* whoever asks has gone; not in the parameters */
+	const void *asker;
 };
 
 /* The parameters of the method Restore; NULL if there is no memory. */
