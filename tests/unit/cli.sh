@@ -159,6 +159,8 @@ skipped() {
 # ---- restore and clone ----
 
 refuses 'restore without a folder' '--from is missing; write --from DIR' restore
+refuses 'restore from one file of two' '--memory is missing; a snapshot of two files needs both' restore --state base/state
+refuses 'restore from the other one' '--state is missing; a snapshot of two files' restore --memory base/memory
 refuses 'restore: a descriptor that is not open' '--ready-fd 77: Bad file descriptor' restore --from base --ready-fd 77
 refuses 'restore: a log that cannot be written' '--log folder: Is a directory' restore --from base --log folder
 refuses 'clone of nothing' 'nothing to clone; write the name of a machine, or the folder' clone --count 2

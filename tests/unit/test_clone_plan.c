@@ -144,6 +144,9 @@ static void options_of_restore_are_checked_once_before(void)
 	check_refused(PLAN(2, "--disk=none=/x{n}"), "none");
 	check_refused(PLAN(2, "--from=/x"), "--from: unknown option");
 	check_refused(PLAN(2, "--name=a/b"), "--name");
+	check_refused(PLAN(2, "--verbose", "--quiet"), "--quiet: cannot be combined");
+	check_refused(PLAN(2, "--disk-changed=none"), "--disk-changed none: the machine has no such disk");
+	check_refused(PLAN(2, "--disk-from=none=/x"), "--disk-from none=/x: the machine has no such disk");
 	unmake();
 }
 

@@ -91,11 +91,14 @@ static const struct option options[] = {
 static const struct option_table table = {options + CLONE_ALONE, ARRAY_SIZE(options) - CLONE_ALONE};
 const struct option_table cli_clone_options = {options, ARRAY_SIZE(options) - RESTORE_ALONE};
 
-static int cli_restore_check(const struct restore_options *given, struct err *err)
+int cli_restore_check(const struct restore_options *given, struct err *err)
 {
 	if (given->from && (given->state || given->memory))
 		return err_set(err, -EINVAL, "--from: names a folder with both files; leave out --state and --memory");
-	if (!given->spare && !given->from && (!given->state || !given->memory))
+	if (!given->state != !given->memory)
+		return err_set(err, -EINVAL, "--%s is missing; a snapshot of two files needs both --state and --memory",
+			       given->state ? "memory" : "state");
+	if (!given->spare && !given->from && !given->state)
 		return err_set(err, -EINVAL, "--from is missing; write --from DIR, the folder that mvmm snapshot --to made");
 	if (given->here.vfio_count && (given->wait || given->spare))
 		return err_set(err, -EINVAL, "--vfio: a process that waits takes no devices; add them with mvmm vfio add when the "

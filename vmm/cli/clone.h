@@ -23,6 +23,8 @@ struct clone_options {
 
 /* In cli_restore.c. */
 extern const struct option_table cli_clone_options;
+/* Whether the options go together. -EINVAL. */
+int cli_restore_check(const struct restore_options *given, struct err *err);
 
 /* ---- clone_source.c ---- */
 

@@ -4,6 +4,7 @@
 
 #include "vmm/cli/command.h"
 #include "vmm/session/arrival_config.h"
+#include "vmm/session/restore_disks.h"
 
 #include <stdio.h>
 
@@ -195,12 +196,14 @@ static int clone_plan_configure(const struct clone_plan *plan, unsigned int n, c
 
 	options_init(command_restore.options, &options);
 	if (!code) /* after "mvmm restore" */
-		code = options_parse(command_restore.options, &options, (int)plan->count - 2, words + 2, NULL, 0, err);
+		code = options_parse(command_restore.options, &options, (int)plan->count - 2, words + 2, NULL, 0, err) ?:
+		       cli_restore_check(&options, err);
 	if (!code) {
 		struct arrival_options here = options.here;
 
 		here.vfio_count = 0;
-		code = arrival_config_restore(offer, &here, config, err);
+		code = arrival_config_restore(offer, &here, config, err) ?:
+		       restore_disks_check_options(config, &options, err);
 	}
 	options_done(command_restore.options, &options);
 	clone_plan_free(words);
