@@ -124,12 +124,12 @@ is_kept()
 	local count
 	count=$(wc -w <<<"$3")
 	begin "$2" $3
-	sleep 1
+	sleep $((2 * patience)) # a pass of the slow ones
 	keep "${@:5}"
 	is "$1: it is kept" $? 0
 	look "$count"
 	is "$1: every byte of the one that lives on" "$(right)" "$count"
-	sleep 2 # a pass of the slow ones
+	sleep $((2 * patience))
 	keep --stop "${@:5}"
 	is "$1: it is kept, and ends" $? 0
 	has "$1: inspect shows it" <("$mvmm" snapshot inspect "$work/kept") '^devices .*d0 \(vfio, .* of state\)'

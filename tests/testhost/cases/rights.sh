@@ -72,7 +72,7 @@ found() { has "$1: $2" "$work/out" "^$2 +$3 +$4"; }
 
 echo 4 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
 "$mvmm" doctor >"$work/out" 2>"$work/err"
-is 'doctor: root has all' "$? $(grep -c ' ok  ' "$work/out") $(grep -c ' --  ' "$work/out")" '0 11 0'
+is 'doctor: root has all' "$? $(grep -c ' ok  ' "$work/out") $(grep -c ' --  ' "$work/out")" '0 12 0'
 found doctor KVM ok '/dev/kvm works'
 found doctor IOMMU ok '[1-9][0-9]* IOMMU groups'
 found doctor 'huge pages' ok '4 huge pages of 2M and 0 of 1G'
@@ -87,7 +87,7 @@ done
 echo 0 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
 unshare -m sh -c 'mount -t tmpfs none /dev && mount -t tmpfs none /sys && exec "$0" doctor' "$mvmm" >"$work/out" 2>"$work/err"
 is 'doctor: where there is nothing it fails' "$?" 1
-is 'doctor: and only what needs no file is well' "$(sed -n 's/  *ok  .*//p' "$work/out" | tr '\n' ' ')" 'io_uring locked memory '
+is 'doctor: and only what needs no file is well' "$(sed -n 's/  *ok  .*//p' "$work/out" | tr '\n' ' ')" 'io_uring locked memory userfaultfd '
 for line in 'modprobe kvm_intel' 'boot the host with intel_iommu=on' 'modprobe iommufd' 'modprobe vfio_iommu_type1' \
 	'modprobe vfio-pci' 'echo 512 >/sys' 'modprobe tun' 'modprobe vhost_net' 'modprobe vhost_vsock'; do
 	has "doctor, nothing: $line" "$work/out" "^ +$line"
