@@ -102,6 +102,21 @@ clone()
 	rm "$work/clone"
 }
 
+# The same by mvmm clone, which has no terminal and hands --vfio on.
+cloned()
+{
+	"$mvmm" clone "$work/warm" --count 1 --name 'cloned{n}' --serial "file=$work/cloned{n}" \
+		--vfio "$nvme,backend=$backend,id=disk" >"$work/cloned.out" 2>&1
+	is "$backend: mvmm clone makes a clone with a disk" "$?" 0
+	until_true 60 grep -q '^wrote' "$work/cloned1"
+	has "$backend: DMA into its memory is right, too" "$work/cloned1" "^sum $sum"
+	"$mvmm" vfio remove cloned1 disk >"$work/remove" 2>&1
+	is "$backend: which lets it go" "$?" 0
+	"$mvmm" stop --force cloned1
+	cat "$work/cloned.out"
+	rm "$work/cloned1"
+}
+
 # A machine that lives on while devices come and go. The guest reads as long as there is something to read.
 until_true 10 test -b /dev/nvme0n1
 sum=$(dd if=/dev/nvme0n1 bs=1M count=32 2>/dev/null | busybox crc32)
@@ -116,6 +131,7 @@ for backend in iommufd legacy; do
 	until_true 60 grep -q '^up' "$work/out"
 	[ -d "$work/warm" ] || "$mvmm" snapshot plug --to "$work/warm" >/dev/null || not_ok "a snapshot of a machine without the disk"
 	clone
+	cloned
 	"$mvmm" vfio add plug "$nvme,backend=$backend,id=disk" >/dev/null || not_ok "$backend: add"
 	until_true 30 grep -q came "$work/out"
 	has "$backend: the guest finds a disk that is plugged in" "$work/out" came
