@@ -255,74 +255,113 @@ static void a_fault_of_a_vcpu_is_told(void)
 	tear_down();
 }
 
-/* In a process of its own, whose status it returns. how: 0: on this thread, 1: on another, 2: outside guest memory. */
+static pthread_t loop_thread; /* of the process that dies */
+static enum dying { NOWHERE, ON_THE_LOOPS_THREAD, ELSEWHERE } *dying; /* shared with it */
+
+static void on_dying(void *opaque)
+{
+	*dying = pthread_equal(pthread_self(), loop_thread) ? ON_THE_LOOPS_THREAD : ELSEWHERE;
+}
+
 static void *touch(void *opaque)
 {
 	return (void *)(uintptr_t)*(volatile char *)opaque;
 }
 
-static int die(int how)
+enum how { HERE, ON_ANOTHER_THREAD, BEHIND_A_DEAF_LOOP, OUTSIDE_OF_GUEST_MEMORY };
+
+static void die_now(enum how how)
 {
+	char *outside = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, SIZE - 4096);
 	struct rlimit no_core = {0, 0};
+	pthread_t thread;
+	sigset_t bus;
+
+	setrlimit(RLIMIT_CORE, &no_core);
+	signal(SIGBUS, SIG_DFL); /* not the sanitizer's */
+	loop_thread = pthread_self();
+	memory_guard_start(guard, memory, NULL); /* the parent's loop does not run here */
+	sigemptyset(&bus);
+	if (truncate(path, 0) < 0)
+		_exit(90);
+	if (how == ON_ANOTHER_THREAD || how == BEHIND_A_DEAF_LOOP) {
+		pthread_create(&thread, NULL, touch, host);
+		sigaddset(&bus, SIGBUS);
+		pthread_sigmask(how == BEHIND_A_DEAF_LOOP ? SIG_BLOCK : SIG_UNBLOCK, &bus, NULL);
+		pthread_join(thread, NULL);
+	}
+	touch(how == OUTSIDE_OF_GUEST_MEMORY ? outside : host + 4096);
+}
+
+/* A process whose memory is gone; its status. */
+static int die(enum how how)
+{
 	int status;
 	pid_t pid;
 
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
-		pthread_t thread;
-		char *outside = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, SIZE - 4096);
-
-		setrlimit(RLIMIT_CORE, &no_core);
-		signal(SIGBUS, SIG_DFL); /* not the sanitizer's */
-		memory_guard_start(guard, memory, NULL); /* the parent's loop does not run here */
-		if (truncate(path, 0) < 0)
-			_exit(90);
-		if (how == 1 && pthread_create(&thread, NULL, touch, host) == 0)
-			pthread_join(thread, NULL);
-		touch(how == 2 ? outside : host + 4096);
+		die_now(how);
 		_exit(91);
 	}
 	CHECK_EQ(waitpid(pid, &status, 0), pid);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-static void a_thread_that_reads_what_is_gone_ends_the_process_with_a_line(void)
+/* One that watches no file, so that only a signal ends it. */
+static void set_up_blind(void)
 {
-	for (int how = 0; how < 2; how++) {
-		set_up();
-		on_loop(destroy_guard);
-		CHECK_EQ(memory_guard_create(&(struct memory_guard_options){.what = path, .fd = -1, .log = &quiet,
-									     .lost = on_lost, .exit_code = STATUS},
-					     &guard, NULL), 0);
-		CHECK_EQ(die(how), STATUS);
-		CHECK(strstr(logged(), ": the guest's memory cannot be read any more; the machine ends\n"));
-	}
+	const struct memory_guard_options options = {
+		.what = path, .fd = -1, .log = &quiet, .lost = on_lost, .dying = on_dying, .exit_code = STATUS,
+	};
+
 	set_up();
 	on_loop(destroy_guard);
-	CHECK_EQ(memory_guard_create(&(struct memory_guard_options){.what = path, .fd = -1, .log = &quiet,
-								     .lost = on_lost, .exit_code = STATUS},
-				     &guard, NULL), 0);
-	CHECK_EQ(die(2), -SIGBUS);
+	CHECK_EQ(memory_guard_create(&options, &guard, NULL), 0);
+	dying = dying ?: mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(dying != MAP_FAILED);
+	*dying = NOWHERE;
+}
+
+static void a_thread_that_reads_what_is_gone_ends_the_process_with_a_line(void)
+{
+	static const enum how hows[] = {HERE, ON_ANOTHER_THREAD};
+
+	for (size_t i = 0; i < ARRAY_SIZE(hows); i++) {
+		set_up_blind();
+		CHECK_EQ(die(hows[i]), STATUS);
+		CHECK(strstr(logged(), ": the guest's memory cannot be read any more; the machine ends\n"));
+		CHECK_EQ(*dying, ON_THE_LOOPS_THREAD);
+	}
+	set_up_blind();
+	CHECK_EQ(die(OUTSIDE_OF_GUEST_MEMORY), -SIGBUS);
 	CHECK_STR(logged(), "");
+	CHECK_EQ(*dying, NOWHERE);
+	tear_down();
+}
+
+static void it_does_not_wait_for_ever_for_the_loops_thread(void)
+{
+	set_up_blind();
+	CHECK_EQ(die(BEHIND_A_DEAF_LOOP), STATUS);
+	CHECK(strstr(logged(), "; the machine ends\n"));
+	CHECK_EQ(*dying, ELSEWHERE);
 	tear_down();
 }
 
 static void what_was_told_is_not_told_again_by_a_signal(void)
 {
-	set_up();
-	on_loop(destroy_guard);
-	CHECK_EQ(memory_guard_create(&(struct memory_guard_options){.what = path, .fd = -1, .log = &quiet,
-								     .lost = on_lost, .exit_code = STATUS},
-				     &guard, NULL), 0);
+	set_up_blind();
 	memory_guard_lose(guard, "the handler at %s died", "SOCKET");
 	CHECK_STR(logged(), "mvmm: the handler at SOCKET died; the machine ends\n");
-	CHECK_EQ(die(0), STATUS);
+	CHECK_EQ(die(HERE), STATUS);
 	CHECK_STR(logged(), "");
+	CHECK_EQ(*dying, ON_THE_LOOPS_THREAD);
 	tear_down();
 }
 
 TEST_MAIN(TEST(a_change_of_any_kind_is_told_once), TEST(a_write_through_a_mapping_is_seen),
 	  TEST(without_a_watch_it_is_looked_at), TEST(other_names_and_readers_are_no_change),
 	  TEST(a_fault_of_a_vcpu_is_told), TEST(a_thread_that_reads_what_is_gone_ends_the_process_with_a_line),
-	  TEST(what_was_told_is_not_told_again_by_a_signal))
+	  TEST(it_does_not_wait_for_ever_for_the_loops_thread), TEST(what_was_told_is_not_told_again_by_a_signal))

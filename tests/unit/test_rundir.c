@@ -107,6 +107,23 @@ static void takes_over_from_the_dead(void)
 	CHECK(end());
 }
 
+static void a_process_that_dies_can_take_its_folder_along(void)
+{
+	struct rundir *rundir;
+	int fd;
+
+	begin();
+	rundir_abandon(NULL);
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	CHECK_EQ(rundir_listen(rundir, &fd, &err), 0);
+	rundir_abandon(rundir);
+	CHECK(end());
+	begin();
+	close(fd);
+	rundir_release(rundir);
+	CHECK(end());
+}
+
 static void a_folder_gets_another_name(void)
 {
 	struct rundir *rundir, *other;
@@ -309,6 +326,7 @@ static void a_machine_without_a_socket_is_told_so(void)
 }
 
 TEST_MAIN(TEST(a_machine_without_a_socket_is_told_so), TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
-	  TEST(a_folder_gets_another_name), TEST(a_name_that_is_in_use_is_not_given),
+	  TEST(a_process_that_dies_can_take_its_folder_along), TEST(a_folder_gets_another_name),
+	  TEST(a_name_that_is_in_use_is_not_given),
 	  TEST(outlives_its_folder), TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
 	  TEST(holds_under_contention))

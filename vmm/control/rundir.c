@@ -351,6 +351,15 @@ void rundir_release(struct rundir *rundir)
 	rundir_free(rundir);
 }
 
+void rundir_abandon(const struct rundir *rundir)
+{
+	if (!rundir)
+		return;
+	unlinkat(rundir->dir_fd, "control.sock", 0);
+	unlinkat(rundir->dir_fd, "pid", 0);
+	unlinkat(rundir->base_fd, rundir->name, AT_REMOVEDIR);
+}
+
 /* The address of a socket in a folder: its path, or a path through the open folder if the first is too long. */
 static socklen_t rundir_socket_address(const char *path, int dir_fd, struct sockaddr_un *address)
 {

@@ -26,6 +26,11 @@ int rundir_rename(struct rundir *rundir, const char *name, struct err *err);
 /* Removes the folder and its files and releases the name. NULL is fine. */
 void rundir_release(struct rundir *rundir);
 
+/*
+ * In a signal's handler, when the process is about to end: removes the folder, so that nobody finds it. NULL is fine.
+ */
+void rundir_abandon(const struct rundir *rundir);
+
 /* A listening socket "control.sock" in the folder, non-blocking. */
 int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err);
 

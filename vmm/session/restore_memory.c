@@ -117,8 +117,8 @@ static int restore_memory_guard(struct restore_memory *memory, const struct mode
 {
 	const struct memory_guard_options options = {
 		.fd = memory->source.fd, .what = memory->what, .loop = memory->options.loop,
-		.log = memory->options.log, .lost = memory->options.lost, .opaque = memory->options.opaque,
-		.exit_code = EXIT_FAILED,
+		.log = memory->options.log, .lost = memory->options.lost, .dying = memory->options.dying,
+		.opaque = memory->options.opaque, .exit_code = EXIT_FAILED,
 	};
 
 	return mode->guarded ? memory_guard_create(&options, &memory->guard, err) : 0;

@@ -28,6 +28,7 @@ struct restore_memory_options {
 	const struct log *log;
 	int cancel_fd;             /* readable: the user has no patience with a copy; -1: none */
 	void (*lost)(void *opaque); /* the machine must end as failed; its line is logged. Any thread */
+	void (*dying)(void *opaque); /* the process ends at once, in a signal's handler (snapshot/memory_guard.h) */
 	void *opaque;
 };
 

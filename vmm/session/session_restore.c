@@ -191,6 +191,13 @@ static void session_restore_lost(void *opaque)
 	machine_fail(session->machine);
 }
 
+static void session_restore_dying(void *opaque)
+{
+	struct session *session = opaque;
+
+	rundir_abandon(session->rundir);
+}
+
 static void session_restore_recorded(void *opaque)
 {
 	session_stop_machine(opaque);
@@ -219,7 +226,8 @@ static int session_restore_find_memory(struct restoring *restoring, struct err *
 	const struct restore_memory_options options = {
 		.mode = restoring->options->memory_mode, .snapshot = restoring->snapshot,
 		.config = &restoring->config.memory, .loop = session->loop, .log = &session->log,
-		.cancel_fd = session->signal_fd, .lost = session_restore_lost, .opaque = session,
+		.cancel_fd = session->signal_fd, .lost = session_restore_lost,
+		.dying = session_restore_dying, .opaque = session,
 	};
 
 	return restore_memory_create(&options, &session->memory, err);

@@ -6,14 +6,19 @@
 #include "vmm/snapshot/memory_guard.h"
 
 #include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 
 #define LOOK_MS 1000u
+#define LAST_SECONDS 1 /* that the loop's thread has to end the process, before the thread that cannot go on does */
 #define MAX_RANGES 4 /* RAM has two regions */
 #define LINE (PATH_MAX + 200)
 
@@ -24,7 +29,11 @@ static struct {
 	} ranges[MAX_RANGES];
 	size_t count; /* 0: not armed */
 	int log_fd, exit_code;
+	pthread_t loop_thread;
+	void (*dying)(void *opaque);
+	void *opaque;
 	bool told; /* atomic: the line was logged, or is about to be */
+	bool dead; /* atomic: a thread that cannot go on has asked the loop's thread to end the process */
 	char line[LINE];
 	size_t line_len;
 	struct sigaction old;
@@ -49,24 +58,39 @@ static bool memory_guard_covers(uintptr_t address)
 }
 
 /*
- * This thread cannot go on, and the process not without it. The handler that was there before restores the terminal;
- * the signal that it raises then is blocked here.
+ * The handler that was there before restores the terminal; the signal that it raises then is blocked here.
  */
-static void memory_guard_die(int signal)
+static _Noreturn void memory_guard_end(int signal)
 {
-	bool told = __atomic_exchange_n(&armed.told, true, __ATOMIC_ACQ_REL);
-
-	if (!told && write(armed.log_fd, armed.line, armed.line_len) < 0) {
-		/* Nobody reads it. */
-	}
+	if (armed.dying)
+		armed.dying(armed.opaque);
 	if (!(armed.old.sa_flags & SA_SIGINFO) && armed.old.sa_handler != SIG_DFL && armed.old.sa_handler != SIG_IGN)
 		armed.old.sa_handler(signal);
 	_exit(armed.exit_code);
 }
 
+/* This thread cannot go on, and the process not without it. What is left to do is for the loop's thread, if it can. */
+static _Noreturn void memory_guard_die(int signal)
+{
+	static const struct timespec last = {.tv_sec = LAST_SECONDS};
+	static const uint32_t nobody_wakes = 0;
+
+	if (!__atomic_exchange_n(&armed.told, true, __ATOMIC_ACQ_REL) && write(armed.log_fd, armed.line, armed.line_len) < 0) {
+		/* Nobody reads it. */
+	}
+	if (!pthread_equal(pthread_self(), armed.loop_thread)) {
+		__atomic_store_n(&armed.dead, true, __ATOMIC_RELEASE);
+		pthread_kill(armed.loop_thread, signal);
+		syscall(SYS_futex, &nobody_wakes, FUTEX_WAIT_PRIVATE, 0, &last);
+	}
+	memory_guard_end(signal);
+}
+
 /* Another address: as if this handler were not there. The access is repeated and raises the signal again. */
 static void memory_guard_on_sigbus(int signal, siginfo_t *info, void *context)
 {
+	if (info->si_code == SI_TKILL && __atomic_load_n(&armed.dead, __ATOMIC_ACQUIRE))
+		memory_guard_end(signal);
 	if (memory_guard_covers((uintptr_t)info->si_addr))
 		memory_guard_die(signal);
 	sigaction(SIGBUS, &armed.old, NULL);
@@ -81,6 +105,9 @@ static void memory_guard_arm(const struct memory_guard *guard, const struct gues
 
 	armed.log_fd = log ? log->fd : STDERR_FILENO;
 	armed.exit_code = guard->options.exit_code;
+	armed.loop_thread = pthread_self();
+	armed.dying = guard->options.dying;
+	armed.opaque = guard->options.opaque;
 	armed.line_len = (size_t)snprintf(armed.line, sizeof(armed.line),
 					  "%s%s: the guest's memory cannot be read any more; the machine ends\n",
 					  log && log->prefix ? log->prefix : "", guard->what);

@@ -6,7 +6,7 @@
  *
  * Three ways lead here. The event loop watches the file (inotify, size, time of the last write). KVM_RUN fails with
  * EFAULT, or the guest has an inexplicable fault (memory_guard_ask). A thread of this process reads the memory and gets
- * SIGBUS: it cannot go on, so the line is written by the signal's handler, which ends the process.
+ * SIGBUS: it cannot go on, so the line is written by the signal's handler, and the process ends in that of the loop's thread.
  *
  * At most one guard exists in a process, since a signal has one handler.
  */
@@ -27,6 +27,11 @@ struct memory_guard_options {
 	 * The memory is lost: the machine must end as failed. The line has been logged. Called once, on any thread.
 	 */
 	void (*lost)(void *opaque);
+	/*
+	 * SIGBUS ends the process, and only async-signal-safe functions may be called: for what must not be left behind.
+	 * On the loop's thread, unless that does not answer within a second. NULL: nothing.
+	 */
+	void (*dying)(void *opaque);
 	void *opaque;
 	int exit_code;        /* of the process, when SIGBUS ends it */
 	unsigned int look_ms; /* when the file is first looked at; 0: a second */
