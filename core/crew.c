@@ -6,7 +6,6 @@
 #include <sys/eventfd.h>
 
 #include "core/monotonic.h"
-#include "core/thread.h"
 
 struct crew_member {
 	struct crew *crew;
@@ -79,7 +78,7 @@ static void *crew_run_member(void *opaque)
 	return NULL;
 }
 
-static int crew_start(struct crew *crew, unsigned int count, const char *name)
+static int crew_start(struct crew *crew, unsigned int count, enum thread_kind kind, const char *name)
 {
 	int code = 0;
 
@@ -87,14 +86,14 @@ static int crew_start(struct crew *crew, unsigned int count, const char *name)
 		struct crew_member *member = &crew->members[crew->count];
 
 		member->crew = crew;
-		code = thread_start(&member->thread, crew_run_member, member, "%.10s%u", name, crew->count);
+		code = thread_start(&member->thread, kind, crew_run_member, member, "%.10s%u", name, crew->count);
 		crew->count += !code;
 	}
 	return code;
 }
 
-int crew_create(const struct crew_ops *ops, void *opaque, unsigned int count, const char *name, struct crew **ret,
-		struct err *err)
+int crew_create(const struct crew_ops *ops, void *opaque, unsigned int count, enum thread_kind kind, const char *name,
+		struct crew **ret, struct err *err)
 {
 	struct crew *crew = calloc(1, sizeof(*crew) + count * sizeof(crew->members[0]));
 	int code;
@@ -109,7 +108,7 @@ int crew_create(const struct crew_ops *ops, void *opaque, unsigned int count, co
 	crew->idle_fd = eventfd(count == 0, EFD_CLOEXEC | EFD_NONBLOCK);
 	code = crew->failed_fd < 0 || crew->idle_fd < 0 ? -errno : 0;
 	pthread_mutex_lock(&crew->lock);
-	code = code ?: crew_start(crew, count, name);
+	code = code ?: crew_start(crew, count, kind, name);
 	crew->broken = code < 0;
 	crew_set_busy(crew);
 	if (!code)

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/err.h"
+#include "core/thread.h"
 
 struct crew;
 
@@ -20,11 +21,11 @@ struct crew_ops {
 };
 
 /*
- * Starts count threads, named name and their index. Work begins when all have started; if one cannot be started, none
- * works, and the error is that of pthread_create(3). ops is copied.
+ * Starts count threads of a kind, named name and their index. Work begins when all have started; if one cannot be
+ * started, none works, and the error is that of pthread_create(3). ops is copied.
  */
-int crew_create(const struct crew_ops *ops, void *opaque, unsigned int count, const char *name, struct crew **ret,
-		struct err *err);
+int crew_create(const struct crew_ops *ops, void *opaque, unsigned int count, enum thread_kind kind, const char *name,
+		struct crew **ret, struct err *err);
 /* Breaks off members still at work (-ECANCELED) and joins all threads. NULL is fine. */
 void crew_destroy(struct crew *crew);
 

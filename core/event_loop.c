@@ -228,7 +228,7 @@ static void *event_loop_thread_main(void *opaque)
 
 int event_loop_start(struct event_loop *loop, const char *name, struct err *err)
 {
-	int code = thread_start(&loop->thread, event_loop_thread_main, loop, "%s", name);
+	int code = thread_start(&loop->thread, THREAD_LOOP, event_loop_thread_main, loop, "%s", name);
 
 	if (code)
 		return err_sys(err, code, "thread %s", name);

@@ -25,7 +25,7 @@ void event_loop_claim(struct event_loop *loop);
 /* Makes event_loop_run return after the current callback. Any thread, and signal handlers. */
 void event_loop_stop(struct event_loop *loop);
 
-/* Runs the loop on a new thread named name (15 characters) with all signals blocked. */
+/* Runs the loop on a new thread of THREAD_LOOP named name (15 characters) with all signals blocked. */
 int event_loop_start(struct event_loop *loop, const char *name, struct err *err);
 
 /*

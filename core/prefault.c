@@ -103,7 +103,7 @@ static int prefault_start(struct prefault *job, struct err *err)
 	int code;
 
 	do {
-		code = crew_create(&ops, job, threads, "prefault", &job->crew, err);
+		code = crew_create(&ops, job, threads, THREAD_MEMORY, "prefault", &job->crew, err);
 		threads /= 2;
 	} while (code == -EAGAIN && threads);
 	return code ? err_prefix(err, code, "%s", job->what) : 0;

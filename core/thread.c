@@ -15,12 +15,37 @@ void thread_signals(sigset_t *set)
 		sigdelset(set, faults[i]);
 }
 
+static __thread const struct thread_filters *thread_filters;
+
+void thread_set_filters(const struct thread_filters *filters)
+{
+	thread_filters = filters;
+}
+
+/* What a new thread is told; it frees it. */
+struct thread_begin {
+	const struct thread_filters *filters;
+	enum thread_kind kind;
+	void *(*fn)(void *opaque);
+	void *opaque;
+};
+
+static void *thread_main(void *opaque)
+{
+	const struct thread_begin begin = *(struct thread_begin *)opaque;
+
+	free(opaque);
+	thread_filters = begin.filters;
+	if (begin.filters)
+		begin.filters->enter(begin.filters->opaque, begin.kind);
+	return begin.fn(begin.opaque);
+}
+
 /*
  * A thread inherits signals and name from the one that starts it. To name it afterwards, glibc writes to a file in /proc,
  * which takes as long as the start itself.
  */
-static int thread_start_as(pthread_t *thread, void *(*fn)(void *opaque), void *opaque, const sigset_t *blocked,
-			   const char *name)
+static int thread_start_as(pthread_t *thread, struct thread_begin *begin, const sigset_t *blocked, const char *name)
 {
 	char ours[16];
 	sigset_t old;
@@ -29,23 +54,32 @@ static int thread_start_as(pthread_t *thread, void *(*fn)(void *opaque), void *o
 	prctl(PR_GET_NAME, ours);
 	prctl(PR_SET_NAME, name);
 	pthread_sigmask(SIG_SETMASK, blocked, &old);
-	code = -pthread_create(thread, NULL, fn, opaque);
+	code = -pthread_create(thread, NULL, thread_main, begin);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	prctl(PR_SET_NAME, ours);
 	return code;
 }
 
-int thread_start_kicked(pthread_t *thread, int signal, void *(*fn)(void *opaque), void *opaque, const char *name, ...)
+int thread_start_kicked(pthread_t *thread, enum thread_kind kind, int signal, void *(*fn)(void *opaque), void *opaque,
+			const char *name, ...)
 {
+	struct thread_begin *begin = malloc(sizeof(*begin));
 	sigset_t blocked;
 	char text[16];
 	va_list args;
+	int code;
 
+	if (!begin)
+		return -ENOMEM;
+	*begin = (struct thread_begin){.filters = thread_filters, .kind = kind, .fn = fn, .opaque = opaque};
 	va_start(args, name);
 	vsnprintf(text, sizeof(text), name, args);
 	va_end(args);
 	thread_signals(&blocked);
 	if (signal)
 		sigdelset(&blocked, signal);
-	return thread_start_as(thread, fn, opaque, &blocked, text);
+	code = thread_start_as(thread, begin, &blocked, text);
+	if (code)
+		free(begin);
+	return code;
 }

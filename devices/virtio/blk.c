@@ -209,7 +209,7 @@ static int blk_queue_make(struct blk_queue *q, struct err *err)
 	q->free = &requests[q->vq->setup.size - 1];
 	q->in_flight = q->pushed = 0;
 	snprintf(name, sizeof(name), "%.10s-q%u", q->blk->id, q->vq->index);
-	ret = virtio_thread_start(&q->thread, q->vq->kick_fd, blk_queue_main, q, name);
+	ret = virtio_thread_start(&q->thread, THREAD_DISK, q->vq->kick_fd, blk_queue_main, q, name);
 	if (ret < 0) {
 		io_uring_queue_exit(&q->ring);
 		return err_sys(err, ret, "%s: thread", q->blk->id);

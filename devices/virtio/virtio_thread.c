@@ -4,7 +4,6 @@
 
 #include "core/irq.h"
 #include "core/monotonic.h"
-#include "core/thread.h"
 
 static void virtio_thread_want(struct virtio_thread *thread, enum virtio_thread_wanted wanted)
 {
@@ -19,15 +18,15 @@ static void virtio_thread_want(struct virtio_thread *thread, enum virtio_thread_
 	eventfd_kick(thread->wake_fd);
 }
 
-int virtio_thread_start(struct virtio_thread *thread, int wake_fd, void *(*fn)(void *opaque), void *opaque,
-			const char *name)
+int virtio_thread_start(struct virtio_thread *thread, enum thread_kind kind, int wake_fd, void *(*fn)(void *opaque),
+			void *opaque, const char *name)
 {
 	int ret;
 
 	*thread = (struct virtio_thread){.wake_fd = wake_fd, .wanted = VIRTIO_THREAD_PARK};
 	pthread_mutex_init(&thread->lock, NULL);
 	pthread_cond_init(&thread->changed, NULL);
-	ret = thread_start(&thread->id, fn, opaque, "%s", name);
+	ret = thread_start(&thread->id, kind, fn, opaque, "%s", name);
 	thread->started = ret == 0;
 	return ret;
 }

@@ -7,9 +7,7 @@
  */
 #pragma once
 
-#include "core/util.h"
-
-#include <pthread.h>
+#include "core/thread.h"
 
 enum virtio_thread_wanted { VIRTIO_THREAD_GO, VIRTIO_THREAD_PARK, VIRTIO_THREAD_END };
 
@@ -26,8 +24,8 @@ struct virtio_thread {
 /* ---- for the device ---- */
 
 /* Starts fn(opaque) parked; wake_fd is an eventfd that wakes it wherever it sleeps while it runs. -errno. */
-int virtio_thread_start(struct virtio_thread *thread, int wake_fd, void *(*fn)(void *opaque), void *opaque,
-			const char *name);
+int virtio_thread_start(struct virtio_thread *thread, enum thread_kind kind, int wake_fd, void *(*fn)(void *opaque),
+			void *opaque, const char *name);
 /* pause asks it to park; wait returns when it has, or -ETIMEDOUT at deadline (of
  * monotonic_ms(); below 0: none). */
 void virtio_thread_pause(struct virtio_thread *thread);

@@ -84,7 +84,7 @@ static int begin(int (*fn)(void *opaque, unsigned int index, struct err *err))
 		fd_close(&gates[i]);
 		gates[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	}
-	return crew_create(&ops, NULL, MEMBERS, "test", &crew, &err);
+	return crew_create(&ops, NULL, MEMBERS, THREAD_MEMORY, "test", &crew, &err);
 }
 
 static void open_gates(void)
@@ -266,7 +266,7 @@ static void a_crew_of_none_is_idle(void)
 {
 	const struct crew_ops ops = {.work = work};
 
-	CHECK_EQ(crew_create(&ops, NULL, 0, "none", &crew, &err), 0);
+	CHECK_EQ(crew_create(&ops, NULL, 0, THREAD_MEMORY, "none", &crew, &err), 0);
 	CHECK(crew_wait(crew, -1, 0));
 	CHECK_EQ(crew_result(crew, &err), 0);
 	end();

@@ -122,7 +122,7 @@ static void calls_wait_for_a_loop_that_is_claimed(void)
 	CHECK_EQ(event_loop_create(&w.loop, NULL), 0);
 	CHECK_EQ(event_loop_watch(w.loop, w.fd, EPOLLIN, on_event, &w, &w.source, NULL), 0);
 	event_loop_claim(w.loop);
-	CHECK_EQ(thread_start(&thread, ask_it_to_stop, w.loop, "asks"), 0);
+	CHECK_EQ(thread_start(&thread, THREAD_LOOP, ask_it_to_stop, w.loop, "asks"), 0);
 	usleep(20000);
 	event_loop_run(w.loop);
 	pthread_join(thread, NULL);

@@ -324,7 +324,7 @@ void vcpu_set_destroy(struct vcpu_set *set)
 
 static int vcpu_start_thread(struct vcpu *vcpu)
 {
-	int ret = thread_start_kicked(&vcpu->thread, KICK_SIGNAL, vcpu_run_vcpu, vcpu, "vcpu%u", vcpu->index);
+	int ret = thread_start_kicked(&vcpu->thread, THREAD_VCPU, KICK_SIGNAL, vcpu_run_vcpu, vcpu, "vcpu%u", vcpu->index);
 
 	vcpu->has_thread = ret == 0;
 	return ret;

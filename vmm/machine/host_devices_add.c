@@ -178,7 +178,7 @@ static bool host_devices_add_close(struct arrival *arrival)
 	if (!arrival->device)
 		return false;
 	crew_destroy(take_ptr(arrival->crew));
-	return crew_create(&ops, arrival, 1, "drop dev", &arrival->crew, NULL) == 0;
+	return crew_create(&ops, arrival, 1, THREAD_DEVICE, "drop dev", &arrival->crew, NULL) == 0;
 }
 
 /* Puts the device that the worker has opened on the bus, and notifies the guest. */
@@ -261,7 +261,7 @@ static int host_devices_add_start_arrival(struct arrival *arrival, struct err *e
 	if (code < 0)
 		return code;
 	event_timer_set(arrival->timer, 1000000000, 1000000000);
-	return crew_create(&ops, arrival, 1, "add device", &arrival->crew, err);
+	return crew_create(&ops, arrival, 1, THREAD_DEVICE, "add device", &arrival->crew, err);
 }
 
 int host_devices_add(struct host_devices *devices, const struct vfio_config *config,

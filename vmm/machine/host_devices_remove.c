@@ -106,7 +106,7 @@ static void host_devices_remove_drop(struct slot *slot, enum slot_event event)
 	machine->ops->resume_vcpus(machine->opaque);
 	event_source_remove(take_ptr(slot->timer));
 	devices->leaving = slot;
-	if (crew_create(&ops, slot, 1, "drop dev", &slot->crew, &err) < 0)
+	if (crew_create(&ops, slot, 1, THREAD_DEVICE, "drop dev", &slot->crew, &err) < 0)
 		host_devices_remove_work(slot, 0, &err);
 }
 

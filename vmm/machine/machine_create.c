@@ -468,7 +468,7 @@ static int machine_create_begin_guest_cpu(struct machine *machine, struct err *e
 	if (!job)
 		return err_sys(err, -ENOMEM, "CPU model");
 	job->machine = machine;
-	ret = thread_start(&job->thread, machine_create_make_guest_cpu, job, "cpu model");
+	ret = thread_start(&job->thread, THREAD_CPU_MODEL, machine_create_make_guest_cpu, job, "cpu model");
 	if (ret < 0) {
 		free(job);
 		return err_sys(err, ret, "CPU model");

@@ -492,7 +492,7 @@ int channel_keep_alive(struct channel *channel, struct err *err)
 	channel->keeper_fd = eventfd(0, EFD_CLOEXEC);
 	if (channel->keeper_fd < 0)
 		return err_sys(err, -errno, "eventfd");
-	code = thread_start(&channel->keeper, channel_keep_alive_work, channel, "keep-alive");
+	code = thread_start(&channel->keeper, THREAD_MIGRATION, channel_keep_alive_work, channel, "keep-alive");
 	if (code) {
 		fd_close(&channel->keeper_fd);
 		return err_sys(err, code, "thread of the %s channel", wire_kind_name(channel->options.kind));

@@ -42,7 +42,7 @@ int device_workers_create(struct vfio_migration *const *devices, struct channel 
 							 .channel = channels ? channels[i] : NULL};
 	all->stopped_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	code = all->stopped_fd < 0 ? err_sys(err, -errno, "device channels") :
-	       crew_create(&ops, all, (unsigned int)count, name, &all->crew, err);
+	       crew_create(&ops, all, (unsigned int)count, THREAD_MIGRATION, name, &all->crew, err);
 	if (code < 0) {
 		device_workers_destroy(all);
 		return code;

@@ -127,7 +127,7 @@ static int disk_flusher_start(struct disk_flusher *flusher, struct err *err)
 	int code;
 
 	flusher->users = 2;
-	code = thread_start(&thread, disk_flusher_main, flusher, "flush-disks");
+	code = thread_start(&thread, THREAD_MIGRATION, disk_flusher_main, flusher, "flush-disks");
 	if (code) {
 		flusher->users = 1;
 		return err_sys(err, code, "thread flush-disks");

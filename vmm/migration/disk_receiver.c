@@ -137,7 +137,7 @@ static int disk_receiver_start(struct disk_receiver *receiver, struct err *err)
 	receiver->buf = malloc(WIRE_MAX_BLOCKS);
 	if (!receiver->buf)
 		return err_sys(err, -ENOMEM, "receiving disks");
-	return crew_create(&ops, receiver, 1, "disks", &receiver->crew, err);
+	return crew_create(&ops, receiver, 1, THREAD_MIGRATION, "disks", &receiver->crew, err);
 }
 
 int disk_receiver_create(const struct disk_target *disks, size_t count, struct channel **channel,

@@ -266,7 +266,7 @@ static int memory_receiver_start_lanes(struct memory_receiver *receiver, struct 
 			return err_sys(err, code, "memory channel %u", i);
 		receiver->lanes[i] = (struct lane){.receiver = receiver, .channel = channel, .index = i};
 	}
-	return crew_create(&ops, receiver, count, "memory", &receiver->crew, err);
+	return crew_create(&ops, receiver, count, THREAD_MIGRATION, "memory", &receiver->crew, err);
 }
 
 static int memory_receiver_make_bitmaps(struct memory_receiver *receiver)

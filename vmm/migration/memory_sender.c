@@ -293,7 +293,7 @@ static int memory_sender_start_lanes(struct memory_sender *sender, struct err *e
 
 	for (unsigned int i = 0; i < count; i++)
 		sender->lanes[i] = (struct lane){.sender = sender, .channel = sender->options.channels[i], .index = i};
-	code = crew_create(&ops, sender, count, "memory", &sender->crew, err);
+	code = crew_create(&ops, sender, count, THREAD_MIGRATION, "memory", &sender->crew, err);
 	return code ?: memory_sender_wait(sender, NULL, err);
 }
 

@@ -76,7 +76,7 @@ static void *outgoing_thread_main(void *opaque)
 
 static int outgoing_start_thread(struct outgoing *outgoing, struct err *err)
 {
-	int code = thread_start(&outgoing->thread, outgoing_thread_main, outgoing, "migration");
+	int code = thread_start(&outgoing->thread, THREAD_MIGRATION, outgoing_thread_main, outgoing, "migration");
 
 	if (code)
 		return err_sys(err, code, "the migration's thread");

@@ -225,7 +225,7 @@ static void *session_receive_thread_main(void *opaque)
 
 static int session_receive_start_thread(struct arrival *arrival, struct err *err)
 {
-	int code = thread_start(&arrival->thread, session_receive_thread_main, arrival, "migration");
+	int code = thread_start(&arrival->thread, THREAD_MIGRATION, session_receive_thread_main, arrival, "migration");
 
 	return code ? err_sys(err, code, "the migration's thread") : 0;
 }

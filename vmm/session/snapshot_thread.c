@@ -149,7 +149,7 @@ static int snapshot_thread_begin(struct snapshot_thread *thread, struct err *err
 	code = code ?: track_begin(thread->host.track, &thread->request, err);
 	if (code)
 		return code;
-	code = thread_start(&thread->thread, snapshot_thread_main, thread, "snapshot");
+	code = thread_start(&thread->thread, THREAD_SNAPSHOT, snapshot_thread_main, thread, "snapshot");
 	thread->running = !code;
 	return code ? err_sys(err, code, "the snapshot's thread") : 0;
 }

@@ -114,7 +114,7 @@ static int memory_copy_run(struct copying *job, struct err *err)
 	int threads = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1, code;
 
 	threads = MIN(MAX(threads, MIN_THREADS), MAX_THREADS);
-	code = crew_create(&ops, job, (unsigned int)MIN((uint64_t)threads, pieces), "copy", &job->crew, err);
+	code = crew_create(&ops, job, (unsigned int)MIN((uint64_t)threads, pieces), THREAD_MEMORY, "copy", &job->crew, err);
 	for (int seconds = 1; !code && !crew_wait(job->crew, job->copy->cancel_fd, begun + seconds * 1000); seconds++) {
 		double done = (double)__atomic_load_n(&job->done, __ATOMIC_RELAXED) / (double)GIB(1);
 

@@ -290,7 +290,7 @@ int memory_uffd_watch(struct memory_uffd *uffd, struct memory_guard *guard, stru
 	uffd->there = malloc(MINCORE_PAGES);
 	if (uffd->stop_fd < 0 || !uffd->there)
 		return err_sys(err, uffd->there ? -errno : -ENOMEM, "--memory-mode uffd");
-	code = thread_start(&uffd->thread, memory_uffd_run, uffd, "uffd watch");
+	code = thread_start(&uffd->thread, THREAD_MEMORY, memory_uffd_run, uffd, "uffd watch");
 	uffd->watching = code == 0;
 	return code ? err_sys(err, code, "--memory-mode uffd: a thread") : 0;
 }

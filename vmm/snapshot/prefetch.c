@@ -341,7 +341,7 @@ int prefetch_begin(struct prefetch **prefetch, int fd, struct prefetch_job **ret
 	pthread_mutex_init(&job->lock, NULL);
 	job->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	job->prefetch = take_ptr(*prefetch);
-	code = job->fd < 0 ? -errno : thread_start(&job->thread, prefetch_run, job, "prefetch");
+	code = job->fd < 0 ? -errno : thread_start(&job->thread, THREAD_MEMORY, prefetch_run, job, "prefetch");
 	if (code) {
 		free(job->prefetch);
 		fd_close(&job->fd);

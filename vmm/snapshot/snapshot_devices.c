@@ -237,7 +237,7 @@ int snapshot_devices_load(const struct snapshot_state *state, struct vfio_migrat
 		code = snapshot_devices_find(state, id(opaque, i), &load.states[i], err);
 	if (code || !count)
 		return code;
-	code = crew_create(&ops, &load, (unsigned int)count, "load-dev", &load.crew, err);
+	code = crew_create(&ops, &load, (unsigned int)count, THREAD_SNAPSHOT, "load-dev", &load.crew, err);
 	if (code)
 		return code;
 	crew_wait(load.crew, cancel_fd, -1);
