@@ -93,6 +93,16 @@ struct host_devices *machine_host_devices(struct machine *m)
 	return (struct host_devices *)&machine;
 }
 
+struct slots *machine_slots(const struct machine *m)
+{
+	return NULL;
+}
+
+int slots_check_present(const struct slots *slots, struct err *err)
+{
+	return 0;
+}
+
 int machine_offer(struct machine *m, enum migration_copy copy, char **ret, struct err *err)
 {
 	if (m->offer_fails)

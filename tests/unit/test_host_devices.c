@@ -31,6 +31,7 @@ static struct {
 	struct pci_bench p;
 	struct power *power;
 	struct irq_line line;
+	struct slots *slots;
 	struct host_devices *devices;
 	unsigned int paused, pauses;
 	unsigned int gone;
@@ -145,6 +146,9 @@ static void setup(void)
 {
 	static const struct irq_line_ops line_ops = {.set = pb_level};
 	struct power_config config = {.port = POWER, .event = on_power, .irq = &t.line};
+	struct slots_config slots = {
+		.mask = SLOTS, .pause_vcpus = pause_vcpus, .resume_vcpus = resume_vcpus,
+	};
 
 	memset(&t, 0, sizeof(t));
 	t.slow_fd = t.close_fd = -1;
@@ -152,7 +156,12 @@ static void setup(void)
 	pb_init(&t.p);
 	t.line.ops = &line_ops;
 	config.pio = t.p.rig.pio;
+	slots.pci = t.p.rig.bus;
+	slots.loop = t.p.loop;
+	slots.log = &t.p.base.log;
 	CHECK_EQ(power_create(&config, &t.power, NULL), 0);
+	slots.power = t.power;
+	CHECK_EQ(slots_create(&slots, &t.slots, NULL), 0);
 	add_device(BDF);
 	add_device(SECOND);
 	add_device(THIRD);
@@ -162,12 +171,11 @@ static int create_of(struct vfio_config *vfios, size_t count)
 {
 	static const struct host_devices_ops ops = {
 		.add_file = add_file, .remove_file = remove_file, .need_memory = need_memory, .map = {map, unmap},
-		.pause_vcpus = pause_vcpus, .resume_vcpus = resume_vcpus, .gone = gone,
+		.gone = gone,
 	};
 	const struct host_devices_machine machine = {
 		.ops = &ops, .sys = &t.p.base.fake->sys, .memory = t.p.base.memory, .dirty = &t.p.base.dirty,
-		.pci = t.p.rig.bus, .slots = SLOTS, .msi = &t.p.rig.msi, .power = t.power, .loop = t.p.loop,
-		.log = &t.p.base.log,
+		.pci = t.p.rig.bus, .slots = t.slots, .msi = &t.p.rig.msi, .loop = t.p.loop, .log = &t.p.base.log,
 	};
 	const struct machine_config config = {.vfios = vfios, .vfio_count = count, .iommufd = -1};
 
@@ -197,6 +205,7 @@ static void done(void)
 	destroy();
 	CHECK_EQ(t.loop_closed, 0);
 	CHECK_EQ(t.paused, 0);
+	slots_destroy(t.slots);
 	power_destroy(t.power);
 	pb_done(&t.p);
 }
@@ -215,7 +224,7 @@ static bool is_leaving(void)
 {
 	struct err err;
 
-	return host_devices_check_free(t.devices, &err) == -EBUSY && strstr(err.text, "is being removed");
+	return slots_check_free(t.slots, &err) == -EBUSY && strstr(err.text, "is being removed");
 }
 
 /* Until nothing leaves any more. */
@@ -853,7 +862,7 @@ static void a_guest_that_moves_is_asked_afterwards(void)
 	CHECK_EQ(asked_for(), 0);
 	CHECK_LOGGED(&t.p, "vfio a: the host wants it back; the guest is asked after the migration", 1);
 	CHECK_LOGGED(&t.p, "wants it back", 1);
-	CHECK_EQ(host_devices_check_present(t.devices, &t.p.base.err), 0);
+	CHECK_EQ(slots_check_present(t.slots, &t.p.base.err), 0);
 	CHECK_EQ(host_devices_set_blocker(t.devices, NULL, NULL), 0);
 	CHECK_EQ(asked_for(), 1u << SLOT_A | 1u << SLOT_B);
 	eject(SLOT_A);
@@ -868,7 +877,7 @@ static void a_device_that_was_ejected_meanwhile_does_not_move(void)
 	start(1);
 	CHECK_EQ(host_devices_set_blocker(t.devices, "the machine is being migrated", NULL), 0);
 	eject(SLOT_A);
-	CHECK_EQ(host_devices_check_present(t.devices, &t.p.base.err), -EBUSY);
+	CHECK_EQ(slots_check_present(t.slots, &t.p.base.err), -EBUSY);
 	SAYS("vfio a: the guest has ejected it meanwhile; migrate again, without it");
 	host_wants(0);
 	CHECK_EQ(asked_for(), 0);

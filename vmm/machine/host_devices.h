@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host devices of a machine (--vfio): the address space that they share, and each device from sysfs to the guest's
- * bus. Devices are also added and removed while the guest runs; the states of a removal are a table in
- * host_devices_remove.c. KVM and the vCPUs are behind struct host_devices_ops.
+ * bus. Devices are also added and removed while the guest runs, in the machine's slots (slots.h). KVM is behind struct
+ * host_devices_ops.
  */
 #pragma once
 
 #include "core/event_loop.h"
 #include "devices/pci.h"
-#include "devices/platform.h"
 #include "vfio/pci.h"
 #include "vmm/config/config.h"
+#include "vmm/machine/slots.h"
 
 struct host_devices;
 
@@ -25,9 +25,6 @@ struct host_devices_ops {
 	/* Devices are about to pin all bytes of guest memory: 0, or why the host has no room for them. */
 	int (*need_memory)(void *opaque, uint64_t bytes, struct err *err);
 	struct vfio_map_ops map; /* any thread */
-	/* May be called before there are vCPUs, and after. */
-	void (*pause_vcpus)(void *opaque);
-	void (*resume_vcpus)(void *opaque);
 	void (*gone)(void *opaque, const char *id); /* a device was removed */
 };
 
@@ -38,11 +35,10 @@ struct host_devices_machine {
 	struct guest_memory *memory;
 	struct dirty_set *dirty;
 	struct pci_bus *pci;
-	uint32_t slots; /* the PCI devices for hot plug: bit d is device d */
+	struct slots *slots; /* outlives them */
 	/* The devfn that a device of the configuration has in the guest, or -errno. NULL: any free slot. */
 	int (*slot_for)(void *opaque, const char *id, struct err *err);
 	struct msi_controller *msi;
-	struct power *power;
 	struct event_loop *loop;
 	const struct log *log;
 };
@@ -53,17 +49,11 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 /* The vCPUs have been destroyed before. NULL is fine. */
 void host_devices_destroy(struct host_devices *devices);
 
-/* 0, or -EBUSY and why no device can be added or removed now: a blocker is set, or one is being added or removed. */
-int host_devices_check_free(const struct host_devices *devices, struct err *err);
-
-/* How an operation ended: code 0 and err NULL, or -errno and the message. */
-typedef void host_devices_done_fn(void *opaque, int code, const struct err *err);
-
 /* Callbacks for an addition, on the loop's thread. */
 struct host_devices_reply {
 	/* Each second: what is done with guest memory ("prefault" or "map"), and how far that is. */
 	void (*progress)(void *opaque, const struct vfio_progress *progress);
-	host_devices_done_fn *done;
+	slots_done_fn *done;
 	void *opaque;
 };
 
@@ -71,7 +61,7 @@ struct host_devices_reply {
  * Adds a device while the guest runs. A worker opens it and maps the guest's memory, which may take minutes; then the
  * device is put on the bus, the guest is notified and done is called. config stays valid until then. If
  * host_devices_destroy comes before that, done gets -ECANCELED. The loop's thread. -EEXIST: the id is in use; -ENOSPC:
- * no free slot; -EBUSY: host_devices_check_free; done is not called then.
+ * no free slot; -EBUSY: slots_check_free; done is not called then.
  */
 int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
 		     const struct host_devices_reply *reply, struct err *err);
@@ -80,11 +70,11 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
  * Asks the guest to eject a device. done is called on the loop's thread when the device has been removed (code 0, err
  * NULL), or after timeout_ms (-ETIMEDOUT and the message; the device stays). force: takes the device away at once, even
  * if the guest uses it. The guest runs while a worker closes the device, which may take seconds: with the last one, all
- * memory is unpinned. -ENOENT; -EBUSY: the guest has already been asked, or host_devices_check_free; done is not called
+ * memory is unpinned. -ENOENT; -EBUSY: the guest has already been asked, or slots_check_free; done is not called
  * then.
  */
 int host_devices_remove(struct host_devices *devices, const char *id, bool force, unsigned int timeout_ms,
-			host_devices_done_fn *done, void *opaque, struct err *err);
+			slots_done_fn *done, void *opaque, struct err *err);
 
 /* The devices' functions, in no order. */
 struct vfio_pci *host_devices_pci(const struct host_devices *devices, size_t index);
@@ -93,16 +83,8 @@ struct vfio_pci *host_devices_pci(const struct host_devices *devices, size_t ind
 size_t host_devices_count(const struct host_devices *devices);
 void host_devices_info(const struct host_devices *devices, size_t index, struct vfio_pci_info *info);
 
-/*
- * While a blocker is set, adding and removing devices fail with -EBUSY and why (not copied) as the message. The guest
- * is not asked to eject a device, also if the host wants it back, and requests that it has not read are withdrawn: this
- * is done when the blocker is cleared (why NULL). Devices that the guest ejects meanwhile are then removed. The loop's
- * thread. -EBUSY: a device is being added or removed, which has the same effect as a blocker.
- */
+/* slots_set_blocker of the machine's slots. */
 int host_devices_set_blocker(struct host_devices *devices, const char *why, struct err *err);
-
-/* While the vCPUs are paused. -EBUSY: the guest has ejected a device that has not been removed yet. */
-int host_devices_check_present(const struct host_devices *devices, struct err *err);
 
 /* Disconnects a device from the guest, which then reads all ones from it. The loop's thread. */
 void host_devices_cut_off(struct host_devices *devices, size_t index);

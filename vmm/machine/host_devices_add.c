@@ -37,33 +37,16 @@ static int host_devices_add_open_device(struct host_devices *devices, const stru
 	return vfio_device_open(devices->space, &options, ret, err);
 }
 
-/* The highest free slot, or -1: emulated devices, which stay, use the bus from below. */
-static int host_devices_add_free_devfn(const struct host_devices *devices)
-{
-	for (unsigned int device = PCI_DEVICES; device-- > 0;)
-		if (devices->machine.slots & 1u << device &&
-		    !pci_bus_function(devices->machine.pci, PCI_DEVFN(device, 0)))
-			return PCI_DEVFN(device, 0);
-	return -1;
-}
-
 static int host_devices_add_devfn_for(const struct host_devices *devices, const char *id, struct err *err)
 {
-	int devfn;
-
 	if (devices->machine.slot_for)
 		return devices->machine.slot_for(devices->machine.opaque, id, err);
-	devfn = host_devices_add_free_devfn(devices);
-	if (devfn < 0)
-		return err_set(err, -ENOSPC, "--vfio %s: no slot of the PCI bus is free; remove another device", id);
-	return devfn;
+	return slots_find_free(devices->machine.slots, host_device_ops.kind, id, err);
 }
 
-/* Puts an open device on the bus. Takes it over on success. */
-static int host_devices_add_fill_slot(struct slot *slot, const struct vfio_config *config, int devfn,
-				      struct vfio_device **device, struct err *err)
+static int host_devices_add_put(struct host_devices *devices, const struct vfio_config *config, int devfn,
+				struct vfio_device **device, struct vfio_pci **ret, struct err *err)
 {
-	struct host_devices *devices = slot->devices;
 	const struct vfio_pci_machine machine = {
 		.bus = devices->machine.pci, .msi = devices->machine.msi, .loop = devices->machine.loop,
 		.log = devices->machine.log, .map = &devices->machine.ops->map, .map_opaque = devices->machine.opaque,
@@ -74,43 +57,52 @@ static int host_devices_add_fill_slot(struct slot *slot, const struct vfio_confi
 		.rom_file = config->rom == VFIO_ROM_FILE ? config->rom_file : NULL, .devfn = devfn,
 	};
 
-	return vfio_pci_create(device, &options, &machine, &slot->pci, err);
+	return vfio_pci_create(device, &options, &machine, ret, err);
 }
 
-static struct slot *host_devices_add_new_slot(struct host_devices *devices, const char *id, int devfn)
+static struct host_device *host_devices_add_new(struct host_devices *devices, const char *id)
 {
-	struct slot *slot = calloc(1, sizeof(*slot));
+	struct host_device *device = calloc(1, sizeof(*device));
 
-	if (!slot)
+	if (!device)
 		return NULL;
-	slot->devices = devices;
-	slot->device = (unsigned int)devfn >> 3;
-	slot->id = strdup(id);
-	host_devices_remove_forget(devices, slot->device);
-	if (!slot->id) {
-		free(slot);
-		return NULL;
-	}
-	return slot;
+	device->devices = devices;
+	device->id = strdup(id);
+	if (device->id)
+		return device;
+	free(device);
+	return NULL;
 }
 
-/* As host_devices_add_fill_slot, with a slot for it. */
+static int host_devices_add_fill_slot(struct host_device *device, const struct vfio_config *config, int devfn,
+				      struct vfio_device **open, struct err *err)
+{
+	struct slots *slots = device->devices->machine.slots;
+	int code = slots_add(slots, &host_device_ops, device, config->id, (uint8_t)devfn, &device->slot, err);
+
+	code = code ?: host_devices_add_put(device->devices, config, devfn, open, &device->pci, err);
+	if (code < 0)
+		slots_forget(device->slot);
+	return code;
+}
+
+/* Puts an open device on the bus, in its slot. Takes it over on success. */
 static int host_devices_add_plug(struct host_devices *devices, const struct vfio_config *config, int devfn,
-				 struct vfio_device **device, struct slot **ret, struct err *err)
+				 struct vfio_device **open, struct host_device **ret, struct err *err)
 {
-	struct slot *slot = host_devices_add_new_slot(devices, config->id, devfn);
+	struct host_device *device = host_devices_add_new(devices, config->id);
 	int code;
 
-	if (!slot)
+	if (!device)
 		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
-	code = host_devices_add_fill_slot(slot, config, devfn, device, err);
+	code = host_devices_add_fill_slot(device, config, devfn, open, err);
 	if (code < 0) {
-		host_devices_remove_free(slot);
+		host_devices_remove_free(device);
 		return code;
 	}
-	slot->next = devices->slots;
-	devices->slots = slot;
-	*ret = slot;
+	device->next = devices->first;
+	devices->first = device;
+	*ret = device;
 	return 0;
 }
 
@@ -141,14 +133,13 @@ static int host_devices_add_need_space(struct host_devices *devices, struct err 
 /* ---- add while the guest runs ---- */
 
 /* Opens the device, and resets it, perhaps with its bus. */
-static int host_devices_add_arrival_work(void *opaque, unsigned int index, struct err *err)
+static int host_devices_add_open(void *opaque, struct err *err)
 {
 	struct arrival *arrival = opaque;
 	int code = host_devices_add_open_device(arrival->devices, arrival->config, &arrival->device, err);
 
 	if (code == 0)
 		vfio_pci_reset(arrival->devices->space);
-	eventfd_kick(arrival->devices->worked_fd);
 	return code;
 }
 
@@ -161,118 +152,98 @@ static void host_devices_add_on_progress(void *opaque, uint32_t events)
 		arrival->reply.progress(arrival->reply.opaque, &progress);
 }
 
-static int host_devices_add_closing_work(void *opaque, unsigned int index, struct err *err)
+static void host_devices_add_free_arrival(struct arrival *arrival)
+{
+	event_source_remove(arrival->timer);
+	vfio_device_close(arrival->device);
+	free(arrival);
+}
+
+/* Frees it and calls done. */
+static void host_devices_add_end_arrival(struct arrival *arrival)
+{
+	struct host_devices_reply reply = arrival->reply;
+	struct err err = arrival->err;
+	int code = arrival->code;
+
+	arrival->devices->arrival = NULL;
+	host_devices_add_free_arrival(arrival);
+	reply.done(reply.opaque, code, code ? &err : NULL);
+}
+
+static int host_devices_add_close(void *opaque, struct err *err)
 {
 	struct arrival *arrival = opaque;
 
 	vfio_device_close(take_ptr(arrival->device));
-	eventfd_kick(arrival->devices->worked_fd);
 	return 0;
 }
 
-/* Has the worker close a device that cannot be put on the bus; false if there is none, or no thread for it. */
-static bool host_devices_add_close(struct arrival *arrival)
+static void host_devices_add_closed(void *opaque, int code, const struct err *err)
 {
-	static const struct crew_ops ops = {.work = host_devices_add_closing_work};
+	host_devices_add_end_arrival(opaque);
+}
 
-	if (!arrival->device)
-		return false;
-	crew_destroy(take_ptr(arrival->crew));
-	return crew_create(&ops, arrival, 1, THREAD_DEVICE, "drop dev", &arrival->crew, NULL) == 0;
+/* Has a worker close a device that cannot be put on the bus; false if there is none, or no thread for it. */
+static bool host_devices_add_begin_close(struct arrival *arrival)
+{
+	const struct slots_job job = {SLOTS_ADDING, arrival->config->id, host_devices_add_close,
+				      host_devices_add_closed, arrival};
+	struct err why;
+
+	return arrival->device && slots_begin(arrival->devices->machine.slots, &job, &why) == 0;
 }
 
 /* Puts the device that the worker has opened on the bus, and notifies the guest. */
 static int host_devices_add_welcome(struct arrival *arrival, struct err *err)
 {
 	struct host_devices *devices = arrival->devices;
-	struct slot *slot;
-	int code = host_devices_add_plug(devices, arrival->config, arrival->devfn, &arrival->device, &slot, err);
+	struct host_device *device;
+	int code = host_devices_add_plug(devices, arrival->config, arrival->devfn, &arrival->device, &device, err);
 
-	if (code < 0)
-		return code;
-	power_pci_added(devices->machine.power, slot->device);
-	return 0;
+	if (code == 0)
+		slots_announce(device->slot);
+	return code;
 }
 
-static void host_devices_add_free_arrival(struct arrival *arrival)
+static void host_devices_add_opened(void *opaque, int code, const struct err *err)
 {
-	event_source_remove(arrival->timer);
-	crew_destroy(arrival->crew);
-	vfio_device_close(arrival->device);
-	free(arrival);
-}
+	struct arrival *arrival = opaque;
 
-/* Frees it and calls done. Devices that the guest has ejected meanwhile are removed by the next turn of the loop. */
-static void host_devices_add_end_arrival(struct host_devices *devices)
-{
-	struct arrival *arrival = take_ptr(devices->arrival);
-	struct host_devices_reply reply = arrival->reply;
-	struct err err = arrival->err;
-	int code = arrival->code;
-
-	host_devices_add_free_arrival(arrival);
-	eventfd_kick(devices->eject_fd);
-	reply.done(reply.opaque, code, code ? &err : NULL);
-}
-
-/* The worker has opened the device, or closed it again. */
-static void host_devices_add_go_on(struct host_devices *devices)
-{
-	struct arrival *arrival = devices->arrival;
-
-	crew_wait(arrival->crew, -1, -1);
-	if (!arrival->code)
-		arrival->code = crew_result(arrival->crew, &arrival->err) ?:
-				host_devices_add_welcome(arrival, &arrival->err);
-	if (!arrival->code || !host_devices_add_close(arrival))
-		host_devices_add_end_arrival(devices);
-}
-
-/* The machine ends. */
-static void host_devices_add_cancel(struct host_devices *devices)
-{
-	struct arrival *arrival = devices->arrival;
-
-	eventfd_kick(devices->cancel_fd);
-	crew_wait(arrival->crew, -1, -1);
-	if (!arrival->code)
-		arrival->code = err_set(&arrival->err, -ECANCELED, "%s: the machine ended, or the guest rebooted, before "
-					"it was there", arrival->config->id);
-	host_devices_add_end_arrival(devices);
-}
-
-static void host_devices_add_on_worked(void *opaque, uint32_t events)
-{
-	struct host_devices *devices = opaque;
-
-	eventfd_drain(devices->worked_fd);
-	if (devices->arrival)
-		host_devices_add_go_on(devices);
-	else if (devices->leaving)
-		host_devices_remove_end(devices);
+	arrival->code = code;
+	arrival->err = *err;
+	if (arrival->devices->ending)
+		arrival->code = err_set(&arrival->err, -ECANCELED, "%s: the machine ended, or the guest rebooted, before it "
+					"was there", arrival->config->id);
+	else if (!code)
+		arrival->code = host_devices_add_welcome(arrival, &arrival->err);
+	if (!arrival->code || !host_devices_add_begin_close(arrival))
+		host_devices_add_end_arrival(arrival);
 }
 
 static int host_devices_add_start_arrival(struct arrival *arrival, struct err *err)
 {
-	static const struct crew_ops ops = {.work = host_devices_add_arrival_work};
-	int code = event_loop_timer(arrival->devices->machine.loop, host_devices_add_on_progress, arrival,
-				    &arrival->timer, err);
+	const struct slots_job job = {SLOTS_ADDING, arrival->config->id, host_devices_add_open, host_devices_add_opened,
+				      arrival};
+	struct host_devices *devices = arrival->devices;
+	int code = event_loop_timer(devices->machine.loop, host_devices_add_on_progress, arrival, &arrival->timer, err);
 
 	if (code < 0)
 		return code;
 	event_timer_set(arrival->timer, 1000000000, 1000000000);
-	return crew_create(&ops, arrival, 1, THREAD_DEVICE, "add device", &arrival->crew, err);
+	return slots_begin(devices->machine.slots, &job, err);
 }
 
 int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
 		     const struct host_devices_reply *reply, struct err *err)
 {
+	struct slots *slots = devices->machine.slots;
 	struct arrival *arrival;
 	int code, devfn;
 
-	if (host_devices_remove_find(devices, config->id))
+	if (slots_find(slots, &host_device_ops, config->id))
 		return err_set(err, -EEXIST, "%s: a device with this id exists; use another id=", config->id);
-	code = host_devices_check_free(devices, err);
+	code = slots_check_free(slots, err);
 	if (code < 0)
 		return err_prefix(err, code, "%s", config->id);
 	code = host_devices_add_need_space(devices, err);
@@ -299,36 +270,23 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 static int host_devices_add_start_one(struct host_devices *devices, const struct vfio_config *config, struct err *err)
 {
 	int devfn = host_devices_add_devfn_for(devices, config->id, err);
-	struct vfio_device *device = NULL;
-	struct slot *slot;
-	int code = devfn < 0 ? devfn : host_devices_add_open_device(devices, config, &device, err);
+	struct vfio_device *open = NULL;
+	struct host_device *device;
+	int code = devfn < 0 ? devfn : host_devices_add_open_device(devices, config, &open, err);
 
-	code = code ?: host_devices_add_plug(devices, config, devfn, &device, &slot, err);
-	vfio_device_close(device);
+	code = code ?: host_devices_add_plug(devices, config, devfn, &open, &device, err);
+	vfio_device_close(open);
 	return code;
-}
-
-static int host_devices_add_watch(struct host_devices *devices, event_fn *fn, int *fd, struct event_source **source,
-				  struct err *err)
-{
-	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return *fd < 0 ? err_sys(err, -errno, "eventfd") :
-			 event_loop_watch(devices->machine.loop, *fd, EPOLLIN, fn, devices, source, err);
 }
 
 static int host_devices_add_start(struct host_devices *devices, const struct machine_config *config, struct err *err)
 {
-	int code = host_devices_add_watch(devices, host_devices_remove_on_eject, &devices->eject_fd,
-					  &devices->eject, err);
+	int code;
 
-	if (code == 0)
-		code = host_devices_add_watch(devices, host_devices_add_on_worked, &devices->worked_fd,
-					      &devices->worked, err);
 	devices->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (code == 0 && devices->cancel_fd < 0)
-		code = err_sys(err, -errno, "eventfd");
-	if (code == 0 && config->vfio_count)
-		code = host_devices_add_need_space(devices, err);
+	if (devices->cancel_fd < 0)
+		return err_sys(err, -errno, "eventfd");
+	code = config->vfio_count ? host_devices_add_need_space(devices, err) : 0;
 	for (size_t i = 0; i < config->vfio_count && code == 0; i++)
 		code = host_devices_add_start_one(devices, &config->vfios[i], err);
 	if (code < 0)
@@ -336,7 +294,6 @@ static int host_devices_add_start(struct host_devices *devices, const struct mac
 	devices->machine.slot_for = NULL;
 	if (devices->space)
 		vfio_pci_reset(devices->space);
-	power_set_ejected(devices->machine.power, host_devices_remove_ejected, devices);
 	return 0;
 }
 
@@ -360,7 +317,7 @@ int host_devices_create(const struct machine_config *config, const struct host_d
 	if (!devices)
 		return err_sys(err, -ENOMEM, "host devices");
 	devices->machine = *machine;
-	devices->eject_fd = devices->worked_fd = devices->cancel_fd = -1;
+	devices->cancel_fd = -1;
 	devices->iommufd = config->iommufd;
 	host_devices_add_init_recursive(&devices->space_lock);
 	code = host_devices_add_start(devices, config, err);
@@ -376,14 +333,12 @@ void host_devices_destroy(struct host_devices *devices)
 {
 	if (!devices)
 		return;
+	devices->ending = true;
 	if (devices->arrival)
-		host_devices_add_cancel(devices);
+		eventfd_kick(devices->cancel_fd);
+	slots_finish(devices->machine.slots);
 	host_devices_remove_all(devices);
 	vfio_space_destroy(devices->space);
-	event_source_remove(devices->eject);
-	event_source_remove(devices->worked);
-	fd_close(&devices->eject_fd);
-	fd_close(&devices->worked_fd);
 	fd_close(&devices->cancel_fd);
 	pthread_mutex_destroy(&devices->space_lock);
 	free(devices);
@@ -393,18 +348,18 @@ size_t host_devices_count(const struct host_devices *devices)
 {
 	size_t count = 0;
 
-	for (const struct slot *slot = devices ? devices->slots : NULL; slot; slot = slot->next)
+	for (const struct host_device *device = devices ? devices->first : NULL; device; device = device->next)
 		count++;
 	return count;
 }
 
-static const struct slot *host_devices_add_at(const struct host_devices *devices, size_t index)
+static const struct host_device *host_devices_add_at(const struct host_devices *devices, size_t index)
 {
-	const struct slot *slot = devices->slots;
+	const struct host_device *device = devices->first;
 
 	while (index--)
-		slot = slot->next;
-	return slot;
+		device = device->next;
+	return device;
 }
 
 struct vfio_pci *host_devices_pci(const struct host_devices *devices, size_t index)

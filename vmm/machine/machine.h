@@ -161,6 +161,9 @@ size_t machine_virtio_count(const struct machine *machine);
 struct virtio_device *machine_virtio(const struct machine *machine, size_t index, uint8_t *devfn);
 /* NULL if there is none. */
 struct virtio_device *machine_balloon(const struct machine *machine);
-/* The host devices, also for hot plug. */
+/* The slots for hot plug. */
+struct slots;
+struct slots *machine_slots(const struct machine *machine);
+/* The host devices. */
 struct host_devices;
 struct host_devices *machine_host_devices(struct machine *machine);

@@ -126,6 +126,40 @@ static int machine_create_pci(struct machine *machine, struct err *err)
 	return ret < 0 ? ret : pci_ports_add(machine->pci, machine->pio, LAYOUT_PCI_PORTS, err);
 }
 
+static void machine_create_pause_vcpus(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	if (machine->vcpus)
+		vcpu_set_pause(machine->vcpus);
+	if (machine->vcpus)
+		vcpu_set_wait(machine->vcpus, -1);
+}
+
+static void machine_create_resume_vcpus(void *opaque)
+{
+	struct machine *machine = opaque;
+
+	if (machine->vcpus)
+		vcpu_set_resume(machine->vcpus);
+}
+
+static int machine_create_slots(struct machine *machine, struct err *err)
+{
+	const struct slots_config config = {
+		.pci = machine->pci,
+		.mask = machine->hotplug,
+		.power = machine->power,
+		.loop = machine->host.loop,
+		.log = machine->host.log,
+		.pause_vcpus = machine_create_pause_vcpus,
+		.resume_vcpus = machine_create_resume_vcpus,
+		.opaque = machine,
+	};
+
+	return slots_create(&config, &machine->slots, err);
+}
+
 static uint64_t machine_create_guest_ns(void *opaque)
 {
 	return clock_guest_ns(((struct machine *)opaque)->clock);
@@ -548,6 +582,7 @@ static const struct part {
 	{machine_create_finish_guest_cpu, false},
 	{machine_create_pit, false},
 	{machine_create_pci, false},
+	{machine_create_slots, false},
 	{machine_create_virtio, true},
 	{machine_create_own_virtio, false},
 	{machine_create_load_guest, true},
@@ -635,6 +670,7 @@ void machine_destroy(struct machine *machine)
 	while (machine->virtio_count)
 		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
 	machine_disks_end(machine);
+	slots_destroy(machine->slots);
 	event_source_remove(machine->button_timer);
 	vmclock_destroy(machine->vmclock);
 	vmgenid_destroy(machine->vmgenid);

@@ -66,24 +66,6 @@ static void machine_host_devices_unmap_bar(void *opaque, uint64_t gpa)
 	kvm_unmap(&machine->kvm, gpa);
 }
 
-static void machine_host_devices_pause_vcpus(void *opaque)
-{
-	struct machine *machine = opaque;
-
-	if (machine->vcpus)
-		vcpu_set_pause(machine->vcpus);
-	if (machine->vcpus)
-		vcpu_set_wait(machine->vcpus, -1);
-}
-
-static void machine_host_devices_resume_vcpus(void *opaque)
-{
-	struct machine *machine = opaque;
-
-	if (machine->vcpus)
-		vcpu_set_resume(machine->vcpus);
-}
-
 static void machine_host_devices_device_gone(void *opaque, const char *id)
 {
 	struct machine *machine = opaque;
@@ -96,7 +78,6 @@ static const struct host_devices_ops host_devices_ops = {
 	.add_file = machine_host_devices_add_vfio_file, .remove_file = machine_host_devices_remove_vfio_file,
 	.need_memory = machine_host_devices_need_memory,
 	.map = {machine_host_devices_map_bar, machine_host_devices_unmap_bar},
-	.pause_vcpus = machine_host_devices_pause_vcpus, .resume_vcpus = machine_host_devices_resume_vcpus,
 	.gone = machine_host_devices_device_gone,
 };
 
@@ -104,9 +85,9 @@ int machine_host_devices_create(struct machine *machine, struct err *err)
 {
 	const struct host_devices_machine around = {
 		.ops = &host_devices_ops, .opaque = machine, .memory = machine->memory, .dirty = &machine->dirty,
-		.pci = machine->pci, .slots = machine->hotplug,
+		.pci = machine->pci, .slots = machine->slots,
 		.slot_for = machine->host.incoming ? machine_host_devices_slot_for : NULL,
-		.msi = irqchip_msi(machine->irqchip), .power = machine->power, .loop = machine->host.loop,
+		.msi = irqchip_msi(machine->irqchip), .loop = machine->host.loop,
 		.log = machine->host.log,
 	};
 	int ret = host_devices_create(machine->config, &around, &machine->host_devices, err);

@@ -19,6 +19,7 @@
 #include "vmm/kvm/vcpu.h"
 #include "vmm/machine/host_devices.h"
 #include "vmm/machine/memory.h"
+#include "vmm/machine/slots.h"
 
 #include <jansson.h>
 
@@ -47,6 +48,7 @@ struct machine {
 	struct event_source *disk_stop;
 	struct virtio_device *balloon;
 	struct dirty_set dirty;
+	struct slots *slots;
 	struct host_devices *host_devices;
 	struct boot_image *image;
 	struct boot_entry entry;

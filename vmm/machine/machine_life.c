@@ -303,6 +303,11 @@ struct virtio_device *machine_balloon(const struct machine *machine)
 	return machine->balloon;
 }
 
+struct slots *machine_slots(const struct machine *machine)
+{
+	return machine->slots;
+}
+
 struct host_devices *machine_host_devices(struct machine *machine)
 {
 	return machine->host_devices;

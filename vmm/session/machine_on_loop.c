@@ -6,6 +6,7 @@
 #include "devices/virtio/virtio.h"
 #include "vmm/machine/disk_copies.h"
 #include "vmm/machine/machine_offer.h"
+#include "vmm/machine/slots.h"
 #include "vmm/session/host_devices_migration.h"
 #include "vmm/session/throttle.h"
 
@@ -200,7 +201,7 @@ static int machine_on_loop_do_pause(void *opaque, void *argument, struct err *er
 		return code;
 	*pause->stopped_at = monotonic_ns();
 	code = machine_on_loop_check_alive(on, err) ?:
-	       host_devices_check_present(machine_host_devices(on->machine), err);
+	       slots_check_present(machine_slots(on->machine), err);
 	if (!code && pause->state)
 		code = machine_save(on->machine, pause->state, err);
 	if (code)

@@ -10,6 +10,7 @@
 #include "vmm/control/control_machine.h"
 #include "vmm/machine/host_devices.h"
 #include "vmm/machine/machine_info.h"
+#include "vmm/machine/slots.h"
 
 static int session_operations_pause(struct session *session,
 				    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
@@ -150,7 +151,7 @@ static int session_operations_add_device(struct session *session, const char *vf
 	const struct host_devices_reply on = {session_operations_adding, session_operations_added, session};
 	struct host_devices *devices = machine_host_devices(session->machine);
 	struct machine_config *config = session->config;
-	int code = session_check_settled(session, err) ?: host_devices_check_free(devices, err) ?:
+	int code = session_check_settled(session, err) ?: slots_check_free(machine_slots(session->machine), err) ?:
 		   machine_config_add_vfio(config, vfio, err);
 
 	if (code)

@@ -2,7 +2,7 @@
 /* The operations of a session for snapshots of its machine. See session_internal.h and snapshot_thread.h. */
 #include "vmm/session/session_internal.h"
 
-#include "vmm/machine/host_devices.h"
+#include "vmm/machine/slots.h"
 #include "vmm/session/snapshot_thread.h"
 #include "vmm/snapshot/snapshot_take.h"
 #include "vmm/snapshot/track.h"
@@ -43,7 +43,7 @@ int session_snapshot(struct session *session, const struct snapshot_request *req
 	int code = session_check_settled(session, err);
 
 	code = code ?: snapshot_files_check(files, err);
-	code = code ?: host_devices_check_free(machine_host_devices(session->machine), err);
+	code = code ?: slots_check_free(machine_slots(session->machine), err);
 	code = code ?: machine_check_disks(session->machine, err);
 	code = code ?: session_snapshot_need_track(session, err);
 	if (code)
