@@ -131,6 +131,26 @@ $masked 'and with its leaf of extended state' grep -q '^0000000d 00000000 ' "$wo
 run cpuid --cpu host,-nonsense
 check 'an unknown feature is refused' test "$status" = 2
 
+# offered KEY: the guest cpuid ran with it; else mvmm has said that KVM does not offer it.
+offered() { [ "$status" = 0 ] || { [ "$status" = 2 ] && grep -q -- "--cpu host,$1=on: this host's KVM does not offer" "$work/err"; }; }
+cp "$work/plain" "$work/out"
+$masked 'virtualization is hidden' test "$(bit 00000001 4 5)$(bit 80000001 4 2)" = 00
+$masked '... with its leaf' grep -q '^8000000a 00000000 00000000 00000000 00000000' "$work/plain"
+$masked 'performance counters are hidden' grep -q '^0000000a 00000000 ' "$work/plain"
+$masked '... and those of AMD' test "$(bit 80000001 4 23)" = 0
+run nested --on-reboot exit
+check 'a guest cannot enable what is hidden' no_line enabled "$work/out"
+check '... and has tried' grep -q trying "$work/out"
+run cpuid --cpu host,nested=on
+check 'nested=on shows it, or is refused where KVM does not offer it' offered nested
+if [ "$status" = 0 ]; then
+	check '... which the guest sees' test "$(bit 00000001 4 5)$(bit 80000001 4 2)" != 00
+	run nested --on-reboot exit --cpu host,nested=on
+	check '... and can enable' grep -q enabled "$work/out"
+fi
+run cpuid --cpu host,pmu=on
+check 'pmu=on shows counters, or is refused where KVM does not offer them' offered pmu
+
 rm -f "$work/out"
 (
 	ulimit -Sn 200

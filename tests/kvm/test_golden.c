@@ -63,6 +63,7 @@ static void begin(const struct boot_entry *entry)
 {
 	static char masked[][32] = {"xsave", "vmx", "svm", "spec_ctrl", "ssbd", "arch_capabilities", "shstk", "ibt"};
 	char *names[ARRAY_SIZE(masked)];
+	const struct cpu_config chosen = {.masked = names, .masked_count = ARRAY_SIZE(names)};
 	const struct vcpu_config config = {.kvm = &kvm, .count = 1, .log = &quiet};
 
 	if (access("/dev/kvm", R_OK | W_OK))
@@ -73,7 +74,7 @@ static void begin(const struct boot_entry *entry)
 	check_ok(kvm_open(&kvm, &err));
 	check_ok(kvm_create_vm(&kvm, &err));
 	check_ok(irqchip_create(&kvm, &irqchip, &err));
-	check_ok(guest_cpu_create(&kvm, 1, names, ARRAY_SIZE(names), &cpu, &err));
+	check_ok(guest_cpu_create(&kvm, 1, &chosen, &cpu, &err));
 	check_ok(vcpu_set_create(&config, cpu, entry, &vcpus, &err));
 }
 

@@ -387,6 +387,7 @@ static int fake_kvm_call_vcpu(struct fake_vcpu *vcpu, unsigned long request, voi
 		return 0;
 	case KVM_SET_CPUID2:
 	case KVM_KVMCLOCK_CTRL:
+	case KVM_ENABLE_CAP:
 		return 0;
 	default:
 		return -ENOTTY;
@@ -532,6 +533,8 @@ static void fake_kvm_record(int fd, unsigned long request, void *arg)
 	*call = (struct fake_call){.request = request, .fd = fd};
 	if (request == KVM_CHECK_EXTENSION)
 		call->argument = (uintptr_t)arg;
+	if (request == KVM_ENABLE_CAP)
+		call->argument = ((struct kvm_enable_cap *)arg)->cap;
 	if ((request == KVM_GET_MSRS || request == KVM_SET_MSRS) && ((struct kvm_msrs *)arg)->nmsrs)
 		call->argument = ((struct kvm_msrs *)arg)->entries[0].index;
 }

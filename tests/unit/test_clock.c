@@ -53,7 +53,7 @@ static void open_side(struct side *side, bool runs, unsigned int khz)
 
 	CHECK_EQ(kvm_open(&side->kvm, &err), 0);
 	CHECK_EQ(kvm_create_vm(&side->kvm, &err), 0);
-	CHECK_EQ(guest_cpu_create(&side->kvm, CPUS, NULL, 0, &side->cpu, &err), 0);
+	CHECK_EQ(guest_cpu_create(&side->kvm, CPUS, NULL, &side->cpu, &err), 0);
 	CHECK_EQ(vcpu_set_create(&config, side->cpu, NULL, &side->vcpus, &err), 0);
 	CHECK_EQ(clock_create(&side->kvm, side->vcpus, runs, &log, &side->clock, &err), 0);
 }

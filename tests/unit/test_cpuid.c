@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vmm/kvm/cpuid_x86.c and cpuid_offer_x86.c: masks reach what is built on a feature, topology fits the number of CPUs, a CPU
+ * vmm/kvm/cpuid_x86.c, cpuid_hide_x86.c and cpuid_offer_x86.c: masks reach what is built on a feature, topology fits the number of CPUs, a CPU
  * that travels arrives as it was or is refused. Made-up leaves, and a KVM of the tests' own that shows them.
  */
 #include "tests/unit/fake_kvm.h"
 #include "tests/unit/test.h"
+#include "vmm/kvm/cpuid_hide_x86.c"
 #include "vmm/kvm/cpuid_offer_x86.c"
 #include "vmm/kvm/cpuid_x86.c"
 
@@ -162,9 +163,10 @@ static void begin_kvm(const struct guest_cpu *shown)
 static struct guest_cpu *created(const char *without)
 {
 	char *masked = (char *)(uintptr_t)without;
+	const struct cpu_config config = {.masked = &masked, .masked_count = masked != NULL};
 	struct guest_cpu *model;
 
-	CHECK_EQ(guest_cpu_create(&kvm, 1, &masked, masked != NULL, &model, &err), 0);
+	CHECK_EQ(guest_cpu_create(&kvm, 1, &config, &model, &err), 0);
 	return model;
 }
 
@@ -307,6 +309,179 @@ static void leaves_of_zeroes_are_left_out(void)
 	CHECK(cpuid_find(model, 7, 0) && cpuid_find(model, 1, 0) && cpuid_find(model, 0, 0));
 	guest_cpu_destroy(model);
 	guest_cpu_destroy(shown);
+}
+
+/* ---- what is hidden ---- */
+
+static struct guest_cpu *chosen(bool nested, bool pmu)
+{
+	const struct cpu_config config = {.nested = nested, .pmu = pmu};
+	struct guest_cpu *model;
+
+	return guest_cpu_create(&kvm, 1, &config, &model, &err) ? NULL : model;
+}
+
+/* All registers of the leaf. */
+static uint32_t any_of(const struct guest_cpu *model, uint32_t leaf)
+{
+	const struct kvm_cpuid_entry2 *entry = cpuid_find(model, leaf, 0);
+
+	return entry ? entry->eax | entry->ebx | entry->ecx | entry->edx : 0;
+}
+
+static struct guest_cpu *everything_and_more(void)
+{
+	static const uint32_t leaves[] = {0xa, 0x12, 0x14, 0x1c, 0x23, 0x40000001, 0x8000000a, 0x8000001b, 0x8000001f, 0x80000022};
+	struct guest_cpu *all = everything(1);
+
+	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++)
+		*cpuid_get(all, leaves[i], 0, 0) = (struct kvm_cpuid_entry2){
+			.function = leaves[i], .eax = ~0u, .ebx = ~0u, .ecx = ~0u, .edx = ~0u};
+	return all;
+}
+
+/* Each row by itself: KVM shows it, and the guest sees it exactly if it was asked for. */
+static void what_a_guest_seldom_needs_is_hidden(void)
+{
+	struct guest_cpu *all = everything_and_more();
+
+	begin_kvm(all);
+	for (unsigned int choice = 0; choice < 4; choice++) {
+		struct guest_cpu *model = chosen(choice & 1, choice & 2);
+
+		CHECK(model);
+		for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+			struct kvm_cpuid_entry2 *entry = cpuid_find(model, rows[i].leaf, rows[i].index);
+			uint32_t seen = !entry ? 0 : rows[i].bits ? *cpuid_reg(entry, rows[i].reg) & rows[i].bits :
+				        any_of(model, rows[i].leaf);
+			bool wanted = (rows[i].when == UNLESS_NESTED && choice & 1) || (rows[i].when == UNLESS_PMU && choice & 2);
+
+			if (rows[i].leaf == 0xd) /* cpuid_fit_xsave */
+				continue;
+			CHECK_EQ(seen != 0, wanted);
+		}
+		CHECK_EQ(has(model, "vmx"), choice & 1);
+		CHECK_EQ(has(model, "svm"), choice & 1);
+		CHECK(has(model, "avx2") && has(model, "x2apic") && has(model, "kvmclock") && has(model, "kvm_pv_eoi"));
+		guest_cpu_destroy(model);
+	}
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+}
+
+static void what_kvm_does_not_offer_cannot_be_asked_for(void)
+{
+	struct guest_cpu *all = everything(1), *model;
+
+	*cpuid_reg(cpuid_find(all, 1, 0), ECX) &= ~(1u << 5);
+	*cpuid_reg(cpuid_find(all, 0x80000001, 0), ECX) &= ~(1u << 2 | 1u << 23);
+	begin_kvm(all);
+	CHECK(!chosen(true, false));
+	CHECK(strstr(err.text, "nested=on: this host's KVM does not offer it"));
+	fake_kvm.caps[KVM_CAP_PMU_CAPABILITY] = 0;
+	CHECK(!chosen(false, true));
+	CHECK(strstr(err.text, "pmu=on: this host's KVM does not offer performance counters"));
+	fake_kvm.caps[KVM_CAP_PMU_CAPABILITY] = KVM_PMU_CAP_DISABLE; /* AMD's oldest counters */
+	model = chosen(false, true);
+	CHECK(model);
+	guest_cpu_destroy(model);
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+}
+
+/* Which capabilities of the VM and of its vCPU are set for this CPU, in order. */
+static void expect_caps(struct guest_cpu *model, bool pmu, const uint64_t *caps, size_t count)
+{
+	const struct cpu_config config = {.pmu = pmu};
+	unsigned int before = fake_kvm_count(KVM_ENABLE_CAP);
+	int vcpu;
+
+	CHECK_EQ(kvm_create_vm(&kvm, &err), 0);
+	CHECK_EQ(guest_cpu_bind(&kvm, model, &config, &err), 0);
+	vcpu = ioctl(kvm.vm_fd, KVM_CREATE_VCPU, 0);
+	CHECK_EQ(guest_cpu_apply(model, vcpu, 0, 1000000, &err), 0);
+	CHECK_EQ(fake_kvm_count(KVM_ENABLE_CAP) - before, count);
+	for (size_t i = 0; i < count; i++)
+		CHECK(fake_kvm_find(0, KVM_ENABLE_CAP, caps[i]) >= 0);
+	close(vcpu);
+	fd_close(&kvm.vm_fd);
+}
+
+static void kvm_gives_what_cpuid_shows_and_no_more(void)
+{
+	static const uint64_t strict[] = {KVM_CAP_PMU_CAPABILITY, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_X86_NOTIFY_VMEXIT,
+					  KVM_CAP_ENFORCE_PV_FEATURE_CPUID};
+	static const uint64_t as_it_was[] = {KVM_CAP_X86_NOTIFY_VMEXIT};
+	struct guest_cpu *all = everything(1), *model, *old;
+	json_t *offered;
+
+	begin_kvm(all);
+	fake_kvm.caps[KVM_CAP_DISABLE_QUIRKS2] = 0x7f;
+	model = chosen(false, false);
+	expect_caps(model, false, strict, ARRAY_SIZE(strict));
+	/* it arrives so, and one of a program that did not know of it stays as it was */
+	CHECK_EQ(guest_cpu_write(model, &offered, &err), 0);
+	CHECK_EQ(guest_cpu_read(1, offered, &old, &err), 0);
+	expect_caps(old, false, strict, ARRAY_SIZE(strict));
+	guest_cpu_destroy(old);
+	json_object_del(offered, "strict");
+	CHECK_EQ(guest_cpu_read(1, offered, &old, &err), 0);
+	expect_caps(old, true, as_it_was, ARRAY_SIZE(as_it_was));
+	guest_cpu_destroy(old);
+	/* an old KVM */
+	fake_kvm.caps[KVM_CAP_DISABLE_QUIRKS2] = fake_kvm.caps[KVM_CAP_PMU_CAPABILITY] = 0;
+	fake_kvm.caps[KVM_CAP_ENFORCE_PV_FEATURE_CPUID] = fake_kvm.caps[KVM_CAP_X86_NOTIFY_VMEXIT] = 0;
+	expect_caps(model, false, NULL, 0);
+	guest_cpu_destroy(model);
+	json_decref(offered);
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+}
+
+static void a_refused_capability_is_an_error(void)
+{
+	struct guest_cpu *all = everything(1), *model;
+	const struct cpu_config config = {0};
+
+	begin_kvm(all);
+	fake_kvm.caps[KVM_CAP_DISABLE_QUIRKS2] = 0x7f;
+	CHECK_EQ(kvm_create_vm(&kvm, &err), 0);
+	model = chosen(false, false);
+	for (unsigned int n = 1; n <= 3; n++) {
+		fake_kvm_fail_request(KVM_ENABLE_CAP, n, EINVAL);
+		CHECK_EQ(guest_cpu_bind(&kvm, model, &config, &err), -EINVAL);
+		CHECK(strstr(err.text, "KVM_CAP_"));
+	}
+	guest_cpu_destroy(model);
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
+}
+
+/* An older program's offer does not say what was hidden: nothing was. */
+static void an_older_offer_shows_what_it_shows(void)
+{
+	static const bool choices[][2] = {{false, false}, {true, false}, {false, true}, {true, true}};
+	struct guest_cpu *all = everything_and_more();
+
+	begin_kvm(all);
+	for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+		struct guest_cpu *model = chosen(choices[i][0], choices[i][1]);
+		struct cpu_config config = {0};
+		json_t *offered;
+
+		CHECK_EQ(guest_cpu_write(model, &offered, &err), 0);
+		guest_cpu_choices(offered, &config);
+		CHECK_EQ(config.nested, choices[i][0]);
+		CHECK_EQ(config.pmu, choices[i][1]);
+		config.nested = !choices[i][0];
+		json_object_set_new(offered, "cpuid", json_integer(1));
+		guest_cpu_choices(offered, &config);
+		CHECK_EQ(config.nested, !choices[i][0]);
+		json_decref(offered);
+		guest_cpu_destroy(model);
+	}
+	kvm_close(&kvm);
+	guest_cpu_destroy(all);
 }
 
 /* ---- the CPU that travels ---- */
@@ -503,7 +678,7 @@ static void a_cpu_that_was_here_may_come_back(void)
 	json_t *offered, *again;
 
 	begin_kvm(shown);
-	CHECK_EQ(guest_cpu_create(&kvm, 2, NULL, 0, &from, &err), 0);
+	CHECK_EQ(guest_cpu_create(&kvm, 2, NULL, &from, &err), 0);
 	CHECK_EQ(guest_cpu_write(from, &offered, &err), 0);
 	if (!json_object_get(offered, "host"))
 		SKIP("this host has no boot id, or no KVM");
@@ -537,7 +712,9 @@ TEST_MAIN(TEST(masks_reach_what_is_built_on_a_feature), TEST(extended_state_foll
 	  TEST(parts_of_the_state_stay_together), TEST(shadow_stacks_and_branch_tracking_can_be_masked),
 	  TEST(kvmclock_can_be_masked), TEST(what_kvm_cannot_save_is_hidden), TEST(the_large_state_is_asked_for),
 	  TEST(rates_are_shown), TEST(topology_fits_the_cpus), TEST(the_processor_has_its_name), TEST(leaves_of_zeroes_are_left_out),
-	  TEST(a_cpu_arrives_as_it_was),
+	  TEST(what_a_guest_seldom_needs_is_hidden), TEST(what_kvm_does_not_offer_cannot_be_asked_for),
+	  TEST(kvm_gives_what_cpuid_shows_and_no_more), TEST(a_refused_capability_is_an_error),
+	  TEST(an_older_offer_shows_what_it_shows), TEST(a_cpu_arrives_as_it_was),
 	  TEST(nonsense_is_refused), TEST(missing_features_are_named),
 	  TEST(a_processor_with_more_faults_is_refused), TEST(capabilities_travel), TEST(promises_are_kept),
 	  TEST(a_cpu_that_was_here_may_come_back))

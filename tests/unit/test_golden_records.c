@@ -55,7 +55,7 @@ static void begin_kvm(bool intel)
 	fake_kvm.msr_count = ARRAY_SIZE(msrs);
 	CHECK_EQ(kvm_open(&kvm, NULL), 0);
 	CHECK_EQ(kvm_create_vm(&kvm, NULL), 0);
-	CHECK_EQ(guest_cpu_create(&kvm, CPUS, NULL, 0, &cpu, NULL), 0);
+	CHECK_EQ(guest_cpu_create(&kvm, CPUS, NULL, &cpu, NULL), 0);
 	CHECK_EQ(vcpu_set_create(&config, cpu, NULL, &vcpus, NULL), 0);
 	CHECK_EQ(clock_create(&kvm, vcpus, false, &quiet, &timekeeper, NULL), 0);
 }

@@ -71,6 +71,37 @@ static void reads_an_offer(void)
 	CHECK_EQ(machine_config_finish(&config, &err), 0);
 }
 
+/* What the configuration does not say, the CPU shows: it is of a program that hid nothing. */
+static void an_older_offer_hides_nothing(void)
+{
+	static const struct {
+		const char *config, *cpu;
+		bool nested, pmu;
+	} cases[] = {
+		{"\"cpu\": {\"model\": \"host\"}", "[1,0,0,0,0,32,0]", true, false},
+		{"\"cpu\": {\"model\": \"host\"}", "[2147483649,0,0,0,0,8388612,0]", true, true},
+		{"\"cpus\": 1", "[10,0,0,2,0,0,0]", false, true},
+		{"\"cpus\": 1", "[1,0,0,0,0,0,0]", false, false},
+		{"\"cpus\": 1", "[1,0]", false, false}, /* refused later */
+		{"\"cpu\": {\"nested\": false, \"pmu\": false}", "[1,0,0,0,0,32,0],[10,0,0,2,0,0,0]", false, false},
+		{"\"cpu\": {\"nested\": true, \"pmu\": false}", "[1,0,0,0,0,32,0]", true, false},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct machine_offer *offer;
+		char configuration[128], cpu[128];
+
+		snprintf(configuration, sizeof(configuration), "{\"name\": \"m\", %s}", cases[i].config);
+		snprintf(cpu, sizeof(cpu), "{\"architecture\": \"x86-64\", \"cpuid\": [%s]}", cases[i].cpu);
+		CHECK_EQ(parse(offer_text("1", configuration, MEMORY, cpu, DEVICES), &offer), 0);
+		machine_config_done(&config);
+		CHECK_EQ(machine_offer_config(offer, &config, &err), 0);
+		CHECK_EQ(config.cpu.nested, cases[i].nested);
+		CHECK_EQ(config.cpu.pmu, cases[i].pmu);
+		machine_offer_destroy(offer);
+	}
+}
+
 static bool refused(const char *text, int code, const char *what)
 {
 	struct machine_offer *offer;
@@ -297,6 +328,6 @@ static void what_is_not_there_is_named(void)
 	machine_config_done(&config);
 }
 
-TEST_MAIN(TEST(reads_an_offer), TEST(nonsense_is_refused), TEST(disks_come_along), TEST(sectors_stay_as_large), TEST(size_and_depth_are_bounded),
+TEST_MAIN(TEST(reads_an_offer), TEST(an_older_offer_hides_nothing), TEST(nonsense_is_refused), TEST(disks_come_along), TEST(sectors_stay_as_large), TEST(size_and_depth_are_bounded),
 	  TEST(a_configuration_must_leave_nothing_open), TEST(descriptors_are_not_the_peers),
 	  TEST(a_host_without_room_refuses), TEST(devices_are_put_in_place), TEST(what_is_not_there_is_named))

@@ -38,6 +38,8 @@ struct cpu_config {
 	enum cpu_model model;
 	char **masked;
 	size_t masked_count;
+	bool nested; /* the guest may run guests of its own */
+	bool pmu;    /* it has performance counters */
 };
 
 enum disk_on_error { ON_ERROR_REPORT, ON_ERROR_STOP };

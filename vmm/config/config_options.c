@@ -48,9 +48,11 @@ static const struct option options[] = {
 	      {"shared", OPTION_WORD, KEY(memory_config, shared), .words = toggle_words})},
 	{"cpus", "N", "the number of CPUs, 1 to 254; 1 by default", FIELD(cpus),
 	 PLAIN("cpus", OPTION_UINT, .value = 1, .min = 1, .max = MACHINE_MAX_CPUS, .help = "N")},
-	{"cpu", "host[,-FEATURE]...", "the CPU model: the host's, without the named features", FIELD(cpu),
-	 .bare = true,
+	{"cpu", "host[,nested=on|off][,pmu=on|off][,-FEATURE]...",
+	 "the CPU model: the host's, without the named features, nested virtualization and performance counters",
+	 FIELD(cpu), .bare = true,
 	 KEYS({"model", OPTION_WORD, KEY(cpu_config, model), .words = model_words},
+	      {"nested", OPTION_BOOL, KEY(cpu_config, nested)}, {"pmu", OPTION_BOOL, KEY(cpu_config, pmu)},
 	      {"without", OPTION_NAMES, KEY(cpu_config, masked),
 	       .text_offset = offsetof(struct cpu_config, masked_count)})},
 	{"disk", "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT][,sector-size=512|4096]"

@@ -5,6 +5,7 @@
  * each word of feature bits with what it supports, and also the width of addresses, the layout of the extended state,
  * and the performance counters. Names, caches and topology need no support by the host, and are not compared.
  */
+#include "vmm/kvm/cpuid_hide_x86.h"
 #include "vmm/kvm/cpuid_x86.h"
 
 #include <stdio.h>
@@ -38,6 +39,8 @@ int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err
 	*ret = json_pack("{s:s, s:o}", "architecture", "x86-64", "cpuid", entries);
 	if (*ret && model->has_capabilities)
 		json_object_set_new(*ret, "arch_capabilities", json_integer((json_int_t)model->capabilities));
+	if (*ret && model->strict)
+		json_object_set_new(*ret, "strict", json_true());
 	if (*ret && !model->forced)
 		cpuid_offer_write_host(model, *ret);
 	return *ret ? 0 : err_sys(err, -ENOMEM, "CPU");
@@ -318,9 +321,21 @@ int guest_cpu_read(unsigned int cpus, const json_t *offered, struct guest_cpu **
 	}
 	sizes = cpuid_find(model, 0x80000008, 0);
 	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
+	model->strict = json_is_true(json_object_get(offered, "strict"));
 	model->known = cpuid_offer_was_here(model, offered);
 	*ret = model;
 	return 0;
+}
+
+void guest_cpu_choices(const json_t *offered, struct cpu_config *config)
+{
+	struct guest_cpu *model;
+
+	if (guest_cpu_read(1, offered, &model, NULL) < 0)
+		return;
+	config->nested = cpuid_hide_shows_nested(model);
+	config->pmu = cpuid_hide_shows_pmu(model);
+	guest_cpu_destroy(model);
 }
 
 bool guest_cpu_known(const struct guest_cpu *model)
@@ -339,7 +354,7 @@ int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const 
 			cpuid_ask_for_tiles(kvm);
 		return 0;
 	}
-	code = guest_cpu_create(kvm, model->cpus, NULL, 0, &host, err);
+	code = guest_cpu_create(kvm, model->cpus, NULL, &host, err);
 	if (code < 0)
 		return code;
 	code = cpuid_offer_check(model, host, force, remedy, log, err);

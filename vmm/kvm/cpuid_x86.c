@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The guest's CPU: what KVM supports of the host's CPU, with the machine's topology (one socket, one core for each
- * vCPU) and without the masked features. Masking a feature also masks those that depend on it, in all leaves. Follows
- * the Intel SDM volume 2 (CPUID), the AMD APM volume 3 appendix E, and the KVM leaves of
- * Documentation/virt/kvm/x86/cpuid.rst.
+ * vCPU), without what cpuid_hide_x86.c hides and without the masked features. Masking a feature also masks those that
+ * depend on it, in all leaves. Follows the Intel SDM volume 2 (CPUID), the AMD APM volume 3 appendix E, and the KVM leaves
+ * of Documentation/virt/kvm/x86/cpuid.rst.
  */
 #include "vmm/kvm/cpuid_x86.h"
 #include "vmm/config/nearest.h"
+#include "vmm/kvm/cpuid_hide_x86.h"
 
 #include <asm/prctl.h>
 #include <cpuid.h>
@@ -69,17 +70,6 @@ const struct cpuid_feature cpuid_features[] = {
 };
 const size_t cpuid_feature_count = ARRAY_SIZE(cpuid_features);
 
-struct kvm_cpuid_entry2 *cpuid_find(const struct guest_cpu *model, uint32_t function, uint32_t index)
-{
-	for (uint32_t i = 0; i < model->cpuid->nent; i++) {
-		struct kvm_cpuid_entry2 *entry = &model->cpuid->entries[i];
-
-		if (entry->function == function && entry->index == index)
-			return entry;
-	}
-	return NULL;
-}
-
 /* The entry of a leaf; a new one of zeroes if KVM has none. NULL if the table is full. */
 static struct kvm_cpuid_entry2 *cpuid_get(struct guest_cpu *model, uint32_t function, uint32_t index, uint32_t flags)
 {
@@ -90,13 +80,6 @@ static struct kvm_cpuid_entry2 *cpuid_get(struct guest_cpu *model, uint32_t func
 	entry = &model->cpuid->entries[model->cpuid->nent++];
 	*entry = (struct kvm_cpuid_entry2){.function = function, .index = index, .flags = flags};
 	return entry;
-}
-
-uint32_t *cpuid_reg(struct kvm_cpuid_entry2 *entry, enum cpuid_reg reg)
-{
-	uint32_t *const regs[] = {&entry->eax, &entry->ebx, &entry->ecx, &entry->edx};
-
-	return regs[reg];
 }
 
 static void cpuid_clear_feature(struct guest_cpu *model, const struct cpuid_feature *feature)
@@ -385,19 +368,6 @@ static void cpuid_read_capabilities(struct kvm *kvm, struct guest_cpu *model)
 	model->capabilities = ioctl(kvm->fd, KVM_GET_MSRS, &msr) == 1 ? msr.entry.data : 0;
 }
 
-struct guest_cpu *cpuid_alloc(unsigned int cpus)
-{
-	struct guest_cpu *model = calloc(1, sizeof(*model));
-
-	if (!model)
-		return NULL;
-	model->cpus = cpus;
-	model->cpuid = calloc(1, sizeof(*model->cpuid) + CPUID_MAX_ENTRIES * sizeof(model->cpuid->entries[0]));
-	if (!model->cpuid)
-		free(take_ptr(model));
-	return model;
-}
-
 /* Everything but the masked features; what KVM shows but cannot save is hidden. */
 static int cpuid_mask(struct kvm *kvm, struct guest_cpu *model, char *const *masked, size_t count, struct err *err)
 {
@@ -435,9 +405,11 @@ static void cpuid_drop_needless(struct guest_cpu *model)
 	model->cpuid->nent = kept;
 }
 
-int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
-		     struct guest_cpu **ret, struct err *err)
+int guest_cpu_create(struct kvm *kvm, unsigned int cpus, const struct cpu_config *config, struct guest_cpu **ret,
+		     struct err *err)
 {
+	char *const *masked = config ? config->masked : NULL;
+	size_t masked_count = config ? config->masked_count : 0;
 	struct guest_cpu *model = cpuid_alloc(cpus);
 	struct kvm_cpuid_entry2 *sizes;
 	int code;
@@ -449,6 +421,7 @@ int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, si
 	code = cpuid_fetch(kvm, model, err);
 	cpuid_add_kvm_features(kvm, model);
 	code = code ?: cpuid_mask(kvm, model, masked, masked_count, err);
+	code = code || !config ? code : cpuid_hide(kvm, model, config, err);
 	if (code < 0) {
 		guest_cpu_destroy(model);
 		return code;
@@ -463,14 +436,6 @@ int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, si
 	model->phys_bits = sizes ? sizes->eax & 0xff : 36;
 	*ret = model;
 	return 0;
-}
-
-void guest_cpu_destroy(struct guest_cpu *model)
-{
-	if (!model)
-		return;
-	free(model->cpuid);
-	free(model);
 }
 
 uint32_t guest_cpu_apic_id(const struct guest_cpu *model, unsigned int index)
@@ -499,7 +464,10 @@ int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int ind
 		    struct err *err)
 {
 	uint32_t id = guest_cpu_apic_id(model, index);
+	int code = cpuid_hide_vcpu(model, vcpu_fd, err);
 
+	if (code < 0)
+		return code;
 	for (uint32_t i = 0; i < model->cpuid->nent; i++) {
 		struct kvm_cpuid_entry2 *entry = &model->cpuid->entries[i];
 

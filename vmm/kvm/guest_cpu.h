@@ -6,15 +6,21 @@
 #pragma once
 
 #include "core/log.h"
+#include "vmm/config/config.h"
 #include "vmm/kvm/kvm.h"
 
 #include <jansson.h>
 
 struct guest_cpu;
 
-/* The host's CPU without the masked features; -EINVAL: one of these is unknown. It does not need a VM. */
-int guest_cpu_create(struct kvm *kvm, unsigned int cpus, char *const *masked, size_t masked_count,
-		     struct guest_cpu **ret, struct err *err);
+/*
+ * The host's CPU without the masked features and without what config hides; -EINVAL: a feature is unknown; -ENOTSUP: KVM does
+ * not offer what config asks for. config NULL: all that KVM offers. It does not need a VM.
+ */
+int guest_cpu_create(struct kvm *kvm, unsigned int cpus, const struct cpu_config *config, struct guest_cpu **ret,
+		     struct err *err);
+/* Makes the VM follow this CPU, before its vCPUs are created. */
+int guest_cpu_bind(struct kvm *kvm, struct guest_cpu *model, const struct cpu_config *config, struct err *err);
 void guest_cpu_destroy(struct guest_cpu *model);
 /* tsc_khz: the rate of the guest's TSC. */
 int guest_cpu_apply(const struct guest_cpu *model, int vcpu_fd, unsigned int index, unsigned int tsc_khz,
@@ -40,6 +46,9 @@ bool guest_cpu_has_kvmclock(const struct guest_cpu *model);
  */
 int guest_cpu_write(const struct guest_cpu *model, json_t **ret, struct err *err);
 int guest_cpu_read(unsigned int cpus, const json_t *offered, struct guest_cpu **ret, struct err *err);
+/* What an offered CPU shows of that which config may hide, for the offer of a program that had no such choice. An invalid
+ * CPU changes nothing; guest_cpu_read refuses it. */
+void guest_cpu_choices(const json_t *offered, struct cpu_config *config);
 bool guest_cpu_known(const struct guest_cpu *model);
 int guest_cpu_adopt(struct kvm *kvm, struct guest_cpu *model, bool force, const char *remedy, const struct log *log,
 		    struct err *err);

@@ -131,6 +131,15 @@ static enum step vcpu_exit_nothing(struct vcpu *vcpu)
 	return STEP_ON;
 }
 
+/* The processor's state may be lost. */
+static enum step vcpu_exit_notify(struct vcpu *vcpu)
+{
+	if (!(vcpu->run->notify.flags & KVM_NOTIFY_CONTEXT_INVALID))
+		return STEP_ON;
+	log_error(vcpu->set->config.log, "vCPU %u: the guest took no interrupt for too long, and its state is lost", vcpu->index);
+	return vcpu_tell(vcpu, VCPU_FAILED);
+}
+
 typedef enum step exit_fn(struct vcpu *vcpu);
 static exit_fn *const exits[] = {
 	[KVM_EXIT_IO] = vcpu_exit_io,
@@ -141,6 +150,7 @@ static exit_fn *const exits[] = {
 	[KVM_EXIT_INTR] = vcpu_exit_nothing,
 	[KVM_EXIT_INTERNAL_ERROR] = vcpu_exit_internal,
 	[KVM_EXIT_SYSTEM_EVENT] = vcpu_exit_event,
+	[KVM_EXIT_NOTIFY] = vcpu_exit_notify,
 };
 
 static enum step vcpu_handle_exit(struct vcpu *vcpu)

@@ -483,8 +483,7 @@ static void *machine_create_make_guest_cpu(void *opaque)
 		job->code = guest_cpu_adopt(&machine->kvm, machine->guest_cpu, config->force_cpu,
 					    machine_create_cpu_remedy(machine), machine->host.log, &job->err);
 	else
-		job->code = guest_cpu_create(&machine->kvm, config->cpus, config->cpu.masked, config->cpu.masked_count,
-					     &machine->guest_cpu, &job->err);
+		job->code = guest_cpu_create(&machine->kvm, config->cpus, &config->cpu, &machine->guest_cpu, &job->err);
 	return NULL;
 }
 
@@ -521,6 +520,11 @@ static int machine_create_finish_guest_cpu(struct machine *machine, struct err *
 	if (job->code < 0 && err)
 		*err = job->err;
 	return job->code;
+}
+
+static int machine_create_bind_guest_cpu(struct machine *machine, struct err *err)
+{
+	return guest_cpu_bind(&machine->kvm, machine->guest_cpu, &machine->config->cpu, err);
 }
 
 /* An incoming guest already runs its kernel, and needs the files only for a reboot, if they are named on this host. */
@@ -580,6 +584,7 @@ static const struct part {
 	{machine_create_irqchip, false},
 	{machine_create_platform, false},
 	{machine_create_finish_guest_cpu, false},
+	{machine_create_bind_guest_cpu, false},
 	{machine_create_pit, false},
 	{machine_create_pci, false},
 	{machine_create_slots, false},

@@ -338,6 +338,13 @@ static bool machine_offer_drop_descriptors(struct machine_config *config)
 	return any;
 }
 
+/* A program that could hide neither showed both, if KVM offered them. */
+static void machine_offer_read_choices(const struct machine_offer *offer, struct machine_config *config)
+{
+	if (!json_object_get(json_object_get(offer->config, "cpu"), "nested"))
+		guest_cpu_choices(offer->cpu, &config->cpu);
+}
+
 int machine_offer_config(const struct machine_offer *offer, struct machine_config *config, struct err *err)
 {
 	int code = config_json_read(&machine_options, config, offer->config, err);
@@ -345,6 +352,7 @@ int machine_offer_config(const struct machine_offer *offer, struct machine_confi
 	if (machine_offer_drop_descriptors(config) && !code)
 		code = err_set(err, -EBADMSG, "it has a descriptor");
 	code = code ?: machine_offer_check_ids(config, err);
+	machine_offer_read_choices(offer, config);
 	return code ? err_prefix(err, code == -EINVAL ? -EBADMSG : code, "the offered configuration") : 0;
 }
 
