@@ -70,6 +70,7 @@ static void blk_kick_arm(struct blk_queue *q)
 
 static void blk_kick_seen(struct blk_queue *q, const struct io_uring_cqe *cqe)
 {
+	virtqueue_kicked(q->vq);
 	if (cqe->flags & IORING_CQE_F_MORE)
 		return;
 	q->kick_armed = false;
@@ -144,6 +145,7 @@ static void *blk_queue_main(void *opaque)
 	io_uring_register_ring_fd(&q->ring);
 	blk_pace_init(&q->pace);
 	for (;;) {
+		q->now = monotonic_ns();
 		blk_queue_reap(q);
 		parking = virtio_thread_asked(&q->thread);
 		if (!parking && atomic_exchange(&q->retry, false))

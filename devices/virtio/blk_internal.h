@@ -2,7 +2,7 @@
 /*
  * Shared by the files of the virtio disk (virtio 1.2 section 5.2); no other file includes it. blk.c is the device and
  * its queue threads, blk_io.c turns a chain into I/O and its result into a status byte, blk_file.c opens the image,
- * blk_dirty.c tracks changes, blk_fault.c tells what the host does wrong.
+ * blk_dirty.c tracks changes, blk_fault.c tells what the host does wrong, blk_count.c counts.
  *
  * Each queue has a thread with its own io_uring and requests. The only changing data that threads share are the write
  * cache mode, the size and the faults.
@@ -171,6 +171,7 @@ struct blk_request {
 	uint32_t in_bytes;  /* of the chain: data and status */
 	uint32_t type;      /* VIRTIO_BLK_T_* */
 	uint32_t flags;     /* of a discard or a write of zeroes */
+	uint64_t started;   /* ns of CLOCK_MONOTONIC */
 	uint64_t offset;    /* bytes into the disk */
 	uint64_t size;      /* bytes in all */
 	uint64_t done;      /* bytes done */
@@ -191,6 +192,8 @@ struct blk_queue {
 	bool no_punch, no_zero_range; /* the file has refused it */
 	unsigned int in_flight;       /* requests in the kernel */
 	unsigned int pushed;          /* requests completed in this round of the thread */
+	uint64_t now;                 /* ns; when this round began */
+	struct virtio_blk_counts counts[VIRTIO_BLK_KINDS];
 	struct blk_pace pace;
 	struct blk_request *requests, *free;
 	struct blk_request *kept; /* they failed, and wait for a resume */
@@ -212,6 +215,11 @@ void blk_dirty_done(struct blk *blk);
 
 /* An operation on [offset, offset + size) of the disk has ended. Any thread. */
 void blk_mark(struct blk *blk, uint64_t offset, uint64_t size);
+
+/* ---- blk_count.c: metrics ---- */
+
+/* The request is complete. On the queue's thread. */
+void blk_count(struct blk_queue *q, const struct blk_request *request, uint8_t status);
 
 /* ---- blk_io.c: requests ---- */
 

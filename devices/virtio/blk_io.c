@@ -49,6 +49,7 @@ static void blk_io_request_finish(struct blk_queue *q, struct blk_request *reque
 	unsigned int in_count = request->in ? request->iov_count + 1u : 1;
 	bool all = request->in_bytes == 1 || (request->in && status == VIRTIO_BLK_S_OK);
 
+	blk_count(q, request, status);
 	*(volatile uint8_t *)request->iov[request->iov_count].iov_base = status;
 	/* A failed read may have written anywhere: all of it is dirty, and none of it counts as written. */
 	virtqueue_push_iov(q->vq, request->head, in, in_count, all ? request->in_bytes : 0);
@@ -282,10 +283,10 @@ static int blk_io_start_range(struct blk_queue *q, struct blk_request *request, 
 		return VIRTIO_BLK_S_IOERR;
 	if (!blk_io_in_range(q, le64toh(range.sector), (uint64_t)sectors * BLK_SECTOR))
 		return VIRTIO_BLK_S_IOERR;
-	if (!sectors || (discard && q->no_punch))
-		return VIRTIO_BLK_S_OK; /* a discard is a hint */
 	request->offset = le64toh(range.sector) * BLK_SECTOR;
 	request->size = (uint64_t)sectors * BLK_SECTOR;
+	if (!sectors || (discard && q->no_punch))
+		return VIRTIO_BLK_S_OK; /* a discard is a hint */
 	request->op = discard ? BLK_PUNCH : blk_io_zeroing_op(q, request);
 	blk_io_request_submit(q, request);
 	return BLK_STARTED;
@@ -313,6 +314,7 @@ int blk_request_start(struct blk_queue *q)
 	if (!chain->in_bytes || virtq_chain_read(chain, 0, &header, sizeof(header)) < sizeof(header))
 		return -EPROTO;
 	request = blk_io_request_get(q);
+	request->started = q->now;
 	request->head = chain->head;
 	request->in_bytes = chain->in_bytes;
 	request->type = le32toh(header.type);

@@ -148,6 +148,7 @@ static void net_destroy(struct virtio_device *device)
 	virtio_device_done(device);
 	pthread_mutex_destroy(&net->config_lock);
 	pthread_mutex_destroy(&net->ctrl_lock);
+	free(net->counts);
 	free(net);
 }
 
@@ -234,6 +235,22 @@ static uint64_t net_offered(const struct net_backend *backend)
 	return features;
 }
 
+void virtio_net_count(struct virtio_device *device, struct virtio_net_counts *ret)
+{
+	const struct net_device *net = container_of(device, struct net_device, virtio);
+
+	*ret = (struct virtio_net_counts){0};
+	for (unsigned int i = 0; i < net->backend->pairs; i++) {
+		const struct virtio_net_counts *counts = &net->counts[i];
+
+		ret->rx_packets += counter_read(&counts->rx_packets);
+		ret->rx_bytes += counter_read(&counts->rx_bytes);
+		ret->rx_dropped += counter_read(&counts->rx_dropped);
+		ret->tx_packets += counter_read(&counts->tx_packets);
+		ret->tx_bytes += counter_read(&counts->tx_bytes);
+	}
+}
+
 static int net_init(struct net_device *net, const struct virtio_net_options *options, struct guest_memory *memory,
 		    const struct log *log, struct err *err)
 {
@@ -253,6 +270,9 @@ static int net_init(struct net_device *net, const struct virtio_net_options *opt
 	net->virtio.config_size = sizeof(struct virtio_layout_net);
 	net->virtio.offered |= net_offered(net->backend);
 	net_detach_pairs(net, 1);
+	net->counts = counter_alloc(net->backend->pairs, sizeof(*net->counts));
+	if (!net->counts)
+		return err_sys(err, -ENOMEM, "%s", options->id);
 	return options->vhost ? net_vhost_open(net, options->dirty, err) : 0;
 }
 

@@ -138,6 +138,7 @@ static void net_ctrl_kicked(void *opaque, uint32_t events)
 		return;
 	eventfd_drain(vq->kick_fd);
 	pthread_mutex_lock(&net->ctrl_lock);
+	virtqueue_kicked(vq);
 	if (net->ctrl_running) /* net_ctrl_run kicks again */
 		net_ctrl_serve(net, vq, chain);
 	pthread_mutex_unlock(&net->ctrl_lock);

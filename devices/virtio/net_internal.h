@@ -103,6 +103,7 @@ struct net_device {
 	uint8_t mac[6]; /* after a reset */
 	/* Pairs with a thread, or a vhost. */
 	struct net_pair *pairs[NET_MAX_PAIRS];
+	struct virtio_net_counts *counts; /* one a pair (core/counter.h); those of vhost stay 0 */
 	struct virtio_thread threads[NET_MAX_PAIRS];
 	struct vhost *vhosts[NET_MAX_PAIRS]; /* NULL without vhost=on */
 	bool vhost_running[NET_MAX_PAIRS];

@@ -33,6 +33,7 @@ struct net_pair {
 	struct net_device *net;
 	struct net_backend *backend;
 	struct virtqueue *rx, *tx;
+	struct virtio_net_counts *counts;
 	unsigned int index;
 	int epoll_fd;
 	bool merge;        /* packets may span receive buffers */
@@ -137,6 +138,8 @@ static bool net_pair_transmit(struct net_pair *pair)
 			pair->writable = false;
 			break;
 		}
+		counter_add(&pair->counts->tx_packets, 1);
+		counter_add(&pair->counts->tx_bytes, pair->chain.out_bytes - NET_HDR_SIZE);
 		virtqueue_push(pair->tx, &pair->chain, 0);
 		count++;
 	}
@@ -202,6 +205,12 @@ static void net_pair_hold(struct net_pair *pair, uint64_t len)
 	pair->held_until = monotonic_ms() + pair->net->hold_ms;
 }
 
+static void net_pair_drop(struct net_pair *pair)
+{
+	pair->held = 0;
+	counter_add(&pair->counts->rx_dropped, 1);
+}
+
 /* The window holds the held packet now: completes it, and returns its length. */
 static ssize_t net_pair_unhold(struct net_pair *pair)
 {
@@ -225,7 +234,7 @@ static bool net_pair_gather(struct net_pair *pair)
 	while (more && (got = net_pair_gather_one(pair)) > 0)
 		more = pair->merge && pair->bytes < NET_MAX_PACKET;
 	if (pair->held > pair->bytes && (!more || got == -ENOBUFS || monotonic_ms() >= pair->held_until))
-		pair->held = 0;
+		net_pair_drop(pair);
 	return pair->buffers && pair->held <= pair->bytes;
 }
 
@@ -325,6 +334,8 @@ static bool net_pair_receive(struct net_pair *pair)
 		if ((uint64_t)len > pair->bytes) {
 			net_pair_hold(pair, (uint64_t)len);
 		} else if (len >= (ssize_t)NET_HDR_SIZE) {
+			counter_add(&pair->counts->rx_packets, 1);
+			counter_add(&pair->counts->rx_bytes, (uint64_t)len - NET_HDR_SIZE);
 			net_pair_deliver(pair, (uint64_t)len);
 			delivered++;
 		}
@@ -356,8 +367,10 @@ static void net_pair_wait_for_work(struct net_pair *pair)
 	net_pair_set_interest(pair);
 	count = epoll_wait(pair->epoll_fd, events, EVENTS, pair->held ? monotonic_left(pair->held_until) : -1);
 	for (int i = 0; i < count; i++) {
-		if (events[i].data.u32 != EVENT_BACKEND)
+		if (events[i].data.u32 != EVENT_BACKEND) {
+			virtqueue_kicked(events[i].data.u32 == EVENT_RX ? pair->rx : pair->tx);
 			continue;
+		}
 		if (events[i].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
 			pair->readable = !pair->gone;
 		pair->hung_up |= !!(events[i].events & (EPOLLERR | EPOLLHUP));
@@ -369,7 +382,8 @@ static void net_pair_wait_for_work(struct net_pair *pair)
 /* Returns the buffers popped in advance to the queue; a packet that is held is dropped. */
 static void net_pair_give_back(struct net_pair *pair)
 {
-	pair->held = 0;
+	if (pair->held)
+		net_pair_drop(pair);
 	for (; pair->buffers; pair->buffers--)
 		virtqueue_unpop(pair->rx);
 	pair->first_buffer = pair->first_segment = pair->segments = 0;
@@ -443,6 +457,7 @@ int net_pair_make(struct net_device *net, unsigned int index, struct err *err)
 	pair->net = net;
 	pair->backend = net->backend;
 	pair->index = index;
+	pair->counts = &net->counts[index];
 	pair->rx = &net->virtio.queues[2 * index];
 	pair->tx = &net->virtio.queues[2 * index + 1];
 	pair->merge = virtio_has(&net->virtio, VIRTIO_NET_F_MRG_RXBUF);

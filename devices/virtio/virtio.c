@@ -76,6 +76,17 @@ void virtio_device_done(struct virtio_device *device)
 	pthread_mutex_destroy(&device->lock);
 }
 
+struct virtqueue_counts virtio_device_counts(const struct virtio_device *device, unsigned int queue)
+{
+	const struct virtqueue_counts *counts = &device->queues[queue].counts;
+
+	return (struct virtqueue_counts){
+		.chains = counter_read(&counts->chains),
+		.kicks = counter_read(&counts->kicks),
+		.interrupts = counter_read(&counts->interrupts),
+	};
+}
+
 void virtio_device_config_changed(struct virtio_device *device)
 {
 	device->config_generation++;

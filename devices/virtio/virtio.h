@@ -109,6 +109,9 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
 		       const struct log *log, struct err *err);
 void virtio_device_done(struct virtio_device *device);
 
+/* What has happened on a queue. Any thread. */
+struct virtqueue_counts virtio_device_counts(const struct virtio_device *device, unsigned int queue);
+
 static inline bool virtio_has(const struct virtio_device *device, unsigned int feature)
 {
 	return device->features >> feature & 1;
@@ -177,6 +180,17 @@ void virtio_blk_health(struct virtio_device *disk, struct virtio_blk_health *ret
 /* The guest sees the size that the image has now, *bytes. On the loop's thread. devices/virtio/blk_fault.c */
 int virtio_blk_resize(struct virtio_device *disk, uint64_t *bytes, struct err *err);
 
+/* What the guest has asked a disk for, since the device was made. */
+enum virtio_blk_kind { VIRTIO_BLK_READ, VIRTIO_BLK_WRITE, VIRTIO_BLK_FLUSH, VIRTIO_BLK_DISCARD, VIRTIO_BLK_KINDS };
+struct virtio_blk_counts {
+	uint64_t requests; /* that were completed, also those that failed */
+	uint64_t bytes;    /* of those that succeeded; discards and writes of zeroes count what they name */
+	uint64_t failed;   /* of the requests */
+	struct counter_histogram took; /* from the driver's queue to its status */
+};
+/* Of all queues. Any thread. */
+void virtio_blk_count(struct virtio_device *disk, struct virtio_blk_counts ret[VIRTIO_BLK_KINDS]);
+
 /* A disk's contents, for a copy. */
 struct virtio_blk_image {
 	int fd;        /* through the page cache; the disk's own */
@@ -218,6 +232,16 @@ int virtio_net_create(const struct virtio_net_options *options, struct guest_mem
  * are made. -errno: it has ended, and err has its reason. On the loop's thread, before the guest runs.
  */
 int virtio_net_ready(struct virtio_device *net, struct err *err);
+
+/* The packets of a card, or of one of its queue pairs, since the device was made; not those that vhost moves. */
+struct virtio_net_counts {
+	uint64_t rx_packets, rx_bytes; /* to the guest; without the virtio header */
+	uint64_t rx_dropped;           /* too long for the guest's buffers, or the machine was paused */
+	uint64_t tx_packets, tx_bytes; /* from the guest */
+	uint64_t reserved[3];          /* a cache line */
+};
+/* Of all queue pairs. Any thread. */
+void virtio_net_count(struct virtio_device *net, struct virtio_net_counts *ret);
 
 /*
  * The card has another address from now on, whatever the driver has set. The driver sees it in the config space, and is

@@ -50,6 +50,7 @@ static void virtio_loop_kicked(void *opaque, uint32_t events)
 	eventfd_drain(queue->vq->kick_fd);
 	if (!virtio_loop_enter(queue->owner))
 		return;
+	virtqueue_kicked(queue->vq);
 	virtio_loop_serve(queue->owner, queue->vq->index);
 	virtio_loop_leave(queue->owner);
 }

@@ -298,6 +298,7 @@ void virtqueue_publish(struct virtqueue *vq, uint16_t count)
 	if (vq->broken)
 		return;
 	vq->next_used += count;
+	counter_add(&vq->counts.chains, count);
 	__atomic_store_n(&vq->used_host->idx, htole16(vq->next_used), __ATOMIC_RELEASE);
 	virtqueue_used_dirty(vq, &vq->used_host->idx, sizeof(vq->used_host->idx));
 }
@@ -339,8 +340,10 @@ static bool virtqueue_wants_interrupt(struct virtqueue *vq)
 
 void virtqueue_notify(struct virtqueue *vq)
 {
-	if (!vq->broken && virtqueue_wants_interrupt(vq))
-		vq->ops->notify(vq);
+	if (vq->broken || !virtqueue_wants_interrupt(vq))
+		return;
+	counter_add(&vq->counts.interrupts, 1);
+	vq->ops->notify(vq);
 }
 
 bool virtqueue_enable_kicks(struct virtqueue *vq)

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "core/counter.h"
 #include "core/guest_memory.h"
 
 #include <linux/virtio_ring.h>
@@ -34,6 +35,13 @@ struct virtqueue_setup {
 	uint64_t desc, avail, used; /* guest addresses of the three parts */
 };
 
+/* What has happened on a queue, other than by vhost, since its device was made. Its thread adds to it (core/counter.h). */
+struct virtqueue_counts {
+	uint64_t chains;     /* that were completed */
+	uint64_t kicks;      /* by the driver, as far as they woke the device */
+	uint64_t interrupts; /* of the driver */
+};
+
 struct virtqueue {
 	struct virtqueue_setup setup;
 	uint16_t max_size;
@@ -55,6 +63,7 @@ struct virtqueue {
 	const struct virtqueue_ops *ops;
 	struct virtio_device *device; /* for ops */
 	int kick_fd; /* the driver's notifications: a non-blocking eventfd, made by virtio_device_init */
+	struct virtqueue_counts counts;
 };
 
 /* A popped chain: first out_count device-readable segments, then in_count device-writable ones. */
@@ -112,6 +121,12 @@ void virtqueue_fill(struct virtqueue *vq, uint16_t ahead, uint16_t head, const s
 void virtqueue_publish(struct virtqueue *vq, uint16_t count);
 /* Interrupts the driver, unless it does not want an interrupt for the chains pushed since the last call. */
 void virtqueue_notify(struct virtqueue *vq);
+
+/* A kick has woken the device. */
+static inline void virtqueue_kicked(struct virtqueue *vq)
+{
+	counter_add(&vq->counts.kicks, 1);
+}
 
 /* Asks the driver for kicks, or for none. enable returns true if chains have arrived meanwhile: then pop them first. */
 bool virtqueue_enable_kicks(struct virtqueue *vq);

@@ -123,6 +123,8 @@ refuses 'two devices of one id' '--disk id=a: another device has this id' run --
 many=()
 for _ in {1..30}; do many+=(--disk disk); done
 refuses 'too many devices' '31 devices: more than the 30' run --kernel kernel "${many[@]}"
+refuses 'metrics of no machine' 'metrics: NAME is missing' metrics
+refuses 'metrics in two forms' '--prometheus: cannot be combined with --json' metrics --json --prometheus any
 refuses 'migration to nowhere' '--to is missing' migrate
 refuses 'migration and status' 'only one of --to, --status' migrate --to tcp:a --status
 refuses 'migration to no address' '--to: there: not an address' migrate --to there

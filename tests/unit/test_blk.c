@@ -705,6 +705,46 @@ static void a_failure_is_told_and_counted(void)
 	close_disk(&disk);
 }
 
+static void what_the_guest_asks_for_is_counted(void)
+{
+	struct virtio_blk_counts counts[VIRTIO_BLK_KINDS];
+	struct virtqueue_counts queue;
+	struct disk disk;
+	uint64_t slow = 0;
+
+	open_disk(&disk, MIB(1));
+	for (unsigned int i = 0; i < 3; i++)
+		CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, i, 1024, true), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_OUT, 8, 4096, false), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask_range(&disk, VIRTIO_BLK_T_DISCARD, 0, 16, 0), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask_range(&disk, VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 0), VIRTIO_BLK_S_OK);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, MIB(1) / 512, 512, true), VIRTIO_BLK_S_IOERR);
+	CHECK_EQ(ask(&disk, 77, 0, 512, true), VIRTIO_BLK_S_UNSUPP);
+	virtio_blk_count(disk.device, counts);
+	CHECK_EQ(counts[VIRTIO_BLK_READ].requests, 4);
+	CHECK_EQ(counts[VIRTIO_BLK_READ].bytes, 3 * 1024);
+	CHECK_EQ(counts[VIRTIO_BLK_READ].failed, 1);
+	CHECK_EQ(counts[VIRTIO_BLK_WRITE].requests, 1);
+	CHECK_EQ(counts[VIRTIO_BLK_WRITE].bytes, 4096);
+	CHECK_EQ(counts[VIRTIO_BLK_WRITE].failed, 0);
+	CHECK_EQ(counts[VIRTIO_BLK_FLUSH].requests, 1);
+	CHECK_EQ(counts[VIRTIO_BLK_DISCARD].requests, 2);
+	CHECK_EQ(counts[VIRTIO_BLK_DISCARD].bytes, (16 + 8) * 512);
+	for (unsigned int i = 0; i < COUNTER_BUCKETS; i++)
+		slow += counts[VIRTIO_BLK_WRITE].took.buckets[i];
+	CHECK_EQ(slow, 1);
+	queue = virtio_device_counts(disk.device, 0);
+	CHECK_EQ(queue.chains, 9);
+	CHECK(queue.interrupts >= 1 && queue.interrupts <= 9);
+	CHECK(queue.kicks >= 1);
+	/* A reset of the driver forgets nothing. */
+	driver_reset(disk.driver);
+	virtio_blk_count(disk.device, counts);
+	CHECK_EQ(counts[VIRTIO_BLK_READ].requests, 4);
+	close_disk(&disk);
+}
+
 static void await_kept(struct disk *disk, unsigned int count)
 {
 	for (unsigned int i = 0; health(disk).kept != count && i < WAIT_MS; i++)
@@ -1342,7 +1382,7 @@ TEST_MAIN(TEST(keeps_data), TEST(takes_any_layout), TEST(has_queues), TEST(goes_
 	  TEST(tells_its_serial), TEST(twenty_bytes_are_twenty_bytes), TEST(a_request_has_a_bound),
 	  TEST(refuses_what_is_wrong), TEST(discards_and_zeroes), TEST(is_read_only),
 	  TEST(survives_nonsense), TEST(tells_that_the_file_ended), TEST(tells_that_a_write_failed),
-	  TEST(stands_a_full_host), TEST(a_failure_is_told_and_counted),
+	  TEST(stands_a_full_host), TEST(a_failure_is_told_and_counted), TEST(what_the_guest_asks_for_is_counted),
 	  TEST(a_failed_request_waits_for_a_resume), TEST(a_flush_that_has_lost_writes_is_told),
 	  TEST(an_image_that_changes_its_size_is_noticed),
 	  TEST(a_resize_is_shown_to_the_guest), TEST(sectors_are_as_large_as_asked),

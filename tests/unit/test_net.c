@@ -335,6 +335,55 @@ static void waits_for_buffers(void)
 	tear_down();
 }
 
+static void packets_are_counted(void)
+{
+	struct virtio_net_counts counts;
+	uint16_t head;
+	uint32_t len;
+	uint64_t gpa;
+
+	set_up(ALL);
+	send_from_guest((uint32_t[]){HDR + 60, 0}, 1);
+	send_from_guest((uint32_t[]){HDR, 1000, 0}, 2);
+	driver_kick(tx);
+	expect_far(0, 60, 1);
+	expect_far(0, 1000, 2);
+	for (unsigned int i = 0; i < 2; i++)
+		CHECK(driver_wait_used(tx, WAIT, &head, &len));
+	gpa = post(rx, true, (uint32_t[]){66000, 0});
+	driver_kick(rx);
+	send_to_guest(500, 3);
+	CHECK(driver_wait_used(rx, WAIT, &head, &len));
+	expect_rx(gpa, 500, 3, 1);
+	virtio_net_count(device, &counts);
+	CHECK_EQ(counts.tx_packets, 2);
+	CHECK_EQ(counts.tx_bytes, 1060);
+	CHECK_EQ(counts.rx_packets, 1);
+	CHECK_EQ(counts.rx_bytes, 500);
+	CHECK_EQ(counts.rx_dropped, 0);
+	CHECK_EQ(virtio_device_counts(device, 1).chains, 2);
+	CHECK_EQ(virtio_device_counts(device, 0).chains, 1);
+	tear_down();
+}
+
+/* One that is longer than all that the driver has posted is dropped when the driver has had its time. */
+static void a_packet_that_is_dropped_is_counted(void)
+{
+	struct virtio_net_counts counts = {0};
+
+	set_up(ALL);
+	post(rx, true, (uint32_t[]){1000, 0});
+	driver_kick(rx);
+	send_to_guest(2500, 1);
+	for (int i = 0; i < WAIT && !counts.rx_dropped; i++) {
+		virtio_net_count(device, &counts);
+		usleep(1000);
+	}
+	CHECK_EQ(counts.rx_dropped, 1);
+	CHECK_EQ(counts.rx_packets, 0);
+	tear_down();
+}
+
 static void refuses_short_buffers(void)
 {
 	set_up(ALL);
@@ -352,4 +401,4 @@ TEST_MAIN(TEST(sends_any_layout), TEST(sends_endless_chains), TEST(refuses_short
 	  TEST(drops_what_does_not_fit), TEST(serves_a_small_driver),
 	  TEST(drops_what_the_driver_posts_no_buffers_for), TEST(holds_a_packet_until_it_fits),
 	  TEST(survives_chains_that_do_not_fit_together), TEST(waits_for_buffers),
-	  TEST(refuses_short_buffers))
+	  TEST(packets_are_counted), TEST(a_packet_that_is_dropped_is_counted), TEST(refuses_short_buffers))

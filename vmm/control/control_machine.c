@@ -18,6 +18,15 @@ static const char description[] =
 	"# memory is in bytes, uptime in seconds since the machine was made\n"
 	"method Info() -> (name: string, pid: int, state: string, cpus: int, memory: int, uptime: float, devices: []Device)\n"
 	"\n"
+	"# value of a counter or a gauge; a histogram has buckets (le: seconds; count: all that took no longer), sum and count\n"
+	"type Bucket (le: float, count: int)\n"
+	"type Sample (labels: [string]string, value: ?float, buckets: ?[]Bucket, sum: ?float, count: ?int)\n"
+	"# type: counter, gauge or histogram\n"
+	"type Family (name: string, type: string, help: string, samples: []Sample)\n"
+	"\n"
+	"# What the machine has counted, in the manner of Prometheus\n"
+	"method Metrics() -> (name: string, families: []Family)\n"
+	"\n"
 	"# Stops the guest's CPUs and devices until Resume; no error if it is paused already\n"
 	"method Pause() -> ()\n"
 	"method Resume() -> ()\n"
@@ -137,6 +146,18 @@ static void control_machine_call_info(void *opaque, struct control_call *call, c
 		control_fail(call, &err);
 	else
 		control_reply(call, info);
+}
+
+static void control_machine_call_metrics(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	json_t *metrics;
+	struct err err;
+
+	if (machine->ops->metrics(machine->session, &metrics, &err))
+		control_fail(call, &err);
+	else
+		control_reply(call, metrics);
 }
 
 static void control_machine_call_set_balloon(void *opaque, struct control_call *call, const json_t *parameters)
@@ -430,6 +451,7 @@ static void control_machine_call_restore(void *opaque, struct control_call *call
 static const struct control_method methods[] = {
 	{"AddDevice", control_machine_call_add_device},
 	{"Info", control_machine_call_info},
+	{"Metrics", control_machine_call_metrics},
 	{"Migrate", control_machine_call_migrate},
 	{"MigrationCancel", control_machine_call_migration_cancel},
 	{"MigrationResolve", control_machine_call_migration_resolve},

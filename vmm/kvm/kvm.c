@@ -4,6 +4,7 @@
 
 #include "core/bitmap.h"
 #include "vmm/kvm/kvm_arch.h"
+#include "vmm/kvm/kvm_stats.h"
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -28,7 +29,7 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	int version;
 
 	memset(kvm, 0, sizeof(*kvm));
-	kvm->fd = kvm->vm_fd = kvm->vfio_fd = -1;
+	kvm->fd = kvm->vm_fd = kvm->vfio_fd = kvm->stats_fd = -1;
 	pthread_mutex_init(&kvm->lock, NULL);
 	pthread_mutex_init(&kvm->coalesced_lock, NULL);
 	kvm->fd = kvm_open_device(err);
@@ -57,11 +58,13 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 	if (run_size < (int)sizeof(struct kvm_run))
 		return err_set(err, -ENOTSUP, "KVM_GET_VCPU_MMAP_SIZE gives %d", run_size);
 	kvm->run_size = (size_t)run_size;
+	kvm->stats_fd = kvm_stats_open(kvm->vm_fd);
 	return kvm_arch_setup(kvm->vm_fd, err);
 }
 
 void kvm_close(struct kvm *kvm)
 {
+	fd_close(&kvm->stats_fd);
 	fd_close(&kvm->vfio_fd);
 	fd_close(&kvm->vm_fd);
 	fd_close(&kvm->fd);

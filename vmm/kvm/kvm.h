@@ -33,6 +33,7 @@ struct kvm {
 	int fd;           /* /dev/kvm */
 	int vm_fd;
 	int vfio_fd;      /* KVM_DEV_TYPE_VFIO, or -1 before its first use */
+	int stats_fd;     /* the VM's statistics (kvm_stats.h), or -1 */
 	size_t run_size;  /* bytes of a vCPU's shared page */
 	struct guest_memory_listener listener;
 	struct kvm_coalesced_mmio_ring *coalesced; /* shared with the kernel; NULL: no ring */

@@ -7,9 +7,11 @@
  */
 #include "vmm/kvm/vcpu.h"
 
+#include "core/counter.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
 #include "vmm/kvm/guest_cpu.h"
+#include "vmm/kvm/kvm_stats.h"
 #include "vmm/kvm/vcpu_arch.h"
 
 #include <sys/ioctl.h>
@@ -17,11 +19,16 @@
 
 #define KICK_SIGNAL (SIGRTMIN + 1)
 
+struct vcpu_counts {
+	uint64_t exits[VCPU_EXITS];
+} __attribute__((aligned(COUNTER_LINE)));
+
 struct vcpu {
 	struct vcpu_set *set;
 	unsigned int index;
 	int fd;
 	struct kvm_run *run;
+	struct vcpu_counts *counts;
 	pthread_t thread;
 	bool has_thread;
 	bool entered; /* KVM_RUN was called */
@@ -43,6 +50,8 @@ struct vcpu_set {
 	/* read without the lock: pauses or stop is not zero */
 	bool attention;
 	struct vcpu *vcpus;
+	struct vcpu_counts *counts; /* of each vCPU */
+	int *stats_fds;             /* the same; KVM's statistics, or -1 */
 	struct vcpu_tsc_rates tsc;
 	struct vcpu_arch *arch; /* created by the first save or load */
 };
@@ -140,26 +149,42 @@ static enum step vcpu_exit_notify(struct vcpu *vcpu)
 	return vcpu_tell(vcpu, VCPU_FAILED);
 }
 
-typedef enum step exit_fn(struct vcpu *vcpu);
-static exit_fn *const exits[] = {
-	[KVM_EXIT_IO] = vcpu_exit_io,
-	[KVM_EXIT_MMIO] = vcpu_exit_mmio,
-	[KVM_EXIT_IRQ_WINDOW_OPEN] = vcpu_exit_nothing,
-	[KVM_EXIT_SHUTDOWN] = vcpu_exit_shutdown,
-	[KVM_EXIT_FAIL_ENTRY] = vcpu_exit_entry,
-	[KVM_EXIT_INTR] = vcpu_exit_nothing,
-	[KVM_EXIT_INTERNAL_ERROR] = vcpu_exit_internal,
-	[KVM_EXIT_SYSTEM_EVENT] = vcpu_exit_event,
-	[KVM_EXIT_NOTIFY] = vcpu_exit_notify,
+static const struct vcpu_exit_kind {
+	enum step (*fn)(struct vcpu *vcpu);
+	enum vcpu_exit counted;
+} exits[] = {
+	[KVM_EXIT_IO] = {vcpu_exit_io, VCPU_EXIT_IO},
+	[KVM_EXIT_MMIO] = {vcpu_exit_mmio, VCPU_EXIT_MMIO},
+	[KVM_EXIT_IRQ_WINDOW_OPEN] = {vcpu_exit_nothing, VCPU_EXIT_WINDOW},
+	[KVM_EXIT_SHUTDOWN] = {vcpu_exit_shutdown, VCPU_EXIT_SHUTDOWN},
+	[KVM_EXIT_FAIL_ENTRY] = {vcpu_exit_entry, VCPU_EXIT_FAILED},
+	[KVM_EXIT_INTR] = {vcpu_exit_nothing, VCPU_EXIT_KICKED},
+	[KVM_EXIT_INTERNAL_ERROR] = {vcpu_exit_internal, VCPU_EXIT_FAILED},
+	[KVM_EXIT_SYSTEM_EVENT] = {vcpu_exit_event, VCPU_EXIT_SHUTDOWN},
+	[KVM_EXIT_NOTIFY] = {vcpu_exit_notify, VCPU_EXIT_NOTIFY},
 };
+
+const char *const vcpu_exit_names[VCPU_EXITS] = {
+	[VCPU_EXIT_IO] = "io", [VCPU_EXIT_MMIO] = "mmio", [VCPU_EXIT_WINDOW] = "irq_window", [VCPU_EXIT_KICKED] = "kicked",
+	[VCPU_EXIT_NOTIFY] = "notify",
+	[VCPU_EXIT_SHUTDOWN] = "shutdown", [VCPU_EXIT_FAILED] = "failed", [VCPU_EXIT_OTHER] = "other",
+};
+
+static void vcpu_count(struct vcpu *vcpu, enum vcpu_exit reason)
+{
+	counter_add(&vcpu->counts->exits[reason], 1);
+}
 
 static enum step vcpu_handle_exit(struct vcpu *vcpu)
 {
 	uint32_t reason = vcpu->run->exit_reason;
 
 	kvm_coalesced_flush(vcpu->set->config.kvm, vcpu->set->config.pio);
-	if (reason < ARRAY_SIZE(exits) && exits[reason])
-		return exits[reason](vcpu);
+	if (reason < ARRAY_SIZE(exits) && exits[reason].fn) {
+		vcpu_count(vcpu, exits[reason].counted);
+		return exits[reason].fn(vcpu);
+	}
+	vcpu_count(vcpu, VCPU_EXIT_OTHER);
 	log_error(vcpu->set->config.log, "vCPU %u: unknown exit reason %u of KVM_RUN", vcpu->index, reason);
 	return vcpu_tell(vcpu, VCPU_FAILED);
 }
@@ -230,9 +255,11 @@ static void *vcpu_run_vcpu(void *opaque)
 		vcpu->entered = true;
 		if (ioctl(vcpu->fd, KVM_RUN, 0) == 0) {
 			step = vcpu_handle_exit(vcpu);
+		} else if (errno == EINTR || errno == EAGAIN) {
+			vcpu_count(vcpu, VCPU_EXIT_KICKED);
 		} else if (errno == EFAULT && vcpu_lost_memory(vcpu, true)) {
 			step = STEP_PARK;
-		} else if (errno != EINTR && errno != EAGAIN) {
+		} else {
 			log_error(set->config.log, "vCPU %u: KVM_RUN: %s", vcpu->index, strerrordesc_np(errno));
 			step = vcpu_tell(vcpu, VCPU_FAILED);
 		}
@@ -257,6 +284,7 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, bo
 	vcpu->run = run;
 	if (vcpu->index == 0)
 		kvm_coalesced_map(kvm, run);
+	vcpu->set->stats_fds[vcpu->index] = kvm_stats_open(vcpu->fd);
 	vcpu->set->tsc.told = vcpu->set->config.tsc_khz;
 	ret = vcpu_arch_set_tsc(kvm, vcpu->fd, guest_cpu_stable_tsc(model), &vcpu->set->tsc, err);
 	if (ret == 0)
@@ -264,24 +292,45 @@ static int vcpu_create_vcpu(struct vcpu *vcpu, const struct guest_cpu *model, bo
 	return ret < 0 || !reset ? ret : vcpu_arch_reset(kvm, vcpu->fd, entry, err);
 }
 
+static void vcpu_set_free(struct vcpu_set *set)
+{
+	free(set->stats_fds);
+	free(set->counts);
+	free(set->vcpus);
+	free(set);
+}
+
+static struct vcpu_set *vcpu_set_alloc(unsigned int count)
+{
+	struct vcpu_set *set = calloc(1, sizeof(*set));
+
+	if (!set)
+		return NULL;
+	set->vcpus = calloc(count, sizeof(*set->vcpus));
+	set->counts = counter_alloc(count, sizeof(*set->counts));
+	set->stats_fds = malloc(count * sizeof(*set->stats_fds));
+	if (!set->vcpus || !set->counts || !set->stats_fds) {
+		vcpu_set_free(set);
+		return NULL;
+	}
+	memset(set->stats_fds, 0xff, count * sizeof(*set->stats_fds)); /* -1 */
+	return set;
+}
+
 int vcpu_set_create(const struct vcpu_config *config, const struct guest_cpu *model, const struct boot_entry *entry,
 		    struct vcpu_set **ret, struct err *err)
 {
 	struct sigaction action = {.sa_handler = vcpu_on_kick};
-	struct vcpu_set *set = calloc(1, sizeof(*set));
+	struct vcpu_set *set = vcpu_set_alloc(config->count);
 
-	if (set)
-		set->vcpus = calloc(config->count, sizeof(*set->vcpus));
-	if (!set || !set->vcpus) {
-		free(set);
+	if (!set)
 		return err_sys(err, -ENOMEM, "vCPUs");
-	}
 	sigaction(KICK_SIGNAL, &action, NULL);
 	set->config = *config;
 	pthread_mutex_init(&set->lock, NULL);
 	pthread_cond_init(&set->changed, NULL);
 	for (unsigned int i = 0; i < config->count; i++)
-		set->vcpus[i] = (struct vcpu){.set = set, .index = i, .fd = -1};
+		set->vcpus[i] = (struct vcpu){.set = set, .index = i, .fd = -1, .counts = &set->counts[i]};
 	for (unsigned int i = 0; i < config->count; i++) {
 		int code = vcpu_create_vcpu(&set->vcpus[i], model, entry != NULL, i ? NULL : entry, err);
 
@@ -323,13 +372,13 @@ void vcpu_set_destroy(struct vcpu_set *set)
 	for (unsigned int i = 0; i < set->config.count; i++) {
 		if (set->vcpus[i].run)
 			munmap(set->vcpus[i].run, set->config.kvm->run_size);
+		fd_close(&set->stats_fds[i]);
 		fd_close(&set->vcpus[i].fd);
 	}
 	pthread_cond_destroy(&set->changed);
 	pthread_mutex_destroy(&set->lock);
 	vcpu_arch_destroy(set->arch);
-	free(set->vcpus);
-	free(set);
+	vcpu_set_free(set);
 }
 
 static int vcpu_start_thread(struct vcpu *vcpu)
@@ -427,6 +476,16 @@ void vcpu_set_notify_paused(struct vcpu_set *set)
 {
 	for (unsigned int i = 0; i < set->config.count; i++)
 		ioctl(set->vcpus[i].fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
+uint64_t vcpu_set_exits(const struct vcpu_set *set, unsigned int index, enum vcpu_exit reason)
+{
+	return counter_read(&set->counts[index].exits[reason]);
+}
+
+const int *vcpu_set_stats(const struct vcpu_set *set)
+{
+	return set->stats_fds;
 }
 
 unsigned int vcpu_set_count(const struct vcpu_set *set)

@@ -65,6 +65,25 @@ void vcpu_set_notify_paused(struct vcpu_set *set);
 int vcpu_set_stop_timers(struct vcpu_set *set, struct err *err);
 bool vcpu_set_start_timers(struct vcpu_set *set, const struct log *log);
 
+/* Why a vCPU returned from KVM_RUN to this process. */
+enum vcpu_exit {
+	VCPU_EXIT_IO,       /* an access to a port that no eventfd answers */
+	VCPU_EXIT_MMIO,     /* and one to an address without memory */
+	VCPU_EXIT_WINDOW,   /* the guest can take an interrupt now */
+	VCPU_EXIT_KICKED,   /* a signal: a pause, a throttle, another thread's request */
+	VCPU_EXIT_SHUTDOWN, /* a triple fault, or another reset */
+	VCPU_EXIT_FAILED,   /* KVM cannot run the guest */
+	VCPU_EXIT_NOTIFY,   /* the guest took no interrupt for too long */
+	VCPU_EXIT_OTHER,
+	VCPU_EXITS,
+};
+extern const char *const vcpu_exit_names[VCPU_EXITS];
+
+/* How often a vCPU has exited for this reason. Any thread. */
+uint64_t vcpu_set_exits(const struct vcpu_set *set, unsigned int index, enum vcpu_exit reason);
+/* The descriptors of all vCPUs' statistics, for kvm_stats_each. */
+const int *vcpu_set_stats(const struct vcpu_set *set);
+
 unsigned int vcpu_set_count(const struct vcpu_set *set);
 /* A vCPU's descriptor, for clock_x86.c. */
 int vcpu_set_fd(const struct vcpu_set *set, unsigned int index);

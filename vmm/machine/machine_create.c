@@ -620,7 +620,8 @@ static int machine_create_begin(const struct machine_config *config, const struc
 	machine->config = config;
 	machine->host = *host;
 	machine->hotplug = host->incoming ? host->incoming->hotplug : machine_create_hotplug_slots(config);
-	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = machine->disk_stop_fd = -1;
+	machine->kvm.fd = machine->kvm.vm_fd = machine->kvm.vfio_fd = machine->kvm.stats_fd = -1;
+	machine->disk_stop_fd = -1;
 	code = machine_create_parts(machine, true, late, err);
 	if (code < 0) {
 		machine_destroy(machine);

@@ -50,6 +50,8 @@ struct operations {
 	 * (objects with at least "id" and "kind") and more.
 	 */
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
+	/* Its metrics; the caller owns *ret: "name", and "families" (machine/metrics.h). */
+	int (*metrics)(struct session *session, json_t **ret, struct err *err);
 	/*
 	 * Pauses and resumes the guest's CPUs and devices; no error if that is already so. done is called, perhaps at
 	 * once, when it is paused (code 0, err NULL), or with the reason why it runs on; not if pause fails. resume

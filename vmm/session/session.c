@@ -353,6 +353,7 @@ void session_end(struct session *session)
 	port_close(session->console);
 	port_close(session->serial);
 	session_folder_done(session);
+	session_metrics_done(session);
 	rundir_release(session->rundir);
 	control_destroy(session->control);
 	event_source_remove(session->signals);

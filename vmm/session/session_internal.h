@@ -2,7 +2,7 @@
 /*
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
  * session_operations.c has the operations, session_snapshot.c those for snapshots, session_pause.c waits for its
- * devices, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
+ * devices, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
  * session_plug.c adds host devices to that.
  */
 #pragma once
@@ -47,6 +47,7 @@ struct session {
 	struct machine *machine;
 	struct machine_files files; /* of all its lives */
 	struct machine_identity identity; /* the same */
+	struct session_metrics *metrics;
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
@@ -99,6 +100,13 @@ void session_end(struct session *session);
 
 int session_folder_watch(struct session *session, struct err *err);
 void session_folder_done(struct session *session);
+
+/* ---- session_metrics.c ---- */
+
+int session_metrics_open(struct session *session, struct err *err);
+void session_metrics_done(struct session *session);
+/* As operations.metrics, in this state of the session. */
+int session_metrics_get(const struct session *session, const char *state, json_t **ret, struct err *err);
 
 /* ---- session_pause.c ---- */
 

@@ -102,6 +102,17 @@ static int session_operations_describe(struct session *session, json_t **ret, st
 	return code;
 }
 
+static int session_operations_metrics(struct session *session, json_t **ret, struct err *err)
+{
+	json_t *families;
+	int code = session_metrics_get(session, session_operations_state(session), &families, err);
+
+	if (code)
+		return code;
+	*ret = json_pack("{s:s, s:o}", "name", session->config->name, "families", families);
+	return *ret ? 0 : err_sys(err, -ENOMEM, "metrics");
+}
+
 static int session_operations_set_balloon(struct session *session, uint64_t bytes, struct err *err)
 {
 	struct virtio_device *balloon = machine_balloon(session->machine);
@@ -233,6 +244,7 @@ static int session_operations_restore(struct session *session, struct restore_re
 
 static const struct operations operations = {
 	.describe = session_operations_describe,
+	.metrics = session_operations_metrics,
 	.pause = session_operations_pause,
 	.resume = session_operations_resume,
 	.stop = session_operations_stop,
@@ -259,5 +271,6 @@ int session_open_control(struct session *session, struct err *err)
 	session->started_ns = monotonic_ns();
 	code = code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
 					      err);
+	code = code ?: session_metrics_open(session, err);
 	return code ?: session_folder_watch(session, err);
 }
