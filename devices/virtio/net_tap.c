@@ -14,7 +14,6 @@
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -305,13 +304,6 @@ static const struct net_backend_ops tap_ops = {
 
 /* ---- opening ---- */
 
-static const char *net_tap_user_name(void)
-{
-	const struct passwd *user = getpwuid(getuid());
-
-	return user ? user->pw_name : "USER";
-}
-
 static int net_tap_explain_attach(const struct tap *tap, int code, struct err *err)
 {
 	const char *name = tap->name, *many = tap->base.pairs > 1 ? " multi_queue" : "";
@@ -322,8 +314,8 @@ static int net_tap_explain_attach(const struct tap *tap, int code, struct err *e
 	case -EACCES:
 		return err_set(err, code,
 			       "--net tap=%s: no permission to use it; create it again for this user: ip tuntap del "
-			       "dev %s mode tap%s; ip tuntap add dev %s mode tap user %s%s",
-			       name, name, many, name, net_tap_user_name(), many);
+			       "dev %s mode tap%s; ip tuntap add dev %s mode tap user %u%s",
+			       name, name, many, name, geteuid(), many);
 	case -EBUSY:
 		return err_set(err, code,
 			       "--net tap=%s: another process uses it already; give each machine a tap of its own",
@@ -332,11 +324,11 @@ static int net_tap_explain_attach(const struct tap *tap, int code, struct err *e
 		if (!is_tap)
 			return err_set(err, code,
 				       "--net tap=%s: this interface is not a tap; create one with: ip tuntap add dev "
-				       "NAME mode tap user %s%s", name, net_tap_user_name(), many);
+				       "NAME mode tap user %u%s", name, geteuid(), many);
 		return err_set(err, code,
 			       "--net tap=%s,queues=%u: it has a single queue; use queues=1, or create it again with: "
-			       "ip tuntap add dev %s mode tap user %s multi_queue",
-			       name, tap->base.pairs, name, net_tap_user_name());
+			       "ip tuntap add dev %s mode tap user %u multi_queue",
+			       name, tap->base.pairs, name, geteuid());
 	case -E2BIG:
 		return err_set(err, code, "--net tap=%s,queues=%u: it cannot have so many queues; use fewer",
 			       name, tap->base.pairs);
@@ -503,8 +495,8 @@ static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *opti
 		if (!net_tap_exists(sock, tap->name))
 			return err_set(err, -ENODEV,
 				       "--net tap=%s: there is no such interface; create it with: ip tuntap add dev %s "
-				       "mode tap user %s%s && ip link set %s up", tap->name, tap->name,
-				       net_tap_user_name(), tap->base.pairs > 1 ? " multi_queue" : "", tap->name);
+				       "mode tap user %u%s && ip link set %s up", tap->name, tap->name,
+				       geteuid(), tap->base.pairs > 1 ? " multi_queue" : "", tap->name);
 		tap->found_flags = net_tap_read_flags(tap->name);
 		tap->multi_queue = tap->found_flags < 0 || tap->found_flags & IFF_MULTI_QUEUE;
 		tap->found_offloads = net_tap_read_offloads(sock, tap->name);

@@ -291,16 +291,16 @@ static void explains_itself(void)
 	CHECK_EQ(make_device("mvt9", 1, &err), -ENODEV);
 	CHECK_STR(err.text,
 		  "--net tap=mvt9: there is no such interface; create it with: ip tuntap add dev mvt9 mode tap user "
-		  "root && ip link set mvt9 up");
+		  "0 && ip link set mvt9 up");
 	CHECK_EQ(make_device("lo", 1, &err), -EINVAL);
 	CHECK_STR(err.text,
 		  "--net tap=lo: this interface is not a tap; create one with: ip tuntap add dev NAME mode tap user "
-		  "root");
+		  "0");
 	set_persistent("mvt4", 0, true);
 	CHECK_EQ(make_device("mvt4", 2, &err), -EINVAL);
 	CHECK_STR(err.text,
 		  "--net tap=mvt4,queues=2: it has a single queue; use queues=1, or create it again with: ip tuntap "
-		  "add dev mvt4 mode tap user root multi_queue");
+		  "add dev mvt4 mode tap user 0 multi_queue");
 	{
 		int fd = open_tap("mvt4", 0);
 
