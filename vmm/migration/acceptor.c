@@ -6,7 +6,6 @@
 #include "vmm/migration/acceptor.h"
 
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -15,10 +14,12 @@
 
 #include "core/monotonic.h"
 #include "core/ration.h"
+#include "vmm/migration/resolve.h"
 #include "vmm/migration/socket.h"
 #include "vmm/migration/tls.h"
 
-#define MAX_LISTENERS 8u
+#define MAX_LISTENERS RESOLVE_MAX
+#define RESOLVE_MS 10000 /* for a name service */
 #define MAX_JOINED 64u /* of each kind; at least WIRE_MAX_STREAMS and WIRE_MAX_DEVICES */
 #define BACKLOG 128
 #define REST_MS 100 /* without descriptors; the callers wait meanwhile */
@@ -81,26 +82,23 @@ static int acceptor_listen_on(struct acceptor *acceptor, int *fd, const struct s
 	return 0;
 }
 
-/* Listens on one address of the name; tries all of them. */
+/* Listens on all addresses of the name that it can. */
 static int acceptor_listen_name(struct acceptor *acceptor, struct err *err)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-	const char *host = acceptor->from.host[0] ? acceptor->from.host : NULL;
-	struct addrinfo *list;
-	int code = getaddrinfo(host, acceptor->from.port, &hints, &list);
+	const struct resolve_options options = {
+		.host = acceptor->from.host, .port = acceptor->from.port, .cancel_fd = acceptor->cancel_fd,
+		.deadline = monotonic_ms() + RESOLVE_MS,
+	};
+	struct resolved found[RESOLVE_MAX];
+	int count = resolve(&options, found, err), code = MIN(count, 0);
 
-	if (code)
-		return err_set(err, -ENOENT, "%s: %s", acceptor->from.host, gai_strerror(code));
-	for (const struct addrinfo *each = list; each &&
-	     acceptor->listener_count < MAX_LISTENERS; each = each->ai_next) {
-		_cleanup_(fd_close) int fd = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	for (int i = 0; i < count && code != -EADDRINUSE; i++) {
+		struct sockaddr *address = (struct sockaddr *)&found[i].address;
+		_cleanup_(fd_close) int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-		code = fd < 0 ? err_sys(err, -errno, "socket") : acceptor_listen_on(acceptor, &fd, each->ai_addr,
-										    each->ai_addrlen, err);
-		if (code == -EADDRINUSE)
-			break;
+		code = fd < 0 ? err_sys(err, -errno, "socket") :
+				acceptor_listen_on(acceptor, &fd, address, found[i].len, err);
 	}
-	freeaddrinfo(list);
 	return code == -EADDRINUSE || !acceptor->listener_count ? code : 0;
 }
 
@@ -153,15 +151,13 @@ static void acceptor_describe(struct acceptor *acceptor)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
-	char port[8];
 
 	snprintf(acceptor->text, sizeof(acceptor->text), "%s", acceptor->from.text);
 	if (acceptor->from.kind != ADDRESS_TCP ||
-	    getsockname(acceptor->listeners[0], (struct sockaddr *)&address, &len) < 0 ||
-	    getnameinfo((struct sockaddr *)&address, len, NULL, 0, port, sizeof(port), NI_NUMERICSERV) != 0)
+	    getsockname(acceptor->listeners[0], (struct sockaddr *)&address, &len) < 0)
 		return;
-	snprintf(acceptor->text, sizeof(acceptor->text), strchr(acceptor->from.host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s",
-		 acceptor->from.host, port);
+	snprintf(acceptor->text, sizeof(acceptor->text), strchr(acceptor->from.host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u",
+		 acceptor->from.host, resolve_port(&address));
 }
 
 int acceptor_create(const struct acceptor_options *options, struct acceptor **ret, struct err *err)
@@ -259,15 +255,13 @@ static void acceptor_name_caller(struct caller *caller, int fd)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
-	char host[64], port[8];
+	char text[RESOLVE_TEXT];
 
 	memset(&address, 0, sizeof(address));
 	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0)
 		acceptor_note_host(caller, &address);
-	if (address.ss_family != AF_UNSPEC && address.ss_family != AF_UNIX &&
-	    getnameinfo((struct sockaddr *)&address, len, host, sizeof(host), port, sizeof(port),
-			NI_NUMERICHOST | NI_NUMERICSERV) == 0)
-		snprintf(caller->name, sizeof(caller->name), "%s port %s", host, port);
+	if (resolve_write(&address, text))
+		snprintf(caller->name, sizeof(caller->name), "%s port %u", text, resolve_port(&address));
 	else
 		snprintf(caller->name, sizeof(caller->name), "a process on this host");
 }

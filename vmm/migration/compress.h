@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * zstd, loaded on first use, so that a program that does not compress starts without it. One object for each thread.
- * Level 1: higher levels cost more CPU than they save on the network.
+ * zstd. One object for each thread. Level 1: higher levels cost more CPU than they save on the network.
  */
 #pragma once
 
@@ -9,7 +8,7 @@
 
 struct compressor;
 
-/* -ENOPKG with the name of the Debian package if the library is missing. */
+/* -ENOMEM. */
 int compressor_create(struct compressor **ret, struct err *err);
 void compressor_destroy(struct compressor *compressor); /* NULL is fine */
 

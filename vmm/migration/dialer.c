@@ -3,12 +3,12 @@
 #include "vmm/migration/dialer.h"
 
 #include <fcntl.h>
-#include <netdb.h>
 #include <poll.h>
 #include <sys/random.h>
 #include <sys/un.h>
 
 #include "core/monotonic.h"
+#include "vmm/migration/resolve.h"
 #include "vmm/migration/socket.h"
 #include "vmm/migration/tls.h"
 
@@ -116,18 +116,17 @@ static int dialer_connect_to(struct dialer *dialer, const struct sockaddr *addre
 
 static int dialer_connect_name(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-	struct addrinfo *list;
-	int code = getaddrinfo(dialer->to.host, dialer->to.port, &hints, &list);
+	const struct resolve_options options = {
+		.host = dialer->to.host, .port = dialer->to.port, .cancel_fd = dialer->cancel_fd, .deadline = deadline,
+	};
+	struct resolved found[RESOLVE_MAX];
+	int count = resolve(&options, found, err), code = count;
 
-	if (code)
-		return err_set(err, -ENOENT, "%s: %s", dialer->to.host, gai_strerror(code));
-	for (const struct addrinfo *each = list; each; each = each->ai_next) {
-		code = dialer_connect_to(dialer, each->ai_addr, each->ai_addrlen, deadline, ret, err);
+	for (int i = 0; i < count; i++) {
+		code = dialer_connect_to(dialer, (struct sockaddr *)&found[i].address, found[i].len, deadline, ret, err);
 		if (!code || code == -ECANCELED || code == -ETIMEDOUT)
 			break;
 	}
-	freeaddrinfo(list);
 	return code;
 }
 

@@ -43,7 +43,7 @@ struct memory_sender_stats {
 	bool zero_copy;      /* at least one channel sends without a copy */
 };
 
-/* -ENOSYS with a message if there is no io_uring, -ENOPKG if compression is asked for and there is no zstd. */
+/* -ENOSYS with a message if there is no io_uring. */
 int memory_sender_create(const struct memory_sender_options *options, struct memory_sender **ret, struct err *err);
 /* Closes the channels that have work in progress. NULL is fine. */
 void memory_sender_destroy(struct memory_sender *sender);

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "core/process.h"
+#include "vmm/migration/helper.h"
 
 #define HELPER "mvmm-tls"
 #define GRACE_MS 500 /* for a helper to send remaining data */
@@ -23,23 +24,6 @@ struct tls {
 	int socket, pair, report;
 	bool moving; /* it may have data to send */
 };
-
-/* Beside this program after a build; in its installed place, also relative to this program if the tree was moved. */
-static void tls_find_helper(char path[PATH_MAX])
-{
-	static const char *const places[] = {HELPER, MVMM_FROM_BIN "/" HELPER};
-	char self[PATH_MAX - 256];
-	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-
-	self[len > 0 ? len : 0] = 0;
-	*(strrchr(self, '/') ?: self) = 0;
-	for (size_t i = 0; *self && i < ARRAY_SIZE(places); i++) {
-		snprintf(path, PATH_MAX, "%s/%s", self, places[i]);
-		if (access(path, X_OK) == 0)
-			return;
-	}
-	snprintf(path, PATH_MAX, "%s", MVMM_LIBEXEC "/" HELPER);
-}
 
 static int tls_start_helper(struct tls *tls, const struct tls_options *options, struct err *err)
 {
@@ -61,7 +45,7 @@ static int tls_start_helper(struct tls *tls, const struct tls_options *options, 
 	if (options->helper)
 		snprintf(path, sizeof(path), "%s", options->helper);
 	else
-		tls_find_helper(path);
+		helper_find(HELPER, path);
 	code = process_start(argv, (int[]){tls->socket, their_end, their_report}, 3, -1, &tls->pid);
 	return code ? err_sys(err, code, "--tls: start %s", path) : 0;
 }
