@@ -49,8 +49,23 @@ static int blk_queue_ring_create(struct blk_queue *q, struct err *err)
 	if (ret < 0)
 		return err_sys(err, ret, "%s: io_uring", q->blk->id);
 	q->fixed_files = io_uring_register_files(&q->ring, fds, BLK_FILES) == 0;
-	q->kick_armed = q->poll_once = false;
+	q->kick_armed = q->poll_once = q->stale_files = false;
 	return 0;
+}
+
+/* The disk has another image. On the queue's thread: the ring obeys no other. */
+static void blk_queue_update_files(struct blk_queue *q)
+{
+	const int fds[BLK_FILES] = {
+		[BLK_FILE_DIRECT] = q->blk->file.fd,
+		[BLK_FILE_BUFFERED] = q->blk->file.buffered_fd,
+	};
+
+	q->stale_files = false;
+	if (!q->fixed_files || io_uring_register_files_update(&q->ring, 0, fds, BLK_FILES) == BLK_FILES)
+		return;
+	q->vq->broken = true;
+	virtio_device_broken(&q->blk->device, "its ring does not take the other image");
 }
 
 /* One multishot poll reports all kicks: the eventfd is not read, its counter is not used. */
@@ -148,6 +163,8 @@ static void *blk_queue_main(void *opaque)
 		q->now = monotonic_ns();
 		blk_queue_reap(q);
 		parking = virtio_thread_asked(&q->thread);
+		if (!parking && q->stale_files)
+			blk_queue_update_files(q);
 		if (!parking && atomic_exchange(&q->retry, false))
 			blk_retry(q);
 		before = q->in_flight;

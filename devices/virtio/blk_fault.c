@@ -170,8 +170,6 @@ int virtio_blk_resize(struct virtio_device *disk, uint64_t *bytes, struct err *e
 	if (ret)
 		return err_sys(err, ret, "%s: the size of its image", blk->id);
 	sectors = blk_file_sectors(&blk->file, *bytes);
-	if (!sectors)
-		return err_set(err, -EINVAL, "%s: its image is empty", blk->id);
 	if (pthread_mutex_clocklock(&disk->lock, CLOCK_MONOTONIC, &until))
 		return err_set(err, -EBUSY, "%s: the guest waits for it, and it does not answer", blk->id);
 	*bytes = sectors * BLK_SECTOR;

@@ -207,7 +207,8 @@ static int blk_file_measure(struct blk_file *file, const struct stat *st, const 
 		file->physical_size = file->block_size;
 	file->sectors = blk_file_sectors(file, size);
 	if (!file->sectors)
-		return err_set(err, -EINVAL, "it is empty; 'truncate -s 10G %s' gives it a size", path);
+		log_warn(log, "--disk %s: it is empty, and the guest finds no room on it; truncate -s 10G %s and mvmm disk "
+			 "resize give it some", path, path);
 	if (size % file->block_size)
 		log_warn(log, "--disk %s: the guest does not see its last %u bytes, which are not a whole sector", path,
 			 (unsigned int)(size % file->block_size));
@@ -216,37 +217,100 @@ static int blk_file_measure(struct blk_file *file, const struct stat *st, const 
 	return 0;
 }
 
-static int blk_file_open_and_check(const struct virtio_blk_options *options, const struct log *log,
-				   struct blk_file *file, struct err *err)
+static int blk_file_check_kind(const struct stat *st, struct err *err)
+{
+	if (S_ISDIR(st->st_mode))
+		return err_set(err, -EISDIR, "it is a directory; name an image file or a block device");
+	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
+		return err_set(err, -EINVAL, "it is neither a file nor a block device; name one of those");
+	return 0;
+}
+
+static int blk_file_open_path(const struct virtio_blk_options *options, struct blk_file *file, struct stat *st,
+			      struct err *err)
 {
 	int flags = (file->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC, rc;
 	const char *path = options->path;
 	/* Looked at before it is opened: opening a pipe or a terminal can block or have side effects. */
 	_cleanup_(fd_close) int found = beneath_open(options->file ? NULL : options->below, options->file ?: path, O_PATH);
 	char self[32];
-	struct stat st;
 
-	if (found < 0 || fstat(found, &st))
+	if (found < 0 || fstat(found, st))
 		return blk_file_open_failed(found < 0 ? found : -errno, file, options, err);
-	if (S_ISDIR(st.st_mode))
-		return err_set(err, -EISDIR, "it is a directory; name an image file or a block device");
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return err_set(err, -EINVAL, "it is neither a file nor a block device; name one of those");
+	rc = blk_file_check_kind(st, err);
+	if (rc)
+		return rc;
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", found);
 	file->fd = open(self, flags | (file->direct ? O_DIRECT : 0));
 	if (file->fd < 0)
 		return blk_file_open_failed(-errno, file, options, err);
-	rc = options->unlocked ? 0 : blk_file_lock(file, err);
+	file->buffered_fd = file->direct ? open(self, flags) : file->fd;
+	return file->buffered_fd < 0 ? err_sys(err, -errno, "cannot open it a second time, by %s", self) : 0;
+}
+
+/* Whether the descriptor was opened for what the disk does with it. */
+static int blk_file_check_passed(const struct blk_file *file, int fd, bool direct, struct err *err)
+{
+	int flags = fcntl(fd, F_GETFL), mode = flags & O_ACCMODE;
+
+	if (flags < 0 || flags & O_PATH || mode == O_WRONLY)
+		return err_set(err, -EBADF, "its descriptor cannot be read");
+	if (mode != O_RDWR && !file->readonly)
+		return err_set(err, -EBADF, "its descriptor cannot be written; open it for writing, or add readonly=on");
+	if (flags & O_APPEND)
+		return err_set(err, -EBADF, "its descriptor only appends; open it without O_APPEND");
+	if (!(flags & O_DIRECT) == direct)
+		return err_set(err, -EBADF, direct ? "direct=on needs a second descriptor, opened with O_DIRECT" :
+				       "its descriptor was opened with O_DIRECT; open it without");
+	return 0;
+}
+
+static int blk_file_adopt_direct(const struct virtio_blk_passed *passed, struct blk_file *file, const struct stat *st,
+				 struct err *err)
+{
+	struct stat direct;
+	int rc = blk_file_check_passed(file, passed->direct_fd, true, err);
+
 	if (rc)
 		return rc;
-	file->buffered_fd = file->fd;
+	if (fstat(passed->direct_fd, &direct) || direct.st_dev != st->st_dev || direct.st_ino != st->st_ino)
+		return err_set(err, -EINVAL, "its descriptors are of different files");
+	file->fd = fcntl(passed->direct_fd, F_DUPFD_CLOEXEC, 3);
+	return file->fd < 0 ? err_sys(err, -errno, "its descriptor") : 0;
+}
+
+static int blk_file_adopt(const struct virtio_blk_passed *passed, struct blk_file *file, struct stat *st, struct err *err)
+{
+	int rc;
+
+	if (fstat(passed->fd, st))
+		return err_sys(err, -errno, "its descriptor");
+	rc = blk_file_check_kind(st, err) ?: blk_file_check_passed(file, passed->fd, false, err);
+	if (rc)
+		return rc;
+	file->buffered_fd = fcntl(passed->fd, F_DUPFD_CLOEXEC, 3);
+	if (file->buffered_fd < 0)
+		return err_sys(err, -errno, "its descriptor");
+	if (file->direct)
+		return blk_file_adopt_direct(passed, file, st, err);
+	file->fd = file->buffered_fd;
+	return 0;
+}
+
+static int blk_file_open_and_check(const struct virtio_blk_options *options, const struct log *log,
+				   struct blk_file *file, struct err *err)
+{
+	struct stat st;
+	int rc = options->passed ? blk_file_adopt(options->passed, file, &st, err) :
+				   blk_file_open_path(options, file, &st, err);
+
+	if (rc == 0 && !options->unlocked)
+		rc = blk_file_lock(file, err);
+	if (rc)
+		return rc;
 	file->memory_align = file->offset_align = 1;
-	if (file->direct) {
+	if (file->direct)
 		blk_file_find_alignment(file);
-		file->buffered_fd = open(self, flags);
-		if (file->buffered_fd < 0)
-			return err_sys(err, -errno, "cannot open it a second time, by %s", self);
-	}
 	return blk_file_measure(file, &st, log, options, err);
 }
 

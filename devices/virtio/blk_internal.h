@@ -2,7 +2,8 @@
 /*
  * Shared by the files of the virtio disk (virtio 1.2 section 5.2); no other file includes it. blk.c is the device and
  * its queue threads, blk_io.c turns a chain into I/O and its result into a status byte, blk_file.c opens the image,
- * blk_dirty.c tracks changes, blk_fault.c tells what the host does wrong, blk_count.c counts.
+ * blk_dirty.c tracks changes, blk_fault.c tells what the host does wrong, blk_count.c counts, blk_replace.c gives the disk
+ * another image.
  *
  * Each queue has a thread with its own io_uring and requests. The only changing data that threads share are the write
  * cache mode, the size and the faults.
@@ -187,6 +188,7 @@ struct blk_queue {
 	struct virtio_thread thread;
 	struct io_uring ring;
 	bool fixed_files; /* the descriptors are registered */
+	bool stale_files; /* those of another image; set while the thread is parked */
 	bool kick_armed;
 	bool poll_once; /* the kernel has no multishot poll: arm it again each time */
 	bool no_punch, no_zero_range; /* the file has refused it */

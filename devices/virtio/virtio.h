@@ -134,10 +134,20 @@ void virtio_config_copy(const void *config, size_t size, unsigned int offset, vo
 
 /* ---- constructors, one file each; all return a device without a transport ---- */
 
+/*
+ * An image that another program has opened, with its own rights, for what the disk does. Kept by the caller: the disk
+ * duplicates the descriptors.
+ */
+struct virtio_blk_passed {
+	int fd;        /* through the page cache */
+	int direct_fd; /* of a disk with direct: the same file, opened with O_DIRECT; else -1 */
+};
+
 struct virtio_blk_options {
 	const char *id;
 	const char *path;
 	const char *file;    /* what is opened, if that is not path; messages name path. NULL: path */
+	const struct virtio_blk_passed *passed; /* used instead of opening it; NULL: none */
 	const char *below; /* the only folder that path may lead to (core/beneath.h); NULL: the path is trusted */
 	bool readonly;
 	bool direct;         /* O_DIRECT */
@@ -153,7 +163,10 @@ struct virtio_blk_options {
 	bool lockless;       /* it is never locked */
 	bool unlocked;       /* another process still has the lock: virtio_blk_lock is called before the guest runs */
 };
-/* Opens and locks the file (an OFD write lock, or read lock when read-only). devices/virtio/blk.c */
+/*
+ * Opens and locks the file (an OFD write lock, or read lock when read-only). It may be empty: the guest then sees a disk
+ * without room. devices/virtio/blk.c
+ */
 int virtio_blk_create(const struct virtio_blk_options *options, struct guest_memory *memory, const struct log *log,
 		      struct virtio_device **ret, struct err *err);
 
@@ -190,6 +203,21 @@ struct virtio_blk_counts {
 };
 /* Of all queues. Any thread. */
 void virtio_blk_count(struct virtio_device *disk, struct virtio_blk_counts ret[VIRTIO_BLK_KINDS]);
+
+/*
+ * Another image for a disk whose guest runs on: its size is shown to the guest, all else that the guest knows of the disk
+ * stays. open and close may take long, on any thread: open checks and locks the image, close writes back what the guest
+ * has written, unlocks it and closes it (-errno: what was written is lost, and err says so). swap exchanges it with the
+ * disk's, whose health begins anew: on a drained device, on the loop's thread. devices/virtio/blk_replace.c
+ */
+struct virtio_blk_spare;
+int virtio_blk_spare_open(struct virtio_device *disk, const char *path, const struct virtio_blk_passed *passed,
+			  struct virtio_blk_spare **ret, struct err *err);
+int virtio_blk_spare_swap(struct virtio_device *disk, struct virtio_blk_spare *spare, struct err *err);
+int virtio_blk_spare_close(struct virtio_blk_spare *spare, struct err *err);
+
+/* Writes back what the guest has written, on a disk that it does not reach any more. -errno: that is lost. Any thread. */
+int virtio_blk_flush(struct virtio_device *disk, struct err *err);
 
 /* A disk's contents, for a copy. */
 struct virtio_blk_image {

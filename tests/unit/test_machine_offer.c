@@ -153,7 +153,6 @@ static void disks_come_along(void)
 	CHECK_EQ(offer->devices[0].allocated, 512);
 	machine_offer_destroy(offer);
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("net", "1024", "512")), -EBADMSG, "it cannot be copied"));
-	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "0", "0")), -EBADMSG, "it cannot be copied"));
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1000", "0")), -EBADMSG, "it cannot be copied"));
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, COPIED("disk", "1024", "-1")), -EBADMSG, "it cannot be copied"));
 }

@@ -211,7 +211,7 @@ static int machine_offer_read_device(const json_t *object, struct machine_offer 
 	     !is_power_of_two(device.block_size) || device.block_size < 512))
 		return err_set(err, -EBADMSG, "%s: no disk has such sectors", device.id);
 	if (device.copied && (machine_offer_get_uint(object, "copy", INT64_MAX, &device.allocated, err) ||
-			      !device.block_size || !device.size || device.size % 512 || strcmp(device.kind, "disk") != 0))
+			      !device.block_size || device.size % 512 || strcmp(device.kind, "disk") != 0))
 		return err_set(err, -EBADMSG, "%s: it cannot be copied", device.id);
 	for (size_t i = 0; i < offer->device_count; i++)
 		if (offer->devices[i].devfn == device.devfn || strcmp(offer->devices[i].id, device.id) == 0)

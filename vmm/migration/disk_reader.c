@@ -66,7 +66,7 @@ uint64_t disk_reader_left(const struct disk_reader *reader)
 		size_t last = disk->granules - 1;
 
 		bytes += bitmap_count(disk->bits, bitmap_longs(disk->granules)) * DISK_GRANULE;
-		if (bitmap_test(disk->bits, last))
+		if (disk->granules && bitmap_test(disk->bits, last))
 			bytes -= DISK_GRANULE - disk_reader_bytes_of(disk, last, 1);
 	}
 	return bytes;
