@@ -49,6 +49,14 @@ uint64_t token_bucket_wait(struct token_bucket *bucket, uint64_t now)
 	return wait > UINT64_MAX ? UINT64_MAX : (uint64_t)wait;
 }
 
+uint64_t token_bucket_level(struct token_bucket *bucket, uint64_t now)
+{
+	if (!token_bucket_limit_is_set(&bucket->limit))
+		return UINT64_MAX;
+	token_bucket_refill(bucket, now);
+	return (uint64_t)MAX(bucket->tokens, 0) + bucket->burst;
+}
+
 void token_bucket_take(struct token_bucket *bucket, uint64_t tokens, uint64_t now)
 {
 	uint64_t once = MIN(tokens, bucket->burst);
@@ -67,6 +75,11 @@ bool token_bucket_try(struct token_bucket *bucket, uint64_t tokens, uint64_t now
 		return false;
 	token_bucket_take(bucket, tokens, now);
 	return true;
+}
+
+void token_bucket_skip(struct token_bucket *bucket, uint64_t now)
+{
+	bucket->at = MAX(bucket->at, now);
 }
 
 void token_bucket_save(struct token_bucket *bucket, struct token_bucket_fill *ret, uint64_t now)

@@ -48,10 +48,15 @@ void token_bucket_init(struct token_bucket *bucket, const struct token_bucket_li
 
 /* In how many ns something may be taken; 0: now. */
 uint64_t token_bucket_wait(struct token_bucket *bucket, uint64_t now);
+/* How many tokens it has, 0 if none; UINT64_MAX without a limit. */
+uint64_t token_bucket_level(struct token_bucket *bucket, uint64_t now);
 /* Takes tokens, whether the bucket has them or not. */
 void token_bucket_take(struct token_bucket *bucket, uint64_t tokens, uint64_t now);
 /* Takes tokens if something may be taken, or returns false. */
 bool token_bucket_try(struct token_bucket *bucket, uint64_t tokens, uint64_t now);
+
+/* The time until now does not count, from the last call on. */
+void token_bucket_skip(struct token_bucket *bucket, uint64_t now);
 
 void token_bucket_save(struct token_bucket *bucket, struct token_bucket_fill *ret, uint64_t now);
 /* Sets what the bucket has, at most what its limit allows. fill may be hostile. */
