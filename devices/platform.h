@@ -27,6 +27,9 @@ int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_f
  * 10 s in all. What is lost is logged. On the loop's thread, or when it does not run. NULL is fine.
  */
 void serial_destroy(struct serial *serial);
+/* How many bytes of output are written in a time; more waits in the buffer, but at the end. Any thread. */
+struct token_bucket_limit;
+void serial_set_limit(struct serial *serial, const struct token_bucket_limit *limit);
 /* Writes the buffered output, waiting up to 100 ms. On the loop's thread. */
 void serial_flush(struct serial *serial);
 /* Adds bytes to the guest's input; bytes that do not fit (4 KiB) are dropped. Any thread. */

@@ -244,6 +244,11 @@ void serial_set_fds(struct serial *serial, int in_fd, int out_fd)
 		serial_output_set_fd(serial->output, out_fd);
 }
 
+void serial_set_limit(struct serial *serial, const struct token_bucket_limit *limit)
+{
+	serial_output_set_limit(serial->output, limit);
+}
+
 void serial_flush(struct serial *serial)
 {
 	serial_output_flush(serial->output);
@@ -459,6 +464,7 @@ int serial_create(struct bus *pio, uint16_t port, struct irq_line *irq, int in_f
 	serial->log = log;
 	serial->in_fd = -1;
 	serial->in = (struct input_queue){serial->state.in, &serial->state.in_count, IN_SIZE};
+	serial->state.limit = (struct token_bucket_fill){INT64_MAX, UINT64_MAX};
 	serial->looped = (struct input_queue){serial->state.looped, &serial->state.looped_count, FIFO};
 	pthread_mutex_init(&serial->lock, NULL);
 	serial_reset(serial);

@@ -2,6 +2,7 @@
 /* Shared by serial.c (the port) and serial_state.c (saved state); no other file includes it. */
 #pragma once
 
+#include "core/token_bucket.h"
 #include "devices/platform.h"
 
 #include <linux/serial_reg.h>
@@ -24,6 +25,7 @@ struct serial_state {
 	bool held;      /* no input before in_timer */
 	uint32_t in_count, looped_count;
 	uint8_t in[IN_SIZE], looped[FIFO];
+	struct token_bucket_fill limit; /* of the output, of the time of a save */
 };
 
 struct serial {

@@ -2,7 +2,7 @@
 /*
  * See serial_output.h. Output goes into a ring; a moment later the loop's thread writes it without the lock: a burst of
  * characters becomes one write(2), and a slow reader never makes the guest wait. What does not fit into the ring is
- * dropped, counted and reported. A regular file that cannot be written (its file system is full) is tried again for
+ * dropped, counted and reported. Beyond the limit, output waits in the ring, but at the end. A regular file that cannot be written (its file system is full) is tried again for
  * ever; a pipe or a socket without a reader ends the output.
  */
 #include "devices/serial_output.h"
@@ -34,6 +34,8 @@ struct serial_output {
 	bool armed;           /* timer runs */
 	bool complained;      /* a failed write was logged */
 	uint64_t dropped;     /* bytes since the ring was full; 0 again when it is empty */
+	bool flushing;        /* the limit does not count */
+	struct token_bucket bucket;
 	uint8_t ring[SIZE];
 };
 
@@ -55,7 +57,9 @@ static void serial_output_keep(struct serial_output *output, uint8_t byte)
 {
 	if (output->count == SIZE) {
 		if (!output->dropped++)
-			log_warn(output->log, "serial: nobody reads the output; what does not fit is dropped");
+			log_warn(output->log, "serial: %s; what does not fit is dropped",
+				 token_bucket_wait(&output->bucket, monotonic_ns()) ? "more output than its limit lets pass" :
+										      "nobody reads the output");
 		return;
 	}
 	output->ring[(output->head + output->count++) % SIZE] = byte;
@@ -79,6 +83,7 @@ void serial_output_put(struct serial_output *output, uint8_t byte)
 static void serial_output_wrote(struct serial_output *output, uint32_t n)
 {
 	serial_output_take(output, n);
+	token_bucket_take(&output->bucket, n, monotonic_ns());
 	output->delay = DELAY;
 	if (output->count || !(output->dropped || output->complained))
 		return;
@@ -105,20 +110,32 @@ static bool serial_output_failed(struct serial_output *output, int code)
 	return true;
 }
 
-/* Writes some: 0: there is no more output; -EAGAIN: the descriptor takes no more now; 1: there may be more at once. */
+/* How much of the output may be written in one piece now. Lock held. */
+static uint32_t serial_output_piece(struct serial_output *output)
+{
+	uint32_t len = MIN(output->count, SIZE - output->head);
+
+	return output->flushing ? len : (uint32_t)MIN(len, token_bucket_level(&output->bucket, monotonic_ns()));
+}
+
+/*
+ * Writes some: 0: there is no more output; -EAGAIN: the descriptor takes no more now; 1: there may be more at once, as
+ * far as the limit lets it.
+ */
 static int serial_output_write(struct serial_output *output)
 {
 	for (unsigned int i = 0; i < WRITES_AT_ONCE; i++) {
 		uint32_t head, len;
 		ssize_t n;
-		bool over = false;
+		bool over = false, more;
 
 		pthread_mutex_lock(&output->lock);
 		head = output->head;
-		len = MIN(output->count, SIZE - output->head);
+		len = serial_output_piece(output);
+		more = output->count;
 		pthread_mutex_unlock(&output->lock);
 		if (!len || output->to.fd < 0)
-			return 0;
+			return more && output->to.fd >= 0;
 		n = nowait_write(&output->to, output->ring + head, len);
 		if (n == -EAGAIN)
 			return -EAGAIN;
@@ -134,6 +151,14 @@ static int serial_output_write(struct serial_output *output)
 	return 1;
 }
 
+/* Until the next write, in ns. Lock held. */
+static uint64_t serial_output_pause(struct serial_output *output, bool more)
+{
+	uint64_t limited = token_bucket_wait(&output->bucket, monotonic_ns());
+
+	return limited ? MAX(limited, DELAY) : more ? 1 : output->delay;
+}
+
 static void serial_output_due(void *opaque, uint32_t events)
 {
 	struct serial_output *output = opaque;
@@ -144,7 +169,7 @@ static void serial_output_due(void *opaque, uint32_t events)
 	if (more < 0)
 		output->delay = MIN(output->delay * 2, DELAY_MAX);
 	if (output->count)
-		serial_output_arm(output, more > 0 ? 1 : output->delay);
+		serial_output_arm(output, serial_output_pause(output, more > 0));
 	pthread_mutex_unlock(&output->lock);
 }
 
@@ -158,11 +183,19 @@ static uint32_t serial_output_left(struct serial_output *output)
 	return left;
 }
 
+static void serial_output_set_flushing(struct serial_output *output, bool flushing)
+{
+	pthread_mutex_lock(&output->lock);
+	output->flushing = flushing;
+	pthread_mutex_unlock(&output->lock);
+}
+
 static void serial_output_wait(struct serial_output *output, int64_t idle_ms, int64_t all_ms)
 {
 	int64_t begun = monotonic_ms(), moved = begun, now = begun;
 	uint32_t before = serial_output_left(output), left;
 
+	serial_output_set_flushing(output, true);
 	while (serial_output_write(output) && now - moved < idle_ms && now - begun < all_ms) {
 		struct pollfd ready = {.fd = output->to.file ? -1 : output->to.fd, .events = POLLOUT};
 
@@ -172,6 +205,7 @@ static void serial_output_wait(struct serial_output *output, int64_t idle_ms, in
 		moved = left == before ? moved : now;
 		before = left;
 	}
+	serial_output_set_flushing(output, false);
 }
 
 void serial_output_flush(struct serial_output *output)
@@ -189,6 +223,29 @@ void serial_output_set_fd(struct serial_output *output, int fd)
 	output->complained = false;
 	if (fd < 0)
 		serial_output_take(output, output->count);
+	pthread_mutex_unlock(&output->lock);
+}
+
+void serial_output_set_limit(struct serial_output *output, const struct token_bucket_limit *limit)
+{
+	pthread_mutex_lock(&output->lock);
+	token_bucket_init(&output->bucket, limit, monotonic_ns());
+	if (output->count)
+		serial_output_arm(output, 1);
+	pthread_mutex_unlock(&output->lock);
+}
+
+void serial_output_save_limit(struct serial_output *output, struct token_bucket_fill *ret)
+{
+	pthread_mutex_lock(&output->lock);
+	token_bucket_save(&output->bucket, ret, monotonic_ns());
+	pthread_mutex_unlock(&output->lock);
+}
+
+void serial_output_load_limit(struct serial_output *output, const struct token_bucket_fill *fill)
+{
+	pthread_mutex_lock(&output->lock);
+	token_bucket_load(&output->bucket, fill, monotonic_ns());
 	pthread_mutex_unlock(&output->lock);
 }
 

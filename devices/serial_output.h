@@ -4,6 +4,7 @@
 
 #include "core/event_loop.h"
 #include "core/log.h"
+#include "core/token_bucket.h"
 
 struct serial_output;
 
@@ -16,5 +17,9 @@ void serial_output_put(struct serial_output *output, uint8_t byte);
 void serial_output_set_fd(struct serial_output *output, int fd);
 /* -1 also after a write that failed. */
 int serial_output_fd(const struct serial_output *output);
-/* Writes what is buffered, waiting up to 100 ms. */
+/* How many bytes are written in a time; and what is left of them. Any thread. */
+void serial_output_set_limit(struct serial_output *output, const struct token_bucket_limit *limit);
+void serial_output_save_limit(struct serial_output *output, struct token_bucket_fill *ret);
+void serial_output_load_limit(struct serial_output *output, const struct token_bucket_fill *fill);
+/* Writes what is buffered, whatever the limit, waiting up to 100 ms. */
 void serial_output_flush(struct serial_output *output);

@@ -5,6 +5,7 @@
  */
 #include "core/state.h"
 #include "devices/serial.h"
+#include "devices/serial_output.h"
 
 /* The valid bits of each register. */
 static const struct {
@@ -19,6 +20,12 @@ static const struct {
 	{"errors", offsetof(struct serial_state, errors), UART_LSR_OE},
 	{"deltas", offsetof(struct serial_state, deltas), UART_MSR_ANY_DELTA},
 };
+
+static int serial_state_collect(void *object, void *state, struct err *err)
+{
+	serial_output_save_limit(((struct serial *)object)->output, &((struct serial_state *)state)->limit);
+	return 0;
+}
 
 static int serial_state_judge(const void *object, const void *loaded, uint32_t version, struct err *err)
 {
@@ -40,6 +47,7 @@ static int serial_state_loaded(void *object, const void *state, struct err *err)
 	else
 		serial_arrive(serial);
 	serial_update_line(serial);
+	serial_output_load_limit(serial->output, &serial->state.limit);
 	return 0;
 }
 
@@ -57,10 +65,12 @@ static const struct state_field fields[] = {
 	STATE_BOOL(struct serial_state, held, 1),
 	STATE_SOME_BYTES(struct serial_state, in, 1, in_count),
 	STATE_SOME_BYTES(struct serial_state, looped, 1, looped_count),
+	STATE_UINT(struct serial_state, limit.tokens, 2),
+	STATE_UINT(struct serial_state, limit.burst, 2),
 };
 
 const struct state_table serial_state = {
-	.name = "serial", .version = 1, .oldest = 1, STATE_FIELDS(fields),
+	.name = "serial", .version = 2, .oldest = 1, STATE_FIELDS(fields),
 	STATE_IN(struct serial, state), STATE_LOCK(struct serial, lock),
-	.judge = serial_state_judge, .loaded = serial_state_loaded,
+	.collect = serial_state_collect, .judge = serial_state_judge, .loaded = serial_state_loaded,
 };

@@ -112,13 +112,25 @@ static void blk_queue_reap(struct blk_queue *q)
 	io_uring_cq_advance(&q->ring, count);
 }
 
-/* Starts available chains while there are free requests; returns how many. */
+/* Whether the disk's limit lets a request begin; else there is one, and limited_ns says when it may. */
+static bool blk_queue_may_take(struct blk_queue *q)
+{
+	struct rate_limiter *limiter = &q->blk->limiter;
+
+	q->limited_ns = rate_limiter_on(limiter) && virtqueue_ready(q->vq) ? rate_limiter_wait(limiter) : 0;
+	if (q->limited_ns)
+		virtqueue_disable_kicks(q->vq);
+	return !q->limited_ns;
+}
+
+/* Starts available chains while there are free requests and the limit lets them; returns how many. */
 static unsigned int blk_queue_take(struct blk_queue *q)
 {
 	unsigned int took = 0;
 	char why[80];
 
-	while (q->free && virtqueue_pop(q->vq, &q->chain) > 0) {
+	q->limited_ns = 0;
+	while (q->free && blk_queue_may_take(q) && virtqueue_pop(q->vq, &q->chain) > 0) {
 		if (!took++)
 			virtqueue_disable_kicks(q->vq);
 		if (blk_request_start(q) == 0)
@@ -130,14 +142,19 @@ static unsigned int blk_queue_take(struct blk_queue *q)
 	return took;
 }
 
-/* Submits the prepared entries and sleeps for a while without kicks. True: nothing has happened. */
-static bool blk_queue_poll(struct blk_queue *q)
+/* Submits the prepared entries and sleeps until wanted things have happened. True: ns have passed before. */
+static bool blk_queue_wait(struct blk_queue *q, unsigned int wanted, uint64_t ns)
 {
-	struct __kernel_timespec timeout = {.tv_nsec = (long long)blk_pace_poll_ns(&q->pace)};
-	unsigned int wanted = q->pace.goal > 1 ? MAX(q->in_flight, 1u) : 1;
+	struct __kernel_timespec timeout = {.tv_sec = (long long)(ns / 1000000000), .tv_nsec = (long long)(ns % 1000000000)};
 	struct io_uring_cqe *cqe;
 
 	return io_uring_submit_and_wait_timeout(&q->ring, &cqe, wanted, &timeout, NULL) == -ETIME;
+}
+
+/* Sleeps for a while without kicks. True: nothing has happened. */
+static bool blk_queue_poll(struct blk_queue *q)
+{
+	return blk_queue_wait(q, q->pace.goal > 1 ? MAX(q->in_flight, 1u) : 1, blk_pace_poll_ns(&q->pace));
 }
 
 /* Submits the prepared entries and sleeps until something happens. */
@@ -178,7 +195,7 @@ static void *blk_queue_main(void *opaque)
 		if (q->pushed)
 			blk_fault_look(q->blk, now);
 		q->pushed = 0;
-		if (blk_pace_interrupt(&q->pace, quiet || parking, before, now))
+		if (blk_pace_interrupt(&q->pace, quiet || parking || q->limited_ns, before, now))
 			virtqueue_notify(q->vq);
 		if (parking && !q->in_flight) {
 			if (!virtio_thread_park(&q->thread))
@@ -187,7 +204,9 @@ static void *blk_queue_main(void *opaque)
 		}
 		if (!q->kick_armed)
 			blk_kick_arm(q);
-		if (!quiet && !parking && q->free && (q->pace.goal > 1 || q->in_flight >= BUSY_REQUESTS))
+		if (!parking && q->limited_ns)
+			blk_queue_wait(q, 1, q->limited_ns);
+		else if (!quiet && !parking && q->free && (q->pace.goal > 1 || q->in_flight >= BUSY_REQUESTS))
 			quiet = blk_queue_poll(q);
 		else if (took)
 			io_uring_submit_and_get_events(&q->ring);
@@ -291,10 +310,16 @@ static void blk_resume(struct virtio_device *device)
 {
 	struct blk *blk = blk_to_blk(device);
 
+	virtio_device_run_limits(device, true);
 	for (unsigned int i = 0; i < device->queue_count; i++) {
 		atomic_store(&blk->queues[i].retry, true);
 		virtio_thread_resume(&blk->queues[i].thread);
 	}
+}
+
+static struct rate_limiter *blk_limiter(struct virtio_device *device, unsigned int index)
+{
+	return index ? NULL : &blk_to_blk(device)->limiter;
 }
 
 static int blk_activate(struct virtio_device *device, struct err *err)
@@ -323,7 +348,10 @@ static int blk_drain(struct virtio_device *device, int64_t deadline, struct err 
 		virtio_thread_pause(&blk->queues[i].thread);
 	for (unsigned int i = 0; i < device->queue_count && ret == 0; i++)
 		ret = virtio_thread_wait(&blk->queues[i].thread, deadline);
-	return ret ? err_set(err, ret, "%s: its storage has not completed its requests", blk->id) : 0;
+	if (ret)
+		return err_set(err, ret, "%s: its storage has not completed its requests", blk->id);
+	virtio_device_run_limits(device, false);
+	return 0;
 }
 
 static void blk_config_read(struct virtio_device *device, unsigned int offset, void *data, unsigned int len)
@@ -378,6 +406,12 @@ static int blk_judge(const void *object, const void *loaded, uint32_t version, s
 	return 0;
 }
 
+static int blk_collect(void *object, void *state, struct err *err)
+{
+	rate_limiter_save(&blk_to_blk(object)->limiter, &((struct blk_state *)state)->limit, monotonic_ns());
+	return 0;
+}
+
 /* If the file is on another file system here, the guest keeps the hints that it has read. */
 static int blk_loaded(void *object, const void *state, struct err *err)
 {
@@ -386,6 +420,7 @@ static int blk_loaded(void *object, const void *state, struct err *err)
 	atomic_store(&blk->write_cache, false);
 	if (blk->device.active)
 		blk_set_write_cache(blk);
+	rate_limiter_load(&blk->limiter, &blk->state.limit, monotonic_ns());
 	return 0;
 }
 
@@ -397,11 +432,12 @@ static const struct state_field state_fields[] = {
 	STATE_UINT(struct blk_state, physical_block_exp, 1),
 	STATE_BOOL(struct blk_state, readonly, 1),
 	STATE_BOOL(struct blk_state, wce, 1),
+	STATE_STRUCT(struct blk_state, limit, 2, &rate_limiter_state),
 };
 
 static const struct state_table blk_state = {
-	.name = "disk", .version = 1, .oldest = 1, STATE_FIELDS(state_fields), STATE_IN(struct blk, state),
-	.judge = blk_judge, .loaded = blk_loaded,
+	.name = "disk", .version = 2, .oldest = 1, STATE_FIELDS(state_fields), STATE_IN(struct blk, state),
+	.collect = blk_collect, .judge = blk_judge, .loaded = blk_loaded,
 };
 
 /* ---- construction ---- */
@@ -415,6 +451,7 @@ static void blk_destroy(struct virtio_device *device)
 	free(blk->queues);
 	blk_dirty_done(blk);
 	blk_fault_done(&blk->fault);
+	rate_limiter_done(&blk->limiter);
 	free(blk);
 }
 
@@ -426,6 +463,7 @@ static const struct virtio_device_ops blk_ops = {
 	.reset = blk_reset,
 	.drain = blk_drain,
 	.resume = blk_resume,
+	.limiter = blk_limiter,
 	.destroy = blk_destroy,
 	.state = &blk_state,
 };
@@ -450,6 +488,7 @@ static void blk_describe(struct blk *blk)
 		.physical_block_exp = (uint8_t)__builtin_ctz(file->physical_size / file->block_size),
 		.readonly = file->readonly,
 		.wce = true,
+		.limit = RATE_LIMITER_FULL,
 	};
 }
 
@@ -529,6 +568,7 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 	memcpy(blk->serial, serial, MIN(strlen(serial), sizeof(blk->serial)));
 	blk->file.fd = blk->file.buffered_fd = -1;
 	blk_fault_init(&blk->fault, options->stop_on_error ? options->stop_fd : -1);
+	rate_limiter_init(&blk->limiter);
 	blk->queues = calloc(options->queues, sizeof(*blk->queues));
 	rc = blk->queues ? blk_probe_io_uring(err) : err_sys(err, -ENOMEM, "%s", blk->id);
 	if (rc < 0)
@@ -540,6 +580,7 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 	if (rc < 0) {
 		blk_file_close(&blk->file);
 		blk_fault_done(&blk->fault);
+		rate_limiter_done(&blk->limiter);
 		free(blk->queues);
 		free(blk);
 		return rc;

@@ -132,6 +132,7 @@ struct blk_state {
 	uint16_t min_io_size;       /* blocks */
 	uint8_t physical_block_exp;
 	bool readonly, wce;
+	struct rate_limiter_state limit; /* of the time of a save */
 };
 
 struct blk {
@@ -144,6 +145,7 @@ struct blk {
 	atomic_bool cached;      /* some write went through the page cache, although the file is direct */
 	char id[64];
 	struct blk_queue *queues;
+	struct rate_limiter limiter;
 	struct blk_fault fault;
 	struct blk_bitmap *dirty; /* atomic; NULL before the first virtio_blk_track */
 	atomic_bool tracked;
@@ -196,6 +198,7 @@ struct blk_queue {
 	unsigned int pushed;          /* requests completed in this round of the thread */
 	uint64_t now;                 /* ns; when this round began */
 	struct virtio_blk_counts counts[VIRTIO_BLK_KINDS];
+	uint64_t limited_ns;          /* so long the limit lets no request begin; 0: it does */
 	struct blk_pace pace;
 	struct blk_request *requests, *free;
 	struct blk_request *kept; /* they failed, and wait for a resume */

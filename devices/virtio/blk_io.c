@@ -226,6 +226,7 @@ static int blk_io_start_transfer(struct blk_queue *q, struct blk_request *reques
 		return VIRTIO_BLK_S_OK;
 	request->offset = sector * BLK_SECTOR;
 	request->op = request->type == VIRTIO_BLK_T_OUT ? BLK_WRITE : BLK_READ;
+	rate_limiter_charge(&q->blk->limiter, request->size, 0);
 	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
@@ -288,6 +289,7 @@ static int blk_io_start_range(struct blk_queue *q, struct blk_request *request, 
 	if (!sectors || (discard && q->no_punch))
 		return VIRTIO_BLK_S_OK; /* a discard is a hint */
 	request->op = discard ? BLK_PUNCH : blk_io_zeroing_op(q, request);
+	rate_limiter_charge(&q->blk->limiter, discard ? 0 : request->size, 0);
 	blk_io_request_submit(q, request);
 	return BLK_STARTED;
 }
@@ -313,6 +315,7 @@ int blk_request_start(struct blk_queue *q)
 
 	if (!chain->in_bytes || virtq_chain_read(chain, 0, &header, sizeof(header)) < sizeof(header))
 		return -EPROTO;
+	rate_limiter_charge(&q->blk->limiter, 0, 1);
 	request = blk_io_request_get(q);
 	request->started = q->now;
 	request->head = chain->head;

@@ -33,8 +33,10 @@ static void net_config_read(struct virtio_device *device, unsigned int offset, v
 
 static int net_go_on(struct net_device *net, struct err *err)
 {
-	int ret = net_run_pairs(net, 0, err);
+	int ret;
 
+	virtio_device_run_limits(&net->virtio, true);
+	ret = net_run_pairs(net, 0, err);
 	if (ret == 0)
 		net_ctrl_run(net);
 	return ret;
@@ -108,7 +110,19 @@ static int net_drain(struct virtio_device *device, int64_t deadline, struct err 
 	struct net_device *net = net_to_net(device);
 	int ret = net_ctrl_park(net, deadline) ?: net_park_pairs(net, deadline);
 
-	return ret < 0 ? err_set(err, ret, "%s: its network has not taken its packets", device->id) : 0;
+	if (ret < 0)
+		return err_set(err, ret, "%s: its network has not taken its packets", device->id);
+	virtio_device_run_limits(device, false);
+	return 0;
+}
+
+static struct rate_limiter *net_limiter(struct virtio_device *device, unsigned int index)
+{
+	struct net_device *net = net_to_net(device);
+
+	if (net->vhosts[0]) /* the kernel moves the packets */
+		return NULL;
+	return index == VIRTIO_NET_LIMIT_RX ? &net->rx : index == VIRTIO_NET_LIMIT_TX ? &net->tx : NULL;
 }
 
 /* Only vhost=on can fail here: the kernel is programmed again. */
@@ -149,6 +163,8 @@ static void net_destroy(struct virtio_device *device)
 	pthread_mutex_destroy(&net->config_lock);
 	pthread_mutex_destroy(&net->ctrl_lock);
 	free(net->counts);
+	rate_limiter_done(&net->rx);
+	rate_limiter_done(&net->tx);
 	free(net);
 }
 
@@ -160,6 +176,7 @@ static const struct virtio_device_ops net_ops = {
 	.drain = net_drain,
 	.resume = net_resume,
 	.call_changed = net_call_changed,
+	.limiter = net_limiter,
 	.destroy = net_destroy,
 	.state = &net_state,
 };
@@ -216,6 +233,7 @@ static int net_set_state(struct net_device *net, const struct virtio_net_options
 	memcpy(net->state.mac, net->mac, sizeof(net->mac));
 	net->link_up = net->state.link_up = true;
 	net->state.mtu = net->backend->mtu;
+	net->state.rx_limit = net->state.tx_limit = (struct rate_limiter_state)RATE_LIMITER_FULL;
 	return 0;
 }
 
@@ -288,6 +306,8 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 	pthread_mutex_init(&net->ctrl_lock, NULL);
 	net->backend = backend;
 	net->hold_ms = NET_HOLD_MS;
+	rate_limiter_init(&net->rx);
+	rate_limiter_init(&net->tx);
 	code = net_init(net, options, memory, log, err);
 	if (code < 0) {
 		net->backend = NULL; /* stays the caller's */

@@ -95,6 +95,7 @@ struct net_state {
 	uint16_t mtu;
 	uint16_t pairs_used; /* set by the guest: 1 to backend->pairs; 0 while inactive */
 	uint64_t offloads;   /* set by the guest */
+	struct rate_limiter_state rx_limit, tx_limit; /* of the time of a save */
 };
 
 struct net_device {
@@ -110,6 +111,7 @@ struct net_device {
 	bool loaded;                         /* and not resumed since */
 	bool mac_changed;                    /* by virtio_net_set_mac; the driver is told at the resume */
 	int64_t hold_ms;                     /* NET_HOLD_MS, but in tests */
+	struct rate_limiter rx, tx;          /* packets to the guest, and from it */
 	/* The control queue's thread, which also watches for vhost's errors and announces; NULL while inactive. */
 	struct event_loop *ctrl_loop;
 	struct event_source *announcer; /* its timer */

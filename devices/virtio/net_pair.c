@@ -9,6 +9,8 @@
  * if the driver does not merge buffers), the backend fills them with one call, and the used ones are pushed. A spare
  * buffer of our own follows them. A packet that ends in it is too long for the guest's buffers: it is held until the
  * driver has posted enough of them, and dropped if that takes long or cannot be.
+ *
+ * Beyond the card's limit, packets wait where they are, in the driver's queue or in the backend.
  */
 #include "devices/virtio/net_internal.h"
 
@@ -44,6 +46,7 @@ struct net_pair {
 	bool hung_up;      /* the backend ends after the packets that can still be read */
 	bool gone;         /* it has ended */
 	uint32_t interest; /* epoll's events for the backend */
+	uint64_t rx_limited_ns, tx_limited_ns; /* so long a limit lets no packet pass; 0: it does */
 
 	/* Receive buffers popped and not yet pushed: a window on both arrays. */
 	unsigned int first_buffer, buffers, first_segment, segments;
@@ -118,16 +121,27 @@ static bool net_pair_flushed(struct net_pair *pair)
 	return !pair->flush;
 }
 
+/* Whether the limit lets a packet be sent; else there is one, and tx_limited_ns says when it may. */
+static bool net_pair_may_send(struct net_pair *pair)
+{
+	struct rate_limiter *limiter = &pair->net->tx;
+
+	pair->tx_limited_ns = rate_limiter_on(limiter) && virtqueue_ready(pair->tx) ? rate_limiter_wait(limiter) : 0;
+	return !pair->tx_limited_ns;
+}
+
 /* True: there is more to do at once. */
 static bool net_pair_transmit(struct net_pair *pair)
 {
 	unsigned int count = 0;
 	int got = 1;
 
+	pair->tx_limited_ns = 0;
 	if (!pair->writable || pair->tx->broken)
 		return false;
 	virtqueue_disable_kicks(pair->tx);
-	while (count < ROUND && net_pair_flushed(pair) && (got = virtqueue_pop(pair->tx, &pair->chain)) > 0) {
+	while (count < ROUND && net_pair_flushed(pair) && net_pair_may_send(pair) &&
+	       (got = virtqueue_pop(pair->tx, &pair->chain)) > 0) {
 		if (pair->chain.out_bytes < NET_HDR_SIZE) {
 			net_pair_give_up(pair, pair->tx, "a packet to send is shorter than its header");
 			got = -EPROTO;
@@ -140,6 +154,7 @@ static bool net_pair_transmit(struct net_pair *pair)
 		}
 		counter_add(&pair->counts->tx_packets, 1);
 		counter_add(&pair->counts->tx_bytes, pair->chain.out_bytes - NET_HDR_SIZE);
+		rate_limiter_charge(&pair->net->tx, pair->chain.out_bytes - NET_HDR_SIZE, 1);
 		virtqueue_push(pair->tx, &pair->chain, 0);
 		count++;
 	}
@@ -147,7 +162,7 @@ static bool net_pair_transmit(struct net_pair *pair)
 		virtqueue_notify(pair->tx);
 	if (got == 0)
 		return virtqueue_enable_kicks(pair->tx);
-	return got > 0 && pair->writable;
+	return got > 0 && pair->writable && !pair->tx_limited_ns;
 }
 
 /* ---- to the guest ---- */
@@ -289,6 +304,8 @@ static ssize_t net_pair_next(struct net_pair *pair)
 	len = pair->backend->ops->receive(pair->backend, pair->index, segments, pair->segments + 1);
 	if (len == -EPIPE)
 		net_pair_lost_backend(pair);
+	if (len >= (ssize_t)NET_HDR_SIZE)
+		rate_limiter_charge(&pair->net->rx, (uint64_t)len - NET_HDR_SIZE, 1);
 	return len;
 }
 
@@ -312,11 +329,19 @@ static bool net_pair_starve(struct net_pair *pair)
 	return true;
 }
 
+/* Whether the limit lets the next packet be received; a held one has been. */
+static bool net_pair_may_receive(struct net_pair *pair)
+{
+	pair->rx_limited_ns = pair->held ? 0 : rate_limiter_wait(&pair->net->rx);
+	return !pair->rx_limited_ns;
+}
+
 static bool net_pair_receive(struct net_pair *pair)
 {
 	unsigned int count = 0, delivered = 0;
 
-	while ((pair->readable || pair->held) && count < ROUND) {
+	pair->rx_limited_ns = 0;
+	while ((pair->readable || pair->held) && count < ROUND && net_pair_may_receive(pair)) {
 		ssize_t len;
 
 		if (!net_pair_gather(pair)) {
@@ -347,10 +372,14 @@ static bool net_pair_receive(struct net_pair *pair)
 
 /* ---- the thread ---- */
 
-/* Without enough receive buffers, EPOLLIN is off; while the backend takes no packets, EPOLLOUT is on. */
+/*
+ * Without enough receive buffers, or beyond the limit, EPOLLIN is off; while the backend takes no packets, EPOLLOUT is
+ * on.
+ */
 static void net_pair_set_interest(struct net_pair *pair)
 {
-	uint32_t interest = EPOLLET | (pair->starved ? 0 : EPOLLIN) | (pair->writable ? 0 : EPOLLOUT);
+	bool full = pair->starved || pair->rx_limited_ns;
+	uint32_t interest = EPOLLET | (full ? 0 : EPOLLIN) | (pair->writable ? 0 : EPOLLOUT);
 	struct epoll_event event = {.events = interest, .data.u32 = EVENT_BACKEND};
 
 	if (interest != pair->interest && !pair->gone) {
@@ -359,13 +388,23 @@ static void net_pair_set_interest(struct net_pair *pair)
 	}
 }
 
+/* How long to sleep, in ms for epoll_wait(2): until a held packet is dropped, or a limit lets one pass. */
+static int net_pair_timeout(const struct net_pair *pair)
+{
+	uint64_t limited = MIN(pair->rx_limited_ns - 1, pair->tx_limited_ns - 1); /* UINT64_MAX: neither */
+	int left = pair->held ? monotonic_left(pair->held_until) : -1;
+	int wait = limited == UINT64_MAX ? -1 : (int)(limited / 1000000) + 1;
+
+	return left < 0 || (wait >= 0 && wait < left) ? wait : left;
+}
+
 static void net_pair_wait_for_work(struct net_pair *pair)
 {
 	struct epoll_event events[EVENTS];
 	int count;
 
 	net_pair_set_interest(pair);
-	count = epoll_wait(pair->epoll_fd, events, EVENTS, pair->held ? monotonic_left(pair->held_until) : -1);
+	count = epoll_wait(pair->epoll_fd, events, EVENTS, net_pair_timeout(pair));
 	for (int i = 0; i < count; i++) {
 		if (events[i].data.u32 != EVENT_BACKEND) {
 			virtqueue_kicked(events[i].data.u32 == EVENT_RX ? pair->rx : pair->tx);

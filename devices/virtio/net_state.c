@@ -2,6 +2,16 @@
 /* The saved state of virtio-net. See net_internal.h. */
 #include "devices/virtio/net_internal.h"
 
+static int net_state_collect(void *object, void *saved, struct err *err)
+{
+	struct net_device *net = object;
+	struct net_state *state = saved;
+
+	rate_limiter_save(&net->rx, &state->rx_limit, monotonic_ns());
+	rate_limiter_save(&net->tx, &state->tx_limit, monotonic_ns());
+	return 0;
+}
+
 /* For an active device. */
 static int net_state_judge_queues(const struct net_device *net, const struct net_state *state, struct err *err)
 {
@@ -49,6 +59,8 @@ static int net_state_loaded(void *object, const void *state, struct err *err)
 	if (!net->virtio.active)
 		net->state.link_up = net->link_up;
 	net->loaded = net->virtio.active;
+	rate_limiter_load(&net->rx, &net->state.rx_limit, monotonic_ns());
+	rate_limiter_load(&net->tx, &net->state.tx_limit, monotonic_ns());
 	return net->virtio.active ? net_state_set_backend(net, err) : 0;
 }
 
@@ -58,10 +70,12 @@ static const struct state_field fields[] = {
 	STATE_UINT(struct net_state, mtu, 1),
 	STATE_UINT(struct net_state, pairs_used, 1),
 	STATE_UINT(struct net_state, offloads, 1),
+	STATE_STRUCT(struct net_state, rx_limit, 2, &rate_limiter_state),
+	STATE_STRUCT(struct net_state, tx_limit, 2, &rate_limiter_state),
 };
 
 /* Without config_lock: the threads that take it are parked, other users have the device's lock. */
 const struct state_table net_state = {
-	.name = "net", .version = 1, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct net_device, state),
-	.judge = net_state_judge, .loaded = net_state_loaded,
+	.name = "net", .version = 2, .oldest = 1, STATE_FIELDS(fields), STATE_IN(struct net_device, state),
+	.collect = net_state_collect, .judge = net_state_judge, .loaded = net_state_loaded,
 };

@@ -2,6 +2,8 @@
 /* See virtio.h: the common part of virtio devices. */
 #include "devices/virtio/virtio.h"
 
+#include "core/irq.h"
+
 #include <sys/eventfd.h>
 
 static void virtio_queue_notify(struct virtqueue *vq)
@@ -101,6 +103,30 @@ void virtio_device_broken(struct virtio_device *device, const char *why)
 	log_error(device->log, "%s: the guest must reset it: %s", device->id, why);
 	if (device->transport)
 		device->transport->notify_config(device);
+}
+
+int virtio_device_set_limit(struct virtio_device *device, unsigned int index, const struct token_bucket_limit *bytes,
+			    const struct token_bucket_limit *ops)
+{
+	struct rate_limiter *limiter = device->ops->limiter ? device->ops->limiter(device, index) : NULL;
+
+	if (!limiter)
+		return -ENOTSUP;
+	rate_limiter_set(limiter, bytes, ops, monotonic_ns());
+	for (unsigned int i = 0; i < device->queue_count; i++)
+		eventfd_kick(device->queues[i].kick_fd);
+	return 0;
+}
+
+void virtio_device_run_limits(struct virtio_device *device, bool run)
+{
+	struct rate_limiter *limiter;
+
+	for (unsigned int i = 0; (limiter = device->ops->limiter(device, i)); i++)
+		if (run)
+			rate_limiter_resume(limiter, monotonic_ns());
+		else
+			rate_limiter_pause(limiter, monotonic_ns());
 }
 
 void virtio_config_copy(const void *config, size_t size, unsigned int offset, void *data, unsigned int len)

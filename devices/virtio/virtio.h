@@ -11,6 +11,7 @@
 #include "core/event_loop.h"
 #include "core/guest_memory.h"
 #include "core/log.h"
+#include "core/rate_limiter.h"
 #include "core/state.h"
 #include "devices/virtio/virtqueue.h"
 
@@ -58,12 +59,19 @@ struct virtio_device_ops {
 	 * each time, or uses only notify_queue.
 	 */
 	void (*call_changed)(struct virtio_device *device, unsigned int queue);
+	/*
+	 * What limits the device, from index 0 on: a disk and an rng have one, a network card that of packets to the
+	 * guest and that of packets from it, but not with vhost; NULL: there are no more. The device asks its limiters
+	 * again when its queues are kicked. They begin without a limit. ops.limiter NULL: there are none.
+	 */
+	struct rate_limiter *(*limiter)(struct virtio_device *device, unsigned int index);
 	/* Frees the device, which is reset and has no transport any more. */
 	void (*destroy)(struct virtio_device *device);
 	/*
 	 * The device's own saved state besides features and queues; NULL: none. Its object is the struct virtio_device.
 	 * Saved and loaded under the lock. An active device is drained then; a load has already made it active, and
 	 * resume is called next. What can fail should fail in the load: the guest can still continue on the source.
+	 * With a table that accepts version 0, the record may also be missing.
 	 */
 	const struct state_table *state;
 };
@@ -128,6 +136,12 @@ void virtio_device_config_changed(struct virtio_device *device);
  * once until the next reset. Any thread.
  */
 void virtio_device_broken(struct virtio_device *device, const char *why);
+
+/* Changes one of the device's limits as rate_limiter_set does. -ENOTSUP: it has no such limiter. Any thread. */
+int virtio_device_set_limit(struct virtio_device *device, unsigned int index, const struct token_bucket_limit *bytes,
+			    const struct token_bucket_limit *ops);
+/* For ops->resume and ops->drain: time counts for its limiters again, or no more. */
+void virtio_device_run_limits(struct virtio_device *device, bool run);
 
 /* Implements config_read for a config structure. */
 void virtio_config_copy(const void *config, size_t size, unsigned int offset, void *data, unsigned int len);
@@ -251,6 +265,8 @@ struct virtio_net_options {
 	struct dirty_set *dirty; /* vhost adds itself as a source; NULL: no tracking */
 	const char *machine; /* the machine's name */
 };
+/* Indexes of a network card's limiters. */
+enum { VIRTIO_NET_LIMIT_RX, VIRTIO_NET_LIMIT_TX };
 /* devices/virtio/net.c */
 int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
 		      struct virtio_device **ret, struct err *err);

@@ -220,7 +220,7 @@ static int virtio_pci_state_load_device(struct virtio_pci *pci, const uint8_t **
 
 	if (ret == 0 && device->active && device->ops->prepare)
 		ret = device->ops->prepare(device, err);
-	if (ret == 0 && device->ops->state)
+	if (ret == 0 && device->ops->state && (*len || device->ops->state->oldest))
 		ret = state_load_first(device->ops->state, device, data, len, err);
 	if (ret == 0 && *len)
 		ret = err_set(err, -EBADMSG, "%zu bytes too many", *len);

@@ -17,10 +17,12 @@ struct state_subject {
 	/* Uses it as guest and host would, with no expectation. */
 	void (*use)(void *object);
 	void (*drop)(void *object);
+	/* How many bytes at the end of the record an older version's lacks, which loads, too. NULL: none. */
+	size_t (*newer)(void *object);
 };
 
 /* Saves busy, loads that into a fresh one, and saves this again: the same bytes. The fresh one, for a look at it. */
 void *subject_comes_back(const struct state_subject *subject, void *busy);
 
-/* Loads busy's record cut off everywhere, and with each byte changed. */
+/* Loads busy's record cut off everywhere, which fails, and with each byte changed. */
 void subject_survives(const struct state_subject *subject, void *busy);

@@ -36,7 +36,21 @@ static void drop(void *object)
 {
 }
 
-static const struct state_subject subject = {make, save, load, use, drop};
+static size_t newer(void *object)
+{
+	struct virtio_device *device = virtio_pci_device(d.pci);
+	struct state_buffer own = {0};
+	size_t len;
+
+	if (!device->ops->state || device->ops->state->oldest)
+		return 0;
+	CHECK_EQ(state_save(device->ops->state, device, &own, NULL), 0);
+	len = own.len;
+	state_buffer_free(&own);
+	return len;
+}
+
+static const struct state_subject subject = {make, save, load, use, drop, newer};
 
 static void fresh_ones_come_back(void)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/serial: register sequences as drivers use them, output that is slow or gone, input from all sides. */
+#include "core/token_bucket.h"
 #include "devices/platform.h"
 #include "tests/unit/test.h"
 
@@ -724,6 +725,41 @@ static void needs_its_ports(void)
 	close_serial();
 }
 
+/* Beyond its limit, output waits; a flush and the end do not. */
+static void a_limit_holds_output_back(void)
+{
+	static const struct token_bucket_limit tight = {10, 5, 3600000000000}, soon = {10, 0, 20000000};
+	char text[128] = "";
+	int fds[2];
+
+	CHECK_EQ(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
+	open_serial(-1, fds[1]);
+	serial_set_limit(t.serial, &tight);
+	CHECK_EQ(event_loop_start(t.loop, "test", NULL), 0);
+	print("0123456789abcdefghijklmnopqrstuvwxyz");
+	sleep_ms(50);
+	CHECK_EQ(read(fds[0], text, sizeof(text)), 15);
+	sleep_ms(50);
+	CHECK(read(fds[0], text, sizeof(text)) < 0);
+	serial_set_limit(t.serial, &soon);
+	for (unsigned int i = 0, got = 0; got < 21; i++) {
+		ssize_t n = read(fds[0], text, sizeof(text));
+
+		CHECK(i < 5000 && n <= 10);
+		got += (unsigned int)MAX(n, 0);
+		sleep_ms(1);
+	}
+	serial_set_limit(t.serial, &tight);
+	print("0123456789abcdefghijklmnopqrstuvwxyz");
+	event_loop_call(t.loop, flush_call, NULL);
+	CHECK_EQ(read(fds[0], text, sizeof(text)), 36);
+	print("the end");
+	close_serial();
+	CHECK_EQ(read(fds[0], text, sizeof(text)), 7);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 TEST_MAIN(TEST(powers_on), TEST(is_found_as_a_16550a), TEST(tells_when_it_has_sent), TEST(ranks_interrupts),
 	  TEST(loops_back), TEST(receives), TEST(every_driver_gets_all_of_the_input),
 	  TEST(the_line_falls_when_the_fifo_is_empty), TEST(the_end_waits_for_a_reader),
@@ -732,4 +768,4 @@ TEST_MAIN(TEST(powers_on), TEST(is_found_as_a_16550a), TEST(tells_when_it_has_se
 	  TEST(any_access_is_harmless), TEST(writes_bursts_in_one_piece), TEST(slow_readers_lose_only_the_end),
 	  TEST(a_guest_that_prints_for_ever_leaves_the_loop_time),
 	  TEST(blocking_pipes_do_not_block), TEST(survives_readers_that_go), TEST(reads_pipes_and_files_to_their_end),
-	  TEST(changes_clients), TEST(needs_its_ports))
+	  TEST(changes_clients), TEST(needs_its_ports), TEST(a_limit_holds_output_back))
