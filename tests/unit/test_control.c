@@ -720,6 +720,51 @@ static void listen_there(void *fd)
 	CHECK_EQ(control_listen(control, fd, NULL), 0);
 }
 
+static void listen_there_too(void *fd)
+{
+	CHECK_EQ(control_listen_more(control, fd, NULL), 0);
+}
+
+static void refuse_more(void *fd)
+{
+	CHECK_EQ(control_listen_more(control, fd, NULL), -ENOSPC);
+}
+
+/* They stay when the server's own socket is replaced, and are as many as it says. */
+static void several_sockets_lead_to_one_server(void)
+{
+	const struct sockaddr_un any = {.sun_family = AF_UNIX};
+	struct sockaddr_un first, more[CONTROL_MAX_SOCKETS + 2];
+	int fd;
+
+	serve(true);
+	first = address;
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++) {
+		socklen_t len = sizeof(more[i]);
+
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		CHECK_EQ(bind(fd, (const struct sockaddr *)&any, sizeof(sa_family_t)), 0);
+		CHECK_EQ(listen(fd, 4), 0);
+		CHECK_EQ(getsockname(fd, (struct sockaddr *)&more[i], &len), 0);
+		event_loop_call(loop, i < CONTROL_MAX_SOCKETS ? listen_there_too : i == CONTROL_MAX_SOCKETS ? refuse_more : listen_there,
+				&fd);
+		fd_close(&fd);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(more); i++) {
+		address = more[i];
+		if (i == CONTROL_MAX_SOCKETS)
+			continue;
+		fd = client();
+		put(fd, "{\"method\":\"io.test.Nothing\"}");
+		CHECK_STR(receive(fd), "{\"parameters\":{}}");
+		close(fd);
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(connect(fd, (struct sockaddr *)&first, address_len) < 0);
+	close(fd);
+	end();
+}
+
 /* A folder that was moved away has the old socket: who calls there is not left waiting. */
 static void nobody_waits_at_a_socket_that_was_left(void)
 {
@@ -739,7 +784,7 @@ static void nobody_waits_at_a_socket_that_was_left(void)
 	end();
 }
 
-TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(descriptors_come_along),
+TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(several_sockets_lead_to_one_server), TEST(descriptors_come_along),
 	  TEST(a_call_learns_that_its_client_has_gone), TEST(calls_the_machine), TEST(who_waits_learns_that_the_asker_has_left), TEST(a_pause_holds_up_nobody),
 	  TEST(devices_come_and_go),
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),

@@ -38,11 +38,18 @@ struct control_call {
 	void *opaque;
 };
 
+/* A socket on which clients arrive. */
+struct listener {
+	struct control *control;
+	int fd;
+	struct event_source *source;
+};
+
 struct control {
 	struct event_loop *loop;
-	int fd;
+	struct listener own, more[CONTROL_MAX_SOCKETS];
+	size_t more_count;
 	int reserve; /* a descriptor that makes room for a client when there are no others; -1: in use */
-	struct event_source *source;
 	const struct control_interface *interface;
 	void *opaque;
 	const struct log *log;
@@ -56,7 +63,7 @@ static bool control_client_work(struct client *client);
 static void control_need_reserve(struct control *control)
 {
 	if (control->reserve < 0)
-		control->reserve = fcntl(control->fd, F_DUPFD_CLOEXEC, 0);
+		control->reserve = fcntl(control->own.fd, F_DUPFD_CLOEXEC, 0);
 }
 
 static void control_client_close_passed(struct client *client)
@@ -461,8 +468,9 @@ static void control_add_client(struct control *control, int *fd)
 
 static void control_accept_event(void *opaque, uint32_t events)
 {
-	struct control *control = opaque;
-	int fd = event_source_accept(control->source, &control->reserve);
+	struct listener *listener = opaque;
+	struct control *control = listener->control;
+	int fd = event_source_accept(listener->source, &control->reserve);
 
 	if (fd < 0)
 		return;
@@ -472,20 +480,44 @@ static void control_accept_event(void *opaque, uint32_t events)
 	control_need_reserve(control);
 }
 
-int control_listen(struct control *control, int *listen_fd, struct err *err)
+static int control_watch(struct control *control, struct listener *listener, int *listen_fd, struct err *err)
 {
-	struct event_source *source;
-	int code = event_loop_watch(control->loop, *listen_fd, EPOLLIN, control_accept_event, control, &source, err);
+	int code;
 
+	listener->control = control;
+	code = event_loop_watch(control->loop, *listen_fd, EPOLLIN, control_accept_event, listener, &listener->source, err);
 	if (code)
 		return err_prefix(err, code, "control socket");
-	event_source_remove(control->source);
+	listener->fd = take_fd(listen_fd);
+	return 0;
+}
+
+static void control_unwatch(struct listener *listener)
+{
+	event_source_remove(take_ptr(listener->source));
+	fd_close(&listener->fd);
+}
+
+int control_listen(struct control *control, int *listen_fd, struct err *err)
+{
+	struct listener old = control->own;
+	int code = control_watch(control, &control->own, listen_fd, err);
+
+	if (code)
+		return code;
 	fd_close(&control->reserve); /* else the old socket would still listen */
-	fd_close(&control->fd);
-	control->source = source;
-	control->fd = take_fd(listen_fd);
+	control_unwatch(&old);
 	control_need_reserve(control);
 	return 0;
+}
+
+int control_listen_more(struct control *control, int *listen_fd, struct err *err)
+{
+	int code = control->more_count == CONTROL_MAX_SOCKETS ? err_set(err, -ENOSPC, "control socket: too many of them") :
+		   control_watch(control, &control->more[control->more_count], listen_fd, err);
+
+	control->more_count += !code;
+	return code;
 }
 
 int control_create(struct event_loop *loop, int *listen_fd, const struct control_interface *interface, void *opaque,
@@ -498,12 +530,11 @@ int control_create(struct event_loop *loop, int *listen_fd, const struct control
 		return err_sys(err, -ENOMEM, "control socket");
 	*control = (struct control){.loop = loop, .interface = interface, .opaque = opaque, .log = log,
 				    .reserve = -1};
-	code = event_loop_watch(loop, *listen_fd, EPOLLIN, control_accept_event, control, &control->source, err);
+	code = control_watch(control, &control->own, listen_fd, err);
 	if (code) {
 		free(control);
-		return err_prefix(err, code, "control socket");
+		return code;
 	}
-	control->fd = take_fd(listen_fd);
 	control_need_reserve(control);
 	*ret = control;
 	return 0;
@@ -515,8 +546,9 @@ void control_destroy(struct control *control)
 		return;
 	while (control->clients)
 		control_client_drop(control->clients);
-	event_source_remove(control->source);
+	while (control->more_count)
+		control_unwatch(&control->more[--control->more_count]);
+	control_unwatch(&control->own);
 	fd_close(&control->reserve);
-	fd_close(&control->fd);
 	free(control);
 }

@@ -16,6 +16,7 @@
 
 #define CONTROL_MAX_REQUEST KIB(64)
 #define CONTROL_MAX_CLIENTS 16u
+#define CONTROL_MAX_SOCKETS 4u /* of control_listen_more */
 
 struct control;
 
@@ -42,6 +43,8 @@ int control_create(struct event_loop *loop, int *listen_fd, const struct control
 		   const struct log *log, struct control **ret, struct err *err);
 /* Listens on another socket, which is consumed, instead. The clients stay. */
 int control_listen(struct control *control, int *listen_fd, struct err *err);
+/* Listens on this socket, which is consumed, as well; for as long as the server is there. */
+int control_listen_more(struct control *control, int *listen_fd, struct err *err);
 /* Disconnects the clients. Open calls must still be replied to, without effect. NULL is fine. */
 void control_destroy(struct control *control);
 

@@ -283,6 +283,7 @@ static bool session_rest(struct session *session, uint64_t born, struct err *err
 	log_warn(&session->log, "the guest has rebooted %u times, each time within a second of its start; its next start "
 		 "waits %u s", session->short_lives, seconds);
 	session->resting = true;
+	session_tell_manager(session);
 	event_timer_set(timer, seconds * 1000000000ull, 0);
 	while (session->resting && !session->ended)
 		event_loop_run(session->loop);
@@ -300,6 +301,7 @@ int session_live(struct session *session, struct err *err)
 		[MACHINE_FAILED] = "the machine failed",
 	};
 
+	service_ready(&session->service, session_state(session));
 	for (;;) {
 		uint64_t born = monotonic_ns();
 
@@ -323,6 +325,7 @@ int session_live(struct session *session, struct err *err)
 			return EXIT_FAILED;
 		}
 		err->text[0] = 0; /* from attempts that were not needed */
+		session_tell_manager(session);
 	}
 }
 
@@ -332,6 +335,7 @@ static int session_begin(struct session *session, struct err *err)
 	int code = event_loop_create(&session->loop, err);
 
 	session_raise_descriptors();
+	code = code ?: service_watch(&session->service, session->loop, err);
 	code = code ?: rundir_claim(session->config->name, &session->rundir, err);
 	code = code ?: session_catch_signals(session, err);
 	code = code ?: session_open_ports(session, err);
@@ -345,6 +349,7 @@ static int session_begin(struct session *session, struct err *err)
 
 void session_end(struct session *session)
 {
+	service_stopping(&session->service);
 	if (!session->abandoned) {
 		outgoing_destroy(session->outgoing, "the machine was ended");
 		snapshot_thread_destroy(session->snapshot, "the machine was ended");
@@ -357,6 +362,7 @@ void session_end(struct session *session)
 	rundir_release(session->rundir);
 	control_destroy(session->control);
 	event_source_remove(session->signals);
+	service_close(&session->service);
 	fd_close(&session->signal_fd);
 	if (!session->abandoned) /* threads that are left may still call it */
 		event_loop_destroy(session->loop);
@@ -374,6 +380,7 @@ int session_run(struct machine_config *config, struct err *err)
 	int code = EXIT_BAD_INPUT;
 
 	log_open(&session.log);
+	service_open(&session.service, &session.log);
 	if (!session_begin(&session, err)) {
 		err->text[0] = 0; /* from attempts that were not needed */
 		code = session_live(&session, err);

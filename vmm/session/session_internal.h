@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
- * session_operations.c has the operations, session_snapshot.c those for snapshots, session_pause.c waits for its
- * devices, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
- * session_plug.c adds host devices to that.
+ * session_state.c tells what the machine does, session_operations.c has the operations, session_snapshot.c those for
+ * snapshots, session_pause.c waits for its devices, session_metrics.c collects metrics, session_receive.c receives a
+ * machine from another host, session_restore.c makes one from a snapshot, and session_plug.c adds host devices to that.
  */
 #pragma once
 
@@ -15,6 +15,7 @@
 #include "vmm/session/outgoing.h"
 #include "vmm/session/ports.h"
 #include "vmm/session/restore_memory.h"
+#include "vmm/session/service.h"
 #include "vmm/session/snapshot_thread.h"
 
 /* A pause in progress; all zero if there is none. */
@@ -36,6 +37,7 @@ struct session {
 	struct machine_config *config;
 	struct log log;
 	struct event_loop *loop;
+	struct service service; /* what it tells the service manager */
 	struct rundir *rundir;
 	struct session_folder {
 		struct event_source *timer;
@@ -95,6 +97,13 @@ void session_keep_ports(struct session *session);
 /* Runs the started machine and those after its reboots; returns the program's exit code. */
 int session_live(struct session *session, struct err *err);
 void session_end(struct session *session);
+
+/* ---- session_state.c ---- */
+
+/* What the machine does, in one word; see Info in docs/control.md. */
+const char *session_state(const struct session *session);
+/* Tells the service manager about it. */
+void session_tell_manager(struct session *session);
 
 /* ---- session_folder.c ---- */
 

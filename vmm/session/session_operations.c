@@ -27,9 +27,11 @@ static int session_operations_resume(struct session *session, struct err *err)
 
 	session_pause_cancel(session, "it was resumed meanwhile");
 	code = session_check_settled(session, err);
-	if (!code)
-		machine_resume(session->machine);
-	return code;
+	if (code)
+		return code;
+	machine_resume(session->machine);
+	session_tell_manager(session);
+	return 0;
 }
 
 int session_press_button(struct session *session, struct err *err)
@@ -67,32 +69,13 @@ static int session_operations_stop(struct session *session, bool force, struct e
 	return session_press_button(session, err);
 }
 
-static const char *session_operations_state(const struct session *session)
-{
-	if (outgoing_active(session->outgoing))
-		return outgoing_report(session->outgoing)->state == MIGRATION_UNRESOLVED ? "unresolved" : "migrating";
-	if (snapshot_thread_active(session->snapshot))
-		return "saving";
-	if (session->waiting)
-		return "waiting";
-	if (session->arriving)
-		return "arriving";
-	if (session->resting)
-		return "rebooting";
-	if (machine_end(session->machine) != MACHINE_RUNNING)
-		return "ending";
-	if (session_pausing(session))
-		return "pausing";
-	return machine_paused(session->machine) ? "paused" : "running";
-}
-
 static int session_operations_describe(struct session *session, json_t **ret, struct err *err)
 {
 	const struct machine_config *config = session->config;
 	double uptime = (double)((monotonic_ns() - session->started_ns) / 1000000) / 1e3;
 	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f, s:s}", "name", config->name, "pid", (int)getpid(), "cpus",
 				 (int)config->cpus, "memory", (json_int_t)config->memory.size, "uptime", uptime,
-				 "state", session_operations_state(session));
+				 "state", session_state(session));
 	int code = info ? machine_info(session->machine, info, err) : err_sys(err, -ENOMEM, "info");
 
 	if (code)
@@ -105,7 +88,7 @@ static int session_operations_describe(struct session *session, json_t **ret, st
 static int session_operations_metrics(struct session *session, json_t **ret, struct err *err)
 {
 	json_t *families;
-	int code = session_metrics_get(session, session_operations_state(session), &families, err);
+	int code = session_metrics_get(session, session_state(session), &families, err);
 
 	if (code)
 		return code;
@@ -199,6 +182,7 @@ static void session_operations_machine_stays(void *opaque)
 {
 	struct session *session = opaque;
 
+	session_tell_manager(session);
 	if (session->disk_failed)
 		session_stop_for_disk(session);
 }
@@ -216,7 +200,9 @@ static int session_operations_migrate(struct session *session, struct migration_
 	if (code)
 		return code;
 	outgoing_destroy(take_ptr(session->outgoing), NULL); /* only its report was needed */
-	return outgoing_create(&host, request, fd, reply, &session->outgoing, err);
+	code = outgoing_create(&host, request, fd, reply, &session->outgoing, err);
+	session_tell_manager(session);
+	return code;
 }
 
 static const struct migration_report *session_operations_migration_status(struct session *session)
@@ -262,6 +248,16 @@ static const struct operations operations = {
 	.snapshot_cancel = session_snapshot_cancel,
 };
 
+/* Sockets on which the service manager has listened until now. */
+static int session_operations_serve_more(struct session *session, struct err *err)
+{
+	int code = 0;
+
+	for (int fd; !code && (fd = service_take_socket(&session->service)) >= 0; fd_close(&fd))
+		code = control_listen_more(session->control, &fd, err);
+	return code;
+}
+
 int session_open_control(struct session *session, struct err *err)
 {
 	_cleanup_(fd_close) int fd = -1;
@@ -272,5 +268,6 @@ int session_open_control(struct session *session, struct err *err)
 	code = code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
 					      err);
 	code = code ?: session_metrics_open(session, err);
+	code = code ?: session_operations_serve_more(session, err);
 	return code ?: session_folder_watch(session, err);
 }

@@ -53,6 +53,7 @@ static void session_pause_finish(struct session *session, int code, const struct
 
 	event_source_remove(pause.timer);
 	session->pause = (struct session_pause){0};
+	session_tell_manager(session);
 	pause.done(pause.opaque, code, err);
 }
 
@@ -72,8 +73,10 @@ int session_pause_begin(struct session *session, void (*done)(void *opaque, int 
 	struct session_pause pause = {.done = done, .opaque = opaque, .deadline = monotonic_ms() + PAUSE_MS};
 	int code = machine_pause(session->machine, pause.deadline, err);
 
-	if (code == 0)
+	if (code == 0) {
+		session_tell_manager(session);
 		done(opaque, 0, NULL);
+	}
 	if (code != -EINPROGRESS)
 		return code;
 	code = event_loop_timer(session->loop, session_pause_on_timer, session, &pause.timer, err);

@@ -85,6 +85,7 @@ static int session_receive_do_create(void *opaque, void *argument, struct err *e
 	if (code)
 		return code;
 	err->text[0] = 0; /* from attempts that were not needed */
+	session_tell_manager(session);
 	log_info(&session->log, "%s is arriving", arrival->config.name);
 	if (!arrival->config.kernel && arrival->config.on_reboot == ON_REBOOT_REBOOT)
 		log_warn(&session->log, "a reboot of the guest will end the machine; mvmm receive --kernel FILE names "
@@ -185,6 +186,7 @@ static int session_receive_do_start(void *opaque, void *argument, struct err *er
 	host_devices_migration_end(take_ptr(arrival->devices));
 	disk_arrivals_keep(arrival->disks);
 	session->arriving = false;
+	session_tell_manager(session);
 	return 0;
 }
 
@@ -278,11 +280,15 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	int code = event_loop_create(&arrival->session.loop, err);
 
 	session_raise_descriptors();
+	code = code ?: service_watch(&arrival->session.service, arrival->session.loop, err);
 	code = code ?: session_catch_signals(&arrival->session, err);
 	code = code ?: session_receive_listen_for_it(arrival, err);
 	if (!code)
 		event_loop_claim(arrival->session.loop);
-	return code ?: session_receive_start_thread(arrival, err);
+	code = code ?: session_receive_start_thread(arrival, err);
+	if (!code)
+		service_ready(&arrival->session.service, "waiting for a machine");
+	return code;
 }
 
 /* Joins the thread. One that was told to end and waits for the kernel is left to the end of the process: -ETIMEDOUT. */
@@ -344,6 +350,7 @@ static struct arrival *session_receive_new(struct receive_options *options)
 		.signal_fd = -1,
 	};
 	log_open(&arrival->session.log);
+	service_open(&arrival->session.service, &arrival->session.log);
 	return arrival;
 }
 

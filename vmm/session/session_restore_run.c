@@ -47,6 +47,7 @@ static int session_restore_run_open_log(struct restoring *restoring, struct err 
 	if (options->log)
 		restoring->session.log.fd = restoring->log_fd;
 	log_open(&restoring->session.log);
+	service_open(&restoring->session.service, &restoring->session.log);
 	return 0;
 }
 

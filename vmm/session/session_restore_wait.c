@@ -157,6 +157,7 @@ static int session_restore_wait_prepare(struct restoring *restoring, struct err 
 		return code;
 	session_restore_wait_touch();
 	err->text[0] = 0;
+	service_ready(&session->service, "waiting with a snapshot");
 	log_info(&session->log, "waiting; mvmm restore --spare %s makes it a machine", restoring->config.name);
 	return 0;
 }

@@ -18,6 +18,7 @@ static void session_snapshot_stays(void *opaque)
 {
 	struct session *session = opaque;
 
+	session_tell_manager(session);
 	if (session->disk_failed)
 		session_stop_for_disk(session);
 }
@@ -50,7 +51,9 @@ int session_snapshot(struct session *session, const struct snapshot_request *req
 		return code;
 	host.track = session->track;
 	snapshot_thread_destroy(take_ptr(session->snapshot), NULL); /* only its report was needed */
-	return snapshot_thread_create(&host, request, files, reply, &session->snapshot, err);
+	code = snapshot_thread_create(&host, request, files, reply, &session->snapshot, err);
+	session_tell_manager(session);
+	return code;
 }
 
 int session_snapshot_commit(struct session *session, const char *id, struct err *err)
