@@ -125,6 +125,24 @@ for _ in {1..30}; do many+=(--disk disk); done
 refuses 'too many devices' '31 devices: more than the 30' run --kernel kernel "${many[@]}"
 refuses 'metrics of no machine' 'metrics: NAME is missing' metrics
 refuses 'metrics in two forms' '--prometheus: cannot be combined with --json' metrics --json --prometheus any
+refuses 'a folder to allow without a jail' '--allow folder: needs --jail DIR' run --kernel kernel --allow folder
+refuses 'a jail in no folder' '--jail nowhere: the folder: No such file' run --kernel kernel --jail nowhere
+refuses 'a jail in a file' '--jail .*/disk: the folder: Not a directory' run --kernel kernel --jail disk
+refuses 'a jail in the root of all files' '--jail /: it is the root' run --kernel kernel --jail /
+refuses 'a jail for root' '--jail uid=0: out of range; write a number from 1' run --kernel kernel --jail folder,uid=0
+refuses 'a jail for a user without a group' '--jail uid=5: write uid=N and gid=N, both or none' run --kernel kernel --jail folder,uid=5
+refuses 'a limit without a control group' '--jail cpu=: is a limit of a control group; add cgroup=GROUP' \
+	run --kernel kernel --jail folder,cpu=50
+refuses 'no network namespace' '--jail netns=nowhere: No such file' run --kernel kernel --jail folder,netns=nowhere
+refuses 'another network namespace' '--jail netns=disk: no network namespace' run --kernel kernel --jail folder,netns=disk
+refuses 'no control group' '--jail cgroup=.*: no control group of version 2' run --kernel kernel --jail "folder,cgroup=$PWD/folder/x"
+refuses 'few descriptors' '--jail nofile=1: out of range' run --kernel kernel --jail folder,nofile=1
+refuses 'a jail with an unknown key' 'uidd: unknown key, did you mean uid' run --kernel kernel --jail folder,uidd=5
+refuses 'all files to allow' '--allow /: would show all files' run --kernel kernel --jail folder --allow /
+refuses 'devices to allow' '--allow /dev: the jail has a /dev of its own' run --kernel kernel --jail folder --allow /dev
+refuses 'a file to allow' '--allow .*/disk: not a folder' run --kernel kernel --jail folder --allow disk
+refuses 'a snapshot in a jail in no folder' '--jail nowhere: the folder: No such file' restore --from base --jail nowhere
+refuses 'a machine from elsewhere in a jail in no folder' '--jail nowhere: the folder: No such file' receive --from unix:x --jail nowhere
 refuses 'migration to nowhere' '--to is missing' migrate
 refuses 'migration and status' 'only one of --to, --status' migrate --to tcp:a --status
 refuses 'migration to no address' '--to: there: not an address' migrate --to there

@@ -247,6 +247,17 @@ void session_keep_ports(struct session *session)
 	world.ports_kept = true;
 }
 
+bool session_jail_enter(struct session *session, struct jail_options *options, bool host_devices, int *code,
+			struct err *err)
+{
+	return true;
+}
+
+int session_jail_close(struct session *session, struct err *err)
+{
+	return step("door", err);
+}
+
 int session_open_control(struct session *session, struct err *err)
 {
 	return step("control", err);

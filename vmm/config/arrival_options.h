@@ -2,8 +2,7 @@
 /* What a user says, on this host, about a machine that another process described: mvmm receive, mvmm restore. */
 #pragma once
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "vmm/config/jail_options.h"
 
 /* The strings are the caller's. */
 struct arrival_options {
@@ -16,6 +15,7 @@ struct arrival_options {
 		char *text; /* "ID=VALUE" */
 	} *disks, *nets, *vfios;
 	size_t disk_count, net_count, vfio_count;
+	struct jail_options jail;
 	bool force_cpu; /* see machine_config */
 	bool verbose, quiet;
 };

@@ -9,6 +9,7 @@
 
 #include "core/err.h"
 #include "core/log.h"
+#include "vmm/config/jail_options.h"
 #include "vmm/config/options.h"
 
 #define MACHINE_MAX_CPUS 254u
@@ -128,6 +129,7 @@ struct machine_config {
 	struct vfio_config *vfios;
 	size_t vfio_count;
 	int iommufd; /* a descriptor handed in, or -1 */
+	struct jail_options jail;
 	bool force_cpu; /* an incoming guest may rely on features that this host lacks; not an option */
 	bool incoming; /* another host offered it; not an option */
 	bool verbose, quiet;

@@ -104,6 +104,7 @@ static const struct option options[] = {
 	 PLAIN("clock", OPTION_WORD, .words = clock_words)},
 	{"on-reboot", "reboot|exit", "what happens when the guest reboots; reboot by default", FIELD(on_reboot),
 	 PLAIN("on-reboot", OPTION_WORD, .words = reboot_words)},
+	JAIL_OPTIONS(machine_config, jail),
 	{"name", "NAME", "the machine's name, for other commands; vm-PID by default", FIELD(name),
 	 PLAIN("name", OPTION_STRING, .help = "NAME")},
 	{"config", "FILE", "read options from a JSON file; the command line overrides them", FIELD(file),

@@ -123,6 +123,13 @@ static int rundir_lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 	return 0;
 }
 
+pid_t rundir_pid(void)
+{
+	char text[24] = "";
+
+	return readlink("/proc/self", text, sizeof(text) - 1) > 0 ? (pid_t)strtol(text, NULL, 10) : getpid();
+}
+
 static int rundir_try_claim(struct rundir *rundir, pid_t *pid)
 {
 	bool stale = mkdirat(rundir->base_fd, rundir->name, 0700) < 0;
@@ -143,7 +150,7 @@ static int rundir_try_claim(struct rundir *rundir, pid_t *pid)
 		if (ftruncate(rundir->pid_fd, 0) < 0)
 			return -errno;
 	}
-	len = snprintf(text, sizeof(text), "%d\n", getpid());
+	len = snprintf(text, sizeof(text), "%d\n", rundir_pid());
 	return pwrite(rundir->pid_fd, text, (size_t)len, 0) == len ? 0 : -EIO;
 }
 

@@ -3,6 +3,7 @@
 #include "vmm/session/session.h"
 
 #include "core/monotonic.h"
+#include "vmm/jail/jail.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
 #include "vmm/snapshot/track.h"
@@ -341,6 +342,7 @@ static int session_begin(struct session *session, struct err *err)
 	code = code ?: session_open_ports(session, err);
 	code = code ?: session_open_control(session, err);
 	code = code ?: session_make_machine(session, err);
+	code = code ?: session_jail_close(session, err);
 	if (code)
 		return code;
 	session_keep_ports(session);
@@ -368,6 +370,7 @@ void session_end(struct session *session)
 		event_loop_destroy(session->loop);
 	machine_offer_destroy(session->offer);
 	machine_files_close(&session->files);
+	jail_destroy(session->jail);
 }
 
 int session_run(struct machine_config *config, struct err *err)
@@ -379,6 +382,8 @@ int session_run(struct machine_config *config, struct err *err)
 	};
 	int code = EXIT_BAD_INPUT;
 
+	if (!session_jail_enter(&session, &config->jail, config->vfio_count > 0, &code, err))
+		return code;
 	log_open(&session.log);
 	service_open(&session.service, &session.log);
 	if (!session_begin(&session, err)) {

@@ -71,6 +71,7 @@ struct session {
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
 	bool gone;                   /* the guest runs on another host */
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
+	struct jail *jail;                /* or NULL */
 	struct track *track;              /* what the machine has changed since; NULL until the first one */
 	bool restored;                    /* this life began with the snapshot of this id */
 	uint8_t restored_id[16];
@@ -116,6 +117,18 @@ int session_metrics_open(struct session *session, struct err *err);
 void session_metrics_done(struct session *session);
 /* As operations.metrics, in this state of the session. */
 int session_metrics_get(const struct session *session, const char *state, json_t **ret, struct err *err);
+
+/* ---- session_jail.c ---- */
+
+/*
+ * First of all: true in the process that becomes the machine, in the jail if options have one. False: this process ends
+ * with *code; it has kept the machine, which has ended, or err says why there is none.
+ */
+struct jail;
+bool session_jail_enter(struct session *session, struct jail_options *options, bool host_devices, int *code,
+			struct err *err);
+/* What options and descriptions name is open, and the guest does not run yet. */
+int session_jail_close(struct session *session, struct err *err);
 
 /* ---- session_pause.c ---- */
 

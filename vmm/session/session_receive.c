@@ -69,7 +69,8 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 	code = code ?: machine_offer_check(session->offer, session->machine, err);
 	code = code ?: host_devices_migration_begin(machine_host_devices(session->machine), arrival->config.name,
 						    HOST_DEVICES_MIGRATE, &arrival->devices, err);
-	return code ?: session_open_control(session, err);
+	code = code ?: session_open_control(session, err);
+	return code ?: session_jail_close(session, err);
 }
 
 static int session_receive_do_create(void *opaque, void *argument, struct err *err)
@@ -376,7 +377,8 @@ int session_receive(struct receive_options *options, struct err *err)
 		err_sys(err, -ENOMEM, "receive");
 		return EXIT_FAILED;
 	}
-	code = session_receive_receive(arrival, err);
+	if (session_jail_enter(&arrival->session, &options->here.jail, options->here.vfio_count > 0, &code, err))
+		code = session_receive_receive(arrival, err);
 	if (arrival->session.abandoned && arrival->target) /* its thread may still use all of it but the name */
 		rundir_release(arrival->session.rundir);
 	else

@@ -314,8 +314,9 @@ int session_restore_begin(struct restoring *restoring, struct err *err)
 	else if (!code)
 		code = session_restore_find_disks(restoring, &restoring->config, &restoring->options->here, err);
 	code = code ?: session_restore_make(restoring, err);
-	code = code ?: session_restore_load(restoring, err);
 	code = code ?: session_open_control(&restoring->session, err);
+	code = code ?: session_jail_close(&restoring->session, err);
+	code = code ?: session_restore_load(restoring, err);
 	if (!code && restoring->record)
 		code = session_record_start(restoring->record, machine_memory(restoring->session.machine), err);
 	return code ?: session_restore_start(restoring, err);

@@ -78,6 +78,8 @@ int session_restore(struct restore_options *options, struct err *err)
 	};
 	int code;
 
+	if (!session_jail_enter(&restoring.session, &options->here.jail, options->here.vfio_count > 0, &code, err))
+		return code;
 	machine_config_init(&restoring.config);
 	restoring.session.config = &restoring.config;
 	if (session_restore_run_open_log(&restoring, err))
