@@ -567,7 +567,7 @@ int virtio_blk_create(const struct virtio_blk_options *options, struct guest_mem
 	snprintf(blk->id, sizeof(blk->id), "%s", options->id);
 	memcpy(blk->serial, serial, MIN(strlen(serial), sizeof(blk->serial)));
 	blk->file.fd = blk->file.buffered_fd = -1;
-	blk_fault_init(&blk->fault, options->stop_on_error ? options->stop_fd : -1);
+	blk_fault_init(&blk->fault, options);
 	rate_limiter_init(&blk->limiter);
 	blk->queues = calloc(options->queues, sizeof(*blk->queues));
 	rc = blk->queues ? blk_probe_io_uring(err) : err_sys(err, -ENOMEM, "%s", blk->id);

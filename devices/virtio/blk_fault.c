@@ -3,7 +3,7 @@
  * What the host does to a disk: operations that fail, and an image whose size changes under the guest. They are told in
  * a bounded number of lines, and counted. See blk_internal.h. Queue threads call it; virtio_blk_health is for the loop.
  *
- * With stop_fd, a failed request is not reported to the guest but kept: the machine is asked to pause, and the request
+ * With on-error=stop, a failed request is not reported to the guest but kept: the machine is asked to pause, and the request
  * is tried again when the device is resumed. But a flush of the page cache that fails has lost writes: the kernel drops
  * the pages that it could not write, tells it once, and a second flush succeeds. Only the guest can write them again.
  */
@@ -25,9 +25,9 @@ static const char *const operations[] = {
 	[BLK_ZERO_RANGE] = "write of zeroes", [BLK_ZERO_WRITE] = "write of zeroes",
 };
 
-void blk_fault_init(struct blk_fault *fault, int stop_fd)
+void blk_fault_init(struct blk_fault *fault, const struct virtio_blk_options *options)
 {
-	*fault = (struct blk_fault){.stop_fd = stop_fd};
+	*fault = (struct blk_fault){.stop_fd = options->stop_fd, .stops = options->stop_on_error, .tells = options->news};
 	pthread_mutex_init(&fault->lock, NULL);
 }
 
@@ -64,7 +64,7 @@ static bool blk_fault_keeps(const struct blk *blk, const struct blk_request *req
 {
 	bool lost = request->op == BLK_SYNC && (!blk->file.direct || atomic_load(&blk->cached));
 
-	return blk->fault.stop_fd >= 0 && !lost;
+	return blk->fault.stops && !lost;
 }
 
 bool blk_fault_failed(struct blk_queue *q, struct blk_request *request, int result)
@@ -85,12 +85,15 @@ bool blk_fault_failed(struct blk_queue *q, struct blk_request *request, int resu
 	else if (count)
 		log_warn(q->blk->device.log, "%s: %u operations have failed, the last one: %s", q->blk->id, count, last);
 	blk_fault_look(q->blk, 0);
-	if (!keep)
-		return false;
-	request->next_free = q->kept;
-	q->kept = request;
-	eventfd_kick(fault->stop_fd);
-	return true;
+	if (keep) {
+		request->next_free = q->kept;
+		q->kept = request;
+	}
+	if (count)
+		atomic_store(&fault->news, true);
+	if (keep || (count && fault->tells))
+		eventfd_kick(fault->stop_fd);
+	return keep;
 }
 
 struct blk_request *blk_fault_take_kept(struct blk_queue *q)
@@ -158,6 +161,11 @@ void virtio_blk_health(struct virtio_device *disk, struct virtio_blk_health *ret
 	pthread_mutex_unlock(&fault->lock);
 	if (blk_file_size(blk->file.fd, true, &ret->image_size))
 		ret->image_size = ret->size;
+}
+
+bool virtio_blk_take_news(struct virtio_device *disk)
+{
+	return atomic_exchange(&container_of(disk, struct blk, device)->fault.news, false);
 }
 
 int virtio_blk_resize(struct virtio_device *disk, uint64_t *bytes, struct err *err)

@@ -101,7 +101,10 @@ struct blk_queue;
 struct blk;
 
 struct blk_fault {
-	int stop_fd; /* not owned; -1: the guest is told */
+	int stop_fd; /* not owned */
+	bool stops;  /* failed requests are kept, for which it is kicked; else the guest is told */
+	bool tells;  /* it is also kicked when failures were logged */
+	atomic_bool news; /* failures were logged */
 	pthread_mutex_t lock;
 	/* under lock */
 	uint64_t count;       /* operations that failed */
@@ -113,7 +116,7 @@ struct blk_fault {
 	uint64_t looked_ns;   /* atomic */
 };
 
-void blk_fault_init(struct blk_fault *fault, int stop_fd);
+void blk_fault_init(struct blk_fault *fault, const struct virtio_blk_options *options);
 void blk_fault_done(struct blk_fault *fault);
 /* The request's operation has failed with -errno, or 0: the image ends before it. True: the request is kept. */
 bool blk_fault_failed(struct blk_queue *q, struct blk_request *request, int result);

@@ -169,10 +169,10 @@ struct virtio_blk_options {
 	const char *serial;  /* up to 20 characters; NULL: id */
 	unsigned int sector_size; /* that the guest sees, 512 or 4096; 0: the device's own, 512 for a file */
 	/*
-	 * false: the guest is told of an operation that fails; true: stop_fd, an eventfd, is kicked to pause the
-	 * machine.
+	 * An operation fails: false: the guest is told; true: stop_fd, an eventfd, is kicked to pause the machine. With
+	 * news, it is also kicked when a line about failures was logged, for virtio_blk_take_news.
 	 */
-	bool stop_on_error;
+	bool stop_on_error, news;
 	int stop_fd;
 	bool lockless;       /* it is never locked */
 	bool unlocked;       /* another process still has the lock: virtio_blk_lock is called before the guest runs */
@@ -204,6 +204,8 @@ struct virtio_blk_health {
 	char last[VIRTIO_BLK_LAST_SIZE]; /* the last failure: "write at offset 512: ...", or "" */
 };
 void virtio_blk_health(struct virtio_device *disk, struct virtio_blk_health *ret);
+/* Whether failures were logged since the last call. */
+bool virtio_blk_take_news(struct virtio_device *disk);
 /* The guest sees the size that the image has now, *bytes. On the loop's thread. devices/virtio/blk_fault.c */
 int virtio_blk_resize(struct virtio_device *disk, uint64_t *bytes, struct err *err);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# What a running machine tells of itself: metrics. Tiny guests under the real program and the real /dev/kvm. TAP on stdout.
+# What a running machine tells of itself: metrics, events. Tiny guests under the real program and the real /dev/kvm. TAP on stdout.
 # usage: sight.sh MVMM GUEST-DIRECTORY
 
 # shellcheck source=tests/kvm/lib.sh
@@ -71,10 +71,119 @@ check 'a histogram counts what the counter counts' json '[s["count"] for f in m[
 "$mvmm" stop --force disk
 
 start smp --kernel "$guests/guest_pattern" --cmdline pages=512 --cpus 4
-check 'each of several vCPUs is asked while all of them run' timeout $((10 * patience)) "$mvmm" metrics smp
+check 'each of several vCPUs is asked while all of them run' timeout $((10 * patience)) "$mvmm" metrics smp >"$work/out"
 "$mvmm" stop --force smp
 
 check 'a machine that does not run has no metrics' test "$("$mvmm" metrics none 2>&1 >/dev/null | grep -c 'none: no machine of this name')" = 1
+# ---- events ----
+
+# follow ARG...: prints events to $work/events in the background.
+follow() {
+	: >"$work/events"
+	"$mvmm" events "$@" >>"$work/events" 2>"$work/events.err" &
+	follower=$!
+	pids+=("$follower")
+}
+told() { grep -q "$1" "$work/events"; }
+ended() { ! kill -0 "$1" 2>/dev/null; }
+# The last word of each line.
+words() { sed 's/^[^ ]* [^ ]* //; s/,.*//' "$work/events" | paste -sd' '; }
+
+start happens --kernel "$guests/guest_button" --disk "$work/disk"
+follow happens
+check 'a listener is told the state first' until_true 20 told ' happens state, state running$'
+"$mvmm" pause happens
+"$mvmm" pause happens
+"$mvmm" resume happens
+"$mvmm" resume happens
+truncate -s 9M "$work/disk"
+"$mvmm" disk resize happens disk0
+check 'the size that the guest sees is told' until_true 20 told 'disk-resized, id disk0, size 9437184$'
+"$mvmm" migrate happens --to "unix:$work/nobody" 2>/dev/null
+check 'a migration that fails is told, with the reason' until_true 20 told 'migration, state failed, text .'
+"$mvmm" snapshot happens --to "$work/kept" --disks copy 2>"$work/err"
+check 'a snapshot is told when it is complete' until_true 20 told 'snapshot, state done, id .*, pause '
+"$mvmm" stop happens
+check 'mvmm events ends with the machine' until_true 20 ended "$follower"
+check 'which is told last' test "$(tail -n 1 "$work/events" | cut -d' ' -f2-)" = 'happens ended, reason off'
+check 'each thing is told once, in its order' test "$(words | sed -E 's/(migration|snapshot)( \1)*/\1/g')" = \
+	'state paused resumed disk-resized migration snapshot power-button ended'
+
+follow --json
+start dies --kernel "$guests/guest_button"
+check 'a machine that starts later is found' until_true 20 told '"name":"dies","event":"state"'
+"$mvmm" stop --force dies
+check 'and its end is told' until_true 20 told '"name":"dies","event":"ended","reason":"stopped"'
+check 'nothing else ends then' kill -0 "$follower"
+kill -TERM "$follower"
+wait "$follower"
+check 'a signal ends it well' test $? = 0
+check 'each line is JSON' python3 -c 'import json, sys; [json.loads(line) for line in open(sys.argv[1])]' "$work/events"
+
+start counted --kernel "$guests/guest_button"
+"$mvmm" pause counted
+check 'what has happened is counted' above 'mvmm_events_total{event="paused"}' 0
+"$mvmm" stop --force counted
+
+# The host fails writes of the guest: the file may not become as large as its disk is.
+truncate -s 0 "$work/small"
+truncate -s 8M "$work/small"
+machine=broken
+(
+	ulimit -f 2048
+	exec "$mvmm" run --name broken --memory 32M --kernel "$guests/guest_disk" --disk "$work/small" >"$work/broken.out" \
+		2>"$work/broken.err" </dev/null
+) &
+pids+=($!)
+until_true 20 found
+check 'operations of the host that fail are counted' until_true 20 above 'mvmm_disk_host_errors_total{device="disk0"}' 20
+check 'and so are the requests that they fail' above 'mvmm_disk_failed_requests_total{device="disk0",kind="write"}' 20
+check 'they are few events, however many they are' test "$(metric 'mvmm_events_total{event="disk-error"}')" -lt 5
+check 'and one at least' above 'mvmm_events_total{event="disk-error"}' 0
+"$mvmm" stop --force broken
+
+# A client that asks for events and reads none: the machine keeps a bounded number for it, and goes on.
+deaf() {
+	python3 - "$XDG_RUNTIME_DIR/mvmm/$machine/control.sock" "$mvmm" "$machine" <<-'END'
+		import json, socket, subprocess, sys
+		path, mvmm, name = sys.argv[1:]
+		peer = socket.socket(socket.AF_UNIX)
+		peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+		peer.connect(path)
+		peer.send(b'{"method": "io.mvmm.Machine.Events", "more": true}\0')
+		asked = socket.socket(socket.AF_UNIX)
+		asked.connect(path)
+		def call(method):
+		    asked.send(b'{"method": "io.mvmm.Machine.%s"}\0' % method)
+		    answer = b''
+		    while not answer.endswith(b'\0'):
+		        answer += asked.recv(65536)
+		    assert b'error' not in answer, answer
+		rounds = 4000
+		for _ in range(rounds):
+		    call(b'Pause')
+		    call(b'Resume')
+		peer.settimeout(5)
+		text = b''
+		try:
+		    while True:
+		        text += peer.recv(1 << 20)
+		except TimeoutError:
+		    pass
+		call(b'Pause')
+		text += peer.recv(1 << 20)
+		events = [json.loads(line)['parameters']['event'] for line in text.split(b'\0') if line]
+		lost = sum(event.get('lost', 0) for event in events)
+		assert events[-1]['event'] == 'paused' and events[-1]['lost'] > 0, events[-1]
+		assert lost + len(events) == 1 + 2 * rounds + 1, (lost, len(events))
+		assert len(text) < 1 << 20, len(text)
+	END
+}
+start slow --kernel "$guests/guest_button"
+check 'a client that does not read loses events, and is told how many' deaf
+"$mvmm" stop --force slow
+
+truncate -s 8M "$work/disk"
 check 'nothing is left in the runtime folder' until_true 20 nothing_left
 
 echo "1..$n"

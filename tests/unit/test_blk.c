@@ -682,6 +682,8 @@ static void a_failure_is_told_and_counted(void)
 
 	make_image(&disk, MIB(1));
 	open_log(&disk);
+	disk.options.news = true;
+	disk.options.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	plug(&disk, DRIVER_ALL_FEATURES);
 	CHECK_STR(health(&disk).last, "");
 	/* Its own faults are the guest's alone. */
@@ -694,6 +696,9 @@ static void a_failure_is_told_and_counted(void)
 	limit_writes(RLIM_INFINITY);
 	CHECK_STR(logged(), "disk0: write at offset 4096: File too large (errno 27); the guest is told\n");
 	CHECK_EQ(health(&disk).failed, 51);
+	CHECK(eventfd_drain(disk.options.stop_fd));
+	CHECK(virtio_blk_take_news(disk.device));
+	CHECK(!virtio_blk_take_news(disk.device));
 	CHECK_STR(health(&disk).last, "write at offset 32768: File too large (errno 27)");
 	/* The next line tells how many there were. */
 	blk_of(&disk)->fault.told_ns = 1;
@@ -702,7 +707,9 @@ static void a_failure_is_told_and_counted(void)
 	limit_writes(RLIM_INFINITY);
 	CHECK_STR(logged(), "disk0: 51 operations have failed, the last one: write at offset 32768: File too large "
 			    "(errno 27)\n");
+	CHECK(virtio_blk_take_news(disk.device));
 	close_disk(&disk);
+	close(disk.options.stop_fd);
 }
 
 static void what_the_guest_asks_for_is_counted(void)

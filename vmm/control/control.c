@@ -171,16 +171,23 @@ void control_reply(struct control_call *call, json_t *parameters)
 	control_call_end(call, json_pack("{s:o}", "parameters", parameters ?: json_object()));
 }
 
-void control_progress(struct control_call *call, json_t *parameters)
+bool control_wants_more(const struct control_call *call)
+{
+	return call->more && !call->oneway;
+}
+
+bool control_progress(struct control_call *call, json_t *parameters)
 {
 	struct client *client = call->client;
 
-	if (!client || !call->more || call->oneway || client->out_len - client->out_done > OUT_PROGRESS) {
+	if (!client || !control_wants_more(call) || client->out_len - client->out_done > OUT_PROGRESS) {
 		json_decref(parameters);
-		return;
+		return false;
 	}
-	control_client_queue(client, json_pack("{s:o, s:b}", "parameters", parameters, "continues", 1));
-	control_client_work(client);
+	if (!control_client_queue(client, json_pack("{s:o, s:b}", "parameters", parameters, "continues", 1)))
+		return false;
+	control_client_work(client); /* may end the client, and call's gone */
+	return true;
 }
 
 void control_fail_as(struct control_call *call, const char *error, const struct err *err)

@@ -59,6 +59,9 @@ int control_take_fd(struct control_call *call);
 /* From now until the reply: gone is called if the client disconnects. The call must still be replied to. */
 void control_watch_client(struct control_call *call, void (*gone)(void *opaque), void *opaque);
 
+/* Whether the client has asked for progress ("more"). */
+bool control_wants_more(const struct control_call *call);
+
 /* Whether the client has disconnected, perhaps before its request was read. */
 bool control_client_left(const struct control_call *call);
 
@@ -66,8 +69,8 @@ bool control_client_left(const struct control_call *call);
 
 /* Replies and ends the call. Takes the reference to parameters (an object), which may be NULL for none. */
 void control_reply(struct control_call *call, json_t *parameters);
-/* Sends progress if the client asked for it ("more"); dropped if the client reads slowly. */
-void control_progress(struct control_call *call, json_t *parameters);
+/* Sends progress if the client asked for it ("more"); false: it did not, or it reads slowly, and this is dropped. */
+bool control_progress(struct control_call *call, json_t *parameters);
 /* Ends the call with the interface's error Failed and err's text; fail_as: with another of its errors. */
 void control_fail(struct control_call *call, const struct err *err);
 void control_fail_as(struct control_call *call, const char *error, const struct err *err);

@@ -320,6 +320,18 @@ int control_client_follow(struct control_client *client, const char *method, jso
 	return code;
 }
 
+int control_client_ask(struct control_client *client, const char *method, json_t *parameters, int timeout_ms,
+		       struct err *err)
+{
+	return control_client_send_request(client, method, parameters, true, (struct passed){NULL, 0},
+					   monotonic_ms() + timeout_ms, err);
+}
+
+int control_client_next(struct control_client *client, int timeout_ms, json_t **ret, bool *continues, struct err *err)
+{
+	return control_client_get_answer(client, monotonic_ms() + timeout_ms, NULL, ret, continues, err);
+}
+
 int control_client_wait_end(struct control_client *client, int timeout_ms)
 {
 	int64_t deadline = monotonic_ms() + timeout_ms;

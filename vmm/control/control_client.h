@@ -46,5 +46,13 @@ struct control_watch {
 int control_client_follow(struct control_client *client, const char *method, json_t *parameters, const int *fds,
 			  size_t fd_count, const struct control_watch *watch, json_t **ret, struct err *err);
 
+/*
+ * The same for a caller that waits by itself, for several machines: ask sends the request, next reads one reply when the
+ * descriptor is readable; *continues: another one follows. The other arguments and errors are those of call.
+ */
+int control_client_ask(struct control_client *client, const char *method, json_t *parameters, int timeout_ms,
+		       struct err *err);
+int control_client_next(struct control_client *client, int timeout_ms, json_t **ret, bool *continues, struct err *err);
+
 /* Waits until the machine has ended: 0, or -ETIMEDOUT. */
 int control_client_wait_end(struct control_client *client, int timeout_ms);

@@ -3,6 +3,7 @@
 #include "vmm/control/control_machine.h"
 
 #include "vmm/config/config.h"
+#include "vmm/control/control_events.h"
 #include "vmm/snapshot/restore_request.h"
 #include "vmm/snapshot/snapshot_take.h"
 
@@ -26,6 +27,12 @@ static const char description[] =
 	"\n"
 	"# What the machine has counted, in the manner of Prometheus\n"
 	"method Metrics() -> (name: string, families: []Family)\n"
+	"\n"
+	"# Further members depend on the event; lost: how many were not sent before, since the client read too slowly\n"
+	"type Event (time: string, name: string, event: string, lost: ?int)\n"
+	"\n"
+	"# What happens to the machine, from now on until the client disconnects; needs more. The first event is state\n"
+	"method Events() -> (event: Event)\n"
 	"\n"
 	"# Stops the guest's CPUs and devices until Resume; no error if it is paused already\n"
 	"method Pause() -> ()\n"
@@ -450,6 +457,7 @@ static void control_machine_call_restore(void *opaque, struct control_call *call
 
 static const struct control_method methods[] = {
 	{"AddDevice", control_machine_call_add_device},
+	{"Events", control_events_call},
 	{"Info", control_machine_call_info},
 	{"Metrics", control_machine_call_metrics},
 	{"Migrate", control_machine_call_migrate},

@@ -18,6 +18,7 @@ struct machine;
 struct machine_files;
 struct ram_source;
 struct machine_offer;
+struct virtio_blk_health;
 
 enum machine_end {
 	MACHINE_RUNNING,
@@ -47,6 +48,8 @@ struct machine_host {
 	void (*device_gone)(void *opaque, const char *id);
 	/* A disk with on-error=stop keeps a request that has failed: the machine is to be paused. The same way. */
 	void (*disk_failed)(void *opaque);
+	/* Operations of the host on a disk have failed, which was told. The same way. */
+	void (*disk_error)(void *opaque, const char *id, const struct virtio_blk_health *health);
 	bool (*memory_lost)(void *opaque, bool fault); /* as vcpu_config's; may be NULL */
 	void *opaque;
 	/*

@@ -10,11 +10,28 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+/* Reports a disk whose host has failed it. True: it keeps requests. */
+static bool machine_disks_report(struct machine *machine, struct virtio_device *disk)
+{
+	struct virtio_blk_health health;
+
+	virtio_blk_health(disk, &health);
+	if (virtio_blk_take_news(disk) && machine->host.disk_error)
+		machine->host.disk_error(machine->host.opaque, disk->id, &health);
+	return health.kept;
+}
+
 static void machine_disks_on_stop(void *opaque, uint32_t events)
 {
 	struct machine *machine = opaque;
+	bool kept = false;
 
-	if (eventfd_drain(machine->disk_stop_fd) && machine->host.disk_failed)
+	if (!eventfd_drain(machine->disk_stop_fd))
+		return;
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
+			kept |= machine_disks_report(machine, virtio_pci_device(machine->virtio[i]));
+	if (kept && machine->host.disk_failed)
 		machine->host.disk_failed(machine->host.opaque);
 }
 
@@ -56,6 +73,7 @@ int machine_disks_make(struct machine *machine, const struct disk_config *disk, 
 		.queues = disk->queues,
 		.sector_size = machine_disks_sector_size(machine, disk),
 		.stop_on_error = disk->on_error == ON_ERROR_STOP,
+		.news = true,
 		.stop_fd = machine->disk_stop_fd,
 	};
 

@@ -44,7 +44,7 @@ struct machine {
 	struct event_source *button_timer; /* NULL before the first press of the power button */
 	struct virtio_pci *virtio[MAX_VIRTIO];
 	size_t virtio_count;
-	int disk_stop_fd; /* disks with on-error=stop kick it */
+	int disk_stop_fd; /* disks kick it when operations of the host fail */
 	struct event_source *disk_stop;
 	struct virtio_device *balloon;
 	struct dirty_set dirty;

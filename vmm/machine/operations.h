@@ -43,6 +43,16 @@ struct snapshot_reply {
 	void *opaque;
 };
 
+/*
+ * Somebody who is told of events; owned by him, and not moved while he watches. event is an object that is valid during
+ * the call: "time", "name" (the machine's), "event" and more (docs/control.md). He may unwatch in it.
+ */
+struct event_watcher {
+	void (*event)(void *opaque, const json_t *event);
+	void *opaque;
+	struct event_watcher *next; /* the implementation's */
+};
+
 struct operations {
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
@@ -52,6 +62,9 @@ struct operations {
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
 	/* Its metrics; the caller owns *ret: "name", and "families" (machine/metrics.h). */
 	int (*metrics)(struct session *session, json_t **ret, struct err *err);
+	/* Tells the watcher its first event, the state, at once, and then what happens until unwatch. -ENOMEM. */
+	int (*watch_events)(struct session *session, struct event_watcher *watcher, struct err *err);
+	void (*unwatch_events)(struct session *session, struct event_watcher *watcher);
 	/*
 	 * Pauses and resumes the guest's CPUs and devices; no error if that is already so. done is called, perhaps at
 	 * once, when it is paused (code 0, err NULL), or with the reason why it runs on; not if pause fails. resume

@@ -15,6 +15,11 @@ static const char *const step_words[] = {
 	[MIGRATION_STEP_UNLOCK] = "unlock",   [MIGRATION_STEP_START] = "start",
 };
 
+const char *migration_state_word(enum migration_state state)
+{
+	return state_words[state];
+}
+
 static double migration_report_seconds(uint64_t ns)
 {
 	return (double)ns / 1e9;

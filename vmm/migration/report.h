@@ -43,5 +43,8 @@ struct migration_report {
 	char text[512];    /* why it failed, or how to resolve it; or "" */
 };
 
+/* "memory", as in the JSON. */
+const char *migration_state_word(enum migration_state state);
+
 /* The type Migration of the control interface; NULL if there is no memory. */
 json_t *migration_report_json(const struct migration_report *report);

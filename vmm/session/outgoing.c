@@ -28,11 +28,20 @@ static int outgoing_on_loop(struct outgoing *outgoing, int (*fn)(void *opaque, v
 	return event_loop_ask(outgoing->host.loop, fn, outgoing, argument, NULL);
 }
 
+static void outgoing_set_report(struct outgoing *outgoing, const struct migration_report *report)
+{
+	bool changed = outgoing->report.state != report->state;
+
+	outgoing->report = *report;
+	if (changed && outgoing->host.changed)
+		outgoing->host.changed(outgoing->host.opaque, report);
+}
+
 static int outgoing_do_tell(void *opaque, void *argument, struct err *err)
 {
 	struct outgoing *outgoing = opaque;
 
-	outgoing->report = *(const struct migration_report *)argument;
+	outgoing_set_report(outgoing, argument);
 	outgoing->reply.progress(outgoing->reply.opaque, &outgoing->report);
 	return 0;
 }
@@ -47,8 +56,8 @@ static int outgoing_do_finish(void *opaque, void *argument, struct err *err)
 	struct outgoing *outgoing = opaque;
 	const struct log *log = outgoing->host.log;
 
-	outgoing->report = *(const struct migration_report *)argument;
 	outgoing->running = false;
+	outgoing_set_report(outgoing, argument);
 	outgoing->reply.done(outgoing->reply.opaque, &outgoing->report);
 	if (outgoing->report.state == MIGRATION_DONE) {
 		log_info(log, "%s at %s now", outgoing->on.paused ? "is paused" : "runs", outgoing->request.to);

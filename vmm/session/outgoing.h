@@ -21,6 +21,8 @@ struct outgoing_host {
 	void (*gone)(void *opaque);
 	/* It has ended, and the guest runs on here. */
 	void (*stays)(void *opaque);
+	/* Its state has changed. NULL: nobody wants to know. */
+	void (*changed)(void *opaque, const struct migration_report *report);
 	void *opaque;
 };
 

@@ -143,12 +143,18 @@ static void session_device_gone(void *opaque, const char *id)
 {
 	struct session *session = opaque;
 
+	session_event_device(session, SESSION_DEVICE_REMOVED, id);
 	machine_config_remove_vfio(session->config, id);
 }
 
 static void session_disk_failed(void *opaque)
 {
 	session_stop_for_disk(opaque);
+}
+
+static void session_disk_error(void *opaque, const char *id, const struct virtio_blk_health *health)
+{
+	session_events_disk(opaque, id, health);
 }
 
 static bool session_memory_lost(void *opaque, bool fault)
@@ -178,6 +184,7 @@ static struct machine_host session_host(struct session *session)
 		.console_out = !session->console || port_out(session->console) < 0 ? -1 : session_out(session, port_out(session->console)),
 		.device_gone = session_device_gone,
 		.disk_failed = session_disk_failed,
+		.disk_error = session_disk_error,
 		.opaque = session,
 		.incoming = session->arriving ? session->offer : NULL,
 		.ram_source = memory ? restore_memory_source(memory) : NULL,
@@ -303,11 +310,14 @@ int session_live(struct session *session, struct err *err)
 	};
 
 	service_ready(&session->service, session_state(session));
+	session_event(session, SESSION_STARTED, json_pack("{s:b}", "paused", machine_paused(session->machine)));
 	for (;;) {
 		uint64_t born = monotonic_ns();
 
 		while (machine_end(session->machine) == MACHINE_RUNNING)
 			event_loop_run(session->loop);
+		if (machine_end(session->machine) == MACHINE_PANIC)
+			session_event(session, SESSION_GUEST_PANIC, NULL);
 		if (!session_settle(session, reasons[machine_end(session->machine)]))
 			return session_end_code(session);
 		/* It needed the machine, and may have succeeded. */
@@ -327,6 +337,7 @@ int session_live(struct session *session, struct err *err)
 		}
 		err->text[0] = 0; /* from attempts that were not needed */
 		session_tell_manager(session);
+		session_event(session, SESSION_REBOOTED, NULL);
 	}
 }
 
@@ -352,6 +363,7 @@ static int session_begin(struct session *session, struct err *err)
 void session_end(struct session *session)
 {
 	service_stopping(&session->service);
+	session_events_ended(session);
 	if (!session->abandoned) {
 		outgoing_destroy(session->outgoing, "the machine was ended");
 		snapshot_thread_destroy(session->snapshot, "the machine was ended");

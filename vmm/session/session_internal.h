@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
- * session_state.c tells what the machine does, session_operations.c has the operations, session_snapshot.c those for
- * snapshots, session_pause.c waits for its devices, session_metrics.c collects metrics, session_receive.c receives a
- * machine from another host, session_restore.c makes one from a snapshot, and session_plug.c adds host devices to that.
+ * session_state.c tells what the machine does, session_events.c what happens to it, session_operations.c has the
+ * operations, session_snapshot.c those for snapshots, session_pause.c waits for its devices, session_metrics.c collects
+ * metrics, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
+ * session_plug.c adds host devices to that.
  */
 #pragma once
 
@@ -24,6 +25,17 @@ struct session_pause {
 	void *opaque;
 	int64_t deadline;
 	struct event_source *timer;
+};
+
+enum session_event {
+	SESSION_STARTED, SESSION_REBOOTED, SESSION_PAUSED, SESSION_RESUMED, SESSION_BUTTON, SESSION_DEVICE_ADDED,
+	SESSION_DEVICE_REMOVED, SESSION_DISK_ERROR, SESSION_DISK_RESIZED, SESSION_MIGRATION, SESSION_SNAPSHOT,
+	SESSION_GUEST_PANIC, SESSION_ENDED, SESSION_EVENTS,
+};
+
+struct session_events {
+	struct event_watcher *watchers;
+	uint64_t counts[SESSION_EVENTS];
 };
 
 /* Host devices that are yet to be plugged in. */
@@ -50,6 +62,7 @@ struct session {
 	struct machine_files files; /* of all its lives */
 	struct machine_identity identity; /* the same */
 	struct session_metrics *metrics;
+	struct session_events events;
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
@@ -105,6 +118,25 @@ void session_end(struct session *session);
 const char *session_state(const struct session *session);
 /* Tells the service manager about it. */
 void session_tell_manager(struct session *session);
+
+/* ---- session_events.c; all on the loop's thread ---- */
+
+/* Something has happened; details has the members beside time, name and event, and is taken; NULL: none. */
+void session_event(struct session *session, enum session_event event, json_t *details);
+/* The same, of a device. */
+void session_event_device(struct session *session, enum session_event event, const char *id);
+/* As operations.watch_events, in this state of the session. */
+int session_events_watch(struct session *session, const char *state, struct event_watcher *watcher, struct err *err);
+void session_events_unwatch(struct session *session, struct event_watcher *watcher);
+struct metrics;
+void session_events_metrics(const struct session *session, struct metrics *metrics);
+/* The session ends, and its machine is still there, if there was one. */
+void session_events_ended(struct session *session);
+/* For those who do not know the session, which is opaque. */
+struct virtio_blk_health;
+void session_events_migration(void *opaque, const struct migration_report *report);
+void session_events_snapshot(void *opaque, const struct snapshot_report *report);
+void session_events_disk(void *opaque, const char *id, const struct virtio_blk_health *health);
 
 /* ---- session_folder.c ---- */
 

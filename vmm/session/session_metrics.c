@@ -113,6 +113,7 @@ int session_metrics_get(const struct session *session, const char *state, json_t
 	session_metrics_usage(&metrics);
 	session_metrics_memory(session->metrics, &metrics);
 	session_metrics_migration(session, &metrics);
+	session_events_metrics(session, &metrics);
 	machine_metrics(session->machine, &metrics);
 	return metrics_take(&metrics, ret, err);
 }

@@ -27,10 +27,11 @@ static int session_operations_resume(struct session *session, struct err *err)
 
 	session_pause_cancel(session, "it was resumed meanwhile");
 	code = session_check_settled(session, err);
-	if (code)
+	if (code || !machine_paused(session->machine))
 		return code;
 	machine_resume(session->machine);
 	session_tell_manager(session);
+	session_event(session, SESSION_RESUMED, NULL);
 	return 0;
 }
 
@@ -41,6 +42,7 @@ int session_press_button(struct session *session, struct err *err)
 			       outgoing_to(session->outgoing));
 	snapshot_thread_cancel(session->snapshot, "its power button was pressed", NULL);
 	session->pressed = true;
+	session_event(session, SESSION_BUTTON, NULL);
 	machine_power_button(session->machine);
 	return 0;
 }
@@ -96,6 +98,11 @@ static int session_operations_metrics(struct session *session, json_t **ret, str
 	return *ret ? 0 : err_sys(err, -ENOMEM, "metrics");
 }
 
+static int session_operations_watch_events(struct session *session, struct event_watcher *watcher, struct err *err)
+{
+	return session_events_watch(session, session_state(session), watcher, err);
+}
+
 static int session_operations_set_balloon(struct session *session, uint64_t bytes, struct err *err)
 {
 	struct virtio_device *balloon = machine_balloon(session->machine);
@@ -113,9 +120,11 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 
 static int session_operations_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err)
 {
-	int code = session_check_settled(session, err);
+	int code = session_check_settled(session, err) ?: machine_resize_disk(session->machine, id, bytes, err);
 
-	return code ?: machine_resize_disk(session->machine, id, bytes, err);
+	if (!code)
+		session_event(session, SESSION_DISK_RESIZED, json_pack("{s:s, s:I}", "id", id, "size", (json_int_t)*bytes));
+	return code;
 }
 
 static void session_operations_adding(void *opaque, const struct vfio_progress *progress)
@@ -133,7 +142,9 @@ static void session_operations_added(void *opaque, int code, const struct err *e
 	const struct add_device_reply reply = session->adding;
 	const char *id = config->vfios[config->vfio_count - 1].id;
 
-	if (code)
+	if (!code)
+		session_event_device(session, SESSION_DEVICE_ADDED, id);
+	else
 		machine_config_remove_vfio(config, id);
 	reply.done(reply.opaque, code ? NULL : id, code, err); /* may add another one */
 }
@@ -193,7 +204,7 @@ static int session_operations_migrate(struct session *session, struct migration_
 	const struct outgoing_host host = {
 		.loop = session->loop, .log = &session->log, .machine = session->machine,
 		.name = session->config->name, .gone = session_operations_machine_gone,
-		.stays = session_operations_machine_stays, .opaque = session,
+		.stays = session_operations_machine_stays, .changed = session_events_migration, .opaque = session,
 	};
 	int code = session_check_settled(session, err) ?: machine_check_disks(session->machine, err);
 
@@ -231,6 +242,8 @@ static int session_operations_restore(struct session *session, struct restore_re
 static const struct operations operations = {
 	.describe = session_operations_describe,
 	.metrics = session_operations_metrics,
+	.watch_events = session_operations_watch_events,
+	.unwatch_events = session_events_unwatch,
 	.pause = session_operations_pause,
 	.resume = session_operations_resume,
 	.stop = session_operations_stop,

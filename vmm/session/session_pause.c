@@ -54,6 +54,8 @@ static void session_pause_finish(struct session *session, int code, const struct
 	event_source_remove(pause.timer);
 	session->pause = (struct session_pause){0};
 	session_tell_manager(session);
+	if (!code)
+		session_event(session, SESSION_PAUSED, NULL);
 	pause.done(pause.opaque, code, err);
 }
 
@@ -71,10 +73,13 @@ int session_pause_begin(struct session *session, void (*done)(void *opaque, int 
 			void *opaque, struct err *err)
 {
 	struct session_pause pause = {.done = done, .opaque = opaque, .deadline = monotonic_ms() + PAUSE_MS};
+	bool paused = machine_paused(session->machine);
 	int code = machine_pause(session->machine, pause.deadline, err);
 
 	if (code == 0) {
 		session_tell_manager(session);
+		if (!paused)
+			session_event(session, SESSION_PAUSED, NULL);
 		done(opaque, 0, NULL);
 	}
 	if (code != -EINPROGRESS)

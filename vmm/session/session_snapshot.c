@@ -39,6 +39,7 @@ int session_snapshot(struct session *session, const struct snapshot_request *req
 	struct snapshot_thread_host host = {
 		.loop = session->loop, .log = &session->log, .machine = session->machine, .files = &session->files,
 		.config = session->config, .stop = session_snapshot_stop, .stays = session_snapshot_stays,
+		.changed = session_events_snapshot,
 		.opaque = session,
 	};
 	int code = session_check_settled(session, err);

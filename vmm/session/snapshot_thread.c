@@ -24,11 +24,21 @@ struct snapshot_thread {
 	int kernel, initrd;
 	struct snapshot_take *take;
 	struct snapshot_report report;
+	enum snapshot_phase told; /* to host.changed */
 	pthread_t thread;
 	struct event_source *timer; /* set while it waits for the commit */
 	bool running;       /* the thread has not reported its end yet */
 	char given_up[256]; /* why, if that was said while it ran; or "" */
 };
+
+static void snapshot_thread_changed(struct snapshot_thread *thread)
+{
+	if (thread->report.phase == thread->told)
+		return;
+	thread->told = thread->report.phase;
+	if (thread->host.changed)
+		thread->host.changed(thread->host.opaque, &thread->report);
+}
 
 /* ---- its end ---- */
 
@@ -55,6 +65,7 @@ static void snapshot_thread_fail(struct snapshot_thread *thread, const char *why
 		machine_on_loop_run(&thread->on);
 	host_devices_migration_end(take_ptr(thread->on.devices));
 	log_warn(thread->host.log, "no snapshot: %s", thread->report.text);
+	snapshot_thread_changed(thread);
 	thread->reply.done(thread->reply.opaque, &thread->report);
 	thread->host.stays(thread->host.opaque);
 }
@@ -75,6 +86,7 @@ static void snapshot_thread_on_timer(void *opaque, uint32_t expirations)
 static void snapshot_thread_await_commit(struct snapshot_thread *thread)
 {
 	event_timer_set(thread->timer, snapshot_thread_commit_ms(thread) * 1000000ull, 0);
+	snapshot_thread_changed(thread);
 	thread->reply.progress(thread->reply.opaque, &thread->report);
 }
 
@@ -98,6 +110,7 @@ static int snapshot_thread_do_tell(void *opaque, void *argument, struct err *err
 	struct snapshot_thread *thread = opaque;
 
 	thread->report = *(const struct snapshot_report *)argument;
+	snapshot_thread_changed(thread);
 	thread->reply.progress(thread->reply.opaque, &thread->report);
 	return 0;
 }
@@ -237,6 +250,7 @@ int snapshot_thread_commit(struct snapshot_thread *thread, const char *id, struc
 		return err_set(err, -EINVAL, "the snapshot that waits to be committed is %s", own);
 	snapshot_thread_let_go(thread);
 	thread->report.phase = SNAPSHOT_DONE;
+	snapshot_thread_changed(thread);
 	track_commit(thread->host.track, thread->report.id);
 	thread->reply.done(thread->reply.opaque, &thread->report);
 	if (thread->request.stop)

@@ -24,6 +24,8 @@ struct snapshot_thread_host {
 	void (*stop)(void *opaque);
 	/* It has ended, and the guest runs on. */
 	void (*stays)(void *opaque);
+	/* Its phase has changed. NULL: nobody wants to know. */
+	void (*changed)(void *opaque, const struct snapshot_report *report);
 	void *opaque;
 	/*
 	 * How long an asker may take to sync the files and to name them; a guest that is to end is paused meanwhile. 0:

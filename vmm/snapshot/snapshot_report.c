@@ -15,6 +15,11 @@ static const char *const phase_words[] = {
 	[SNAPSHOT_FAILED] = "failed",
 };
 
+const char *snapshot_phase_word(enum snapshot_phase phase)
+{
+	return phase_words[phase];
+}
+
 static double snapshot_report_seconds(uint64_t ns)
 {
 	return (double)ns / 1e9;

@@ -45,6 +45,9 @@ struct snapshot_report {
 	bool no_space;    /* it failed since there is no room for a file */
 };
 
+/* "paused", as in the JSON. */
+const char *snapshot_phase_word(enum snapshot_phase phase);
+
 /* The type Snapshot of the control interface; NULL if there is no memory. */
 json_t *snapshot_report_json(const struct snapshot_report *report);
 
