@@ -261,6 +261,34 @@ static void shows_an_allowed_folder_under_its_path(void)
 	CHECK(end());
 }
 
+static int kept_fd;
+
+static int opens_again(void)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", kept_fd);
+	MUST(open(path, O_RDONLY) >= 0);
+	DENIED(open(path, O_RDWR), EACCES, 0);
+	return GOOD;
+}
+
+static void an_open_file_can_be_opened_again_in_the_same_way(void)
+{
+	char path[100];
+
+	begin();
+	snprintf(path, sizeof(path), "%s/file", base);
+	close(REAL(open)(path, O_RDWR | O_CREAT, 0666));
+	chmod(path, 0666);
+	kept_fd = REAL(open)(path, O_PATH | O_CLOEXEC);
+	CHECK(kept_fd >= 0);
+	holds(opens_again);
+	close(kept_fd);
+	unlink(path);
+	CHECK(end());
+}
+
 /* ---- what can be done ---- */
 
 static bool status_says(const char *line)
@@ -490,7 +518,7 @@ static void no_jail_changes_nothing(void)
 }
 
 TEST_MAIN(TEST(no_jail_changes_nothing), TEST(shows_the_folder_and_nothing_of_the_host),
-	  TEST(shows_an_allowed_folder_under_its_path), TEST(has_no_rights_and_keeps_its_limits),
+	  TEST(shows_an_allowed_folder_under_its_path), TEST(an_open_file_can_be_opened_again_in_the_same_way), TEST(has_no_rights_and_keeps_its_limits),
 	  TEST(reaches_no_other_process), TEST(has_numbers_of_its_own), TEST(refuses_links_in_the_folder),
 	  TEST(refuses_a_folder_that_the_user_cannot_enter), TEST(refuses_what_is_not_there), TEST(each_call_may_fail),
 	  TEST(each_call_of_a_larger_jail_may_fail), TEST(the_keeper_tells_by_which_signal_it_ended))

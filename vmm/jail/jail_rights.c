@@ -2,10 +2,12 @@
 /* See jail_rights.h. glibc's setuid(2) and its like change all threads, one after the other; here each changes itself. */
 #include "vmm/jail/jail_rights.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 /* ---- Landlock (Documentation/userspace-api/landlock.rst), with the layouts of version 6 ---- */
@@ -22,6 +24,9 @@ struct __attribute__((packed)) landlock_beneath {
 #define VERSION_FLAG 1u
 #define RULE_BENEATH 1u
 #define FILES_EXECUTE 1ull
+#define FILES_WRITE 2ull
+#define FILES_READ 4ull
+#define FILES_TRUNCATE (1ull << 14)
 
 /* The rights that each version knows, from the first one on. */
 static const struct landlock_rules known[] = {
@@ -58,6 +63,41 @@ static int jail_rights_make_ruleset(const struct landlock_rules *rules, int *ret
 	return 0;
 }
 
+/*
+ * A file that is open may be opened again, by /proc/self/fd, for a reboot of the guest: in the same way, whatever its
+ * path was. One without a path, such as a memfd, cannot be named in a rule.
+ */
+static int jail_rights_add_file(int ruleset, const struct landlock_rules *rules, int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	bool written = !(flags & O_PATH) && (flags & O_ACCMODE) != O_RDONLY;
+	const struct landlock_beneath one = {
+		.files = rules->files & (FILES_READ | (written ? FILES_WRITE | FILES_TRUNCATE : 0)), .folder = fd,
+	};
+
+	if (syscall(SYS_landlock_add_rule, ruleset, RULE_BENEATH, &one, 0) < 0)
+		return errno == EBADFD || errno == EBADF ? 0 : -errno;
+	return 0;
+}
+
+static int jail_rights_add_files(int ruleset, const struct landlock_rules *rules)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+	struct stat st;
+	int code = dir ? 0 : -errno;
+
+	while (!code && (entry = readdir(dir))) {
+		int fd = (int)strtol(entry->d_name, NULL, 10);
+
+		if (entry->d_name[0] != '.' && fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
+			code = jail_rights_add_file(ruleset, rules, fd);
+	}
+	if (dir)
+		closedir(dir);
+	return code;
+}
+
 int jail_rights_prepare(struct jail_rights *rights, const struct jail_config *config, struct err *err)
 {
 	struct landlock_rules rules;
@@ -66,7 +106,8 @@ int jail_rights_prepare(struct jail_rights *rights, const struct jail_config *co
 	*rights = (struct jail_rights){.config = config, .ruleset_fd = -1};
 	if (jail_rights_rules(config, &rules) < 0)
 		return 0;
-	code = jail_rights_make_ruleset(&rules, &rights->ruleset_fd);
+	code = jail_rights_make_ruleset(&rules, &rights->ruleset_fd) ?:
+	       jail_rights_add_files(rights->ruleset_fd, &rules);
 	return code ? err_sys(err, code, "--jail: the rules of Landlock") : 0;
 }
 
