@@ -30,6 +30,8 @@ void serial_destroy(struct serial *serial);
 /* How many bytes of output are written in a time; more waits in the buffer, but at the end. Any thread. */
 struct token_bucket_limit;
 void serial_set_limit(struct serial *serial, const struct token_bucket_limit *limit);
+/* Of the limit's burst. */
+uint64_t serial_burst_left(struct serial *serial);
 /* Writes the buffered output, waiting up to 100 ms. On the loop's thread. */
 void serial_flush(struct serial *serial);
 /* Adds bytes to the guest's input; bytes that do not fit (4 KiB) are dropped. Any thread. */

@@ -249,6 +249,14 @@ void serial_set_limit(struct serial *serial, const struct token_bucket_limit *li
 	serial_output_set_limit(serial->output, limit);
 }
 
+uint64_t serial_burst_left(struct serial *serial)
+{
+	struct token_bucket_fill fill;
+
+	serial_output_save_limit(serial->output, &fill);
+	return fill.burst;
+}
+
 void serial_flush(struct serial *serial)
 {
 	serial_output_flush(serial->output);

@@ -143,6 +143,11 @@ refuses 'devices to allow' '--allow /dev: the jail has a /dev of its own' run --
 refuses 'a file to allow' '--allow .*/disk: not a folder' run --kernel kernel --jail folder --allow disk
 refuses 'a snapshot in a jail in no folder' '--jail nowhere: the folder: No such file' restore --from base --jail nowhere
 refuses 'a machine from elsewhere in a jail in no folder' '--jail nowhere: the folder: No such file' receive --from unix:x --jail nowhere
+refuses 'a limit that is no rate' '--disk bandwidth=fast: not a rate; write 10M' run --kernel kernel --disk disk,bandwidth=fast
+refuses 'a limit of nothing' '--rng ops=0: out of range; write a number from 1' run --kernel kernel --rng ops=0
+refuses 'limits of what the kernel moves' 'vhost=on: the kernel moves its packets and knows no limits' \
+	run --kernel kernel --net tap=t,vhost=on,rx-bandwidth=1M
+refuses 'limits of no disk' 'disk set: an argument is missing; write mvmm disk set NAME DISK KEY=RATE' disk set web
 refuses 'migration to nowhere' '--to is missing' migrate
 refuses 'migration and status' 'only one of --to, --status' migrate --to tcp:a --status
 refuses 'migration to no address' '--to: there: not an address' migrate --to there

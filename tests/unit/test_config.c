@@ -157,7 +157,8 @@ static void devices(void)
 	strcat(line, " --disk a");
 	CHECK(refused(line, "31 devices: more than the 30 that fit on the bus; leave out some --disk, --net or --vfio"));
 	CHECK(refused("--kernel k --net vhost=on", "--net vhost=on: does not say which kind; write "
-		      "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,id=NAME]"));
+		      "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,rx-bandwidth=RATE][,rx-packets=RATE]"
+		      "[,tx-bandwidth=RATE][,tx-packets=RATE][,id=NAME]"));
 	CHECK_EQ(configure("--kernel k --net passt,vhost=on"), -EINVAL);
 	CHECK_EQ(configure("--kernel k --net passt,queues=2"), -EINVAL);
 	CHECK_EQ(configure("--kernel k --net tap=1234567890123456"), -EINVAL);
@@ -207,6 +208,104 @@ static void begins_the_same_whatever_was_there(void)
 	CHECK_STR(err.text, "--kernel is missing; write --kernel FILE");
 }
 
+static struct token_bucket_limit limit_of(const struct rate *rate)
+{
+	return number_rate_limit(rate);
+}
+
+static void limits_are_rates(void)
+{
+	struct token_bucket_limit limit;
+
+	CHECK_EQ(configure("--kernel k --disk d,bandwidth=10M,ops=500+2000 --disk e,bandwidth=50M/2s+1G,ops=off "
+			   "--net tap=t,rx-bandwidth=1M,tx-packets=5/1ms --rng ops=3 --serial stdio,bandwidth=1K"), 0);
+	limit = limit_of(&config.disks[0].bandwidth);
+	CHECK(limit.size == MIB(1) && !limit.burst && limit.refill_ns == 100000000);
+	limit = limit_of(&config.disks[0].ops);
+	CHECK(limit.size == 50 && limit.burst == 2000 && limit.refill_ns == 100000000);
+	limit = limit_of(&config.disks[1].bandwidth);
+	CHECK(limit.size == MIB(50) && limit.burst == GIB(1) && limit.refill_ns == 2000000000);
+	CHECK(!config.disks[1].ops.amount && config.disks[1].ops.given);
+	limit = limit_of(&config.nets[0].rx_bandwidth);
+	CHECK(limit.size == MIB(1) / 10 && limit.refill_ns == 99999427); /* of whole bytes */
+	limit = limit_of(&config.nets[0].tx_packets);
+	CHECK(limit.size == 5 && limit.refill_ns == 1000000);
+	CHECK_EQ(limit_of(&config.nets[0].rx_packets).size, 0);
+	limit = limit_of(&config.rng.ops);
+	CHECK(limit.size == 1 && limit.refill_ns == 333333333);
+	CHECK_EQ(config.serial.bandwidth.amount, KIB(1));
+}
+
+static void bad_rates_are_refused(void)
+{
+#define BYTES "not a rate; write 10M for that much a second, 10M/TIME, or off; +1G after it is for once"
+	CHECK(refused("--kernel k --disk d,bandwidth=fast", "--disk bandwidth=fast: " BYTES));
+	CHECK(refused("--kernel k --disk d,bandwidth=1M+", "--disk bandwidth=1M+: " BYTES));
+	CHECK(refused("--kernel k --disk d,bandwidth=/1s", "--disk bandwidth=/1s: " BYTES));
+	CHECK(refused("--kernel k --disk d,bandwidth=0", "--disk bandwidth=0: out of range; write a size from 1 to 1024T"));
+	CHECK(refused("--kernel k --disk d,bandwidth=1M/2", "--disk bandwidth=1M/2: not a time; write a number followed by us, "
+		      "ms, s, m or h"));
+	CHECK(refused("--kernel k --disk d,bandwidth=1M/1us", "--disk bandwidth=1M/1us: out of range; write a time from 1ms to "
+		      "1h"));
+	CHECK(refused("--kernel k --disk d,ops=many", "--disk ops=many: not a rate; write 100 for that many a second, 100/TIME, "
+		      "or off; +500 after it is for once"));
+	CHECK(refused("--kernel k --disk d,ops=1K", "--disk ops=1K: not a number; write one from 1 to 1000000000"));
+	CHECK(refused("--kernel k --disk d,ops", "--disk ops: needs a value; write ops=100"));
+	CHECK(refused("--kernel k --net tap=t,vhost=on,tx-bandwidth=1M", "--net t,vhost=on: the kernel moves its packets and "
+		      "knows no limits; leave out vhost=on or the limits"));
+}
+
+/* As SetLimits does it. */
+static int set(const char *id, const char *text, struct machine_limits *ret)
+{
+	err.text[0] = 0;
+	return machine_config_set_limits(&config, id, text, ret, &err);
+}
+
+static void limits_change_one_by_one(void)
+{
+	struct machine_limits limits;
+
+	CHECK_EQ(configure("--kernel k --disk d,bandwidth=10M+5M,ops=500 --net tap=t"), 0);
+	machine_config_limits(&config, "disk0", &limits);
+	CHECK(limits.count == 2 && !limits.limits[0].ops && limits.limits[1].ops);
+	machine_config_limits(&config, "net0", &limits);
+	CHECK_EQ(limits.count, 0);
+	CHECK_EQ(set("disk0", "ops=700", &limits), 0);
+	CHECK(limits.count == 1 && limits.limits[0].ops && limits.limits[0].limit.size == 70);
+	CHECK(config.disks[0].ops.amount == 700 && config.disks[0].bandwidth.amount == MIB(10));
+	CHECK_EQ(set("net0", "tx-bandwidth=1M,rx-packets=off", &limits), 0);
+	CHECK(limits.count == 2);
+	for (size_t i = 0; i < 2; i++)
+		CHECK_EQ(limits.limits[i].index, !limits.limits[i].ops);
+	CHECK_EQ(set("rng", "bandwidth=1M", &limits), 0);
+	CHECK_EQ(set("serial", "bandwidth=1M", &limits), 0);
+	CHECK_EQ(config.serial.bandwidth.amount, MIB(1));
+	CHECK_EQ(config.serial.kind, PORT_STDIO);
+}
+
+static void bad_changes_change_nothing(void)
+{
+	struct machine_limits limits;
+
+	CHECK_EQ(configure("--kernel k --disk d,bandwidth=10M --net tap=t,vhost=on"), 0);
+	CHECK_EQ(set("disk1", "ops=700", &limits), -ENODEV);
+	CHECK_STR(err.text, "disk1: no disk or network card has this id; mvmm info lists them");
+	CHECK_EQ(set("disk0", "bandwidth=1M,ops=x", &limits), -EINVAL);
+	CHECK_EQ(config.disks[0].bandwidth.amount, MIB(10));
+	CHECK_EQ(set("disk0", "readonly=on", &limits), -EINVAL);
+	CHECK_STR(err.text, "disk0: readonly: unknown limit; write one of bandwidth=RATE, ops=RATE");
+	CHECK_EQ(set("disk0", "bandwith=1M", &limits), -EINVAL);
+	CHECK_STR(err.text, "disk0: bandwith: unknown limit, did you mean bandwidth?");
+	CHECK_EQ(set("disk0", "ops=1,ops=2", &limits), -EINVAL);
+	CHECK_EQ(set("disk0", "ops", &limits), -EINVAL);
+	CHECK_STR(err.text, "disk0: ops: needs a value; write ops=100");
+	CHECK_EQ(set("disk0", "", &limits), -EINVAL);
+	CHECK_EQ(set("net0", "tx-bandwidth=1M", &limits), -EINVAL);
+	CHECK_STR(err.text, "net0: the kernel moves its packets (vhost=on) and knows no limits");
+}
+
 TEST_MAIN(TEST(begins_the_same_whatever_was_there), TEST(defaults), TEST(everything_at_once), TEST(ports),
 	  TEST(memory_sizes), TEST(cpu_counts),
-	  TEST(names_and_ids), TEST(devices), TEST(devices_come_and_go), TEST(what_is_missing))
+	  TEST(names_and_ids), TEST(devices), TEST(devices_come_and_go), TEST(what_is_missing),
+	  TEST(limits_are_rates), TEST(bad_rates_are_refused), TEST(limits_change_one_by_one), TEST(bad_changes_change_nothing))

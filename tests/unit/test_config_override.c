@@ -128,5 +128,26 @@ static void the_path_of_a_disk_is_found_among_its_keys(void)
 	}
 }
 
+static void limits_stay_unless_others_are_given(void)
+{
+	static const char *const words[] = {"--kernel", "k", "--disk", "d,bandwidth=1M,ops=5", "--net", "tap=t,rx-packets=7",
+					    "--serial", "file=s,bandwidth=1K"};
+
+	machine_config_done(&config);
+	machine_config_init(&config);
+	CHECK_EQ(options_parse(&machine_options, &config, ARRAY_SIZE(words), (char *const *)words, NULL, 0, &err), 0);
+	CHECK_EQ(machine_config_finish(&config, &err), 0);
+	CHECK_EQ(machine_config_override(&config, "disk", "disk0=e,bandwidth=off", &err), 0);
+	CHECK(!config.disks[0].bandwidth.amount && config.disks[0].ops.amount == 5);
+	CHECK_EQ(machine_config_override(&config, "net", "net0=tap=u,tx-bandwidth=3M", &err), 0);
+	CHECK(config.nets[0].rx_packets.amount == 7 && config.nets[0].tx_bandwidth.amount == MIB(3));
+	CHECK_EQ(machine_config_override(&config, "serial", "stdio", &err), 0);
+	CHECK(config.serial.kind == PORT_STDIO && config.serial.bandwidth.amount == KIB(1));
+	CHECK_EQ(machine_config_override(&config, "serial", "stdio,bandwidth=off", &err), 0);
+	CHECK_EQ(config.serial.bandwidth.amount, 0);
+	end();
+}
+
 TEST_MAIN(TEST(the_path_of_a_disk_is_found_among_its_keys), TEST(a_network_card_keeps_its_address), TEST(another_address_can_be_given),
-	  TEST(vsock_is_replaced_in_parts), TEST(the_clock_can_be_chosen_anew))
+	  TEST(vsock_is_replaced_in_parts), TEST(the_clock_can_be_chosen_anew),
+	  TEST(limits_stay_unless_others_are_given))

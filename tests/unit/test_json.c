@@ -95,7 +95,8 @@ static void prints_what_it_reads(void)
 	CHECK(comes_back("{\"kernel\": \"a,b\", \"initrd\": \"i\", \"cmdline\": \"quiet \\\"x\\\"\","
 			 " \"memory\": {\"size\": \"64M\", \"prefault\": true, \"hugepages\": \"2M\", \"shared\": \"on\"},"
 			 " \"cpus\": 4, \"cpu\": {\"without\": [\"avx\", \"sgx\"]}, \"balloon\": true,"
-			 " \"disk\": [\"x,y\", {\"path\": \"z\", \"readonly\": true, \"queues\": 2, \"serial\": \"s\"}],"
+			 " \"disk\": [\"x,y\", {\"path\": \"z\", \"readonly\": true, \"queues\": 2, \"serial\": \"s\","
+			 " \"bandwidth\": \"1536K/250ms+1G\", \"ops\": 500}], \"rng\": {\"bandwidth\": 1000},"
 			 " \"net\": [{\"passt\": true}, {\"passt\": \"/s\", \"mac\": \"52:54:00:00:00:0a\"},"
 			 " {\"tap\": \"t\", \"vhost\": true, \"queues\": 3}], \"console\": \"pty\","
 			 " \"serial\": {\"file\": \"log\"}, \"on-reboot\": \"exit\", \"name\": \"m\","
@@ -187,7 +188,7 @@ static void types_are_checked(void)
 	CHECK(refused("{\"disk\": [{\"readonly\": true}]}",
 		      "disk[0]: path is missing; write "
 		      "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT]"
-		      "[,sector-size=512|4096][,on-error=report|stop][,id=NAME]"));
+		      "[,sector-size=512|4096][,on-error=report|stop][,bandwidth=RATE][,ops=RATE][,id=NAME]"));
 }
 
 static void says_where_it_is_no_json(void)

@@ -351,11 +351,11 @@ static void formats_sizes(void)
 {
 	char buf[24];
 
-	CHECK_STR(option_format_size(0, buf), "0");
-	CHECK_STR(option_format_size(4097, buf), "4097");
-	CHECK_STR(option_format_size(KIB(1536), buf), "1536K");
-	CHECK_STR(option_format_size(GIB(1024), buf), "1T");
-	CHECK_STR(option_format_size(UINT64_MAX, buf), "18446744073709551615");
+	CHECK_STR(number_format_size(0, buf), "0");
+	CHECK_STR(number_format_size(4097, buf), "4097");
+	CHECK_STR(number_format_size(KIB(1536), buf), "1536K");
+	CHECK_STR(number_format_size(GIB(1024), buf), "1T");
+	CHECK_STR(number_format_size(UINT64_MAX, buf), "18446744073709551615");
 }
 
 TEST_MAIN(TEST(defaults_stand), TEST(both_ways_to_give_a_value), TEST(times_have_units), TEST(keys_and_bare_values),

@@ -103,7 +103,7 @@ static void cli_control_print_member(const char *key, const json_t *value)
 	else if (json_is_string(value))
 		puts(json_string_value(value));
 	else if (strcmp(key, "memory") == 0)
-		puts(option_format_size((uint64_t)json_integer_value(value), size));
+		puts(number_format_size((uint64_t)json_integer_value(value), size));
 	else if (json_is_integer(value))
 		printf("%lld\n", (long long)json_integer_value(value));
 	else if (json_is_real(value))

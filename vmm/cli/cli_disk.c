@@ -33,7 +33,7 @@ static int cli_disk_call(const char *name, const char *id, struct err *err)
 	if (code)
 		return EXIT_FAILED;
 	printf("%s: the guest sees %s\n", id,
-	       option_format_size((uint64_t)json_integer_value(json_object_get(reply, "size")), size));
+	       number_format_size((uint64_t)json_integer_value(json_object_get(reply, "size")), size));
 	json_decref(reply);
 	return EXIT_OFF;
 }
@@ -66,22 +66,25 @@ static int cli_disk_run(int argc, char *const *argv, struct err *err)
 {
 	if (argc && strcmp(argv[0], "resize") == 0)
 		return cli_disk_run_resize(argc - 1, argv + 1, err);
+	if (argc && strcmp(argv[0], "set") == 0)
+		return command_disk_set.run(argc - 1, argv + 1, err);
 	if (argc && (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)) {
 		command_print_help(&command_disk);
 		return EXIT_OFF;
 	}
 	if (argc)
-		err_set(err, -EINVAL, "disk %.60s: unknown command; write mvmm disk resize NAME DISK", argv[0]);
+		err_set(err, -EINVAL, "disk %.60s: unknown command; write mvmm disk resize or mvmm disk set", argv[0]);
 	else
-		err_set(err, -EINVAL, "disk: a command is missing; write mvmm disk resize NAME DISK");
+		err_set(err, -EINVAL, "disk: a command is missing; write mvmm disk resize or mvmm disk set");
 	return EXIT_BAD_INPUT;
 }
 
 const struct command command_disk = {
 	.name = "disk",
-	.operands = "resize",
-	.summary = "Show a running guest that a disk's image was resized",
-	.text = "  resize NAME DISK        the guest sees the size that the image of the disk has now\n",
+	.operands = "resize|set",
+	.summary = "Limit a disk of a running machine, or show its guest that its image was resized",
+	.text = "  resize NAME DISK                    the guest sees the size that the image of the disk has now\n"
+		"  set NAME DISK KEY=RATE[,KEY=RATE]   limit what it reads and writes\n",
 	.options = &table,
 	.run = cli_disk_run,
 };

@@ -56,7 +56,7 @@ static void cli_ps_print_row(const json_t *machine)
 		snprintf(uptime, sizeof(uptime), "%lld:%02lld:%02lld", up / 3600, up / 60 % 60, up % 60);
 	}
 	printf("%-20s %8lld  %-12s %4s %8s %10s\n", name, (long long)json_integer_value(json_object_get(machine, "pid")),
-	       state, cpus, memory ? option_format_size((uint64_t)json_integer_value(memory), size) : "-", uptime);
+	       state, cpus, memory ? number_format_size((uint64_t)json_integer_value(memory), size) : "-", uptime);
 }
 
 static int cli_ps_run(int argc, char *const *argv, struct err *err)

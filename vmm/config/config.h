@@ -56,6 +56,7 @@ struct disk_config {
 	char *serial;        /* the serial number that the guest reads; NULL: the id */
 	unsigned int sector_size; /* 0: the device's own */
 	enum disk_on_error on_error;
+	struct rate bandwidth, ops; /* of reads and writes together */
 };
 
 enum net_kind { NET_NONE, NET_TAP, NET_PASST };
@@ -68,6 +69,11 @@ struct net_config {
 	bool new_mac;        /* an incoming machine had another one; not an option */
 	unsigned int queues; /* pairs; 0: the program chooses */
 	bool vhost;
+	struct rate rx_bandwidth, rx_packets, tx_bandwidth, tx_packets; /* to the guest and from it */
+};
+
+struct rng_config {
+	struct rate bandwidth, ops;
 };
 
 struct vsock_config {
@@ -85,6 +91,7 @@ enum port_kind { PORT_NONE, PORT_AUTO, PORT_STDIO, PORT_PTY, PORT_FILE, PORT_SOC
 struct port_config {
 	enum port_kind kind;
 	char *path;
+	struct rate bandwidth; /* of a serial port's output */
 };
 
 /* What the guest's clocks do while it is paused or moved. */
@@ -123,6 +130,7 @@ struct machine_config {
 	struct vsock_config vsock;
 	struct port_config console; /* virtio-console; NONE: no such device */
 	struct port_config serial;  /* NONE: the port exists and is connected to nothing */
+	struct rng_config rng;
 	bool balloon;
 	enum clock_choice clock;
 	enum reboot_action on_reboot;
@@ -166,6 +174,30 @@ int machine_config_override_path(const char *text, char **ret, struct err *err);
 
 /* -EINVAL if name is not 1 to MACHINE_MAX_NAME characters of a-z A-Z 0-9 . _ - with a letter or digit first. */
 int machine_name_check(const char *name, struct err *err);
+
+/* ---- limits, config_limits.c ---- */
+
+#define MACHINE_MAX_LIMITS 4u
+
+/* The limits of one device: index is of its limiter (devices/virtio/virtio.h), ops whether of operations or of bytes. */
+struct machine_limits {
+	struct machine_limit {
+		unsigned int index;
+		bool ops;
+		struct token_bucket_limit limit;
+	} limits[MACHINE_MAX_LIMITS];
+	size_t count;
+};
+
+/* Those of the device with this id: none if the configuration has no such device. */
+void machine_config_limits(const struct machine_config *config, const char *id, struct machine_limits *ret);
+
+/*
+ * Changes limits of the disk or network card with this id, of "rng" or of "serial": text has keys of its option,
+ * "bandwidth=10M,ops=off". *ret: those that were given. -ENODEV, or -EINVAL: nothing has changed.
+ */
+int machine_config_set_limits(struct machine_config *config, const char *id, const char *text,
+			      struct machine_limits *ret, struct err *err);
 
 /* The log level that --verbose and --quiet select. */
 enum log_level machine_config_log_level(const struct machine_config *config);

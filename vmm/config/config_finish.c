@@ -108,12 +108,12 @@ static int config_finish_check_memory(const struct memory_config *memory, struct
 	char size[24], down[24], up[24];
 	struct sysinfo info;
 
-	option_format_size(memory->size, size);
+	number_format_size(memory->size, size);
 	if (memory->size % page)
 		return err_set(err, -EINVAL, "--memory %s: not a multiple of the page size %s; write %s or %s", size,
 			       page == KIB(4) ? "4K" : page == MIB(2) ? "2M" : "1G",
-			       option_format_size(MAX(align_down(memory->size, page), page), down),
-			       option_format_size(align_up(memory->size, page), up));
+			       number_format_size(MAX(align_down(memory->size, page), page), down),
+			       number_format_size(align_up(memory->size, page), up));
 	if (sysinfo(&info) < 0)
 		return err_sys(err, -errno, "--memory %s: reading how much the host has", size);
 	host = ((uint64_t)info.totalram + info.totalswap) * info.mem_unit;
@@ -138,6 +138,10 @@ static int config_finish_check_net(const struct net_config *net, struct err *err
 		return err_set(err, -EINVAL, "--net tap=%.60s: too long; write at most 15 characters", net->target);
 	if (net->kind == NET_PASST && net->vhost)
 		return err_set(err, -EINVAL, "--net passt,vhost=on: vhost needs a tap; leave it out or write tap=NAME");
+	if (net->vhost && (net->rx_bandwidth.amount || net->rx_packets.amount || net->tx_bandwidth.amount ||
+			   net->tx_packets.amount))
+		return err_set(err, -EINVAL, "--net %.60s,vhost=on: the kernel moves its packets and knows no limits; leave "
+			       "out vhost=on or the limits", net->target);
 	if (net->kind == NET_PASST && net->queues > 1)
 		return err_set(err, -EINVAL, "--net passt,queues=%u: passt has one queue; leave it out", net->queues);
 	return 0;

@@ -27,6 +27,10 @@ static const char *const rom_words[] = {"on", "off", NULL};
 #define KEY(type, member) .offset = offsetof(struct type, member)
 #define ID(type) {"id", OPTION_STRING, KEY(type, id), .help = "NAME"}
 
+/* Limits of a device, see number.h. */
+#define RATE(name, type, member) {name, OPTION_RATE, KEY(type, member), .max = 1ull << 50, .help = "10M"}
+#define RATE_COUNT(name, type, member) {name, OPTION_RATE_COUNT, KEY(type, member), .max = 1000000000, .help = "100"}
+
 /* What a serial port or a console may be connected to: a kind, with or without a path. */
 #define PORT_PATH(name, value_)                                                                                     \
 	{name, OPTION_CHOICE_TEXT, KEY(port_config, kind), .text_offset = offsetof(struct port_config, path), \
@@ -56,7 +60,7 @@ static const struct option options[] = {
 	      {"without", OPTION_NAMES, KEY(cpu_config, masked),
 	       .text_offset = offsetof(struct cpu_config, masked_count)})},
 	{"disk", "FILE[,readonly=on|off][,direct=on|off][,lock=on|off][,queues=N][,serial=TEXT][,sector-size=512|4096]"
-	 "[,on-error=report|stop][,id=NAME]",
+	 "[,on-error=report|stop][,bandwidth=RATE][,ops=RATE][,id=NAME]",
 	 "a disk from a raw image or a block device; may be repeated", LIST(disks, disk_count), .bare = true,
 	 KEYS({"path", OPTION_STRING, KEY(disk_config, path), .help = "FILE", .required = true},
 	      {"readonly", OPTION_BOOL, KEY(disk_config, readonly)}, {"direct", OPTION_BOOL, KEY(disk_config, direct)},
@@ -64,8 +68,10 @@ static const struct option options[] = {
 	      {"queues", OPTION_UINT, KEY(disk_config, queues), .min = 1, .max = MACHINE_MAX_QUEUES_DISK, .help = "N"},
 	      {"serial", OPTION_STRING, KEY(disk_config, serial), .help = "TEXT"},
 	      {"sector-size", OPTION_UINT, KEY(disk_config, sector_size), .min = 512, .max = 4096, .help = "512"},
-	      {"on-error", OPTION_WORD, KEY(disk_config, on_error), .words = on_error_words}, ID(disk_config))},
-	{"net", "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,id=NAME]",
+	      {"on-error", OPTION_WORD, KEY(disk_config, on_error), .words = on_error_words},
+	      RATE("bandwidth", disk_config, bandwidth), RATE_COUNT("ops", disk_config, ops), ID(disk_config))},
+	{"net", "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,rx-bandwidth=RATE][,rx-packets=RATE]"
+	 "[,tx-bandwidth=RATE][,tx-packets=RATE][,id=NAME]",
 	 "a network card on a tap interface or on passt (no root needed); may be repeated", LIST(nets, net_count),
 	 KEYS({"tap", OPTION_CHOICE_TEXT, KEY(net_config, kind), .text_offset = offsetof(struct net_config, target),
 	       .value = NET_TAP, .help = "NAME"},
@@ -73,7 +79,9 @@ static const struct option options[] = {
 	       .value = NET_PASST, .help = "FILE"},
 	      {"mac", OPTION_MAC, KEY(net_config, mac), .help = "MAC"},
 	      {"queues", OPTION_UINT, KEY(net_config, queues), .min = 1, .max = MACHINE_MAX_QUEUES_NET, .help = "N"},
-	      {"vhost", OPTION_BOOL, KEY(net_config, vhost)}, ID(net_config))},
+	      {"vhost", OPTION_BOOL, KEY(net_config, vhost)}, RATE("rx-bandwidth", net_config, rx_bandwidth),
+	      RATE_COUNT("rx-packets", net_config, rx_packets), RATE("tx-bandwidth", net_config, tx_bandwidth),
+	      RATE_COUNT("tx-packets", net_config, tx_packets), ID(net_config))},
 	{"vsock", "cid=N[,socket=PATH]", "sockets between host and guest, by the kernel's vhost-vsock or a UNIX socket",
 	 FIELD(vsock),
 	 KEYS({"cid", OPTION_UINT, KEY(vsock_config, cid), .min = 3, .max = INT32_MAX, .help = "N", .required = true},
@@ -82,11 +90,13 @@ static const struct option options[] = {
 	 .bare = true, .default_choice = PORT_NONE,
 	 KEYS(PORT_PATH("file", PORT_FILE), PORT_ALONE("pty", PORT_PTY), PORT_ALONE("stdio", PORT_STDIO),
 	      PORT_ALONE("none", PORT_NONE))},
-	{"serial", "stdio|file=PATH|socket=PATH|pty|none",
+	{"serial", "stdio|file=PATH|socket=PATH|pty|none[,bandwidth=RATE]",
 	 "the first serial port; stdio by default, or none if the console uses stdio", FIELD(serial), .bare = true,
 	 .default_choice = PORT_AUTO,
 	 KEYS(PORT_PATH("file", PORT_FILE), PORT_PATH("socket", PORT_SOCKET), PORT_ALONE("stdio", PORT_STDIO),
-	      PORT_ALONE("pty", PORT_PTY), PORT_ALONE("none", PORT_NONE))},
+	      PORT_ALONE("pty", PORT_PTY), PORT_ALONE("none", PORT_NONE), RATE("bandwidth", port_config, bandwidth))},
+	{"rng", "bandwidth=RATE|ops=RATE", "how much the guest may read of the random number generator", FIELD(rng),
+	 KEYS(RATE("bandwidth", rng_config, bandwidth), RATE_COUNT("ops", rng_config, ops))},
 	{"balloon", "on|off", "a balloon, through which the guest gives memory back", FIELD(balloon),
 	 PLAIN("balloon", OPTION_BOOL)},
 	{"vfio", "BDF|UUID|/sys/...[,backend=auto|iommufd|legacy|noiommu][,rom=on|off|FILE][,p2p=on|off][,token=UUID][,fd=N][,id=NAME]",

@@ -25,6 +25,13 @@ static void config_override_swap_text(char **a, char **b)
 	*b = text;
 }
 
+/* A limit stays, unless another one is given. */
+static void config_override_take_rate(struct rate *rate, const struct rate *from)
+{
+	if (from->given)
+		*rate = *from;
+}
+
 static void config_override_take_disk(void *item, void *written)
 {
 	struct disk_config *disk = item, *from = written;
@@ -33,6 +40,8 @@ static void config_override_take_disk(void *item, void *written)
 	disk->below = NULL;
 	disk->direct |= from->direct;
 	disk->lock = from->lock;
+	config_override_take_rate(&disk->bandwidth, &from->bandwidth);
+	config_override_take_rate(&disk->ops, &from->ops);
 }
 
 /* The guest keeps its address, unless another one is given. */
@@ -45,6 +54,10 @@ static void config_override_take_net(void *item, void *written)
 		memcpy(net->mac, from->mac, sizeof(net->mac));
 		net->new_mac = true;
 	}
+	config_override_take_rate(&net->rx_bandwidth, &from->rx_bandwidth);
+	config_override_take_rate(&net->rx_packets, &from->rx_packets);
+	config_override_take_rate(&net->tx_bandwidth, &from->tx_bandwidth);
+	config_override_take_rate(&net->tx_packets, &from->tx_packets);
 	if (from->kind == NET_NONE)
 		return;
 	net->kind = from->kind;
@@ -227,8 +240,10 @@ static int config_override_vsock(struct machine_config *config, const char *text
 int machine_config_override(struct machine_config *config, const char *option, const char *text, struct err *err)
 {
 	static const char *const whole[] = {"name", "serial", "console", "clock"};
+	const struct rate bandwidth = config->serial.bandwidth;
 	char dashed[16];
 	char *words[] = {dashed, (char *)text};
+	int code;
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (strcmp(kinds[i].option, option) == 0)
@@ -239,7 +254,10 @@ int machine_config_override(struct machine_config *config, const char *option, c
 		if (strcmp(whole[i], option) != 0)
 			continue;
 		snprintf(dashed, sizeof(dashed), "--%s", option);
-		return options_parse(&machine_options, config, ARRAY_SIZE(words), words, NULL, 0, err);
+		code = options_parse(&machine_options, config, ARRAY_SIZE(words), words, NULL, 0, err);
+		if (!config->serial.bandwidth.given)
+			config->serial.bandwidth = bandwidth;
+		return code;
 	}
 	return err_set(err, -EINVAL, "--%.60s: cannot be changed for a machine that comes from elsewhere", option);
 }

@@ -63,6 +63,9 @@ static bool config_print_is_set(const struct option_key *key, const void *item)
 	case OPTION_SIZE:
 	case OPTION_TIME:
 		return *(const uint64_t *)value >= key->min;
+	case OPTION_RATE:
+	case OPTION_RATE_COUNT:
+		return ((const struct rate *)value)->amount;
 	case OPTION_MAC:
 		return memcmp(value, none, sizeof(none)) != 0;
 	case OPTION_STRING:
@@ -79,6 +82,7 @@ static bool config_print_is_set(const struct option_key *key, const void *item)
 static json_t *config_print_write_key(const struct option_key *key, const void *item)
 {
 	const void *value = config_print_field(item, key->offset);
+	char buf[NUMBER_RATE_TEXT];
 
 	switch (key->kind) {
 	case OPTION_FLAG:
@@ -94,6 +98,9 @@ static json_t *config_print_write_key(const struct option_key *key, const void *
 		return json_integer((json_int_t)*(const uint64_t *)value);
 	case OPTION_TIME:
 		return json_sprintf("%lluus", (unsigned long long)(*(const uint64_t *)value / 1000));
+	case OPTION_RATE:
+	case OPTION_RATE_COUNT:
+		return json_string(number_format_rate(value, key->kind == OPTION_RATE_COUNT, buf));
 	case OPTION_MAC:
 		return config_print_write_mac(value);
 	case OPTION_STRING:

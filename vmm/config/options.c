@@ -53,6 +53,10 @@ static void options_key_default(const struct option_key *key, void *item)
 	case OPTION_TIME:
 		*(uint64_t *)value = key->value;
 		break;
+	case OPTION_RATE:
+	case OPTION_RATE_COUNT:
+		*(struct rate *)value = (struct rate){0};
+		break;
 	case OPTION_MAC:
 		memset(value, 0, 6);
 		break;
@@ -195,101 +199,6 @@ static int options_word_index(const char *const *words, const char *text, const 
 	return err_set(err, -EINVAL, "unknown value; write one of %s%s", list, or_else);
 }
 
-static int options_parse_uint(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
-{
-	char *end;
-	uint64_t value;
-
-	if (*text < '0' || *text > '9')
-		return err_set(err, -EINVAL, "not a number; write one from %llu to %llu", (unsigned long long)min,
-			       (unsigned long long)max);
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (*end)
-		return err_set(err, -EINVAL, "not a number; write one from %llu to %llu", (unsigned long long)min,
-			       (unsigned long long)max);
-	if (errno || value < min || value > max)
-		return err_set(err, -EINVAL, "out of range; write a number from %llu to %llu", (unsigned long long)min,
-			       (unsigned long long)max);
-	*ret = value;
-	return 0;
-}
-
-const char *option_format_size(uint64_t bytes, char *buf)
-{
-	static const char units[] = "KMGT";
-	int unit = -1;
-
-	while (bytes && !(bytes & 1023) && unit < 3) {
-		bytes >>= 10;
-		unit++;
-	}
-	snprintf(buf, 24, unit < 0 ? "%llu" : "%llu%c", (unsigned long long)bytes, unit < 0 ? 0 : units[unit]);
-	return buf;
-}
-
-static int options_parse_size(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
-{
-	static const char units[] = "KMGT";
-	const char *unit;
-	char low[24], high[24], *end;
-	unsigned int shift = 0;
-	uint64_t value;
-
-	if (*text < '0' || *text > '9')
-		return err_set(err, -EINVAL, "not a size; write a number followed by K, M, G or T");
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (*end) {
-		unit = strchr(units, *end);
-		if (!unit || end[1])
-			return err_set(err, -EINVAL, "not a size; write a number followed by K, M, G or T");
-		shift = 10 * (unsigned int)(unit - units + 1);
-	}
-	if (errno || value > UINT64_MAX >> shift || value << shift < min || value << shift > max)
-		return err_set(err, -EINVAL, "out of range; write a size from %s to %s", option_format_size(min, low),
-			       option_format_size(max, high));
-	*ret = value << shift;
-	return 0;
-}
-
-static const struct time_unit {
-	const char *name;
-	uint64_t ns;
-} time_units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}, {"m", 60000000000}, {"h", 3600000000000}};
-
-/* In the largest unit that ns is a multiple of. */
-static const char *options_format_time(uint64_t ns, char *buf)
-{
-	size_t unit = ARRAY_SIZE(time_units) - 1;
-
-	while (unit && ns % time_units[unit].ns)
-		unit--;
-	snprintf(buf, 24, "%llu%s", (unsigned long long)(ns / time_units[unit].ns), time_units[unit].name);
-	return buf;
-}
-
-static int options_parse_time(const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
-{
-	const struct time_unit *unit = NULL;
-	char low[24], high[24], *end = NULL;
-	uint64_t value = 0;
-
-	errno = 0;
-	if (*text >= '0' && *text <= '9')
-		value = strtoull(text, &end, 10);
-	for (size_t i = 0; end && i < ARRAY_SIZE(time_units); i++)
-		if (strcmp(end, time_units[i].name) == 0)
-			unit = &time_units[i];
-	if (!unit)
-		return err_set(err, -EINVAL, "not a time; write a number followed by us, ms, s, m or h");
-	if (errno || value > UINT64_MAX / unit->ns || value * unit->ns < min || value * unit->ns > max)
-		return err_set(err, -EINVAL, "out of range; write a time from %s to %s", options_format_time(min, low),
-			       options_format_time(max, high));
-	*ret = value * unit->ns;
-	return 0;
-}
-
 static int options_hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
@@ -382,14 +291,17 @@ static int options_store(const struct option_key *key, void *item, const char *t
 		return MIN(code, 0);
 	case OPTION_UINT:
 	case OPTION_FD:
-		code = options_parse_uint(text, key->min, MIN(key->max ?: INT_MAX, INT_MAX), &number, err);
+		code = number_parse_uint(text, key->min, MIN(key->max ?: INT_MAX, INT_MAX), &number, err);
 		if (!code)
 			*(unsigned int *)value = (unsigned int)number;
 		return code;
 	case OPTION_SIZE:
-		return options_parse_size(text, key->min, key->max, value, err);
+		return number_parse_size(text, key->min, key->max, value, err);
 	case OPTION_TIME:
-		return options_parse_time(text, key->min, key->max, value, err);
+		return number_parse_time(text, key->min, key->max, value, err);
+	case OPTION_RATE:
+	case OPTION_RATE_COUNT:
+		return number_parse_rate(text, key->kind == OPTION_RATE_COUNT, key->max, value, err);
 	case OPTION_MAC:
 		return options_parse_mac(text, value, err);
 	case OPTION_STRING:

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "core/err.h"
+#include "vmm/config/number.h"
 
 /* The syntax of a key's value and the type that stores it. */
 enum option_kind {
@@ -20,6 +21,8 @@ enum option_kind {
 	OPTION_UINT,          /* min to max: unsigned int */
 	OPTION_SIZE,          /* min to max, with K, M, G or T: uint64_t bytes */
 	OPTION_TIME,          /* min to max ns, with us, ms, s, m or h: uint64_t ns */
+	OPTION_RATE,          /* SIZE[/TIME][+BURST] or off: struct rate */
+	OPTION_RATE_COUNT,    /* the same with numbers instead of sizes */
 	OPTION_FD,            /* a number: int */
 	OPTION_MAC,           /* 6 bytes; not all zero, not multicast */
 	OPTION_STRING,        /* any text that is not empty: char *, owned by the structure */
@@ -99,9 +102,6 @@ int option_key_set(const struct option *option, const struct option_key *key, vo
 		   option_set *keys, struct err *err);
 /* Checks that the required keys were given. */
 int option_end(const struct option *option, option_set keys, struct err *err);
-
-/* Formats a size for people: "512M", "1536K", "4097". buf has room for 24 characters and is returned. */
-const char *option_format_size(uint64_t bytes, char *buf);
 
 /* ---- options_help.c ---- */
 

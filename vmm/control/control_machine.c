@@ -48,6 +48,9 @@ static const char description[] =
 	"# Shows the guest the size that the disk's image has now\n"
 	"method ResizeDisk(id: string) -> (size: int)\n"
 	"\n"
+	"# Changes limits of a disk, a network card, rng or serial; limits is written as for mvmm run: bandwidth=10M,ops=off\n"
+	"method SetLimits(id: string, limits: string) -> ()\n"
+	"\n"
 	"# Adds a host device: vfio is written as for mvmm run --vfio. Replies with its id when it was added; with more also\n"
 	"# sends each second what is done with the guest's memory (prefault or map), and how many bytes of it\n"
 	"method AddDevice(vfio: string) -> (id: ?string, step: ?string, done: ?int, total: ?int)\n"
@@ -193,6 +196,19 @@ static void control_machine_call_resize_disk(void *opaque, struct control_call *
 		control_fail(call, &err);
 	else
 		control_reply(call, json_pack("{s:I}", "size", (json_int_t)bytes));
+}
+
+static void control_machine_call_set_limits(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	const char *id = json_string_value(json_object_get(parameters, "id"));
+	const char *limits = json_string_value(json_object_get(parameters, "limits"));
+	struct err err;
+
+	if (!id || !limits)
+		control_bad_parameter(call, id ? "limits" : "id");
+	else
+		control_machine_finish(call, machine->ops->set_limits(machine->session, id, limits, &err), &err);
 }
 
 static void control_machine_adding(void *call, const char *what, uint64_t done, uint64_t total)
@@ -470,6 +486,7 @@ static const struct control_method methods[] = {
 	{"Restore", control_machine_call_restore},
 	{"Resume", control_machine_call_resume},
 	{"SetBalloon", control_machine_call_set_balloon},
+	{"SetLimits", control_machine_call_set_limits},
 	{"Snapshot", control_machine_call_snapshot},
 	{"SnapshotCancel", control_machine_call_snapshot_cancel},
 	{"SnapshotCommit", control_machine_call_snapshot_commit},

@@ -151,6 +151,11 @@ int machine_check_disks(const struct machine *machine, struct err *err);
 /* The guest sees the size that the disk's image has now. -ENODEV: there is no such disk. */
 int machine_resize_disk(struct machine *machine, const char *id, uint64_t *bytes, struct err *err);
 
+/* Changes limits of a device; machine_config_set_limits has made them. */
+void machine_set_limits(struct machine *machine, const char *id, const struct machine_limits *limits);
+/* Before a reboot: the configuration gets what is left of the bursts, so that each comes once. */
+void machine_keep_bursts(const struct machine *machine, struct machine_config *config);
+
 /* Its vCPUs, for the throttle. */
 struct vcpu_set;
 struct vcpu_set *machine_vcpus(const struct machine *machine);

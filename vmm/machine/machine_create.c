@@ -596,6 +596,7 @@ static const struct part {
 	{machine_create_vcpus, false},
 	{machine_create_threads, false},
 	{machine_create_await_networks, true},
+	{machine_limits_begin, true},
 	{machine_create_await_state, true},
 };
 

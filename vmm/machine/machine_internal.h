@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_disks.c has
- * its disks, machine_host_devices.c its host devices, machine_state.c saves and loads it, machine_offer.c describes it,
+ * its disks, machine_limits.c limits its devices, machine_host_devices.c its host devices, machine_state.c saves and loads it, machine_offer.c describes it,
  * disk_copies.c finds its disks to migrate. No other file includes this.
  */
 #pragma once
@@ -74,6 +74,12 @@ int machine_disks_begin(struct machine *machine, struct err *err);
 void machine_disks_end(struct machine *machine);
 int machine_disks_make(struct machine *machine, const struct disk_config *disk, struct virtio_device **ret,
 		       struct err *err);
+
+/* ---- machine_limits.c ---- */
+
+/* Gives the devices their limits: all, and one that is added later. */
+int machine_limits_begin(struct machine *machine, struct err *err);
+void machine_limits_begin_device(const struct machine *machine, struct virtio_device *device);
 
 /* ---- machine_host_devices.c ---- */
 

@@ -79,6 +79,11 @@ struct operations {
 	int (*set_balloon)(struct session *session, uint64_t bytes, struct err *err);
 	/* The guest sees the size that the disk's image has now; *bytes: that size. -ENODEV: no such disk. */
 	int (*resize_disk)(struct session *session, const char *id, uint64_t *bytes, struct err *err);
+	/*
+	 * Changes limits of a disk, a network card, the "rng" or the "serial" port: limits is written as the keys of its
+	 * option, "bandwidth=10M,ops=off"; those that are not named stay. -ENODEV: no such device.
+	 */
+	int (*set_limits)(struct session *session, const char *id, const char *limits, struct err *err);
 	/* Starts to add a host device, written as for --vfio. On success, copies reply and calls it from then on. */
 	int (*add_device)(struct session *session, const char *vfio, const struct add_device_reply *reply,
 			  struct err *err);

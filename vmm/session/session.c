@@ -328,6 +328,7 @@ int session_live(struct session *session, struct err *err)
 			return session_end_code(session);
 		if (!session_rest(session, born, err))
 			return session->signal ? EXIT_SIGNAL + session->signal : session->ended ? EXIT_OFF : EXIT_FAILED;
+		machine_keep_bursts(session->machine, session->config);
 		session_destroy_machine(session);
 		session->button_pressed = session->pressed = false;
 		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||

@@ -127,6 +127,17 @@ static int session_operations_resize_disk(struct session *session, const char *i
 	return code;
 }
 
+static int session_operations_set_limits(struct session *session, const char *id, const char *text, struct err *err)
+{
+	struct machine_limits limits;
+	int code = session_check_settled(session, err);
+
+	code = code ?: machine_config_set_limits(session->config, id, text, &limits, err);
+	if (!code)
+		machine_set_limits(session->machine, id, &limits);
+	return code;
+}
+
 static void session_operations_adding(void *opaque, const struct vfio_progress *progress)
 {
 	const struct session *session = opaque;
@@ -249,6 +260,7 @@ static const struct operations operations = {
 	.stop = session_operations_stop,
 	.set_balloon = session_operations_set_balloon,
 	.resize_disk = session_operations_resize_disk,
+	.set_limits = session_operations_set_limits,
 	.add_device = session_operations_add_device,
 	.remove_device = session_operations_remove_device,
 	.migrate = session_operations_migrate,

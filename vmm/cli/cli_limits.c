@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `mvmm disk set` and `mvmm net set`: limits of a running machine's devices. */
+#include "vmm/cli/command.h"
+#include "vmm/control/control_client.h"
+
+#define PATIENCE_MS 10000 /* for a reply */
+
+struct limits_options {
+	bool help;
+};
+
+static const struct option_key flag = {"flag", OPTION_FLAG};
+static const struct option options[] = {
+	{"help", NULL, "show this", &flag, 1, .plain = true, .offset = offsetof(struct limits_options, help)},
+};
+static const struct option_table table = {options, ARRAY_SIZE(options)};
+
+static int cli_limits_call(const char *name, const char *id, const char *limits, struct err *err)
+{
+	json_t *parameters = json_pack("{s:s, s:s}", "id", id, "limits", limits), *reply;
+	struct control_client client;
+	int code = parameters ? control_client_open(name, &client, err) :
+				err_set(err, -EINVAL, "%s set: not UTF-8; write KEY=RATE", id);
+
+	if (code) {
+		json_decref(parameters);
+		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
+	}
+	code = control_client_call(&client, "SetLimits", parameters, PATIENCE_MS, &reply, err);
+	control_client_close(&client);
+	if (code)
+		return EXIT_FAILED;
+	json_decref(reply);
+	return EXIT_OFF;
+}
+
+static int cli_limits_run(const struct command *command, int argc, char *const *argv, struct err *err)
+{
+	struct limits_options given = {0};
+	const char *operands[3];
+	int code;
+
+	if (!command_parse(command, &given, offsetof(struct limits_options, help), argc, argv, operands, 3, &code, err))
+		return code;
+	if (operands[2])
+		return cli_limits_call(operands[0], operands[1], operands[2], err);
+	err_set(err, -EINVAL, "%s: an argument is missing; write mvmm %s %s", command->name, command->name,
+		command->operands);
+	return EXIT_BAD_INPUT;
+}
+
+static int cli_limits_run_disk(int argc, char *const *argv, struct err *err)
+{
+	return cli_limits_run(&command_disk_set, argc, argv, err);
+}
+
+#define RATES                                                                                      \
+	"RATE is SIZE or N a second, as 10M or 500; SIZE/TIME at once and again after that time,\n" \
+	"as 50M/1s; +BURST after it for once, as 10M+1G; or off. Limits that are not named stay.\n"
+
+const struct command command_disk_set = {
+	.name = "disk set",
+	.operands = "NAME DISK KEY=RATE[,KEY=RATE]",
+	.summary = "Limit what a disk of a running machine reads and writes",
+	.text = "KEY is bandwidth or ops, of reads and writes together.\n" RATES,
+	.options = &table,
+	.run = cli_limits_run_disk,
+};
