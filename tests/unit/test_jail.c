@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -138,6 +139,8 @@ static bool end(void)
 	return empty;
 }
 
+static void (*before_the_door)(struct jail *jail);
+
 /* In a jail: enters, closes the door, and gives up its rights; then calls fn, whose value is the exit code. */
 static int in_jail(int (*fn)(void), char *text, size_t size)
 {
@@ -156,6 +159,8 @@ static int in_jail(int (*fn)(void), char *text, size_t size)
 		dup2(lines[1], STDERR_FILENO);
 		if (jail_enter(&options, &machine, &jail, &code, &err))
 			_exit(err.text[0] ? (dprintf(STDERR_FILENO, "%s\n", err.text), 2) : code);
+		if (before_the_door)
+			before_the_door(jail);
 		if (jail_close(jail, &err)) {
 			dprintf(STDERR_FILENO, "%s\n", err.text);
 			_exit(2);
@@ -387,6 +392,73 @@ static void has_numbers_of_its_own(void)
 	CHECK(end());
 }
 
+/* A thread that was there before the door was closed. */
+static pthread_barrier_t closed;
+static struct jail *its_jail;
+
+static bool thread_says(const char *line)
+{
+	char path[64], text[4096] = "";
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", (int)gettid());
+	fd = open(path, O_RDONLY);
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	return len > 0 && strstr(text, line);
+}
+
+static bool shares_the_network(void)
+{
+	char path[64], ours[64] = "", main_one[64] = "";
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/ns/net", (int)gettid());
+	return readlink(path, ours, sizeof(ours) - 1) > 0 && readlink("/proc/self/ns/net", main_one, sizeof(main_one) - 1) > 0 &&
+	       strcmp(ours, main_one) == 0;
+}
+
+static void *waits_for_the_door(void *opaque)
+{
+	bool *fine = opaque;
+
+	pthread_barrier_wait(&closed);
+	*fine = thread_says("NoNewPrivs:\t0") && !shares_the_network();
+	jail_confine(its_jail);
+	*fine &= thread_says("CapPrm:\t0000000000000000") && thread_says("NoNewPrivs:\t1") && shares_the_network() &&
+		 (!root || thread_says("Uid:\t12345\t12345\t12345\t12345"));
+	*fine &= pthread_kill(pthread_self(), 0) == 0 && open("/etc/passwd", O_RDONLY) < 0;
+	return NULL;
+}
+
+static pthread_t earlier;
+static bool earlier_is_fine;
+
+static void start_earlier(struct jail *jail)
+{
+	its_jail = jail;
+	pthread_barrier_init(&closed, NULL, 2);
+	pthread_create(&earlier, NULL, waits_for_the_door, &earlier_is_fine);
+}
+
+static int confines_the_earlier_one(void)
+{
+	pthread_barrier_wait(&closed);
+	MUST(pthread_kill(earlier, 0) == 0);
+	pthread_join(earlier, NULL);
+	MUST(earlier_is_fine);
+	return GOOD;
+}
+
+static void confines_a_thread_that_was_there_before(void)
+{
+	begin();
+	before_the_door = start_earlier;
+	holds(confines_the_earlier_one);
+	before_the_door = NULL;
+	CHECK(end());
+}
+
 /* ---- bad input ---- */
 
 static void refuses(const char *sentence)
@@ -519,6 +591,7 @@ static void no_jail_changes_nothing(void)
 
 TEST_MAIN(TEST(no_jail_changes_nothing), TEST(shows_the_folder_and_nothing_of_the_host),
 	  TEST(shows_an_allowed_folder_under_its_path), TEST(an_open_file_can_be_opened_again_in_the_same_way), TEST(has_no_rights_and_keeps_its_limits),
-	  TEST(reaches_no_other_process), TEST(has_numbers_of_its_own), TEST(refuses_links_in_the_folder),
+	  TEST(reaches_no_other_process), TEST(has_numbers_of_its_own),
+	  TEST(confines_a_thread_that_was_there_before), TEST(refuses_links_in_the_folder),
 	  TEST(refuses_a_folder_that_the_user_cannot_enter), TEST(refuses_what_is_not_there), TEST(each_call_may_fail),
 	  TEST(each_call_of_a_larger_jail_may_fail), TEST(the_keeper_tells_by_which_signal_it_ended))

@@ -104,6 +104,11 @@ static pid_t rundir_read_pid(int fd)
 	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? (pid_t)strtol(text, NULL, 10) : 0;
 }
 
+pid_t rundir_pid(const struct rundir *rundir)
+{
+	return rundir_read_pid(rundir->pid_fd);
+}
+
 /* Opens and locks the folder's pid file: 0, -EAGAIN if another process has locked it (*pid: which), other errnos. */
 static int rundir_lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 {
@@ -123,7 +128,8 @@ static int rundir_lock_pid(int dir_fd, int flags, int *ret, pid_t *pid)
 	return 0;
 }
 
-pid_t rundir_pid(void)
+/* The number in the namespace of the /proc that is mounted. */
+static pid_t rundir_own_pid(void)
 {
 	char text[24] = "";
 
@@ -150,7 +156,7 @@ static int rundir_try_claim(struct rundir *rundir, pid_t *pid)
 		if (ftruncate(rundir->pid_fd, 0) < 0)
 			return -errno;
 	}
-	len = snprintf(text, sizeof(text), "%d\n", rundir_pid());
+	len = snprintf(text, sizeof(text), "%d\n", rundir_own_pid());
 	return pwrite(rundir->pid_fd, text, (size_t)len, 0) == len ? 0 : -EIO;
 }
 

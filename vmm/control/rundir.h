@@ -31,8 +31,8 @@ void rundir_release(struct rundir *rundir);
  */
 void rundir_abandon(const struct rundir *rundir);
 
-/* This process as those see it who start from this host's /proc, also if it has a namespace of numbers of its own. */
-pid_t rundir_pid(void);
+/* The process that has claimed it, by the number that others see, also if it has a namespace of numbers of its own. */
+pid_t rundir_pid(const struct rundir *rundir);
 
 /* A listening socket "control.sock" in the folder, non-blocking. */
 int rundir_listen(struct rundir *rundir, int *ret_fd, struct err *err);

@@ -173,7 +173,7 @@ int jail_enter(struct jail_options *options, const struct jail_machine *machine,
 		return err_sys(err, -ENOMEM, "--jail");
 	jail->options = options;
 	jail->rights.config = &options->config;
-	jail->netns_fd = jail->rights.ruleset_fd = jail->root.host_fd = jail->root.root_fd = jail->root.dev_fd = -1;
+	jail->netns_fd = jail->rights.ruleset_fd = jail->rights.netns_fd = jail->root.host_fd = jail->root.root_fd = jail->root.dev_fd = -1;
 	jail->group.fd = jail->group.above = -1;
 	failed = jail_prepare(jail, machine, err);
 	if (failed) {
@@ -192,8 +192,6 @@ int jail_close(struct jail *jail, struct err *err)
 	if (!jail)
 		return 0;
 	code = jail_root_enter(&jail->root, err);
-	if (!code && !jail->options->config.netns && unshare(CLONE_NEWNET) < 0)
-		code = err_sys(err, -errno, "--jail: a network namespace");
 	code = code ?: jail_rights_prepare(&jail->rights, &jail->options->config, err);
 	if (!code && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		code = err_sys(err, -errno, "--jail: dumpable");

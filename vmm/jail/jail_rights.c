@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -22,7 +23,10 @@ struct __attribute__((packed)) landlock_beneath {
 };
 
 #define VERSION_FLAG 1u
+#define ERRATA_FLAG 2u
+#define ERRATUM_SIGNALS 2
 #define RULE_BENEATH 1u
+#define SCOPED_SIGNALS 2ull
 #define FILES_EXECUTE 1ull
 #define FILES_WRITE 2ull
 #define FILES_READ 4ull
@@ -48,6 +52,9 @@ static int jail_rights_rules(const struct jail_config *config, struct landlock_r
 	*rules = known[MIN((size_t)version, ARRAY_SIZE(known)) - 1];
 	if (config->netns)
 		rules->net = 0;
+	/* Before that was mended, the rule came between the threads of one process, too. */
+	if (!(syscall(SYS_landlock_create_ruleset, NULL, 0, ERRATA_FLAG) & ERRATUM_SIGNALS))
+		rules->scoped &= ~SCOPED_SIGNALS;
 	return 0;
 }
 
@@ -98,14 +105,24 @@ static int jail_rights_add_files(int ruleset, const struct landlock_rules *rules
 	return code;
 }
 
+/* A namespace is a thread's own. What is open stays open: taps, sockets. */
+static int jail_rights_leave_network(struct jail_rights *rights, struct err *err)
+{
+	if (unshare(CLONE_NEWNET) < 0)
+		return err_sys(err, -errno, "--jail: a network namespace");
+	rights->netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	return rights->netns_fd < 0 ? err_sys(err, -errno, "--jail: its network namespace") : 0;
+}
+
 int jail_rights_prepare(struct jail_rights *rights, const struct jail_config *config, struct err *err)
 {
 	struct landlock_rules rules;
 	int code;
 
-	*rights = (struct jail_rights){.config = config, .ruleset_fd = -1};
-	if (jail_rights_rules(config, &rules) < 0)
-		return 0;
+	*rights = (struct jail_rights){.config = config, .ruleset_fd = -1, .netns_fd = -1};
+	code = config->netns ? 0 : jail_rights_leave_network(rights, err);
+	if (code || jail_rights_rules(config, &rules) < 0)
+		return code;
 	code = jail_rights_make_ruleset(&rules, &rights->ruleset_fd) ?:
 	       jail_rights_add_files(rights->ruleset_fd, &rules);
 	return code ? err_sys(err, code, "--jail: the rules of Landlock") : 0;
@@ -114,6 +131,7 @@ int jail_rights_prepare(struct jail_rights *rights, const struct jail_config *co
 void jail_rights_done(struct jail_rights *rights)
 {
 	fd_close(&rights->ruleset_fd);
+	fd_close(&rights->netns_fd);
 }
 
 /* ---- dropping ---- */
@@ -170,7 +188,8 @@ int jail_rights_drop(const struct jail_rights *rights, struct err *err)
 
 	if (!jail_rights_has_any())
 		return 0;
-	code = jail_rights_drop_bounds();
+	code = rights->netns_fd >= 0 && setns(rights->netns_fd, CLONE_NEWNET) < 0 ? -errno : 0;
+	code = code ?: jail_rights_drop_bounds();
 	code = code ?: jail_rights_restrict(rights);
 	code = code ?: jail_rights_drop_user(rights->config);
 	code = code ?: jail_rights_drop_capabilities();

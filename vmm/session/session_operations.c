@@ -75,7 +75,7 @@ static int session_operations_describe(struct session *session, json_t **ret, st
 {
 	const struct machine_config *config = session->config;
 	double uptime = (double)((monotonic_ns() - session->started_ns) / 1000000) / 1e3;
-	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f, s:s}", "name", config->name, "pid", (int)rundir_pid(), "cpus",
+	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f, s:s}", "name", config->name, "pid", (int)rundir_pid(session->rundir), "cpus",
 				 (int)config->cpus, "memory", (json_int_t)config->memory.size, "uptime", uptime,
 				 "state", session_state(session));
 	int code = info ? machine_info(session->machine, info, err) : err_sys(err, -ENOMEM, "info");

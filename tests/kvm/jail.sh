@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Machines in a jail, of root and of an ordinary user, who gets a copy of /dev/kvm's node for that: what such a process is, that
+# guests reboot, use disks, are kept and restored in it, and that nothing is left behind, however it ends. TAP on stdout.
+# usage: jail.sh MVMM GUEST-DIRECTORY
+
+# shellcheck source=tests/kvm/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+if [ "$(id -u)" != 0 ]; then
+	echo '1..0 # SKIP only root can start machines of others'
+	exit 0
+fi
+if [ -z "${IN_JAIL_TEST-}" ]; then
+	# mounts of its own: a copy of the node for the ordinary user, and the control groups
+	IN_JAIL_TEST=1 exec unshare -m --propagation private "$0" "$@"
+fi
+
+# The search for leaks traces the process, which a jail does not allow.
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
+nobody=65534
+kvm=$(stat -c '%Hr %Lr' /dev/kvm)
+chmod 755 "$work"
+cp "$mvmm" "$work/mvmm"
+cp "$guests"/guest_{hello,reboot,disk,button,idle} "$work"
+# shellcheck disable=SC2086 # two numbers
+mknod "$work/kvm" c $kvm && chmod 600 "$work/kvm" && chown "$nobody" "$work/kvm" && mount --bind "$work/kvm" /dev/kvm || exit 1
+
+# turn USER: from now on, by() runs as root, or as an ordinary user
+turn() {
+	who=$1
+	as=(env XDG_RUNTIME_DIR="$work/$who")
+	[ "$who" = root ] || as+=(setpriv --reuid "$nobody" --regid "$nobody" --clear-groups)
+}
+by() { "${as[@]}" "$@"; }
+
+# start NAME ARG...: a machine in the background; $keeper is the process that was started
+start() {
+	name=$1
+	shift
+	(cd "$work" && exec "${as[@]}" "$work/mvmm" "$@") >"$work/$who-$name.out" 2>"$work/$who-$name.err" </dev/null &
+	keeper=$!
+	pids+=("$keeper")
+	until_true 20 machine_found
+}
+machine_found() { machine=$(cat "$work/$who/mvmm/$name/pid" 2>/dev/null) && by "$work/mvmm" info "$name" 2>/dev/null | grep -q running; }
+
+# status PATTERN: a line of the machine's /proc/PID/status
+status() { grep -qE -- "$1" "/proc/$machine/status"; }
+# every_thread PATTERN: of all threads but those that KVM runs in the kernel
+every_thread() {
+	local thread
+	for thread in /proc/"$machine"/task/*/status; do
+		grep -qE -- "$1" "$thread" || grep -q '^Name:	kvm-' "$thread" || return
+	done
+}
+other_namespace() { [ "$(readlink "/proc/$machine/ns/$1")" != "$(readlink "/proc/$$/ns/$1")" ]; }
+# The files it sees, as a list of words.
+sees() { [ "$(cd "/proc/$machine/root" && find . -mindepth 1 -maxdepth 2 | sort | tr '\n' ' ')" = "$1 " ]; }
+nothing_stays() {
+	[ -z "$(ls -A "$work/$who-jail")" ] && [ -z "$(ls -A "$work/$who/mvmm")" ] && ! grep -q "$work/$who-jail" /proc/self/mountinfo
+}
+ends() {
+	wait "$keeper"
+	[ $? = "$1" ]
+}
+gone() { ! kill -0 "$machine" 2>/dev/null; }
+
+for turn in root user; do
+	turn "$turn"
+	mkdir -m 755 "$work/$who-jail"
+	mkdir -m 700 "$work/$who"
+	jail=$work/$who-jail
+	if [ "$who" = root ]; then
+		jail+=,uid=$nobody,gid=$nobody
+	else
+		chown "$nobody:$nobody" "$work/$who-jail" "$work/$who"
+	fi
+
+	by "$work/mvmm" run --kernel "$work/guest_hello" --memory 32M --jail "$jail" >"$work/out" 2>"$work/err" </dev/null
+	check "$who: a guest runs in a jail and powers off" test "$? $(cat "$work/out")" = '0 hello'
+	check "$who: nothing is left" nothing_stays
+	by "$work/mvmm" run --kernel "$work/guest_hello" --memory 32M --jail "$jail,pid=on" >"$work/out" 2>"$work/err" </dev/null
+	check "$who: and with a namespace of process numbers" test "$? $(cat "$work/out")" = '0 hello'
+
+	start reboots run --kernel "$work/guest_reboot" --memory 32M --name reboots --jail "$jail"
+	check "$who: a guest reboots in a jail" until_true 20 grep -q 'rebooted 6 times' "$work/$who-reboots.err"
+	kill -INT "$keeper"
+	check "$who: a signal to the process that was started ends the machine" ends 130
+	check "$who: nothing is left of it" nothing_stays
+
+	by truncate -s 8M "$work/$who/disk"
+	start disk run --kernel "$work/guest_disk" --memory 32M --name disk --disk "$work/$who/disk" --jail "$jail,pid=on,nofile=200,fsize=64M"
+	check "$who: it has no capabilities" every_thread '^CapEff:	0000000000000000'
+	check "$who: nor can it get any" every_thread '^CapBnd:	0000000000000000'
+	check "$who: no thread gets new privileges" every_thread '^NoNewPrivs:	1'
+	check "$who: each is the other user" every_thread "^Uid:	$nobody	$nobody	$nobody	$nobody"
+	check "$who: without groups" every_thread '^Groups:[[:space:]]*$'
+	check "$who: it is the first process of a namespace" status '^NSpid:.*	1$'
+	for kind in mnt net ipc uts pid; do
+		check "$who: its namespace $kind is another one" other_namespace "$kind"
+	done
+	[ "$who" = root ] || check "$who: and that of users" other_namespace user
+	check "$who: it sees its own root, with the devices that it has open" sees './dev ./dev/kvm ./proc ./proc/self'
+	mounts=4
+	[ "$who" = root ] || mounts=5 # his node of kvm is one
+	check "$who: and no other mounts" test "$(wc -l <"/proc/$machine/mountinfo")" = "$mounts"
+	check "$who: an interface without a connection" test "$(grep -c : "/proc/$machine/net/dev")" = 1
+	check "$who: its limits hold" grep -qE '^Max open files +200 +200' "/proc/$machine/limits"
+	check "$who: mvmm info knows the number that others see" grep -q "^pid *$machine$" <(by "$work/mvmm" info disk)
+	by "$work/mvmm" pause disk && by "$work/mvmm" resume disk
+	check "$who: it is paused and resumed" test $? = 0
+	by "$work/mvmm" snapshot disk --to "$work/$who/snapshot" --disks copy --live >"$work/out" 2>"$work/err"
+	check "$who: a snapshot is taken of it" test $? = 0
+	by "$work/mvmm" stop disk >"$work/out" 2>"$work/err"
+	check "$who: it stops" ends 0
+	check "$who: its guest has read what it wrote" grep -q 'wrong 00000000' "$work/$who-disk.out"
+	check "$who: nothing is left" nothing_stays
+
+	for mode in map copy; do
+		start restored restore --from "$work/$who/snapshot" --name restored --memory-mode "$mode" --disk disk0="$work/$who/new-$mode" \
+			--jail "$jail"
+		check "$who: restored by $mode, it has no capabilities" status '^CapEff:	0000000000000000'
+		check "$who: restored by $mode, it sees its own root" sees './dev ./dev/kvm ./proc ./proc/self'
+		by "$work/mvmm" stop restored >"$work/out" 2>"$work/err"
+		check "$who: restored by $mode, it stops" ends 0
+		check "$who: restored by $mode, its guest has read what it wrote" grep -q 'wrong 00000000' "$work/$who-restored.out"
+	done
+	by "$work/mvmm" clone "$work/$who/snapshot" --count 3 --name 'c{n}' --disk disk0="$work/$who/clone{n}" --jail "$jail" \
+		>"$work/out" 2>"$work/err"
+	check "$who: three clones share a jail's folder" test $? = 0
+	for i in 1 2 3; do by "$work/mvmm" stop "c$i"; done >"$work/out" 2>"$work/err"
+	check "$who: nothing is left of them" until_true 5 nothing_stays
+
+	start killed run --kernel "$work/guest_idle" --memory 32M --name killed --jail "$jail,pid=on"
+	kill -KILL "$machine"
+	check "$who: a machine that is killed is told" ends 137
+	check "$who: nothing is left of it, either" nothing_stays
+	start alone run --kernel "$work/guest_idle" --memory 32M --name alone --jail "$jail"
+	kill -KILL "$keeper"
+	check "$who: a machine ends with the process that started it" until_true 5 gone
+	wait "$keeper" 2>/dev/null
+	rmdir "$work/$who-jail"/{dev,proc}
+	by "$work/mvmm" ps >/dev/null
+done
+
+# ---- control groups ----
+
+mkdir "$work/groups"
+mount -t cgroup2 none "$work/groups" 2>"$work/err" || mount --bind /sys/fs/cgroup "$work/groups"
+turn root
+group=mvmm-test-$$
+if [ "$(stat -f -c %T "$work/groups")" = cgroup2fs ]; then
+	start grouped run --kernel "$work/guest_idle" --memory 32M --name grouped --jail "$work/root-jail,cgroup=$work/groups/$group"
+	check 'a group is made, and the machine is in it' grep -q "^0::.*/$group$" "/proc/$machine/cgroup"
+	check 'the process that started it is not' sh -c "! grep -q $group /proc/$keeper/cgroup"
+	by "$work/mvmm" stop --force grouped
+	wait "$keeper"
+	check 'the group is removed' test ! -e "$work/groups/$group"
+	mkdir "$work/groups/$group"
+	by "$work/mvmm" run --kernel "$work/guest_hello" --memory 32M --jail "$work/root-jail,cgroup=$work/groups/$group" >"$work/out" 2>"$work/err" \
+		</dev/null
+	check 'a group that was there is used' test "$? $(cat "$work/out")" = '0 hello'
+	check 'and stays' test -e "$work/groups/$group"
+	if ! grep -qw cpu "$work/groups/cgroup.controllers"; then
+		by "$work/mvmm" run --kernel "$work/guest_hello" --jail "$work/root-jail,cgroup=$work/groups/$group,cpu=50" >"$work/out" 2>"$work/err" \
+			</dev/null
+		check 'a limit that the group cannot have is refused' test $? = 2
+		check 'with a line that says so' grep -q '^mvmm: --jail cgroup=.*,cpu=: the group above it does not give it the cpu' "$work/err"
+	fi
+	rmdir "$work/groups/$group"
+	turn user
+	by "$work/mvmm" run --kernel "$work/guest_hello" --jail "$work/user-jail,cgroup=$work/groups/$group" >"$work/out" 2>"$work/err" </dev/null
+	check 'an ordinary user needs a group of his' test $? = 2
+	check 'and is told' grep -q 'no permission to make the group; name a group that was delegated to you' "$work/err"
+fi
+umount "$work/groups"
+umount /dev/kvm
+echo "1..$n"
