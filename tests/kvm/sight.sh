@@ -183,6 +183,35 @@ start slow --kernel "$guests/guest_button"
 check 'a client that does not read loses events, and is told how many' deaf
 "$mvmm" stop --force slow
 
+# ---- metrics in a file, and the log ----
+
+lines() { cat "$@" 2>/dev/null | wc -l; }
+more_than() { [ "$(lines "$2")" -gt "$1" ]; }
+# all_lines FILE CONDITION: of each object `m` in the file
+all_lines() { python3 -c "import json, sys; lines = [json.loads(line) for line in open(sys.argv[1])]; assert lines and all($2 for m in lines), lines[-1]" "$1"; }
+
+start writes --kernel "$guests/guest_button" --metrics "$work/metrics,every=100ms" --log "$work/log,level=debug"
+check 'metrics are written to a file' until_true 20 more_than 2 "$work/metrics"
+kill -TERM "${pids[-1]}"
+check 'and at the end' until_true 20 grep -q '"event":"ended"' "$work/metrics"
+check 'each line is an object with a time' all_lines "$work/metrics" 'm["name"] == "writes" and m["time"].endswith("Z") and m["families"]'
+check 'the log tells time, machine and thread' grep -qE '^20[0-9-]{8}T[0-9:]{8}\.[0-9]{6}Z writes\[main\] pressing the power button' "$work/log"
+check 'and stderr nothing' test ! -s "$work/writes.err"
+
+"$mvmm" run --kernel "$guests/guest_panic" --memory 32M --metrics "$work/panic" --serial none --log "$work/log" </dev/null 2>"$work/err"
+check 'a panic is among the metrics of a short life' grep -q '"event":"guest-panic"' "$work/panic"
+check 'the end of a machine is in the log' grep -q "\[main\] the guest's kernel panicked" "$work/log"
+
+mkfifo "$work/fifo"
+start deaf --kernel "$guests/guest_button" --metrics "$work/fifo,every=100ms"
+sleep 2.5
+check 'a FIFO that nobody reads does not hold the machine up' timeout $((5 * patience)) "$mvmm" pause deaf
+timeout $((3 * patience)) cat "$work/fifo" >"$work/read"
+"$mvmm" stop --force deaf
+head -n -1 "$work/read" >"$work/whole"
+check 'its reader gets whole lines' all_lines "$work/whole" 'm["name"] == "deaf"'
+check 'and is told how many it has missed' grep -q '"lost":' "$work/whole"
+
 truncate -s 8M "$work/disk"
 check 'nothing is left in the runtime folder' until_true 20 nothing_left
 

@@ -187,7 +187,16 @@ refuses 'restore without a folder' '--from is missing; write --from DIR' restore
 refuses 'restore from one file of two' '--memory is missing; a snapshot of two files needs both' restore --state base/state
 refuses 'restore from the other one' '--state is missing; a snapshot of two files' restore --memory base/memory
 refuses 'restore: a descriptor that is not open' '--ready-fd 77: Bad file descriptor' restore --from base --ready-fd 77
-refuses 'restore: a log that cannot be written' '--log folder: Is a directory' restore --from base --log folder
+refuses 'a log in a folder' '--log: folder: Is a directory' run --kernel kernel --log folder
+refuses 'a log of an unknown level' '--log level=warn: unknown value, did you mean warning\?' run --kernel kernel --log x,level=warn
+refuses 'two levels of a log' '--verbose: cannot be combined with --log level=error' run --kernel kernel --log x,level=error --verbose
+[ -e /run/systemd/journal/socket ] ||
+	refuses 'a journal that is not there' '--log: journald: .*is systemd-journald there' run --kernel kernel --log journald
+refuses 'metrics in a folder' '--metrics folder: Is a directory' run --kernel kernel --metrics folder
+refuses 'metrics in no time' '--metrics every=0s: out of range' run --kernel kernel --metrics x,every=0s
+refuses 'receive: a log in a folder' '--log: folder: Is a directory' receive --from unix:x --log folder
+refuses 'metrics in no folder' '--metrics none/x: No such file' run --kernel kernel --metrics none/x
+refuses 'restore: a log that cannot be written' '--log: folder: Is a directory' restore --from base --log folder
 refuses 'clone of nothing' 'nothing to clone; write the name of a machine, or the folder' clone --count 2
 refuses 'clone: no machine and no folder of this name' 'none: no machine of this name runs' clone none --count 2
 refuses 'clone: folder missing' './none: does not exist; name the folder of a snapshot' clone ./none --count 2

@@ -49,7 +49,7 @@ static void defaults(void)
 	CHECK_EQ(config.on_reboot, ON_REBOOT_REBOOT);
 	CHECK_EQ(config.iommufd, -1);
 	CHECK_EQ(config.vsock.cid, 0);
-	CHECK_EQ(machine_config_log_level(&config), LOG_INFO);
+	CHECK_EQ(report_options_level(&config.report, config.verbose, config.quiet), LOG_INFO);
 	CHECK_EQ(machine_config_pci_devices(&config), 1);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
 	CHECK_STR(config.name, name);
@@ -96,7 +96,7 @@ static void everything_at_once(void)
 	CHECK_EQ(config.vfios[1].fd, 9);
 	CHECK_EQ(config.vfios[1].rom, VFIO_ROM_ON);
 	CHECK_EQ(config.iommufd, 8);
-	CHECK_EQ(machine_config_log_level(&config), LOG_DEBUG);
+	CHECK_EQ(report_options_level(&config.report, config.verbose, config.quiet), LOG_DEBUG);
 	CHECK_EQ(machine_config_pci_devices(&config), 11);
 }
 
@@ -194,7 +194,7 @@ static void what_is_missing(void)
 	CHECK(refused("--kernel k --quiet --verbose", "--quiet: cannot be combined with --verbose; leave one out"));
 	CHECK(refused("--memry 5", "--memry: unknown option, did you mean --memory?"));
 	CHECK_EQ(configure("--kernel k --quiet"), 0);
-	CHECK_EQ(machine_config_log_level(&config), LOG_ERROR);
+	CHECK_EQ(report_options_level(&config.report, config.verbose, config.quiet), LOG_ERROR);
 }
 
 /* Members that are no option included. */

@@ -6,6 +6,10 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "core/thread.h"
 
 static int reader;
 static char text[200000];
@@ -124,5 +128,100 @@ static void only_what_stays_the_same_is_opened_again(void)
 	CHECK_EQ(nowait_reopen(file), -1);
 }
 
-TEST_MAIN(TEST(repetition_is_limited_for_each_device), TEST(all_together_is_limited), TEST(nobody_waits_for_the_reader),
+/* ---- files and the journal ---- */
+
+static void *speak_elsewhere(void *opaque)
+{
+	log_warn(opaque, "disk0: %s", "a\nb\x1b[2J");
+	return NULL;
+}
+
+static void a_file_tells_time_machine_and_thread(void)
+{
+	struct log log = {.level = LOG_WARN, .prefix = "mvmm: "};
+	char path[80], before[64], who[64], said[64];
+	pthread_t thread;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%.40s/logXXXXXX", getenv("TMPDIR") ?: "/tmp");
+	close(mkstemp(path));
+	CHECK_EQ(log_to_file(&log, path, NULL), 0);
+	log_open(&log);
+	log_error(&log, "first");
+	log_set_machine(&log, "web");
+	log_info(&log, "not so important");
+	CHECK_EQ(thread_start(&thread, THREAD_LOOP, speak_elsewhere, &log, "disk0-q%d", 3), 0);
+	pthread_join(thread, NULL);
+	log_close(&log);
+	CHECK_EQ(log.fd, -1);
+	/* Another one appends. */
+	CHECK_EQ(log_to_file(&log, path, NULL), 0);
+	log_open(&log);
+	log_warn(&log, "last");
+	log_close(&log);
+	file = fopen(path, "re");
+	CHECK(file);
+	CHECK_EQ(fscanf(file, "%63s %63s %63[^\n]\n", before, who, said), 3);
+	CHECK_EQ(strlen(before), strlen("2026-11-30T12:00:00.000000Z"));
+	CHECK_STR(who, "mvmm[main]");
+	CHECK_STR(said, "first");
+	CHECK_EQ(fscanf(file, "%63s %63s %63[^\n]\n", before, who, said), 3);
+	CHECK_STR(who, "web[disk0-q3]");
+	CHECK_STR(said, "warning: disk0: a?b?[2J");
+	CHECK_EQ(fscanf(file, "%63s %63s %63[^\n]\n", before, who, said), 3);
+	CHECK_STR(said, "warning: last");
+	CHECK(fgetc(file) == EOF);
+	fclose(file);
+	unlink(path);
+}
+
+static void a_file_that_cannot_be_written_is_named(void)
+{
+	struct log log = {.level = LOG_WARN};
+	struct err err;
+
+	CHECK_EQ(log_to_file(&log, "/nowhere/log", &err), -ENOENT);
+	CHECK_STR(err.text, "/nowhere/log: No such file or directory");
+	CHECK_EQ(log.form, LOG_PLAIN);
+}
+
+/* The journal's end of a socket pair that keeps datagrams whole. */
+static void the_journal_gets_fields(void)
+{
+	struct log log = {.level = LOG_DEBUG, .prefix = "mvmm: ", .form = LOG_JOURNAL};
+	char text_of_it[2000];
+	int ends[2];
+	ssize_t n;
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+	log.fd = ends[0];
+	log_open(&log);
+	log_set_machine(&log, "web");
+	log_warn(&log, "disk0: a\nPRIORITY=0");
+	n = recv(ends[1], text_of_it, sizeof(text_of_it) - 1, 0);
+	CHECK(n > 0);
+	text_of_it[n] = 0;
+	CHECK_STR(text_of_it, "SYSLOG_IDENTIFIER=mvmm\nPRIORITY=4\nMVMM_MACHINE=web\nMVMM_THREAD=main\n"
+			      "MESSAGE=disk0: a?PRIORITY=0\n");
+	/* A journal that does not read: lines are lost, nobody waits, and the next one tells how many. */
+	CHECK_EQ(log_lost(&log), 0);
+	for (unsigned int i = 0; i < 400; i++) {
+		char device[24];
+
+		snprintf(device, sizeof(device), "device%u", i);
+		speak(&log, device, i);
+	}
+	CHECK(log_lost(&log) > 100);
+	while (recv(ends[1], text_of_it, sizeof(text_of_it) - 1, 0) > 0)
+		;
+	log_error(&log, "again");
+	n = recv(ends[1], text_of_it, sizeof(text_of_it) - 1, 0);
+	text_of_it[MAX(n, 0)] = 0;
+	CHECK(strstr(text_of_it, "MESSAGE=") && strstr(text_of_it, "lines were lost here"));
+	log_close(&log);
+	close(ends[1]);
+}
+
+TEST_MAIN(TEST(a_file_tells_time_machine_and_thread), TEST(a_file_that_cannot_be_written_is_named),
+	  TEST(the_journal_gets_fields), TEST(repetition_is_limited_for_each_device), TEST(all_together_is_limited), TEST(nobody_waits_for_the_reader),
 	  TEST(only_what_stays_the_same_is_opened_again))

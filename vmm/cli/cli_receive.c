@@ -43,6 +43,7 @@ static const struct option options[] = {
 	{"insecure", NULL, "wait on a network address without TLS: whoever reaches it can send a machine", &flag, 1,
 	 FIELD(insecure)},
 	JAIL_OPTIONS(receive_options, here.jail),
+	REPORT_OPTIONS(receive_options, here.report),
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
 	{"verbose", NULL, "say more", &flag, 1, FIELD(here.verbose)},
@@ -63,10 +64,8 @@ static int cli_receive_run_with(struct receive_options *given, int argc, char *c
 		err_set(err, -EINVAL, "--from is missing; write --from tcp: --tls DIR to wait on every address");
 		return EXIT_BAD_INPUT;
 	}
-	if (given->here.verbose && given->here.quiet) {
-		err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
+	if (report_options_check(&given->here.report, given->here.verbose, given->here.quiet, err))
 		return EXIT_BAD_INPUT;
-	}
 	return session_receive(given, err);
 }
 

@@ -74,7 +74,7 @@ static const struct option options[] = {
 	JAIL_OPTIONS(restore_options, here.jail),
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
-	{"log", "FILE", "append messages to this file", &file, 1, FIELD(log)},
+	REPORT_OPTIONS(restore_options, here.report),
 	{"verbose", NULL, "say more", &flag, 1, FIELD(here.verbose)},
 	{"quiet", NULL, "say nothing but errors", &flag, 1, FIELD(here.quiet)},
 	{"help", NULL, "show this", &flag, 1, FIELD(help)},
@@ -104,9 +104,7 @@ int cli_restore_check(const struct restore_options *given, struct err *err)
 	if (given->here.vfio_count && (given->wait || given->spare))
 		return err_set(err, -EINVAL, "--vfio: a process that waits takes no devices; add them with mvmm vfio add when the "
 			       "machine runs");
-	if (given->here.verbose && given->here.quiet)
-		return err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
-	return 0;
+	return report_options_check(&given->here.report, given->here.verbose, given->here.quiet, err);
 }
 
 /* ---- a process that waits ---- */
@@ -172,7 +170,8 @@ static int cli_restore_check_spare(const struct restore_options *given, struct e
 			   given->wait ? "--wait" : given->here.kernel ? "--kernel" : given->here.initrd ? "--initrd" :
 			   given->here.force_cpu ? "--force-cpu" : given->here.clock ? "--clock" :
 			   given->memory_mode ? "--memory-mode" : given->changed_count ? "--disk-changed" :
-			   given->source_count ? "--disk-from" : given->log ? "--log" :
+			   given->source_count ? "--disk-from" : given->here.report.log.to ? "--log" :
+			   given->here.report.metrics.to ? "--metrics" :
 			   given->ready_fd >= 0 ? "--ready-fd" : NULL;
 
 	return late ? err_set(err, -EINVAL, "%s: goes with the mvmm restore --wait that prepared --spare %s; leave it out here",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "vmm/config/jail_options.h"
+#include "vmm/config/report_options.h"
 
 /* The strings are the caller's. */
 struct arrival_options {
@@ -17,6 +18,7 @@ struct arrival_options {
 	size_t disk_count, net_count, vfio_count;
 	struct jail_options jail;
 	bool force_cpu; /* see machine_config */
+	struct report_options report;
 	bool verbose, quiet;
 };
 

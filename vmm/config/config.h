@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "vmm/config/jail_options.h"
 #include "vmm/config/options.h"
+#include "vmm/config/report_options.h"
 
 #define MACHINE_MAX_CPUS 254u
 #define MACHINE_MAX_MEMORY GIB(1024)
@@ -140,6 +141,7 @@ struct machine_config {
 	struct jail_options jail;
 	bool force_cpu; /* an incoming guest may rely on features that this host lacks; not an option */
 	bool incoming; /* another host offered it; not an option */
+	struct report_options report;
 	bool verbose, quiet;
 	char *file; /* the JSON file that was read, or NULL */
 	bool help;
@@ -198,9 +200,6 @@ void machine_config_limits(const struct machine_config *config, const char *id, 
  */
 int machine_config_set_limits(struct machine_config *config, const char *id, const char *text,
 			      struct machine_limits *ret, struct err *err);
-
-/* The log level that --verbose and --quiet select. */
-enum log_level machine_config_log_level(const struct machine_config *config);
 
 /* The number of PCI functions in the configuration, including the rng. */
 size_t machine_config_pci_devices(const struct machine_config *config);

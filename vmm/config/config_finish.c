@@ -18,11 +18,6 @@ void machine_config_done(struct machine_config *config)
 	options_done(&machine_options, config);
 }
 
-enum log_level machine_config_log_level(const struct machine_config *config)
-{
-	return config->verbose ? LOG_DEBUG : config->quiet ? LOG_ERROR : LOG_INFO;
-}
-
 int machine_name_check(const char *name, struct err *err)
 {
 	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -177,8 +172,8 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 
 	if (!config->kernel && !config->incoming)
 		return err_set(err, -EINVAL, "--kernel is missing; write --kernel FILE");
-	if (config->verbose && config->quiet)
-		return err_set(err, -EINVAL, "--quiet: cannot be combined with --verbose; leave one out");
+	if (report_options_check(&config->report, config->verbose, config->quiet, err))
+		return -EINVAL;
 	if (!config->name && asprintf(&config->name, "vm-%d", getpid()) < 0) {
 		config->name = NULL;
 		return err_sys(err, -ENOMEM, "--name");

@@ -115,6 +115,7 @@ static const struct option options[] = {
 	{"on-reboot", "reboot|exit", "what happens when the guest reboots; reboot by default", FIELD(on_reboot),
 	 PLAIN("on-reboot", OPTION_WORD, .words = reboot_words)},
 	JAIL_OPTIONS(machine_config, jail),
+	REPORT_OPTIONS(machine_config, report),
 	{"name", "NAME", "the machine's name, for other commands; vm-PID by default", FIELD(name),
 	 PLAIN("name", OPTION_STRING, .help = "NAME")},
 	{"config", "FILE", "read options from a JSON file; the command line overrides them", FIELD(file),

@@ -309,6 +309,7 @@ int session_live(struct session *session, struct err *err)
 		[MACHINE_FAILED] = "the machine failed",
 	};
 
+	session_log_live(session);
 	service_ready(&session->service, session_state(session));
 	session_event(session, SESSION_STARTED, json_pack("{s:b}", "paused", machine_paused(session->machine)));
 	for (;;) {
@@ -365,6 +366,7 @@ void session_end(struct session *session)
 {
 	service_stopping(&session->service);
 	session_events_ended(session);
+	session_metrics_last(session);
 	if (!session->abandoned) {
 		outgoing_destroy(session->outgoing, "the machine was ended");
 		snapshot_thread_destroy(session->snapshot, "the machine was ended");
@@ -390,14 +392,17 @@ int session_run(struct machine_config *config, struct err *err)
 {
 	struct session session = {
 		.config = config,
-		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(config), .prefix = "mvmm: "},
+		.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};
 	int code = EXIT_BAD_INPUT;
 
 	if (!session_jail_enter(&session, &config->jail, config->vfio_count > 0, &code, err))
 		return code;
-	log_open(&session.log);
+	if (!session_log_open(&session, &config->report, config->verbose, config->quiet, err)) {
+		jail_destroy(session.jail);
+		return code;
+	}
 	service_open(&session.service, &session.log);
 	if (!session_begin(&session, err)) {
 		err->text[0] = 0; /* from attempts that were not needed */

@@ -39,7 +39,6 @@ struct restore_options {
 	uint64_t record_ns; /* mvmm snapshot record: how long to wait for the guest's first byte; 0: no recording */
 	struct arrival_override *sources; /* "ID=FILE": the copy of a disk, instead of the one in the folder */
 	size_t source_count;
-	char *log;    /* a file for messages, instead of stderr; or NULL */
 	int ready_fd; /* gets a line when the guest runs: the ns of CLOCK_MONOTONIC; or -1 */
 	bool paused; /* it stays paused after the restore */
 	bool wait;   /* the process is prepared, and becomes the machine when a request says what differs */

@@ -22,8 +22,7 @@ static const char *const names[] = {
 	[SESSION_GUEST_PANIC] = "guest-panic", [SESSION_ENDED] = "ended",
 };
 
-/* UTC, to the microsecond: "2026-11-30T12:00:00.000000Z". */
-static void session_events_time(char text[40])
+void session_time(char text[SESSION_TIME])
 {
 	struct timespec now;
 	struct tm utc;
@@ -31,15 +30,15 @@ static void session_events_time(char text[40])
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &utc);
-	len = strftime(text, 40, "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(text + len, 40 - len, ".%06ldZ", now.tv_nsec / 1000);
+	len = strftime(text, SESSION_TIME, "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(text + len, SESSION_TIME - len, ".%06ldZ", now.tv_nsec / 1000);
 }
 
 static json_t *session_events_make(const struct session *session, const char *name)
 {
-	char time[40];
+	char time[SESSION_TIME];
 
-	session_events_time(time);
+	session_time(time);
 	return json_pack("{s:s, s:s, s:s}", "time", time, "name", session->config->name, "event", name);
 }
 

@@ -61,6 +61,7 @@ struct session {
 	struct machine *machine;
 	struct machine_files files; /* of all its lives */
 	struct machine_identity identity; /* the same */
+	const struct report_options *report; /* set by session_log_open */
 	struct session_metrics *metrics;
 	struct session_events events;
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
@@ -121,6 +122,9 @@ void session_tell_manager(struct session *session);
 
 /* ---- session_events.c; all on the loop's thread ---- */
 
+/* Now, in UTC, to the microsecond: "2026-11-30T12:00:00.000000Z". */
+#define SESSION_TIME 40
+void session_time(char text[SESSION_TIME]);
 /* Something has happened; details has the members beside time, name and event, and is taken; NULL: none. */
 void session_event(struct session *session, enum session_event event, json_t *details);
 /* The same, of a device. */
@@ -143,11 +147,24 @@ void session_events_disk(void *opaque, const char *id, const struct virtio_blk_h
 int session_folder_watch(struct session *session, struct err *err);
 void session_folder_done(struct session *session);
 
+/* ---- session_log.c ---- */
+
+/*
+ * Opens the log, which log_close closes, and keeps report, which outlives the session. False: err says why. live: its
+ * machine runs, and has a name.
+ */
+struct report_options;
+bool session_log_open(struct session *session, const struct report_options *report, bool verbose, bool quiet,
+		      struct err *err);
+void session_log_live(struct session *session);
+
 /* ---- session_metrics.c ---- */
 
 int session_metrics_open(struct session *session, struct err *err);
 void session_metrics_done(struct session *session);
 /* As operations.metrics, in this state of the session. */
+/* The machine ends, and is still there, if it was made. */
+void session_metrics_last(struct session *session);
 int session_metrics_get(const struct session *session, const char *state, json_t **ret, struct err *err);
 
 /* ---- session_jail.c ---- */
@@ -161,6 +178,15 @@ bool session_jail_enter(struct session *session, struct jail_options *options, b
 			struct err *err);
 /* What options and descriptions name is open, and the guest does not run yet. */
 int session_jail_close(struct session *session, struct err *err);
+
+/* ---- session_metrics_file.c; NULL is fine ---- */
+
+struct session_metrics_file;
+/* *ret stays as it is if no file is wanted. */
+int session_metrics_file_open(struct session *session, struct session_metrics_file **ret, struct err *err);
+/* Writes a line now. */
+void session_metrics_file_write(struct session_metrics_file *file);
+void session_metrics_file_close(struct session_metrics_file *file);
 
 /* ---- session_pause.c ---- */
 

@@ -18,6 +18,7 @@
 struct session_metrics {
 	int statm_fd; /* stays readable where /proc is not any more; -1: never was */
 	uint64_t page; /* bytes */
+	struct session_metrics_file *file; /* or NULL */
 };
 
 int session_metrics_open(struct session *session, struct err *err)
@@ -29,13 +30,20 @@ int session_metrics_open(struct session *session, struct err *err)
 		.statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC),
 		.page = (uint64_t)sysconf(_SC_PAGESIZE),
 	};
-	return 0;
+	return session_metrics_file_open(session, &session->metrics->file, err);
+}
+
+void session_metrics_last(struct session *session)
+{
+	if (session->metrics && session->machine && !session->abandoned)
+		session_metrics_file_write(session->metrics->file);
 }
 
 void session_metrics_done(struct session *session)
 {
 	if (!session->metrics)
 		return;
+	session_metrics_file_close(session->metrics->file);
 	fd_close(&session->metrics->statm_fd);
 	free(take_ptr(session->metrics));
 }
@@ -100,6 +108,8 @@ static void session_metrics_about(const struct session *session, const char *sta
 	metrics_add(metrics, metrics_labels({"version", MVMM_VERSION}, {"state", state}), 1);
 	metrics_begin(metrics, METRICS_GAUGE, "mvmm_uptime_seconds", "Since the machine was made");
 	metrics_add_real(metrics, NULL, (double)((monotonic_ns() - session->started_ns) / 1000000) / 1e3);
+	metrics_one(metrics, METRICS_COUNTER, "mvmm_log_lost_total", "Lines of the log that were left out or that nobody read",
+		    log_lost(&session->log));
 	metrics_one(metrics, METRICS_GAUGE, "mvmm_vcpus", "CPUs of the guest", session->config->cpus);
 	metrics_one(metrics, METRICS_GAUGE, "mvmm_memory_bytes", "Memory of the guest", session->config->memory.size);
 }

@@ -322,6 +322,11 @@ static int session_receive_receive(struct arrival *arrival, struct err *err)
 {
 	struct session *session = &arrival->session;
 
+	const struct arrival_options *here = &arrival->options->here;
+
+	if (!session_log_open(session, &here->report, here->verbose, here->quiet, err))
+		return EXIT_BAD_INPUT;
+	service_open(&session->service, &session->log);
 	if (session_receive_begin(arrival, err))
 		return EXIT_BAD_INPUT;
 	if (session_receive_await(arrival, err))
@@ -347,11 +352,9 @@ static struct arrival *session_receive_new(struct receive_options *options)
 	arrival->config.quiet = options->here.quiet;
 	arrival->session = (struct session){
 		.config = &arrival->config,
-		.log = {.fd = STDERR_FILENO, .level = machine_config_log_level(&arrival->config), .prefix = "mvmm: "},
+		.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};
-	log_open(&arrival->session.log);
-	service_open(&arrival->session.service, &arrival->session.log);
 	return arrival;
 }
 

@@ -278,8 +278,6 @@ static void session_restore_report(struct restoring *restoring)
 	if (restoring->options->ready_fd >= 0 && write(restoring->options->ready_fd, line, (size_t)len) != len)
 		log_warn(&restoring->session.log, "--ready-fd %d: %m", restoring->options->ready_fd);
 	fd_close(&restoring->options->ready_fd);
-	if (restoring->log_fd >= 0)
-		dup2(restoring->log_fd, STDERR_FILENO);
 }
 
 int session_restore_start(struct restoring *restoring, struct err *err)

@@ -17,7 +17,6 @@ struct restoring {
 	struct restore_options *options;
 	struct snapshot *snapshot;
 	struct restore_disks *disks; /* NULL in a recording, whose disks are copies */
-	int log_fd;                  /* of --log, or -1 */
 	struct host_devices_migration *devices; /* until they run; or NULL */
 	struct arrival_override *plugs;         /* those of the options that are plugged in later */
 	size_t plug_count;

@@ -30,25 +30,22 @@ static int session_restore_run_failed(struct session *session)
 	return EXIT_BAD_INPUT;
 }
 
-/* Messages go to a file if one was named. The descriptor that was handed in is not for programs that are started here. */
-static int session_restore_run_open_log(struct restoring *restoring, struct err *err)
+/* The descriptor that was handed in is not for programs that are started here. */
+static bool session_restore_run_open_log(struct restoring *restoring, struct err *err)
 {
 	const struct restore_options *options = restoring->options;
+	const struct arrival_options *here = &options->here;
 
-	restoring->config.verbose = options->here.verbose;
-	restoring->config.quiet = options->here.quiet;
-	restoring->session.log.level = machine_config_log_level(&restoring->config);
-	if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0)
-		return err_sys(err, -errno, "--ready-fd %d", options->ready_fd);
-	if (options->log)
-		restoring->log_fd = open(options->log, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
-	if (options->log && restoring->log_fd < 0)
-		return err_sys(err, -errno, "--log %.200s", options->log);
-	if (options->log)
-		restoring->session.log.fd = restoring->log_fd;
-	log_open(&restoring->session.log);
+	restoring->config.verbose = here->verbose;
+	restoring->config.quiet = here->quiet;
+	if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+		err_sys(err, -errno, "--ready-fd %d", options->ready_fd);
+		return false;
+	}
+	if (!session_log_open(&restoring->session, &here->report, here->verbose, here->quiet, err))
+		return false;
 	service_open(&restoring->session.service, &restoring->session.log);
-	return 0;
+	return true;
 }
 
 static void session_restore_run_end(struct restoring *restoring)
@@ -61,7 +58,6 @@ static void session_restore_run_end(struct restoring *restoring)
 		return;
 	session_record_destroy(restoring->record);
 	log_close(&restoring->session.log);
-	fd_close(&restoring->log_fd);
 	machine_config_done(&restoring->config);
 	snapshot_close(restoring->snapshot);
 }
@@ -74,7 +70,6 @@ int session_restore(struct restore_options *options, struct err *err)
 			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 			.signal_fd = -1,
 		},
-		.log_fd = -1,
 	};
 	int code;
 
@@ -82,7 +77,7 @@ int session_restore(struct restore_options *options, struct err *err)
 		return code;
 	machine_config_init(&restoring.config);
 	restoring.session.config = &restoring.config;
-	if (session_restore_run_open_log(&restoring, err))
+	if (!session_restore_run_open_log(&restoring, err))
 		code = EXIT_BAD_INPUT;
 	else if (!(options->wait ? session_restore_wait(&restoring, err) : session_restore_begin(&restoring, err)))
 		code = session_restore_run_live(&restoring, err);
