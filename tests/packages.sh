@@ -27,7 +27,7 @@ packages_for()
 	# the kernel is built from source; the rest is what the cases in it use
 	testhost)
 		echo make gcc libc6-dev flex bison bc libelf-dev libssl-dev xz-utils kmod rsync
-		echo iproute2 iputils-ping procps passt fio iperf3 socat python3
+		echo iproute2 iputils-ping procps passt fio iperf3 socat python3 systemd passwd
 		;;
 	bench) echo fio iperf3 iproute2 python3 ;;
 	quickstart) echo passt ;;
