@@ -3,6 +3,7 @@
 #include "vfio/space.h"
 
 #include "core/monotonic.h"
+#include "core/probe.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -173,6 +174,7 @@ static void vfio_space_unmap_range(struct vfio_space *space, struct vfio_contain
 
 	if (!size)
 		return;
+	PROBE(vfio_unmap, container->ops->name, gpa, size);
 	rc = container->ops->unmap(container, gpa, size);
 	if (rc < 0 && rc != -ENOENT)
 		log_warn(space->log, "vfio: unmap guest memory 0x%llx-0x%llx (%s): %s", (unsigned long long)gpa,
@@ -196,6 +198,7 @@ static int vfio_space_map_pieces(struct vfio_space *space, struct vfio_container
 		next = vfio_ram_piece_end(ram, at);
 		dma.size = next - at;
 		if (rc == 0) {
+			PROBE(vfio_map, container->ops->name, dma.iova, dma.size);
 			rc = container->ops->map(container, &dma);
 			if (rc < 0)
 				vfio_space_explain_map(space, container, &dma, rc, err);

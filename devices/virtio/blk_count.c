@@ -2,6 +2,8 @@
 /* Counts the requests of a disk for its metrics: how many, how large, how long they took. See blk_internal.h. */
 #include "devices/virtio/blk_internal.h"
 
+#include "core/probe.h"
+
 /* The kind of a request's type; VIRTIO_BLK_KINDS: it is not counted. */
 static enum virtio_blk_kind blk_count_kind(uint32_t type)
 {
@@ -33,6 +35,7 @@ void blk_count(struct blk_queue *q, const struct blk_request *request, uint8_t s
 	else if (kind != VIRTIO_BLK_FLUSH)
 		counter_add(&counts->bytes, request->size);
 	counter_histogram_add(&counts->took, q->now - request->started);
+	PROBE(disk_request, q->blk->id, kind, request->size, q->now - request->started);
 }
 
 void virtio_blk_count(struct virtio_device *disk, struct virtio_blk_counts ret[VIRTIO_BLK_KINDS])

@@ -27,6 +27,7 @@ static int virtio_init_queue(struct virtio_device *device, uint16_t index, uint1
 	vq->index = index;
 	vq->ops = &queue_ops;
 	vq->device = device;
+	vq->id = device->id;
 	vq->setup.size = vq->max_size = max_size;
 	vq->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vq->kick_fd < 0)

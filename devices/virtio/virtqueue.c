@@ -6,6 +6,8 @@
  */
 #include "devices/virtio/virtqueue.h"
 
+#include "core/probe.h"
+
 #include <stdio.h>
 
 static int virtqueue_broken(struct virtqueue *vq, const char *why)
@@ -340,7 +342,12 @@ static bool virtqueue_wants_interrupt(struct virtqueue *vq)
 
 void virtqueue_notify(struct virtqueue *vq)
 {
-	if (vq->broken || !virtqueue_wants_interrupt(vq))
+	uint16_t before = vq->signalled_used;
+	bool wants = !vq->broken && virtqueue_wants_interrupt(vq);
+
+	if (vq->next_used != before)
+		PROBE(queue_batch, vq->id, vq->index, (uint16_t)(vq->next_used - before), wants);
+	if (!wants)
 		return;
 	counter_add(&vq->counts.interrupts, 1);
 	vq->ops->notify(vq);

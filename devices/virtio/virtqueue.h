@@ -62,6 +62,7 @@ struct virtqueue {
 	uint16_t index;
 	const struct virtqueue_ops *ops;
 	struct virtio_device *device; /* for ops */
+	const char *id;               /* the device's; or NULL */
 	int kick_fd; /* the driver's notifications: a non-blocking eventfd, made by virtio_device_init */
 	struct virtqueue_counts counts;
 };

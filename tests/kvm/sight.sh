@@ -213,6 +213,25 @@ check 'its reader gets whole lines' all_lines "$work/whole" 'm["name"] == "deaf"
 check 'and is told how many it has missed' grep -q '"lost":' "$work/whole"
 
 truncate -s 8M "$work/disk"
+
+# ---- probes: each line of docs/tracing.md, as it stands there, for two seconds ----
+
+# traces NUMBER PATTERN: what the example of that number prints
+traces() {
+	local line
+	line=$(grep "^bpftrace .*-e '" "$(dirname "$0")/../../docs/tracing.md" | sed -n "$1p")
+	line=${line//\/usr\/local\/bin\/mvmm/$mvmm}
+	bash -c "${line%\'} interval:s:2 { exit(); }'" >"$work/out" 2>"$work/err"
+	grep -qE "$2" "$work/out"
+}
+if command -v bpftrace >/dev/null && [ -w /sys/kernel/tracing/uprobe_events ]; then
+	start web --kernel "$guests/guest_disk" --disk "$work/disk"
+	check 'the accesses of a guest can be traced' traces 1 '@port\[.*\]: [0-9]+'
+	check 'and how long its requests take' traces 2 '@us\[disk0, 1\]'
+	check 'and how many one interrupt reports' traces 3 '@chains\[disk0, 0\]'
+	"$mvmm" stop --force web
+fi
+
 check 'nothing is left in the runtime folder' until_true 20 nothing_left
 
 echo "1..$n"

@@ -9,6 +9,7 @@
 
 #include "core/counter.h"
 #include "core/monotonic.h"
+#include "core/probe.h"
 #include "core/thread.h"
 #include "vmm/kvm/guest_cpu.h"
 #include "vmm/kvm/kvm_stats.h"
@@ -70,6 +71,7 @@ static enum step vcpu_exit_io(struct vcpu *vcpu)
 	struct bus *pio = vcpu->set->config.pio;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
+	PROBE(vcpu_io, vcpu->index, run->io.port, run->io.size, run->io.direction == KVM_EXIT_IO_OUT);
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
 		if (run->io.direction == KVM_EXIT_IO_OUT)
 			bus_write(pio, run->io.port, data, run->io.size);
@@ -84,6 +86,7 @@ static enum step vcpu_exit_mmio(struct vcpu *vcpu)
 	struct kvm_run *run = vcpu->run;
 	struct bus *mmio = vcpu->set->config.mmio;
 
+	PROBE(vcpu_mmio, vcpu->index, run->mmio.phys_addr, run->mmio.len, run->mmio.is_write);
 	if (run->mmio.is_write)
 		bus_write(mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
 	else
@@ -179,6 +182,7 @@ static enum step vcpu_handle_exit(struct vcpu *vcpu)
 {
 	uint32_t reason = vcpu->run->exit_reason;
 
+	PROBE(vcpu_exit, vcpu->index, reason);
 	kvm_coalesced_flush(vcpu->set->config.kvm, vcpu->set->config.pio);
 	if (reason < ARRAY_SIZE(exits) && exits[reason].fn) {
 		vcpu_count(vcpu, exits[reason].counted);

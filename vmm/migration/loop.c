@@ -7,6 +7,8 @@
  */
 #include "vmm/migration/loop.h"
 
+#include "core/probe.h"
+
 #include <stdio.h>
 
 #define SECOND 1000000000ull
@@ -209,6 +211,7 @@ static int migration_loop_collect(struct loop *loop, struct err *err)
 	if (told->round)
 		told->dirty_rate = migration_loop_scale(told->left, SECOND, now - loop->round_start);
 	loop->round_start = now;
+	PROBE(migration_round, told->round, told->left, told->dirty_rate, told->send_rate);
 	return code;
 }
 
