@@ -56,6 +56,13 @@ static int do_resize_disk(struct session *session, const char *id, uint64_t *byt
 	return 0;
 }
 
+static int do_set_limits(struct session *session, const char *id, const char *limits, struct err *err)
+{
+	struct machine_limits changed;
+
+	return machine_config_set_limits(&config, id, limits, &changed, err);
+}
+
 static int do_set_balloon(struct session *session, uint64_t bytes, struct err *err)
 {
 	return 0;
@@ -142,6 +149,7 @@ static const struct operations ops = {
 	.stop = do_stop,
 	.set_balloon = do_set_balloon,
 	.resize_disk = do_resize_disk,
+	.set_limits = do_set_limits,
 	.add_device = do_add_device,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,

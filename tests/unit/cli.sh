@@ -143,6 +143,9 @@ refuses 'devices to allow' '--allow /dev: the jail has a /dev of its own' run --
 refuses 'a file to allow' '--allow .*/disk: not a folder' run --kernel kernel --jail folder --allow disk
 refuses 'a snapshot in a jail in no folder' '--jail nowhere: the folder: No such file' restore --from base --jail nowhere
 refuses 'a machine from elsewhere in a jail in no folder' '--jail nowhere: the folder: No such file' receive --from unix:x --jail nowhere
+refuses 'CPUs that are not there' '--cpu-affinity 1000: this host has CPUs 0 to' run --kernel kernel --cpu-affinity 1000
+refuses 'CPUs of a vCPU that is not there' '--cpu-affinity 1=0: the machine has vCPUs 0 to 0' \
+	run --kernel kernel --cpu-affinity 1=0
 refuses 'a limit that is no rate' '--disk bandwidth=fast: not a rate; write 10M' run --kernel kernel --disk disk,bandwidth=fast
 refuses 'a limit of nothing' '--rng ops=0: out of range; write a number from 1' run --kernel kernel --rng ops=0
 refuses 'limits of what the kernel moves' 'vhost=on: the kernel moves its packets and knows no limits' \

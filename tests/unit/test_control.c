@@ -76,6 +76,11 @@ static int do_resize_disk(struct session *session, const char *id, uint64_t *byt
 	return strcmp(id, "disk0") == 0 ? 0 : err_set(err, -ENODEV, "no such disk");
 }
 
+static int do_set_limits(struct session *session, const char *id, const char *limits, struct err *err)
+{
+	return strcmp(limits, "ops=5") == 0 ? 0 : err_set(err, -EINVAL, "%s: %s: no limit", id, limits);
+}
+
 /* "slow" stays. */
 static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,
 			    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
@@ -133,6 +138,7 @@ static const struct operations ops = {
 	.stop = do_stop,
 	.set_balloon = do_set_balloon,
 	.resize_disk = do_resize_disk,
+	.set_limits = do_set_limits,
 	.add_device = do_add_device,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
@@ -300,6 +306,12 @@ static void calls_the_machine(void)
 	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"no such disk\"}}");
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.ResizeDisk\"}",
 	    "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"id\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetLimits\",\"parameters\":{\"id\":\"disk0\",\"limits\":\"ops=5\"}}",
+	    "{\"parameters\":{}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetLimits\",\"parameters\":{\"id\":\"disk0\",\"limits\":\"x\"}}",
+	    "{\"error\":\"io.mvmm.Machine.Failed\",\"parameters\":{\"text\":\"disk0: x: no limit\"}}");
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.SetLimits\",\"parameters\":{\"id\":\"disk0\",\"limits\":5}}",
+	    "{\"error\":\"org.varlink.service.InvalidParameter\",\"parameters\":{\"parameter\":\"limits\"}}");
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.Restore\",\"parameters\":{\"name\":\"a\",\"disks\":[\"disk0=x\"]}}",
 	    "{\"parameters\":{\"name\":\"a\"}}");
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.Restore\",\"parameters\":{\"name\":\"a\"}}",

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `mvmm disk set` and `mvmm net set`: limits of a running machine's devices. */
+#include <stdio.h>
+
 #include "vmm/cli/command.h"
+#include "vmm/config/config.h"
 #include "vmm/control/control_client.h"
 
 #define PATIENCE_MS 10000 /* for a reply */
@@ -14,6 +17,24 @@ static const struct option options[] = {
 	{"help", NULL, "show this", &flag, 1, .plain = true, .offset = offsetof(struct limits_options, help)},
 };
 static const struct option_table table = {options, ARRAY_SIZE(options)};
+
+/* As the machine reads it; only the machine knows whether it has the device. */
+static int cli_limits_check(const char *option, const char *id, const char *limits, struct err *err)
+{
+	_cleanup_(machine_config_done) struct machine_config config;
+	struct machine_limits ignored;
+	char text[160], dashed[16], *words[] = {dashed, text};
+	int code;
+
+	machine_config_init(&config);
+	snprintf(dashed, sizeof(dashed), "--%s", option);
+	snprintf(text, sizeof(text), "%s,id=%.100s", strcmp(option, "net") == 0 ? "passt" : "path=x", id);
+	code = machine_name_check(id, err);
+	if (code)
+		return err_prefix(err, code, "%.60s", id);
+	code = options_parse(&machine_options, &config, ARRAY_SIZE(words), words, NULL, 0, err);
+	return code ?: machine_config_set_limits(&config, id, limits, &ignored, err);
+}
 
 static int cli_limits_call(const char *name, const char *id, const char *limits, struct err *err)
 {
@@ -34,7 +55,7 @@ static int cli_limits_call(const char *name, const char *id, const char *limits,
 	return EXIT_OFF;
 }
 
-static int cli_limits_run(const struct command *command, int argc, char *const *argv, struct err *err)
+static int cli_limits_run(const struct command *command, const char *option, int argc, char *const *argv, struct err *err)
 {
 	struct limits_options given = {0};
 	const char *operands[3];
@@ -43,7 +64,8 @@ static int cli_limits_run(const struct command *command, int argc, char *const *
 	if (!command_parse(command, &given, offsetof(struct limits_options, help), argc, argv, operands, 3, &code, err))
 		return code;
 	if (operands[2])
-		return cli_limits_call(operands[0], operands[1], operands[2], err);
+		return cli_limits_check(option, operands[1], operands[2], err) ? EXIT_BAD_INPUT :
+		       cli_limits_call(operands[0], operands[1], operands[2], err);
 	err_set(err, -EINVAL, "%s: an argument is missing; write mvmm %s %s", command->name, command->name,
 		command->operands);
 	return EXIT_BAD_INPUT;
@@ -51,7 +73,7 @@ static int cli_limits_run(const struct command *command, int argc, char *const *
 
 static int cli_limits_run_disk(int argc, char *const *argv, struct err *err)
 {
-	return cli_limits_run(&command_disk_set, argc, argv, err);
+	return cli_limits_run(&command_disk_set, "disk", argc, argv, err);
 }
 
 #define RATES                                                                                      \

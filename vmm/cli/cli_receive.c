@@ -42,6 +42,7 @@ static const struct option options[] = {
 	 FIELD(tls_peer)},
 	{"insecure", NULL, "wait on a network address without TLS: whoever reaches it can send a machine", &flag, 1,
 	 FIELD(insecure)},
+	AFFINITY_OPTION(receive_options, here.affinity),
 	JAIL_OPTIONS(receive_options, here.jail),
 	REPORT_OPTIONS(receive_options, here.report),
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,

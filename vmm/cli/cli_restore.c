@@ -71,6 +71,7 @@ static const struct option options[] = {
 	 "and what the guest touches first read ahead (see mvmm snapshot record); or from another process by a userfaultfd",
 	 &file, 1, FIELD(memory_mode)},
 	{"paused", NULL, "leave the machine paused, until mvmm resume", &flag, 1, FIELD(paused)},
+	AFFINITY_OPTION(restore_options, here.affinity),
 	JAIL_OPTIONS(restore_options, here.jail),
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},

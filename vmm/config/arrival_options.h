@@ -2,6 +2,7 @@
 /* What a user says, on this host, about a machine that another process described: mvmm receive, mvmm restore. */
 #pragma once
 
+#include "vmm/config/affinity.h"
 #include "vmm/config/jail_options.h"
 #include "vmm/config/report_options.h"
 
@@ -17,6 +18,7 @@ struct arrival_options {
 	} *disks, *nets, *vfios;
 	size_t disk_count, net_count, vfio_count;
 	struct jail_options jail;
+	struct affinity_options affinity;
 	bool force_cpu; /* see machine_config */
 	struct report_options report;
 	bool verbose, quiet;

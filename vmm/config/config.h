@@ -9,6 +9,7 @@
 
 #include "core/err.h"
 #include "core/log.h"
+#include "vmm/config/affinity.h"
 #include "vmm/config/jail_options.h"
 #include "vmm/config/options.h"
 #include "vmm/config/report_options.h"
@@ -139,6 +140,7 @@ struct machine_config {
 	size_t vfio_count;
 	int iommufd; /* a descriptor handed in, or -1 */
 	struct jail_options jail;
+	struct affinity_options affinity; /* of the vCPUs */
 	bool force_cpu; /* an incoming guest may rely on features that this host lacks; not an option */
 	bool incoming; /* another host offered it; not an option */
 	struct report_options report;

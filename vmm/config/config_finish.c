@@ -181,7 +181,8 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 	code = machine_name_check(config->name, err);
 	if (code)
 		return err_prefix(err, code, "--name %.60s", config->name);
-	code = config_finish_check_memory(&config->memory, err);
+	code = affinity_check(&config->affinity, config->cpus, (unsigned int)get_nprocs_conf(), err) ?:
+	       config_finish_check_memory(&config->memory, err);
 	if (!code)
 		code = config_finish_check_ports(config, err);
 	if (!code)

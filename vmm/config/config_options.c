@@ -114,6 +114,7 @@ static const struct option options[] = {
 	 PLAIN("clock", OPTION_WORD, .words = clock_words)},
 	{"on-reboot", "reboot|exit", "what happens when the guest reboots; reboot by default", FIELD(on_reboot),
 	 PLAIN("on-reboot", OPTION_WORD, .words = reboot_words)},
+	AFFINITY_OPTION(machine_config, affinity),
 	JAIL_OPTIONS(machine_config, jail),
 	REPORT_OPTIONS(machine_config, report),
 	{"name", "NAME", "the machine's name, for other commands; vm-PID by default", FIELD(name),

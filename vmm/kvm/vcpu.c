@@ -11,6 +11,7 @@
 #include "core/monotonic.h"
 #include "core/probe.h"
 #include "core/thread.h"
+#include "vmm/config/affinity.h"
 #include "vmm/kvm/guest_cpu.h"
 #include "vmm/kvm/kvm_stats.h"
 #include "vmm/kvm/vcpu_arch.h"
@@ -385,12 +386,27 @@ void vcpu_set_destroy(struct vcpu_set *set)
 	vcpu_set_free(set);
 }
 
-static int vcpu_start_thread(struct vcpu *vcpu)
+/* A thread that runs already moves at once. */
+static int vcpu_place_thread(struct vcpu *vcpu, struct err *err)
+{
+	const struct affinity_options *affinity = vcpu->set->config.affinity;
+	cpu_set_t cpus;
+	int code;
+
+	if (!affinity || !affinity_of(affinity, vcpu->index, &cpus))
+		return 0;
+	code = pthread_setaffinity_np(vcpu->thread, sizeof(cpus), &cpus);
+	return code ? err_set(err, -code, "--cpu-affinity: vCPU %u cannot run on its CPUs (%s); they are offline, or the control "
+			      "group of this process has others", vcpu->index, strerrordesc_np(code)) : 0;
+}
+
+static int vcpu_start_thread(struct vcpu *vcpu, struct err *err)
 {
 	int ret = thread_start_kicked(&vcpu->thread, THREAD_VCPU, KICK_SIGNAL, vcpu_run_vcpu, vcpu, "vcpu%u", vcpu->index);
 
 	vcpu->has_thread = ret == 0;
-	return ret;
+	vcpu->set->threads += ret == 0;
+	return ret ? err_sys(err, ret, "vCPU thread") : vcpu_place_thread(vcpu, err);
 }
 
 int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err)
@@ -400,12 +416,10 @@ int vcpu_set_start(struct vcpu_set *set, bool paused, struct err *err)
 	pthread_mutex_lock(&set->lock);
 	set->pauses += paused;
 	set->attention |= paused;
-	for (unsigned int i = 0; i < set->config.count && ret == 0; i++) {
-		ret = vcpu_start_thread(&set->vcpus[i]);
-		set->threads += ret == 0;
-	}
+	for (unsigned int i = 0; i < set->config.count && ret == 0; i++)
+		ret = vcpu_start_thread(&set->vcpus[i], err);
 	pthread_mutex_unlock(&set->lock);
-	return ret < 0 ? err_sys(err, ret, "vCPU thread") : 0;
+	return ret;
 }
 
 void vcpu_set_pause(struct vcpu_set *set)

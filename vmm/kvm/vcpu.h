@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "vmm/kvm/kvm.h"
 
+struct affinity_options;
 struct guest_cpu;
 struct vcpu_set;
 
@@ -32,6 +33,7 @@ struct vcpu_config {
 	 */
 	bool (*memory_lost)(void *opaque, bool fault);
 	void *opaque;
+	const struct affinity_options *affinity; /* of the threads; NULL: none */
 	/* The guest's TSC rate in kHz on the host that it comes from; 0: this host's. */
 	unsigned int tsc_khz;
 };

@@ -394,7 +394,7 @@ static int machine_create_vcpus(struct machine *machine, struct err *err)
 		.mmio = machine->mmio,
 		.pio = machine->pio,
 		.log = machine->host.log,
-		.event = machine_create_on_vcpu,
+		.event = machine_create_on_vcpu, .affinity = &machine->config->affinity,
 		.memory_lost = machine_create_memory_lost,
 		.opaque = machine,
 		.tsc_khz = machine->host.incoming ? machine->host.incoming->tsc_khz : 0,

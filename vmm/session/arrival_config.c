@@ -183,13 +183,29 @@ static int arrival_config_find_folder(struct receive_options *options, struct er
 	return 0;
 }
 
+/* It is this host's alone. */
+static int arrival_config_take_affinity(struct machine_config *config, const struct arrival_options *options,
+					struct err *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < options->affinity.count && !code; i++) {
+		char option[] = "--cpu-affinity", *words[] = {option, options->affinity.items[i].text};
+
+		code = options_parse(&machine_options, config, ARRAY_SIZE(words), words, NULL, 0, err);
+	}
+	return code;
+}
+
 static int arrival_config_finish(struct machine_config *config, const struct arrival_options *options, struct err *err)
 {
+	int code = arrival_config_take_affinity(config, options, err);
+
 	config->incoming = true;
 	config->force_cpu = options->force_cpu;
 	config->verbose = options->verbose;
 	config->quiet = options->quiet;
-	return machine_config_finish(config, err);
+	return code ?: machine_config_finish(config, err);
 }
 
 int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
