@@ -133,6 +133,34 @@ for turn in root user; do
 	for i in 1 2 3; do by "$work/mvmm" stop "c$i"; done >"$work/out" 2>"$work/err"
 	check "$who: nothing is left of them" until_true 5 nothing_stays
 
+	start one run --kernel "$work/guest_idle" --memory 32M --name one --jail "$jail"
+	first=$keeper
+	start two run --kernel "$work/guest_idle" --memory 32M --name two --jail "$jail" --allow "$work"
+	by "$work/mvmm" stop --force one
+	wait "$first"
+	check "$who: a machine keeps its /dev when another one of the folder ends" test -e "/proc/$machine/root/dev/kvm"
+	check "$who: and what is allowed" test -e "/proc/$machine/root/$work/kvm"
+	by "$work/mvmm" stop --force two
+	wait "$keeper"
+	check "$who: the last one removes what was made" nothing_stays
+
+	"${as[@]}" "$work/mvmm" receive --from "unix:$work/$who/migration" --name to --disk disk0="$work/$who/disk" --serial none --jail "$jail,pid=on" \
+		>"$work/$who-to.out" 2>&1 </dev/null &
+	target=$!
+	pids+=("$target")
+	until_true 10 test -S "$work/$who/migration"
+	start from run --kernel "$work/guest_disk" --memory 32M --name from --disk "$work/$who/disk" --jail "$jail"
+	by "$work/mvmm" migrate from --to "unix:$work/$who/migration" --downtime 1s >"$work/out" 2>"$work/err"
+	check "$who: from jail to jail" test $? = 0
+	check "$who: the source ends" ends 0
+	machine=$(cat "$work/$who/mvmm/to/pid")
+	check "$who: the target has no capabilities" status '^CapEff:	0000000000000000'
+	check "$who: and its own root" sees './dev ./dev/kvm ./proc ./proc/self'
+	keeper=$target
+	by "$work/mvmm" stop to >"$work/out" 2>"$work/err"
+	check "$who: it stops" ends 0
+	check "$who: nothing is left on either side" nothing_stays
+
 	start killed run --kernel "$work/guest_idle" --memory 32M --name killed --jail "$jail,pid=on"
 	kill -KILL "$machine"
 	check "$who: a machine that is killed is told" ends 137
@@ -141,7 +169,8 @@ for turn in root user; do
 	kill -KILL "$keeper"
 	check "$who: a machine ends with the process that started it" until_true 5 gone
 	wait "$keeper" 2>/dev/null
-	rmdir "$work/$who-jail"/{dev,proc}
+	by "$work/mvmm" run --kernel "$work/guest_hello" --memory 32M --jail "$jail" >"$work/out" 2>"$work/err" </dev/null
+	check "$who: the next machine removes what nobody could" nothing_stays
 	by "$work/mvmm" ps >/dev/null
 done
 

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `mvmm migrate`: starts the migration of a machine and shows its progress; cancels it, shows its status, resolves it.
- * The machine does the work; if this command dies, the migration continues.
+ * The machine does the work; if this command dies, the migration continues. A machine that has no network gets its
+ * connections from here.
  */
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/signalfd.h>
 
 #include "vmm/cli/command.h"
 #include "vmm/control/control_client.h"
 #include "vmm/migration/address.h"
+#include "vmm/migration/connector.h"
 #include "vmm/migration/request.h"
 
 #define PATIENCE_MS 10000 /* for replies that do not wait for a migration */
@@ -69,8 +72,9 @@ static const struct option_table table = {options, ARRAY_SIZE(options)};
 
 struct show {
 	struct control_client *client;
+	struct connector *connector; /* or NULL */
 	bool terminal, quiet, cancelled;
-	int signal_fd;
+	int signal_fd, wake_fd;
 	double shown_at; /* seconds, in the machine's time */
 	long long shown_round;
 };
@@ -173,9 +177,8 @@ static void cli_migrate_print_json(const json_t *object)
 /* ---- calls ---- */
 
 /* Ctrl-C cancels the migration and continues to wait: the reply to the call says whether that worked. */
-static void cli_migrate_on_signal(void *opaque)
+static void cli_migrate_on_signal(struct show *show)
 {
-	struct show *show = opaque;
 	struct signalfd_siginfo info;
 	struct err err = {""};
 
@@ -187,6 +190,30 @@ static void cli_migrate_on_signal(void *opaque)
 	if (err.text[0])
 		fprintf(stderr, "mvmm: %s\n", err.text);
 	show->cancelled = true;
+}
+
+/* A signal, or the machine asks for a connection. */
+static void cli_migrate_on_wake(void *opaque)
+{
+	struct show *show = opaque;
+
+	cli_migrate_on_signal(show);
+	if (show->connector && !connector_serve(show->connector))
+		epoll_ctl(show->wake_fd, EPOLL_CTL_DEL, connector_fd(show->connector), NULL);
+}
+
+static int cli_migrate_watch(struct show *show, struct err *err)
+{
+	const int fds[] = {show->signal_fd, show->connector ? connector_fd(show->connector) : -1};
+
+	show->wake_fd = epoll_create1(EPOLL_CLOEXEC);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		struct epoll_event event = {.events = EPOLLIN};
+
+		if (fds[i] >= 0 && epoll_ctl(show->wake_fd, EPOLL_CTL_ADD, fds[i], &event) < 0)
+			return err_sys(err, -errno, "epoll");
+	}
+	return 0;
 }
 
 /* Makes *path, which may not exist yet, absolute, for another process. */
@@ -237,18 +264,45 @@ static int cli_migrate_prepare(struct migration_request *request, int *fd, struc
 	return code;
 }
 
-static int cli_migrate_migrate(struct control_client *client, struct migrate_options *given, int fd, struct err *err)
+/* *fd: the descriptor to pass; a machine that has no network asks there for connections. */
+static int cli_migrate_begin(struct show *show, const struct migration_request *request, int *fd, struct err *err)
 {
-	struct show show = {.client = client, .terminal = isatty(STDERR_FILENO), .quiet = given->json};
-	const struct control_watch watch = {cli_migrate_on_progress, cli_migrate_on_signal,
-					    show.signal_fd = command_watch_signals(), &show};
-	json_t *answer;
+	struct address to;
+	const struct dialer_options dialing = {.to = &to, .cancel_fd = -1, .tls = request->tls, .tls_peer = request->tls_peer};
+	int code = *fd >= 0 ? 0 : address_parse(request->to, false, &to, err);
+
+	if (!code && *fd < 0)
+		code = connector_create(&dialing, fd, &show->connector, err);
+	return code ?: cli_migrate_watch(show, err);
+}
+
+static int cli_migrate_follow(struct show *show, struct migrate_options *given, int fd, json_t **answer, struct err *err)
+{
+	_cleanup_(fd_close) int own_fd = -1;
+	struct control_watch watch = {cli_migrate_on_progress, cli_migrate_on_wake, -1, show};
 	int code;
 
-	code = control_client_follow(client, "Migrate", migration_request_to_json(&given->request), &fd, fd >= 0,
-				     &watch, &answer, err);
-	cli_migrate_end_line(&show);
-	fd_close(&show.signal_fd);
+	show->signal_fd = command_watch_signals();
+	code = cli_migrate_begin(show, &given->request, &fd, err);
+	if (show->connector)
+		own_fd = fd;
+	watch.wake_fd = show->wake_fd;
+	code = code ?: control_client_follow(show->client, "Migrate", migration_request_to_json(&given->request), &fd, 1, &watch,
+					     answer, err);
+	cli_migrate_end_line(show);
+	fd_close(&show->signal_fd);
+	fd_close(&show->wake_fd);
+	return code;
+}
+
+static int cli_migrate_migrate(struct control_client *client, struct migrate_options *given, int fd, struct err *err)
+{
+	struct show show = {.client = client, .terminal = isatty(STDERR_FILENO), .quiet = given->json, .signal_fd = -1,
+			    .wake_fd = -1};
+	json_t *answer;
+	int code = cli_migrate_follow(&show, given, fd, &answer, err);
+
+	connector_destroy(show.connector);
 	if (code)
 		return show.cancelled ? EXIT_SIGNAL + SIGINT : EXIT_FAILED;
 	if (given->json)

@@ -294,7 +294,7 @@ static void control_machine_call_migrate(void *opaque, struct control_call *call
 		control_bad_parameter(call, bad);
 		return;
 	}
-	if ((strcmp(request.to, "fd") == 0) != (fd >= 0))
+	if (strcmp(request.to, "fd") == 0 && fd < 0)
 		control_bad_parameter(call, "to");
 	else if (machine->ops->migrate(machine->session, &request, &fd, &reply, &err))
 		control_fail(call, &err);

@@ -4,13 +4,16 @@
 
 #include "vmm/jail/jail_devices.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 /* <linux/mount.h> and <sys/mount.h> cannot be included together everywhere. */
 #define TREE_CLONE 1u
@@ -21,6 +24,10 @@
 #define ATTR_NODEV 4ull
 #define ATTR_NOEXEC 8ull
 #define ATTR_HARMLESS (ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+
+#define MADE_MODE 01711 /* of a folder that mvmm makes */
+#define MADE_DEPTH 64u  /* of such in each other, at most */
+#define LOCK_TRIES 1000 /* a millisecond apart */
 
 struct mount_attributes {
 	uint64_t set, clear, propagation, user_ns_fd;
@@ -42,28 +49,15 @@ static int jail_root_open_in(int folder, const char *path, uint64_t more)
 	return (int)syscall(SYS_openat2, folder, path, &how, sizeof(how));
 }
 
-static int jail_root_keep_made(struct jail_root *root, const char *path)
-{
-	if (root->made_count == JAIL_ROOT_MAX_MADE)
-		return -1;
-	root->made[root->made_count].path = strdup(path);
-	return root->made[root->made_count].path ? (int)root->made_count++ : -1;
-}
-
 /* Makes the folder, unless it is there. */
 static int jail_root_make_one(struct jail_root *root, const char *path, struct err *err)
 {
 	char what[PATH_MAX + 40];
 	int fd;
 
-	if (mkdirat(root->host_fd, path, 0755) == 0) {
-		if (jail_root_keep_made(root, path) >= 0)
-			return 0;
-		unlinkat(root->host_fd, path, AT_REMOVEDIR);
-		errno = ENOSPC;
-		return jail_root_failed(root, "too many folders", err);
-	}
 	snprintf(what, sizeof(what), "%.200s in it", path);
+	if (mkdirat(root->host_fd, path, MADE_MODE) == 0)
+		return fchmodat(root->host_fd, path, MADE_MODE, 0) < 0 ? jail_root_failed(root, what, err) : 0;
 	if (errno != EEXIST)
 		return jail_root_failed(root, what, err);
 	fd = jail_root_open_in(root->host_fd, path, RESOLVE_NO_XDEV);
@@ -98,15 +92,45 @@ static int jail_root_make_all(struct jail_root *root, const char *path, struct e
 	return code;
 }
 
-/* In the other order. A folder that somebody has put a file into stays. */
-static void jail_root_unmake(struct jail_root *root)
+/* The folders in the open folder dir_fd that mvmm has made, and what it has made in them. Others and files stay. */
+static void jail_root_unmake(int dir_fd, unsigned int depth)
 {
-	while (root->made_count) {
-		char *path = root->made[--root->made_count].path;
+	int again = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = again < 0 ? NULL : fdopendir(again);
+	struct dirent *entry;
 
-		unlinkat(root->host_fd, path, AT_REMOVEDIR);
-		free(path);
+	while (dir && (entry = readdir(dir))) {
+		_cleanup_(fd_close) int fd = -1;
+		struct stat st;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		fd = openat(dir_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0 || (st.st_mode & 07777) != MADE_MODE || st.st_uid != geteuid())
+			continue;
+		if (depth)
+			jail_root_unmake(fd, depth - 1);
+		unlinkat(dir_fd, entry->d_name, AT_REMOVEDIR);
 	}
+	if (dir)
+		closedir(dir);
+	else
+		fd_close(&again);
+}
+
+/* The last one holds it alone, for a moment. */
+static int jail_root_lock(struct jail_root *root, struct err *err)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+
+	for (int tries = 0; tries < LOCK_TRIES; tries++) {
+		if (flock(root->host_fd, LOCK_SH | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK)
+			break;
+		nanosleep(&moment, NULL);
+	}
+	return jail_root_failed(root, "a lock on it", err);
 }
 
 /* The folder becomes "/", which every path leads through. */
@@ -125,7 +149,7 @@ static int jail_root_open(struct jail_root *root, struct err *err)
 	root->path = realpath(dir, NULL);
 	if (!root->path)
 		return jail_root_failed(root, "the folder", err);
-	root->host_fd = open(root->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	root->host_fd = open(root->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (root->host_fd < 0 || fstat(root->host_fd, &st) < 0 || stat("/", &host) < 0)
 		return jail_root_failed(root, "the folder", err);
 	if (st.st_dev == host.st_dev && st.st_ino == host.st_ino)
@@ -136,7 +160,7 @@ static int jail_root_open(struct jail_root *root, struct err *err)
 			       "to him", dir, root->options->config.uid);
 	if (st.st_uid != geteuid() && st.st_uid != 0 && st.st_uid != root->options->config.uid)
 		return err_set(err, -EPERM, "--jail %.200s: the folder belongs to user %u; name one of your own", dir, st.st_uid);
-	return 0;
+	return jail_root_lock(root, err);
 }
 
 /* From now on, the folder has its path without links. */
@@ -312,8 +336,6 @@ int jail_root_enter(struct jail_root *root, struct err *err)
 
 void jail_root_done(struct jail_root *root)
 {
-	while (root->made_count)
-		free(root->made[--root->made_count].path);
 	fd_close(&root->host_fd);
 	fd_close(&root->root_fd);
 	fd_close(&root->dev_fd);
@@ -322,6 +344,7 @@ void jail_root_done(struct jail_root *root)
 
 void jail_root_remove(struct jail_root *root)
 {
-	jail_root_unmake(root);
+	if (root->host_fd >= 0 && flock(root->host_fd, LOCK_EX | LOCK_NB) == 0)
+		jail_root_unmake(root->host_fd, MADE_DEPTH);
 	jail_root_done(root);
 }

@@ -4,6 +4,9 @@
  * mvmm adds /dev, with the devices that the machine has open and no others; /proc/self, of its own process; and /sys,
  * read-only, if it has host devices. They are mounts of the machine's own namespace, so that they end with it.
  *
+ * A folder that mvmm makes is known by its mode. Several machines may share the folder of a jail; the last one to end
+ * removes what was made there, because the mounts of the others would go with it.
+ *
  * Used by jail.c in three processes' times: the keeper makes the folders that are missing and removes them at the end; the
  * machine mounts while it has one thread, and sees all of the host's files until it closes the door.
  */
@@ -11,17 +14,11 @@
 
 #include "vmm/config/jail_options.h"
 
-#define JAIL_ROOT_MAX_MADE 256u /* folders that are made, at most */
-
 struct jail_root {
 	const struct jail_options *options;
 	bool sysfs;
 	char *path;  /* of the folder, absolute and without links */
-	int host_fd; /* the folder, in the host's tree */
-	struct jail_root_made {
-		char *path; /* in the folder */
-	} made[JAIL_ROOT_MAX_MADE]; /* in the order in which they were made */
-	size_t made_count;
+	int host_fd; /* the folder, in the host's tree, with a shared lock */
 	int root_fd; /* the mount that becomes "/" */
 	int dev_fd;  /* its /dev */
 };
@@ -35,7 +32,7 @@ int jail_root_make(struct jail_root *root, const struct jail_options *options, b
 int jail_root_mount(struct jail_root *root, struct err *err);
 /* Makes the nodes of the devices that this process has open, and the folder the root of all threads. */
 int jail_root_enter(struct jail_root *root, struct err *err);
-/* Removes the folders that were made and closes all. */
+/* Removes the folders that were made, unless another machine has this folder, too, and closes all. */
 void jail_root_remove(struct jail_root *root);
 /* Closes all, in the process that does not remove them. */
 void jail_root_done(struct jail_root *root);

@@ -14,7 +14,7 @@
 
 struct dialer {
 	struct address to;
-	int cancel_fd;
+	int cancel_fd, asker;
 	unsigned int silence_ms;
 	const char *tls, *tls_peer, *tls_helper;
 	uint8_t session[WIRE_SESSION_SIZE];
@@ -53,7 +53,7 @@ int dialer_create(const struct dialer_options *options, struct dialer **ret, str
 
 	if (!dialer)
 		return err_sys(err, -ENOMEM, "%s", options->to->text);
-	*dialer = (struct dialer){.to = *options->to, .cancel_fd = options->cancel_fd, .silence_ms = options->silence_ms,
+	*dialer = (struct dialer){.to = *options->to, .cancel_fd = options->cancel_fd, .asker = options->asker, .silence_ms = options->silence_ms,
 				  .tls = options->tls, .tls_peer = options->tls_peer,
 				  .tls_helper = options->tls_helper, .door = -1, .first = -1};
 	if (getrandom(dialer->session, sizeof(dialer->session), 0) != sizeof(dialer->session))
@@ -155,8 +155,17 @@ static int dialer_pass_through(struct dialer *dialer, int *ret, struct err *err)
 	return code;
 }
 
+static int dialer_ask(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
+{
+	int code = socket_ask(dialer->asker, dialer->cancel_fd, deadline, ret, err);
+
+	return code ?: socket_prepare(*ret, dialer->silence_ms, err);
+}
+
 static int dialer_open_connection(struct dialer *dialer, int64_t deadline, int *ret, struct err *err)
 {
+	if (dialer->asker > 0)
+		return dialer_ask(dialer, deadline, ret, err);
 	if (dialer->door >= 0)
 		return dialer_pass_through(dialer, ret, err);
 	if (dialer->first >= 0) {
@@ -193,6 +202,22 @@ static int dialer_encrypt(struct dialer *dialer, int64_t deadline, int *fd, stru
 	return code;
 }
 
+int dialer_open(struct dialer *dialer, int *ret, struct tls **tls, struct err *err)
+{
+	int64_t deadline = monotonic_ms() + DIALER_CONNECT_MS;
+	_cleanup_(fd_close) int fd = -1;
+	struct tls *made = NULL;
+	int code = dialer_open_connection(dialer, deadline, &fd, err);
+
+	if (!code && dialer->tls && dialer->asker <= 0)
+		code = dialer_encrypt(dialer, deadline, &fd, &made, err);
+	if (code)
+		return code;
+	*ret = take_fd(&fd);
+	*tls = made;
+	return 0;
+}
+
 /* ---- greeting ---- */
 
 static int dialer_greet(struct dialer *dialer, struct channel *channel, struct err *err)
@@ -227,14 +252,11 @@ int dialer_connect(struct dialer *dialer, enum wire_kind kind, uint32_t index, u
 {
 	const struct channel_options options = {.side = WIRE_SOURCE, .kind = kind, .index = index, .count = count,
 						.cancel_fd = dialer->cancel_fd, .silence_ms = dialer->silence_ms};
-	int64_t deadline = monotonic_ms() + DIALER_CONNECT_MS;
 	_cleanup_(fd_close) int fd = -1;
 	struct channel *channel = NULL;
 	struct tls *tls = NULL;
-	int code = dialer_open_connection(dialer, deadline, &fd, err);
+	int code = dialer_open(dialer, &fd, &tls, err);
 
-	if (!code && dialer->tls)
-		code = dialer_encrypt(dialer, deadline, &fd, &tls, err);
 	code = code ?: channel_create(&options, &fd, &channel, err);
 	if (!code) {
 		channel->tls = take_ptr(tls);

@@ -11,6 +11,7 @@
 #define DIALER_CONNECT_MS 10000
 
 struct dialer;
+struct tls;
 
 struct dialer_options {
 	const struct address *to; /* copied; on success create takes over its descriptor, if it is one */
@@ -19,11 +20,15 @@ struct dialer_options {
 	const char *tls;          /* folder of certificates (tls.h), or NULL: no TLS. Outlives the dialer */
 	const char *tls_peer;     /* the name in the target's certificate; NULL: the host of `to`. Outlives the dialer */
 	const char *tls_helper;   /* see tls_options */
+	int asker;                /* a socket to the process that makes the connections, with TLS (socket_ask); not owned. 0: none */
 };
 
 int dialer_create(const struct dialer_options *options, struct dialer **ret, struct err *err);
 /* The channels stay. NULL is fine. */
 void dialer_destroy(struct dialer *dialer);
+
+/* Connects a channel's socket, with TLS if that is asked for; *tls, or NULL, must outlive it. Errors as below. */
+int dialer_open(struct dialer *dialer, int *ret, struct tls **tls, struct err *err);
 
 /*
  * Connects a channel and exchanges HELLOs, all within DIALER_CONNECT_MS. The first call makes the control channel, 0 of

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 #include "core/monotonic.h"
@@ -122,4 +123,75 @@ int socket_take(int door, int *ret, struct err *err)
 		return err_set(err, -EPROTO, "a byte without a socket was received; start the sender with --to fd:N");
 	*ret = fd;
 	return 0;
+}
+
+/* ---- connections of another process ---- */
+
+#define REPLY_MAX 600u /* "-111 text" */
+
+static int socket_read_reply(const char *text, size_t len, int *fd, int *ret, struct err *err)
+{
+	char *words;
+	long code = strtol(text, &words, 10);
+
+	if (len == 1 && text[0] == '0' && *fd >= 0) {
+		*ret = take_fd(fd);
+		return 0;
+	}
+	if (!len || *words != ' ' || code >= 0 || code < -4095)
+		return err_set(err, -ECONNRESET, "who asked for the migration has ended and makes no connections any more");
+	return err_set(err, (int)code, "%s", words + 1);
+}
+
+int socket_ask(int asker, int cancel_fd, int64_t deadline, int *ret, struct err *err)
+{
+	char text[REPLY_MAX + 1] = "";
+	struct iovec iov = {text, REPLY_MAX};
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(8 * sizeof(int))];
+	} control;
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	_cleanup_(fd_close) int fd = -1;
+	ssize_t n;
+	int code = 0;
+
+	if (send(asker, "c", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
+		code = socket_wait(asker, POLLIN, cancel_fd, deadline, err);
+	if (code)
+		return code == -ETIMEDOUT ? err_set(err, code, "no answer") : code;
+	n = recvmsg(asker, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	fd = n < 0 ? -1 : socket_first_right(&message);
+	return socket_read_reply(text, n < 0 ? 0 : (size_t)n, &fd, ret, err);
+}
+
+int socket_asked(int asker)
+{
+	char byte;
+	ssize_t n = recv(asker, &byte, 1, MSG_DONTWAIT);
+
+	return n > 0 ? 0 : n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -ECONNRESET;
+}
+
+int socket_reply(int asker, int fd, int code, const struct err *why)
+{
+	char text[REPLY_MAX + 1] = "0";
+	struct iovec iov = {text, 1};
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (code) {
+		snprintf(text, sizeof(text), "%d %s", code, why->text);
+		iov.iov_len = strlen(text);
+	} else {
+		control.header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+						  .cmsg_len = CMSG_LEN(sizeof(int))};
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+	}
+	return sendmsg(asker, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }

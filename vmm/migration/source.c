@@ -65,7 +65,7 @@ static int source_connect_control(struct migration_source *source, struct err *e
 	const struct dialer_options options = {.to = &source->address, .cancel_fd = source->deadline.fd,
 					      .silence_ms = source->config.silence_ms,
 					      .tls = source->config.request->tls,
-					      .tls_peer = source->config.request->tls_peer};
+					      .tls_peer = source->config.request->tls_peer, .asker = MAX(source->asker, 0)};
 	int code = dialer_create(&options, &source->dialer, err);
 
 	if (!code)
@@ -455,7 +455,7 @@ int migration_source_create(const struct migration_source_config *config, int *f
 	if (!source)
 		return err_sys(err, -ENOMEM, "migration");
 	source->config = *config;
-	source->address.fd = -1;
+	source->address.fd = source->asker = -1;
 	pthread_mutex_init(&source->lock, NULL);
 	source->deadline = DEADLINE_NONE;
 	source->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -469,6 +469,8 @@ int migration_source_create(const struct migration_source_config *config, int *f
 		code = address_parse(config->request->to, false, &source->address, err);
 	if (!code && source->address.kind == ADDRESS_FD && source->address.fd < 0)
 		code = err_set(err, -EINVAL, "a descriptor of another process cannot be used");
+	else if (!code)
+		source->asker = take_fd(fd);
 	if (code) {
 		migration_source_destroy(source);
 		return code;
@@ -482,6 +484,7 @@ void migration_source_destroy(struct migration_source *source)
 	if (!source)
 		return;
 	fd_close(&source->address.fd);
+	fd_close(&source->asker);
 	deadline_destroy(&source->deadline);
 	fd_close(&source->cancel_fd);
 	state_buffer_free(&source->state);

@@ -14,7 +14,7 @@
 
 struct migration_source;
 
-/* fd: for a request to "fd"; taken over. Else -1. */
+/* fd: for a request to "fd", the connection; else the process that makes the connections (socket_ask), or -1. Taken over. */
 int migration_source_create(const struct migration_source_config *config, int *fd, struct migration_source **ret,
 			    struct err *err);
 /* NULL is fine. */

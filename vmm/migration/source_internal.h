@@ -17,6 +17,7 @@
 struct migration_source {
 	struct migration_source_config config;
 	struct address address;
+	int asker; /* who makes the connections, or -1: this process */
 	int cancel_fd;
 	struct deadline deadline; /* with cancel_fd; all waits get its descriptor */
 	const char *late;         /* what has not happened when it passes */

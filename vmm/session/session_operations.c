@@ -219,8 +219,13 @@ static int session_operations_migrate(struct session *session, struct migration_
 	};
 	int code = session_check_settled(session, err) ?: machine_check_disks(session->machine, err);
 
+	if (!code && session->jail && *fd < 0)
+		code = err_set(err, -ENETUNREACH, "this machine is in a jail and has no network: mvmm migrate makes its connections; "
+			       "another client passes a connection (to: fd), or a socket to ask for them");
 	if (code)
 		return code;
+	if (!session->jail && strcmp(request->to, "fd") != 0)
+		fd_close(fd); /* it makes its connections itself */
 	outgoing_destroy(take_ptr(session->outgoing), NULL); /* only its report was needed */
 	code = outgoing_create(&host, request, fd, reply, &session->outgoing, err);
 	session_tell_manager(session);
