@@ -75,6 +75,10 @@ check 'each of several vCPUs is asked while all of them run' timeout $((10 * pat
 "$mvmm" stop --force smp
 
 check 'a machine that does not run has no metrics' test "$("$mvmm" metrics none 2>&1 >/dev/null | grep -c 'none: no machine of this name')" = 1
+start limited --kernel "$guests/guest_disk" --disk "$work/disk,ops=50"
+check 'waits for limits are counted' until_true 20 above 'mvmm_limit_waits_total{device="disk0"}' 10
+"$mvmm" stop --force limited
+
 # ---- events ----
 
 # follow ARG...: prints events to $work/events in the background.
@@ -98,16 +102,18 @@ check 'a listener is told the state first' until_true 20 told ' happens state, s
 "$mvmm" resume happens
 truncate -s 9M "$work/disk"
 "$mvmm" disk resize happens disk0
+"$mvmm" disk set happens disk0 ops=1000
 check 'the size that the guest sees is told' until_true 20 told 'disk-resized, id disk0, size 9437184$'
 "$mvmm" migrate happens --to "unix:$work/nobody" 2>/dev/null
 check 'a migration that fails is told, with the reason' until_true 20 told 'migration, state failed, text .'
 "$mvmm" snapshot happens --to "$work/kept" --disks copy 2>"$work/err"
 check 'a snapshot is told when it is complete' until_true 20 told 'snapshot, state done, id .*, pause '
+check 'how long its pause was is a metric' test "$(metric mvmm_snapshot_pause_seconds)" != 0
 "$mvmm" stop happens
 check 'mvmm events ends with the machine' until_true 20 ended "$follower"
 check 'which is told last' test "$(tail -n 1 "$work/events" | cut -d' ' -f2-)" = 'happens ended, reason off'
 check 'each thing is told once, in its order' test "$(words | sed -E 's/(migration|snapshot)( \1)*/\1/g')" = \
-	'state paused resumed disk-resized migration snapshot power-button ended'
+	'state paused resumed disk-resized limits-changed migration snapshot power-button ended'
 
 follow --json
 start dies --kernel "$guests/guest_button"

@@ -189,6 +189,45 @@ static void machine_metrics_nets(const struct machine *machine, struct metrics *
 	}
 }
 
+/* ---- limits ---- */
+
+/* A network card has one limiter for each direction, all others one. */
+static void machine_metrics_waits(struct virtio_device *device, struct metrics *metrics)
+{
+	static const char *const directions[] = {[VIRTIO_NET_LIMIT_RX] = "rx", [VIRTIO_NET_LIMIT_TX] = "tx"};
+	const struct rate_limiter *limiter;
+
+	for (unsigned int i = 0; device->ops->limiter && (limiter = device->ops->limiter(device, i)); i++)
+		metrics_add(metrics, device->type == VIRTIO_ID_NET ?
+			    metrics_labels({"device", device->id}, {"direction", directions[i]}) :
+			    metrics_labels({"device", device->id}), atomic_load_explicit(&limiter->waits, memory_order_relaxed));
+}
+
+static void machine_metrics_limits(const struct machine *machine, struct metrics *metrics)
+{
+	metrics_begin(metrics, METRICS_COUNTER, "mvmm_limit_waits_total", "How often a device had to wait for its limits");
+	for (size_t i = 0; i < machine->virtio_count; i++)
+		machine_metrics_waits(virtio_pci_device(machine->virtio[i]), metrics);
+}
+
+/* ---- host devices ---- */
+
+static void machine_metrics_host_devices(const struct machine *machine, struct metrics *metrics)
+{
+	struct vfio_pci_info info;
+
+	metrics_begin(metrics, METRICS_GAUGE, "mvmm_vfio_vectors", "Interrupts of a host device that reach the guest without mvmm");
+	for (size_t i = 0; i < host_devices_count(machine->host_devices); i++) {
+		host_devices_info(machine->host_devices, i, &info);
+		metrics_add(metrics, metrics_labels({"device", info.id}, {"host", info.device->host.name}), info.vectors);
+	}
+	metrics_begin(metrics, METRICS_GAUGE, "mvmm_vfio_fenced", "1 if a host device has failed and is kept from the guest");
+	for (size_t i = 0; i < host_devices_count(machine->host_devices); i++) {
+		host_devices_info(machine->host_devices, i, &info);
+		metrics_add(metrics, metrics_labels({"device", info.id}, {"host", info.device->host.name}), info.fenced);
+	}
+}
+
 /* ---- balloon ---- */
 
 static void machine_metrics_balloon(const struct machine *machine, struct metrics *metrics)
@@ -218,5 +257,7 @@ void machine_metrics(const struct machine *machine, struct metrics *metrics)
 	machine_metrics_queues(machine, metrics);
 	machine_metrics_disks(machine, metrics);
 	machine_metrics_nets(machine, metrics);
+	machine_metrics_limits(machine, metrics);
+	machine_metrics_host_devices(machine, metrics);
 	machine_metrics_balloon(machine, metrics);
 }

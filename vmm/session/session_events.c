@@ -18,7 +18,8 @@ static const char *const names[] = {
 	[SESSION_STARTED] = "started", [SESSION_REBOOTED] = "rebooted", [SESSION_PAUSED] = "paused",
 	[SESSION_RESUMED] = "resumed", [SESSION_BUTTON] = "power-button", [SESSION_DEVICE_ADDED] = "device-added",
 	[SESSION_DEVICE_REMOVED] = "device-removed", [SESSION_DISK_ERROR] = "disk-error",
-	[SESSION_DISK_RESIZED] = "disk-resized", [SESSION_MIGRATION] = "migration", [SESSION_SNAPSHOT] = "snapshot",
+	[SESSION_DISK_RESIZED] = "disk-resized", [SESSION_LIMITS_CHANGED] = "limits-changed",
+	[SESSION_MIGRATION] = "migration", [SESSION_SNAPSHOT] = "snapshot",
 	[SESSION_GUEST_PANIC] = "guest-panic", [SESSION_ENDED] = "ended",
 };
 
@@ -97,6 +98,15 @@ void session_events_metrics(const struct session *session, struct metrics *metri
 	for (unsigned int event = 0; event < SESSION_EVENTS; event++)
 		if (session->events.counts[event])
 			metrics_add(metrics, metrics_labels({"event", names[event]}), session->events.counts[event]);
+	if (session->events.downtime) {
+		metrics_begin(metrics, METRICS_GAUGE, "mvmm_migration_downtime_seconds", "Of the migration");
+		metrics_add_real(metrics, NULL, (double)session->events.downtime / 1e9);
+	}
+	if (session->events.pause) {
+		metrics_begin(metrics, METRICS_GAUGE, "mvmm_snapshot_pause_seconds",
+			      "How long the last snapshot has kept the guest from running");
+		metrics_add_real(metrics, NULL, (double)session->events.pause / 1e9);
+	}
 }
 
 /* ---- what others tell the session ---- */
@@ -114,28 +124,33 @@ void session_events_ended(struct session *session)
 
 void session_events_migration(void *opaque, const struct migration_report *report)
 {
+	struct session *session = opaque;
 	json_t *details = json_pack("{s:s}", "state", migration_state_word(report->state));
 
 	if (report->text[0])
 		json_object_set_new(details, "text", json_string(report->text));
-	if (report->state == MIGRATION_DONE)
+	if (report->state == MIGRATION_DONE) {
+		session->events.downtime = report->downtime;
 		json_object_set_new(details, "downtime", json_real((double)report->downtime / 1e9));
-	session_event(opaque, SESSION_MIGRATION, details);
+	}
+	session_event(session, SESSION_MIGRATION, details);
 }
 
 void session_events_snapshot(void *opaque, const struct snapshot_report *report)
 {
 	json_t *details = json_pack("{s:s}", "state", snapshot_phase_word(report->phase));
+	struct session *session = opaque;
 	char id[SNAPSHOT_ID_TEXT];
 
 	if (report->text[0])
 		json_object_set_new(details, "text", json_string(report->text));
 	if (report->phase == SNAPSHOT_DONE) {
+		session->events.pause = report->pause;
 		snapshot_id_text(report->id, id);
 		json_object_set_new(details, "id", json_string(id));
 		json_object_set_new(details, "pause", json_real((double)report->pause / 1e9));
 	}
-	session_event(opaque, SESSION_SNAPSHOT, details);
+	session_event(session, SESSION_SNAPSHOT, details);
 }
 
 void session_events_disk(void *opaque, const char *id, const struct virtio_blk_health *health)

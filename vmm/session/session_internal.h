@@ -29,13 +29,14 @@ struct session_pause {
 
 enum session_event {
 	SESSION_STARTED, SESSION_REBOOTED, SESSION_PAUSED, SESSION_RESUMED, SESSION_BUTTON, SESSION_DEVICE_ADDED,
-	SESSION_DEVICE_REMOVED, SESSION_DISK_ERROR, SESSION_DISK_RESIZED, SESSION_MIGRATION, SESSION_SNAPSHOT,
+	SESSION_DEVICE_REMOVED, SESSION_DISK_ERROR, SESSION_DISK_RESIZED, SESSION_LIMITS_CHANGED, SESSION_MIGRATION, SESSION_SNAPSHOT,
 	SESSION_GUEST_PANIC, SESSION_ENDED, SESSION_EVENTS,
 };
 
 struct session_events {
 	struct event_watcher *watchers;
 	uint64_t counts[SESSION_EVENTS];
+	uint64_t downtime, pause; /* ns, of the last migration that was done, and of the last snapshot; 0: none */
 };
 
 /* Host devices that are yet to be plugged in. */

@@ -133,9 +133,11 @@ static int session_operations_set_limits(struct session *session, const char *id
 	int code = session_check_settled(session, err);
 
 	code = code ?: machine_config_set_limits(session->config, id, text, &limits, err);
-	if (!code)
-		machine_set_limits(session->machine, id, &limits);
-	return code;
+	if (code)
+		return code;
+	machine_set_limits(session->machine, id, &limits);
+	session_event_device(session, SESSION_LIMITS_CHANGED, id);
+	return 0;
 }
 
 static void session_operations_adding(void *opaque, const struct vfio_progress *progress)
