@@ -230,7 +230,7 @@ static void blk_queue_end(struct blk_queue *q)
 	q->free = NULL;
 }
 
-/* Creates the queue's requests, ring and thread, which is parked. */
+/* Creates the queue's requests and ring; the thread is started by the first resume. */
 static int blk_queue_make(struct blk_queue *q, struct err *err)
 {
 	_cleanup_(free_ptr) struct blk_request *requests = calloc(q->vq->setup.size, sizeof(*requests));
@@ -247,11 +247,7 @@ static int blk_queue_make(struct blk_queue *q, struct err *err)
 	q->free = &requests[q->vq->setup.size - 1];
 	q->in_flight = q->pushed = 0;
 	snprintf(name, sizeof(name), "%.10s-q%u", q->blk->id, q->vq->index);
-	ret = virtio_thread_start(&q->thread, THREAD_DISK, q->vq->kick_fd, blk_queue_main, q, name);
-	if (ret < 0) {
-		io_uring_queue_exit(&q->ring);
-		return err_sys(err, ret, "%s: thread", q->blk->id);
-	}
+	virtio_thread_prepare(&q->thread, THREAD_DISK, q->vq->kick_fd, blk_queue_main, q, name);
 	q->requests = take_ptr(requests);
 	return 0;
 }
@@ -306,15 +302,27 @@ static int blk_prepare(struct virtio_device *device, struct err *err)
 	return blk_make_queues(blk, err);
 }
 
+static int blk_go_on(struct blk *blk, struct err *err)
+{
+	int ret = 0;
+
+	virtio_device_run_limits(&blk->device, true);
+	for (unsigned int i = 0; i < blk->device.queue_count && ret == 0; i++) {
+		atomic_store(&blk->queues[i].retry, true);
+		ret = virtio_thread_resume(&blk->queues[i].thread);
+	}
+	return ret < 0 ? err_sys(err, ret, "%s: thread", blk->id) : 0;
+}
+
+/* Only the first one after a load can fail: the threads are started. */
 static void blk_resume(struct virtio_device *device)
 {
-	struct blk *blk = blk_to_blk(device);
+	struct err err;
 
-	virtio_device_run_limits(device, true);
-	for (unsigned int i = 0; i < device->queue_count; i++) {
-		atomic_store(&blk->queues[i].retry, true);
-		virtio_thread_resume(&blk->queues[i].thread);
-	}
+	if (blk_go_on(blk_to_blk(device), &err) == 0)
+		return;
+	log_error(device->log, "%s", err.text);
+	virtio_device_broken(device, "it could not be restarted");
 }
 
 static struct rate_limiter *blk_limiter(struct virtio_device *device, unsigned int index)
@@ -326,8 +334,11 @@ static int blk_activate(struct virtio_device *device, struct err *err)
 {
 	int ret = blk_prepare(device, err);
 
-	if (ret == 0)
-		blk_resume(device);
+	if (ret < 0)
+		return ret;
+	ret = blk_go_on(blk_to_blk(device), err);
+	if (ret < 0)
+		blk_end_queues(blk_to_blk(device));
 	return ret;
 }
 

@@ -37,9 +37,7 @@ static int net_go_on(struct net_device *net, struct err *err)
 
 	virtio_device_run_limits(&net->virtio, true);
 	ret = net_run_pairs(net, 0, err);
-	if (ret == 0)
-		net_ctrl_run(net);
-	return ret;
+	return ret ?: net_ctrl_run(net, err);
 }
 
 static void net_stop(struct net_device *net)
@@ -125,7 +123,7 @@ static struct rate_limiter *net_limiter(struct virtio_device *device, unsigned i
 	return index == VIRTIO_NET_LIMIT_RX ? &net->rx : index == VIRTIO_NET_LIMIT_TX ? &net->tx : NULL;
 }
 
-/* Only vhost=on can fail here: the kernel is programmed again. */
+/* What can fail here: the kernel is programmed again (vhost=on), and the first one after a load starts the threads. */
 static void net_resume(struct virtio_device *device)
 {
 	struct net_device *net = net_to_net(device);

@@ -197,10 +197,9 @@ int net_ctrl_make(struct net_device *net, struct err *err)
 {
 	struct virtqueue *vq = net_ctrl_queue(net);
 	bool wanted = virtio_has(&net->virtio, VIRTIO_NET_F_CTRL_VQ) && vq->setup.enabled;
-	char name[16];
 	int ret;
 
-	net->ctrl_running = false;
+	net->ctrl_running = net->ctrl_started = false;
 	ret = event_loop_create(&net->ctrl_loop, err);
 	if (ret < 0)
 		return ret;
@@ -208,21 +207,35 @@ int net_ctrl_make(struct net_device *net, struct err *err)
 	if (ret == 0 && wanted)
 		ret = net_ctrl_watch(net, vq->kick_fd, net_ctrl_kicked, err);
 	ret = ret ?: net_ctrl_watch_vhosts(net, err);
-	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
-	ret = ret ?: event_loop_start(net->ctrl_loop, name, err);
 	if (ret < 0)
 		net_ctrl_end(net);
 	return ret;
 }
 
-void net_ctrl_run(struct net_device *net)
+static int net_ctrl_start(struct net_device *net, struct err *err)
 {
+	char name[16];
+	int ret;
+
+	snprintf(name, sizeof(name), "%.10s.ctrl", net->virtio.id);
+	ret = event_loop_start(net->ctrl_loop, name, err);
+	net->ctrl_started = ret == 0;
+	return ret;
+}
+
+int net_ctrl_run(struct net_device *net, struct err *err)
+{
+	int ret = net->ctrl_started ? 0 : net_ctrl_start(net, err);
+
+	if (ret < 0)
+		return ret;
 	pthread_mutex_lock(&net->ctrl_lock);
 	net->ctrl_running = true;
 	if (net->announcements)
 		event_timer_set(net->announcer, NET_ANNOUNCE_MS * 1000000ull, 0);
 	pthread_mutex_unlock(&net->ctrl_lock);
 	eventfd_kick(net_ctrl_queue(net)->kick_fd);
+	return 0;
 }
 
 int net_ctrl_park(struct net_device *net, int64_t deadline)

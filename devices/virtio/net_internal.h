@@ -118,6 +118,7 @@ struct net_device {
 	unsigned int announcements;     /* that follow; under ctrl_lock, as ctrl_running */
 	pthread_mutex_t ctrl_lock; /* over a turn of the control queue */
 	bool ctrl_running;         /* under ctrl_lock */
+	bool ctrl_started;         /* its thread */
 	pthread_mutex_t config_lock;
 	struct net_state state;
 	bool announce; /* the guest is asked to announce itself; under config_lock */
@@ -129,8 +130,9 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 	       const struct log *log, struct virtio_device **ret, struct err *err);
 
 /*
- * net_traffic.c. make creates the pairs from index to pairs_used, parked; run starts them; after a failure of either
- * none is left. park parks all; -ETIMEDOUT at deadline: some may be parked until run. end ends all pairs from index on.
+ * net_traffic.c. make creates the pairs from index to pairs_used, parked; the first run starts their threads; after a
+ * failure of either none is left. park parks all; -ETIMEDOUT at deadline: some may be parked until run. end ends all
+ * pairs from index on.
  */
 int net_make_pairs(struct net_device *net, unsigned int index, struct err *err);
 int net_run_pairs(struct net_device *net, unsigned int index, struct err *err);
@@ -168,8 +170,8 @@ void net_announce_begin(struct net_device *net);
 /* Sends one more round; returns after how many ms the next one is due, 0: none. With ctrl_lock. */
 unsigned int net_announce_again(struct net_device *net);
 
-/* net_ctrl.c: make creates the control queue's thread, parked until run. park -ETIMEDOUT: it runs on. */
+/* net_ctrl.c: make prepares the control queue's thread, which the first run starts. park -ETIMEDOUT: it runs on. */
 int net_ctrl_make(struct net_device *net, struct err *err);
-void net_ctrl_run(struct net_device *net);
+int net_ctrl_run(struct net_device *net, struct err *err);
 int net_ctrl_park(struct net_device *net, int64_t deadline);
 void net_ctrl_end(struct net_device *net);

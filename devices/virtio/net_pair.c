@@ -503,11 +503,11 @@ int net_pair_make(struct net_device *net, unsigned int index, struct err *err)
 	pair->flush = pair->backend->ops->flush; /* a rest from before a reset */
 	snprintf(name, sizeof(name), "%.12s.%u", net->virtio.id, index);
 	ret = net_pair_open_fds(pair);
-	ret = ret ?: virtio_thread_start(&net->threads[index], THREAD_NET, pair->tx->kick_fd, net_pair_main, pair, name);
 	if (ret < 0) {
 		net_pair_free_pair(pair);
 		return err_sys(err, ret, "%s: queue pair %u", net->virtio.id, index);
 	}
+	virtio_thread_prepare(&net->threads[index], THREAD_NET, pair->tx->kick_fd, net_pair_main, pair, name);
 	net->pairs[index] = pair;
 	return 0;
 }

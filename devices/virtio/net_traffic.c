@@ -30,15 +30,22 @@ int net_make_pairs(struct net_device *net, unsigned int index, struct err *err)
 	return ret;
 }
 
+static int net_traffic_run_pair(struct net_device *net, unsigned int index, struct err *err)
+{
+	int ret;
+
+	if (net->vhosts[index])
+		return net_vhost_start(net, index, err);
+	ret = virtio_thread_resume(&net->threads[index]);
+	return ret < 0 ? err_sys(err, ret, "%s: thread of queue pair %u", net->virtio.id, index) : 0;
+}
+
 int net_run_pairs(struct net_device *net, unsigned int index, struct err *err)
 {
 	int ret = 0;
 
 	for (unsigned int i = index; i < net->state.pairs_used && ret == 0; i++)
-		if (net->vhosts[i])
-			ret = net_vhost_start(net, i, err);
-		else
-			virtio_thread_resume(&net->threads[i]);
+		ret = net_traffic_run_pair(net, i, err);
 	if (ret < 0)
 		net_end_pairs(net, index);
 	return ret;

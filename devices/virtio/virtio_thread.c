@@ -2,6 +2,8 @@
 /* See virtio_thread.h. */
 #include "devices/virtio/virtio_thread.h"
 
+#include <stdio.h>
+
 #include "core/irq.h"
 #include "core/monotonic.h"
 
@@ -18,15 +20,22 @@ static void virtio_thread_want(struct virtio_thread *thread, enum virtio_thread_
 	eventfd_kick(thread->wake_fd);
 }
 
-int virtio_thread_start(struct virtio_thread *thread, enum thread_kind kind, int wake_fd, void *(*fn)(void *opaque),
-			void *opaque, const char *name)
+void virtio_thread_prepare(struct virtio_thread *thread, enum thread_kind kind, int wake_fd, void *(*fn)(void *opaque),
+			   void *opaque, const char *name)
+{
+	*thread = (struct virtio_thread){
+		.prepared = true, .kind = kind, .fn = fn, .opaque = opaque, .wake_fd = wake_fd, .wanted = VIRTIO_THREAD_PARK,
+	};
+	snprintf(thread->name, sizeof(thread->name), "%s", name);
+}
+
+static int virtio_thread_start(struct virtio_thread *thread)
 {
 	int ret;
 
-	*thread = (struct virtio_thread){.wake_fd = wake_fd, .wanted = VIRTIO_THREAD_PARK};
 	pthread_mutex_init(&thread->lock, NULL);
 	pthread_cond_init(&thread->changed, NULL);
-	ret = thread_start(&thread->id, kind, fn, opaque, "%s", name);
+	ret = thread_start(&thread->id, thread->kind, thread->fn, thread->opaque, "%s", thread->name);
 	thread->started = ret == 0;
 	return ret;
 }
@@ -51,13 +60,17 @@ int virtio_thread_wait(struct virtio_thread *thread, int64_t deadline)
 	return ret;
 }
 
-void virtio_thread_resume(struct virtio_thread *thread)
+int virtio_thread_resume(struct virtio_thread *thread)
 {
+	int ret = thread->prepared && !thread->started ? virtio_thread_start(thread) : 0;
+
 	virtio_thread_want(thread, VIRTIO_THREAD_GO);
+	return ret;
 }
 
 void virtio_thread_stop(struct virtio_thread *thread)
 {
+	thread->prepared = false;
 	if (!thread->started)
 		return;
 	virtio_thread_want(thread, VIRTIO_THREAD_END);

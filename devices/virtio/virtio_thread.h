@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A device's thread that works on queues (blk, net). It starts parked, runs, parks for each pause, and ends. While
- * parked it keeps its memory and descriptors, so that a resume cannot fail.
+ * A device's thread that works on queues (blk, net). It is started by its first resume, so that a guest that is restored
+ * need not wait for it. Then it runs, parks for each pause, and ends. While parked it keeps its memory and descriptors,
+ * so that a further resume cannot fail.
  *
- * The device calls it under device->lock. Calls on a thread that was not started (a zeroed struct) have no effect.
+ * The device calls it under device->lock. Calls on a thread that was not prepared (a zeroed struct) have no effect.
  */
 #pragma once
 
@@ -12,7 +13,11 @@
 enum virtio_thread_wanted { VIRTIO_THREAD_GO, VIRTIO_THREAD_PARK, VIRTIO_THREAD_END };
 
 struct virtio_thread {
-	bool started;
+	bool prepared, started;
+	enum thread_kind kind;
+	void *(*fn)(void *opaque);
+	void *opaque;
+	char name[16];
 	pthread_t id;
 	int wake_fd;
 	pthread_mutex_t lock;
@@ -23,16 +28,16 @@ struct virtio_thread {
 
 /* ---- for the device ---- */
 
-/* Starts fn(opaque) parked; wake_fd is an eventfd that wakes it wherever it sleeps while it runs. -errno. */
-int virtio_thread_start(struct virtio_thread *thread, enum thread_kind kind, int wake_fd, void *(*fn)(void *opaque),
-			void *opaque, const char *name);
+/* It will run fn(opaque), which parks first; wake_fd is an eventfd that wakes it wherever it sleeps while it runs. */
+void virtio_thread_prepare(struct virtio_thread *thread, enum thread_kind kind, int wake_fd, void *(*fn)(void *opaque),
+			   void *opaque, const char *name);
 /* pause asks it to park; wait returns when it has, or -ETIMEDOUT at deadline (of
  * monotonic_ms(); below 0: none). */
 void virtio_thread_pause(struct virtio_thread *thread);
 int virtio_thread_wait(struct virtio_thread *thread, int64_t deadline);
-/* Undoes pause. Does not fail. */
-void virtio_thread_resume(struct virtio_thread *thread);
-/* Ends the thread and joins it. */
+/* Undoes pause. Only the first one can fail, which starts the thread: -errno, and nothing has changed. */
+int virtio_thread_resume(struct virtio_thread *thread);
+/* Ends the thread, if it was started, and joins it. */
 void virtio_thread_stop(struct virtio_thread *thread);
 
 /* ---- for the thread itself, between two rounds of its work ---- */
