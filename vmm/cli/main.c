@@ -68,6 +68,8 @@ int main(int argc, char **argv)
 	 * fresh from the kernel is zero and costs nothing until it is used.
 	 */
 	mallopt(M_TOP_PAD, 0);
+	/* Each arena is a mapping and an unmapping when a thread starts, for the sake of threads that allocate at work. */
+	mallopt(M_ARENA_MAX, 1);
 	main_seed();
 	if (!main_standard_files_open())
 		return EXIT_FAILED;

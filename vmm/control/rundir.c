@@ -29,7 +29,7 @@ struct rundir {
 	char name[MACHINE_MAX_NAME + 1];
 	int base_fd, dir_fd, pid_fd;
 	int name_fd;  /* the abstract socket, or -1: another user has taken that address */
-	ino_t tree;   /* of the mount namespace; 0: not asked for yet */
+	uint64_t tree; /* the mount of "/"; 0: not asked for yet */
 };
 
 static void rundir_free(struct rundir *rundir)
@@ -182,17 +182,26 @@ static int rundir_claim_lock(struct rundir *rundir, pid_t *pid)
 
 /* ---- the abstract socket ---- */
 
+/* Each mount namespace has a mount of its own; to ask for its name in /proc takes ten times as long. */
+static uint64_t rundir_find_tree(void)
+{
+	struct statx stx;
+
+	if (statx(AT_FDCWD, "/", AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, &stx) < 0)
+		return 1;
+	return stx.stx_mask & STATX_MNT_ID ? stx.stx_mnt_id : (uint64_t)stx.stx_dev_major << 32 | stx.stx_dev_minor | 1;
+}
+
 /*
  * One address for each user, file system tree and path: containers that share a network may have machines of one name.
  */
 static socklen_t rundir_name_address(struct rundir *rundir, struct sockaddr_un *address)
 {
-	struct stat tree = {0};
 	uint64_t hash = 14695981039346656037u;
 	int len;
 
-	if (!rundir->tree && stat("/proc/self/ns/mnt", &tree) == 0)
-		rundir->tree = tree.st_ino;
+	if (!rundir->tree)
+		rundir->tree = rundir_find_tree();
 	for (const char *c = rundir->path; *c; c++)
 		hash = (hash ^ (uint8_t)*c) * 1099511628211u;
 	memset(address, 0, sizeof(*address));
