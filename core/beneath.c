@@ -2,6 +2,8 @@
 /* See beneath.h. */
 #include "core/beneath.h"
 
+#include "core/thread.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
@@ -22,7 +24,7 @@ static int beneath_open_in(int folder, const char *path, int flags)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-int beneath_open(const char *folder, const char *path, int flags)
+static int beneath_do_open(const char *folder, const char *path, int flags)
 {
 	size_t len = folder ? strlen(folder) : 0;
 	_cleanup_(fd_close) int in = -1;
@@ -39,6 +41,23 @@ int beneath_open(const char *folder, const char *path, int flags)
 	path += len + strspn(path + len, "/");
 	in = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return in < 0 ? -errno : beneath_open_in(in, *path ? path : ".", flags);
+}
+
+struct beneath_open {
+	const char *folder, *path;
+	int flags;
+};
+
+static int beneath_open_there(void *argument)
+{
+	const struct beneath_open *open = argument;
+
+	return beneath_do_open(open->folder, open->path, open->flags);
+}
+
+int beneath_open(const char *folder, const char *path, int flags)
+{
+	return thread_call(beneath_open_there, &(struct beneath_open){folder, path, flags});
 }
 
 int beneath_open_folder(const char *folder, const char *path, const char **name)

@@ -11,6 +11,7 @@
 #include "core/guest_discard.h"
 
 #include "core/bitmap.h"
+#include "core/errand.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -27,7 +28,7 @@ static int guest_discard_advise(const struct guest_region *region, uint64_t offs
 /* Mappings of this process; UINT_MAX: not known. */
 static unsigned int guest_discard_count_mappings(void)
 {
-	_cleanup_(fd_close) int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	_cleanup_(fd_close) int fd = errand_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
 	char text[KIB(16)];
 	unsigned int count = 0;
 	ssize_t n;

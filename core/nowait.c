@@ -2,6 +2,8 @@
 /* See nowait.h. */
 #include "core/nowait.h"
 
+#include "core/errand.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
@@ -77,5 +79,5 @@ int nowait_reopen(int fd)
 	if (ioctl(fd, TIOCGPTN, &number) == 0)
 		return -1;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return errand_open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0);
 }

@@ -2,6 +2,8 @@
 /* See pagemap.h. Layouts and numbers are those of include/uapi/linux/fs.h, which older headers do not have. */
 #include "core/pagemap.h"
 
+#include "core/errand.h"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
@@ -32,7 +34,7 @@ _Static_assert(sizeof(struct scan) == 96 && sizeof(struct scan_region) == 24, "t
 
 int pagemap_open(struct pagemap *map)
 {
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int fd = errand_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
 
 	*map = (struct pagemap){.fd = fd};
 	return fd < 0 ? -errno : 0;

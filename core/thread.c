@@ -16,10 +16,31 @@ void thread_signals(sigset_t *set)
 }
 
 static __thread const struct thread_filters *thread_filters;
+static __thread bool thread_confined;
 
 void thread_set_filters(const struct thread_filters *filters)
 {
 	thread_filters = filters;
+}
+
+void thread_enter(enum thread_kind kind)
+{
+	if (!thread_filters)
+		return;
+	thread_filters->enter(thread_filters->opaque, kind);
+	thread_confined = kind != THREAD_STARTER;
+}
+
+static int thread_call_as(int (*fn)(void *argument), void *argument, bool swift)
+{
+	const struct thread_filters *filters = thread_filters;
+
+	return thread_confined && filters->call ? filters->call(filters->opaque, fn, argument, swift) : fn(argument);
+}
+
+int thread_call(int (*fn)(void *argument), void *argument)
+{
+	return thread_call_as(fn, argument, false);
 }
 
 /* What a new thread is told; it frees it. */
@@ -35,26 +56,33 @@ static void *thread_main(void *opaque)
 	const struct thread_begin begin = *(struct thread_begin *)opaque;
 
 	free(opaque);
-	thread_filters = begin.filters;
-	if (begin.filters)
-		begin.filters->enter(begin.filters->opaque, begin.kind);
+	thread_set_filters(begin.filters);
+	thread_enter(begin.kind);
 	return begin.fn(begin.opaque);
 }
+
+struct thread_creation {
+	pthread_t *thread;
+	struct thread_begin *begin;
+	const sigset_t *blocked;
+	const char *name;
+};
 
 /*
  * A thread inherits signals and name from the one that starts it. To name it afterwards, glibc writes to a file in /proc,
  * which takes as long as the start itself.
  */
-static int thread_start_as(pthread_t *thread, struct thread_begin *begin, const sigset_t *blocked, const char *name)
+static int thread_create(void *argument)
 {
+	const struct thread_creation *creation = argument;
 	char ours[16];
 	sigset_t old;
 	int code;
 
 	prctl(PR_GET_NAME, ours);
-	prctl(PR_SET_NAME, name);
-	pthread_sigmask(SIG_SETMASK, blocked, &old);
-	code = -pthread_create(thread, NULL, thread_main, begin);
+	prctl(PR_SET_NAME, creation->name);
+	pthread_sigmask(SIG_SETMASK, creation->blocked, &old);
+	code = -pthread_create(creation->thread, NULL, thread_main, creation->begin);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	prctl(PR_SET_NAME, ours);
 	return code;
@@ -78,7 +106,7 @@ int thread_start_kicked(pthread_t *thread, enum thread_kind kind, int signal, vo
 	thread_signals(&blocked);
 	if (signal)
 		sigdelset(&blocked, signal);
-	code = thread_start_as(thread, begin, &blocked, text);
+	code = thread_call_as(thread_create, &(struct thread_creation){thread, begin, &blocked, text}, true);
 	if (code)
 		free(begin);
 	return code;

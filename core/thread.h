@@ -24,6 +24,7 @@ enum thread_kind {
 	THREAD_DEVICE,    /* opens or closes a host device while the guest runs */
 	THREAD_MIGRATION, /* moves the machine to or from another host */
 	THREAD_SNAPSHOT,  /* writes or reads the files of a snapshot */
+	THREAD_STARTER,   /* starts threads and opens files for the others (core/starter.h) */
 	THREAD_KINDS
 };
 
@@ -31,11 +32,23 @@ enum thread_kind {
 struct thread_filters {
 	/* On the thread, before anything else. It cannot fail: a thread that is not confined must not run. */
 	void (*enter)(void *opaque, enum thread_kind kind);
+	/*
+	 * For a confined thread: runs fn on one of THREAD_STARTER and waits for it. Returns its result, or -errno. swift:
+	 * fn does not wait for anything. NULL: confined threads still make such calls themselves.
+	 */
+	int (*call)(void *opaque, int (*fn)(void *argument), void *argument, bool swift);
 	void *opaque;
 };
 
 /* The calling thread's table, for all threads that it, and those in their turn, start from now on; NULL: none. */
 void thread_set_filters(const struct thread_filters *filters);
+/* The calling thread becomes one of this kind, and is confined if there is a table. */
+void thread_enter(enum thread_kind kind);
+/*
+ * Runs fn(argument), which makes system calls that confined threads do without, such as openat(2): on a thread that may,
+ * if the calling one is confined. Returns its result, or -errno.
+ */
+int thread_call(int (*fn)(void *argument), void *argument);
 
 /*
  * The signals that all threads but the main one block: all but those that a thread's own faults raise, so that a crash

@@ -2,6 +2,7 @@
 /* See vfio_sys.h. The system calls of the host; no policy. */
 #include "iommu/vfio_sys.h"
 
+#include "core/errand.h"
 #include "core/prefault.h"
 
 #include <ctype.h>
@@ -16,7 +17,7 @@
 
 static int vfio_sys_host_open(const struct vfio_sys *sys, const char *path, int flags)
 {
-	int fd = open(path, flags | O_CLOEXEC);
+	int fd = errand_open(path, flags | O_CLOEXEC, 0);
 
 	return fd < 0 ? -errno : fd;
 }
@@ -101,7 +102,7 @@ static int vfio_sys_host_prefault_end(const struct vfio_sys *sys, struct prefaul
 
 static int vfio_sys_host_readlink(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
 {
-	ssize_t n = readlink(path, buf, size);
+	ssize_t n = errand_readlink(path, buf, size);
 
 	if (n < 0)
 		return -errno;
@@ -134,7 +135,7 @@ static uint64_t vfio_sys_host_locked_limit(const struct vfio_sys *sys)
 
 static int vfio_sys_host_read_file(const struct vfio_sys *sys, const char *path, char *buf, size_t size)
 {
-	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_(fd_close) int fd = errand_open(path, O_RDONLY | O_CLOEXEC, 0);
 	ssize_t n;
 
 	if (fd < 0)
@@ -152,10 +153,14 @@ static int vfio_sys_host_list(const struct vfio_sys *sys, const char *path, void
 			      void *opaque)
 {
 	struct dirent *entry;
-	DIR *dir = opendir(path);
+	int fd = errand_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	int code = -errno;
 
-	if (!dir)
-		return -errno;
+	if (!dir) {
+		fd_close(&fd);
+		return code;
+	}
 	while ((entry = readdir(dir)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			fn(opaque, entry->d_name);

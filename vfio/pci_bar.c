@@ -11,6 +11,8 @@
  */
 #include "vfio/pci_internal.h"
 
+#include "core/errand.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -114,7 +116,7 @@ static void vfio_pci_bar_rom_write(void *opaque, uint64_t offset, const void *da
 
 static int vfio_pci_bar_read_rom_file(struct vfio_pci_bar *bar, const char *path, uint64_t *size, struct err *err)
 {
-	_cleanup_(fd_close) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_(fd_close) int fd = errand_open(path, O_RDONLY | O_CLOEXEC, 0);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)

@@ -22,33 +22,21 @@
 
 /* ---- a queue's ring ---- */
 
-/* Tries the set-up flags from best to least; EINVAL: the kernel does not know them. */
-static int blk_ring_init(struct io_uring *ring, unsigned int entries)
-{
-	static const unsigned int flags[] = {
-		IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-		IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN,
-		IORING_SETUP_R_DISABLED,
-	};
-	int ret = -EINVAL;
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(flags) && ret == -EINVAL; i++)
-		ret = io_uring_queue_init(entries, ring, flags[i]);
-	return ret;
-}
-
 static int blk_queue_ring_create(struct blk_queue *q, struct err *err)
 {
+	static const uint8_t ops[] = {IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE, IORING_OP_WRITEV, IORING_OP_FSYNC,
+				      IORING_OP_FALLOCATE, IORING_OP_POLL_ADD, IORING_OP_NOP, IORING_OP_TIMEOUT};
 	const int fds[BLK_FILES] = {
 		[BLK_FILE_DIRECT] = q->blk->file.fd,
 		[BLK_FILE_BUFFERED] = q->blk->file.buffered_fd,
+		[BLK_FILE_KICK] = q->vq->kick_fd,
 	};
-	int ret = blk_ring_init(&q->ring, BLK_QUEUE_SIZE);
+	const struct ring_rules rules = {.ops = ops, .op_count = ARRAY_SIZE(ops), .files = fds, .file_count = BLK_FILES,
+					 .replaced = true};
+	int ret = ring_create(&q->ring, BLK_QUEUE_SIZE, &rules, &q->fixed_files);
 
 	if (ret < 0)
 		return err_sys(err, ret, "%s: io_uring", q->blk->id);
-	q->fixed_files = io_uring_register_files(&q->ring, fds, BLK_FILES) == 0;
 	q->kick_armed = q->poll_once = q->stale_files = false;
 	return 0;
 }
@@ -59,6 +47,7 @@ static void blk_queue_update_files(struct blk_queue *q)
 	const int fds[BLK_FILES] = {
 		[BLK_FILE_DIRECT] = q->blk->file.fd,
 		[BLK_FILE_BUFFERED] = q->blk->file.buffered_fd,
+		[BLK_FILE_KICK] = q->vq->kick_fd,
 	};
 
 	q->stale_files = false;
@@ -73,12 +62,16 @@ static void blk_kick_arm(struct blk_queue *q)
 {
 	struct io_uring_sqe *sqe = blk_get_sqe(q);
 
+	int fd = q->fixed_files ? BLK_FILE_KICK : q->vq->kick_fd;
+
 	if (!sqe)
 		return;
 	if (q->poll_once)
-		io_uring_prep_poll_add(sqe, q->vq->kick_fd, POLLIN);
+		io_uring_prep_poll_add(sqe, fd, POLLIN);
 	else
-		io_uring_prep_poll_multishot(sqe, q->vq->kick_fd, POLLIN);
+		io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+	if (q->fixed_files)
+		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, KICK_DATA);
 	q->kick_armed = true;
 }
@@ -173,8 +166,7 @@ static void *blk_queue_main(void *opaque)
 	unsigned int took, before;
 	uint64_t now;
 
-	io_uring_register((unsigned int)q->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
-	io_uring_register_ring_fd(&q->ring);
+	ring_enable(&q->ring);
 	blk_pace_init(&q->pace);
 	for (;;) {
 		q->now = monotonic_ns();
@@ -506,8 +498,7 @@ static void blk_describe(struct blk *blk)
 /* The error of an invalid call shows whether io_uring is available. */
 static int blk_probe_io_uring(struct err *err)
 {
-	struct io_uring_params params = {0};
-	int ret = io_uring_setup(0, &params);
+	int ret = ring_probe();
 
 	if (ret == -ENOSYS)
 		return err_set(err, ret, "this kernel has no io_uring, which disks need (CONFIG_IO_URING)");

@@ -7,6 +7,7 @@
  * this process is killed, the kernel keeps the lock until the last write has ended.
  */
 #include "core/beneath.h"
+#include "core/errand.h"
 #include "devices/virtio/blk_internal.h"
 
 #include <dirent.h>
@@ -32,7 +33,7 @@ static bool blk_file_holds_lock(const char *pid, const char *name, const struct 
 	if (stat(path, &st) || st.st_dev != file->st_dev || st.st_ino != file->st_ino)
 		return false;
 	snprintf(path, sizeof(path), "/proc/%.20s/fdinfo/%.20s", pid, name);
-	info = fopen(path, "re");
+	info = errand_fopen(path);
 	while (info && !found && fgets(line, sizeof(line), info))
 		found = strncmp(line, "lock:", 5) == 0;
 	if (info)
@@ -62,7 +63,7 @@ static bool blk_file_describe_holder(const struct stat *file, char *text, size_t
 		if (!found)
 			continue;
 		snprintf(path, sizeof(path), "/proc/%.20s/comm", process->d_name);
-		f = fopen(path, "re");
+		f = errand_fopen(path);
 		if (!f || !fgets(comm, sizeof(comm), f))
 			snprintf(comm, sizeof(comm), "a program");
 		if (f)
@@ -241,10 +242,10 @@ static int blk_file_open_path(const struct virtio_blk_options *options, struct b
 	if (rc)
 		return rc;
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", found);
-	file->fd = open(self, flags | (file->direct ? O_DIRECT : 0));
+	file->fd = errand_open(self, flags | (file->direct ? O_DIRECT : 0), 0);
 	if (file->fd < 0)
 		return blk_file_open_failed(-errno, file, options, err);
-	file->buffered_fd = file->direct ? open(self, flags) : file->fd;
+	file->buffered_fd = file->direct ? errand_open(self, flags, 0) : file->fd;
 	return file->buffered_fd < 0 ? err_sys(err, -errno, "cannot open it a second time, by %s", self) : 0;
 }
 

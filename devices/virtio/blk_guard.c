@@ -6,6 +6,8 @@
  */
 #include "devices/virtio/blk_internal.h"
 
+#include "core/errand.h"
+
 #include <linux/magic.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -49,7 +51,7 @@ const char *blk_guard_judge(mode_t mode, uint32_t type, const char *mount)
 /* The line of the mount that has the file; "" if it is not found. The caller frees it. */
 static char *blk_guard_find_mount(dev_t device)
 {
-	FILE *mounts = fopen("/proc/self/mountinfo", "re");
+	FILE *mounts = errand_fopen("/proc/self/mountinfo");
 	unsigned int major, minor;
 	char *line = NULL;
 	size_t room = 0;

@@ -10,11 +10,11 @@
  */
 #pragma once
 
+#include "core/ring.h"
 #include "devices/virtio/virtio.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtio_thread.h"
 
-#include <liburing.h>
 #include <linux/virtio_blk.h>
 #include <stdatomic.h>
 
@@ -160,7 +160,7 @@ static inline uint64_t blk_sectors(const struct blk *blk)
 }
 
 /* Indexes of the ring's registered files. */
-enum { BLK_FILE_DIRECT, BLK_FILE_BUFFERED, BLK_FILES };
+enum { BLK_FILE_DIRECT, BLK_FILE_BUFFERED, BLK_FILE_KICK, BLK_FILES };
 
 /* The current operation of a request. */
 enum blk_op { BLK_READ, BLK_WRITE, BLK_SYNC, BLK_PUNCH, BLK_ZERO_RANGE, BLK_ZERO_WRITE };

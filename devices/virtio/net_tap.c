@@ -7,6 +7,8 @@
  */
 #include "devices/virtio/net_internal.h"
 
+#include "core/thread.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/ethtool.h>
@@ -260,19 +262,21 @@ static int net_tap_count_queues(const char *name)
 }
 
 /* Attaching sets the flags of a persistent interface, so attach once more with the old ones. */
-static void net_tap_restore_flags(const struct tap *tap)
+static int net_tap_restore_flags(void *opaque)
 {
+	const struct tap *tap = opaque;
 	struct ifreq request = {.ifr_flags = (short)(tap->found_flags & (OUR_FLAGS | IFF_MULTI_QUEUE))};
 	_cleanup_(fd_close) int fd = -1;
 
 	if ((tap->found_flags & (IFF_PERSIST | OUR_FLAGS)) == (IFF_PERSIST | OUR_FLAGS) || tap->found_flags < 0 ||
 	    !(tap->found_flags & IFF_PERSIST))
-		return;
+		return 0;
 	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	memcpy(request.ifr_name, tap->name, IFNAMSIZ);
 	if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) < 0) {
 		/* The next program that attaches sets its own flags. */
 	}
+	return 0;
 }
 
 static void net_tap_destroy(struct net_backend *backend)
@@ -287,7 +291,7 @@ static void net_tap_destroy(struct net_backend *backend)
 		fd_close(&backend->fds[i]);
 	fd_close(&tap->links_fd);
 	if (tap->attached)
-		net_tap_restore_flags(tap);
+		thread_call(net_tap_restore_flags, tap);
 	free(tap);
 }
 

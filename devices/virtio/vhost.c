@@ -8,6 +8,7 @@
 #include "devices/virtio/vhost.h"
 
 #include "core/bitmap.h"
+#include "core/errand.h"
 #include "core/irq.h"
 
 #include <fcntl.h>
@@ -224,7 +225,7 @@ static const struct guest_memory_listener_ops memory_ops = {
 
 static int vhost_open_device(const struct vhost_options *o, struct err *err)
 {
-	int fd = open(o->path, O_RDWR | O_CLOEXEC);
+	int fd = errand_open(o->path, O_RDWR | O_CLOEXEC, 0);
 
 	if (fd >= 0)
 		return fd;

@@ -8,6 +8,7 @@
  */
 #include "devices/virtio/vsock_internal.h"
 
+#include "core/errand.h"
 #include "core/irq.h"
 #include "core/monotonic.h"
 #include "devices/virtio/iov.h"
@@ -586,12 +587,12 @@ void vsock_conn_accept(struct vsock *vsock, int *fd)
 static int vsock_conn_connect_port(const char *path, uint32_t port)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	_cleanup_(fd_close) int fd = errand_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -errno;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, port);
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+	if (errand_connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
 	return take_fd(&fd);
 }

@@ -11,6 +11,7 @@
  * list; while it is full, the transmit queue is not served, so a guest cannot make it grow.
  */
 #include "devices/virtio/virtio_layout.h"
+#include "core/errand.h"
 #include "devices/virtio/vsock_internal.h"
 
 #include "core/irq.h"
@@ -306,7 +307,7 @@ static void vsock_unix_remove_socket(const struct vsock *vsock)
 	struct stat st;
 
 	if (vsock->path_inode && lstat(vsock->path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == vsock->path_inode)
-		unlink(vsock->path);
+		errand_unlink(vsock->path);
 }
 
 static void vsock_unix_destroy(struct virtio_device *device)

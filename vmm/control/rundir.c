@@ -20,6 +20,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "core/errand.h"
 #include "vmm/config/config.h"
 
 #define CLAIM_TRIES 50 /* a millisecond apart */
@@ -133,7 +134,7 @@ static pid_t rundir_own_pid(void)
 {
 	char text[24] = "";
 
-	return readlink("/proc/self", text, sizeof(text) - 1) > 0 ? (pid_t)strtol(text, NULL, 10) : getpid();
+	return errand_readlink("/proc/self", text, sizeof(text) - 1) > 0 ? (pid_t)strtol(text, NULL, 10) : getpid();
 }
 
 static int rundir_try_claim(struct rundir *rundir, pid_t *pid)

@@ -7,6 +7,8 @@
  */
 #include "vmm/kvm/cpuid_x86.h"
 
+#include "core/errand.h"
+
 #include <cpuid.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -64,7 +66,7 @@ static uint64_t cpuid_host_guest(uint64_t hash, const struct guest_cpu *model)
 void cpuid_host_name(const struct guest_cpu *model, char ret[CPUID_HOST_NAME])
 {
 	uint64_t hash = 0xcbf29ce484222325ull, device = cpuid_host_device();
-	_cleanup_(fd_close) int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
+	_cleanup_(fd_close) int fd = errand_open(BOOT_ID, O_RDONLY | O_CLOEXEC, 0);
 
 	ret[0] = 0;
 	if (!device || fd < 0 || read(fd, ret, BOOT_ID_LEN) != BOOT_ID_LEN) {

@@ -3,6 +3,7 @@
 #include "vmm/machine/memory_room.h"
 
 #include "core/err.h"
+#include "core/errand.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@ static bool memory_room_number(struct place place, const char *name, const char 
 	FILE *file;
 
 	snprintf(path, sizeof(path), "%s%s/%s", place.root, place.folder, name);
-	file = fopen(path, "re");
+	file = errand_fopen(path);
 	while (file && !found && fgets(line, sizeof(line), file)) {
 		size_t len = strlen(key);
 		char *end;
@@ -54,7 +55,7 @@ static bool memory_room_own_group(const char *root, char group[PATH_MAX])
 	FILE *file;
 
 	snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
-	file = fopen(path, "re");
+	file = errand_fopen(path);
 	while (file && !found && fgets(line, sizeof(line), file))
 		found = strncmp(line, "0::/", 4) == 0;
 	if (file)

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "core/errand.h"
 #include "core/monotonic.h"
 #include "core/ration.h"
 #include "vmm/migration/resolve.h"
@@ -232,7 +233,7 @@ void acceptor_destroy(struct acceptor *acceptor)
 		fd_close(&acceptor->listeners[i]);
 	fd_close(&acceptor->door);
 	if (acceptor->made_path)
-		unlink(acceptor->from.path);
+		errand_unlink(acceptor->from.path);
 	free(acceptor);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/un.h>
 
+#include "core/errand.h"
 #include "core/monotonic.h"
 #include "vmm/migration/resolve.h"
 #include "vmm/migration/socket.h"
@@ -83,13 +84,13 @@ void dialer_destroy(struct dialer *dialer)
 static int dialer_connect_to(struct dialer *dialer, const struct sockaddr *address, socklen_t len, int64_t deadline,
 			     int *ret, struct err *err)
 {
-	_cleanup_(fd_close) int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_(fd_close) int fd = errand_socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	socklen_t size = sizeof(int);
 	int code = 0, error = 0;
 
 	if (fd < 0)
 		return err_sys(err, -errno, "socket");
-	if (connect(fd, address, len) < 0) {
+	if (errand_connect(fd, address, len) < 0) {
 		if (errno == EINPROGRESS)
 			code = socket_wait(fd, POLLOUT, dialer->cancel_fd, deadline, err);
 		else
@@ -145,7 +146,7 @@ static int dialer_pass_through(struct dialer *dialer, int *ret, struct err *err)
 	_cleanup_(fd_close) int theirs = -1;
 	int pair[2], code;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+	if (errand_socketpair(SOCK_STREAM, pair) < 0)
 		return err_sys(err, -errno, "socketpair");
 	ours = pair[0];
 	theirs = pair[1];

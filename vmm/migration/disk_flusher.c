@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 
+#include "core/errand.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
 #include "vmm/migration/wire.h"
@@ -106,7 +107,7 @@ static int disk_flusher_open(int fd)
 	int own;
 
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-	own = open(self, O_RDONLY | O_CLOEXEC);
+	own = errand_open(self, O_RDONLY | O_CLOEXEC, 0);
 	return own < 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : own;
 }
 

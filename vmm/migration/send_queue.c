@@ -17,15 +17,14 @@
 #define ZERO_COPY_MIN KIB(16) /* bytes of an iovec below which pinning costs more than copying */
 #define ENTRIES 32u
 
-static int send_queue_ring_init(struct io_uring *ring)
+static int send_queue_ring_init(struct send_queue *queue)
 {
-	static const unsigned int flags[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-					     IORING_SETUP_COOP_TASKRUN, 0};
-	int code = -EINVAL;
+	static const uint8_t ops[] = {IORING_OP_SENDMSG, IORING_OP_SENDMSG_ZC, IORING_OP_TIMEOUT};
+	const struct ring_rules rules = {.ops = ops, .op_count = ARRAY_SIZE(ops), .files = &queue->channel->fd, .file_count = 1};
+	int code = ring_create(&queue->ring, ENTRIES, &rules, &queue->fixed_file);
 
-	for (size_t i = 0; i < ARRAY_SIZE(flags) && code == -EINVAL; i++)
-		code = io_uring_queue_init(ENTRIES, ring, flags[i]);
-	return code;
+	queue->has_ring = !code;
+	return code ?: ring_enable(&queue->ring);
 }
 
 int send_queue_create(struct channel *channel, bool pack, struct send_queue **ret, struct err *err)
@@ -36,8 +35,7 @@ int send_queue_create(struct channel *channel, bool pack, struct send_queue **re
 	if (!code) {
 		queue->channel = channel;
 		queue->zero_copy = true;
-		code = send_queue_ring_init(&queue->ring);
-		queue->has_ring = !code;
+		code = send_queue_ring_init(queue);
 	}
 	for (size_t i = 0; !code && pack && i < BATCHES; i++) {
 		queue->batches[i].packed = malloc(BATCH_PACKED);
@@ -73,11 +71,13 @@ static void send_queue_start_send(struct send_queue *queue, struct batch *batch)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring); /* it has more entries than there are batches */
 	bool large = batch->bytes / batch->iov_count >= ZERO_COPY_MIN;
 
-	io_uring_prep_sendmsg(sqe, queue->channel->fd, &batch->message, MSG_NOSIGNAL);
+	io_uring_prep_sendmsg(sqe, queue->fixed_file ? 0 : queue->channel->fd, &batch->message, MSG_NOSIGNAL);
 	if (queue->zero_copy && large) {
 		sqe->opcode = IORING_OP_SENDMSG_ZC;
 		sqe->ioprio = IORING_SEND_ZC_REPORT_USAGE;
 	}
+	if (queue->fixed_file)
+		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, batch);
 	batch->sending = true;
 }

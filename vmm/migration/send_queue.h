@@ -8,8 +8,8 @@
  */
 #pragma once
 
-#include <liburing.h>
 
+#include "core/ring.h"
 #include "vmm/migration/channel.h"
 
 #define BATCH_BYTES MIB(2) /* of payload */
@@ -32,7 +32,7 @@ struct batch {
 struct send_queue {
 	struct channel *channel;
 	struct io_uring ring;
-	bool has_ring, zero_copy;
+	bool has_ring, fixed_file, zero_copy;
 	bool zero_copied; /* the kernel sent without a copy at least once */
 	unsigned int current;
 	struct batch batches[BATCHES];

@@ -17,6 +17,7 @@
 #include <sys/vfs.h>
 
 #include "core/bitmap.h"
+#include "core/errand.h"
 #include "core/pagemap.h"
 
 #define PAGE 4096u
@@ -85,7 +86,7 @@ static bool zero_holds_region(const struct guest_memory *memory, struct span spa
 
 static int zero_read_maps(const struct guest_memory *memory, struct zero_map *map)
 {
-	FILE *file = fopen("/proc/self/maps", "re");
+	FILE *file = errand_fopen("/proc/self/maps");
 	struct span span;
 	char *line = NULL;
 	size_t room = 0;

@@ -3,6 +3,7 @@
 #include "vmm/session/disk_arrivals.h"
 
 #include "core/beneath.h"
+#include "core/errand.h"
 #include "vmm/migration/report.h"
 
 #include <fcntl.h>
@@ -192,7 +193,7 @@ static void disk_arrivals_remove_file(const struct disk_target *target, const st
 	if (fstat(target->fd, &ours) == 0 &&
 	    fstatat(place->folder, place->name, &there, AT_SYMLINK_NOFOLLOW) == 0 && ours.st_dev == there.st_dev &&
 	    ours.st_ino == there.st_ino)
-		unlinkat(place->folder, place->name, 0);
+		errand_unlinkat(place->folder, place->name, 0);
 }
 
 void disk_arrivals_destroy(struct disk_arrivals *arrivals)

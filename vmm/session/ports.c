@@ -2,6 +2,7 @@
 /* See ports.h. */
 #include "vmm/session/ports.h"
 
+#include "core/errand.h"
 #include "vmm/session/terminal.h"
 
 #include <fcntl.h>
@@ -191,7 +192,7 @@ void port_close(struct port *port)
 		return;
 	event_source_remove(port->listener);
 	if (port->path)
-		unlink(port->path);
+		errand_unlink(port->path);
 	free(port->path);
 	fd_close(&port->listen_fd);
 	fd_close(&port->slave_fd);

@@ -3,6 +3,7 @@
 #include "vmm/session/restore_disks.h"
 
 #include "core/beneath.h"
+#include "core/errand.h"
 #include "core/monotonic.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/migration/report.h"
@@ -435,7 +436,7 @@ static void restore_disks_remove(const struct place *place)
 
 	if (fstat(place->made, &ours) == 0 && fstatat(place->folder, place->name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
 	    ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
-		unlinkat(place->folder, place->name, 0);
+		errand_unlinkat(place->folder, place->name, 0);
 }
 
 void restore_disks_destroy(struct restore_disks *disks)

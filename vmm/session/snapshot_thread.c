@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "core/errand.h"
 #include "core/thread.h"
 #include "vmm/machine/disk_copies.h"
 #include "vmm/machine/machine_files.h"
@@ -139,7 +140,7 @@ static int snapshot_thread_open(struct snapshot_thread *thread, const char *path
 {
 	const char *name = path ? machine_files_find(thread->host.files, NULL, path) : NULL;
 
-	return name ? open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+	return name ? errand_open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0) : -1;
 }
 
 static int snapshot_thread_begin(struct snapshot_thread *thread, struct err *err)

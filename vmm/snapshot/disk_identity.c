@@ -2,6 +2,8 @@
 /* See disk_identity.h. */
 #include "vmm/snapshot/disk_identity.h"
 
+#include "core/errand.h"
+
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
@@ -14,7 +16,7 @@
 
 void disk_identity_boot_id(uint8_t ret[16])
 {
-	_cleanup_(fd_close) int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	_cleanup_(fd_close) int fd = errand_open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC, 0);
 	char text[37] = {0};
 	unsigned int byte;
 
@@ -54,7 +56,7 @@ static bool disk_identity_read_number(dev_t device, const char *name, unsigned i
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(device), minor(device), name);
-	file = fopen(path, "re");
+	file = errand_fopen(path);
 	for (unsigned int i = 0; file && good && i <= skip; i++)
 		good = fscanf(file, "%llu", &number) == 1;
 	if (file)

@@ -7,6 +7,7 @@
  */
 #include "vmm/snapshot/folder.h"
 
+#include "core/errand.h"
 #include "vmm/snapshot/file_copy.h"
 #include "vmm/snapshot/prefetch.h"
 #include "vmm/snapshot/state_file.h"
@@ -61,14 +62,14 @@ static bool folder_is_file(const char *name)
 
 static int folder_open_at(int parent_fd, const char *name)
 {
-	int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = errand_openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
 
 	return fd < 0 ? -errno : fd;
 }
 
 static int folder_open_file(int fd, const char *name)
 {
-	int file = openat(fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int file = errand_openat(fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
 
 	return file < 0 ? -errno : file;
 }
@@ -76,7 +77,7 @@ static int folder_open_file(int fd, const char *name)
 /* Calls fn for each name in the folder; nonzero ends it. */
 static int folder_each(int fd, int (*fn)(void *opaque, const char *name), void *opaque)
 {
-	int again = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
+	int again = errand_openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), code = 0;
 	DIR *dir = again < 0 ? NULL : fdopendir(again);
 	struct dirent *entry;
 
@@ -324,7 +325,7 @@ static int folder_begin(struct snapshot_folder *folder, const char *path, struct
 
 	if (code)
 		return code;
-	folder->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	folder->parent_fd = errand_open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 	if (folder->parent_fd < 0)
 		return folder_fault(folder->path, -errno, "its parent folder", err);
 	return folder_check_place(folder, err) ?: folder_clean(folder, err) ?: folder_make(folder, err);
@@ -372,7 +373,7 @@ int snapshot_folder_create(struct snapshot_folder *folder, const char *name, int
 		return folder_fault(folder->path, code, name, err);
 	if (folder_is_disk(name) && mkdirat(folder->fd, DISKS, 0700) < 0 && errno != EEXIST)
 		code = -errno;
-	file = code ? -1 : openat(folder->fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	file = code ? -1 : errand_openat(folder->fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (file < 0) {
 		code = code ?: -errno;
 		free(folder->files[--folder->count]);

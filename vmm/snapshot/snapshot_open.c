@@ -6,6 +6,7 @@
 #include "vmm/snapshot/snapshot_open.h"
 
 #include "core/beneath.h"
+#include "core/errand.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -41,9 +42,9 @@ static int snapshot_open_file(const struct snapshot *snapshot, const char *path,
 	int code;
 
 	if (snapshot->folder)
-		fd = openat(snapshot->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		fd = errand_openat(snapshot->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
 	else
-		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		fd = errand_open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 0);
 	if (fd < 0 && errno == ENOENT && snapshot->folder)
 		return err_set(err, -ENOENT, "not a snapshot: no file \"%s\" in it; name the folder that mvmm snapshot made",
 			       name);
@@ -169,7 +170,7 @@ static int snapshot_open_folder(struct snapshot *snapshot, unsigned int flags, s
 {
 	struct stat st;
 
-	snapshot->dir_fd = snapshot->folder ? open(snapshot->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) :
+	snapshot->dir_fd = snapshot->folder ? errand_open(snapshot->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0) :
 					      snapshot_open_parent(snapshot->path);
 	if (snapshot->dir_fd < 0 && snapshot->folder)
 		snapshot->dir_fd = -errno;
@@ -271,7 +272,7 @@ int snapshot_open_part(const struct snapshot *snapshot, const char *name, int *f
 	struct stat st;
 
 	if (snapshot->folder)
-		file = openat(snapshot->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		file = errand_openat(snapshot->dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0);
 	if (!snapshot->folder || (file < 0 && errno == ENOENT)) {
 		*fd = -1;
 		return 0;

@@ -2,7 +2,8 @@
 /* See write_queue.h. A write that ends short is continued with what is left. */
 #include "vmm/snapshot/write_queue.h"
 
-#include <liburing.h>
+#include "core/ring.h"
+
 
 #define DEPTH 64u
 #define ALONE MIB(4)     /* written before there is a ring */
@@ -20,7 +21,7 @@ struct request {
 struct write_queue {
 	struct write_queue_options options;
 	struct io_uring ring;
-	bool has_ring, no_ring;
+	bool has_ring, no_ring, fixed_file;
 	struct request requests[DEPTH];
 	struct request *idle;
 	unsigned int busy;
@@ -61,15 +62,15 @@ static int write_queue_failed(struct write_queue *queue, int code)
 /* Whether what follows is written by a ring, which is made when there is enough to write. */
 static bool write_queue_wants_ring(struct write_queue *queue)
 {
-	static const unsigned int flags[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
-					     IORING_SETUP_COOP_TASKRUN, 0};
-	int code = -EINVAL;
+	static const uint8_t ops[] = {IORING_OP_WRITE, IORING_OP_TIMEOUT};
+	const struct ring_rules rules = {.ops = ops, .op_count = ARRAY_SIZE(ops), .files = &queue->options.fd, .file_count = 1};
+	int code;
 
 	if (queue->has_ring || queue->no_ring || queue->alone < ALONE)
 		return queue->has_ring;
-	for (size_t i = 0; i < ARRAY_SIZE(flags) && code == -EINVAL; i++)
-		code = io_uring_queue_init(DEPTH, &queue->ring, flags[i]);
+	code = ring_create(&queue->ring, DEPTH, &rules, &queue->fixed_file);
 	queue->has_ring = !code;
+	code = code ?: ring_enable(&queue->ring);
 	queue->no_ring = code;
 	return queue->has_ring;
 }
@@ -102,7 +103,9 @@ static void write_queue_start(struct write_queue *queue, struct request *request
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring); /* as many entries as requests */
 
-	io_uring_prep_write(sqe, queue->options.fd, request->data, (unsigned int)request->left, request->offset);
+	io_uring_prep_write(sqe, queue->fixed_file ? 0 : queue->options.fd, request->data, (unsigned int)request->left, request->offset);
+	if (queue->fixed_file)
+		sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, request);
 	queue->prepared += request->left;
 }

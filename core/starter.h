@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The starter: a thread that does for the others what they may not do themselves, when their filters are closed. A
+ * filter is inherited and can only become narrower, so this thread keeps the widest one. It starts threads, which narrow
+ * their own. For what may wait, such as an open of a file, it starts a thread that does that and ends, so that nobody
+ * waits for somebody else's storage. It never looks at what a guest has written.
+ *
+ * The main thread creates it before it closes its own filter.
+ */
+#pragma once
+
+#include "core/err.h"
+#include "core/thread.h"
+
+struct starter;
+
+int starter_create(struct starter **ret, struct err *err);
+/* Starts its thread, on a thread that is not confined, with the filters of that. Does not wait for it. */
+int starter_start(struct starter *starter, struct err *err);
+/* No call is in progress. NULL is fine. */
+void starter_destroy(struct starter *starter);
+
+/* As thread_filters.call. Any thread. */
+int starter_call(struct starter *starter, int (*fn)(void *argument), void *argument, bool swift);
