@@ -125,6 +125,7 @@ for _ in {1..30}; do many+=(--disk disk); done
 refuses 'too many devices' '31 devices: more than the 30' run --kernel kernel "${many[@]}"
 refuses 'metrics of no machine' 'metrics: NAME is missing' metrics
 refuses 'metrics in two forms' '--prometheus: cannot be combined with --json' metrics --json --prometheus any
+refuses 'a filter of another kind' '--seccomp none: unknown value' run --kernel kernel --seccomp none
 refuses 'a folder to allow without a jail' '--allow folder: needs --jail DIR' run --kernel kernel --allow folder
 refuses 'a jail in no folder' '--jail nowhere: the folder: No such file' run --kernel kernel --jail nowhere
 refuses 'a jail in a file' '--jail .*/disk: the folder: Not a directory' run --kernel kernel --jail disk
@@ -437,7 +438,7 @@ report 'the completion offers what there is' "$(
 	completes '--timeout' 'stop --t'
 	completes 'cancel stop-and-copy' 'migrate --on-timeout '
 	completes 'none zstd' 'migrate --compress='
-	completes '--serial' 'receive --se'
+	completes '--serial' 'receive --ser'
 	completes 'resume' 'help resu'
 	completes 'unbind' 'vfio unb'
 	completes "$(ls /sys/bus/pci/devices 2>/dev/null | sed -n 's/^0000:00://p' | sort | paste -sd' ')" 'vfio bind --group 0000:00:'

@@ -8,6 +8,7 @@ static const struct option_key from = {"from", OPTION_STRING, .help = "ADDRESS"}
 static const struct option_key name = {"name", OPTION_STRING, .help = "NAME"};
 static const struct option_key folder = {"folder", OPTION_STRING, .help = "FILE"};
 static const struct option_key port = {"port", OPTION_STRING, .help = "stdio|pty|none|FILE"};
+static const struct option_key seccomp = {"seccomp", OPTION_WORD, .words = seccomp_words, .value = MVMM_SECCOMP};
 static const struct option_key override = {"override", OPTION_STRING, .help = "ID=VALUE"};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct receive_options, member)
@@ -45,6 +46,8 @@ static const struct option options[] = {
 	AFFINITY_OPTION(receive_options, here.affinity),
 	JAIL_OPTIONS(receive_options, here.jail),
 	REPORT_OPTIONS(receive_options, here.report),
+	{"seccomp", "on|off|log", "allow each thread only the system calls that it needs, or log the others; " MVMM_SECCOMP_TEXT " by default",
+	 &seccomp, 1, FIELD(here.seccomp)},
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
 	{"verbose", NULL, "say more", &flag, 1, FIELD(here.verbose)},

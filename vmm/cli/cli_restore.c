@@ -24,6 +24,7 @@ static const struct option_key jobs = {"number", OPTION_UINT, .min = 1, .max = C
 static const struct option_key descriptor = {"descriptor", OPTION_FD, .value = UINT32_MAX, .help = "FD"};
 static const struct option_key clock = {"clock", OPTION_STRING, .help = "stop|run"};
 static const struct option_key disks = {"disks", OPTION_WORD, .words = snapshot_disks_words};
+static const struct option_key seccomp = {"seccomp", OPTION_WORD, .words = seccomp_words, .value = MVMM_SECCOMP};
 static const struct option_key override = {"override", OPTION_STRING, .help = "ID=VALUE"};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct restore_options, member)
@@ -73,6 +74,8 @@ static const struct option options[] = {
 	{"paused", NULL, "leave the machine paused, until mvmm resume", &flag, 1, FIELD(paused)},
 	AFFINITY_OPTION(restore_options, here.affinity),
 	JAIL_OPTIONS(restore_options, here.jail),
+	{"seccomp", "on|off|log", "allow each thread only the system calls that it needs, or log the others; " MVMM_SECCOMP_TEXT " by default",
+	 &seccomp, 1, FIELD(here.seccomp)},
 	{"force-cpu", NULL, "accept a guest that relies on features or bits that this host's CPU lacks; it may fail", &flag, 1,
 	 FIELD(here.force_cpu)},
 	REPORT_OPTIONS(restore_options, here.report),

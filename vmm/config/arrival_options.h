@@ -19,6 +19,7 @@ struct arrival_options {
 	size_t disk_count, net_count, vfio_count;
 	struct jail_options jail;
 	struct affinity_options affinity;
+	unsigned int seccomp; /* an enum seccomp_mode */
 	bool force_cpu; /* see machine_config */
 	struct report_options report;
 	bool verbose, quiet;

@@ -99,6 +99,9 @@ struct port_config {
 /* What the guest's clocks do while it is paused or moved. */
 enum clock_choice { CLOCK_STOP, CLOCK_RUN };
 
+/* The filters of system calls; LOG: what they do not allow is done, and written to the kernel's log. */
+enum seccomp_mode { SECCOMP_ON, SECCOMP_OFF, SECCOMP_LOG };
+
 enum reboot_action { ON_REBOOT_REBOOT, ON_REBOOT_EXIT };
 
 /* NOIOMMU: the device can write to all of the host's memory; only on request. */
@@ -144,6 +147,7 @@ struct machine_config {
 	bool force_cpu; /* an incoming guest may rely on features that this host lacks; not an option */
 	bool incoming; /* another host offered it; not an option */
 	struct report_options report;
+	enum seccomp_mode seccomp;
 	bool verbose, quiet;
 	char *file; /* the JSON file that was read, or NULL */
 	bool help;
@@ -153,6 +157,8 @@ struct machine_config {
 extern const struct option_table machine_options;
 
 /* Sets the defaults: 512 MiB, one CPU, serial port on stdio, no kernel. */
+extern const char *const seccomp_words[]; /* of enum seccomp_mode */
+
 void machine_config_init(struct machine_config *config);
 /* Frees the strings and arrays and sets the defaults. */
 void machine_config_done(struct machine_config *config);

@@ -13,6 +13,7 @@ static const char *const reboot_words[] = {"reboot", "exit", NULL};
 static const char *const backend_words[] = {"auto", "iommufd", "legacy", "noiommu", NULL};
 static const char *const on_error_words[] = {"report", "stop", NULL};
 static const char *const rom_words[] = {"on", "off", NULL};
+const char *const seccomp_words[] = {"on", "off", "log", NULL};
 
 #define FIELD(member) .offset = offsetof(struct machine_config, member)
 #define KEYS(...)                                             \
@@ -119,6 +120,8 @@ static const struct option options[] = {
 	REPORT_OPTIONS(machine_config, report),
 	{"name", "NAME", "the machine's name, for other commands; vm-PID by default", FIELD(name),
 	 PLAIN("name", OPTION_STRING, .help = "NAME")},
+	{"seccomp", "on|off|log", "allow each thread only the system calls that it needs, or log the others; " MVMM_SECCOMP_TEXT " by default",
+	 FIELD(seccomp), .command_only = true, PLAIN("seccomp", OPTION_WORD, .words = seccomp_words, .value = MVMM_SECCOMP)},
 	{"config", "FILE", "read options from a JSON file; the command line overrides them", FIELD(file),
 	 .command_only = true, PLAIN("config", OPTION_STRING, .help = "FILE")},
 	{"verbose", NULL, "log more", FIELD(verbose), .command_only = true, PLAIN("verbose", OPTION_FLAG)},

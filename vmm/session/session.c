@@ -3,6 +3,7 @@
 #include "vmm/session/session.h"
 
 #include "core/monotonic.h"
+#include "core/thread.h"
 #include "vmm/jail/jail.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
@@ -257,6 +258,24 @@ static int session_check_reboot(const struct machine_config *config, struct err 
 
 /* ---- reboots ---- */
 
+struct remaking {
+	struct session *session;
+	struct err *err;
+};
+
+static int session_do_make_again(void *argument)
+{
+	const struct remaking *remaking = argument;
+
+	return session_make_machine(remaking->session, remaking->err);
+}
+
+/* It needs calls that this thread does without since the door is closed; no guest runs meanwhile. */
+static int session_make_again(struct session *session, struct err *err)
+{
+	return thread_call(session_do_make_again, &(struct remaking){session, err});
+}
+
 #define SHORT_LIFE 1000000000ull
 #define SHORT_LIVES 5u /* without a wait */
 #define LONGEST_REST 10u /* seconds */
@@ -332,7 +351,7 @@ int session_live(struct session *session, struct err *err)
 		machine_keep_bursts(session->machine, session->config);
 		session_destroy_machine(session);
 		session->button_pressed = session->pressed = false;
-		if (session_check_reboot(session->config, err) || session_make_machine(session, err) ||
+		if (session_check_reboot(session->config, err) || session_make_again(session, err) ||
 		    machine_start(session->machine, err)) {
 			err_prefix(err, 0, "reboot");
 			return EXIT_FAILED;
@@ -356,14 +375,19 @@ static int session_begin(struct session *session, struct err *err)
 	code = code ?: session_open_control(session, err);
 	code = code ?: session_make_machine(session, err);
 	code = code ?: session_jail_close(session, err);
+	code = code ?: session_make_door(session, err);
 	if (code)
 		return code;
 	session_keep_ports(session);
-	return machine_start(session->machine, err);
+	code = machine_start(session->machine, err);
+	if (!code)
+		door_close(session->door);
+	return code;
 }
 
 void session_end(struct session *session)
 {
+	door_end(session->door);
 	service_stopping(&session->service);
 	session_events_ended(session);
 	session_metrics_last(session);
@@ -376,7 +400,7 @@ void session_end(struct session *session)
 	port_close(session->serial);
 	session_folder_done(session);
 	session_metrics_done(session);
-	rundir_release(session->rundir);
+	session_folder_release(session);
 	control_destroy(session->control);
 	event_source_remove(session->signals);
 	service_close(&session->service);
@@ -385,6 +409,8 @@ void session_end(struct session *session)
 		event_loop_destroy(session->loop);
 	machine_offer_destroy(session->offer);
 	machine_files_close(&session->files);
+	if (!session->abandoned)
+		door_destroy(session->door);
 	jail_destroy(session->jail);
 }
 
@@ -392,6 +418,7 @@ int session_run(struct machine_config *config, struct err *err)
 {
 	struct session session = {
 		.config = config,
+		.seccomp = config->seccomp,
 		.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};

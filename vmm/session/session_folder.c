@@ -6,6 +6,8 @@
  */
 #include "vmm/session/session_internal.h"
 
+#include "core/thread.h"
+
 #define LOOK_NS 5000000000ull
 
 /* Once for each time that it cannot be done. */
@@ -18,12 +20,26 @@ static void session_folder_failed(struct session *session, const struct err *err
 	session->folder.lost = true;
 }
 
+struct look {
+	struct rundir *rundir;
+	int fd;
+	struct err err;
+};
+
+static int session_folder_restore(void *argument)
+{
+	struct look *look = argument;
+
+	return rundir_restore(look->rundir, &look->fd, &look->err);
+}
+
 static void session_folder_look(void *opaque, uint32_t events)
 {
 	struct session *session = opaque;
-	_cleanup_(fd_close) int fd = -1;
-	struct err err = {""};
-	int code = rundir_restore(session->rundir, &fd, &err);
+	struct look look = {.rundir = session->rundir, .fd = -1};
+	int code = thread_call(session_folder_restore, &look);
+	_cleanup_(fd_close) int fd = look.fd;
+	struct err err = look.err;
 
 	if (code > 0) {
 		code = control_listen(session->control, &fd, &err);
@@ -48,4 +64,15 @@ int session_folder_watch(struct session *session, struct err *err)
 void session_folder_done(struct session *session)
 {
 	event_source_remove(session->folder.timer);
+}
+
+static int session_folder_do_release(void *argument)
+{
+	rundir_release(argument);
+	return 0;
+}
+
+void session_folder_release(struct session *session)
+{
+	thread_call(session_folder_do_release, take_ptr(session->rundir));
 }

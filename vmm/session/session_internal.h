@@ -10,6 +10,7 @@
 
 #include "vmm/control/control.h"
 #include "vmm/control/rundir.h"
+#include "vmm/jail/door.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
@@ -87,6 +88,8 @@ struct session {
 	bool gone;                   /* the guest runs on another host */
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
 	struct jail *jail;                /* or NULL */
+	enum seccomp_mode seccomp;
+	struct door *door;                /* or NULL: nothing is confined */
 	struct track *track;              /* what the machine has changed since; NULL until the first one */
 	bool restored;                    /* this life began with the snapshot of this id */
 	uint8_t restored_id[16];
@@ -104,6 +107,7 @@ int session_catch_signals(struct session *session, struct err *err);
 /* Handles the signals that have come; for a step after which it would be too late. On the loop's thread. */
 void session_take_signals(struct session *session);
 int session_open_ports(struct session *session, struct err *err);
+
 int session_make_machine(struct session *session, struct err *err);
 /* The same in two halves, of which the second one needs the ports (machine_prepare, machine_complete). */
 int session_prepare_machine(struct session *session, struct err *err);
@@ -147,6 +151,8 @@ void session_events_disk(void *opaque, const char *id, const struct virtio_blk_h
 
 int session_folder_watch(struct session *session, struct err *err);
 void session_folder_done(struct session *session);
+/* The folder is removed; the name is free. */
+void session_folder_release(struct session *session);
 
 /* ---- session_log.c ---- */
 
@@ -167,6 +173,11 @@ void session_metrics_done(struct session *session);
 /* The machine ends, and is still there, if it was made. */
 void session_metrics_last(struct session *session);
 int session_metrics_get(const struct session *session, const char *state, json_t **ret, struct err *err);
+
+/* ---- session_door.c ---- */
+
+/* From here on, threads of the session are confined (door.h). */
+int session_make_door(struct session *session, struct err *err);
 
 /* ---- session_jail.c ---- */
 

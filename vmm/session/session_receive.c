@@ -70,7 +70,10 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 	code = code ?: host_devices_migration_begin(machine_host_devices(session->machine), arrival->config.name,
 						    HOST_DEVICES_MIGRATE, &arrival->devices, err);
 	code = code ?: session_open_control(session, err);
-	return code ?: session_jail_close(session, err);
+	code = code ?: session_jail_close(session, err);
+	if (!code)
+		door_close(session->door);
+	return code;
 }
 
 static int session_receive_do_create(void *opaque, void *argument, struct err *err)
@@ -284,6 +287,7 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	code = code ?: service_watch(&arrival->session.service, arrival->session.loop, err);
 	code = code ?: session_catch_signals(&arrival->session, err);
 	code = code ?: session_receive_listen_for_it(arrival, err);
+	code = code ?: session_make_door(&arrival->session, err);
 	if (!code)
 		event_loop_claim(arrival->session.loop);
 	code = code ?: session_receive_start_thread(arrival, err);
@@ -352,6 +356,7 @@ static struct arrival *session_receive_new(struct receive_options *options)
 	arrival->config.quiet = options->here.quiet;
 	arrival->session = (struct session){
 		.config = &arrival->config,
+		.seccomp = (enum seccomp_mode)options->here.seccomp,
 		.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 		.signal_fd = -1,
 	};
@@ -383,7 +388,7 @@ int session_receive(struct receive_options *options, struct err *err)
 	if (session_jail_enter(&arrival->session, &options->here.jail, options->here.vfio_count > 0, &code, err))
 		code = session_receive_receive(arrival, err);
 	if (arrival->session.abandoned && arrival->target) /* its thread may still use all of it but the name */
-		rundir_release(arrival->session.rundir);
+		session_folder_release(&arrival->session);
 	else
 		session_receive_destroy(arrival);
 	return code;

@@ -2,12 +2,25 @@
 /* `mvmm restore`, from its options to its exit code: restores at once, or when it is asked to. See session.h. */
 #include "vmm/session/session_restore_internal.h"
 
+#include "core/thread.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/host_devices_migration.h"
 #include "vmm/session/restore_disks.h"
 #include "vmm/session/session_record.h"
 
 #include <fcntl.h>
+
+struct saving {
+	struct restoring *restoring;
+	struct err *err;
+};
+
+static int session_restore_run_save(void *argument)
+{
+	const struct saving *saving = argument;
+
+	return session_record_save(saving->restoring->record, machine_memory(saving->restoring->session.machine), saving->err);
+}
 
 static int session_restore_run_live(struct restoring *restoring, struct err *err)
 {
@@ -16,7 +29,7 @@ static int session_restore_run_live(struct restoring *restoring, struct err *err
 
 	if (!restoring->record || session->abandoned || session->signal)
 		return code;
-	return session_record_save(restoring->record, machine_memory(session->machine), err) ? EXIT_FAILED : EXIT_OFF;
+	return thread_call(session_restore_run_save, &(struct saving){restoring, err}) ? EXIT_FAILED : EXIT_OFF;
 }
 
 /* A signal may have been the reason: it cancels a copy of memory, or a wait for a request, which mvmm stop ends, too. */
@@ -67,6 +80,7 @@ int session_restore(struct restore_options *options, struct err *err)
 	struct restoring restoring = {
 		.options = options,
 		.session = {
+			.seccomp = (enum seccomp_mode)options->here.seccomp,
 			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 			.signal_fd = -1,
 		},

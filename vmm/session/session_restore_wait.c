@@ -77,6 +77,8 @@ static int session_restore_wait_complete(struct restoring *restoring, struct res
 	code = code ?: session_open_ports(session, err);
 	code = code ?: session_complete_machine(session, err);
 	code = code ?: session_jail_close(session, err);
+	if (!code)
+		door_close(session->door);
 	code = code ?: session_restore_load(restoring, err);
 	return code ?: session_restore_start(restoring, err);
 }

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See door.h. */
+#include "vmm/jail/door.h"
+
+#include "core/starter.h"
+
+#include <stdio.h>
+
+struct door {
+	struct door_options options;
+	struct thread_filters filters;
+	struct starter *starter;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool closed, ended; /* changed under the lock */
+};
+
+/* Whether the thread gives up its rights itself, and does not have those that the starter has left. */
+static bool door_takes_rights(struct door *door, enum thread_kind kind)
+{
+	bool closed;
+
+	if (kind == THREAD_MAIN)
+		return true;
+	pthread_mutex_lock(&door->lock);
+	closed = door->closed;
+	while (!door->closed && !door->ended && (kind == THREAD_VCPU || kind == THREAD_STARTER))
+		pthread_cond_wait(&door->changed, &door->lock);
+	pthread_mutex_unlock(&door->lock);
+	return !closed && !door->ended && (kind == THREAD_VCPU || kind == THREAD_STARTER);
+}
+
+/* A thread that is not confined must not run. */
+static void door_enter(void *opaque, enum thread_kind kind)
+{
+	struct door *door = opaque;
+	int code;
+
+	if (door->options.jail && door_takes_rights(door, kind))
+		jail_confine(door->options.jail);
+	code = seccomp_enter(door->options.seccomp, kind);
+	if (!code)
+		return;
+	errno = -code;
+	log_error(door->options.log, "a thread's filter of system calls: %m");
+	_exit(SECCOMP_EXIT);
+}
+
+static int door_call(void *opaque, int (*fn)(void *argument), void *argument, bool swift)
+{
+	const struct door *door = opaque;
+
+	return starter_call(door->starter, fn, argument, swift);
+}
+
+int door_create(const struct door_options *options, struct door **ret, struct err *err)
+{
+	const struct log *log = options->log;
+	struct door *door;
+	int code = seccomp_prepare(options->seccomp, log->fd, log->prefix ?: "", err);
+
+	if (code || (options->seccomp == SECCOMP_OFF && !options->jail))
+		return code;
+	door = calloc(1, sizeof(*door));
+	if (!door)
+		return err_sys(err, -ENOMEM, "threads");
+	door->options = *options;
+	door->filters = (struct thread_filters){.enter = door_enter, .call = door_call, .opaque = door};
+	pthread_mutex_init(&door->lock, NULL);
+	pthread_cond_init(&door->changed, NULL);
+	code = starter_create(&door->starter, err);
+	thread_set_filters(&door->filters);
+	code = code ?: starter_start(door->starter, err);
+	if (code)
+		door_destroy(door);
+	else
+		*ret = door;
+	return code;
+}
+
+static void door_set(struct door *door, bool *what)
+{
+	pthread_mutex_lock(&door->lock);
+	*what = true;
+	pthread_cond_broadcast(&door->changed);
+	pthread_mutex_unlock(&door->lock);
+}
+
+void door_close(struct door *door)
+{
+	if (!door || door->closed)
+		return;
+	door_set(door, &door->closed);
+	thread_enter(THREAD_MAIN);
+}
+
+void door_end(struct door *door)
+{
+	if (door)
+		door_set(door, &door->ended);
+}
+
+void door_destroy(struct door *door)
+{
+	if (!door)
+		return;
+	door_end(door);
+	thread_set_filters(NULL);
+	starter_destroy(door->starter);
+	pthread_cond_destroy(&door->changed);
+	pthread_mutex_destroy(&door->lock);
+	free(door);
+}
