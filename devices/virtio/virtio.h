@@ -352,8 +352,12 @@ struct msi_controller;
 struct virtio_pci;
 int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct bus *mmio, struct msi_controller *msi,
 		      struct event_loop *loop, int devfn, struct virtio_pci **ret, struct err *err);
-/* Removes it from the bus, resets and destroys it and its device. NULL is fine. */
+/*
+ * Removes it from the bus, resets and destroys it and its device. NULL is fine. detach does the first two: while the
+ * vCPUs are paused if there are any, and with a drained device, for which it does not wait.
+ */
 void virtio_pci_destroy(struct virtio_pci *pci);
+void virtio_pci_detach(struct virtio_pci *pci);
 struct virtio_device *virtio_pci_device(struct virtio_pci *pci);
 uint8_t virtio_pci_devfn(const struct virtio_pci *pci);
 /*

@@ -495,6 +495,14 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 	return 0;
 }
 
+void virtio_pci_detach(struct virtio_pci *pci)
+{
+	pci_bus_remove(&pci->function);
+	pthread_mutex_lock(&pci->device->lock);
+	virtio_pci_reset(pci);
+	pthread_mutex_unlock(&pci->device->lock);
+}
+
 void virtio_pci_destroy(struct virtio_pci *pci)
 {
 	struct virtio_device *device;
@@ -502,10 +510,7 @@ void virtio_pci_destroy(struct virtio_pci *pci)
 	if (!pci)
 		return;
 	device = pci->device;
-	pci_bus_remove(&pci->function);
-	pthread_mutex_lock(&device->lock);
-	virtio_pci_reset(pci);
-	pthread_mutex_unlock(&device->lock);
+	virtio_pci_detach(pci);
 	virtio_pci_free_transport(pci);
 	device->ops->destroy(device);
 }

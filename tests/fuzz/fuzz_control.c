@@ -3,7 +3,7 @@
  * The control socket: an input is what one client sends before it is done. Always: the server answers what it must,
  * hangs up in the end, and still serves the next client.
  */
-#include "vmm/config/config.h"
+#include "vmm/config/config_plug.h"
 #include "vmm/control/control_machine.h"
 #include "vmm/snapshot/restore_request.h"
 #include "vmm/snapshot/snapshot_take.h"
@@ -69,20 +69,43 @@ static int do_set_balloon(struct session *session, uint64_t bytes, struct err *e
 }
 
 /* What is plugged in is a line of the configuration, checked as the command line's are. */
-static int do_add_device(struct session *session, const char *vfio, const struct add_device_reply *reply,
-			 struct err *err)
+static int do_add_device(struct session *session, const char *option, const char *text,
+			 const struct add_device_reply *reply, struct err *err)
 {
-	int code = machine_config_add_vfio(&config, vfio, err);
+	int code = config_plug_add(&config, option, text, err);
 
 	if (code)
 		return code;
-	machine_config_remove_vfio(&config, config.vfios[config.vfio_count - 1].id);
+	config_plug_remove(&config, config_plug_last(&config, option));
 	reply->done(reply->opaque, "added", 0, NULL);
 	return 0;
 }
 
-static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,
-			    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
+static int do_add_passed(struct session *session, const char *option, json_t *device, int *fds, size_t count,
+			 const struct add_device_reply *reply, struct err *err)
+{
+	int code = config_plug_add_json(&config, option, device, err);
+
+	if (code)
+		return code;
+	config_plug_remove(&config, config_plug_last(&config, option));
+	reply->done(reply->opaque, "added", 0, NULL);
+	return 0;
+}
+
+static int do_replace_disk(struct session *session, const char *id, const char *path, int *fds, size_t count,
+			   void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err), void *opaque,
+			   struct err *err)
+{
+	if (count > 2)
+		return err_set(err, -EINVAL, "too many descriptors");
+	done(opaque, 1, 0, NULL);
+	return 0;
+}
+
+static int do_remove_device(struct session *session, const char *kind, const char *id, bool force,
+			    unsigned int timeout_ms, void (*done)(void *opaque, int code, const struct err *err),
+			    void *opaque, struct err *err)
 {
 	if (!force && strlen(id) > 8)
 		return err_set(err, -ENOENT, "no such device");
@@ -151,6 +174,8 @@ static const struct operations ops = {
 	.resize_disk = do_resize_disk,
 	.set_limits = do_set_limits,
 	.add_device = do_add_device,
+	.add_passed = do_add_passed,
+	.replace_disk = do_replace_disk,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
 	.migration_status = do_migration_status,

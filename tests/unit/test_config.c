@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/config: the options of `mvmm run`, their defaults and what is refused as a whole. */
-#include "vmm/config/config.h"
+#include "vmm/config/config_plug.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
@@ -176,16 +176,59 @@ static void devices_come_and_go(void)
 
 	snprintf(line, sizeof(line), "--kernel k --vfio fd=%d,id=handed", fd);
 	CHECK_EQ(configure(line), 0);
-	CHECK_EQ(machine_config_add_vfio(&config, "0000:01:00.0", &err), 0);
+	CHECK_EQ(config_plug_add(&config, "vfio", "0000:01:00.0", &err), 0);
 	CHECK_STR(config.vfios[1].id, "vfio0");
-	CHECK_EQ(machine_config_add_vfio(&config, "fd=0", &err), -EINVAL);
+	CHECK_EQ(config_plug_add(&config, "vfio", "fd=0", &err), -EINVAL);
 	CHECK_STR(err.text, "--vfio fd=0: only mvmm run takes descriptors; write the device's BDF");
 	CHECK_EQ(config.vfio_count, 2);
-	machine_config_remove_vfio(&config, "handed");
+	config_plug_remove(&config, "handed");
 	CHECK_EQ(config.vfio_count, 1);
 	CHECK(fcntl(fd, F_GETFD) < 0 && errno == EBADF);
-	machine_config_remove_vfio(&config, "nobody");
+	config_plug_remove(&config, "nobody");
 	CHECK_EQ(config.vfio_count, 1);
+}
+
+/* As a control client writes it. */
+static bool plugs(const char *option, const char *json, const char *says)
+{
+	json_t *item = json_loads(json, 0, NULL);
+
+	CHECK(item);
+	err.text[0] = 0;
+	if (config_plug_add_json(&config, option, item, &err))
+		CHECK_STR(err.text, says);
+	json_decref(item);
+	return !err.text[0];
+}
+
+static void disks_and_networks_come_and_go(void)
+{
+	CHECK_EQ(configure("--kernel k --cpus 2 --name web --disk root.img --net tap=t0"), 0);
+	CHECK(plugs("disk", "{\"path\": \"/a,b\", \"readonly\": true}", ""));
+	CHECK_STR(config.disks[1].id, "disk1");
+	CHECK_STR(config.disks[1].path, "/a,b");
+	CHECK_EQ(config.disks[1].queues, 2);
+	CHECK_STR(config_plug_last(&config, "disk"), "disk1");
+	CHECK(plugs("net", "{\"tap\": \"t1\", \"id\": \"out\"}", ""));
+	CHECK_EQ(config.nets[1].queues, 1);
+	CHECK(config.nets[1].mac[0] & 2);
+	CHECK(!plugs("net", "{\"tap\": \"t2\", \"id\": \"disk1\"}",
+		     "--net id=disk1: another device has this id; choose a different one"));
+	CHECK(!plugs("disk", "{\"path\": \"/x\", \"redonly\": true}",
+		     "disk: redonly: unknown key, did you mean readonly?"));
+	CHECK(!plugs("disk", "[{\"path\": \"/x\"}, {\"path\": \"/y\"}]", "--disk: not one device"));
+	CHECK(!plugs("disk", "{\"path\": \"/x\", \"serial\": \"123456789012345678901\"}",
+		     "--disk serial=123456789012345678901: too long; write at most 20 characters"));
+	CHECK_EQ(config.disk_count, 2);
+	CHECK_EQ(config.net_count, 2);
+	/* The number of a disk that is gone is free. */
+	config_plug_remove(&config, "disk0");
+	CHECK_EQ(config.disk_count, 1);
+	CHECK_STR(config.disks[0].id, "disk1");
+	CHECK(plugs("disk", "{\"path\": \"/c\"}", ""));
+	CHECK_STR(config.disks[1].id, "disk0");
+	config_plug_remove(&config, "out");
+	CHECK_EQ(config.net_count, 1);
 }
 
 static void what_is_missing(void)
@@ -307,5 +350,5 @@ static void bad_changes_change_nothing(void)
 
 TEST_MAIN(TEST(begins_the_same_whatever_was_there), TEST(defaults), TEST(everything_at_once), TEST(ports),
 	  TEST(memory_sizes), TEST(cpu_counts),
-	  TEST(names_and_ids), TEST(devices), TEST(devices_come_and_go), TEST(what_is_missing),
+	  TEST(names_and_ids), TEST(devices), TEST(devices_come_and_go), TEST(disks_and_networks_come_and_go), TEST(what_is_missing),
 	  TEST(limits_are_rates), TEST(bad_rates_are_refused), TEST(limits_change_one_by_one), TEST(bad_changes_change_nothing))

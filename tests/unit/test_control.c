@@ -57,9 +57,10 @@ static int do_set_balloon(struct session *session, uint64_t bytes, struct err *e
 }
 
 /* "late" fails after it has begun. */
-static int do_add_device(struct session *session, const char *vfio, const struct add_device_reply *reply,
-			 struct err *err)
+static int do_add_device(struct session *session, const char *option, const char *vfio,
+			 const struct add_device_reply *reply, struct err *err)
 {
+	CHECK_STR(option, "vfio");
 	if (strcmp(vfio, "x") == 0)
 		return err_set(err, -ENODEV, "no such device");
 	reply->progress(reply->opaque, "map", 4096, 8192);
@@ -81,10 +82,42 @@ static int do_set_limits(struct session *session, const char *id, const char *li
 	return strcmp(limits, "ops=5") == 0 ? 0 : err_set(err, -EINVAL, "%s: %s: no limit", id, limits);
 }
 
-/* "slow" stays. */
-static int do_remove_device(struct session *session, const char *id, bool force, unsigned int timeout_ms,
-			    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
+static unsigned int passed_count; /* descriptors with the last request */
+
+/* One called "kept" has been taken. */
+static int do_add_passed(struct session *session, const char *option, json_t *device, int *fds, size_t count,
+			 const struct add_device_reply *reply, struct err *err)
 {
+	const char *id = json_string_value(json_object_get(device, "id"));
+
+	passed_count = (unsigned int)count;
+	if (!id)
+		return err_set(err, -EINVAL, "--%s: no id", option);
+	for (size_t i = 0; i < count && strcmp(id, "kept") == 0; i++)
+		close(take_fd(&fds[i]));
+	reply->done(reply->opaque, id, 0, NULL);
+	return 0;
+}
+
+static int do_replace_disk(struct session *session, const char *id, const char *path, int *fds, size_t count,
+			   void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err), void *opaque,
+			   struct err *err)
+{
+	passed_count = (unsigned int)count;
+	if (strcmp(path, "/slow") == 0)
+		done(opaque, 0, err_set(err, -ETIMEDOUT, "its storage does not answer"), err);
+	else
+		done(opaque, MIB(5), 0, NULL);
+	return 0;
+}
+
+/* "slow" stays. */
+static int do_remove_device(struct session *session, const char *kind, const char *id, bool force,
+			    unsigned int timeout_ms, void (*done)(void *opaque, int code, const struct err *err),
+			    void *opaque, struct err *err)
+{
+	if (strcmp(id, "kind") == 0)
+		return err_set(err, -ENOENT, "no such %s", kind);
 	if (strcmp(id, "none") == 0)
 		return err_set(err, -ENOENT, "no such device");
 	if (strcmp(id, "slow") == 0 && !force)
@@ -140,6 +173,8 @@ static const struct operations ops = {
 	.resize_disk = do_resize_disk,
 	.set_limits = do_set_limits,
 	.add_device = do_add_device,
+	.add_passed = do_add_passed,
+	.replace_disk = do_replace_disk,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
 	.migration_status = do_migration_status,
@@ -705,6 +740,48 @@ static void descriptors_come_along(void)
 	end();
 }
 
+#define ADD_DISK "{\"method\":\"io.mvmm.Machine.AddDisk\",\"parameters\":"
+#define REPLACE "{\"method\":\"io.mvmm.Machine.ReplaceDisk\",\"parameters\":"
+
+/* What the machine does not take is closed, whether it fails or not. */
+static void images_come_along(void)
+{
+	int fd, pipes[2];
+
+	serve(false);
+	fd = client();
+	CHECK_EQ(pipe2(pipes, O_CLOEXEC | O_NONBLOCK), 0);
+	put_fds(fd, ADD_DISK "{\"disk\":{\"id\":\"kept\"}}}", pipes[1], 2);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"id\":\"kept\"}}");
+	CHECK_EQ(passed_count, 2);
+	put_fds(fd, ADD_DISK "{\"disk\":{\"id\":\"other\"}}}", pipes[1], 3);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"id\":\"other\"}}");
+	CHECK_EQ(passed_count, 3);
+	put_fds(fd, ADD_DISK "{\"disk\":{}}}", pipes[1], 1);
+	CHECK_STR(receive(fd), FAILED("--disk: no id"));
+	put_fds(fd, ADD_DISK "{\"disk\":\"id=kept\"}}", pipes[1], 1);
+	CHECK_STR(receive(fd), BAD("disk"));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.AddNet\",\"parameters\":{\"net\":{}}}", FAILED("--net: no id"));
+	CHECK_EQ(passed_count, 0);
+	put_fds(fd, REPLACE "{\"id\":\"disk0\",\"path\":\"/new\"}}", pipes[1], 1);
+	CHECK_STR(receive(fd), "{\"parameters\":{\"size\":5242880}}");
+	put_fds(fd, REPLACE "{\"id\":\"disk0\",\"path\":\"/slow\"}}", pipes[1], 2);
+	CHECK_STR(receive(fd), FAILED("its storage does not answer"));
+	put_fds(fd, REPLACE "{\"id\":\"disk0\"}}", pipes[1], 1);
+	CHECK_STR(receive(fd), BAD("path"));
+	ASK(fd, REPLACE "{\"path\":\"/new\"}}", BAD("id"));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveDisk\",\"parameters\":{\"id\":\"kind\"}}", FAILED("no such disk"));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveNet\",\"parameters\":{\"id\":\"kind\"}}", FAILED("no such net"));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveNet\",\"parameters\":{\"id\":\"net0\",\"timeout\":0}}", BAD("timeout"));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveDisk\",\"parameters\":{\"id\":\"slow\"}}", FAILED("it stays"));
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveDisk\",\"parameters\":{\"id\":\"slow\",\"force\":true}}",
+	    "{\"parameters\":{}}");
+	CHECK(nobody_has(pipes));
+	close(pipes[0]);
+	close(fd);
+	end();
+}
+
 static void get_departures(void *to)
 {
 	*(int *)to = departures;
@@ -797,6 +874,7 @@ static void nobody_waits_at_a_socket_that_was_left(void)
 }
 
 TEST_MAIN(TEST(nobody_waits_at_a_socket_that_was_left), TEST(several_sockets_lead_to_one_server), TEST(descriptors_come_along),
+	  TEST(images_come_along),
 	  TEST(a_call_learns_that_its_client_has_gone), TEST(calls_the_machine), TEST(who_waits_learns_that_the_asker_has_left), TEST(a_pause_holds_up_nobody),
 	  TEST(devices_come_and_go),
 	  TEST(migrations_are_answered_in_the_end), TEST(describes_itself), TEST(refuses_what_is_no_request),

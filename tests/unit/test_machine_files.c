@@ -74,4 +74,35 @@ static void what_is_missing_may_come(void)
 	end();
 }
 
-TEST_MAIN(TEST(a_file_stays_what_it_was), TEST(what_is_missing_may_come))
+/* What was handed in for a device lasts until it goes, or gets something else. */
+static void descriptors_are_kept_by_the_device(void)
+{
+	struct machine_files files = {0};
+	int fds[2], kept[2];
+	const int *found;
+
+	begin();
+	CHECK_EQ(machine_files_passed(&files, "disk1", &found), 0);
+	CHECK_EQ(machine_files_passed(NULL, "disk1", &found), 0);
+	fds[0] = kept[0] = open(a, O_RDONLY | O_CLOEXEC);
+	fds[1] = kept[1] = open(b, O_RDONLY | O_CLOEXEC);
+	CHECK_EQ(machine_files_pass(&files, "disk1", fds, 2, NULL), 0);
+	CHECK_EQ(fds[0] + fds[1], -2);
+	CHECK_EQ(machine_files_passed(&files, "disk1", &found), 2);
+	CHECK(found[0] == kept[0] && found[1] == kept[1]);
+	CHECK_EQ(machine_files_passed(&files, "disk2", &found), 0);
+	fds[0] = open(a, O_RDONLY | O_CLOEXEC);
+	CHECK_EQ(machine_files_pass(&files, "disk1", fds, 1, NULL), 0);
+	CHECK_EQ(machine_files_passed(&files, "disk1", &found), 1);
+	CHECK(fcntl(kept[0], F_GETFD) < 0 && fcntl(kept[1], F_GETFD) < 0);
+	machine_files_forget(&files, "disk2");
+	machine_files_forget(&files, "disk1");
+	CHECK_EQ(machine_files_passed(&files, "disk1", &found), 0);
+	fds[0] = kept[0] = open(a, O_RDONLY | O_CLOEXEC);
+	CHECK_EQ(machine_files_pass(&files, "disk1", fds, 1, NULL), 0);
+	machine_files_close(&files);
+	CHECK(fcntl(kept[0], F_GETFD) < 0);
+	end();
+}
+
+TEST_MAIN(TEST(descriptors_are_kept_by_the_device), TEST(a_file_stays_what_it_was), TEST(what_is_missing_may_come))

@@ -9,7 +9,6 @@
 #include "vfio/variant.h"
 #include "vmm/cli/command.h"
 #include "vmm/control/control_client.h"
-#include "vmm/config/nearest.h"
 
 
 struct vfio_options {
@@ -54,20 +53,12 @@ static const struct option_table remove_table = {remove_options, ARRAY_SIZE(remo
 
 static const struct command vfio_list, vfio_bind, vfio_unbind, vfio_add, vfio_remove;
 
-/* Reads a command's words; it wants exactly count operands. False: the command ends with *code. */
 static bool cli_vfio_begin(const struct command *command, int argc, char *const *argv, struct vfio_options *given,
 			   const char **operands, size_t count, int *code, struct err *err)
 {
 	*given = (struct vfio_options){.timeout = (unsigned int)seconds.value};
-	if (!command_parse(command, given, offsetof(struct vfio_options, help), argc, argv, operands, count, code, err))
-		return false;
-	if (count && !operands[count - 1]) {
-		err_set(err, -EINVAL, "%s: an argument is missing; write mvmm %s %s", command->name, command->name,
-			command->operands);
-		*code = EXIT_BAD_INPUT;
-		return false;
-	}
-	return true;
+	return command_parse_all(command, given, offsetof(struct vfio_options, help), argc, argv, operands, count, code,
+				 err);
 }
 
 /* ---- list ---- */
@@ -239,21 +230,6 @@ static int cli_vfio_run_unbind(int argc, char *const *argv, struct err *err)
 
 /* ---- add, remove ---- */
 
-static int cli_vfio_call(const char *machine, const char *method, json_t *parameters, int patience_ms, json_t **ret,
-			 struct err *err)
-{
-	struct control_client client;
-	int code = control_client_open(machine, &client, err);
-
-	if (code) {
-		json_decref(parameters);
-		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
-	}
-	code = control_client_call(&client, method, parameters, patience_ms, ret, err);
-	control_client_close(&client);
-	return code ? EXIT_FAILED : EXIT_OFF;
-}
-
 /* A line on stderr each second, as long as the machine's memory is being mapped. */
 static void cli_vfio_on_progress(void *opaque, const json_t *parameters)
 {
@@ -308,10 +284,10 @@ static int cli_vfio_run_remove(int argc, char *const *argv, struct err *err)
 
 	if (!cli_vfio_begin(&vfio_remove, argc, argv, &given, operands, 2, &code, err))
 		return code;
-	return cli_vfio_call(operands[0], "RemoveDevice",
-			     json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force, "timeout",
-				       (int)given.timeout),
-			     (int)given.timeout * 1000 + CLOSING_MS, NULL, err);
+	return command_call(operands[0], "RemoveDevice",
+			    json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force, "timeout",
+				      (int)given.timeout),
+			    NULL, 0, (int)given.timeout * 1000 + CLOSING_MS, NULL, err);
 }
 
 /* ---- the commands ---- */
@@ -346,27 +322,7 @@ static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_
 
 static int cli_vfio_run_vfio(int argc, char *const *argv, struct err *err)
 {
-	const char *word = argc ? argv[0] : NULL;
-	struct nearest near = nearest_begin(word ?: "", strlen(word ?: ""));
-	char hint[NEAREST_HINT];
-
-	for (size_t i = 0; word && i < ARRAY_SIZE(subcommands); i++) {
-		const char *name = strchr(subcommands[i]->name, ' ') + 1;
-
-		if (strcmp(name, word) == 0)
-			return subcommands[i]->run(argc - 1, argv + 1, err);
-		nearest_offer(&near, name);
-	}
-	if (word && (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)) {
-		command_print_help(&command_vfio);
-		return EXIT_OFF;
-	}
-	if (word)
-		err_set(err, -EINVAL, "vfio %.60s: unknown command%s", word,
-			near.best ? nearest_hint("", near.best, hint) : "; mvmm vfio --help lists them");
-	else
-		err_set(err, -EINVAL, "vfio: a command is missing; write mvmm vfio list, bind, unbind, add or remove");
-	return EXIT_BAD_INPUT;
+	return command_run_sub(&command_vfio, subcommands, ARRAY_SIZE(subcommands), argc, argv, err);
 }
 
 const struct command command_vfio = {

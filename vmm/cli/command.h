@@ -9,6 +9,8 @@
 #include "vmm/config/options.h"
 #include "vmm/session/exit_code.h"
 
+#include <jansson.h>
+
 struct command {
 	const char *name;
 	const char *operands; /* for the help: "NAME", or "" */
@@ -53,6 +55,21 @@ void command_print_help(const struct command *command);
  */
 bool command_parse(const struct command *command, void *target, size_t help_offset, int argc, char *const *argv,
 		   const char **operands, size_t max_operands, int *code, struct err *err);
+
+/* The same of a command that wants exactly count operands. */
+bool command_parse_all(const struct command *command, void *target, size_t help_offset, int argc, char *const *argv,
+		       const char **operands, size_t count, int *code, struct err *err);
+
+/* Runs the command of `mvmm COMMAND WORD` that the first word names; their names are "COMMAND WORD". */
+int command_run_sub(const struct command *command, const struct command *const *sub, size_t count, int argc,
+		    char *const *argv, struct err *err);
+
+/*
+ * Calls a method of a machine's control socket, with descriptors that it gets, as control_client_pass does. The exit code;
+ * EXIT_OFF: *ret (if ret is not NULL) is the caller's.
+ */
+int command_call(const char *machine, const char *method, json_t *parameters, const int *fds, size_t fd_count,
+		 int timeout_ms, json_t **ret, struct err *err);
 
 /*
  * From now on SIGINT, SIGTERM and SIGHUP are read from the signalfd that this returns; -1 if there is none. A reader that

@@ -169,6 +169,8 @@ void machine_config_done(struct machine_config *config);
  * the option and what to do.
  */
 int machine_config_finish(struct machine_config *config, struct err *err);
+/* The same of its devices alone. */
+int machine_config_finish_devices(struct machine_config *config, struct err *err);
 
 /*
  * Replaces what differs on this host in a configuration that another host offered, or a snapshot has. Option "disk",
@@ -211,11 +213,3 @@ int machine_config_set_limits(struct machine_config *config, const char *id, con
 
 /* The number of PCI functions in the configuration, including the rng. */
 size_t machine_config_pci_devices(const struct machine_config *config);
-
-/*
- * Adds a host device, written as for --vfio, to a finished configuration, with an id that no other device has. Its
- * index is vfio_count - 1. -EINVAL with the message; the configuration is then unchanged.
- */
-int machine_config_add_vfio(struct machine_config *config, const char *text, struct err *err);
-/* Removes the host device with this id, if any, and closes the descriptor that was handed in for it. */
-void machine_config_remove_vfio(struct machine_config *config, const char *id);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See config.h: fills in and checks a configuration, as a whole and when a host device is added. */
+/* See config.h: fills in and checks a configuration, as a whole and when a device is added. */
 #include "vmm/config/config.h"
 
 #include "devices/virtio/virtio.h"
@@ -79,7 +79,7 @@ static int config_finish_ids(struct machine_config *config, struct err *err)
 /* ---- what the guest sees and the user did not give ---- */
 
 /* A disk needs no more than one queue for each CPU. The MAC address depends on the names only, so that it stays. */
-static void config_finish_devices(struct machine_config *config)
+static void config_finish_fill_in(struct machine_config *config)
 {
 	static const uint8_t none[6];
 
@@ -166,6 +166,15 @@ static int config_finish_check_devices(const struct machine_config *config, stru
 	return code;
 }
 
+int machine_config_finish_devices(struct machine_config *config, struct err *err)
+{
+	int code = config_finish_ids(config, err) ?: config_finish_check_devices(config, err);
+
+	if (!code)
+		config_finish_fill_in(config);
+	return code;
+}
+
 int machine_config_finish(struct machine_config *config, struct err *err)
 {
 	int code;
@@ -185,73 +194,5 @@ int machine_config_finish(struct machine_config *config, struct err *err)
 	       config_finish_check_memory(&config->memory, err);
 	if (!code)
 		code = config_finish_check_ports(config, err);
-	if (!code)
-		code = config_finish_ids(config, err);
-	if (!code)
-		code = config_finish_check_devices(config, err);
-	if (!code)
-		config_finish_devices(config);
-	return code;
-}
-
-/* ---- hot plug ---- */
-
-static struct vfio_config *config_finish_find_vfio(const struct machine_config *config, const char *id)
-{
-	for (size_t i = 0; i < config->vfio_count; i++)
-		if (config->vfios[i].id && strcmp(config->vfios[i].id, id) == 0)
-			return &config->vfios[i];
-	return NULL;
-}
-
-static void config_finish_drop_vfio(struct machine_config *config, struct vfio_config *vfio)
-{
-	free(vfio->device);
-	free(vfio->id);
-	free(vfio->rom_file);
-	free(vfio->token);
-	config->vfio_count--;
-	memmove(vfio, vfio + 1, (size_t)(&config->vfios[config->vfio_count] - vfio) * sizeof(*vfio));
-}
-
-/* The number of a removed device is used again. */
-static int config_finish_make_vfio_id(struct machine_config *config, struct vfio_config *vfio, struct err *err)
-{
-	char id[MACHINE_MAX_NAME];
-	size_t number = 0;
-
-	do {
-		snprintf(id, sizeof(id), "vfio%zu", number++);
-	} while (config_finish_find_vfio(config, id));
-	vfio->id = strdup(id);
-	return vfio->id ? 0 : err_sys(err, -ENOMEM, "--vfio");
-}
-
-int machine_config_add_vfio(struct machine_config *config, const char *text, struct err *err)
-{
-	size_t before = config->vfio_count;
-	char *words[] = {(char *)"--vfio", (char *)text};
-	int code = options_parse(&machine_options, config, 2, words, NULL, 0, err);
-	struct vfio_config *vfio = &config->vfios[before];
-
-	if (!code && vfio->fd >= 0)
-		code = err_set(err, -EINVAL, "--vfio fd=%d: only mvmm run takes descriptors; write the device's BDF",
-			       vfio->fd);
-	if (!code && !vfio->id)
-		code = config_finish_make_vfio_id(config, vfio, err);
-	code = code ?: config_finish_ids(config, err);
-	code = code ?: config_finish_check_devices(config, err);
-	while (code && config->vfio_count > before)
-		config_finish_drop_vfio(config, &config->vfios[config->vfio_count - 1]);
-	return code;
-}
-
-void machine_config_remove_vfio(struct machine_config *config, const char *id)
-{
-	struct vfio_config *vfio = config_finish_find_vfio(config, id);
-
-	if (!vfio)
-		return;
-	fd_close(&vfio->fd);
-	config_finish_drop_vfio(config, vfio);
+	return code ?: machine_config_finish_devices(config, err);
 }

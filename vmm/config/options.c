@@ -86,7 +86,7 @@ static void options_item_defaults(const struct option *option, void *item)
 	}
 }
 
-static void options_item_done(const struct option *option, void *item)
+void option_item_done(const struct option *option, void *item)
 {
 	for (size_t i = 0; i < option->key_count; i++) {
 		const struct option_key *key = &option->keys[i];
@@ -131,12 +131,12 @@ void options_done(const struct option_table *table, void *target)
 			size_t *count = options_field(target, option->count_offset);
 
 			for (size_t n = 0; n < *count; n++)
-				options_item_done(option, items + n * option->item_size);
+				option_item_done(option, items + n * option->item_size);
 			free(items);
 			*(void **)options_field(target, option->offset) = NULL;
 			*count = 0;
 		} else {
-			options_item_done(option, options_field(target, option->offset));
+			option_item_done(option, options_field(target, option->offset));
 		}
 	}
 }
@@ -335,7 +335,7 @@ void *option_begin(const struct option_table *table, const struct option *option
 			return NULL;
 		}
 		*given |= bit;
-		options_item_done(option, item);
+		option_item_done(option, item);
 		return item;
 	}
 	array = options_field(target, option->offset);

@@ -100,6 +100,8 @@ void *option_begin(const struct option_table *table, const struct option *option
 /* Stores a value; text NULL: a key without value. keys has one bit for each key, zero after option_begin. */
 int option_key_set(const struct option *option, const struct option_key *key, void *item, const char *text,
 		   option_set *keys, struct err *err);
+/* Frees an option's texts and lists, and writes its defaults. */
+void option_item_done(const struct option *option, void *item);
 /* Checks that the required keys were given. */
 int option_end(const struct option *option, option_set keys, struct err *err);
 

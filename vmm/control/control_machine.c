@@ -3,6 +3,7 @@
 #include "vmm/control/control_machine.h"
 
 #include "vmm/config/config.h"
+#include "vmm/control/control_devices.h"
 #include "vmm/control/control_events.h"
 #include "vmm/snapshot/restore_request.h"
 #include "vmm/snapshot/snapshot_take.h"
@@ -50,6 +51,21 @@ static const char description[] =
 	"\n"
 	"# Changes limits of a disk, a network card, rng or serial; limits is written as for mvmm run: bandwidth=10M,ops=off\n"
 	"method SetLimits(id: string, limits: string) -> ()\n"
+	"\n"
+	"# Gives a disk another image, which is passed: its descriptor and, if the disk is direct, one with O_DIRECT. path\n"
+	"# names it. The guest sees its size\n"
+	"method ReplaceDisk(id: string, path: string) -> (size: int)\n"
+	"\n"
+	"# Adds a disk or a network card, written as in the JSON file of mvmm run. The asker has opened what it needs and\n"
+	"# passes that: the image, with direct also with O_DIRECT; the tap, once for each queue. Replies with the id when it\n"
+	"# was added\n"
+	"method AddDisk(disk: object) -> (id: string)\n"
+	"method AddNet(net: object) -> (id: string)\n"
+	"\n"
+	"# Asks the guest to release a disk or a network card (timeout: seconds, 30), or with force takes it away as soon as\n"
+	"# its requests are complete. What the guest has written is then on the disk\n"
+	"method RemoveDisk(id: string, force: ?bool, timeout: ?int) -> ()\n"
+	"method RemoveNet(id: string, force: ?bool, timeout: ?int) -> ()\n"
 	"\n"
 	"# Adds a host device: vfio is written as for mvmm run --vfio. Replies with its id when it was added; with more also\n"
 	"# sends each second what is done with the guest's memory (prefault or map), and how many bytes of it\n"
@@ -183,21 +199,6 @@ static void control_machine_call_set_balloon(void *opaque, struct control_call *
 		control_machine_finish(call, machine->ops->set_balloon(machine->session, (uint64_t)bytes, &err), &err);
 }
 
-static void control_machine_call_resize_disk(void *opaque, struct control_call *call, const json_t *parameters)
-{
-	const struct operated *machine = opaque;
-	const char *id = json_string_value(json_object_get(parameters, "id"));
-	uint64_t bytes;
-	struct err err;
-
-	if (!id)
-		control_bad_parameter(call, "id");
-	else if (machine->ops->resize_disk(machine->session, id, &bytes, &err))
-		control_fail(call, &err);
-	else
-		control_reply(call, json_pack("{s:I}", "size", (json_int_t)bytes));
-}
-
 static void control_machine_call_set_limits(void *opaque, struct control_call *call, const json_t *parameters)
 {
 	const struct operated *machine = opaque;
@@ -209,52 +210,6 @@ static void control_machine_call_set_limits(void *opaque, struct control_call *c
 		control_bad_parameter(call, id ? "limits" : "id");
 	else
 		control_machine_finish(call, machine->ops->set_limits(machine->session, id, limits, &err), &err);
-}
-
-static void control_machine_adding(void *call, const char *what, uint64_t done, uint64_t total)
-{
-	control_progress(call, json_pack("{s:s, s:I, s:I}", "step", what, "done", (json_int_t)done, "total",
-					 (json_int_t)total));
-}
-
-static void control_machine_added(void *call, const char *id, int code, const struct err *err)
-{
-	if (code)
-		control_fail(call, err);
-	else
-		control_reply(call, json_pack("{s:s}", "id", id));
-}
-
-static void control_machine_call_add_device(void *opaque, struct control_call *call, const json_t *parameters)
-{
-	const struct operated *machine = opaque;
-	const struct add_device_reply reply = {control_machine_adding, control_machine_added, call};
-	const char *text = json_string_value(json_object_get(parameters, "vfio"));
-	struct err err;
-
-	if (!text)
-		control_bad_parameter(call, "vfio");
-	else if (machine->ops->add_device(machine->session, text, &reply, &err))
-		control_fail(call, &err);
-}
-
-static void control_machine_call_remove_device(void *opaque, struct control_call *call, const json_t *parameters)
-{
-	const struct operated *machine = opaque;
-	const char *id = json_string_value(json_object_get(parameters, "id"));
-	const json_t *timeout = json_object_get(parameters, "timeout");
-	long long seconds = timeout ? (long long)json_integer_value(timeout) : 30;
-	struct err err;
-	int code;
-
-	if (!id || seconds < 1 || seconds > 86400) {
-		control_bad_parameter(call, id ? "timeout" : "id");
-		return;
-	}
-	code = machine->ops->remove_device(machine->session, id, json_is_true(json_object_get(parameters, "force")),
-					   (unsigned int)seconds * 1000, control_machine_finish, call, &err);
-	if (code)
-		control_fail(call, &err);
 }
 
 /* ---- migration ---- */
@@ -472,7 +427,9 @@ static void control_machine_call_restore(void *opaque, struct control_call *call
 }
 
 static const struct control_method methods[] = {
-	{"AddDevice", control_machine_call_add_device},
+	{"AddDevice", control_devices_add},
+	{"AddDisk", control_devices_add_disk},
+	{"AddNet", control_devices_add_net},
 	{"Events", control_events_call},
 	{"Info", control_machine_call_info},
 	{"Metrics", control_machine_call_metrics},
@@ -481,8 +438,11 @@ static const struct control_method methods[] = {
 	{"MigrationResolve", control_machine_call_migration_resolve},
 	{"MigrationStatus", control_machine_call_migration_status},
 	{"Pause", control_machine_call_pause},
-	{"RemoveDevice", control_machine_call_remove_device},
-	{"ResizeDisk", control_machine_call_resize_disk},
+	{"RemoveDevice", control_devices_remove},
+	{"RemoveDisk", control_devices_remove_disk},
+	{"RemoveNet", control_devices_remove_net},
+	{"ReplaceDisk", control_devices_replace_disk},
+	{"ResizeDisk", control_devices_resize_disk},
 	{"Restore", control_machine_call_restore},
 	{"Resume", control_machine_call_resume},
 	{"SetBalloon", control_machine_call_set_balloon},

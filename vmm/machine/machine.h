@@ -44,7 +44,7 @@ struct machine_host {
 	struct machine_identity *identity; /* the same; the machine leaves its own there in the end */
 	int serial_in, serial_out;   /* -1: the port is connected to nothing; not owned */
 	int console_in, console_out; /* the same for the virtio console; -1: no such device */
-	/* A host device was removed. On the loop's thread; may be NULL. */
+	/* A device was removed. On the loop's thread; may be NULL. */
 	void (*device_gone)(void *opaque, const char *id);
 	/* A disk with on-error=stop keeps a request that has failed: the machine is to be paused. The same way. */
 	void (*disk_failed)(void *opaque);
@@ -150,6 +150,26 @@ struct dirty_set *machine_dirty(struct machine *machine);
 int machine_check_disks(const struct machine *machine, struct err *err);
 /* The guest sees the size that the disk's image has now. -ENODEV: there is no such disk. */
 int machine_resize_disk(struct machine *machine, const char *id, uint64_t *bytes, struct err *err);
+/* *bytes: the size that the guest sees. -ENODEV */
+int machine_disk_size(const struct machine *machine, const char *id, uint64_t *bytes);
+
+/*
+ * Devices that come and go while the guest runs, one at a time (slots.h). done is called on the loop's thread, with code 0
+ * and err NULL, or -errno and the message; not if the function fails. -EBUSY: not now.
+ *
+ * add: the configuration stays valid until done; what was handed in for the id is in the files. The guest is notified.
+ * remove: kind is "disk", "net" or "vfio"; as slots_remove. What the guest has written to a disk is then on it.
+ * replace: a disk gets another image: fds are its descriptor and, if the disk is direct, one with O_DIRECT, valid until
+ * done. The guest sees its size. -ETIMEDOUT: requests in flight are not completed.
+ */
+int machine_add_disk(struct machine *machine, const struct disk_config *disk,
+		     void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
+int machine_add_net(struct machine *machine, const struct net_config *net,
+		    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
+int machine_remove_device(struct machine *machine, const char *kind, const char *id, bool force, unsigned int timeout_ms,
+			  void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
+int machine_replace_disk(struct machine *machine, const char *id, const char *path, const int *fds, size_t count,
+			 void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
 
 /* Changes limits of a device; machine_config_set_limits has made them. */
 void machine_set_limits(struct machine *machine, const char *id, const struct machine_limits *limits);

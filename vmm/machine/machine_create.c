@@ -199,24 +199,13 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 static int machine_create_plug(struct machine *machine, struct virtio_device *device, struct err *err)
 {
 	const struct machine_offer *incoming = machine->host.incoming;
-	int devfn = incoming ? machine_offer_devfn(incoming, device->id, err) : -1, ret;
+	int devfn = incoming ? machine_offer_devfn(incoming, device->id, err) : -1;
 
 	if (incoming && devfn < 0) {
 		device->ops->destroy(device);
 		return devfn;
 	}
-	if (machine->virtio_count == MAX_VIRTIO) {
-		device->ops->destroy(device);
-		return err_set(err, -ENOSPC, "more than %u devices", MAX_VIRTIO);
-	}
-	ret = virtio_pci_create(device, machine->pci, machine->mmio, irqchip_msi(machine->irqchip), machine->host.loop,
-				devfn, &machine->virtio[machine->virtio_count], err);
-	if (ret < 0) {
-		device->ops->destroy(device);
-		return ret;
-	}
-	machine->virtio_count++;
-	return 0;
+	return machine_plug(machine, device, devfn, err);
 }
 
 static int machine_create_disk(struct machine *machine, const struct disk_config *disk, struct err *err)
@@ -229,22 +218,9 @@ static int machine_create_disk(struct machine *machine, const struct disk_config
 
 static int machine_create_net(struct machine *machine, const struct net_config *net, struct err *err)
 {
-	struct virtio_net_options options = {
-		.id = net->id,
-		.tap = net->kind == NET_TAP ? net->target : NULL,
-		.tap_fd = -1,
-		.passt = net->kind == NET_PASST,
-		.socket = net->kind == NET_PASST ? net->target : NULL,
-		.queues = net->queues,
-		.vhost = net->vhost,
-		.dirty = &machine->dirty,
-		.machine = machine->config->name,
-	};
 	struct virtio_device *device;
-	int ret;
+	int ret = machine_make_net(machine, net, &device, err);
 
-	memcpy(options.mac, net->mac, sizeof(options.mac));
-	ret = virtio_net_create(&options, machine->memory, machine->host.log, &device, err);
 	return ret < 0 ? ret : machine_create_plug(machine, device, err);
 }
 
@@ -323,11 +299,15 @@ static int machine_create_own_virtio(struct machine *machine, struct err *err)
 	return ret == 0 && machine->config->balloon ? machine_create_balloon(machine, err) : ret;
 }
 
-/* The PCI devices for hot plug: the highest ones, eight more than there are host devices. Each costs the guest an ACPI
- * object and a log line at boot. */
+/*
+ * The PCI devices for hot plug: the highest ones, eight more than there are host devices, and the lowest ones, where disks
+ * and network cards are from the start. Each costs the guest an ACPI object and a log line at boot.
+ */
 static uint32_t machine_create_hotplug_slots(const struct machine_config *config)
 {
-	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9));
+	size_t low = MIN(config->disk_count + config->net_count, PCI_DEVICES - 2);
+
+	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9)) | (uint32_t)((1ull << low) - 1) << 1;
 }
 
 /* ---- kernel, tables, vCPUs ---- */
@@ -674,6 +654,7 @@ void machine_destroy(struct machine *machine)
 	if (machine->balloon)
 		virtio_balloon_set_release(machine->balloon, NULL, NULL);
 	host_devices_destroy(machine->host_devices);
+	machine_plug_end(machine);
 	while (machine->virtio_count)
 		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
 	machine_disks_end(machine);

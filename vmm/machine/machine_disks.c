@@ -60,11 +60,15 @@ static unsigned int machine_disks_sector_size(const struct machine *machine, con
 int machine_disks_make(struct machine *machine, const struct disk_config *disk, struct virtio_device **ret,
 		       struct err *err)
 {
+	const int *fds;
+	size_t count = machine_files_passed(machine->host.files, disk->id, &fds);
+	const struct virtio_blk_passed passed = {count ? fds[0] : -1, count > 1 ? fds[1] : -1};
 	const struct virtio_blk_options options = {
 		.id = disk->id,
 		.path = disk->path,
-		.file = machine_files_find(machine->host.files, disk->below, disk->path),
+		.file = count ? NULL : machine_files_find(machine->host.files, disk->below, disk->path),
 		.below = disk->below,
+		.passed = count ? &passed : NULL,
 		.readonly = disk->readonly,
 		.direct = disk->direct,
 		.lockless = !disk->lock,
@@ -78,6 +82,17 @@ int machine_disks_make(struct machine *machine, const struct disk_config *disk, 
 	};
 
 	return virtio_blk_create(&options, machine->memory, machine->host.log, ret, err);
+}
+
+struct virtio_pci *machine_find_disk(const struct machine *machine, const char *id)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++) {
+		const struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+
+		if (device->type == VIRTIO_ID_BLOCK && strcmp(device->id, id) == 0)
+			return machine->virtio[i];
+	}
+	return NULL;
 }
 
 /* ---- what the host does to disks ---- */
@@ -100,11 +115,20 @@ int machine_check_disks(const struct machine *machine, struct err *err)
 
 int machine_resize_disk(struct machine *machine, const char *id, uint64_t *bytes, struct err *err)
 {
-	for (size_t i = 0; i < machine->virtio_count; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+	struct virtio_pci *pci = machine_find_disk(machine, id);
 
-		if (device->type == VIRTIO_ID_BLOCK && strcmp(device->id, id) == 0)
-			return virtio_blk_resize(device, bytes, err);
-	}
-	return err_set(err, -ENODEV, "%s: no disk has this id; mvmm info lists them", id);
+	return pci ? virtio_blk_resize(virtio_pci_device(pci), bytes, err) :
+		     err_set(err, -ENODEV, "%s: no disk has this id; mvmm info lists them", id);
+}
+
+int machine_disk_size(const struct machine *machine, const char *id, uint64_t *bytes)
+{
+	struct virtio_pci *pci = machine_find_disk(machine, id);
+	struct virtio_blk_image image;
+
+	if (!pci)
+		return -ENODEV;
+	virtio_blk_image(virtio_pci_device(pci), &image);
+	*bytes = image.size;
+	return 0;
 }

@@ -14,6 +14,13 @@ struct machine_file {
 	char name[32]; /* "/proc/self/fd/N" */
 };
 
+struct machine_passed {
+	struct machine_passed *next;
+	char *id;
+	int fds[MACHINE_FILES_PASSED];
+	size_t count;
+};
+
 static void machine_files_free(struct machine_file *file)
 {
 	fd_close(&file->fd);
@@ -75,8 +82,66 @@ int machine_files_add(struct machine_files *files, const char *path, int *fd, st
 	return 0;
 }
 
+static struct machine_passed **machine_files_find_passed(const struct machine_files *files, const char *id)
+{
+	struct machine_passed **link = (struct machine_passed **)&files->passed;
+
+	while (*link && strcmp((*link)->id, id) != 0)
+		link = &(*link)->next;
+	return link;
+}
+
+static void machine_files_free_passed(struct machine_passed *passed)
+{
+	while (passed->count)
+		fd_close(&passed->fds[--passed->count]);
+	free(passed->id);
+	free(passed);
+}
+
+int machine_files_pass(struct machine_files *files, const char *id, int *fds, size_t count, struct err *err)
+{
+	struct machine_passed *passed = calloc(1, sizeof(*passed));
+
+	if (!passed)
+		return err_sys(err, -ENOMEM, "%s", id);
+	passed->id = strdup(id);
+	if (!passed->id) {
+		free(passed);
+		return err_sys(err, -ENOMEM, "%s", id);
+	}
+	for (size_t i = 0; i < MIN(count, MACHINE_FILES_PASSED); i++)
+		passed->fds[passed->count++] = take_fd(&fds[i]);
+	machine_files_forget(files, id);
+	passed->next = files->passed;
+	files->passed = passed;
+	return 0;
+}
+
+size_t machine_files_passed(const struct machine_files *files, const char *id, const int **fds)
+{
+	const struct machine_passed *passed = files ? *machine_files_find_passed(files, id) : NULL;
+
+	if (!passed)
+		return 0;
+	*fds = passed->fds;
+	return passed->count;
+}
+
+void machine_files_forget(struct machine_files *files, const char *id)
+{
+	struct machine_passed **link = machine_files_find_passed(files, id), *passed = *link;
+
+	if (!passed)
+		return;
+	*link = passed->next;
+	machine_files_free_passed(passed);
+}
+
 void machine_files_close(struct machine_files *files)
 {
+	while (files->passed)
+		machine_files_forget(files, files->passed->id);
 	while (files->first) {
 		struct machine_file *file = files->first;
 

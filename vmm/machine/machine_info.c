@@ -27,6 +27,8 @@ static void machine_info_add_health(struct virtio_device *device, json_t *object
 	virtio_blk_image(device, &image);
 	if (image.readonly)
 		json_object_set_new(object, "readonly", json_true());
+	if (image.direct)
+		json_object_set_new(object, "direct", json_true());
 	virtio_blk_health(device, &health);
 	json_object_set_new(object, "size", json_integer((json_int_t)health.size));
 	if (health.image_size / 512 != health.size / 512)

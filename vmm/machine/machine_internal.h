@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * struct machine, for the files of the module: machine_create.c makes it, machine_life.c runs it, machine_disks.c has
- * its disks, machine_limits.c limits its devices, machine_host_devices.c its host devices, machine_state.c saves and loads it, machine_offer.c describes it,
+ * its disks, machine_plug.c lets them come and go, machine_replace.c changes their images, machine_limits.c limits devices,
+ * machine_host_devices.c its host devices, machine_state.c saves and loads it, machine_offer.c describes it,
  * disk_copies.c finds its disks to migrate. No other file includes this.
  */
 #pragma once
@@ -49,6 +50,9 @@ struct machine {
 	struct virtio_device *balloon;
 	struct dirty_set dirty;
 	struct slots *slots;
+	struct plugged *plugged;  /* the disks and network cards in slots */
+	unsigned int plugging;    /* virtio devices that a worker makes, or changes */
+	unsigned int unplugging;  /* that a worker closes */
 	struct host_devices *host_devices;
 	struct boot_image *image;
 	struct boot_entry entry;
@@ -74,12 +78,25 @@ int machine_disks_begin(struct machine *machine, struct err *err);
 void machine_disks_end(struct machine *machine);
 int machine_disks_make(struct machine *machine, const struct disk_config *disk, struct virtio_device **ret,
 		       struct err *err);
+/* NULL: there is none. */
+struct virtio_pci *machine_find_disk(const struct machine *machine, const char *id);
 
 /* ---- machine_limits.c ---- */
 
 /* Gives the devices their limits: all, and one that is added later. */
 int machine_limits_begin(struct machine *machine, struct err *err);
 void machine_limits_begin_device(const struct machine *machine, struct virtio_device *device);
+
+/* ---- machine_plug.c ---- */
+
+/* Puts a device on the bus, at devfn (-1: the first free slot), and takes it over, also if that fails. */
+int machine_plug(struct machine *machine, struct virtio_device *device, int devfn, struct err *err);
+int machine_make_net(struct machine *machine, const struct net_config *net, struct virtio_device **ret,
+		     struct err *err);
+/* Resumes a device that was drained alone, unless the machine is paused. */
+void machine_plug_go_on(const struct machine *machine, struct virtio_pci *pci);
+/* The machine ends: devices whose removal was asked for leave; the others are not in slots any more. */
+void machine_plug_end(struct machine *machine);
 
 /* ---- machine_host_devices.c ---- */
 

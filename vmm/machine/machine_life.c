@@ -241,6 +241,8 @@ int machine_settle(struct machine *machine, struct err *err)
 	machine->settling = true;
 	ret = machine_life_drain(machine, true, slice, err) ?: machine_life_drain(machine, false, slice, err);
 	ret = ret ?: machine_life_wait_vcpus(machine, slice, err);
+	if (ret == 0 && (machine->plugging || machine->unplugging))
+		return err_set(err, -EINPROGRESS, "a device that comes, goes or changes is not there yet");
 	return ret == -ETIMEDOUT ? -EINPROGRESS : ret;
 }
 

@@ -84,16 +84,32 @@ struct operations {
 	 * option, "bandwidth=10M,ops=off"; those that are not named stay. -ENODEV: no such device.
 	 */
 	int (*set_limits)(struct session *session, const char *id, const char *limits, struct err *err);
-	/* Starts to add a host device, written as for --vfio. On success, copies reply and calls it from then on. */
-	int (*add_device)(struct session *session, const char *vfio, const struct add_device_reply *reply,
-			  struct err *err);
 	/*
-	 * Removes the device with this id: at once with force, else when the guest ejects it, within timeout_ms. done
-	 * is called when it has been removed (code 0, err NULL), or with -ETIMEDOUT and the message; not if this fails.
+	 * Gives a disk another image, of which the guest sees the size. fds: its descriptor and, of a direct disk, another
+	 * one with O_DIRECT; taken on success. path names it for people, and for other hosts. done as that of pause,
+	 * with that size.
+	 * -ENODEV: no such disk. -EBUSY: not now.
 	 */
-	int (*remove_device)(struct session *session, const char *id, bool force, unsigned int timeout_ms,
-			     void (*done)(void *opaque, int code, const struct err *err), void *opaque,
-			     struct err *err);
+	int (*replace_disk)(struct session *session, const char *id, const char *path, int *fds, size_t count,
+			    void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err), void *opaque,
+			    struct err *err);
+	/* Starts to add a device, written as for the option: "vfio". On success, copies reply and calls it from then on. */
+	int (*add_device)(struct session *session, const char *option, const char *text,
+			  const struct add_device_reply *reply, struct err *err);
+	/*
+	 * The same of a "disk" or a "net" that the asker has opened: device is written as in a JSON file. fds are taken on
+	 * success: of a disk its image and, with direct, that with O_DIRECT; of a net its tap, once for each queue.
+	 */
+	int (*add_passed)(struct session *session, const char *option, json_t *device, int *fds, size_t count,
+			  const struct add_device_reply *reply, struct err *err);
+	/*
+	 * Removes the device of this kind ("vfio", "disk", "net") with this id: with force as soon as its requests are
+	 * complete, else when the guest ejects it, within timeout_ms. done is called when it has been removed (code 0, err
+	 * NULL), or with -ETIMEDOUT and the message; not if this fails.
+	 */
+	int (*remove_device)(struct session *session, const char *kind, const char *id, bool force,
+			     unsigned int timeout_ms, void (*done)(void *opaque, int code, const struct err *err),
+			     void *opaque, struct err *err);
 	/*
 	 * Starts a migration. On success, takes over *fd (-1: none) and the content of request, copies reply and calls
 	 * it from then on.

@@ -140,14 +140,6 @@ void session_keep_ports(struct session *session)
 
 /* ---- the machine ---- */
 
-static void session_device_gone(void *opaque, const char *id)
-{
-	struct session *session = opaque;
-
-	session_event_device(session, SESSION_DEVICE_REMOVED, id);
-	machine_config_remove_vfio(session->config, id);
-}
-
 static void session_disk_failed(void *opaque)
 {
 	session_stop_for_disk(opaque);

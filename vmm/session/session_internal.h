@@ -2,8 +2,8 @@
 /*
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
  * session_state.c tells what the machine does, session_events.c what happens to it, session_operations.c has the
- * operations, session_snapshot.c those for snapshots, session_pause.c waits for its devices, session_metrics.c collects
- * metrics, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
+ * operations, session_devices.c those for devices, session_snapshot.c those for snapshots, session_pause.c waits for its
+ * devices, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
  * session_plug.c adds host devices to that.
  */
 #pragma once
@@ -30,14 +30,27 @@ struct session_pause {
 
 enum session_event {
 	SESSION_STARTED, SESSION_REBOOTED, SESSION_PAUSED, SESSION_RESUMED, SESSION_BUTTON, SESSION_DEVICE_ADDED,
-	SESSION_DEVICE_REMOVED, SESSION_DISK_ERROR, SESSION_DISK_RESIZED, SESSION_LIMITS_CHANGED, SESSION_MIGRATION, SESSION_SNAPSHOT,
-	SESSION_GUEST_PANIC, SESSION_ENDED, SESSION_EVENTS,
+	SESSION_DEVICE_REMOVED, SESSION_DISK_ERROR, SESSION_DISK_RESIZED, SESSION_DISK_REPLACED, SESSION_LIMITS_CHANGED,
+	SESSION_MIGRATION, SESSION_SNAPSHOT, SESSION_GUEST_PANIC, SESSION_ENDED, SESSION_EVENTS,
 };
 
 struct session_events {
 	struct event_watcher *watchers;
 	uint64_t counts[SESSION_EVENTS];
 	uint64_t downtime, pause; /* ns, of the last migration that was done, and of the last snapshot; 0: none */
+};
+
+struct session_adding {
+	const char *option; /* "vfio", "disk", "net" */
+	struct add_device_reply reply;
+};
+
+struct session_replacing {
+	char *id, *path;
+	int fds[2];
+	size_t count;
+	void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err);
+	void *opaque;
 };
 
 /* Host devices that are yet to be plugged in. */
@@ -69,7 +82,8 @@ struct session {
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
-	struct add_device_reply adding; /* while a host device is being added */
+	struct session_adding adding; /* while a device is being added */
+	struct session_replacing replacing; /* while a disk gets another image */
 	struct session_plug plug;
 	bool button_pressed; /* by SIGTERM; the next one ends the machine */
 	bool pressed;        /* by whomever, in this life */
@@ -231,6 +245,21 @@ int session_plug_check(struct machine_config *config, const struct arrival_overr
 		       struct err *err);
 /* The machine runs: plugs them in, one after the other, from now on. vfios outlives the session's loop. */
 void session_plug(struct session *session, const struct arrival_override *vfios, size_t count);
+
+/* ---- session_devices.c: as operations.h says ---- */
+
+int session_devices_add(struct session *session, const char *option, const char *text, const struct add_device_reply *reply,
+			struct err *err);
+int session_devices_add_passed(struct session *session, const char *option, json_t *device, int *fds, size_t count,
+			       const struct add_device_reply *reply, struct err *err);
+int session_devices_remove(struct session *session, const char *kind, const char *id, bool force, unsigned int timeout_ms,
+			   void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
+int session_devices_replace_disk(struct session *session, const char *id, const char *path, int *fds, size_t count,
+				 void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err),
+				 void *opaque, struct err *err);
+int session_devices_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err);
+/* machine_host's device_gone. */
+void session_device_gone(void *opaque, const char *id);
 
 /* ---- session_operations.c ---- */
 

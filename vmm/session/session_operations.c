@@ -8,9 +8,7 @@
 #include "core/monotonic.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/control/control_machine.h"
-#include "vmm/machine/host_devices.h"
 #include "vmm/machine/machine_info.h"
-#include "vmm/machine/slots.h"
 
 static int session_operations_pause(struct session *session,
 				    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
@@ -118,15 +116,6 @@ static int session_operations_set_balloon(struct session *session, uint64_t byte
 	return 0;
 }
 
-static int session_operations_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err)
-{
-	int code = session_check_settled(session, err) ?: machine_resize_disk(session->machine, id, bytes, err);
-
-	if (!code)
-		session_event(session, SESSION_DISK_RESIZED, json_pack("{s:s, s:I}", "id", id, "size", (json_int_t)*bytes));
-	return code;
-}
-
 static int session_operations_set_limits(struct session *session, const char *id, const char *text, struct err *err)
 {
 	struct machine_limits limits;
@@ -138,58 +127,6 @@ static int session_operations_set_limits(struct session *session, const char *id
 	machine_set_limits(session->machine, id, &limits);
 	session_event_device(session, SESSION_LIMITS_CHANGED, id);
 	return 0;
-}
-
-static void session_operations_adding(void *opaque, const struct vfio_progress *progress)
-{
-	const struct session *session = opaque;
-
-	session->adding.progress(session->adding.opaque, progress->what, progress->done, progress->total);
-}
-
-/* The device that was added is the last of the configuration; nothing changes that until then. */
-static void session_operations_added(void *opaque, int code, const struct err *err)
-{
-	struct session *session = opaque;
-	struct machine_config *config = session->config;
-	const struct add_device_reply reply = session->adding;
-	const char *id = config->vfios[config->vfio_count - 1].id;
-
-	if (!code)
-		session_event_device(session, SESSION_DEVICE_ADDED, id);
-	else
-		machine_config_remove_vfio(config, id);
-	reply.done(reply.opaque, code ? NULL : id, code, err); /* may add another one */
-}
-
-/* The device is added to the configuration, so that it exists after a reboot. */
-static int session_operations_add_device(struct session *session, const char *vfio,
-					 const struct add_device_reply *reply, struct err *err)
-{
-	const struct host_devices_reply on = {session_operations_adding, session_operations_added, session};
-	struct host_devices *devices = machine_host_devices(session->machine);
-	struct machine_config *config = session->config;
-	int code = session_check_settled(session, err) ?: slots_check_free(machine_slots(session->machine), err) ?:
-		   machine_config_add_vfio(config, vfio, err);
-
-	if (code)
-		return code;
-	session->adding = *reply;
-	code = host_devices_add(devices, &config->vfios[config->vfio_count - 1], &on, err);
-	if (code)
-		machine_config_remove_vfio(config, config->vfios[config->vfio_count - 1].id);
-	return code;
-}
-
-static int session_operations_remove_device(struct session *session, const char *id, bool force,
-					    unsigned int timeout_ms,
-					    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
-					    struct err *err)
-{
-	int code = session_check_settled(session, err);
-
-	return code ?: host_devices_remove(machine_host_devices(session->machine), id, force, timeout_ms, done, opaque,
-					   err);
 }
 
 /* ---- migration ---- */
@@ -266,10 +203,12 @@ static const struct operations operations = {
 	.resume = session_operations_resume,
 	.stop = session_operations_stop,
 	.set_balloon = session_operations_set_balloon,
-	.resize_disk = session_operations_resize_disk,
 	.set_limits = session_operations_set_limits,
-	.add_device = session_operations_add_device,
-	.remove_device = session_operations_remove_device,
+	.resize_disk = session_devices_resize_disk,
+	.replace_disk = session_devices_replace_disk,
+	.add_device = session_devices_add,
+	.add_passed = session_devices_add_passed,
+	.remove_device = session_devices_remove,
 	.migrate = session_operations_migrate,
 	.migration_status = session_operations_migration_status,
 	.migration_cancel = session_operations_migration_cancel,

@@ -7,6 +7,7 @@
 #include "vmm/session/session_internal.h"
 
 #include "vfio/host.h"
+#include "vmm/config/config_plug.h"
 #include "vmm/session/session.h"
 
 /* "ID=BDF", and not a device with options as BDF,KEY=VALUE. */
@@ -48,11 +49,11 @@ int session_plug_check(struct machine_config *config, const struct arrival_overr
 	int code = 0;
 
 	for (size_t i = 0; !code && i < count; i++) {
-		code = machine_config_add_vfio(config, vfios[i].text, err);
+		code = config_plug_add(config, "vfio", vfios[i].text, err);
 		code = code ?: session_plug_check_host(&config->vfios[config->vfio_count - 1], err);
 	}
 	while (config->vfio_count > before)
-		machine_config_remove_vfio(config, config->vfios[config->vfio_count - 1].id);
+		config_plug_remove(config, config->vfios[config->vfio_count - 1].id);
 	return code;
 }
 
@@ -98,7 +99,7 @@ static void session_plug_next(struct session *session)
 
 	for (; session->plug.at < session->plug.count; session->plug.at++) {
 		const char *text = session->plug.vfios[session->plug.at].text;
-		int code = session->operated.ops->add_device(session, text, &reply, &err);
+		int code = session->operated.ops->add_device(session, "vfio", text, &reply, &err);
 
 		if (!code)
 			return;

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A guest whose disks come and go: it drives every virtio disk on the bus, those from the start and those that come, and
+ * lets go of one when it is asked, unless its command line is "keeps". It tells what happens, and the size of a disk at the
+ * first look and whenever the disk says that it has changed. On each disk it writes a count into the first sector of each
+ * pass, and finds it there. A disk of 2222 sectors is a sign to reset the machine. Ends at the power button.
+ */
+#include "tests/guests/virtio.h"
+
+#define SLOTS 32u
+#define BARS_AT 0xd0000000u
+#define BAR_STEP 0x10000u
+#define ISR_CONFIG 2u
+#define SIGN 2222u
+#define VANISHED 0xffffffffu
+
+struct disk {
+	struct virtio virtio;
+	uintptr_t isr, device;
+	int there, told;
+	uint32_t sectors, passes;
+};
+
+static struct disk disks[SLOTS];
+static volatile struct virtio_queue queues[SLOTS];
+static volatile struct {
+	struct {
+		uint32_t type, reserved;
+		uint64_t sector;
+	} header;
+	uint64_t data[64];
+	uint8_t status;
+} request;
+
+static void tell(const char *what, uint32_t slot)
+{
+	put(what);
+	put(" ");
+	put_hex(slot, 2);
+}
+
+static void put_decimal(uint32_t value)
+{
+	char digits[12];
+	int at = sizeof(digits) - 1;
+
+	digits[at] = 0;
+	do
+		digits[--at] = (char)('0' + value % 10);
+	while (value /= 10);
+	put(digits + at);
+}
+
+static uint32_t id_of(uint32_t slot)
+{
+	return read32(ECAM + ((uintptr_t)slot << 15));
+}
+
+static void tell_size(struct disk *disk, uint32_t slot)
+{
+	disk->sectors = read32(disk->device);
+	tell("size", slot);
+	put(" ");
+	put_decimal(disk->sectors);
+	put("\n");
+	if (disk->sectors == SIGN)
+		outb(POWER + 2, 1);
+}
+
+static void start(uint32_t slot)
+{
+	uintptr_t config = ECAM + ((uintptr_t)slot << 15);
+	struct disk *disk = &disks[slot];
+
+	if (id_of(slot) != ((0x1040u + VIRTIO_BLK) << 16 | 0x1af4))
+		return;
+	write32(config + 4, 0);
+	write32(config + 0x10, BARS_AT + slot * BAR_STEP);
+	write32(config + 0x14, 0);
+	write32(config + 4, 6);
+	*disk = (struct disk){.virtio = {config, virtio_structure(config, 1), virtio_structure(config, 2), 0}, .there = 1};
+	disk->virtio.step = read32(virtio_capability(config, 9, 2) + 16);
+	disk->isr = virtio_structure(config, 3);
+	disk->device = virtio_structure(config, 4);
+	for (uint32_t i = 0; i < sizeof(queues[slot]); i++)
+		((volatile uint8_t *)&queues[slot])[i] = 0;
+	virtio_begin(&disk->virtio, 1 << 9);
+	virtio_add_queue(&disk->virtio, &queues[slot], 0, VIRTIO_NO_VECTOR);
+	virtio_run(&disk->virtio);
+	tell("disk", slot);
+	put("\n");
+	tell_size(disk, slot);
+}
+
+static void let_go(uint32_t slot)
+{
+	struct disk *disk = &disks[slot];
+
+	tell("lets go", slot);
+	put("\n");
+	if (disk->there)
+		virtio_write8(disk->virtio.common + VIRTIO_STATUS, 0);
+	disk->there = 0;
+	outb((uint16_t)(POWER + 12 + slot / 8), (uint8_t)(1u << slot % 8));
+}
+
+/* One request from start to end; 0: it failed, or the disk was taken away meanwhile. */
+static int ask(uint32_t slot, uint32_t type)
+{
+	volatile struct virtio_queue *q = &queues[slot];
+
+	request.header.type = type;
+	request.header.sector = 0;
+	request.status = 0xff;
+	q->desc[0] = (struct virtio_desc){(uintptr_t)&request.header, sizeof(request.header), VIRTIO_NEXT, 1};
+	q->desc[1] = (struct virtio_desc){(uintptr_t)request.data, sizeof(request.data),
+					  VIRTIO_NEXT | (type ? 0 : VIRTIO_WRITE), 2};
+	q->desc[2] = (struct virtio_desc){(uintptr_t)&request.status, 1, VIRTIO_WRITE, 0};
+	virtio_submit(q);
+	while (virtio_busy(q))
+		if (id_of(slot) == VANISHED)
+			return 0;
+	return request.status == 0;
+}
+
+/* The image may have been replaced since the pass before, but not between the write and the read. */
+static void visit(uint32_t slot)
+{
+	struct disk *disk = &disks[slot];
+	uint32_t now = ++disk->passes, isr;
+
+	request.data[0] = (uint64_t)slot << 32 | now;
+	if (disk->sectors && ask(slot, 1) && ask(slot, 0) && request.data[0] != ((uint64_t)slot << 32 | now) &&
+	    !(read32(disk->isr) & ISR_CONFIG))
+		put("WRONG\n");
+	isr = read32(disk->isr);
+	if (id_of(slot) == VANISHED) {
+		disk->there = 0;
+		tell("lost", slot);
+		put("\n");
+	} else if (isr & ISR_CONFIG) {
+		tell_size(disk, slot);
+	}
+}
+
+void guest_main(const uint32_t *info)
+{
+	const char *cmdline = (const char *)(uintptr_t)info[6];
+	int keeps = *cmdline == 'k';
+
+	for (uint32_t slot = 0; slot < SLOTS; slot++)
+		start(slot);
+	put("begins\n");
+	while (!(inl(POWER + 4) & 1)) {
+		uint32_t up = inl(POWER + 8), down = inl(POWER + 12);
+
+		for (uint32_t slot = 0; slot < SLOTS; slot++) {
+			if (up >> slot & 1)
+				start(slot);
+			if (down >> slot & 1 && !keeps)
+				let_go(slot);
+			if (disks[slot].there)
+				visit(slot);
+		}
+	}
+	put("ends\n");
+}
