@@ -32,7 +32,7 @@ static volatile struct {
 	uint8_t status;
 } request;
 
-static void tell(const char *what, uint32_t slot)
+static void say(const char *what, uint32_t slot)
 {
 	put(what);
 	put(" ");
@@ -59,7 +59,7 @@ static uint32_t id_of(uint32_t slot)
 static void tell_size(struct disk *disk, uint32_t slot)
 {
 	disk->sectors = read32(disk->device);
-	tell("size", slot);
+	say("size", slot);
 	put(" ");
 	put_decimal(disk->sectors);
 	put("\n");
@@ -87,7 +87,7 @@ static void start(uint32_t slot)
 	virtio_begin(&disk->virtio, 1 << 9);
 	virtio_add_queue(&disk->virtio, &queues[slot], 0, VIRTIO_NO_VECTOR);
 	virtio_run(&disk->virtio);
-	tell("disk", slot);
+	say("disk", slot);
 	put("\n");
 	tell_size(disk, slot);
 }
@@ -96,7 +96,7 @@ static void let_go(uint32_t slot)
 {
 	struct disk *disk = &disks[slot];
 
-	tell("lets go", slot);
+	say("lets go", slot);
 	put("\n");
 	if (disk->there)
 		virtio_write8(disk->virtio.common + VIRTIO_STATUS, 0);
@@ -136,7 +136,7 @@ static void visit(uint32_t slot)
 	isr = read32(disk->isr);
 	if (id_of(slot) == VANISHED) {
 		disk->there = 0;
-		tell("lost", slot);
+		say("lost", slot);
 		put("\n");
 	} else if (isr & ISR_CONFIG) {
 		tell_size(disk, slot);
@@ -152,13 +152,14 @@ void guest_main(const uint32_t *info)
 		start(slot);
 	put("begins\n");
 	while (!(inl(POWER + 4) & 1)) {
-		uint32_t up = inl(POWER + 8), down = inl(POWER + 12);
+		/* In this order: of one that has come and is to go already, both are seen, and it is not started. */
+		uint32_t down = inl(POWER + 12), up = inl(POWER + 8);
 
 		for (uint32_t slot = 0; slot < SLOTS; slot++) {
-			if (up >> slot & 1)
-				start(slot);
 			if (down >> slot & 1 && !keeps)
 				let_go(slot);
+			else if (up >> slot & 1)
+				start(slot);
 			if (disks[slot].there)
 				visit(slot);
 		}

@@ -26,7 +26,8 @@ end_guest()
 	wait "${pids[0]}"
 	code=$?
 	unset 'pids[0]'
-	[ $code = 0 ] && says "$1.log" ends && ! says "$1.log" WRONG && ! grep -q . "$work/$1.err"
+	[ $code = 0 ] && says "$1.log" ends && ! says "$1.log" WRONG &&
+		! grep -qv -e 'the guest has ejected it' -e 'lines .*left out' "$work/$1.err"
 }
 
 disk() { timeout -s KILL $((20 * patience)) "$mvmm" disk "$@" >"$work/out" 2>"$work/err"; }
@@ -71,7 +72,6 @@ check 'one that is no disk is refused' refused 2 'Is a directory' add w "$work"
 check 'one that does not exist is refused' refused 2 'No such file' add w none.img
 check 'a mistyped key is refused' refused 2 'did you mean readonly' add w third.img,redonly=on
 check 'an unknown disk cannot go' refused 1 'none: no disk with this id; mvmm info lists them' remove w none
-check 'nor is a network card a disk' refused 1 'data: no network card' remove w data --bad
 check 'the guest is asked for it, and lets go' disk remove w data
 check 'it has' says w.log 'lets go 1f'
 check 'nobody writes it any more' still second.img
@@ -102,9 +102,8 @@ check 'the one before is unlocked' is_free large.img
 truncate -s 3M second.img
 check 'it is resized' disk resize p a
 check 'the guest is interrupted' until_true 10 says p.log 'size 01 6144'
-i=0
 many() {
-	for i in {1..50}; do
+	for _ in {1..50}; do
 		disk replace p a large.img && disk replace p a second.img || return 1
 	done
 }
@@ -146,9 +145,11 @@ check 'the guest runs on' end_guest k
 check 'a guest for many disks' run_guest m
 disk add m first.img,id=x && disk remove m x
 before="$(count_fds) $(count_tasks)" size=$(rss)
+seen() { [ "$(grep -c '^disk 1f' m.log)" -ge "$1" ]; }
 cycles() {
+	local i
 	for i in {1..200}; do
-		disk add m first.img,id=x && disk remove m x || return 1
+		disk add m first.img,id=x && until_true 10 seen $((i + 1)) && disk remove m x || return 1
 	done
 }
 check '200 disks come and go' cycles
@@ -156,7 +157,7 @@ check 'descriptors and threads are as before' [ "$(count_fds) $(count_tasks)" = 
 check 'memory is, within 2 MiB' [ "$(rss)" -le $((size + 2048)) ]
 echo "# resident: $size KiB before, $(rss) KiB after"
 check 'slots are' disk add m first.img,id=x
-check 'the same one' [ "$(grep -c 'disk 1f' m.log)" = 202 ]
+check 'it is the same one for all' until_true 10 seen 202
 check 'that was all' end_guest m
 
 nothing_left || { check 'nothing is left in the runtime folder' false; }

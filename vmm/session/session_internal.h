@@ -3,8 +3,8 @@
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
  * session_state.c tells what the machine does, session_events.c what happens to it, session_operations.c has the
  * operations, session_devices.c those for devices, session_snapshot.c those for snapshots, session_pause.c waits for its
- * devices, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c makes one from a snapshot, and
- * session_plug.c adds host devices to that.
+ * devices, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c
+ * makes one from a snapshot, and session_plug.c adds host devices to that.
  */
 #pragma once
 
