@@ -41,9 +41,9 @@ static void begin(char kind, const char *watchdog_usec)
 	setenv("NOTIFY_SOCKET", place, 1);
 	if (watchdog_usec)
 		setenv("WATCHDOG_USEC", watchdog_usec, 1);
-	service_open(&service, &quiet);
+	service_open(&service);
 	CHECK_EQ(event_loop_create(&loop, &err), 0);
-	CHECK_EQ(service_watch(&service, loop, &err), 0);
+	CHECK_EQ(service_watch(&service, loop, &quiet, &err), 0);
 }
 
 /* What has come, "" if nothing has. */
@@ -117,7 +117,7 @@ static void a_manager_that_is_not_there_does_no_harm(void)
 	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
 		setenv("NOTIFY_SOCKET", places[i], 1);
 		setenv("WATCHDOG_USEC", "1000", 1);
-		service_open(&service, &quiet);
+		service_open(&service);
 		CHECK(!service.connected);
 		CHECK_EQ(service.watchdog_ns, 0);
 		service_ready(&service, "running");
@@ -125,7 +125,7 @@ static void a_manager_that_is_not_there_does_no_harm(void)
 		service_close(&service);
 	}
 	unsetenv("NOTIFY_SOCKET");
-	service_open(&service, &quiet);
+	service_open(&service);
 	CHECK(!service.connected);
 	begin('@', NULL);
 	fd_close(&manager);
@@ -230,7 +230,7 @@ static int served(const int *fds, size_t count, const char *said, bool ours)
 		snprintf(number, sizeof(number), "%d", ours ? getpid() : getppid());
 		setenv("LISTEN_PID", number, 1);
 		setenv("LISTEN_FDS", said, 1);
-		service_open(&service, &quiet);
+		service_open(&service);
 		for (size_t i = 0; i < service.socket_count; i++)
 			if (!(fcntl(service.sockets[i], F_GETFD) & FD_CLOEXEC) || !(fcntl(service.sockets[i], F_GETFL) & O_NONBLOCK))
 				_exit(99);

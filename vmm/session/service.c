@@ -3,6 +3,7 @@
 #include "vmm/session/service.h"
 
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -44,6 +45,20 @@ static void service_forget(void)
 		unsetenv(names[i]);
 }
 
+/* There is no log yet. The first problem is kept. */
+static void service_complain(struct service *service, const char *fmt, ...) _printf_(2, 3);
+
+static void service_complain(struct service *service, const char *fmt, ...)
+{
+	va_list args;
+
+	if (service->problem[0])
+		return;
+	va_start(args, fmt);
+	vsnprintf(service->problem, sizeof(service->problem), fmt, args);
+	va_end(args);
+}
+
 /* ---- the manager's socket ---- */
 
 /* A path, or with @ a name in the abstract namespace. 0: no such address. */
@@ -81,8 +96,8 @@ static void service_open_socket(struct service *service)
 
 	service->connected = text && !code;
 	if (code)
-		log_warn(service->log, "NOTIFY_SOCKET=%.110s: %s; the service manager will not be told that the machine runs",
-			 text, strerrordesc_np(-code));
+		service_complain(service, "NOTIFY_SOCKET=%.60s: %s; the service manager will not be told that the machine runs",
+				 text, strerrordesc_np(-code));
 }
 
 /* ---- sockets that were handed in ---- */
@@ -107,24 +122,25 @@ static void service_take(struct service *service, int fd)
 	int flags = fcntl(fd, F_GETFL);
 
 	if (flags < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
-		log_warn(service->log, "LISTEN_FDS: descriptor %d is not open", fd);
+		service_complain(service, "LISTEN_FDS: descriptor %d is not open", fd);
 		return;
 	}
 	if (!service_is_control(fd))
 		return;
 	if (service->socket_count == SERVICE_SOCKETS) {
-		log_warn(service->log, "LISTEN_FDS: a machine serves at most %u sockets; not descriptor %d", SERVICE_SOCKETS, fd);
+		service_complain(service, "LISTEN_FDS: a machine serves at most %u sockets; not descriptor %d", SERVICE_SOCKETS,
+				 fd);
 		return;
 	}
 	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	service->sockets[service->socket_count++] = fd;
 }
 
-void service_open(struct service *service, const struct log *log)
+void service_open(struct service *service)
 {
 	int count = getenv("LISTEN_PID") && service_is_ours("LISTEN_PID") ? (int)service_number("LISTEN_FDS", MAX_LISTEN_FDS) : 0;
 
-	*service = (struct service){.log = log};
+	*service = (struct service){0};
 	service_open_socket(service);
 	if (service->connected && service_is_ours("WATCHDOG_PID"))
 		service->watchdog_ns = service_number("WATCHDOG_USEC", UINT64_MAX / 1000) * 1000;
@@ -167,9 +183,13 @@ static void service_on_watchdog(void *opaque, uint32_t expirations)
 	service_send(opaque, "WATCHDOG=1");
 }
 
-int service_watch(struct service *service, struct event_loop *loop, struct err *err)
+int service_watch(struct service *service, struct event_loop *loop, const struct log *log, struct err *err)
 {
-	int code = !service->connected ? 0 : event_loop_timer(loop, service_on_retry, service, &service->retry, err);
+	int code;
+
+	if (service->problem[0])
+		log_warn(log, "%s", service->problem);
+	code = !service->connected ? 0 : event_loop_timer(loop, service_on_retry, service, &service->retry, err);
 
 	if (!code && service->watchdog_ns)
 		code = event_loop_timer(loop, service_on_watchdog, service, &service->watchdog, err);

@@ -16,7 +16,6 @@
 
 /* All zero: nobody has started it. */
 struct service {
-	const struct log *log;
 	bool connected;               /* ... to the manager's socket */
 	int fd;                       /* that socket */
 	uint64_t watchdog_ns;         /* a sign of life is wanted that often; 0: none */
@@ -25,16 +24,17 @@ struct service {
 	size_t socket_count;
 	bool ready, stopping;
 	char status[128];
+	char problem[192];            /* what could not be done, until service_watch tells it; "": nothing */
 };
 
 /*
  * Reads what the manager wants, opens its socket and takes the sockets that it has handed in; removes all of that from
- * the environment, so that helper programs do not use it. A manager that cannot be reached is no error, but is logged.
- * log must outlive service.
+ * the environment, so that helper programs do not use it. In the process that the manager has started, before a jail is
+ * entered. A manager that cannot be reached is no error.
  */
-void service_open(struct service *service, const struct log *log);
-/* Makes the timers for the signs of life, which begin with service_ready. */
-int service_watch(struct service *service, struct event_loop *loop, struct err *err);
+void service_open(struct service *service);
+/* Logs what service_open could not do, and makes the timers for the signs of life, which begin with service_ready. */
+int service_watch(struct service *service, struct event_loop *loop, const struct log *log, struct err *err);
 /* The next socket that was handed in, now the caller's; -1: no more. */
 int service_take_socket(struct service *service);
 /* The service has started; only the first call tells so. status: what it does now, one line. */

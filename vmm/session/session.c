@@ -360,7 +360,7 @@ static int session_begin(struct session *session, struct err *err)
 	int code = event_loop_create(&session->loop, err);
 
 	session_raise_descriptors();
-	code = code ?: service_watch(&session->service, session->loop, err);
+	code = code ?: service_watch(&session->service, session->loop, &session->log, err);
 	code = code ?: rundir_claim(session->config->name, &session->rundir, err);
 	code = code ?: session_catch_signals(session, err);
 	code = code ?: session_open_ports(session, err);
@@ -416,13 +416,13 @@ int session_run(struct machine_config *config, struct err *err)
 	};
 	int code = EXIT_BAD_INPUT;
 
+	service_open(&session.service);
 	if (!session_jail_enter(&session, &config->jail, config->vfio_count > 0, &code, err))
 		return code;
 	if (!session_log_open(&session, &config->report, config->verbose, config->quiet, err)) {
 		jail_destroy(session.jail);
 		return code;
 	}
-	service_open(&session.service, &session.log);
 	if (!session_begin(&session, err)) {
 		err->text[0] = 0; /* from attempts that were not needed */
 		code = session_live(&session, err);

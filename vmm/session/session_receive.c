@@ -284,7 +284,7 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	int code = event_loop_create(&arrival->session.loop, err);
 
 	session_raise_descriptors();
-	code = code ?: service_watch(&arrival->session.service, arrival->session.loop, err);
+	code = code ?: service_watch(&arrival->session.service, arrival->session.loop, &arrival->session.log, err);
 	code = code ?: session_catch_signals(&arrival->session, err);
 	code = code ?: session_receive_listen_for_it(arrival, err);
 	code = code ?: session_make_door(&arrival->session, err);
@@ -330,7 +330,6 @@ static int session_receive_receive(struct arrival *arrival, struct err *err)
 
 	if (!session_log_open(session, &here->report, here->verbose, here->quiet, err))
 		return EXIT_BAD_INPUT;
-	service_open(&session->service, &session->log);
 	if (session_receive_begin(arrival, err))
 		return EXIT_BAD_INPUT;
 	if (session_receive_await(arrival, err))
@@ -385,6 +384,7 @@ int session_receive(struct receive_options *options, struct err *err)
 		err_sys(err, -ENOMEM, "receive");
 		return EXIT_FAILED;
 	}
+	service_open(&arrival->session.service);
 	if (session_jail_enter(&arrival->session, &options->here.jail, options->here.vfio_count > 0, &code, err))
 		code = session_receive_receive(arrival, err);
 	if (arrival->session.abandoned && arrival->target) /* its thread may still use all of it but the name */

@@ -111,7 +111,7 @@ static int session_restore_open_all(struct restoring *restoring, struct err *err
 	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
 	code = event_loop_create(&session->loop, err);
 	session_raise_descriptors();
-	code = code ?: service_watch(&session->service, session->loop, err);
+	code = code ?: service_watch(&session->service, session->loop, &session->log, err);
 	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
 	return code ?: session_catch_signals(session, err);
 }

@@ -57,7 +57,6 @@ static bool session_restore_run_open_log(struct restoring *restoring, struct err
 	}
 	if (!session_log_open(&restoring->session, &here->report, here->verbose, here->quiet, err))
 		return false;
-	service_open(&restoring->session.service, &restoring->session.log);
 	return true;
 }
 
@@ -87,6 +86,7 @@ int session_restore(struct restore_options *options, struct err *err)
 	};
 	int code;
 
+	service_open(&restoring.session.service);
 	if (!session_jail_enter(&restoring.session, &options->here.jail, options->here.vfio_count > 0, &code, err))
 		return code;
 	machine_config_init(&restoring.config);

@@ -27,9 +27,12 @@ machine()
 }
 machine web button
 machine lazy button
+machine held button
 machine short hello
 machine wrong hello
 rm /var/lib/mvmm/wrong
+install -d -o mvmm /var/lib/mvmm/jail
+echo 'MVMM_OPTIONS=--jail /var/lib/mvmm/jail' >/etc/mvmm/held.options
 
 mkdir -p "$units/mvmm@.service.d"
 for unit in sysinit basic sockets timers paths slices shutdown umount final; do
@@ -116,6 +119,20 @@ print(client.recv(65536)[:-1].decode())' >"$work/info"
 has 'the first request starts it, and it answers' "$work/info" '"name": ?"lazy"'
 is '... as a machine like others' "$(ctl is-active mvmm@lazy) $(listed lazy)" 'active 1'
 ctl stop mvmm@lazy.socket mvmm@lazy
+
+ctl start mvmm@held
+is 'a jailed machine is ready, too' "$(ctl is-active mvmm@held) $(shown mvmm@held StatusText)" 'active running'
+inside cat /run/mvmm-held.log | sed 's/^/    /'
+held=$(shown mvmm@held MainPID)
+held=$(inside pgrep -P "$held")
+inside cat "/proc/$held/status" >"$work/status"
+has '... and has no rights' "$work/status" '^CapEff:[[:space:]]0000000000000000'
+is '... and sees nothing but its folder' "$(inside ls "/proc/$held/root/etc" 2>&1 | grep -c 'No such file')" 1
+sleep 14
+is '... and lives for the watchdog' "$(ctl is-active mvmm@held) $(shown mvmm@held NRestarts)" 'active 0'
+ctl stop mvmm@held
+is '... and ends in order, and leaves nothing' "$(shown mvmm@held Result) $(inside find /run/mvmm /var/lib/mvmm/jail -mindepth 1 | wc -l)" \
+	'success 0'
 
 ctl start mvmm@short
 ended() { [ "$(ctl is-active mvmm@short)" = inactive ]; }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A service manager, as systemd would be one, and a machine that it starts: what the machine tells it and serves for it.
 
-TAP on stdout. usage: service.py MVMM GUEST-DIRECTORY
+TAP on stdout. usage: services.py MVMM GUEST-DIRECTORY
 """
 
 import json
@@ -33,7 +33,9 @@ class Manager:
         self.path = os.path.join(work, "control")
         self.listener.bind(self.path)
         self.listener.listen(4)
-        environment = dict(os.environ, XDG_RUNTIME_DIR=work, NOTIFY_SOCKET="@" + place[1:] if abstract else place,
+        # The leak detector needs /proc of the whole process, which a jail does not have.
+        sanitizer = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), "detect_leaks=0"]))
+        environment = dict(os.environ, ASAN_OPTIONS=sanitizer, XDG_RUNTIME_DIR=work, NOTIFY_SOCKET="@" + place[1:] if abstract else place,
                            WATCHDOG_USEC="100000", LISTEN_FDS="1", LISTEN_FDNAMES="control")
         number = self.listener.fileno()
         self.machine = subprocess.Popen([*STARTER, "bash", str(number), MVMM, *command], env=environment, pass_fds=[number],
@@ -79,6 +81,7 @@ class Tap:
 
 def with_manager(abstract, command, act):
     work = tempfile.mkdtemp()
+    os.mkdir(os.path.join(work, "jail"))
     os.chmod(work, 0o700)
     manager = Manager(work, abstract, command)
     try:
@@ -131,6 +134,18 @@ def others(tap):
         manager.machine.send_signal(signal.SIGTERM)
         tap.check("... and can be ended", manager.machine.wait(PATIENCE) == 128 + signal.SIGTERM, manager.machine.returncode)
 
+    def jailed(manager, work):
+        manager.until("READY=1")
+        manager.until("WATCHDOG=1")
+        tap.check("a machine in a jail is ready and lives", True)
+        info = manager.call("Info")["parameters"]
+        tap.check("... and is asked at the socket", info["name"] == "service" and info["pid"] != manager.machine.pid, info)
+        manager.machine.send_signal(signal.SIGTERM)
+        manager.until("STOPPING=1")
+        tap.check("... and tells that it is ending", manager.machine.wait(PATIENCE) == 0, manager.machine.returncode)
+
+    with_manager(False, run("button", "--jail", "jail"), jailed)
+    with_manager(True, run("button", "--jail", "jail"), jailed)
     with_manager(True, run("fault"), reboot)
     with_manager(True, run("nothing-there"), refused)
     with_manager(True, ["receive", "--from", "unix:in.sock", "--name", "service"], receive)
