@@ -361,6 +361,7 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(kill, ALL, "the program stops with its terminal", IS(0, SECCOMP_OWN_PID)),
 	ROW(exit, ALL, "a thread ends"),
 	ROW(exit_group, ALL, "the program ends"),
+	ROW(sched_setaffinity, STARTER, "vCPUs on CPUs that were named"),
 	ROW(sched_getaffinity, STARTER | MEMORY | MOVERS, "how many threads are of use"),
 	ROW(clone, STARTER, "threads, not processes", ONLY(0, THREAD_FLAGS | 0x400000u), {0, THREAD_FLAGS, THREAD_FLAGS}),
 	ROW(prctl, STARTER, "a thread's name", IS(0, PR_SET_NAME)),

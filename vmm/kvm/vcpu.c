@@ -386,18 +386,30 @@ void vcpu_set_destroy(struct vcpu_set *set)
 	vcpu_set_free(set);
 }
 
+struct place {
+	pthread_t thread;
+	cpu_set_t cpus;
+};
+
+static int vcpu_set_affinity(void *opaque)
+{
+	const struct place *place = opaque;
+
+	return -pthread_setaffinity_np(place->thread, sizeof(place->cpus), &place->cpus);
+}
+
 /* A thread that runs already moves at once. */
 static int vcpu_place_thread(struct vcpu *vcpu, struct err *err)
 {
 	const struct affinity_options *affinity = vcpu->set->config.affinity;
-	cpu_set_t cpus;
+	struct place place = {.thread = vcpu->thread};
 	int code;
 
-	if (!affinity || !affinity_of(affinity, vcpu->index, &cpus))
+	if (!affinity || !affinity_of(affinity, vcpu->index, &place.cpus))
 		return 0;
-	code = pthread_setaffinity_np(vcpu->thread, sizeof(cpus), &cpus);
-	return code ? err_set(err, -code, "--cpu-affinity: vCPU %u cannot run on its CPUs (%s); they are offline, or the control "
-			      "group of this process has others", vcpu->index, strerrordesc_np(code)) : 0;
+	code = thread_call(vcpu_set_affinity, &place);
+	return code ? err_set(err, code, "--cpu-affinity: vCPU %u cannot run on its CPUs (%s); they are offline, or the control "
+			      "group of this process has others", vcpu->index, strerrordesc_np(-code)) : 0;
 }
 
 static int vcpu_start_thread(struct vcpu *vcpu, struct err *err)
