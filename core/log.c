@@ -5,6 +5,7 @@
 #include "core/monotonic.h"
 #include "core/nowait.h"
 #include "core/token_bucket.h"
+#include "core/utc.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -103,15 +104,9 @@ uint64_t log_lost(const struct log *log)
 /* Who says it, for the forms that tell that: "2026-11-30T12:00:00.000000Z web[disk0-q0] ". */
 static int log_head_file(const struct log_state *state, const char *thread, char head[HEAD])
 {
-	struct timespec now;
-	struct tm utc;
-	size_t len;
+	char time[UTC_TEXT];
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &utc);
-	len = strftime(head, HEAD, "%Y-%m-%dT%H:%M:%S", &utc);
-	return (int)len + snprintf(head + len, HEAD - len, ".%06ldZ %s[%s] ", now.tv_nsec / 1000,
-				   *state->machine ? state->machine : "mvmm", thread);
+	return snprintf(head, HEAD, "%s %s[%s] ", utc_now(time), *state->machine ? state->machine : "mvmm", thread);
 }
 
 static int log_head_journal(const struct log_state *state, enum log_level level, const char *thread, char head[HEAD])

@@ -8,6 +8,7 @@
  * SET takes effect at once.
  */
 #include "core/state.h"
+#include "core/utc.h"
 #include "devices/platform.h"
 
 #include <pthread.h>
@@ -36,7 +37,7 @@ enum {
 #define C_ALARM 0x20u
 #define C_UPDATE 0x10u
 #define D_VALID 0x80u
-#define APART_MAX 1000000000000 /* seconds, some 30000 years: within the limits of gmtime(3) and timegm(3) */
+#define APART_MAX 1000000000000 /* seconds, some 30000 years: within the limits of core/utc.h */
 #define ANY 0xc0u /* an alarm byte of this or more always matches */
 
 struct rtc_state {
@@ -80,18 +81,16 @@ static int64_t rtc_guest_now(const struct rtc *rtc)
 
 static void rtc_fields(const struct rtc *rtc, struct tm *tm)
 {
-	time_t now = (time_t)rtc_guest_now(rtc);
-
 	if (rtc->state.ram[REG_B] & B_SET)
 		*tm = rtc->state.set;
 	else
-		gmtime_r(&now, tm);
+		utc_fields(rtc_guest_now(rtc), tm);
 }
 
 /* Lock held, as below. Ignores a time beyond APART_MAX. */
 static void rtc_set_time(struct rtc *rtc, struct tm *tm)
 {
-	int64_t apart = rtc->state.apart + (int64_t)timegm(tm) - rtc_guest_now(rtc);
+	int64_t apart = rtc->state.apart + utc_seconds(tm) - rtc_guest_now(rtc);
 
 	if (apart < -APART_MAX || apart > APART_MAX)
 		return;

@@ -208,6 +208,29 @@ check 'and stderr nothing' test ! -s "$work/writes.err"
 check 'a panic is among the metrics of a short life' grep -q '"event":"guest-panic"' "$work/panic"
 check 'the end of a machine is in the log' grep -q "\[main\] the guest's kernel panicked" "$work/log"
 
+# As under systemd, stderr is a socket, and a disk's own thread has something to say.
+speaks_to_a_socket() {
+	python3 - "$mvmm" "$guests/guest_disk" "$work/small" <<-'END'
+		import resource, socket, subprocess, sys, tempfile
+		mvmm, guest, disk = sys.argv[1:]
+		here, there = socket.socketpair()
+		machine = subprocess.Popen([mvmm, 'run', '--name', 'socket', '--memory', '32M', '--kernel', guest, '--disk', disk],
+		                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=there,
+		                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 21, 1 << 21)))
+		there.close()
+		here.settimeout(20)
+		text = b''
+		while b'disk0: write at offset' not in text:
+		    more = here.recv(4096)
+		    assert more, text
+		    text += more
+		assert machine.poll() is None
+		subprocess.run([mvmm, 'stop', '--force', 'socket'], check=True)
+		machine.wait()
+	END
+}
+check 'a thread can speak where stderr is a socket' speaks_to_a_socket
+
 mkfifo "$work/fifo"
 start deaf --kernel "$guests/guest_button" --metrics "$work/fifo,every=100ms"
 sleep 2.5

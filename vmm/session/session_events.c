@@ -6,13 +6,11 @@
  */
 #include "vmm/session/session_internal.h"
 
+#include "core/utc.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/machine/machine_metrics.h"
 #include "vmm/snapshot/snapshot_report.h"
 #include "vmm/snapshot/state_file.h"
-
-#include <stdio.h>
-#include <time.h>
 
 static const char *const names[] = {
 	[SESSION_STARTED] = "started", [SESSION_REBOOTED] = "rebooted", [SESSION_PAUSED] = "paused",
@@ -24,24 +22,11 @@ static const char *const names[] = {
 	[SESSION_GUEST_PANIC] = "guest-panic", [SESSION_ENDED] = "ended",
 };
 
-void session_time(char text[SESSION_TIME])
-{
-	struct timespec now;
-	struct tm utc;
-	size_t len;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &utc);
-	len = strftime(text, SESSION_TIME, "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(text + len, SESSION_TIME - len, ".%06ldZ", now.tv_nsec / 1000);
-}
-
 static json_t *session_events_make(const struct session *session, const char *name)
 {
-	char time[SESSION_TIME];
+	char time[UTC_TEXT];
 
-	session_time(time);
-	return json_pack("{s:s, s:s, s:s}", "time", time, "name", session->config->name, "event", name);
+	return json_pack("{s:s, s:s, s:s}", "time", utc_now(time), "name", session->config->name, "event", name);
 }
 
 /* Without memory for it, an event is not shown. */

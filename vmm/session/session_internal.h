@@ -141,9 +141,6 @@ void session_tell_manager(struct session *session);
 
 /* ---- session_events.c; all on the loop's thread ---- */
 
-/* Now, in UTC, to the microsecond: "2026-11-30T12:00:00.000000Z". */
-#define SESSION_TIME 40
-void session_time(char text[SESSION_TIME]);
 /* Something has happened; details has the members beside time, name and event, and is taken; NULL: none. */
 void session_event(struct session *session, enum session_event event, json_t *details);
 /* The same, of a device. */

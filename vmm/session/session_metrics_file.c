@@ -7,6 +7,7 @@
 #include "vmm/session/session_internal.h"
 
 #include "core/nowait.h"
+#include "core/utc.h"
 #include "vmm/config/report_options.h"
 
 #include <fcntl.h>
@@ -49,11 +50,10 @@ static bool session_metrics_file_flush(struct session_metrics_file *file)
 static char *session_metrics_file_text(const struct session_metrics_file *file)
 {
 	json_t *metrics = NULL;
-	char time[SESSION_TIME], *text, *line = NULL;
+	char time[UTC_TEXT], *text, *line = NULL;
 
-	session_time(time);
 	if (file->session->operated.ops->metrics(file->session, &metrics, NULL) == 0) {
-		json_object_set_new(metrics, "time", json_string(time));
+		json_object_set_new(metrics, "time", json_string(utc_now(time)));
 		if (file->lost)
 			json_object_set_new(metrics, "lost", json_integer((json_int_t)file->lost));
 	}

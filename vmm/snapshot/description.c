@@ -2,6 +2,7 @@
 /* See description.h. */
 #include "vmm/snapshot/description.h"
 
+#include "core/utc.h"
 #include "vmm/snapshot/plain_json.h"
 
 #include <stdio.h>
@@ -19,13 +20,11 @@ static json_t *description_id(const uint8_t id[16])
 
 static json_t *description_time(uint64_t ns)
 {
-	const time_t seconds = (time_t)(ns / 1000000000u);
-	struct tm tm = {0};
-	char text[64];
+	struct tm tm;
 
-	gmtime_r(&seconds, &tm);
-	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
-	return json_string(text);
+	utc_fields((int64_t)(ns / 1000000000u), &tm);
+	return json_sprintf("%04d-%02d-%02dT%02d:%02d:%02dZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+			    tm.tm_min, tm.tm_sec);
 }
 
 /* The file that the machine found from its own folder is found from every other one, too. */
