@@ -16,9 +16,9 @@ class Guest:
         self.tap = tap  # {'name':, 'vhost': bool}
 
 
-def mvmm(guest, program='MVMM'):
+def mvmm(guest, program='MVMM', *more):
     line = [os.environ[program], 'run', '--kernel', guest.kernel, '--initrd', guest.initrd,
-            '--cmdline', guest.cmdline, '--memory', f'{guest.memory}M', '--cpus', str(guest.cpus)]
+            '--cmdline', guest.cmdline, '--memory', f'{guest.memory}M', '--cpus', str(guest.cpus), *more]
     if guest.disk:
         direct = 'on' if guest.disk['direct'] else 'off'
         line += ['--disk', f'{guest.disk["path"]},direct={direct},serial=bench']
