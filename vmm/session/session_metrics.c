@@ -8,6 +8,7 @@
  */
 #include "vmm/session/session_internal.h"
 
+#include "core/errand.h"
 #include "core/monotonic.h"
 #include "vmm/machine/machine_metrics.h"
 
@@ -16,10 +17,15 @@
 #include <sys/resource.h>
 
 struct session_metrics {
-	int statm_fd; /* stays readable where /proc is not any more; -1: never was */
+	int statm_fd; /* -1: not opened yet, or it cannot be */
 	uint64_t page; /* bytes */
 	struct session_metrics_file *file; /* or NULL */
 };
+
+static int session_metrics_open_statm(void)
+{
+	return errand_open("/proc/self/statm", O_RDONLY | O_CLOEXEC, 0);
+}
 
 int session_metrics_open(struct session *session, struct err *err)
 {
@@ -27,7 +33,7 @@ int session_metrics_open(struct session *session, struct err *err)
 	if (!session->metrics)
 		return err_sys(err, -ENOMEM, "metrics");
 	*session->metrics = (struct session_metrics){
-		.statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC),
+		.statm_fd = session->jail ? session_metrics_open_statm() : -1, /* a jail has no /proc */
 		.page = (uint64_t)sysconf(_SC_PAGESIZE),
 	};
 	return session_metrics_file_open(session, &session->metrics->file, err);
@@ -70,12 +76,15 @@ static void session_metrics_usage(struct metrics *metrics)
 }
 
 /* "size resident shared ...", in pages. */
-static void session_metrics_memory(const struct session_metrics *from, struct metrics *metrics)
+static void session_metrics_memory(struct session_metrics *from, struct metrics *metrics)
 {
 	unsigned long long resident, shared;
 	char text[128];
-	ssize_t n = pread(from->statm_fd, text, sizeof(text) - 1, 0);
+	ssize_t n;
 
+	if (from->statm_fd < 0)
+		from->statm_fd = session_metrics_open_statm(); /* not before, for the guest would start later */
+	n = pread(from->statm_fd, text, sizeof(text) - 1, 0);
 	text[MAX(n, 0)] = 0;
 	if (sscanf(text, "%*u %llu %llu", &resident, &shared) != 2 || shared > resident)
 		return;
