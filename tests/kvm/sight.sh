@@ -231,6 +231,45 @@ speaks_to_a_socket() {
 }
 check 'a thread can speak where stderr is a socket' speaks_to_a_socket
 
+# A journal of its own, in a mount namespace whose /run is empty: the fields of a line that a disk's thread says.
+in_the_journal() {
+	unshare -m --propagation private bash -s -- "$mvmm" "$guests" "$work" <<-'END'
+		mvmm=$1 guests=$2 work=$3
+		mount -t tmpfs tmpfs /run
+		mkdir -p /run/log/journal
+		/lib/systemd/systemd-journald 2>/dev/null &
+		journal=$!
+		trap 'kill $journal' EXIT
+		for _ in {1..100}; do [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done
+		ulimit -f 2048
+		"$mvmm" run --name journal --kernel "$guests/guest_disk" --memory 32M --disk "$work/small" --serial none --log journald \
+			</dev/null 2>"$work/journal.err" &
+		for _ in {1..100}; do
+			journalctl -D /run/log/journal -o export MVMM_MACHINE=journal >"$work/journal" 2>/dev/null
+			grep -aq MESSAGE= "$work/journal" && break
+			sleep 0.1
+		done
+		"$mvmm" stop --force journal
+	END
+	for field in SYSLOG_IDENTIFIER=mvmm PRIORITY=4 MVMM_THREAD=disk0-q0 'MESSAGE=disk0: write at offset'; do
+		grep -aq "^$field" "$work/journal" || return 1
+	done
+	[ ! -s "$work/journal.err" ]
+}
+if [ "$(id -u)" = 0 ] && [ -x /lib/systemd/systemd-journald ]; then
+	check 'the journal gets lines with the machine and the thread' in_the_journal
+fi
+
+mkdir "$work/jail"
+if [ "$(id -u)" = 0 ]; then
+	start jailed --kernel "$guests/guest_button" --jail "$work/jail" --log "$work/jailed.log" --metrics "$work/jailed,every=100ms"
+	check 'a machine in a jail tells its memory' above 'mvmm_process_memory_bytes{kind="private"}' 100000
+	check 'and writes its metrics' until_true 20 more_than 2 "$work/jailed"
+	kill -TERM "${pids[-1]}"
+	check 'and its log' until_true 20 grep -q 'jailed\[main\] pressing the power button' "$work/jailed.log"
+	until_true 20 ended "${pids[-1]}"
+fi
+
 mkfifo "$work/fifo"
 start deaf --kernel "$guests/guest_button" --metrics "$work/fifo,every=100ms"
 sleep 2.5
