@@ -32,3 +32,7 @@ int config_json_read(const struct option_table *table, void *target, const json_
  * in this process only. -EINVAL for a text that is not UTF-8, -ENOMEM.
  */
 int config_json_write(const struct option_table *table, const void *target, json_t **ret, struct err *err);
+
+/* Adds the limits of the device with this id to object, as their keys' texts. config_limits.c */
+struct machine_config;
+void machine_config_print_limits(const struct machine_config *config, const char *id, json_t *object);

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "vmm/config/config_json.h"
 #include "vmm/config/nearest.h"
 
 static const struct option *config_limits_option(const char *name)
@@ -60,6 +61,23 @@ void machine_config_limits(const struct machine_config *config, const char *id, 
 	ret->count = 0;
 	if (item)
 		config_limits_list(config_limits_option(option), item, false, ret);
+}
+
+void machine_config_print_limits(const struct machine_config *config, const char *id, json_t *object)
+{
+	const char *name;
+	const void *item = config_limits_find(config, id, &name);
+	const struct option *option = config_limits_option(name);
+	char text[NUMBER_RATE_TEXT];
+
+	for (size_t i = 0; item && i < option->key_count; i++) {
+		const struct option_key *key = &option->keys[i];
+		const struct rate *rate = (const void *)((const char *)item + key->offset);
+
+		if (config_limits_is_limit(key) && rate->amount)
+			json_object_set_new(object, key->name,
+					    json_string(number_format_rate(rate, key->kind == OPTION_RATE_COUNT, text)));
+	}
 }
 
 /* ---- changes ---- */

@@ -7,6 +7,7 @@
 
 #include "core/monotonic.h"
 #include "devices/virtio/virtio.h"
+#include "vmm/config/config_json.h"
 #include "vmm/control/control_machine.h"
 #include "vmm/machine/machine_info.h"
 
@@ -69,6 +70,15 @@ static int session_operations_stop(struct session *session, bool force, struct e
 	return session_press_button(session, err);
 }
 
+static void session_operations_add_limits(const struct machine_config *config, json_t *devices)
+{
+	json_t *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+		machine_config_print_limits(config, json_string_value(json_object_get(device, "id")), device);
+}
+
 static int session_operations_describe(struct session *session, json_t **ret, struct err *err)
 {
 	const struct machine_config *config = session->config;
@@ -78,11 +88,13 @@ static int session_operations_describe(struct session *session, json_t **ret, st
 				 "state", session_state(session));
 	int code = info ? machine_info(session->machine, info, err) : err_sys(err, -ENOMEM, "info");
 
-	if (code)
+	if (code) {
 		json_decref(info);
-	else
-		*ret = info;
-	return code;
+		return code;
+	}
+	session_operations_add_limits(config, json_object_get(info, "devices"));
+	*ret = info;
+	return 0;
 }
 
 static int session_operations_metrics(struct session *session, json_t **ret, struct err *err)
