@@ -24,7 +24,7 @@ class Manager:
     """Its notify socket, a socket for the machine, and the machine."""
 
     def __init__(self, work, abstract, command):
-        self.heard = []
+        self.heard, self.work = [], work
         place = os.path.join(work, "notify")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.settimeout(PATIENCE)
@@ -58,6 +58,10 @@ class Manager:
         while not reply.endswith(b"\0"):
             reply += client.recv(65536)
         return json.loads(reply[:-1])
+
+    def command(self, *words):
+        subprocess.run([MVMM, *words], env=dict(os.environ, XDG_RUNTIME_DIR=self.work), check=True, timeout=PATIENCE,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def end(self):
         if self.machine.poll() is None:
@@ -151,6 +155,37 @@ def others(tap):
     with_manager(True, ["receive", "--from", "unix:in.sock", "--name", "service"], receive)
 
 
+def restores(tap):
+    """Of a snapshot: one that restores at once, and one that waits for a request."""
+
+    def keep(manager, work):
+        manager.until("READY=1")
+        manager.command("snapshot", "service", "--to", kept)
+        tap.check("a snapshot is told of", "STATUS=saving" in manager.until("STATUS=s"), manager.heard)
+        manager.until("STATUS=running")
+        manager.command("stop", "service", "--force")
+
+    def restored(manager, work):
+        tap.check("a restored machine is ready when its guest runs", "STATUS=running" in manager.until("READY=1"), manager.heard)
+        manager.until("WATCHDOG=1")
+        info = manager.call("Info")
+        tap.check("... and serves the socket", info["parameters"]["state"] == "running", info)
+
+    def waits(manager, work):
+        tap.check("one that waits is ready, too", "STATUS=waiting" in manager.until("READY=1"), manager.heard)
+        manager.until("WATCHDOG=1")
+        manager.command("restore", "--spare", "service", "--name", "service", "--serial", "none")
+        tap.check("... and tells when it runs", "STATUS=running" in manager.until("STATUS=r"), manager.heard)
+
+    folder = tempfile.mkdtemp()
+    kept = os.path.join(folder, "kept")
+    options = ["--from", kept, "--name", "service", "--serial", "none"]
+    with_manager(False, run("idle"), keep)
+    with_manager(False, ["restore", *options], restored)
+    with_manager(True, ["restore", *options[:4], "--wait"], waits)
+    shutil.rmtree(folder)
+
+
 def main():
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
@@ -158,6 +193,7 @@ def main():
     tap = Tap()
     lives(tap)
     others(tap)
+    restores(tap)
     print(f"1..{tap.count}")
     return 1 if tap.failed else 0
 

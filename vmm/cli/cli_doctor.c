@@ -11,6 +11,7 @@
 
 #include "iommu/vfio_sys.h"
 #include "vmm/cli/command.h"
+#include "vmm/kvm/guest_cpu.h"
 #include "vmm/snapshot/memory_uffd.h"
 
 struct doctor_options {
@@ -42,6 +43,33 @@ static void cli_doctor_find_kvm(struct finding *f)
 	snprintf(f->text, sizeof(f->text), "/dev/kvm: %s", strerrordesc_np(errno));
 	f->remedy = errno == EACCES ? "usermod -aG kvm $USER   (and log in again)" :
 		    "modprobe kvm_intel || modprobe kvm_amd   (and enable virtualization in the firmware)";
+}
+
+static bool cli_doctor_offers(struct kvm *kvm, bool nested, bool pmu)
+{
+	const struct cpu_config wanted = {.nested = nested, .pmu = pmu};
+	struct guest_cpu *cpu;
+
+	if (guest_cpu_create(kvm, 1, &wanted, &cpu, NULL) < 0)
+		return false;
+	guest_cpu_destroy(cpu);
+	return true;
+}
+
+/* What a guest gets only if it is asked for. */
+static void cli_doctor_find_cpu(struct finding *f)
+{
+	struct kvm kvm;
+
+	if (kvm_open(&kvm, NULL) == 0) {
+		snprintf(f->text, sizeof(f->text), "KVM offers %s and %s, which guests get on request (--cpu)",
+			 cli_doctor_offers(&kvm, true, false) ? "nested virtualization" : "no nested virtualization",
+			 cli_doctor_offers(&kvm, false, true) ? "performance counters" : "no performance counters");
+	} else {
+		snprintf(f->text, sizeof(f->text), "what KVM offers is not known");
+		f->remedy = "see KVM";
+	}
+	kvm_close(&kvm);
 }
 
 /* The error of an invalid call shows whether it may be used. */
@@ -183,11 +211,10 @@ static const struct {
 	const char *name;
 	void (*look)(struct finding *finding);
 } checks[] = {
-	{"KVM", cli_doctor_find_kvm}, {"io_uring", cli_doctor_find_io_uring}, {"IOMMU", cli_doctor_find_iommu}, {"iommufd",
-									 cli_doctor_find_iommufd}, {"VFIO container",
-									 cli_doctor_find_container},
-	{"VFIO driver", cli_doctor_find_vfio_pci}, {"locked memory", cli_doctor_find_memlock}, {"huge pages",
-												cli_doctor_find_hugepages},
+	{"KVM", cli_doctor_find_kvm}, {"guest's CPU", cli_doctor_find_cpu}, {"io_uring", cli_doctor_find_io_uring},
+	{"IOMMU", cli_doctor_find_iommu}, {"iommufd", cli_doctor_find_iommufd},
+	{"VFIO container", cli_doctor_find_container}, {"VFIO driver", cli_doctor_find_vfio_pci},
+	{"locked memory", cli_doctor_find_memlock}, {"huge pages", cli_doctor_find_hugepages},
 	{"tap", cli_doctor_find_tun}, {"vhost-net", cli_doctor_find_vhost}, {"vhost-vsock", cli_doctor_find_vsock},
 	{"userfaultfd", cli_doctor_find_userfaultfd},
 };

@@ -72,13 +72,15 @@ found() { has "$1: $2" "$work/out" "^$2 +$3 +$4"; }
 
 echo 4 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
 "$mvmm" doctor >"$work/out" 2>"$work/err"
-is 'doctor: root has all' "$? $(grep -c ' ok  ' "$work/out") $(grep -c ' --  ' "$work/out")" '0 12 0'
+is 'doctor: root has all' "$? $(grep -c ' ok  ' "$work/out") $(grep -c ' --  ' "$work/out")" '0 13 0'
+found doctor "guest's CPU" ok 'KVM offers nested virtualization and '
 found doctor KVM ok '/dev/kvm works'
 found doctor IOMMU ok '[1-9][0-9]* IOMMU groups'
 found doctor 'huge pages' ok '4 huge pages of 2M and 0 of 1G'
 nobody doctor
 is 'doctor: without KVM it fails' "$?" 1
 found 'doctor, nobody' KVM -- '/dev/kvm: Permission denied'
+found 'doctor, nobody' "guest's CPU" -- 'what KVM offers is not known'
 found 'doctor, nobody' 'VFIO container' ok '/dev/vfio/vfio is there'
 found 'doctor, nobody' 'locked memory' -- '[0-9]+ MiB may be locked'
 for line in 'usermod -aG kvm \$USER' 'chown \$USER /dev/iommu' 'ulimit -l unlimited' 'chmod 0666 /dev/vhost-net'; do
