@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * devices/virtio/vhost and the kernel's form of vsock, on a kernel of the test's own: its open(2) and ioctl(2) stand
+ * devices/virtio/vhost and the kernel's form of vsock, on a kernel of the test's own: its openat(2) and ioctl(2) stand
  * in for the C library's. What is written while it is tracked is told once and never lost; each call fails in turn.
  */
 #include "core/bitmap.h"
@@ -37,11 +37,11 @@ static struct {
 	unsigned int started;
 } k;
 
-int open(const char *path, int flags, ...)
+int openat(int folder, const char *path, int flags, ...)
 {
 	if (strncmp(path, "/dev/vhost-", 11) == 0)
 		return k.fd = memfd_create("vhost", MFD_CLOEXEC);
-	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+	return (int)syscall(SYS_openat, folder, path, flags, 0);
 }
 
 static int serve(unsigned long request, void *arg)
