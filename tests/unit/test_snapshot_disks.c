@@ -8,15 +8,20 @@
 #include "vmm/snapshot/snapshot_disks.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/bitmap.h"
 #include "core/monotonic.h"
 
 #define SIZE MIB(2)
+#define PATIENCE_MS 20000
 
 static char folder[64];
 static struct snapshot_request request;
@@ -26,6 +31,8 @@ static unsigned long changed; /* of the first disk */
 static bool tracked;
 static int cancel_fd, gate[2];
 static unsigned int flushes, hangs_at; /* the flush that hangs, until gate is closed */
+static bool reflinks_hang;
+static int reads_hang; /* of this descriptor's file; -1: none */
 static struct snapshot_disk_set *set;
 static struct snapshot_disk identities[WIRE_MAX_DISKS];
 static size_t kept;
@@ -64,6 +71,38 @@ static int do_flush(int fd)
 	if (++flushes == hangs_at)
 		poll(&open, 1, 20000);
 	return 0;
+}
+
+static void hang(void)
+{
+	struct pollfd open = {.fd = gate[0], .events = POLLIN};
+
+	poll(&open, 1, 20000);
+}
+
+/* In the place of the C library's. */
+int ioctl(int fd, unsigned long call, ...)
+{
+	va_list args;
+	void *argument;
+
+	va_start(args, call);
+	argument = va_arg(args, void *);
+	va_end(args);
+	if (reflinks_hang && call == FICLONERANGE) /* a file system that has them */
+		return 0;
+	if (reflinks_hang && call == FICLONE)
+		hang();
+	return (int)syscall(SYS_ioctl, fd, call, argument);
+}
+
+ssize_t pread(int fd, void *data, size_t len, off_t at)
+{
+	struct stat here, there;
+
+	if (reads_hang >= 0 && fstat(fd, &here) == 0 && fstat(reads_hang, &there) == 0 && here.st_ino == there.st_ino)
+		hang();
+	return syscall(SYS_pread64, fd, data, len, at);
 }
 
 static int tick(void *opaque, struct err *why)
@@ -118,6 +157,8 @@ static void make(enum snapshot_disks how)
 	cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	CHECK_EQ(pipe2(gate, O_CLOEXEC), 0);
 	flushes = hangs_at = 0;
+	reflinks_hang = false;
+	reads_hang = -1;
 	changed = 0;
 	write_disk(0, 0, 'a');
 	write_disk(1, SIZE - 512, 'z');
@@ -168,7 +209,7 @@ static void copies_have_what_the_disks_have_in_the_pause(void)
 	CHECK_EQ(snapshot_disks_prepare(set, &err), 0);
 	write_disk(0, MIB(1), 'b'); /* before the pause */
 	CHECK_EQ(snapshot_disks_flush(set, monotonic_ms() + 10000, &err), 0);
-	CHECK_EQ(snapshot_disks_keep(set, identities, &kept, &err), 0);
+	CHECK_EQ(snapshot_disks_keep(set, PATIENCE_MS, identities, &kept, &err), 0);
 	CHECK_EQ(snapshot_disks_left(set), 0);
 	check_kept();
 	unmake();
@@ -184,7 +225,7 @@ static void reflinks_have_what_the_disks_have_in_the_pause(void)
 	CHECK_EQ(snapshot_disks_prepare(set, &err), 0);
 	write_disk(0, MIB(1), 'b');
 	CHECK_EQ(snapshot_disks_flush(set, monotonic_ms() + 10000, &err), 0);
-	CHECK_EQ(snapshot_disks_keep(set, identities, &kept, &err), 0);
+	CHECK_EQ(snapshot_disks_keep(set, PATIENCE_MS, identities, &kept, &err), 0);
 	check_kept();
 	unmake();
 }
@@ -210,7 +251,7 @@ static void disks_that_are_not_kept_are_flushed_and_identified(void)
 	CHECK_EQ(snapshot_disks_prepare(set, &err), 0);
 	CHECK_EQ(flushes, 2);
 	CHECK_EQ(snapshot_disks_flush(set, monotonic_ms() + 10000, &err), 0);
-	CHECK_EQ(snapshot_disks_keep(set, identities, &kept, &err), 0);
+	CHECK_EQ(snapshot_disks_keep(set, PATIENCE_MS, identities, &kept, &err), 0);
 	CHECK_EQ(flushes, 4);
 	CHECK_EQ(kept, 2);
 	files.disk_count = 2;
@@ -250,6 +291,34 @@ static void storage_that_hangs_in_the_pause_ends_it(void)
 	unmake();
 }
 
+/* As if the kernel took the blocks of the first disk for ever. */
+static void a_reflink_that_hangs_ends_the_pause(void)
+{
+	make(SNAPSHOT_DISKS_REFLINK);
+	reflinks_hang = true;
+	CHECK_EQ(begin(), 0);
+	CHECK_EQ(snapshot_disks_keep(set, 20, identities, &kept, &err), -ETIMEDOUT);
+	CHECK_STR(err.text, "storage has not kept the disks in time");
+	CHECK_EQ(kept, 0);
+	eventfd_write(cancel_fd, 1);
+	CHECK_EQ(snapshot_disks_keep(set, PATIENCE_MS, identities, &kept, &err), -ECANCELED);
+	CHECK_STR(err.text, "enough");
+	unmake();
+}
+
+static void a_read_that_hangs_ends_the_pause(void)
+{
+	make(SNAPSHOT_DISKS_COPY);
+	CHECK_EQ(begin(), 0);
+	CHECK_EQ(snapshot_disks_prepare(set, &err), 0);
+	write_disk(0, MIB(1), 'b');
+	reads_hang = disks[0].fd;
+	CHECK_EQ(snapshot_disks_keep(set, 20, identities, &kept, &err), -ETIMEDOUT);
+	CHECK_STR(err.text, "storage has not kept the disks in time");
+	CHECK_EQ(snapshot_disks_left(set), 0); /* it was handed over */
+	unmake();
+}
+
 static void a_full_file_system_names_the_disk(void)
 {
 	make(SNAPSHOT_DISKS_COPY);
@@ -286,5 +355,6 @@ static void a_disk_that_was_written_is_told_from_one_that_was_not(void)
 TEST_MAIN(TEST(copies_have_what_the_disks_have_in_the_pause), TEST(reflinks_have_what_the_disks_have_in_the_pause),
 	  TEST(without_reflinks_the_ways_out_are_named), TEST(disks_that_are_not_kept_are_flushed_and_identified),
 	  TEST(a_disk_without_a_file_is_named), TEST(storage_that_hangs_before_the_pause_is_given_up_by_a_cancel),
-	  TEST(storage_that_hangs_in_the_pause_ends_it), TEST(a_full_file_system_names_the_disk),
+	  TEST(storage_that_hangs_in_the_pause_ends_it), TEST(a_reflink_that_hangs_ends_the_pause),
+	  TEST(a_read_that_hangs_ends_the_pause), TEST(a_full_file_system_names_the_disk),
 	  TEST(a_disk_that_was_written_is_told_from_one_that_was_not))

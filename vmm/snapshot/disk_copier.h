@@ -12,8 +12,8 @@
 struct disk_copier;
 
 struct disk_copier_options {
-	const struct disk_copy *disks; /* outlive the copier, like their descriptors */
-	const int *fds;                /* for each disk an empty file, which gets the disk's size. Not owned */
+	const struct disk_copy *disks; /* the copier has descriptors of its own; collect is called in follow and finish only */
+	const int *fds;                /* for each disk an empty file, which gets the disk's size; the same */
 	size_t count;                  /* 1 to WIRE_MAX_DISKS */
 	/* Called about ten times a second; nonzero ends the copying. May be NULL. */
 	int (*tick)(void *opaque, struct err *err);
@@ -30,5 +30,14 @@ int disk_copier_follow(struct disk_copier *copier, struct err *err);
 /* Nothing writes to the disks any more: copies all that is left. */
 int disk_copier_finish(struct disk_copier *copier, struct err *err);
 
-/* Bytes that are to be copied as far as it is known, including holes. */
+/*
+ * finish in two: collect is for the owner's thread, and copy_rest for another one, to which the copier was handed over:
+ * it calls no tick any more. give_up makes it end soon, with -ECANCELED. Any thread.
+ */
+void disk_copier_collect(struct disk_copier *copier);
+void disk_copier_hand_over(struct disk_copier *copier);
+int disk_copier_copy_rest(struct disk_copier *copier, struct err *err);
+void disk_copier_give_up(struct disk_copier *copier);
+
+/* Bytes that are to be copied as far as it is known, including holes. Any thread. */
 uint64_t disk_copier_left(const struct disk_copier *copier);

@@ -9,8 +9,7 @@
 
 #include "core/monotonic.h"
 #include "vmm/snapshot/disk_copier.h"
-#include "vmm/snapshot/disk_identity.h"
-#include "vmm/snapshot/file_copy.h"
+#include "vmm/snapshot/disk_keeper.h"
 
 #define TRIAL KIB(64) /* a multiple of each file system's block size */
 
@@ -162,29 +161,30 @@ int snapshot_disks_follow(struct snapshot_disk_set *disks, struct err *err)
 
 /* ---- in the pause ---- */
 
-static int snapshot_disks_keep_one(struct snapshot_disk_set *disks, size_t i, struct snapshot_disk *identity, struct err *err)
+int snapshot_disks_keep(struct snapshot_disk_set *disks, int ms, struct snapshot_disk identities[WIRE_MAX_DISKS],
+			size_t *count, struct err *err)
 {
-	const struct disk_copy *disk = &disks->config->disks[i];
+	const struct snapshot_take_config *config = disks->config;
+	const struct disk_keeper_options options = {
+		.disks = config->disks, .count = config->disk_count,
+		.files = snapshot_disks_are(disks, SNAPSHOT_DISKS_REFLINK) ? disks->files : NULL,
+	};
+	struct disk_keeper *keeper;
 	int code;
 
-	disk_identity_settle(disk->fd);
-	code = disk_identity_read(disk->id, disk->fd, disk->size, identity, err);
-	if (code || !snapshot_disks_are(disks, SNAPSHOT_DISKS_REFLINK))
+	*count = 0;
+	if (!config->disk_count)
+		return 0;
+	if (disks->copier)
+		disk_copier_collect(disks->copier);
+	code = disk_keeper_create(&options, &disks->copier, &keeper, err);
+	if (code)
 		return code;
-	code = file_copy_reflink(disk->fd, disks->files[i]);
-	return code ? err_sys(err, code, "%s: reflink", disk->id) : 0;
-}
-
-int snapshot_disks_keep(struct snapshot_disk_set *disks, struct snapshot_disk identities[WIRE_MAX_DISKS], size_t *count,
-			struct err *err)
-{
-	int code = disks->copier ? disk_copier_finish(disks->copier, err) : 0;
-
-	for (size_t i = 0; i < disks->config->disk_count && !code; i++)
-		code = snapshot_disks_keep_one(disks, i, &identities[i], err);
+	code = disk_keeper_wait(keeper, disks->options.cancel_fd, ms, identities, err);
+	disk_keeper_destroy(keeper);
 	if (!code)
-		*count = disks->config->disk_count;
-	return code;
+		*count = config->disk_count;
+	return code == -ECANCELED ? disks->options.tick(disks->options.opaque, err) ?: code : code;
 }
 
 uint64_t snapshot_disks_left(const struct snapshot_disk_set *disks)

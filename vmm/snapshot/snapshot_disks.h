@@ -38,10 +38,10 @@ struct disk_flusher *snapshot_disks_flusher(const struct snapshot_disk_set *disk
 int snapshot_disks_flush(struct snapshot_disk_set *disks, int64_t deadline, struct err *err);
 /*
  * The guest is paused, and the disks have been flushed: copies the rest, keeps the disks, and fills identities; returns
- * their number in *count.
+ * their number in *count. -ETIMEDOUT: storage has done nothing for ms. Once.
  */
-int snapshot_disks_keep(struct snapshot_disk_set *disks, struct snapshot_disk identities[WIRE_MAX_DISKS], size_t *count,
-			struct err *err);
+int snapshot_disks_keep(struct snapshot_disk_set *disks, int ms, struct snapshot_disk identities[WIRE_MAX_DISKS],
+			size_t *count, struct err *err);
 
 /* Bytes that are still to be copied. NULL: none. */
 uint64_t snapshot_disks_left(const struct snapshot_disk_set *disks);

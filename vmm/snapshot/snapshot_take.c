@@ -232,12 +232,17 @@ static void snapshot_take_end_live(struct snapshot_take *take)
 
 /* ---- the pause ---- */
 
-static int64_t snapshot_take_pause_deadline(const struct snapshot_take *take)
+static int snapshot_take_patience_ms(const struct snapshot_take *take)
 {
 	const struct snapshot_request *request = take->config.request;
-	int64_t allowed = (int64_t)(2 * request->goal.downtime / 1000000);
+	uint64_t allowed = MIN(2 * request->goal.downtime / 1000000, (uint64_t)INT32_MAX);
 
-	return monotonic_ms() + (request->live ? MAX(allowed, LIVE_DRAIN_MS) : DRAIN_MS);
+	return request->live ? MAX((int)allowed, LIVE_DRAIN_MS) : DRAIN_MS;
+}
+
+static int64_t snapshot_take_pause_deadline(const struct snapshot_take *take)
+{
+	return monotonic_ms() + snapshot_take_patience_ms(take);
 }
 
 static int snapshot_take_pause(struct snapshot_take *take, struct err *err)
@@ -326,7 +331,8 @@ static int snapshot_take_keep_disks(struct snapshot_take *take, struct err *err)
 {
 	int code = take->live ? 0 : snapshot_disks_flush(take->disks, snapshot_take_pause_deadline(take), err);
 
-	return code ?: snapshot_disks_keep(take->disks, take->state.disks, &take->state.disk_count, err);
+	return code ?: snapshot_disks_keep(take->disks, snapshot_take_patience_ms(take), take->state.disks,
+					   &take->state.disk_count, err);
 }
 
 /* A machine that is to end waits for the commit. */
