@@ -138,7 +138,7 @@ until_true 20 says first.log up
 kept() { "$mvmm" pause first && snapshot first --to "$work/reboots"; }
 check 'a guest that reboots is kept between two of them' kept
 "$mvmm" stop --force first
-typed() { printf x >"$work/one.in"; }
+typed() { printf x 1<>"$work/one.in"; } # without a reader, opening it to write alone would wait
 lives() { typed; [ "$(grep -c up "$work/one.log")" -ge 2 ]; }
 ends() { typed; gone one; }
 start one restore --from "$work/reboots" --kernel "$guests/guest_reboot"
