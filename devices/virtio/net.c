@@ -81,8 +81,8 @@ static bool net_tell_link(struct net_device *net)
 	bool changed;
 
 	pthread_mutex_lock(&net->config_lock);
-	changed = net->state.link_up != net->link_up;
-	net->state.link_up = net->link_up;
+	changed = net->state.link_up != (net->link_up && !net->unplugged);
+	net->state.link_up = net->link_up && !net->unplugged;
 	pthread_mutex_unlock(&net->config_lock);
 	return changed;
 }
@@ -229,7 +229,9 @@ static int net_set_state(struct net_device *net, const struct virtio_net_options
 		return err_set(err, -EINVAL, "mac: a multicast address; the first byte must be even, for instance 02");
 	net_choose_mac(options, net->mac);
 	memcpy(net->state.mac, net->mac, sizeof(net->mac));
-	net->link_up = net->state.link_up = true;
+	net->link_up = true;
+	net->unplugged = options->unplugged;
+	net->state.link_up = !net->unplugged;
 	net->state.mtu = net->backend->mtu;
 	net->state.rx_limit = net->state.tx_limit = (struct rate_limiter_state)RATE_LIMITER_FULL;
 	return 0;

@@ -2,7 +2,7 @@
 /*
  * Shared by the files of virtio-net (virtio 1.2 section 5.1) and their tests. net.c is the device, net_ctrl.c its
  * control queue, net_traffic.c starts and stops queue pairs, net_pair.c moves packets between a pair and a backend,
- * net_vhost.c lets the kernel do that, net_link.c is the link, net_tap.c and net_passt.c are the backends, net_state.c
+ * net_vhost.c lets the kernel do that, net_link.c is the link, net_cable.c its cable, net_tap.c and net_passt.c are the backends, net_state.c
  * saves and loads.
  */
 #pragma once
@@ -82,7 +82,7 @@ struct net_backend {
 	uint16_t mtu;           /* 0: not known */
 };
 
-/* net_tap.c: the interface options->tap, or the descriptor options->tap_fd. */
+/* net_tap.c: the interface options->tap, or that of the descriptors options->tap_fds. */
 int net_tap_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err);
 /* net_passt.c */
 int net_passt_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err);
@@ -123,6 +123,7 @@ struct net_device {
 	struct net_state state;
 	bool announce; /* the guest is asked to announce itself; under config_lock */
 	bool link_up; /* false: the backend has ended; under config_lock */
+	bool unplugged; /* by the user; written under config_lock and ctrl_lock */
 };
 
 /* The device on a backend, which success consumes. For virtio_net_create and tests with their own backend. */
@@ -146,7 +147,12 @@ void net_detach_pairs(struct net_device *net, unsigned int index);
  * device->lock.
  */
 void net_link_down(struct net_device *net);
+/* Whether packets go through. */
 bool net_link_is_up(struct net_device *net);
+static inline bool net_link_unplugged(const struct net_device *net)
+{
+	return __atomic_load_n(&net->unplugged, __ATOMIC_RELAXED);
+}
 
 /* net_pair.c: net->threads[index] moves the packets of one pair. It is made parked; a parked one has no buffers. */
 int net_pair_make(struct net_device *net, unsigned int index, struct err *err);

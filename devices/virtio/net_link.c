@@ -9,7 +9,7 @@ bool net_link_is_up(struct net_device *net)
 	bool up;
 
 	pthread_mutex_lock(&net->config_lock);
-	up = net->link_up;
+	up = net->link_up && !net->unplugged;
 	pthread_mutex_unlock(&net->config_lock);
 	return up;
 }
@@ -33,4 +33,3 @@ void net_link_down(struct net_device *net)
 	 */
 	net->virtio.transport->notify_config(&net->virtio);
 }
-

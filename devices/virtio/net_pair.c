@@ -96,7 +96,7 @@ static int net_pair_send_chain(struct net_pair *pair)
 	const struct virtq_chain *chain = &pair->chain;
 	int ret;
 
-	if (pair->gone || chain->out_bytes == NET_HDR_SIZE)
+	if (pair->gone || chain->out_bytes == NET_HDR_SIZE || net_link_unplugged(pair->net))
 		return 0;
 	if (chain->out_count > NET_IOV_MAX - 1) /* the backend may need one for itself */
 		ret = net_pair_send_flat(pair);
@@ -356,6 +356,8 @@ static bool net_pair_receive(struct net_pair *pair)
 			break;
 		}
 		count++;
+		if (net_link_unplugged(pair->net))
+			continue; /* it is lost */
 		if ((uint64_t)len > pair->bytes) {
 			net_pair_hold(pair, (uint64_t)len);
 		} else if (len >= (ssize_t)NET_HDR_SIZE) {

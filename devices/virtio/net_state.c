@@ -57,7 +57,7 @@ static int net_state_loaded(void *object, const void *state, struct err *err)
 	if (!virtio_has(&net->virtio, VIRTIO_NET_F_MTU))
 		net->state.mtu = net->backend->mtu;
 	if (!net->virtio.active)
-		net->state.link_up = net->link_up;
+		net->state.link_up = net->link_up && !net->unplugged;
 	net->loaded = net->virtio.active;
 	rate_limiter_load(&net->rx, &net->state.rx_limit, monotonic_ns());
 	rate_limiter_load(&net->tx, &net->state.tx_limit, monotonic_ns());

@@ -406,25 +406,54 @@ static int net_tap_open_queues(struct tap *tap, struct err *err)
 	return net_tap_check_alone(tap, (int)tap->base.pairs, err);
 }
 
-/* Uses a descriptor that was opened by another program. */
-static int net_tap_adopt(struct tap *tap, int fd, struct err *err)
+int virtio_net_name_tap(int fd, char name[16], struct err *err)
 {
 	struct ifreq request = {0};
 
-	tap->base.fds[0] = fd;
-	tap->in_use[0] = true;
+	_Static_assert(IFNAMSIZ == 16, "the names of interfaces");
 	if (ioctl(fd, TUNGETIFF, &request) < 0)
-		return err_sys(err, -errno, "--net: descriptor %d is no tap", fd);
-	memcpy(tap->name, request.ifr_name, IFNAMSIZ);
-	tap->found_flags = request.ifr_flags;
+		return err_set(err, -EINVAL, "descriptor %d is no tap (%s)", fd, strerrordesc_np(errno));
+	memcpy(name, request.ifr_name, IFNAMSIZ);
+	return 0;
+}
+
+/* Whether one that another program has opened is a queue of this tap, opened as we do it. */
+static int net_tap_check_passed(struct tap *tap, int fd, struct err *err)
+{
+	struct ifreq request = {0};
+	char name[IFNAMSIZ];
+	int ret = virtio_net_name_tap(fd, name, err);
+
+	if (ret < 0)
+		return err_prefix(err, ret, "--net tap=%s", tap->name);
+	if (strcmp(name, tap->name) != 0)
+		return err_set(err, -EINVAL, "--net tap=%s: the descriptor is of the tap %s", tap->name, name);
+	if (ioctl(fd, TUNGETIFF, &request) < 0)
+		return err_sys(err, -errno, "--net tap=%s", tap->name);
 	if ((request.ifr_flags & OUR_FLAGS) != OUR_FLAGS)
-		return err_set(err, -EINVAL, "--net: the tap %s was opened without IFF_NO_PI or IFF_VNET_HDR",
+		return err_set(err, -EINVAL, "--net tap=%s: it was opened without IFF_TAP, IFF_NO_PI or IFF_VNET_HDR",
 			       tap->name);
-	if (tap->base.pairs > 1)
-		return err_set(err, -EINVAL, "--net: one descriptor cannot have %u queues; use queues=1",
+	if (tap->base.pairs > 1 && !(request.ifr_flags & IFF_MULTI_QUEUE))
+		return err_set(err, -EINVAL, "--net tap=%s,queues=%u: it has a single queue; use queues=1", tap->name,
 			       tap->base.pairs);
-	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
-		return err_sys(err, -errno, "--net: the tap %s", tap->name);
+	tap->found_flags = request.ifr_flags;
+	return 0;
+}
+
+static int net_tap_adopt(struct tap *tap, int sock, const int *fds, struct err *err)
+{
+	for (unsigned int i = 0; i < tap->base.pairs; i++) {
+		int ret = net_tap_check_passed(tap, fds[i], err);
+
+		if (ret < 0)
+			return ret;
+		tap->base.fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+		tap->in_use[i] = true;
+		if (tap->base.fds[i] < 0 ||
+		    fcntl(tap->base.fds[i], F_SETFL, fcntl(tap->base.fds[i], F_GETFL) | O_NONBLOCK) < 0)
+			return err_sys(err, -errno, "--net tap=%s", tap->name);
+	}
+	tap->found_offloads = net_tap_read_offloads(sock, tap->name);
 	return 0;
 }
 
@@ -483,6 +512,29 @@ static bool net_tap_exists(int sock, const char *name)
 	return ioctl(sock, SIOCGIFINDEX, &request) == 0;
 }
 
+static int net_tap_take_name(struct tap *tap, const char *name, struct err *err)
+{
+	if (strlen(name) >= IFNAMSIZ || strchr(name, '/') || !*name)
+		return err_set(err, -EINVAL,
+			       "--net tap=%s: not the name of an interface; up to %d characters, no slash", name,
+			       IFNAMSIZ - 1);
+	memcpy(tap->name, name, strlen(name));
+	return 0;
+}
+
+static int net_tap_open_named(struct tap *tap, int sock, struct err *err)
+{
+	if (!net_tap_exists(sock, tap->name))
+		return err_set(err, -ENODEV,
+			       "--net tap=%s: there is no such interface; create it with: ip tuntap add dev %s mode tap "
+			       "user %u%s && ip link set %s up", tap->name, tap->name, geteuid(),
+			       tap->base.pairs > 1 ? " multi_queue" : "", tap->name);
+	tap->found_flags = net_tap_read_flags(tap->name);
+	tap->multi_queue = tap->found_flags < 0 || tap->found_flags & IFF_MULTI_QUEUE;
+	tap->found_offloads = net_tap_read_offloads(sock, tap->name);
+	return net_tap_open_queues(tap, err);
+}
+
 static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *options, struct err *err)
 {
 	_cleanup_(fd_close) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -490,42 +542,37 @@ static int net_tap_set_up(struct tap *tap, const struct virtio_net_options *opti
 
 	if (sock < 0)
 		return err_sys(err, -errno, "--net: socket");
-	if (options->tap) {
-		if (strlen(options->tap) >= IFNAMSIZ || strchr(options->tap, '/') || !*options->tap)
-			return err_set(err, -EINVAL,
-				       "--net tap=%s: not the name of an interface; up to %d characters, no slash",
-				       options->tap, IFNAMSIZ - 1);
-		memcpy(tap->name, options->tap, strlen(options->tap));
-		if (!net_tap_exists(sock, tap->name))
-			return err_set(err, -ENODEV,
-				       "--net tap=%s: there is no such interface; create it with: ip tuntap add dev %s "
-				       "mode tap user %u%s && ip link set %s up", tap->name, tap->name,
-				       geteuid(), tap->base.pairs > 1 ? " multi_queue" : "", tap->name);
-		tap->found_flags = net_tap_read_flags(tap->name);
-		tap->multi_queue = tap->found_flags < 0 || tap->found_flags & IFF_MULTI_QUEUE;
-		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
-		ret = net_tap_open_queues(tap, err);
-	} else {
-		ret = net_tap_adopt(tap, options->tap_fd, err);
-		tap->found_offloads = net_tap_read_offloads(sock, tap->name);
-	}
+	ret = net_tap_take_name(tap, options->tap, err);
+	if (ret == 0 && !options->tap_fds)
+		ret = net_tap_open_named(tap, sock, err);
+	else if (ret == 0)
+		ret = net_tap_adopt(tap, sock, options->tap_fds, err);
 	ret = ret ?: net_tap_set_up_header(tap, err);
 	if (ret == 0 && options->vhost)
 		ret = net_tap_watch_links(tap, err);
 	return ret ?: net_tap_probe(tap, sock, err);
 }
 
-int net_tap_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err)
+static struct tap *net_tap_new(unsigned int queues)
 {
 	struct tap *tap = calloc(1, sizeof(*tap));
+
+	if (!tap)
+		return NULL;
+	tap->base = (struct net_backend){.ops = &tap_ops, .pairs = queues};
+	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
+		tap->base.fds[i] = -1;
+	tap->found_flags = tap->links_fd = -1;
+	return tap;
+}
+
+int net_tap_open(const struct virtio_net_options *options, struct net_backend **ret, struct err *err)
+{
+	struct tap *tap = net_tap_new(options->queues);
 	int code;
 
 	if (!tap)
 		return err_sys(err, -ENOMEM, "--net");
-	tap->base = (struct net_backend){.ops = &tap_ops, .pairs = options->queues};
-	for (unsigned int i = 0; i < NET_MAX_PAIRS; i++)
-		tap->base.fds[i] = -1;
-	tap->found_flags = tap->links_fd = -1;
 	code = net_tap_set_up(tap, options, err);
 	if (code < 0) {
 		net_tap_destroy(&tap->base);
@@ -533,4 +580,22 @@ int net_tap_open(const struct virtio_net_options *options, struct net_backend **
 	}
 	*ret = &tap->base;
 	return 0;
+}
+
+int virtio_net_open_tap(const char *name, unsigned int queues, int *fds, struct err *err)
+{
+	_cleanup_(fd_close) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct tap *tap = net_tap_new(queues);
+	int ret;
+
+	if (!tap || sock < 0) {
+		ret = err_sys(err, tap ? -errno : -ENOMEM, "--net tap=%s", name);
+		free(tap);
+		return ret;
+	}
+	ret = net_tap_take_name(tap, name, err) ?: net_tap_open_named(tap, sock, err);
+	for (unsigned int i = 0; i < queues && ret == 0; i++)
+		fds[i] = take_fd(&tap->base.fds[i]);
+	net_tap_destroy(&tap->base);
+	return ret;
 }

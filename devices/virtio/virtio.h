@@ -258,12 +258,13 @@ void virtio_blk_collect(struct virtio_device *disk, unsigned long *bitmap);
 struct virtio_net_options {
 	const char *id;
 	const char *tap;     /* interface name, or NULL */
-	int tap_fd;          /* an open tap, or -1; consumed */
+	const int *tap_fds;  /* that interface, open once for each queue; duplicated; NULL: it is opened */
 	bool passt;          /* user networking through passt */
 	const char *socket;  /* passt's socket to connect to; NULL with passt: start passt */
 	uint8_t mac[6];      /* all zero: made from id and the machine's name */
 	unsigned int queues; /* pairs, 1 to 16 */
 	bool vhost;
+	bool unplugged;      /* virtio_net_set_link has not plugged the cable in */
 	struct dirty_set *dirty; /* vhost adds itself as a source; NULL: no tracking */
 	const char *machine; /* the machine's name */
 };
@@ -272,6 +273,21 @@ enum { VIRTIO_NET_LIMIT_RX, VIRTIO_NET_LIMIT_TX };
 /* devices/virtio/net.c */
 int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
 		      struct virtio_device **ret, struct err *err);
+
+/*
+ * Opens a tap interface once for each of its queues, as virtio_net_create does it, for another process: with the rights of
+ * this one. fds are the caller's. devices/virtio/net_tap.c
+ */
+int virtio_net_open_tap(const char *name, unsigned int queues, int *fds, struct err *err);
+/* The name of the interface that an open tap belongs to. -EINVAL: it is no tap. */
+int virtio_net_name_tap(int fd, char name[16], struct err *err);
+
+/*
+ * Plugs the cable in or out: the guest sees its link go up or down, and while it is out, what either side sends is lost.
+ * On the loop's thread. -EBUSY: the guest waits for the device. devices/virtio/net_cable.c
+ */
+int virtio_net_set_link(struct virtio_device *net, bool plugged, struct err *err);
+bool virtio_net_link(struct virtio_device *net);
 
 /*
  * Waits for what the network needs and has started, which is passt: it sets itself up while other parts of the machine

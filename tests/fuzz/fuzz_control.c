@@ -103,6 +103,11 @@ static int do_replace_disk(struct session *session, const char *id, const char *
 	return 0;
 }
 
+static int do_set_link(struct session *session, const char *id, bool plugged, struct err *err)
+{
+	return plugged ? 0 : err_set(err, -ENODEV, "no such card");
+}
+
 static int do_remove_device(struct session *session, const char *kind, const char *id, bool force,
 			    unsigned int timeout_ms, void (*done)(void *opaque, int code, const struct err *err),
 			    void *opaque, struct err *err)
@@ -176,6 +181,7 @@ static const struct operations ops = {
 	.add_device = do_add_device,
 	.add_passed = do_add_passed,
 	.replace_disk = do_replace_disk,
+	.set_link = do_set_link,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
 	.migration_status = do_migration_status,

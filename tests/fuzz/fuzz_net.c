@@ -100,7 +100,7 @@ static int make_fake(struct virtio_driver *driver, int *far, struct virtio_devic
 static int make_passt(struct virtio_driver *driver, int *far, struct virtio_device **ret)
 {
 	const struct virtio_net_options options = {
-		.id = "net0", .passt = true, .socket = address.sun_path, .tap_fd = -1, .queues = 1};
+		.id = "net0", .passt = true, .socket = address.sun_path, .queues = 1};
 	int code = virtio_net_create(&options, driver->memory, NULL, ret, NULL);
 
 	far[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -39,7 +39,7 @@ static void need(bool ok, const char *what)
 static void make_net(const char *tap)
 {
 	const struct virtio_net_options options = {
-		.id = "net0", .machine = "vm", .tap = tap, .tap_fd = -1, .queues = 1, .vhost = true, .dirty = &set,
+		.id = "net0", .machine = "vm", .tap = tap, .queues = 1, .vhost = true, .dirty = &set,
 	};
 
 	need(virtio_net_create(&options, driver->memory, NULL, &device, &err) == 0, "virtio_net_create");

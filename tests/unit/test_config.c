@@ -157,9 +157,15 @@ static void devices(void)
 	strcat(line, " --disk a");
 	CHECK(refused(line, "31 devices: more than the 30 that fit on the bus; leave out some --disk, --net or --vfio"));
 	CHECK(refused("--kernel k --net vhost=on", "--net vhost=on: does not say which kind; write "
-		      "tap=NAME|passt[=SOCKET][,mac=MAC][,queues=N][,vhost=on|off][,rx-bandwidth=RATE][,rx-packets=RATE]"
+		      "tap=NAME|passt[=SOCKET]|fd=N[,mac=MAC][,queues=N][,vhost=on|off][,link=on|off][,rx-bandwidth=RATE][,rx-packets=RATE]"
 		      "[,tx-bandwidth=RATE][,tx-packets=RATE][,id=NAME]"));
 	CHECK_EQ(configure("--kernel k --net passt,vhost=on"), -EINVAL);
+	CHECK(refused("--kernel k --net fd=7,queues=2", "--net fd=7,queues=2: a descriptor has one queue; leave it out"));
+	CHECK(refused("--kernel k --net fd=x", "--net fd=x: not a number; write one from 0 to 2147483647"));
+	CHECK(refused("--kernel k --net fd=7,tap=t", "--net tap=t: cannot be combined with fd; leave one out"));
+	CHECK_EQ(configure("--kernel k --net fd=7,link=off --net tap=t"), 0);
+	CHECK(config.nets[0].kind == NET_FD && config.nets[0].fd == 7 && !config.nets[0].link);
+	CHECK(config.nets[1].kind == NET_TAP && config.nets[1].fd == -1 && config.nets[1].link);
 	CHECK_EQ(configure("--kernel k --net passt,queues=2"), -EINVAL);
 	CHECK_EQ(configure("--kernel k --net tap=1234567890123456"), -EINVAL);
 	CHECK_EQ(configure("--kernel k --disk a,serial=123456789012345678901"), -EINVAL);

@@ -111,6 +111,11 @@ static int do_replace_disk(struct session *session, const char *id, const char *
 	return 0;
 }
 
+static int do_set_link(struct session *session, const char *id, bool plugged, struct err *err)
+{
+	return plugged ? 0 : err_set(err, -ENODEV, "no such card");
+}
+
 /* "slow" stays. */
 static int do_remove_device(struct session *session, const char *kind, const char *id, bool force,
 			    unsigned int timeout_ms, void (*done)(void *opaque, int code, const struct err *err),
@@ -175,6 +180,7 @@ static const struct operations ops = {
 	.add_device = do_add_device,
 	.add_passed = do_add_passed,
 	.replace_disk = do_replace_disk,
+	.set_link = do_set_link,
 	.remove_device = do_remove_device,
 	.migrate = do_migrate,
 	.migration_status = do_migration_status,
@@ -741,6 +747,7 @@ static void descriptors_come_along(void)
 }
 
 #define ADD_DISK "{\"method\":\"io.mvmm.Machine.AddDisk\",\"parameters\":"
+#define SET_LINK "{\"method\":\"io.mvmm.Machine.SetLink\",\"parameters\":"
 #define REPLACE "{\"method\":\"io.mvmm.Machine.ReplaceDisk\",\"parameters\":"
 
 /* What the machine does not take is closed, whether it fails or not. */
@@ -770,6 +777,10 @@ static void images_come_along(void)
 	put_fds(fd, REPLACE "{\"id\":\"disk0\"}}", pipes[1], 1);
 	CHECK_STR(receive(fd), BAD("path"));
 	ASK(fd, REPLACE "{\"path\":\"/new\"}}", BAD("id"));
+	ASK(fd, SET_LINK "{\"id\":\"net0\",\"up\":true}}", "{\"parameters\":{}}");
+	ASK(fd, SET_LINK "{\"id\":\"net0\",\"up\":false}}", FAILED("no such card"));
+	ASK(fd, SET_LINK "{\"id\":\"net0\",\"up\":\"on\"}}", BAD("up"));
+	ASK(fd, SET_LINK "{\"up\":true}}", BAD("id"));
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveDisk\",\"parameters\":{\"id\":\"kind\"}}", FAILED("no such disk"));
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveNet\",\"parameters\":{\"id\":\"kind\"}}", FAILED("no such net"));
 	ASK(fd, "{\"method\":\"io.mvmm.Machine.RemoveNet\",\"parameters\":{\"id\":\"net0\",\"timeout\":0}}", BAD("timeout"));

@@ -180,6 +180,48 @@ static void a_link_that_is_up_again_elsewhere_is_told(void)
 	tear_down();
 }
 
+/* What either side sends meanwhile is lost; a pause and a reset know nothing of it. */
+static void a_cable_is_pulled_and_plugged_in(void)
+{
+	unsigned int generation;
+
+	set_up(ALL);
+	generation = device->config_generation;
+	CHECK(virtio_net_link(device));
+	CHECK_EQ(virtio_net_set_link(device, false, NULL), 0);
+	CHECK_EQ(virtio_net_set_link(device, false, NULL), 0); /* it is out already */
+	CHECK_EQ(driver->config_calls, 1);
+	CHECK(device->config_generation != generation);
+	CHECK_EQ(status(), 0);
+	CHECK(!virtio_net_link(device));
+	send_from_guest((uint32_t[]){HDR + 60, 0}, 1);
+	driver_kick(tx);
+	CHECK(driver_wait_used(tx, WAIT, &(uint16_t){0}, &(uint32_t){0}));
+	post(rx, true, (uint32_t[]){2048, 0});
+	driver_kick(rx);
+	send_to_guest(60, 2);
+	poll(NULL, 0, 50);
+	CHECK_EQ(device->ops->drain(device, VIRTIO_NO_DEADLINE, NULL), 0);
+	device->ops->resume(device);
+	CHECK_EQ(status(), 0);
+	CHECK_EQ(driver->config_calls, 1);
+	CHECK_EQ(virtio_net_set_link(device, true, NULL), 0);
+	CHECK_EQ(driver->config_calls, 2);
+	CHECK_EQ(status(), VIRTIO_NET_S_LINK_UP);
+	send_from_guest((uint32_t[]){HDR + 60, 0}, 3);
+	driver_kick(tx);
+	expect_far(0, 60, 3); /* and not the first one */
+	CHECK(!driver_wait_used(rx, 50, &(uint16_t){0}, &(uint32_t){0}));
+	tear_down();
+	/* It may be out from the start. */
+	make_device((struct virtio_net_options){.unplugged = true});
+	CHECK_EQ(driver_attach(driver, device, ALL), 0);
+	CHECK_EQ(status(), 0);
+	CHECK_EQ(virtio_net_set_link(device, true, NULL), 0);
+	CHECK_EQ(status(), VIRTIO_NET_S_LINK_UP);
+	tear_down();
+}
+
 static void does_not_move_to_a_lesser_network(void)
 {
 	struct driver_luggage luggage;
@@ -362,6 +404,6 @@ static void refuses_bad_options(void)
 TEST_MAIN(TEST(moves_to_another_host), TEST(a_move_is_announced_several_times),
 	  TEST(a_restored_card_gets_another_address),
 	  TEST(a_guest_that_cannot_is_not_asked), TEST(a_link_that_is_up_again_elsewhere_is_told),
-	  TEST(does_not_move_to_a_lesser_network), TEST(survives_a_pause), TEST(keeps_threads_in_a_pause),
+	  TEST(a_cable_is_pulled_and_plugged_in), TEST(does_not_move_to_a_lesser_network), TEST(survives_a_pause), TEST(keeps_threads_in_a_pause),
 	  TEST(a_pause_waits_for_a_packet_and_not_for_ever), TEST(resets_in_flight),
 	  TEST(leaves_nothing_behind), TEST(refuses_bad_options))

@@ -50,7 +50,7 @@ static void tear_down(void)
 static int create(const char *socket_path, struct err *err)
 {
 	struct virtio_net_options options = {
-		.id = "net0", .machine = "vm", .passt = true, .socket = socket_path, .tap_fd = -1, .queues = 1};
+		.id = "net0", .machine = "vm", .passt = true, .socket = socket_path, .queues = 1};
 	int ret;
 
 	log_fd = memfd_create("log", MFD_CLOEXEC);

@@ -93,7 +93,7 @@ static void make_frame(uint8_t *frame, uint8_t number)
 
 static int make_device(const char *tap, unsigned int queues, struct err *err)
 {
-	struct virtio_net_options options = {.id = "net0", .machine = "vm", .tap = tap, .tap_fd = -1, .queues = queues};
+	struct virtio_net_options options = {.id = "net0", .machine = "vm", .tap = tap, .queues = queues};
 
 	driver_destroy(driver);
 	driver = driver_create(MIB(16), false);
@@ -263,7 +263,7 @@ static void goes_down_with_the_tap(void)
 /* vhost does not say that the tap was deleted, but the kernel's messages about interfaces do. */
 static void finds_the_end_without_receiving(void)
 {
-	const struct virtio_net_options options = {.tap = "mvt7", .tap_fd = -1, .queues = 1, .vhost = true};
+	const struct virtio_net_options options = {.tap = "mvt7", .queues = 1, .vhost = true};
 	struct net_backend *backend;
 	struct pollfd pollfd = {.events = POLLIN};
 
@@ -317,7 +317,7 @@ static void explains_itself(void)
 
 static void explains_vhost(void)
 {
-	struct virtio_net_options options = {.id = "net0", .tap = "mvt6", .tap_fd = -1, .queues = 1, .vhost = true};
+	struct virtio_net_options options = {.id = "net0", .tap = "mvt6", .queues = 1, .vhost = true};
 	struct err err;
 
 	need_namespace();
@@ -334,12 +334,12 @@ static void explains_vhost(void)
 
 static void adopts_a_descriptor(void)
 {
-	struct virtio_net_options options = {.id = "net0", .tap_fd = -1, .queues = 1};
-	int packet;
+	int fd = -1, packet;
+	struct virtio_net_options options = {.id = "net0", .tap = "mvt5", .tap_fds = &fd, .queues = 1};
 
 	need_namespace();
 	driver = driver_create(MIB(16), false);
-	options.tap_fd = open_tap("mvt5", IFF_NO_PI | IFF_VNET_HDR);
+	fd = open_tap("mvt5", IFF_NO_PI | IFF_VNET_HDR);
 	set_up_link("mvt5");
 	CHECK_EQ(virtio_net_create(&options, driver->memory, NULL, &device, NULL), 0);
 	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
@@ -347,6 +347,8 @@ static void adopts_a_descriptor(void)
 	exchange(packet, 0);
 	close(packet);
 	tear_down();
+	CHECK(if_nametoindex("mvt5")); /* it is still the caller's */
+	close(fd);
 	CHECK_EQ(if_nametoindex("mvt5"), 0);
 }
 
@@ -355,7 +357,7 @@ static void shares_no_queues(void)
 {
 	struct virtio_driver *first;
 	struct virtio_device *other;
-	struct virtio_net_options options = {.id = "net0", .machine = "vm", .tap = "mvt6", .tap_fd = -1};
+	struct virtio_net_options options = {.id = "net0", .machine = "vm", .tap = "mvt6"};
 	struct err err;
 	int parked;
 

@@ -8,7 +8,7 @@
 /* In the order of the help; ends with NULL. */
 static const struct command *const commands[] = {
 	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
-	&command_disk, &command_migrate, &command_receive, &command_snapshot, &command_restore, &command_clone,
+	&command_disk, &command_net, &command_migrate, &command_receive, &command_snapshot, &command_restore, &command_clone,
 	&command_vfio, &command_metrics, &command_events, &command_doctor, &command_help, NULL,
 };
 

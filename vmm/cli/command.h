@@ -25,11 +25,11 @@ struct command {
 };
 
 extern const struct command command_run, command_ps, command_stop, command_pause, command_resume, command_info,
-	command_balloon, command_disk, command_migrate, command_receive, command_snapshot,
+	command_balloon, command_disk, command_net, command_migrate, command_receive, command_snapshot,
 	command_restore, command_clone, command_vfio, command_metrics, command_events, command_doctor, command_help;
 
-/* Commands of `mvmm disk` that have a file of their own. */
-extern const struct command command_disk_set;
+/* Commands of `mvmm disk` and `mvmm net` that have a file of their own. */
+extern const struct command command_disk_set, command_net_set;
 
 /* Commands of `mvmm snapshot` that have a file of their own. */
 extern const struct command command_snapshot_record;

@@ -61,16 +61,18 @@ struct disk_config {
 	struct rate bandwidth, ops; /* of reads and writes together */
 };
 
-enum net_kind { NET_NONE, NET_TAP, NET_PASST };
+enum net_kind { NET_NONE, NET_TAP, NET_PASST, NET_FD };
 
 struct net_config {
 	enum net_kind kind;
 	char *target; /* TAP: the interface; PASST: its socket, or NULL to start passt */
+	int fd;       /* FD: an open tap; the session makes it a TAP, whose descriptor is among the machine's files */
 	char *id;     /* never NULL after machine_config_finish() */
 	uint8_t mac[6];      /* all zero: derived from the machine's name and the id */
 	bool new_mac;        /* an incoming machine had another one; not an option */
 	unsigned int queues; /* pairs; 0: the program chooses */
 	bool vhost;
+	bool link; /* the cable is plugged in */
 	struct rate rx_bandwidth, rx_packets, tx_bandwidth, tx_packets; /* to the guest and from it */
 };
 

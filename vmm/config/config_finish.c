@@ -131,6 +131,9 @@ static int config_finish_check_net(const struct net_config *net, struct err *err
 {
 	if (net->kind == NET_TAP && strlen(net->target) > 15)
 		return err_set(err, -EINVAL, "--net tap=%.60s: too long; write at most 15 characters", net->target);
+	if (net->kind == NET_FD && net->queues > 1)
+		return err_set(err, -EINVAL, "--net fd=%d,queues=%u: a descriptor has one queue; leave it out", net->fd,
+			       net->queues);
 	if (net->kind == NET_PASST && net->vhost)
 		return err_set(err, -EINVAL, "--net passt,vhost=on: vhost needs a tap; leave it out or write tap=NAME");
 	if (net->vhost && (net->rx_bandwidth.amount || net->rx_packets.amount || net->tx_bandwidth.amount ||

@@ -61,7 +61,9 @@ static void config_override_take_net(void *item, void *written)
 	if (from->kind == NET_NONE)
 		return;
 	net->kind = from->kind;
+	net->fd = from->fd;
 	net->vhost = from->vhost;
+	net->link = from->link;
 	config_override_swap_text(&net->target, &from->target);
 }
 

@@ -73,6 +73,7 @@ static bool config_print_is_set(const struct option_key *key, const void *item)
 	case OPTION_NAMES:
 		return *(const size_t *)config_print_field(item, key->text_offset) > 0;
 	case OPTION_FD:
+	case OPTION_CHOICE_FD:
 		return false;
 	default:
 		return true;
@@ -94,6 +95,8 @@ static json_t *config_print_write_key(const struct option_key *key, const void *
 	case OPTION_UINT:
 	case OPTION_FD:
 		return json_integer(*(const unsigned int *)value);
+	case OPTION_CHOICE_FD:
+		return NULL; /* not written */
 	case OPTION_SIZE:
 		return json_integer((json_int_t)*(const uint64_t *)value);
 	case OPTION_TIME:

@@ -14,7 +14,8 @@ static void *options_field(void *item, size_t offset)
 
 static bool options_is_choice(const struct option_key *key)
 {
-	return key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_TEXT || key->kind == OPTION_CHOICE_MAYBE;
+	return key->kind == OPTION_CHOICE || key->kind == OPTION_CHOICE_TEXT || key->kind == OPTION_CHOICE_MAYBE ||
+	       key->kind == OPTION_CHOICE_FD;
 }
 
 /* The key's char *, or NULL if its kind has none. */
@@ -63,6 +64,9 @@ static void options_key_default(const struct option_key *key, void *item)
 	case OPTION_NAMES:
 		*(char ***)value = NULL;
 		*(size_t *)options_field(item, key->text_offset) = 0;
+		break;
+	case OPTION_CHOICE_FD:
+		*(int *)options_field(item, key->text_offset) = -1;
 		break;
 	case OPTION_STRING:
 	case OPTION_CHOICE: /* options_item_defaults sets default_choice */
@@ -308,6 +312,13 @@ static int options_store(const struct option_key *key, void *item, const char *t
 		return options_set_text(value, text, err);
 	case OPTION_NAMES:
 		return options_add_name(key, item, text, err);
+	case OPTION_CHOICE_FD:
+		code = number_parse_uint(text, 0, INT_MAX, &number, err);
+		if (code)
+			return code;
+		*(int *)options_field(item, key->text_offset) = (int)number;
+		*(int *)value = (int)key->value;
+		return 0;
 	case OPTION_CHOICE:
 	case OPTION_CHOICE_TEXT:
 	case OPTION_CHOICE_MAYBE:

@@ -30,6 +30,7 @@ enum option_kind {
 	OPTION_CHOICE,        /* a key without value: sets an enum to `value`; only one such key may be given */
 	OPTION_CHOICE_TEXT,   /* key=text: sets an enum to `value` and a char * at text_offset */
 	OPTION_CHOICE_MAYBE,  /* key or key=text */
+	OPTION_CHOICE_FD,     /* key=number: the same with an int at text_offset, -1 if it is not chosen */
 };
 
 struct option_key {

@@ -157,3 +157,16 @@ void control_devices_replace_disk(void *opaque, struct control_call *call, const
 					    call, &err))
 		control_fail(call, &err);
 }
+
+void control_devices_set_link(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = control_devices_machine(opaque);
+	const char *id = json_string_value(json_object_get(parameters, "id"));
+	const json_t *up = json_object_get(parameters, "up");
+	struct err err;
+
+	if (!id || !json_is_boolean(up))
+		control_bad_parameter(call, id ? "up" : "id");
+	else
+		control_devices_finish(call, machine->ops->set_link(machine->session, id, json_is_true(up), &err), &err);
+}

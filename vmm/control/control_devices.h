@@ -8,4 +8,5 @@
 #include "vmm/control/control.h"
 
 control_fn control_devices_add, control_devices_add_disk, control_devices_add_net, control_devices_remove,
-	control_devices_remove_disk, control_devices_remove_net, control_devices_replace_disk, control_devices_resize_disk;
+	control_devices_remove_disk, control_devices_remove_net, control_devices_replace_disk, control_devices_resize_disk,
+	control_devices_set_link;

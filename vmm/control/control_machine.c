@@ -56,6 +56,9 @@ static const char description[] =
 	"# names it. The guest sees its size\n"
 	"method ReplaceDisk(id: string, path: string) -> (size: int)\n"
 	"\n"
+	"# Plugs the cable of a network card in or out\n"
+	"method SetLink(id: string, up: bool) -> ()\n"
+	"\n"
 	"# Adds a disk or a network card, written as in the JSON file of mvmm run. The asker has opened what it needs and\n"
 	"# passes that: the image, with direct also with O_DIRECT; the tap, once for each queue. Replies with the id when it\n"
 	"# was added\n"
@@ -447,6 +450,7 @@ static const struct control_method methods[] = {
 	{"Resume", control_machine_call_resume},
 	{"SetBalloon", control_machine_call_set_balloon},
 	{"SetLimits", control_machine_call_set_limits},
+	{"SetLink", control_devices_set_link},
 	{"Snapshot", control_machine_call_snapshot},
 	{"SnapshotCancel", control_machine_call_snapshot_cancel},
 	{"SnapshotCommit", control_machine_call_snapshot_commit},

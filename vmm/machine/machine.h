@@ -176,6 +176,9 @@ void machine_set_limits(struct machine *machine, const char *id, const struct ma
 /* Before a reboot: the configuration gets what is left of the bursts, so that each comes once. */
 void machine_keep_bursts(const struct machine *machine, struct machine_config *config);
 
+/* Plugs the cable of a network card in or out. -ENODEV: there is no such card; -EBUSY: its guest waits for it. */
+int machine_set_link(struct machine *machine, const char *id, bool plugged, struct err *err);
+
 /* Its vCPUs, for the throttle. */
 struct vcpu_set;
 struct vcpu_set *machine_vcpus(const struct machine *machine);

@@ -52,6 +52,8 @@ static int machine_info_add_device(const struct machine *machine, size_t index, 
 			   "active", device->active);
 	if (object && device->type == VIRTIO_ID_BLOCK)
 		machine_info_add_health(device, object);
+	if (object && device->type == VIRTIO_ID_NET && !virtio_net_link(device))
+		json_object_set_new(object, "link", json_false());
 	return json_array_append_new(devices, object);
 }
 

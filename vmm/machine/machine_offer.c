@@ -335,6 +335,10 @@ static bool machine_offer_drop_descriptors(struct machine_config *config)
 		any |= config->vfios[i].fd >= 0;
 		config->vfios[i].fd = -1;
 	}
+	for (size_t i = 0; i < config->net_count; i++) {
+		any |= config->nets[i].fd >= 0;
+		config->nets[i].fd = -1;
+	}
 	return any;
 }
 

@@ -9,6 +9,8 @@
 #include "vmm/machine/machine_internal.h"
 
 #include "core/monotonic.h"
+#include "core/thread.h"
+#include "vmm/machine/machine_files.h"
 
 /* A device that can leave. */
 struct plugged {
@@ -65,15 +67,22 @@ static void machine_plug_detach(void *opaque)
 	virtio_pci_detach(plugged->pci);
 }
 
-static void machine_plug_close_disk(void *opaque)
+static int machine_plug_flush(void *argument)
 {
-	const struct plugged *plugged = opaque;
-	struct virtio_device *disk = virtio_pci_device(plugged->pci);
+	struct virtio_device *disk = argument;
 	struct err err;
 
 	if (virtio_blk_flush(disk, &err))
 		log_error(disk->log, "%s", err.text);
 	virtio_blk_unlock(disk);
+	return 0;
+}
+
+static void machine_plug_close_disk(void *opaque)
+{
+	const struct plugged *plugged = opaque;
+
+	thread_call(machine_plug_flush, virtio_pci_device(plugged->pci));
 }
 
 static void machine_plug_close_net(void *opaque)
@@ -188,18 +197,23 @@ int machine_plug(struct machine *machine, struct virtio_device *device, int devf
 int machine_make_net(struct machine *machine, const struct net_config *net, struct virtio_device **ret,
 		     struct err *err)
 {
+	const int *fds;
+	size_t count = machine_files_passed(machine->host.files, net->id, &fds);
 	struct virtio_net_options options = {
 		.id = net->id,
 		.tap = net->kind == NET_TAP ? net->target : NULL,
-		.tap_fd = -1,
+		.tap_fds = count == net->queues ? fds : NULL,
 		.passt = net->kind == NET_PASST,
 		.socket = net->kind == NET_PASST ? net->target : NULL,
 		.queues = net->queues,
 		.vhost = net->vhost,
+		.unplugged = !net->link,
 		.dirty = &machine->dirty,
 		.machine = machine->config->name,
 	};
 
+	if (net->kind == NET_FD)
+		return err_set(err, -EINVAL, "--net fd=%d: descriptors are only taken at the start", net->fd);
 	memcpy(options.mac, net->mac, sizeof(options.mac));
 	return virtio_net_create(&options, machine->memory, machine->host.log, ret, err);
 }
@@ -211,16 +225,25 @@ struct plug_arrival {
 	const struct net_config *net;
 	int devfn;
 	struct virtio_device *device;
+	struct err *err; /* while it is made */
 	void (*done)(void *opaque, int code, const struct err *err);
 	void *opaque;
 };
+
+static int machine_plug_do_make(void *argument)
+{
+	struct plug_arrival *arrival = argument;
+
+	return arrival->disk ? machine_disks_make(arrival->machine, arrival->disk, &arrival->device, arrival->err) :
+			       machine_make_net(arrival->machine, arrival->net, &arrival->device, arrival->err);
+}
 
 static int machine_plug_make(void *opaque, struct err *err)
 {
 	struct plug_arrival *arrival = opaque;
 
-	return arrival->disk ? machine_disks_make(arrival->machine, arrival->disk, &arrival->device, err) :
-			       machine_make_net(arrival->machine, arrival->net, &arrival->device, err);
+	arrival->err = err;
+	return thread_call(machine_plug_do_make, arrival);
 }
 
 static void machine_plug_made(void *opaque, int code, const struct err *err)
@@ -277,4 +300,15 @@ int machine_add_net(struct machine *machine, const struct net_config *net,
 {
 	return machine_plug_begin(&(struct plug_arrival){.machine = machine, .net = net, .done = done, .opaque = opaque},
 				  &net_ops, net->id, err);
+}
+
+int machine_set_link(struct machine *machine, const char *id, bool plugged, struct err *err)
+{
+	for (size_t i = 0; i < machine->virtio_count; i++) {
+		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+
+		if (device->type == VIRTIO_ID_NET && strcmp(device->id, id) == 0)
+			return virtio_net_set_link(device, plugged, err);
+	}
+	return err_set(err, -ENODEV, "%s: no network card has this id; mvmm info lists them", id);
 }

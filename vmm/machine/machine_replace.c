@@ -6,6 +6,7 @@
 #include "vmm/machine/machine_internal.h"
 
 #include "core/monotonic.h"
+#include "core/thread.h"
 
 #include <poll.h>
 
@@ -19,7 +20,8 @@ struct replacement {
 	struct virtio_blk_passed passed; /* the caller's, until done */
 	struct virtio_blk_spare *spare;
 	bool swapped; /* the loop's thread writes it */
-	int lost;     /* and err: what the guest has written last is lost */
+	struct err *open_err;
+	bool lost; /* and err: what the guest has written last is lost */
 	struct err err;
 	void (*done)(void *opaque, int code, const struct err *err);
 	void *opaque;
@@ -66,21 +68,35 @@ static int machine_replace_swap(struct replacement *replacement, struct err *err
 	return ret;
 }
 
+static int machine_replace_open(void *argument)
+{
+	struct replacement *replacement = argument;
+
+	return virtio_blk_spare_open(virtio_pci_device(replacement->pci), replacement->path, &replacement->passed,
+				     &replacement->spare, replacement->open_err);
+}
+
+/* Either the one before, or the new one, which nobody has written. */
+static int machine_replace_close(void *argument)
+{
+	struct replacement *replacement = argument;
+	int ret = virtio_blk_spare_close(replacement->spare, &replacement->err);
+
+	replacement->lost = ret < 0 && replacement->swapped;
+	return 0;
+}
+
 static int machine_replace_work(void *opaque, struct err *err)
 {
 	struct replacement *replacement = opaque;
-	struct err why;
-	int ret = virtio_blk_spare_open(virtio_pci_device(replacement->pci), replacement->path, &replacement->passed,
-					&replacement->spare, err);
+	int ret;
 
+	replacement->open_err = err;
+	ret = thread_call(machine_replace_open, replacement);
 	if (ret)
 		return ret;
 	ret = machine_replace_swap(replacement, err);
-	/* Either the one before, or the new one, which nobody has written. */
-	if (virtio_blk_spare_close(replacement->spare, &why) && replacement->swapped) {
-		replacement->lost = -EIO;
-		replacement->err = why;
-	}
+	thread_call(machine_replace_close, replacement);
 	return ret;
 }
 

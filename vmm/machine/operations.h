@@ -93,6 +93,8 @@ struct operations {
 	int (*replace_disk)(struct session *session, const char *id, const char *path, int *fds, size_t count,
 			    void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err), void *opaque,
 			    struct err *err);
+	/* Plugs the cable of a network card in or out, also for the machine's next lives. -ENODEV: no such card. */
+	int (*set_link)(struct session *session, const char *id, bool plugged, struct err *err);
 	/* Starts to add a device, written as for the option: "vfio". On success, copies reply and calls it from then on. */
 	int (*add_device)(struct session *session, const char *option, const char *text,
 			  const struct add_device_reply *reply, struct err *err);

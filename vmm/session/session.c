@@ -188,8 +188,9 @@ static struct machine_host session_host(struct session *session)
 int session_make_machine(struct session *session, struct err *err)
 {
 	const struct machine_host host = session_host(session);
+	int code = session_devices_adopt(session, err);
 
-	return machine_create(session->config, &host, &session->machine, err);
+	return code ?: machine_create(session->config, &host, &session->machine, err);
 }
 
 int session_prepare_machine(struct session *session, struct err *err)

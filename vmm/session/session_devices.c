@@ -6,9 +6,12 @@
  */
 #include "vmm/session/session_internal.h"
 
+#include "devices/virtio/virtio.h"
 #include "vmm/config/config_plug.h"
 #include "vmm/machine/host_devices.h"
 #include "vmm/machine/slots.h"
+
+#include <fcntl.h>
 
 static int session_devices_check(struct session *session, struct err *err)
 {
@@ -206,5 +209,54 @@ int session_devices_resize_disk(struct session *session, const char *id, uint64_
 
 	if (!code)
 		session_event(session, SESSION_DISK_RESIZED, json_pack("{s:s, s:I}", "id", id, "size", (json_int_t)*bytes));
+	return code;
+}
+
+/* ---- networks ---- */
+
+int session_devices_set_link(struct session *session, const char *id, bool plugged, struct err *err)
+{
+	struct machine_config *config = session->config;
+	int code = session_check_settled(session, err) ?: machine_set_link(session->machine, id, plugged, err);
+
+	for (size_t i = 0; !code && i < config->net_count; i++)
+		if (strcmp(config->nets[i].id, id) == 0)
+			config->nets[i].link = plugged;
+	if (!code)
+		session_event(session, plugged ? SESSION_LINK_UP : SESSION_LINK_DOWN, json_pack("{s:s}", "id", id));
+	return code;
+}
+
+static int session_devices_adopt_tap(struct session *session, struct net_config *net, struct err *err)
+{
+	char name[16];
+	int code = virtio_net_name_tap(net->fd, name, err), fd;
+
+	if (code)
+		return err_prefix(err, code, "--net fd=%d", net->fd);
+	fd = fcntl(net->fd, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return err_sys(err, -errno, "--net fd=%d", net->fd);
+	code = machine_files_pass(&session->files, net->id, &fd, 1, err);
+	fd_close(&fd);
+	free(net->target);
+	net->target = strdup(name);
+	if (!code && !net->target)
+		code = err_sys(err, -ENOMEM, "--net fd=%d", net->fd);
+	if (code)
+		return code;
+	fd_close(&net->fd);
+	net->kind = NET_TAP;
+	return 0;
+}
+
+int session_devices_adopt(struct session *session, struct err *err)
+{
+	struct machine_config *config = session->config;
+	int code = 0;
+
+	for (size_t i = 0; !code && i < config->net_count; i++)
+		if (config->nets[i].kind == NET_FD)
+			code = session_devices_adopt_tap(session, &config->nets[i], err);
 	return code;
 }

@@ -17,7 +17,7 @@ static const char *const names[] = {
 	[SESSION_RESUMED] = "resumed", [SESSION_BUTTON] = "power-button", [SESSION_DEVICE_ADDED] = "device-added",
 	[SESSION_DEVICE_REMOVED] = "device-removed", [SESSION_DISK_ERROR] = "disk-error",
 	[SESSION_DISK_RESIZED] = "disk-resized", [SESSION_DISK_REPLACED] = "disk-replaced",
-	[SESSION_LIMITS_CHANGED] = "limits-changed",
+	[SESSION_LIMITS_CHANGED] = "limits-changed", [SESSION_LINK_UP] = "link-up", [SESSION_LINK_DOWN] = "link-down",
 	[SESSION_MIGRATION] = "migration", [SESSION_SNAPSHOT] = "snapshot",
 	[SESSION_GUEST_PANIC] = "guest-panic", [SESSION_ENDED] = "ended",
 };

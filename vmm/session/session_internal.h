@@ -31,6 +31,7 @@ struct session_pause {
 enum session_event {
 	SESSION_STARTED, SESSION_REBOOTED, SESSION_PAUSED, SESSION_RESUMED, SESSION_BUTTON, SESSION_DEVICE_ADDED,
 	SESSION_DEVICE_REMOVED, SESSION_DISK_ERROR, SESSION_DISK_RESIZED, SESSION_DISK_REPLACED, SESSION_LIMITS_CHANGED,
+	SESSION_LINK_UP, SESSION_LINK_DOWN,
 	SESSION_MIGRATION, SESSION_SNAPSHOT, SESSION_GUEST_PANIC, SESSION_ENDED, SESSION_EVENTS,
 };
 
@@ -255,6 +256,9 @@ int session_devices_replace_disk(struct session *session, const char *id, const 
 				 void (*done)(void *opaque, uint64_t bytes, int code, const struct err *err),
 				 void *opaque, struct err *err);
 int session_devices_resize_disk(struct session *session, const char *id, uint64_t *bytes, struct err *err);
+int session_devices_set_link(struct session *session, const char *id, bool plugged, struct err *err);
+/* Taps that were handed in at the start are known by their names from then on; before the machine is made. */
+int session_devices_adopt(struct session *session, struct err *err);
 /* machine_host's device_gone. */
 void session_device_gone(void *opaque, const char *id);
 

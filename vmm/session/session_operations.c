@@ -218,6 +218,7 @@ static const struct operations operations = {
 	.set_limits = session_operations_set_limits,
 	.resize_disk = session_devices_resize_disk,
 	.replace_disk = session_devices_replace_disk,
+	.set_link = session_devices_set_link,
 	.add_device = session_devices_add,
 	.add_passed = session_devices_add_passed,
 	.remove_device = session_devices_remove,
