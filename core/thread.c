@@ -16,11 +16,22 @@ void thread_signals(sigset_t *set)
 }
 
 static __thread const struct thread_filters *thread_filters;
+static __thread struct helpers *thread_own_helpers;
 static __thread bool thread_confined;
 
 void thread_set_filters(const struct thread_filters *filters)
 {
 	thread_filters = filters;
+}
+
+void thread_set_helpers(struct helpers *helpers)
+{
+	thread_own_helpers = helpers;
+}
+
+struct helpers *thread_helpers(void)
+{
+	return thread_own_helpers;
 }
 
 void thread_enter(enum thread_kind kind)
@@ -46,6 +57,7 @@ int thread_call(int (*fn)(void *argument), void *argument)
 /* What a new thread is told; it frees it. */
 struct thread_begin {
 	const struct thread_filters *filters;
+	struct helpers *helpers;
 	enum thread_kind kind;
 	void *(*fn)(void *opaque);
 	void *opaque;
@@ -57,6 +69,7 @@ static void *thread_main(void *opaque)
 
 	free(opaque);
 	thread_set_filters(begin.filters);
+	thread_set_helpers(begin.helpers);
 	thread_enter(begin.kind);
 	return begin.fn(begin.opaque);
 }
@@ -99,7 +112,9 @@ int thread_start_kicked(pthread_t *thread, enum thread_kind kind, int signal, vo
 
 	if (!begin)
 		return -ENOMEM;
-	*begin = (struct thread_begin){.filters = thread_filters, .kind = kind, .fn = fn, .opaque = opaque};
+	*begin = (struct thread_begin){
+		.filters = thread_filters, .helpers = thread_own_helpers, .kind = kind, .fn = fn, .opaque = opaque,
+	};
 	va_start(args, name);
 	vsnprintf(text, sizeof(text), name, args);
 	va_end(args);

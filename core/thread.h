@@ -42,6 +42,11 @@ struct thread_filters {
 
 /* The calling thread's table, for all threads that it, and those in their turn, start from now on; NULL: none. */
 void thread_set_filters(const struct thread_filters *filters);
+/* In the same way, who starts helper programs for the thread (helpers.h); NULL: nobody else. */
+struct helpers;
+void thread_set_helpers(struct helpers *helpers);
+struct helpers *thread_helpers(void);
+
 /* The calling thread becomes one of this kind, and is confined if there is a table. */
 void thread_enter(enum thread_kind kind);
 /*

@@ -7,7 +7,7 @@
  * copied once. A frame to passt is sent from the guest's buffers; only what the socket does not take is copied.
  */
 #include "core/monotonic.h"
-#include "core/process.h"
+#include "core/helpers.h"
 #include "devices/virtio/iov.h"
 #include "devices/virtio/net_internal.h"
 
@@ -15,7 +15,6 @@
 #include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -182,7 +181,7 @@ static int net_passt_set_offloads(struct net_backend *backend, uint64_t offloads
 static bool net_passt_reap(struct passt *passt, int *status)
 {
 	for (unsigned int i = 0; i < 20; i++) {
-		if (waitpid(passt->pid, status, WNOHANG) == passt->pid) {
+		if (helpers_reap(passt->pid, status)) {
 			passt->pid = 0;
 			return true;
 		}
@@ -269,10 +268,8 @@ static void net_passt_destroy(struct net_backend *backend)
 	struct passt *passt = net_passt_to_passt(backend);
 
 	fd_close(&backend->fds[0]);
-	if (passt->pid) {
-		kill(passt->pid, SIGKILL);
-		waitpid(passt->pid, NULL, 0);
-	}
+	if (passt->pid)
+		helpers_kill(passt->pid);
 	fd_close(&passt->words_fd);
 	free(passt->from);
 	free(passt->to);
@@ -324,7 +321,7 @@ static int net_passt_start_passt(struct passt *passt, const struct virtio_net_op
 		return err_sys(err, -errno, "--net passt: pipe");
 	passt->words_fd = words_pair[0];
 	words = words_pair[1];
-	ret = process_start(argv, &theirs, 1, words, &passt->pid);
+	ret = helpers_start(argv, &theirs, 1, words, &passt->pid);
 	if (ret == -ENOENT)
 		return err_set(err, ret,
 			       "--net passt: no such program; install the Debian package passt, or use tap=NAME");

@@ -297,6 +297,9 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(getcwd, SNAPSHOT, "where paths start"),
 	ROW(statfs, STARTER, "files"),
 
+	ROW(inotify_init1, STARTER, "who writes to the file of a snapshot"),
+	ROW(inotify_add_watch, STARTER, "who writes to the file of a snapshot"),
+
 	/* ---- waiting ---- */
 	ROW(epoll_wait, MAIN | NET | LOOP | MIGRATION, "events"),
 	ROW(epoll_ctl, REGISTERS | NET | LOOP | DEVICE | MIGRATION, "events"),

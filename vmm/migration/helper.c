@@ -4,10 +4,10 @@
 
 #include <stdio.h>
 
-#include "core/util.h"
+#include "core/thread.h"
 
 /* Beside this program after a build; in its installed place, also relative to this program if the tree was moved. */
-void helper_find(const char *name, char path[PATH_MAX])
+static void helper_look(const char *name, char path[PATH_MAX])
 {
 	static const char *const places[] = {"", MVMM_FROM_BIN "/"};
 	char self[PATH_MAX - 256];
@@ -21,4 +21,22 @@ void helper_find(const char *name, char path[PATH_MAX])
 			return;
 	}
 	snprintf(path, PATH_MAX, "%s/%s", MVMM_LIBEXEC, name);
+}
+
+struct search {
+	const char *name;
+	char *path;
+};
+
+static int helper_do_find(void *argument)
+{
+	const struct search *search = argument;
+
+	helper_look(search->name, search->path);
+	return 0;
+}
+
+void helper_find(const char *name, char path[PATH_MAX])
+{
+	thread_call(helper_do_find, &(struct search){name, path});
 }

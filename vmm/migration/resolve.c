@@ -10,11 +10,9 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
-#include <sys/wait.h>
 
-#include "core/process.h"
+#include "core/helpers.h"
 #include "vmm/migration/helper.h"
 #include "vmm/migration/socket.h"
 
@@ -129,14 +127,13 @@ static int resolve_ask(const struct resolve_options *options, char reply[MAX_REP
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_sys(err, -errno, "%s", options->host);
 	ours = ends[0];
-	code = process_start(argv, &ends[1], 1, -1, &pid);
+	code = helpers_start(argv, &ends[1], 1, -1, &pid);
 	close(ends[1]);
 	if (code)
 		return err_set(err, code, "%s: names are looked up by %s, which cannot be started (%s); write the host's "
 			       "address in numbers", options->host, path, strerrordesc_np(-code));
 	code = resolve_read(options, ours, reply, err);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	helpers_kill(pid);
 	return code == -ETIMEDOUT ? err_set(err, code, "%s: no name service answers", options->host) : code;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "vmm/migration/source.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 
@@ -85,9 +86,10 @@ static void source_hang_up(struct migration_source *source)
 
 static unsigned int source_default_streams(void)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+	int cpus = sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : CPU_COUNT(&set);
 
-	return cpus < 1 ? 1 : (unsigned int)MIN(cpus, (long)MAX_DEFAULT_STREAMS);
+	return (unsigned int)MIN(cpus, (int)MAX_DEFAULT_STREAMS);
 }
 
 static int source_make_offer(struct migration_source *source, struct err *err)

@@ -7,16 +7,15 @@
 
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
-#include "core/process.h"
+#include "core/errand.h"
+#include "core/helpers.h"
 #include "vmm/migration/helper.h"
 
 #define HELPER "mvmm-tls"
+#define LOOK_MS 5
 #define GRACE_MS 500 /* for a helper to send remaining data */
 
 struct tls {
@@ -34,11 +33,11 @@ static int tls_start_helper(struct tls *tls, const struct tls_options *options, 
 	const char *const argv[] = {path, side, options->folder, options->peer ?: "", NULL};
 	int pair[2], report[2], code;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+	if (errand_socketpair(SOCK_STREAM, pair) < 0)
 		return err_sys(err, -errno, "--tls: socket");
 	tls->pair = pair[0];
 	their_end = pair[1];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, report) < 0)
+	if (errand_socketpair(SOCK_SEQPACKET, report) < 0)
 		return err_sys(err, -errno, "--tls: socket");
 	tls->report = report[0];
 	their_report = report[1];
@@ -46,7 +45,7 @@ static int tls_start_helper(struct tls *tls, const struct tls_options *options, 
 		snprintf(path, sizeof(path), "%s", options->helper);
 	else
 		helper_find(HELPER, path);
-	code = process_start(argv, (int[]){tls->socket, their_end, their_report}, 3, -1, &tls->pid);
+	code = helpers_start(argv, (int[]){tls->socket, their_end, their_report}, 3, -1, &tls->pid);
 	return code ? err_sys(err, code, "--tls: start %s", path) : 0;
 }
 
@@ -97,22 +96,27 @@ int tls_finish(struct tls *tls, int *fd, struct err *err)
 	return err_set(err, (int)code, "--tls: %s", words + 1);
 }
 
+/* Waits a while if it may have something to send. */
+static bool tls_has_ended(const struct tls *tls)
+{
+	int status;
+
+	for (int waited = 0; tls->moving && waited < GRACE_MS; waited += LOOK_MS) {
+		if (helpers_reap(tls->pid, &status))
+			return true;
+		poll(NULL, 0, LOOK_MS);
+	}
+	return false;
+}
+
 void tls_destroy(struct tls *tls)
 {
-	_cleanup_(fd_close) int pid_fd = -1;
-
 	if (!tls)
 		return;
 	fd_close(&tls->socket);
 	fd_close(&tls->pair);
 	fd_close(&tls->report);
-	if (tls->pid > 0) {
-		struct pollfd ended = {.events = POLLIN};
-
-		ended.fd = pid_fd = (int)syscall(SYS_pidfd_open, tls->pid, 0);
-		if (!tls->moving || pid_fd < 0 || poll(&ended, 1, GRACE_MS) <= 0)
-			kill(tls->pid, SIGKILL);
-		waitpid(tls->pid, NULL, 0);
-	}
+	if (tls->pid > 0 && !tls_has_ended(tls))
+		helpers_kill(tls->pid);
 	free(tls);
 }

@@ -2,6 +2,7 @@
 /* See session.h. */
 #include "vmm/session/session.h"
 
+#include "core/helpers.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
 #include "vmm/jail/jail.h"
@@ -358,7 +359,7 @@ int session_live(struct session *session, struct err *err)
 /* The socket exists before the guest runs; connections close after the name is free, for which `mvmm stop` waits. */
 static int session_begin(struct session *session, struct err *err)
 {
-	int code = event_loop_create(&session->loop, err);
+	int code = session_make_helpers(session, NULL, err) ?: event_loop_create(&session->loop, err);
 
 	session_raise_descriptors();
 	code = code ?: service_watch(&session->service, session->loop, &session->log, err);
@@ -404,6 +405,8 @@ void session_end(struct session *session)
 	machine_files_close(&session->files);
 	if (!session->abandoned)
 		door_destroy(session->door);
+	if (!session->abandoned)
+		helpers_destroy(session->helpers);
 	jail_destroy(session->jail);
 }
 

@@ -2,6 +2,9 @@
 /* The door of a session, see door.h: made before its threads are, closed when what the machine needs is open. */
 #include "vmm/session/session_internal.h"
 
+#include "core/helpers.h"
+#include "vmm/migration/helper.h"
+
 int session_make_door(struct session *session, struct err *err)
 {
 	const struct door_options options = {
@@ -9,4 +12,29 @@ int session_make_door(struct session *session, struct err *err)
 	};
 
 	return door_create(&options, &session->door, err);
+}
+
+static bool session_door_has_passt(const struct machine_config *config)
+{
+	for (size_t i = 0; i < config->net_count; i++)
+		if (config->nets[i].kind == NET_PASST && !config->nets[i].target)
+			return true;
+	return false;
+}
+
+int session_make_helpers(struct session *session, const char *tls, struct err *err)
+{
+	static const char *const passt[] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3"};
+	char path[PATH_MAX];
+	const char *const target[] = {path, "target", tls, NULL};
+	const struct helper_rule rules[] = {{passt, ARRAY_SIZE(passt)}, {target, ARRAY_SIZE(target)}};
+	int code;
+
+	if (session->seccomp == SECCOMP_OFF || (!tls && !session_door_has_passt(session->config)))
+		return 0;
+	helper_find("mvmm-tls", path);
+	code = helpers_create(rules, tls ? 2 : 1, &session->helpers, err);
+	if (!code)
+		thread_set_helpers(session->helpers);
+	return code;
 }

@@ -104,6 +104,7 @@ struct session {
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
 	struct jail *jail;                /* or NULL */
 	enum seccomp_mode seccomp;
+	struct helpers *helpers;          /* or NULL: programs are started here */
 	struct door *door;                /* or NULL: nothing is confined */
 	struct track *track;              /* what the machine has changed since; NULL until the first one */
 	bool restored;                    /* this life began with the snapshot of this id */
@@ -190,6 +191,11 @@ int session_metrics_get(const struct session *session, const char *state, json_t
 
 /* From here on, threads of the session are confined (door.h). */
 int session_make_door(struct session *session, struct err *err);
+/*
+ * With one thread: who starts helper programs behind the door, if some may be needed: passt of the configuration, and
+ * mvmm-tls of a target with the certificates in the folder tls (NULL: none).
+ */
+int session_make_helpers(struct session *session, const char *tls, struct err *err);
 
 /* ---- session_jail.c ---- */
 

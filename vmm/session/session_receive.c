@@ -281,7 +281,8 @@ static int session_receive_listen_for_it(struct arrival *arrival, struct err *er
 
 static int session_receive_begin(struct arrival *arrival, struct err *err)
 {
-	int code = event_loop_create(&arrival->session.loop, err);
+	int code = session_make_helpers(&arrival->session, arrival->options->tls, err) ?:
+		   event_loop_create(&arrival->session.loop, err);
 
 	session_raise_descriptors();
 	code = code ?: service_watch(&arrival->session.service, arrival->session.loop, &arrival->session.log, err);

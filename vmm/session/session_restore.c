@@ -109,7 +109,7 @@ static int session_restore_open_all(struct restoring *restoring, struct err *err
 		return code;
 	session->restored = true;
 	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
-	code = event_loop_create(&session->loop, err);
+	code = session_make_helpers(session, NULL, err) ?: event_loop_create(&session->loop, err);
 	session_raise_descriptors();
 	code = code ?: service_watch(&session->service, session->loop, &session->log, err);
 	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);

@@ -5,6 +5,8 @@
  */
 #include "vmm/snapshot/memory_guard.h"
 
+#include "core/thread.h"
+
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -202,8 +204,9 @@ static void memory_guard_on_event(void *opaque, uint32_t events)
 }
 
 /* By way of the descriptor: the path may lead elsewhere by now. */
-static int memory_guard_watch(struct memory_guard *guard)
+static int memory_guard_watch(void *opaque)
 {
+	struct memory_guard *guard = opaque;
 	_cleanup_(fd_close) int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 	char path[64];
 	int ret;
@@ -222,7 +225,7 @@ static void memory_guard_on_timer(void *opaque, uint32_t events)
 {
 	struct memory_guard *guard = opaque;
 
-	if (memory_guard_watch(guard) == 0)
+	if (thread_call(memory_guard_watch, guard) == 0)
 		event_timer_set(guard->timer, 0, 0);
 	else
 		event_timer_set(guard->timer, (guard->options.look_ms ?: LOOK_MS) * 1000000ull, 0);
