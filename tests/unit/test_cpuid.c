@@ -427,6 +427,7 @@ static void kvm_gives_what_cpuid_shows_and_no_more(void)
 	json_object_del(offered, "strict");
 	CHECK_EQ(guest_cpu_read(1, offered, &old, &err), 0);
 	expect_caps(old, true, as_it_was, ARRAY_SIZE(as_it_was));
+	expect_caps(old, false, as_it_was, ARRAY_SIZE(as_it_was));
 	guest_cpu_destroy(old);
 	/* an old KVM */
 	fake_kvm.caps[KVM_CAP_DISABLE_QUIRKS2] = fake_kvm.caps[KVM_CAP_PMU_CAPABILITY] = 0;

@@ -134,7 +134,8 @@ int guest_cpu_bind(struct kvm *kvm, struct guest_cpu *model, const struct cpu_co
 	int code = 0;
 
 	model->enforce = model->strict && kvm_check(kvm, KVM_CAP_ENFORCE_PV_FEATURE_CPUID);
-	if (!config->pmu && kvm_check(kvm, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE)
+	/* Not for a guest of an older program: AMD's oldest counters, which CPUID does not show, may be at work. */
+	if (model->strict && !config->pmu && kvm_check(kvm, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE)
 		code = ENABLE(kvm->vm_fd, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 	if (quirks && !code)
 		code = ENABLE(kvm->vm_fd, KVM_CAP_DISABLE_QUIRKS2, quirks);
