@@ -144,6 +144,9 @@ refuses 'devices to allow' '--allow /dev: the jail has a /dev of its own' run --
 refuses 'a file to allow' '--allow .*/disk: not a folder' run --kernel kernel --jail folder --allow disk
 refuses 'a snapshot in a jail in no folder' '--jail nowhere: the folder: No such file' restore --from base --jail nowhere
 refuses 'a machine from elsewhere in a jail in no folder' '--jail nowhere: the folder: No such file' receive --from unix:x --jail nowhere
+refuses 'CPUs for a process that waits' '--cpu-affinity: goes with the mvmm restore --wait that prepared --spare a' \
+	restore --spare a --cpu-affinity 0
+refuses 'a jail for a process that waits' '--jail: goes with the mvmm restore --wait' restore --spare a --jail folder
 refuses 'CPUs that are not there' '--cpu-affinity 1000: this host has CPUs 0 to' run --kernel kernel --cpu-affinity 1000
 refuses 'CPUs of a vCPU that is not there' '--cpu-affinity 1=0: the machine has vCPUs 0 to 0' \
 	run --kernel kernel --cpu-affinity 1=0

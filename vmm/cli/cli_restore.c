@@ -174,6 +174,7 @@ static int cli_restore_check_spare(const struct restore_options *given, struct e
 			   given->wait ? "--wait" : given->here.kernel ? "--kernel" : given->here.initrd ? "--initrd" :
 			   given->here.force_cpu ? "--force-cpu" : given->here.clock ? "--clock" :
 			   given->memory_mode ? "--memory-mode" : given->changed_count ? "--disk-changed" :
+			   given->here.affinity.count ? "--cpu-affinity" : given->here.jail.config.dir ? "--jail" :
 			   given->source_count ? "--disk-from" : given->here.report.log.to ? "--log" :
 			   given->here.report.metrics.to ? "--metrics" :
 			   given->ready_fd >= 0 ? "--ready-fd" : NULL;
