@@ -101,12 +101,12 @@ check 'a listener is told the state first' until_true 20 told ' happens state, s
 "$mvmm" resume happens
 "$mvmm" resume happens
 truncate -s 9M "$work/disk"
-"$mvmm" disk resize happens disk0
+"$mvmm" disk resize happens disk0 >/dev/null
 "$mvmm" disk set happens disk0 ops=1000
 check 'the size that the guest sees is told' until_true 20 told 'disk-resized, id disk0, size 9437184$'
 "$mvmm" migrate happens --to "unix:$work/nobody" 2>/dev/null
 check 'a migration that fails is told, with the reason' until_true 20 told 'migration, state failed, text .'
-"$mvmm" snapshot happens --to "$work/kept" --disks copy 2>"$work/err"
+"$mvmm" snapshot happens --to "$work/kept" --disks copy >/dev/null 2>"$work/err"
 check 'a snapshot is told when it is complete' until_true 20 told 'snapshot, state done, id .*, pause '
 check 'how long its pause was is a metric' test "$(metric mvmm_snapshot_pause_seconds)" != 0
 "$mvmm" stop happens

@@ -163,7 +163,7 @@ start one restore --from "$work/reboots"
 until_true 20 runs one paused
 "$mvmm" resume one
 check 'without a kernel a reboot ends it' until_true 20 ends
-check '... which is said' says one.err 'mvmm restore --kernel FILE'
+check '... which is said' until_true 20 says one.err 'mvmm restore --kernel FILE'
 
 # ---- given up ----
 
