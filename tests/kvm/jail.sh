@@ -52,7 +52,7 @@ status() { grep -qE -- "$1" "/proc/$machine/status"; }
 every_thread() {
 	local thread
 	for thread in /proc/"$machine"/task/*/status; do
-		grep -qE -- "$1" "$thread" || grep -q '^Name:	kvm-' "$thread" || return
+		grep -qE -- "$1" "$thread" 2>/dev/null || grep -q '^Name:	kvm-' "$thread" 2>/dev/null || [ ! -e "$thread" ] || return
 	done
 }
 other_namespace() { [ "$(readlink "/proc/$machine/ns/$1")" != "$(readlink "/proc/$$/ns/$1")" ]; }
@@ -121,7 +121,7 @@ for turn in root user; do
 	for mode in map copy; do
 		start restored restore --from "$work/$who/snapshot" --name restored --memory-mode "$mode" --disk disk0="$work/$who/new-$mode" \
 			--jail "$jail"
-		check "$who: restored by $mode, it has no capabilities" status '^CapEff:	0000000000000000'
+		check "$who: restored by $mode, it has no capabilities" every_thread '^CapEff:	0000000000000000'
 		check "$who: restored by $mode, it sees its own root" sees './dev ./dev/kvm ./proc ./proc/self'
 		by "$work/mvmm" stop restored >"$work/out" 2>"$work/err"
 		check "$who: restored by $mode, it stops" ends 0
@@ -154,12 +154,18 @@ for turn in root user; do
 	check "$who: from jail to jail" test $? = 0
 	check "$who: the source ends" ends 0
 	machine=$(cat "$work/$who/mvmm/to/pid")
-	check "$who: the target has no capabilities" status '^CapEff:	0000000000000000'
+	check "$who: the target has no capabilities" every_thread '^CapEff:	0000000000000000'
 	check "$who: and its own root" sees './dev ./dev/kvm ./proc ./proc/self'
 	keeper=$target
 	by "$work/mvmm" stop to >"$work/out" 2>"$work/err"
 	check "$who: it stops" ends 0
 	check "$who: nothing is left on either side" nothing_stays
+
+	start filtered run --kernel "$work/guest_idle" --memory 32M --name filtered --seccomp on --jail "$jail"
+	check "$who: each thread has a filter of system calls, too" every_thread '^Seccomp:	2'
+	check "$who: and no capabilities" every_thread '^CapPrm:	0000000000000000'
+	by "$work/mvmm" stop --force filtered
+	wait "$keeper"
 
 	start killed run --kernel "$work/guest_idle" --memory 32M --name killed --jail "$jail,pid=on"
 	kill -KILL "$machine"

@@ -24,26 +24,53 @@ static bool door_takes_rights(struct door *door, enum thread_kind kind)
 		return true;
 	pthread_mutex_lock(&door->lock);
 	closed = door->closed;
-	while (!door->closed && !door->ended && (kind == THREAD_VCPU || kind == THREAD_STARTER))
+	while (!door->closed && !door->ended && kind == THREAD_VCPU)
 		pthread_cond_wait(&door->changed, &door->lock);
 	pthread_mutex_unlock(&door->lock);
-	return !closed && !door->ended && (kind == THREAD_VCPU || kind == THREAD_STARTER);
+	return !closed && !door->ended && kind == THREAD_VCPU;
 }
 
 /* A thread that is not confined must not run. */
-static void door_enter(void *opaque, enum thread_kind kind)
+static void door_filter(const struct door *door, enum thread_kind kind)
 {
-	struct door *door = opaque;
-	int code;
+	int code = seccomp_enter(door->options.seccomp, kind);
 
-	if (door->options.jail && door_takes_rights(door, kind))
-		jail_confine(door->options.jail);
-	code = seccomp_enter(door->options.seccomp, kind);
 	if (!code)
 		return;
 	errno = -code;
 	log_error(door->options.log, "a thread's filter of system calls: %m");
 	_exit(SECCOMP_EXIT);
+}
+
+/* A migration that arrives needs the starter before the door is closed. It looks at nothing that arrives. */
+static bool door_waits_for_the_jail(struct door *door, enum thread_kind kind)
+{
+	bool waits;
+
+	pthread_mutex_lock(&door->lock);
+	waits = kind == THREAD_STARTER && !door->closed;
+	pthread_mutex_unlock(&door->lock);
+	return waits;
+}
+
+static void door_enter(void *opaque, enum thread_kind kind)
+{
+	struct door *door = opaque;
+
+	if (door->options.jail && door_waits_for_the_jail(door, kind))
+		return;
+	if (door->options.jail && door_takes_rights(door, kind))
+		jail_confine(door->options.jail);
+	door_filter(door, kind);
+}
+
+static int door_confine_starter(void *argument)
+{
+	const struct door *door = argument;
+
+	jail_confine(door->options.jail);
+	door_filter(door, THREAD_STARTER);
+	return 0;
 }
 
 static int door_call(void *opaque, int (*fn)(void *argument), void *argument, bool swift)
@@ -90,6 +117,9 @@ void door_close(struct door *door)
 {
 	if (!door || door->closed)
 		return;
+	/* What it starts from now on has what it has left. */
+	if (door->options.jail)
+		starter_call(door->starter, door_confine_starter, door, true);
 	door_set(door, &door->closed);
 	thread_enter(THREAD_MAIN);
 }

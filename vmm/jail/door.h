@@ -8,7 +8,7 @@
  *	door_close:  the main thread is confined, too.
  *
  * A thread gives up its rights (jail.h), then the system calls that it does not need (seccomp.h). A vCPU's thread that
- * starts before the jail is closed waits for that. One that works before (a copy of memory, a migration that arrives)
+ * starts before the jail is closed waits for that; the starter is confined when it is closed. One that works before (a copy of memory, a migration that arrives)
  * keeps the rights of the process, but not the system calls. What a confined thread may not do itself, the starter does
  * for it (thread_call); the threads that this one starts have what it has left.
  */
