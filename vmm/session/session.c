@@ -191,6 +191,8 @@ int session_make_machine(struct session *session, struct err *err)
 	const struct machine_host host = session_host(session);
 	int code = session_devices_adopt(session, err);
 
+	if (!code)
+		session_jail_open(session);
 	return code ?: machine_create(session->config, &host, &session->machine, err);
 }
 
@@ -205,6 +207,7 @@ int session_complete_machine(struct session *session, struct err *err)
 {
 	const struct machine_host host = session_host(session);
 
+	session_jail_open(session);
 	return machine_complete(session->machine, &host, err);
 }
 

@@ -103,6 +103,7 @@ struct session {
 	bool gone;                   /* the guest runs on another host */
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
 	struct jail *jail;                /* or NULL */
+	bool held;                        /* disks and taps are open for all lives, because of the jail */
 	enum seccomp_mode seccomp;
 	struct helpers *helpers;          /* or NULL: programs are started here */
 	struct door *door;                /* or NULL: nothing is confined */
@@ -206,6 +207,8 @@ int session_make_helpers(struct session *session, const char *tls, struct err *e
 struct jail;
 bool session_jail_enter(struct session *session, struct jail_options *options, bool host_devices, int *code,
 			struct err *err);
+/* Before the machine is made for the first time: opens its disks and taps once for all its lives. Without a jail, nothing. */
+void session_jail_open(struct session *session);
 /* What options and descriptions name is open, and the guest does not run yet. */
 int session_jail_close(struct session *session, struct err *err);
 

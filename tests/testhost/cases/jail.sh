@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2016 # what is in single quotes runs in the guest
+# Linux guests in a jail, of root and of an ordinary user: disk, tap, vsock, a move from jail to jail, a snapshot and its
+# restore, an NVMe disk passed through; the limits of a control group.
+# host: --device nvme --memory 4G
+# prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/initramfs 7.2-elf && tests/guest/tools socat
+# timeout: 500
+
+# shellcheck source=tests/testhost/lib.sh
+. "$(dirname "$(readlink -f "$0")")/../lib.sh"
+# shellcheck source=tests/testhost/vfio.sh
+. "$tree/tests/testhost/vfio.sh"
+tools=$("$tree/tests/guest/tools" socat)
+nvme=$(function_of 1b36:0010)
+nobody=65534
+chmod 755 "$work"
+chmod 666 /dev/kvm /dev/net/tun
+modprobe -a tun 2>/dev/null
+# what an ordinary user can read
+cp "$mvmm" "$work/mvmm"
+cp "$tools" "$work/tools"
+chmod 644 "$work/tools"
+
+head -c 1000000 /dev/urandom >"$work/data"
+sum=$(sha256sum <"$work/data")
+ip tuntap add taproot mode tap && ip addr add 10.99.0.1/24 dev taproot && ip link set taproot up
+ip tuntap add tapuser mode tap user $nobody && ip addr add 10.98.0.1/24 dev tapuser && ip link set tapuser up
+socat -U TCP-LISTEN:5000,fork,reuseaddr OPEN:"$work/data" &
+
+# turn USER: whose machines come now
+turn()
+{
+	who=$1
+	jail=$work/$who-jail
+	mkdir "$jail"
+	mkdir -m 700 "$work/$who"
+	as=(env XDG_RUNTIME_DIR="$work/$who")
+	# guest() of lib.sh starts what $mvmm names
+	mvmm=$work/mvmm-$who
+	if [ "$who" = root ]; then
+		options=$jail,uid=$nobody,gid=$nobody
+		host=10.99.0.1
+	else
+		chown "$nobody:$nobody" "$jail" "$work/$who"
+		as+=(setpriv --reuid "$nobody" --regid "$nobody" --clear-groups)
+		options=$jail
+		host=10.98.0.1
+	fi
+	printf '#!/bin/sh\nexec %s %s "$@"\n' "${as[*]}" "$work/mvmm" >"$mvmm"
+	chmod 755 "$mvmm"
+}
+
+nothing_stays() { [ -z "$(find "$jail" "$work/$who/mvmm" -mindepth 1)" ]; }
+# machine NAME: its process
+machine() { cat "$work/$who/mvmm/$1/pid"; }
+has_nothing()
+{
+	is "$who: $2: no capabilities, no new privileges" \
+		"$(awk '/^(CapEff|CapBnd|NoNewPrivs)/ { print $2 }' "/proc/$1/status" | tr '\n' ' ')" '0000000000000000 0000000000000000 1 '
+	is "$who: $2: its root" "$(cd "/proc/$1/root" && echo dev* proc*)" 'dev proc'
+}
+
+for turn in root user; do
+	turn "$turn"
+	mkdir -m 777 "$work/$who-sockets"
+	printf before >"$work/$who-disk"
+	truncate -s 1M "$work/$who-disk"
+	chown "$nobody" "$work/$who-disk"
+
+	guest_net=${host%.*}.2/24 guest "head -c 6 /dev/vda; echo; socat -u TCP:$host:5000 OPEN:/tmp/data,creat; sha256sum </tmp/data;
+		printf after | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null" --memory 256M --disk "$work/$who-disk" \
+		--disk "$work/tools,readonly=on" --net tap="tap$who" --jail "$options,pid=on" >"$work/out" 2>&1
+	is "$who: the guest powers off" $? 0
+	has "$who: it reads its disk" "$work/out" '^before'
+	is "$who: and has written it" "$(head -c 5 "$work/$who-disk")" after
+	has "$who: its tap leads to the host" "$work/out" "^$sum"
+	sed 's/^/    /' "$work/out"
+	nothing_stays
+	is "$who: nothing is left" $? 0
+
+	guest 'i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo tick $i; sleep 0.2; done' --name one --memory 128M \
+		--vsock "cid=7,socket=$work/$who-sockets/v" --jail "$options" --allow "$work/$who-sockets" >"$work/one.log" 2>&1 &
+	until_true 60 grep -q 'tick 5' "$work/one.log"
+	has_nothing "$(machine one)" 'a Linux guest'
+	"$mvmm" snapshot one --to "$work/$who/snapshot" >"$work/out" 2>&1
+	is "$who: a snapshot is taken" $? 0
+	"$mvmm" receive --from "unix:$work/$who/move" --name two --serial "file=$work/$who/two.log" --vsock "$work/$who/v2" --jail "$options" \
+		>"$work/two.out" 2>&1 </dev/null &
+	target=$!
+	until_true 20 test -S "$work/$who/move"
+	"$mvmm" migrate one --to "unix:$work/$who/move" --downtime $((300 * patience))ms >"$work/out" 2>&1
+	is "$who: the guest moves from jail to jail" $? 0
+	until_true 30 grep -q tick "$work/$who/two.log"
+	is "$who: and goes on" $? 0
+	has_nothing "$(machine two)" 'after the move'
+	"$mvmm" stop --force two
+	wait "$target"
+	"$mvmm" restore --from "$work/$who/snapshot" --name three --serial "file=$work/$who/three.log" --vsock "$work/$who/v3" \
+		--jail "$options" >"$work/three.out" 2>&1 </dev/null &
+	until_true 60 grep -q tick "$work/$who/three.log"
+	is "$who: the snapshot is restored in a jail" $? 0
+	has_nothing "$(machine three)" 'after the restore'
+	"$mvmm" stop --force three
+	wait $!
+	nothing_stays
+	is "$who: nothing is left after that" $? 0
+done
+
+# ---- a host device ----
+
+jail=$work/vfio-jail
+mkdir "$jail"
+mvmm=$work/mvmm
+dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=4 oflag=direct 2>/dev/null
+sum=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | busybox crc32)
+for backend in iommufd legacy; do
+	give "$nvme"
+	guest_kernel=7.2-elf guest_timeout=150 guest 'dd if=/dev/nvme0n1 bs=1M count=4 2>/dev/null | crc32' --memory 256M \
+		--vfio "$nvme,backend=$backend" --jail "$jail,uid=$nobody,gid=$nobody" >"$work/out" 2>&1
+	is "$backend: a guest with a host device powers off" $? 0
+	has "$backend: it reads the device" "$work/out" "^$sum"
+	sed 's/^/    /' "$work/out"
+	give_back "$nvme"
+	until_true 10 test -b /dev/nvme0n1
+	is "$backend: nothing is left in its jail" "$(ls -A "$jail")" ''
+done
+
+# ---- limits ----
+
+mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+group=/sys/fs/cgroup/mvmm-test
+guest 'while :; do :; done' --name busy --memory 128M --jail "$jail,uid=$nobody,gid=$nobody,cgroup=mvmm-test,cpu=20,memory=512M" \
+	>"$work/out" 2>&1 &
+until_true 30 grep -q populated.1 $group/cgroup.events
+is 'the group has the limit of CPUs' "$(cat $group/cpu.max)" '20000 100000'
+is 'and that of memory' "$(cat $group/memory.max)" $((512 << 20))
+used() { awk '/^usage_usec/ { print $2 }' $group/cpu.stat; }
+before=$(used) start=$(cut -d ' ' -f 1 /proc/uptime)
+sleep 5
+percent=$(awk -v from="$start" -v used=$(($(used) - before)) '{ printf "%d", used / 1e4 / ($1 - from) }' /proc/uptime)
+is "a guest that wants more than a fifth of a CPU gets that ($percent %)" $((percent >= 15 && percent <= 25)) 1
+"$mvmm" stop --force busy
+wait $!
+test ! -e $group
+is 'the group is removed' $? 0
