@@ -3,6 +3,7 @@
 #include "core/errand.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 
 #include "core/thread.h"
 
@@ -121,6 +122,18 @@ int errand_unlinkat(int folder, const char *path, int flags)
 int errand_unlink(const char *path)
 {
 	return errand_unlinkat(AT_FDCWD, path, 0);
+}
+
+static int errand_do_memfd(void *argument)
+{
+	int fd = memfd_create(argument, MFD_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int errand_memfd(const char *name)
+{
+	return errand_result(thread_call(errand_do_memfd, (void *)(uintptr_t)name));
 }
 
 struct errand_readlink {

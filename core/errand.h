@@ -20,4 +20,6 @@ int errand_connect(int fd, const struct sockaddr *address, socklen_t len);
 int errand_socketpair(int type, int ret[2]);
 int errand_unlink(const char *path);
 int errand_unlinkat(int folder, const char *path, int flags);
+/* A memfd, close-on-exec. */
+int errand_memfd(const char *name);
 ssize_t errand_readlink(const char *path, char *buf, size_t size);

@@ -286,8 +286,9 @@ int helpers_start(const char *const argv[], const int *fds, size_t count, int wo
 {
 	struct helpers *helpers = thread_helpers();
 
-	return helpers ? helpers_ask_start(helpers, argv, fds, count, words_fd, pid) :
-			 process_start(argv, fds, count, words_fd, pid);
+	if (helpers)
+		return helpers_ask_start(helpers, argv, fds, count, words_fd, pid);
+	return thread_is_confined() ? -EPERM : process_start(argv, fds, count, words_fd, pid);
 }
 
 bool helpers_reap(pid_t pid, int *status)

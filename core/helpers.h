@@ -25,8 +25,8 @@ int helpers_create(const struct helper_rule *rules, size_t count, struct helpers
 void helpers_destroy(struct helpers *helpers);
 
 /*
- * As process_start, by the helpers of the calling thread (thread_set_helpers) if it has some. Then -EPERM: no rule has
- * these words; -EAGAIN: there are HELPERS_MOST.
+ * As process_start, by the helpers of the calling thread (thread_set_helpers) if it has some. -EPERM: no rule has these
+ * words, or the thread is confined and has none; -EAGAIN: there are HELPERS_MOST.
  */
 int helpers_start(const char *const argv[], const int *fds, size_t count, int words_fd, pid_t *pid);
 /* Whether the helper has ended; *status as waitpid(2). */

@@ -42,6 +42,11 @@ void thread_enter(enum thread_kind kind)
 	thread_confined = kind != THREAD_STARTER;
 }
 
+bool thread_is_confined(void)
+{
+	return thread_confined;
+}
+
 static int thread_call_as(int (*fn)(void *argument), void *argument, bool swift)
 {
 	const struct thread_filters *filters = thread_filters;

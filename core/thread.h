@@ -49,6 +49,8 @@ struct helpers *thread_helpers(void);
 
 /* The calling thread becomes one of this kind, and is confined if there is a table. */
 void thread_enter(enum thread_kind kind);
+/* Whether it is, and thread_call asks another one. */
+bool thread_is_confined(void);
 /*
  * Runs fn(argument), which makes system calls that confined threads do without, such as openat(2): on a thread that may,
  * if the calling one is confined. Returns its result, or -errno.

@@ -8,6 +8,7 @@
  */
 #include "core/beneath.h"
 #include "core/errand.h"
+#include "core/thread.h"
 #include "devices/virtio/blk_internal.h"
 
 #include <dirent.h>
@@ -42,7 +43,7 @@ static bool blk_file_holds_lock(const char *pid, const char *name, const struct 
 }
 
 /* Names the process that has the lock: "another mvmm (pid 12)". False: /proc does not show it; "another program". */
-static bool blk_file_describe_holder(const struct stat *file, char *text, size_t size)
+static bool blk_file_look_for_holder(const struct stat *file, char *text, size_t size)
 {
 	struct dirent *process, *entry;
 	DIR *proc = opendir("/proc"), *fds;
@@ -75,6 +76,24 @@ static bool blk_file_describe_holder(const struct stat *file, char *text, size_t
 	if (proc)
 		closedir(proc);
 	return found;
+}
+
+struct search {
+	const struct stat *file;
+	char *text;
+	size_t size;
+};
+
+static int blk_file_do_look(void *argument)
+{
+	const struct search *search = argument;
+
+	return blk_file_look_for_holder(search->file, search->text, search->size);
+}
+
+static bool blk_file_describe_holder(const struct stat *file, char *text, size_t size)
+{
+	return thread_call(blk_file_do_look, &(struct search){file, text, size}) > 0;
 }
 
 /* The page cache may be stale: another host may have written to the device. */

@@ -6,6 +6,7 @@
  * until the driver asks for more.
  */
 #include "devices/virtio/net_internal.h"
+#include "core/thread.h"
 #include "devices/virtio/virtio_layout.h"
 
 #include <stdio.h>
@@ -318,8 +319,8 @@ int net_create(const struct virtio_net_options *options, struct net_backend *bac
 	return 0;
 }
 
-int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
-		      struct virtio_device **ret, struct err *err)
+static int net_make(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
+		    struct virtio_device **ret, struct err *err)
 {
 	struct virtio_net_options chosen = *options;
 	struct net_backend *backend;
@@ -338,4 +339,26 @@ int virtio_net_create(const struct virtio_net_options *options, struct guest_mem
 	if (code < 0)
 		backend->ops->destroy(backend);
 	return code;
+}
+
+struct creation {
+	const struct virtio_net_options *options;
+	struct guest_memory *memory;
+	const struct log *log;
+	struct virtio_device **ret;
+	struct err *err;
+};
+
+static int net_do_make(void *argument)
+{
+	const struct creation *creation = argument;
+
+	return net_make(creation->options, creation->memory, creation->log, creation->ret, creation->err);
+}
+
+/* A tap and vhost take calls that are not needed afterwards. */
+int virtio_net_create(const struct virtio_net_options *options, struct guest_memory *memory, const struct log *log,
+		      struct virtio_device **ret, struct err *err)
+{
+	return thread_call(net_do_make, &(struct creation){options, memory, log, ret, err});
 }

@@ -6,6 +6,7 @@
  */
 #include "vmm/session/session_internal.h"
 
+#include "core/errand.h"
 #include "core/nowait.h"
 #include "core/utc.h"
 #include "vmm/config/report_options.h"
@@ -90,9 +91,9 @@ static void session_metrics_file_tick(void *opaque, uint32_t expirations)
 static int session_metrics_file_open_path(const char *path)
 {
 	const int flags = O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-	int fd = open(path, O_WRONLY | O_CREAT | flags, 0600);
+	int fd = errand_open(path, O_WRONLY | O_CREAT | flags, 0600);
 
-	return fd < 0 && errno == ENXIO ? open(path, O_RDWR | flags) : fd;
+	return fd < 0 && errno == ENXIO ? errand_open(path, O_RDWR | flags, 0) : fd;
 }
 
 int session_metrics_file_open(struct session *session, struct session_metrics_file **ret, struct err *err)

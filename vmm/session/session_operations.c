@@ -160,6 +160,12 @@ static void session_operations_machine_stays(void *opaque)
 		session_stop_for_disk(session);
 }
 
+/* Whether others make the connections: behind the door, this process starts no program that does TLS or looks up names. */
+static bool session_operations_asks(const struct session *session, const struct migration_request *request)
+{
+	return session->jail || (session->door && (request->tls || strncmp(request->to, "unix:", 5) != 0));
+}
+
 static int session_operations_migrate(struct session *session, struct migration_request *request, int *fd,
 				      const struct migration_reply *reply, struct err *err)
 {
@@ -175,7 +181,7 @@ static int session_operations_migrate(struct session *session, struct migration_
 			       "another client passes a connection (to: fd), or a socket to ask for them");
 	if (code)
 		return code;
-	if (!session->jail && strcmp(request->to, "fd") != 0)
+	if (!session_operations_asks(session, request) && strcmp(request->to, "fd") != 0)
 		fd_close(fd); /* it makes its connections itself */
 	outgoing_destroy(take_ptr(session->outgoing), NULL); /* only its report was needed */
 	code = outgoing_create(&host, request, fd, reply, &session->outgoing, err);

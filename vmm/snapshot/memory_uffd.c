@@ -5,6 +5,7 @@
  */
 #include "vmm/snapshot/memory_uffd.h"
 
+#include "core/errand.h"
 #include "core/irq.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
@@ -176,7 +177,7 @@ int memory_uffd_fill(void *opaque, void *host, uint64_t size, struct err *err)
  */
 static void memory_uffd_cut(struct memory_uffd *uffd)
 {
-	_cleanup_(fd_close) int empty = memfd_create("mvmm-no-memory", MFD_CLOEXEC);
+	_cleanup_(fd_close) int empty = errand_memfd("mvmm-no-memory");
 	struct uffdio_range all = {(uintptr_t)uffd->host, uffd->size};
 	struct uffd_msg message;
 	int prot = empty < 0 ? PROT_NONE : PROT_READ | PROT_WRITE;
@@ -202,7 +203,7 @@ static bool memory_uffd_has_faults(const struct memory_uffd *uffd)
 	if (poll(&unread, 1, 0) > 0 && unread.revents & POLLIN)
 		return true;
 	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", uffd->fd);
-	file = fopen(line, "re");
+	file = errand_fopen(line);
 	while (file && fgets(line, sizeof(line), file))
 		if (sscanf(line, "total: %lu", &total) == 1)
 			break;
