@@ -39,7 +39,7 @@ by() { "${as[@]}" "$@"; }
 start() {
 	name=$1
 	shift
-	(cd "$work" && exec "${as[@]}" "$work/mvmm" "$@") >"$work/$who-$name.out" 2>"$work/$who-$name.err" </dev/null &
+	(cd "$work" && exec env --default-signal=HUP "${as[@]}" "$work/mvmm" "$@") >"$work/$who-$name.out" 2>"$work/$who-$name.err" </dev/null &
 	keeper=$!
 	pids+=("$keeper")
 	until_true 20 machine_found
