@@ -71,7 +71,8 @@ check 'a histogram counts what the counter counts' json '[s["count"] for f in m[
 "$mvmm" stop --force disk
 
 start smp --kernel "$guests/guest_pattern" --cmdline pages=512 --cpus 4
-check 'each of several vCPUs is asked while all of them run' timeout $((10 * patience)) "$mvmm" metrics smp >"$work/out"
+asked() { timeout $((10 * patience)) "$mvmm" metrics smp >"$work/out"; }
+check 'each of several vCPUs is asked while all of them run' asked
 "$mvmm" stop --force smp
 
 check 'a machine that does not run has no metrics' test "$("$mvmm" metrics none 2>&1 >/dev/null | grep -c 'none: no machine of this name')" = 1
