@@ -61,7 +61,7 @@ int thread_call(int (*fn)(void *argument), void *argument)
 
 /* What a new thread is told; it frees it. */
 struct thread_begin {
-	const struct thread_filters *filters;
+	const struct thread_filters *filters; /* of the thread that starts it, which may be the starter */
 	struct helpers *helpers;
 	enum thread_kind kind;
 	void *(*fn)(void *opaque);
@@ -97,6 +97,7 @@ static int thread_create(void *argument)
 	sigset_t old;
 	int code;
 
+	creation->begin->filters = thread_filters;
 	prctl(PR_GET_NAME, ours);
 	prctl(PR_SET_NAME, creation->name);
 	pthread_sigmask(SIG_SETMASK, creation->blocked, &old);
@@ -118,7 +119,7 @@ int thread_start_kicked(pthread_t *thread, enum thread_kind kind, int signal, vo
 	if (!begin)
 		return -ENOMEM;
 	*begin = (struct thread_begin){
-		.filters = thread_filters, .helpers = thread_own_helpers, .kind = kind, .fn = fn, .opaque = opaque,
+		.helpers = thread_own_helpers, .kind = kind, .fn = fn, .opaque = opaque,
 	};
 	va_start(args, name);
 	vsnprintf(text, sizeof(text), name, args);

@@ -9,25 +9,27 @@
 struct door {
 	struct door_options options;
 	struct thread_filters filters;
+	struct thread_filters later; /* of threads that the starter starts when it has no rights to leave to them */
 	struct starter *starter;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool closed, ended; /* changed under the lock */
 };
 
-/* Whether the thread gives up its rights itself, and does not have those that the starter has left. */
+/*
+ * Whether the thread, which was started before the door was closed, gives up its rights now. One that runs the guest waits
+ * until it must; another one that runs before keeps them.
+ */
 static bool door_takes_rights(struct door *door, enum thread_kind kind)
 {
-	bool closed;
+	bool takes;
 
-	if (kind == THREAD_MAIN)
-		return true;
 	pthread_mutex_lock(&door->lock);
-	closed = door->closed;
 	while (!door->closed && !door->ended && kind == THREAD_VCPU)
 		pthread_cond_wait(&door->changed, &door->lock);
+	takes = door->closed;
 	pthread_mutex_unlock(&door->lock);
-	return !closed && !door->ended && kind == THREAD_VCPU;
+	return takes;
 }
 
 /* A thread that is not confined must not run. */
@@ -64,11 +66,18 @@ static void door_enter(void *opaque, enum thread_kind kind)
 	door_filter(door, kind);
 }
 
+static void door_enter_later(void *opaque, enum thread_kind kind)
+{
+	door_filter(opaque, kind);
+}
+
+/* By who starts a thread, and not by when it begins to run, it is known whether it has rights to give up. */
 static int door_confine_starter(void *argument)
 {
 	const struct door *door = argument;
 
 	jail_confine(door->options.jail);
+	thread_set_filters(&door->later);
 	door_filter(door, THREAD_STARTER);
 	return 0;
 }
@@ -93,6 +102,7 @@ int door_create(const struct door_options *options, struct door **ret, struct er
 		return err_sys(err, -ENOMEM, "threads");
 	door->options = *options;
 	door->filters = (struct thread_filters){.enter = door_enter, .call = door_call, .opaque = door};
+	door->later = (struct thread_filters){.enter = door_enter_later, .call = door_call, .opaque = door};
 	pthread_mutex_init(&door->lock, NULL);
 	pthread_cond_init(&door->changed, NULL);
 	code = starter_create(&door->starter, err);
