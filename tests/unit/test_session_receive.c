@@ -270,6 +270,10 @@ int session_live(struct session *session, struct err *err)
 	return EXIT_OFF;
 }
 
+void session_done(struct session *session)
+{
+}
+
 void session_end(struct session *session)
 {
 	world.ended = true;

@@ -406,10 +406,14 @@ void session_end(struct session *session)
 		event_loop_destroy(session->loop);
 	machine_offer_destroy(session->offer);
 	machine_files_close(&session->files);
-	if (!session->abandoned)
+}
+
+void session_done(struct session *session)
+{
+	if (!session->abandoned) {
 		door_destroy(session->door);
-	if (!session->abandoned)
 		helpers_destroy(session->helpers);
+	}
 	jail_destroy(session->jail);
 }
 
@@ -435,6 +439,7 @@ int session_run(struct machine_config *config, struct err *err)
 		code = session_live(&session, err);
 	}
 	session_end(&session);
+	session_done(&session);
 	if (!session.abandoned)
 		log_close(&session.log);
 	return code;

@@ -134,6 +134,8 @@ void session_keep_ports(struct session *session);
 /* Runs the started machine and those after its reboots; returns the program's exit code. */
 int session_live(struct session *session, struct err *err);
 void session_end(struct session *session);
+/* The last: the door, through which files that were made are taken away again, and the jail. */
+void session_done(struct session *session);
 
 /* ---- session_state.c ---- */
 

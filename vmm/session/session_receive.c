@@ -369,6 +369,7 @@ static void session_receive_destroy(struct arrival *arrival)
 	disk_arrivals_destroy(arrival->disks);
 	host_devices_migration_end(arrival->devices);
 	session_end(&arrival->session);
+	session_done(&arrival->session);
 	if (!arrival->session.abandoned)
 		log_close(&arrival->session.log);
 	fd_close(&arrival->cancel_fd);

@@ -66,6 +66,7 @@ static void session_restore_run_end(struct restoring *restoring)
 	host_devices_migration_end(restoring->devices);
 	session_end(&restoring->session);
 	restore_disks_destroy(take_ptr(restoring->disks));
+	session_done(&restoring->session);
 	if (restoring->session.abandoned)
 		return;
 	session_record_destroy(restoring->record);
