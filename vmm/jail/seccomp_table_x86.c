@@ -269,7 +269,7 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(fcntl, ALL, "what a descriptor is", IS(1, F_GETFL)),
 	ROW(fcntl, ALL, "what a descriptor is", IS(1, F_GETFD)),
 	ROW(fcntl, MAIN | MIGRATION, "a descriptor that does not wait", IS(1, F_SETFL)),
-	ROW(fcntl, MAIN | MIGRATION, "a descriptor that is not inherited", IS(1, F_SETFD), IS(2, FD_CLOEXEC)),
+	ROW(fcntl, ALL, "a descriptor that is not inherited, also by fdopendir(3)", IS(1, F_SETFD), IS(2, FD_CLOEXEC)),
 	ROW(fcntl, MAIN | MOVERS, "locks of disks", IS(1, F_OFD_SETLK)),
 	ROW(dup3, STARTER, "stderr becomes the log", IS(1, 2)),
 	ROW(dup2, MAIN, "stderr becomes the log", IS(1, 2)),

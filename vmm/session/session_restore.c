@@ -7,6 +7,7 @@
 #include "vmm/session/session_restore_internal.h"
 
 #include "core/monotonic.h"
+#include "core/thread.h"
 #include "vmm/machine/tell_apart.h"
 #include "vmm/session/arrival_config.h"
 #include "vmm/session/host_devices_migration.h"
@@ -192,11 +193,13 @@ static void session_restore_lost(void *opaque)
 	machine_fail(session->machine);
 }
 
+/* In a signal's handler. A confined thread may not remove files, nor wait for the starter; the next of the name may. */
 static void session_restore_dying(void *opaque)
 {
 	struct session *session = opaque;
 
-	rundir_abandon(session->rundir);
+	if (!thread_is_confined())
+		rundir_abandon(session->rundir);
 }
 
 static void session_restore_recorded(void *opaque)
