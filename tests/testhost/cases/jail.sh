@@ -20,7 +20,11 @@ modprobe -a tun 2>/dev/null
 # what an ordinary user can read
 cp "$mvmm" "$work/mvmm"
 cp "$tools" "$work/tools"
-chmod 644 "$work/tools"
+for kind in kernel initramfs; do
+	cp "$(guest_file $kind debian-elf)" "$work/guest-$kind"
+	echo "$work/guest-$kind" >"$work/$kind-debian-elf"
+done
+chmod 644 "$work/tools" "$work"/guest-*
 
 head -c 1000000 /dev/urandom >"$work/data"
 sum=$(sha256sum <"$work/data")
