@@ -52,7 +52,10 @@ status() { grep -qE -- "$1" "/proc/$machine/status"; }
 every_thread() {
 	local thread
 	for thread in /proc/"$machine"/task/*/status; do
-		grep -qE -- "$1" "$thread" 2>/dev/null || grep -q '^Name:	kvm-' "$thread" 2>/dev/null || [ ! -e "$thread" ] || return
+		grep -qE -- "$1" "$thread" 2>/dev/null || grep -q '^Name:	kvm-' "$thread" 2>/dev/null || [ ! -e "$thread" ] || {
+			grep -E '^(Name|State|Uid|CapEff|NoNewPrivs):' "$thread" >"$work/err" # is shown
+			return 1
+		}
 	done
 }
 other_namespace() { [ "$(readlink "/proc/$machine/ns/$1")" != "$(readlink "/proc/$$/ns/$1")" ]; }
