@@ -170,8 +170,34 @@ static int do_restore(struct session *session, struct restore_request *request, 
 	return request->paused ? err_set(err, -EINVAL, "does not wait") : 0;
 }
 
+static int do_metrics(struct session *session, json_t **ret, struct err *err)
+{
+	*ret = json_pack("{s:s, s:[]}", "name", "m", "families");
+	return *ret ? 0 : err_set(err, -ENOMEM, "metrics");
+}
+
+/* Two events at once; the second one finds whoever cannot take more. */
+static int do_watch_events(struct session *session, struct event_watcher *watcher, struct err *err)
+{
+	json_t *event = json_pack("{s:s, s:s}", "name", "m", "event", "state");
+
+	if (!event)
+		return err_set(err, -ENOMEM, "events");
+	watcher->event(watcher->opaque, event);
+	watcher->event(watcher->opaque, event);
+	json_decref(event);
+	return 0;
+}
+
+static void do_unwatch_events(struct session *session, struct event_watcher *watcher)
+{
+}
+
 static const struct operations ops = {
 	.describe = do_describe,
+	.metrics = do_metrics,
+	.watch_events = do_watch_events,
+	.unwatch_events = do_unwatch_events,
 	.pause = do_pause,
 	.resume = do_resume,
 	.stop = do_stop,
