@@ -96,6 +96,7 @@ check 'it is kept' quietly snapshot i --to snap
 check 'a snapshot is cloned' quietly clone ./snap --count 5 --jobs 2
 silent() { quietly clone snap --count 1 --name s && [ ! -s err ]; }
 check 'its name alone will do, and nothing is said' silent
+end_all s-
 check 'clones have their messages in files' quietly clone ./snap --count 2 --name 'g{n}' --log 'g{n}.log'
 end_all g TERM
 check 'each in its own' until_true 20 says g2.log 'power button'
