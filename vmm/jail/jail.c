@@ -52,9 +52,8 @@ static int jail_open_netns(struct jail *jail, struct err *err)
 static int jail_write_file(const char *path, const char *text)
 {
 	_cleanup_(fd_close) int fd = open(path, O_WRONLY | O_CLOEXEC);
-	size_t len = strlen(text);
 
-	return fd < 0 || write(fd, text, len) != (ssize_t)len ? -errno : 0;
+	return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
 }
 
 /* A user namespace in which this user is who he was, and may make the others. */

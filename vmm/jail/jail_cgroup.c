@@ -63,11 +63,8 @@ static int jail_cgroup_find_path(const struct jail_config *config, char **ret, s
 static int jail_cgroup_write(int folder, const char *file, const char *text)
 {
 	_cleanup_(fd_close) int fd = openat(folder, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	size_t len = strlen(text);
 
-	if (fd < 0 || write(fd, text, len) != (ssize_t)len)
-		return -errno;
-	return 0;
+	return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
 }
 
 /* A file of the controller is there if the group above gives it to its groups. */

@@ -130,10 +130,10 @@ static void machine_create_pause_vcpus(void *opaque)
 {
 	struct machine *machine = opaque;
 
-	if (machine->vcpus)
-		vcpu_set_pause(machine->vcpus);
-	if (machine->vcpus)
-		vcpu_set_wait(machine->vcpus, -1);
+	if (!machine->vcpus)
+		return;
+	vcpu_set_pause(machine->vcpus);
+	vcpu_set_wait(machine->vcpus, -1);
 }
 
 static void machine_create_resume_vcpus(void *opaque)

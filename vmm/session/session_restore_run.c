@@ -55,9 +55,7 @@ static bool session_restore_run_open_log(struct restoring *restoring, struct err
 		err_sys(err, -errno, "--ready-fd %d", options->ready_fd);
 		return false;
 	}
-	if (!session_log_open(&restoring->session, &here->report, here->verbose, here->quiet, err))
-		return false;
-	return true;
+	return session_log_open(&restoring->session, &here->report, here->verbose, here->quiet, err);
 }
 
 static void session_restore_run_end(struct restoring *restoring)
