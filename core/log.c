@@ -140,7 +140,8 @@ static void log_head(const struct log *log, enum log_level level, struct log_tex
 }
 
 /* Appends the text, without what would end the line or begin another field, and a newline. */
-static _printf_(2, 0) void log_body(struct log_text *text, const char *fmt, va_list args)
+static void log_body(struct log_text *text, const char *fmt, va_list args) _printf_(2, 0);
+static void log_body(struct log_text *text, const char *fmt, va_list args)
 {
 	size_t room = MIN(sizeof(text->line) - text->len - 1, (size_t)LINE), at = text->len;
 	int len = vsnprintf(text->line + at, room, fmt, args);
