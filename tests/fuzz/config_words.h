@@ -48,7 +48,8 @@ static inline void check_config(const struct machine_config *config)
 			MUST(strcmp(config->disks[i].id, config->disks[j].id) != 0);
 	}
 	for (size_t i = 0; i < config->net_count; i++) {
-		MUST(config->nets[i].kind == NET_PASST || (config->nets[i].kind == NET_TAP && config->nets[i].target));
+		MUST(config->nets[i].kind == NET_PASST || (config->nets[i].kind == NET_TAP && config->nets[i].target) ||
+		     (config->nets[i].kind == NET_FD && config->nets[i].fd >= 0));
 		MUST(config->nets[i].queues <= MACHINE_MAX_QUEUES_NET);
 	}
 	for (size_t i = 0; i < config->vfio_count; i++)
