@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See control_rig.h. */
+#include "tests/unit/control_rig.h"
+#include "vmm/control/control_machine.h"
+
+#include <sys/socket.h>
+
+struct event_loop *loop;
+struct control *control;
+struct sockaddr_un address;
+socklen_t address_len;
+static const struct operated machine = {.ops = &fake_operations};
+
+void serve(const struct control_interface *interface)
+{
+	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	address.sun_family = AF_UNIX;
+	address_len = sizeof(sa_family_t);
+	CHECK_EQ(bind(fd, (struct sockaddr *)&address, address_len), 0);
+	address_len = sizeof(address);
+	CHECK_EQ(getsockname(fd, (struct sockaddr *)&address, &address_len), 0);
+	CHECK_EQ(listen(fd, 32), 0);
+	asked = (struct asked){.asker = -1};
+	CHECK_EQ(event_loop_create(&loop, NULL), 0);
+	CHECK_EQ(interface ? control_create(loop, &fd, interface, NULL, NULL, &control, NULL)
+			   : control_machine_create(&machine, loop, &fd, NULL, &control, NULL), 0);
+	CHECK_EQ(event_loop_start(loop, "control", NULL), 0);
+}
+
+static void destroy(void *opaque)
+{
+	control_destroy(control);
+}
+
+void end(void)
+{
+	event_loop_call(loop, destroy, NULL);
+	event_loop_destroy(loop);
+}
+
+int client(void)
+{
+	const struct timeval limit = {.tv_sec = 5};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	CHECK_EQ(connect(fd, (struct sockaddr *)&address, address_len), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return fd;
+}
+
+const char *receive(int fd)
+{
+	static char text[4096];
+	size_t len = 0;
+	ssize_t n = 0;
+
+	while (len < sizeof(text) - 1 && (n = recv(fd, text + len, 1, 0)) == 1 && text[len])
+		len++;
+	text[len] = 0;
+	return n < 0 ? "?" : text;
+}
+
+void put(int fd, const char *text)
+{
+	CHECK_EQ(send(fd, text, strlen(text) + 1, MSG_NOSIGNAL), (ssize_t)strlen(text) + 1);
+}
+
+void put_fds(int fd, const char *text, int passed, unsigned int count)
+{
+	char space[CMSG_SPACE(100 * sizeof(int))] __attribute__((aligned(8))) = {0};
+	struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text) + 1};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
+				 .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+	*header = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+	for (unsigned int i = 0; i < count; i++)
+		memcpy(CMSG_DATA(header) + i * sizeof(int), &passed, sizeof(int));
+	CHECK_EQ(sendmsg(fd, &message, MSG_NOSIGNAL), (ssize_t)strlen(text) + 1);
+}
+
+bool nobody_has(int pipe_fds[2])
+{
+	char byte;
+
+	close(pipe_fds[1]);
+	for (int i = 0; i < 5000; i++) {
+		if (read(pipe_fds[0], &byte, 1) == 0)
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
