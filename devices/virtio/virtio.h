@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A virtio device (virtio 1.2 sections 2 and 3): features, config space, virtqueues and status. The guest reaches it
- * through a transport (virtio_pci). Device and transport call each other through the two tables below.
+ * through a transport (virtio_pci.c). Device and transport call each other through the two tables below.
  *
  * The transport calls the device's ops on vCPU threads, one at a time, under device->lock. The device's own threads
  * work on the queues from activate to reset or drain, without this lock.
@@ -76,14 +76,35 @@ struct virtio_device_ops {
 	const struct state_table *state;
 };
 
-/* Called by the device. */
+/* How the guest reaches a device; one table for each transport. */
+struct virtio_transport;
 struct virtio_transport_ops {
+	/* ---- called by the device ---- */
 	/* Interrupts the driver for a queue. Any thread. */
 	void (*notify_queue)(struct virtio_device *device, unsigned int queue);
 	/* Interrupts the driver for a change of the config space. Any thread. */
 	void (*notify_config)(struct virtio_device *device);
 	/* An eventfd that interrupts the driver for a queue when vhost kicks it; valid until call_changed or reset. */
 	int (*call_fd)(struct virtio_device *device, unsigned int queue);
+
+	/* ---- called by virtio_transport.c; under device->lock unless stated otherwise ---- */
+	/* Whether the device may access memory; NULL: always. */
+	bool (*may_run)(const struct virtio_transport *transport);
+	/* Resets what is the transport's own, of interrupts. */
+	void (*reset)(struct virtio_transport *transport);
+	/* The device is drained: what it has notified reaches the vCPUs now. NULL: it has. Without the lock. */
+	void (*drained)(struct virtio_transport *transport);
+	/* Interrupts the driver after a load, for what may have been lost on the way. Without the lock. */
+	void (*kick)(struct virtio_transport *transport);
+	/* The guest does not find it any more. Without the lock. */
+	void (*detach)(struct virtio_transport *transport);
+	/* Frees it, but not the device. */
+	void (*free)(struct virtio_transport *transport);
+	unsigned int (*slot)(const struct virtio_transport *transport);
+	/* The table of its part of virtio_transport.h; and records that come before it, without the lock; or NULL. */
+	const struct state_table *state;
+	int (*save)(struct virtio_transport *transport, struct state_buffer *out, struct err *err);
+	int (*load)(struct virtio_transport *transport, const uint8_t **data, size_t *len, struct err *err);
 };
 
 /* Embedded in each device. */
@@ -361,37 +382,39 @@ void virtio_balloon_set_target(struct virtio_device *balloon, uint64_t bytes);
 /* The guest's last report; requests a new one. Any thread. */
 void virtio_balloon_get_stats(struct virtio_device *balloon, struct virtio_balloon_stats *stats);
 
-/* The PCI transport: a PCI function for a device, which it owns after success. devices/virtio/virtio_pci.c */
+/* ---- transports: virtio_transport.c, and one file each for the constructors ---- */
+
+/* A PCI function for a device, which it owns after success. devices/virtio/virtio_pci.c */
 struct bus;
 struct pci_bus;
 struct msi_controller;
-struct virtio_pci;
 int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct bus *mmio, struct msi_controller *msi,
-		      struct event_loop *loop, int devfn, struct virtio_pci **ret, struct err *err);
+		      struct event_loop *loop, int devfn, struct virtio_transport **ret, struct err *err);
 /*
  * Removes it from the bus, resets and destroys it and its device. NULL is fine. detach does the first two: while the
  * vCPUs are paused if there are any, and with a drained device, for which it does not wait.
  */
-void virtio_pci_destroy(struct virtio_pci *pci);
-void virtio_pci_detach(struct virtio_pci *pci);
-struct virtio_device *virtio_pci_device(struct virtio_pci *pci);
-uint8_t virtio_pci_devfn(const struct virtio_pci *pci);
+void virtio_transport_destroy(struct virtio_transport *transport);
+void virtio_transport_detach(struct virtio_transport *transport);
+struct virtio_device *virtio_transport_device(const struct virtio_transport *transport);
+/* Where the guest finds it: the number of the PCI device. */
+unsigned int virtio_transport_slot(const struct virtio_transport *transport);
 /*
  * Before and after a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain, also if the guest itself waits for
- * the device: call it again, or virtio_pci_resume, which never waits for the device.
+ * the device: call it again, or virtio_transport_resume, which never waits for the device.
  */
-int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err);
-void virtio_pci_resume(struct virtio_pci *pci);
+int virtio_transport_drain(struct virtio_transport *transport, int64_t deadline, struct err *err);
+void virtio_transport_resume(struct virtio_transport *transport);
 
 /*
- * Appends the saved state of the device and its function. -EBUSY: it is not drained. On the loop's thread.
- * devices/virtio/virtio_pci_state.c
+ * Appends the saved state of the device and its transport. -EBUSY: it is not drained. On the loop's thread.
+ * devices/virtio/virtio_transport_state.c
  */
-int virtio_pci_save(struct virtio_pci *pci, struct state_buffer *out, struct err *err);
+int virtio_transport_save(struct virtio_transport *transport, struct state_buffer *out, struct err *err);
 /*
- * Loads the len bytes of virtio_pci_save into a new device in the same slot; guest memory and the bus's state are
- * loaded before. The device is then drained; virtio_pci_resume continues it. -EBADMSG: data is invalid; -ENOTSUP: the
- * guest uses features that this device does not have (err names the bits). After a failure the device can only be
+ * Loads the len bytes of virtio_transport_save into a new device in the same slot; guest memory and the bus's state are
+ * loaded before. The device is then drained; virtio_transport_resume continues it. -EBADMSG: data is invalid; -ENOTSUP:
+ * the guest uses features that this device does not have (err names the bits). After a failure the device can only be
  * destroyed. On the loop's thread.
  */
-int virtio_pci_load(struct virtio_pci *pci, const void *data, size_t len, struct err *err);
+int virtio_transport_load(struct virtio_transport *transport, const void *data, size_t len, struct err *err);

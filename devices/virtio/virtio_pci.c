@@ -27,7 +27,6 @@
 #define AREA_SIZE 0x1000u
 
 #define BUS_MASTER_MS 1000 /* for requests in flight when the guest turns bus mastering off */
-#define LOCK_MS 10         /* longer than any access that does not wait for the device */
 
 /* An eventfd, watched by the event loop, that interrupts the driver without MSI-X. */
 struct virtio_pci_relay {
@@ -44,13 +43,13 @@ static bool virtio_pci_interrupt_by_pin(struct virtio_pci *pci, uint8_t isr_bit)
 {
 	bool by_pin;
 
-	pthread_mutex_lock(&pci->isr_lock);
+	pthread_mutex_lock(&pci->base.isr_lock);
 	by_pin = !msix_enabled(pci->msix);
 	if (by_pin) {
-		pci->isr |= isr_bit;
+		pci->base.isr |= isr_bit;
 		pci_set_intx(&pci->function, true);
 	}
-	pthread_mutex_unlock(&pci->isr_lock);
+	pthread_mutex_unlock(&pci->base.isr_lock);
 	return by_pin;
 }
 
@@ -67,15 +66,15 @@ static void virtio_pci_interrupt(struct virtio_pci *pci, unsigned int slot, uint
 
 static void virtio_pci_notify_queue(struct virtio_device *device, unsigned int queue)
 {
-	virtio_pci_interrupt(device->transport_opaque, queue, VIRTIO_PCI_ISR_QUEUE);
+	virtio_pci_interrupt(virtio_pci_of_transport(device->transport_opaque), queue, VIRTIO_ISR_QUEUE);
 }
 
 static void virtio_pci_notify_config(struct virtio_device *device)
 {
-	struct virtio_pci *pci = device->transport_opaque;
+	struct virtio_pci *pci = virtio_pci_of_transport(device->transport_opaque);
 
-	if (__atomic_load_n(&pci->status, __ATOMIC_ACQUIRE) & VIRTIO_CONFIG_S_DRIVER_OK)
-		virtio_pci_interrupt(pci, VIRTIO_PCI_CONFIG_SLOT, VIRTIO_PCI_ISR_CONFIG);
+	if (virtio_transport_driven(&pci->base))
+		virtio_pci_interrupt(pci, VIRTIO_CONFIG_SLOT, VIRTIO_ISR_CONFIG);
 }
 
 static void virtio_pci_relay_kicked(void *opaque, uint32_t events)
@@ -84,13 +83,18 @@ static void virtio_pci_relay_kicked(void *opaque, uint32_t events)
 
 	if (!eventfd_drain(relay->fd))
 		return;
-	if (__atomic_load_n(&relay->pci->status, __ATOMIC_ACQUIRE) & VIRTIO_CONFIG_S_DRIVER_OK)
-		virtio_pci_interrupt(relay->pci, relay->queue, VIRTIO_PCI_ISR_QUEUE);
+	if (virtio_transport_driven(&relay->pci->base))
+		virtio_pci_interrupt(relay->pci, relay->queue, VIRTIO_ISR_QUEUE);
 }
 
-/* Moves pending kicks of the relays' eventfds into the ISR byte, as the loop would do. Without the device's lock. */
-static void virtio_pci_drain_relays(struct virtio_pci *pci)
+/*
+ * Moves pending kicks of the relays' eventfds into the ISR byte, as the loop would do: now, before the vCPUs are saved, for
+ * a pin that is raised later interrupts a vCPU whose state is gone already. Without the device's lock.
+ */
+static void virtio_pci_drained(struct virtio_transport *transport)
 {
+	struct virtio_pci *pci = virtio_pci_of_transport(transport);
+
 	for (unsigned int i = 0; i < VIRTIO_MAX_QUEUES; i++)
 		if (pci->relays[i])
 			virtio_pci_relay_kicked(pci->relays[i], 0);
@@ -128,17 +132,11 @@ static int virtio_pci_relay_fd(struct virtio_pci *pci, unsigned int queue)
 
 static int virtio_pci_call_fd(struct virtio_device *device, unsigned int queue)
 {
-	struct virtio_pci *pci = device->transport_opaque;
+	struct virtio_pci *pci = virtio_pci_of_transport(device->transport_opaque);
 	int fd = __atomic_load_n(&pci->vector_fd[queue], __ATOMIC_ACQUIRE);
 
 	return msix_enabled(pci->msix) && fd >= 0 ? fd : virtio_pci_relay_fd(pci, queue);
 }
-
-static const struct virtio_transport_ops transport_ops = {
-	.notify_queue = virtio_pci_notify_queue,
-	.notify_config = virtio_pci_notify_config,
-	.call_fd = virtio_pci_call_fd,
-};
 
 /* ---- notifications ---- */
 
@@ -146,43 +144,8 @@ static void virtio_pci_kick_write(struct virtio_pci *pci, uint64_t offset, const
 {
 	uint64_t queue = offset / VIRTIO_PCI_NOTIFY_STEP;
 
-	if (queue < pci->device->queue_count)
-		eventfd_kick(pci->device->queues[queue].kick_fd);
-}
-
-/* ---- the lock ---- */
-
-/* For an access by the guest that may wait for the device. */
-static void virtio_pci_lock(struct virtio_pci *pci)
-{
-	pthread_mutex_lock(&pci->device->lock);
-	__atomic_store_n(&pci->waits, true, __ATOMIC_SEQ_CST);
-}
-
-/*
- * Settles what was not settled meanwhile because of this access: who has seen waits has set unsettled before. With the
- * lock held, for the next thread that gets it may be one that settles nothing.
- */
-static void virtio_pci_unlock(struct virtio_pci *pci)
-{
-	__atomic_store_n(&pci->waits, false, __ATOMIC_SEQ_CST);
-	while (__atomic_load_n(&pci->unsettled, __ATOMIC_SEQ_CST))
-		virtio_pci_settle(pci, 0, NULL);
-	pthread_mutex_unlock(&pci->device->lock);
-}
-
-/* The same without waiting for such an access: -ETIMEDOUT. */
-static int virtio_pci_lock_by(struct virtio_pci *pci, int64_t deadline)
-{
-	const struct timespec until = monotonic_deadline(deadline);
-
-	return -pthread_mutex_clocklock(&pci->device->lock, CLOCK_MONOTONIC, &until);
-}
-
-static void virtio_pci_set_paused(struct virtio_pci *pci, bool paused)
-{
-	__atomic_store_n(&pci->paused, paused, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&pci->unsettled, true, __ATOMIC_SEQ_CST);
+	if (queue < pci->base.device->queue_count)
+		eventfd_kick(pci->base.device->queues[queue].kick_fd);
 }
 
 /* ---- the BAR ---- */
@@ -191,34 +154,34 @@ static void virtio_pci_isr_read(struct virtio_pci *pci, uint64_t offset, void *d
 {
 	if (offset)
 		return;
-	pthread_mutex_lock(&pci->isr_lock);
-	*(uint8_t *)data = pci->isr;
-	pci->isr = 0;
+	pthread_mutex_lock(&pci->base.isr_lock);
+	*(uint8_t *)data = pci->base.isr;
+	pci->base.isr = 0;
 	pci_set_intx(&pci->function, false);
-	pthread_mutex_unlock(&pci->isr_lock);
+	pthread_mutex_unlock(&pci->base.isr_lock);
 }
 
 static void virtio_pci_read_common(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
 	if (offset + len > sizeof(struct virtio_pci_common_cfg))
 		return;
-	pthread_mutex_lock(&pci->device->lock);
+	pthread_mutex_lock(&pci->base.device->lock);
 	virtio_pci_common_read(pci, offset, data, len);
-	pthread_mutex_unlock(&pci->device->lock);
+	pthread_mutex_unlock(&pci->base.device->lock);
 }
 
 static void virtio_pci_write_common(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
 	if (offset + len > sizeof(struct virtio_pci_common_cfg))
 		return;
-	virtio_pci_lock(pci);
+	virtio_transport_lock(&pci->base);
 	virtio_pci_common_write(pci, offset, data, len);
-	virtio_pci_unlock(pci);
+	virtio_transport_unlock(&pci->base);
 }
 
 static void virtio_pci_device_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
-	struct virtio_device *device = pci->device;
+	struct virtio_device *device = pci->base.device;
 
 	if (!device->config_size)
 		return;
@@ -229,13 +192,13 @@ static void virtio_pci_device_read(struct virtio_pci *pci, uint64_t offset, void
 
 static void virtio_pci_device_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
-	struct virtio_device *device = pci->device;
+	struct virtio_device *device = pci->base.device;
 
 	if (!device->ops->config_write || offset + len > device->config_size)
 		return;
-	virtio_pci_lock(pci);
+	virtio_transport_lock(&pci->base);
 	device->ops->config_write(device, (unsigned int)offset, data, len);
-	virtio_pci_unlock(pci);
+	virtio_transport_unlock(&pci->base);
 }
 
 static void virtio_pci_table_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
@@ -328,10 +291,10 @@ static void virtio_pci_config_read(struct pci_function *function, unsigned int o
 
 static void virtio_pci_calls_changed(struct virtio_pci *pci)
 {
-	pthread_mutex_lock(&pci->device->lock);
-	for (unsigned int i = 0; i < pci->device->queue_count; i++)
-		virtio_pci_call_changed(pci, i);
-	pthread_mutex_unlock(&pci->device->lock);
+	pthread_mutex_lock(&pci->base.device->lock);
+	for (unsigned int i = 0; i < pci->base.device->queue_count; i++)
+		virtio_transport_call_changed(&pci->base, i);
+	pthread_mutex_unlock(&pci->base.device->lock);
 }
 
 static void virtio_pci_config_written(struct pci_function *function, unsigned int offset, unsigned int len)
@@ -341,9 +304,9 @@ static void virtio_pci_config_written(struct pci_function *function, unsigned in
 	uint32_t at, width;
 
 	msix_config_written(pci->msix);
-	pthread_mutex_lock(&pci->isr_lock);
-	pci_set_intx(function, pci->isr && !msix_enabled(pci->msix));
-	pthread_mutex_unlock(&pci->isr_lock);
+	pthread_mutex_lock(&pci->base.isr_lock);
+	pci_set_intx(function, pci->base.isr && !msix_enabled(pci->msix));
+	pthread_mutex_unlock(&pci->base.isr_lock);
 	if (by_message != msix_enabled(pci->msix))
 		virtio_pci_calls_changed(pci);
 	if (virtio_pci_in_window(pci, offset, len) && virtio_pci_window_target(pci, &at, &width))
@@ -354,19 +317,19 @@ static void virtio_pci_bar_moved(struct pci_function *function, unsigned int bar
 {
 	struct virtio_pci *pci = virtio_pci_of(function);
 
-	pthread_mutex_lock(&pci->device->lock);
+	pthread_mutex_lock(&pci->base.device->lock);
 	virtio_pci_place_kicks(pci);
-	pthread_mutex_unlock(&pci->device->lock);
+	pthread_mutex_unlock(&pci->base.device->lock);
 }
 
 static void virtio_pci_bus_master(struct pci_function *function, bool on)
 {
 	struct virtio_pci *pci = virtio_pci_of(function);
 
-	virtio_pci_lock(pci);
+	virtio_transport_lock(&pci->base);
 	/* Without bus mastering nothing may access memory, but the bus's lock is held: what hangs ends later. */
-	virtio_pci_settle(pci, monotonic_ms() + BUS_MASTER_MS, NULL);
-	virtio_pci_unlock(pci);
+	virtio_transport_settle(&pci->base, monotonic_ms() + BUS_MASTER_MS, NULL);
+	virtio_transport_unlock(&pci->base);
 }
 
 static const struct pci_function_ops function_ops = {
@@ -397,7 +360,7 @@ static int virtio_pci_add_capability(struct virtio_pci *pci, uint8_t type, uint3
 static int virtio_pci_add_capabilities(struct virtio_pci *pci)
 {
 	const uint8_t size = sizeof(struct virtio_pci_cap);
-	struct virtio_device *device = pci->device;
+	struct virtio_device *device = pci->base.device;
 	int cap;
 
 	cap = virtio_pci_add_capability(pci, VIRTIO_PCI_CAP_COMMON_CFG, COMMON_AT, sizeof(struct virtio_pci_common_cfg),
@@ -424,7 +387,7 @@ static int virtio_pci_add_capabilities(struct virtio_pci *pci)
 
 static int virtio_pci_build_function(struct virtio_pci *pci, struct msi_controller *msi, struct err *err)
 {
-	struct virtio_device *device = pci->device;
+	struct virtio_device *device = pci->base.device;
 	uint16_t id = (uint16_t)(DEVICE_BASE + device->type);
 	const struct msix_config config = {
 		.vectors = device->queue_count + 1,
@@ -457,98 +420,90 @@ static void virtio_pci_free_relays(void *opaque)
 }
 
 /* All but the device, which the caller keeps if create fails. */
-static void virtio_pci_free_transport(struct virtio_pci *pci)
+static void virtio_pci_free(struct virtio_transport *transport)
 {
+	struct virtio_pci *pci = virtio_pci_of_transport(transport);
+
 	event_loop_call(pci->loop, virtio_pci_free_relays, pci);
 	msix_destroy(pci->msix);
-	pthread_mutex_destroy(&pci->isr_lock);
+	virtio_transport_done(transport);
 	free(pci);
 }
 
+/* ---- what the common part asks for ---- */
+
+static bool virtio_pci_may_run(const struct virtio_transport *transport)
+{
+	return pci_bus_master_enabled(&virtio_pci_of_transport(transport)->function);
+}
+
+static void virtio_pci_reset(struct virtio_transport *transport)
+{
+	struct virtio_pci *pci = virtio_pci_of_transport(transport);
+
+	for (unsigned int i = 0; i < transport->device->queue_count; i++)
+		virtio_pci_set_vector(pci, i, VIRTIO_MSI_NO_VECTOR);
+	virtio_pci_set_vector(pci, VIRTIO_CONFIG_SLOT, VIRTIO_MSI_NO_VECTOR);
+	pthread_mutex_lock(&transport->isr_lock);
+	transport->isr = 0;
+	pci_set_intx(&pci->function, false);
+	pthread_mutex_unlock(&transport->isr_lock);
+}
+
+static void virtio_pci_kick(struct virtio_transport *transport)
+{
+	msix_kick(virtio_pci_of_transport(transport)->msix);
+}
+
+static void virtio_pci_detach(struct virtio_transport *transport)
+{
+	pci_bus_remove(&virtio_pci_of_transport(transport)->function);
+}
+
+static unsigned int virtio_pci_slot(const struct virtio_transport *transport)
+{
+	return virtio_pci_of_transport(transport)->function.devfn >> 3;
+}
+
+static const struct virtio_transport_ops transport_ops = {
+	.notify_queue = virtio_pci_notify_queue,
+	.notify_config = virtio_pci_notify_config,
+	.call_fd = virtio_pci_call_fd,
+	.may_run = virtio_pci_may_run,
+	.reset = virtio_pci_reset,
+	.drained = virtio_pci_drained,
+	.kick = virtio_pci_kick,
+	.detach = virtio_pci_detach,
+	.free = virtio_pci_free,
+	.slot = virtio_pci_slot,
+	.state = &virtio_pci_state,
+	.save = virtio_pci_state_save,
+	.load = virtio_pci_state_load,
+};
+
 int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct bus *mmio, struct msi_controller *msi,
-		      struct event_loop *loop, int devfn, struct virtio_pci **ret, struct err *err)
+		      struct event_loop *loop, int devfn, struct virtio_transport **ret, struct err *err)
 {
 	struct virtio_pci *pci = calloc(1, sizeof(*pci));
 	int code;
 
 	if (!pci)
 		return err_sys(err, -ENOMEM, "%s", device->id);
-	pci->device = device;
+	virtio_transport_init(&pci->base, &transport_ops, device);
 	pci->mmio = mmio;
 	pci->loop = loop;
-	pthread_mutex_init(&pci->isr_lock, NULL);
 	for (unsigned int i = 0; i < ARRAY_SIZE(pci->kick_addr); i++)
 		pci->kick_addr[i] = PCI_UNMAPPED;
 	code = virtio_pci_build_function(pci, msi, err);
 	if (code == 0) {
-		virtio_pci_reset(pci);
-		device->transport = &transport_ops;
-		device->transport_opaque = pci;
+		virtio_transport_attach(&pci->base);
 		code = pci_bus_add(bus, &pci->function, devfn, err);
 	}
 	if (code < 0) {
 		device->transport = NULL;
-		virtio_pci_free_transport(pci);
+		virtio_pci_free(&pci->base);
 		return code;
 	}
-	*ret = pci;
+	*ret = &pci->base;
 	return 0;
-}
-
-void virtio_pci_detach(struct virtio_pci *pci)
-{
-	pci_bus_remove(&pci->function);
-	pthread_mutex_lock(&pci->device->lock);
-	virtio_pci_reset(pci);
-	pthread_mutex_unlock(&pci->device->lock);
-}
-
-void virtio_pci_destroy(struct virtio_pci *pci)
-{
-	struct virtio_device *device;
-
-	if (!pci)
-		return;
-	device = pci->device;
-	virtio_pci_detach(pci);
-	virtio_pci_free_transport(pci);
-	device->ops->destroy(device);
-}
-
-uint8_t virtio_pci_devfn(const struct virtio_pci *pci)
-{
-	return pci->function.devfn;
-}
-
-struct virtio_device *virtio_pci_device(struct virtio_pci *pci)
-{
-	return pci->device;
-}
-
-int virtio_pci_drain(struct virtio_pci *pci, int64_t deadline, struct err *err)
-{
-	int ret;
-
-	virtio_pci_set_paused(pci, true);
-	if (virtio_pci_lock_by(pci, deadline))
-		return err_set(err, -ETIMEDOUT, "%s: the guest waits for it, and it does not answer", pci->device->id);
-	ret = virtio_pci_settle(pci, deadline, err);
-	pthread_mutex_unlock(&pci->device->lock);
-	/* Now, before the vCPUs are saved: a pin that is raised later interrupts a vCPU whose state is gone already. */
-	if (ret == 0)
-		virtio_pci_drain_relays(pci);
-	return ret;
-}
-
-void virtio_pci_resume(struct virtio_pci *pci)
-{
-	virtio_pci_set_paused(pci, false);
-	while (virtio_pci_lock_by(pci, monotonic_ms() + LOCK_MS))
-		if (__atomic_load_n(&pci->waits, __ATOMIC_SEQ_CST))
-			return;
-	virtio_pci_settle(pci, 0, NULL);
-	pthread_mutex_unlock(&pci->device->lock);
-	if (pci->loaded)
-		msix_kick(pci->msix);
-	pci->loaded = false;
 }

@@ -134,8 +134,8 @@ static void virtio_try(unsigned int kind, const uint8_t *record, size_t len, con
 	memset(d.ram->ram.host, 0, d.ram->ram.size);
 	memcpy(d.ram->ram.host, ram, MIN(ram_len, d.ram->ram.size));
 	state_devices_make(&d, kind);
-	if (virtio_pci_load(d.pci, record, len, NULL) == 0) {
-		MUST(virtio_pci_save(d.pci, &again, NULL) == 0);
+	if (virtio_transport_load(d.pci, record, len, NULL) == 0) {
+		MUST(virtio_transport_save(d.pci, &again, NULL) == 0);
 		state_devices_use(&d);
 	}
 	state_buffer_free(&again);
@@ -160,12 +160,12 @@ static void make_seeds(void)
 	}
 	for (unsigned int kind = 0; kind < state_device_count; kind++) {
 		state_devices_make(&d, kind);
-		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
-		MUST(virtio_pci_save(d.pci, &seeds[kinds++], NULL) == 0);
-		virtio_pci_resume(d.pci);
+		virtio_transport_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		MUST(virtio_transport_save(d.pci, &seeds[kinds++], NULL) == 0);
+		virtio_transport_resume(d.pci);
 		state_devices_bring_up(&d);
-		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
-		MUST(virtio_pci_save(d.pci, &seeds[kinds++], NULL) == 0);
+		virtio_transport_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		MUST(virtio_transport_save(d.pci, &seeds[kinds++], NULL) == 0);
 	}
 	state_devices_drop(&d);
 }

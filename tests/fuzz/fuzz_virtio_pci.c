@@ -20,7 +20,7 @@ static struct {
 } checker;
 
 static struct pci_rig rig;
-static struct virtio_pci *pci;
+static struct virtio_transport *pci;
 static struct virtio_driver *memory;
 static struct event_loop *loop;
 
@@ -100,7 +100,7 @@ static void plug(void)
 
 static void unplug(void)
 {
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	MUST(!checker.active && !rig.attached && !rig.line.level);
 }
 
@@ -160,9 +160,9 @@ static void act(struct input *in)
 		break;
 	case 1:
 		if (what & 16)
-			MUST(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL) == 0);
+			MUST(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL) == 0);
 		else
-			virtio_pci_resume(pci);
+			virtio_transport_resume(pci);
 		break;
 	case 2:
 		unplug();

@@ -83,7 +83,7 @@ size_t machine_virtio_count(const struct machine *m)
 	return 1;
 }
 
-struct virtio_device *machine_virtio(const struct machine *m, size_t index, uint8_t *devfn)
+struct virtio_device *machine_virtio(const struct machine *m, size_t index)
 {
 	return &machine.disk;
 }

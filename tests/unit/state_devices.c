@@ -157,7 +157,7 @@ void state_devices_drop(struct state_devices *d)
 {
 	if (!d->pci)
 		return;
-	virtio_pci_destroy(d->pci);
+	virtio_transport_destroy(d->pci);
 	rig_close(&d->rig);
 	d->pci = NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(d->far); i++)
@@ -206,7 +206,7 @@ static void program_queue(struct state_devices *d, unsigned int index, uint64_t 
 
 void state_devices_bring_up(struct state_devices *d)
 {
-	struct virtio_device *device = virtio_pci_device(d->pci);
+	struct virtio_device *device = virtio_transport_device(d->pci);
 	unsigned int cap = rig_find_cap(&d->rig, STATE_SLOT, PCI_CAP_ID_MSIX, 0);
 
 	memset(d->ram->ram.host, 0, RAM);
@@ -231,11 +231,11 @@ void state_devices_bring_up(struct state_devices *d)
 
 void state_devices_use(struct state_devices *d)
 {
-	struct virtio_device *device = virtio_pci_device(d->pci);
+	struct virtio_device *device = virtio_transport_device(d->pci);
 	uint8_t data[8] = {0};
 
 	for (unsigned int round = 0; round < 2; round++) {
-		virtio_pci_resume(d->pci);
+		virtio_transport_resume(d->pci);
 		for (unsigned int i = 0; i < device->queue_count; i++) {
 			struct vring_avail *avail = driver_at(d->ram, DRIVER_RAM_BASE + i * RING + RING / 4);
 
@@ -245,7 +245,7 @@ void state_devices_use(struct state_devices *d)
 		if (d->kind == 2)
 			virtio_balloon_get_stats(device, &(struct virtio_balloon_stats){0});
 		driver_settle(d->loop);
-		virtio_pci_drain(d->pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_transport_drain(d->pci, VIRTIO_NO_DEADLINE, NULL);
 	}
 	rig_cfg_write(&d->rig, STATE_SLOT, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	for (unsigned int at = 0; at < 0x6000; at += 8) {
@@ -253,6 +253,6 @@ void state_devices_use(struct state_devices *d)
 			at += 0x1000 - 0x40;
 		bus_read(d->rig.mmio, rig_bar(&d->rig, STATE_SLOT) + at, data, sizeof(data));
 	}
-	virtio_pci_resume(d->pci);
+	virtio_transport_resume(d->pci);
 	poke(d, COMMON(device_status), 1, 0);
 }

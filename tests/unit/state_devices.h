@@ -14,7 +14,7 @@ struct state_devices {
 	struct pci_rig rig;
 	struct event_loop *loop;    /* on a thread of its own */
 	struct virtio_driver *ram;  /* the guest's memory, and no more of a driver than that */
-	struct virtio_pci *pci;     /* what is plugged, or NULL */
+	struct virtio_transport *pci;     /* what is plugged, or NULL */
 	unsigned int kind;
 	int far[4]; /* the other ends of descriptors, or -1 */
 	char dir[32];

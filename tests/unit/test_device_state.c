@@ -19,12 +19,12 @@ static void *make(void)
 
 static int save(void *object, struct state_buffer *out, struct err *err)
 {
-	return virtio_pci_save(d.pci, out, err);
+	return virtio_transport_save(d.pci, out, err);
 }
 
 static int load(void *object, const void *data, size_t len, struct err *err)
 {
-	return virtio_pci_load(d.pci, data, len, err);
+	return virtio_transport_load(d.pci, data, len, err);
 }
 
 static void use(void *object)
@@ -38,7 +38,7 @@ static void drop(void *object)
 
 static size_t newer(void *object)
 {
-	struct virtio_device *device = virtio_pci_device(d.pci);
+	struct virtio_device *device = virtio_transport_device(d.pci);
 	struct state_buffer own = {0};
 	size_t len;
 
@@ -57,7 +57,7 @@ static void fresh_ones_come_back(void)
 	state_devices_open(&d);
 	for (kind = 0; kind < state_device_count; kind++) {
 		make();
-		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_transport_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		subject_comes_back(&subject, &d);
 	}
 	state_devices_close(&d);
@@ -69,12 +69,12 @@ static void busy_ones_come_back_and_go_on(void)
 	for (kind = 0; kind < state_device_count; kind++) {
 		make();
 		state_devices_bring_up(&d);
-		CHECK(virtio_pci_device(d.pci)->active);
-		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		CHECK(virtio_transport_device(d.pci)->active);
+		virtio_transport_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		subject_comes_back(&subject, &d);
-		CHECK(virtio_pci_device(d.pci)->active);
+		CHECK(virtio_transport_device(d.pci)->active);
 		use(&d);
-		CHECK(!virtio_pci_device(d.pci)->active);
+		CHECK(!virtio_transport_device(d.pci)->active);
 	}
 	state_devices_close(&d);
 }
@@ -85,7 +85,7 @@ static void any_record_is_survived(void)
 	for (kind = 0; kind < state_device_count; kind++) {
 		make();
 		state_devices_bring_up(&d);
-		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_transport_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		subject_survives(&subject, &d);
 	}
 	state_devices_close(&d);
@@ -98,7 +98,7 @@ static void another_kinds_record_is_refused(void)
 		struct state_buffer buffer = {0};
 
 		make();
-		virtio_pci_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
+		virtio_transport_drain(d.pci, VIRTIO_NO_DEADLINE, NULL);
 		CHECK_EQ(save(&d, &buffer, NULL), 0);
 		for (unsigned int i = 1; i < state_device_count; i++) {
 			state_devices_make(&d, (kind + i) % state_device_count);
@@ -140,7 +140,7 @@ static void golden_expect(FILE *golden, const char *name, const char *text)
 
 static void golden_device(FILE *golden, const char *name)
 {
-	struct virtio_device *device = virtio_pci_device(d.pci);
+	struct virtio_device *device = virtio_transport_device(d.pci);
 	uint8_t function[256], config[256];
 	char line[64], *text;
 	size_t size;

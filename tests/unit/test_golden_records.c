@@ -430,7 +430,7 @@ static unsigned int kind;
 /* A network's thread sends the packet in its second queue in its own time. */
 static void await_network(void)
 {
-	const struct vring_used *used = driver_at(devices.ram, virtio_pci_device(devices.pci)->queues[1].setup.used);
+	const struct vring_used *used = driver_at(devices.ram, virtio_transport_device(devices.pci)->queues[1].setup.used);
 
 	for (unsigned int i = 0; i < 100000 && !__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE); i++)
 		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
@@ -440,10 +440,10 @@ static void fill_device(void)
 {
 	state_devices_make(&devices, kind);
 	state_devices_bring_up(&devices);
-	CHECK(virtio_pci_device(devices.pci)->active);
-	if (virtio_pci_device(devices.pci)->type == VIRTIO_ID_NET)
+	CHECK(virtio_transport_device(devices.pci)->active);
+	if (virtio_transport_device(devices.pci)->type == VIRTIO_ID_NET)
 		await_network();
-	virtio_pci_drain(devices.pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(devices.pci, VIRTIO_NO_DEADLINE, NULL);
 }
 
 /* The one before has left its rings in the guest's memory. */
@@ -451,17 +451,17 @@ static void begin_device(void)
 {
 	fill_device();
 	state_devices_make(&devices, kind);
-	virtio_pci_drain(devices.pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(devices.pci, VIRTIO_NO_DEADLINE, NULL);
 }
 
 static int save_device(struct state_buffer *out, struct err *err)
 {
-	return virtio_pci_save(devices.pci, out, err);
+	return virtio_transport_save(devices.pci, out, err);
 }
 
 static int load_device(const void *data, size_t len, struct err *err)
 {
-	return virtio_pci_load(devices.pci, data, len, err);
+	return virtio_transport_load(devices.pci, data, len, err);
 }
 
 static void end_device(void)

@@ -54,7 +54,7 @@ static void end(void)
 
 static struct rate_limiter *limiter(void)
 {
-	struct virtio_device *device = virtio_pci_device(d.pci);
+	struct virtio_device *device = virtio_transport_device(d.pci);
 
 	return device->ops->limiter(device, 0);
 }

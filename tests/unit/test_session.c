@@ -3,7 +3,7 @@
  * vmm/session: who ends a machine when it goes to another host. A stop that comes too late is no end, and says where
  * the guest is; a target that was ended before the guest runs there does not start it.
  */
-#include "devices/virtio/virtio_pci_internal.h"
+#include "devices/virtio/virtio_transport.h"
 #include "tests/unit/test.h"
 #include "vmm/machine/machine_internal.h"
 #include "vmm/migration/source_internal.h"
@@ -113,7 +113,7 @@ static void an_unguarded_disk_is_named_before_the_guest_goes_on(void)
 	struct virtio_blk_options options = {.id = "root", .queues = 1, .lockless = true};
 	struct guest_memory *memory = guest_memory_create();
 	struct virtio_device *disk, *other;
-	struct virtio_pci pci = {0};
+	struct virtio_transport transport = {0};
 	char path[80];
 	int fd;
 
@@ -126,10 +126,10 @@ static void an_unguarded_disk_is_named_before_the_guest_goes_on(void)
 	outgoing.host.machine = outgoing.on.machine = &machine;
 	outgoing.running = false;
 	outgoing.report.state = MIGRATION_UNRESOLVED;
-	machine.virtio[0] = &pci;
+	machine.virtio[0] = &transport;
 	machine.virtio_count = 1;
 	CHECK_EQ(virtio_blk_create(&options, memory, NULL, &disk, NULL), 0);
-	pci.device = disk;
+	transport.device = disk;
 	CHECK_EQ(operations.migration_resolve(&session, true, false, &err), -EPERM);
 	CHECK_STR(err.text, "nothing here shows that the guest does not run at tcp:there (root: it has lock=off); if it does "
 			    "not, add --yes");
@@ -137,7 +137,7 @@ static void an_unguarded_disk_is_named_before_the_guest_goes_on(void)
 	options.lockless = false;
 	CHECK_EQ(virtio_blk_create(&options, memory, NULL, &disk, NULL), 0);
 	virtio_blk_unlock(disk);
-	pci.device = disk;
+	transport.device = disk;
 	outgoing.request.copy_disks = MIGRATION_COPY_WRITABLE;
 	CHECK_EQ(operations.migration_resolve(&session, true, false, &err), -EPERM);
 	CHECK(strstr(err.text, "(root: it was copied, and each host has its own)"));

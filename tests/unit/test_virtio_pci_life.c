@@ -96,10 +96,10 @@ static void tells_of_changed_calls(void)
 	CHECK_EQ(probe->call_changed[1], 2);
 	eventfd_kick(probe->device.transport->call_fd(&probe->device, 1));
 	CHECK_EQ(rig_delivered(&rig, 7), 1);
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
 	enable_msix(false); /* it asks when it is resumed */
 	CHECK_EQ(probe->call_changed[1], 2);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	SET(device_status, 0);
 	CHECK_EQ(probe->call_changed[1], 2);
 }
@@ -158,7 +158,7 @@ static void attaches_notifications_once(void)
 	bar = rig_bar(&rig, SLOT);
 	set(VIRTIO_PCI_CAP_NOTIFY_CFG, 4, 2, 1);
 	CHECK(kicked(1) && !kicked(0) && !kicked(2));
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	pci = NULL;
 	CHECK_EQ(rig.attached, 0);
 	rig_close(&rig);
@@ -190,25 +190,25 @@ static void waits_for_bus_mastering_and_pauses(void)
 	bring_up(1);
 	CHECK_EQ(GET(device_status), DRIVER_OK);
 	CHECK_EQ(probe->activated, 0);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	command(MEMORY | MASTER);
 	CHECK_EQ(probe->activated, 0);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->activated, 1);
 	CHECK_EQ(probe->drained, 0);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	CHECK_EQ(probe->drained, 1);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	command(MEMORY);
 	CHECK_EQ(probe->drained, 1);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->resumed, 0);
 	command(MEMORY | MASTER);
 	CHECK_EQ(probe->resumed, 1);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	SET(device_status, 0);
 	CHECK_EQ(probe->resets, 1);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->resumed, 1);
 	CHECK_EQ(probe->activated, 1);
 }
@@ -221,15 +221,15 @@ static void goes_on_when_a_pause_gives_up(void)
 	set_up();
 	bring_up(1);
 	probe->hung = true;
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "probe0: told to hang");
-	CHECK_EQ(virtio_pci_save(pci, &none, NULL), -EBUSY);
-	virtio_pci_resume(pci);
+	CHECK_EQ(virtio_transport_save(pci, &none, NULL), -EBUSY);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->resumed, 1);
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, &err), -ETIMEDOUT);
 	probe->hung = false;
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
-	virtio_pci_resume(pci);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->drained, 1);
 	CHECK_EQ(probe->resumed, 2);
 }
@@ -258,15 +258,15 @@ static void is_not_waited_for(void *(*fn)(void *opaque), unsigned int resumed)
 	CHECK_EQ(pthread_create(&vcpu, NULL, fn, NULL), 0);
 	while (!__atomic_load_n(&probe->waits, __ATOMIC_SEQ_CST))
 		usleep(100);
-	CHECK_EQ(virtio_pci_drain(pci, monotonic_ms() + 1, &err), -ETIMEDOUT);
+	CHECK_EQ(virtio_transport_drain(pci, monotonic_ms() + 1, &err), -ETIMEDOUT);
 	CHECK_STR(err.text, "probe0: the guest waits for it, and it does not answer");
-	virtio_pci_resume(pci);
-	virtio_pci_drain(pci, 0, NULL);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
+	virtio_transport_drain(pci, 0, NULL);
+	virtio_transport_resume(pci);
 	__atomic_store_n(&probe->blocked, false, __ATOMIC_SEQ_CST);
 	pthread_join(vcpu, NULL);
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
-	virtio_pci_resume(pci);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, &err), 0);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->resumed, resumed);
 }
 
@@ -289,12 +289,12 @@ static void goes_on_after_the_guest_has_waited(void)
 
 	set_up();
 	bring_up(1);
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
 	probe->blocked = true;
 	CHECK_EQ(pthread_create(&vcpu, NULL, write_config, NULL), 0);
 	while (!__atomic_load_n(&probe->waits, __ATOMIC_SEQ_CST))
 		usleep(100);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->resumed, 0);
 	__atomic_store_n(&probe->blocked, false, __ATOMIC_SEQ_CST);
 	pthread_join(vcpu, NULL);
@@ -351,21 +351,21 @@ static void leaves_nothing(void)
 	bring_up(3);
 	probe->device.transport->call_fd(&probe->device, 0);
 	destroyed = 0;
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	CHECK_EQ(destroyed, 1);
 	CHECK_EQ(rig.attached, 0);
 	CHECK(!pci_bus_function(rig.bus, SLOT));
 	pci = NULL;
 	for (unsigned int i = 0; i < RIG_VECTORS; i++)
 		CHECK(!rig.vectors[i].used);
-	virtio_pci_destroy(NULL);
+	virtio_transport_destroy(NULL);
 	rig_close(&rig);
 }
 
 /* No slot is free: the device stays the caller's. */
 static void fails_without_a_slot(void)
 {
-	struct virtio_pci *second = NULL;
+	struct virtio_transport *second = NULL;
 	struct probe *other = calloc(1, sizeof(*other));
 	struct err err;
 
@@ -391,7 +391,7 @@ static void serves_entropy(void)
 
 	for (int msix = 0; msix < 2; msix++) {
 		set_up();
-		virtio_pci_destroy(pci);
+		virtio_transport_destroy(pci);
 		pci = NULL;
 		CHECK_EQ(virtio_rng_create("rng0", memory->memory, loop, NULL, &device, NULL), 0);
 		plug(device);

@@ -16,12 +16,12 @@ static void *make(void)
 
 static int save(void *object, struct state_buffer *out, struct err *err)
 {
-	return virtio_pci_save(pci, out, err);
+	return virtio_transport_save(pci, out, err);
 }
 
 static int load(void *object, const void *data, size_t len, struct err *err)
 {
-	return virtio_pci_load(pci, data, len, err);
+	return virtio_transport_load(pci, data, len, err);
 }
 
 /* Every byte of config space and of the BAR is read and written; the device runs and interrupts. */
@@ -29,7 +29,7 @@ static void use(void *object)
 {
 	static struct virtq_chain chain;
 
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	for (unsigned int i = 0; i < QUEUES; i++) {
 		struct virtqueue *vq = &probe->device.queues[i];
 
@@ -59,7 +59,7 @@ static const struct state_subject subject = {make, save, load, use, leave};
 /* Pauses, moves, and checks that nothing has changed on the way. */
 static void move(void)
 {
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	subject_comes_back(&subject, pci);
 	bar = rig_bar(&rig, SLOT);
 }
@@ -70,15 +70,15 @@ static struct state_buffer saved;
 static void save_it(void)
 {
 	state_buffer_free(&saved);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
-	CHECK_EQ(virtio_pci_save(pci, &saved, NULL), 0);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	CHECK_EQ(virtio_transport_save(pci, &saved, NULL), 0);
 }
 
 static void is_refused(int code, const char *text)
 {
 	struct err err = {""};
 
-	CHECK_EQ(virtio_pci_load(pci, saved.data, saved.len, &err), code);
+	CHECK_EQ(virtio_transport_load(pci, saved.data, saved.len, &err), code);
 	if (!strstr(err.text, text))
 		printf("# %s\n", err.text);
 	CHECK(strstr(err.text, text));
@@ -90,7 +90,7 @@ static void a_device_that_nobody_has_touched_moves(void)
 {
 	set_up();
 	move();
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	command(MEMORY | MASTER);
 	bring_up(3);
 	CHECK_EQ(probe->activated, 1);
@@ -112,7 +112,7 @@ static void a_driver_goes_on_in_the_middle_of_its_steps(void)
 	CHECK_EQ(GET(queue_size), 8);
 	CHECK_EQ(GET(queue_desc_lo), 0x41000);
 	CHECK_EQ(GET(queue_enable), 0);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	enable_queue(1);
 	CHECK_EQ(probe->activated, 0);
 	SET(device_status, DRIVER_OK);
@@ -155,7 +155,7 @@ static void an_active_device_is_resumed_where_it_was(void)
 	CHECK_EQ(probe->prepared, 1);
 	CHECK(probe->device.active && virtio_has(&probe->device, VIRTIO_F_VERSION_1));
 	CHECK_EQ(vq->signalled_used, 31);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->activated, 0);
 	CHECK_EQ(probe->resumed, 1);
 	for (uint16_t i = 38; i < 40; i++) {
@@ -175,13 +175,13 @@ static void a_device_without_bus_mastering_waits_for_it(void)
 	command(MEMORY);
 	bring_up(1);
 	move();
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->activated, 0);
 	command(MEMORY | MASTER);
 	CHECK_EQ(probe->activated, 1);
 	command(MEMORY); /* active, and yet not running */
 	move();
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->resumed, 0);
 	command(MEMORY | MASTER);
 	CHECK_EQ(probe->resumed, 1);
@@ -196,7 +196,7 @@ static void a_broken_device_stays_so_until_it_is_reset(void)
 	move();
 	CHECK_EQ(GET(device_status), DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET);
 	CHECK(probe->device.queues[0].broken);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	SET(device_status, 0);
 	bring_up(1);
 	CHECK_EQ(GET(device_status), DRIVER_OK);
@@ -207,7 +207,7 @@ static void a_move_that_fails_leaves_the_source_as_it_was(void)
 	set_up();
 	bring_up(1);
 	save_it();
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(probe->drained, 1);
 	CHECK_EQ(probe->resumed, 1);
 	notify(0);
@@ -274,7 +274,7 @@ static void vectors_are_connected_as_they_were(void)
 	program_vectors();
 	bring_up(3);
 	move();
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	for (unsigned int i = 0; i < 3; i++) /* one each, in case it was on its way */
 		CHECK_EQ(rig_delivered(&rig, 100 + i), 1);
 	notify(0);
@@ -283,8 +283,8 @@ static void vectors_are_connected_as_they_were(void)
 	CHECK_EQ(rig_delivered(&rig, 103), 0);
 	program_vector(3, 103, false);
 	CHECK_EQ(rig_delivered(&rig, 103), 1);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
-	virtio_pci_resume(pci);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_resume(pci);
 	CHECK_EQ(rig_delivered(&rig, 101), 0); /* that was once */
 }
 
@@ -306,7 +306,7 @@ static void an_interrupt_in_a_masked_vector_is_not_lost(void)
 	CHECK_EQ(pending_bits(), 1 << 3);
 	move();
 	CHECK_EQ(pending_bits(), 1 << 3);
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	program_vector(3, 203, false);
 	CHECK_EQ(rig_delivered(&rig, 203), 1);
 }
@@ -323,7 +323,7 @@ static void interrupts_of_a_masked_function_are_not_lost(void)
 	notify(0);
 	config_changes();
 	move();
-	virtio_pci_resume(pci);
+	virtio_transport_resume(pci);
 	CHECK_EQ(rig_delivered(&rig, 100) + rig_delivered(&rig, 101), 0);
 	CHECK_EQ(pending_bits(), 3);
 	enable_msix(true);
@@ -350,7 +350,7 @@ static void what_somebody_else_has_kicked_is_not_lost_either(void)
 	bring_up(3);
 	eventfd_kick(probe->device.transport->call_fd(&probe->device, 1));
 	/* Before anything is saved: a vCPU's state is saved before that of a device, and must have the interrupt. */
-	CHECK_EQ(virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
+	CHECK_EQ(virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL), 0);
 	CHECK(line_high());
 	move();
 	CHECK(line_high());
@@ -385,7 +385,7 @@ static void another_slot_is_refused(void)
 {
 	set_up();
 	save_it();
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	CHECK_EQ(virtio_pci_create(&make_probe()->device, rig.bus, rig.mmio, &rig.msi, loop, PCI_DEVFN(4, 0), &pci, NULL), 0);
 	is_refused(-EBADMSG, "it was in PCI slot 01.0, and is in 04.0 here");
 }
@@ -407,7 +407,7 @@ static void memory_that_is_not_the_guests_is_noticed(void)
 static void a_place_that_is_taken_is_refused(void)
 {
 	struct probe *other;
-	struct virtio_pci *in_the_way;
+	struct virtio_transport *in_the_way;
 
 	set_up();
 	save_it();
@@ -419,7 +419,7 @@ static void a_place_that_is_taken_is_refused(void)
 	pci_bus_function(rig.bus, PCI_DEVFN(4, 0))->devfn = SLOT; /* and says that it is the one */
 	is_refused(-EINVAL, "overlapping another BAR");
 	pci_bus_function(rig.bus, PCI_DEVFN(4, 0))->devfn = PCI_DEVFN(4, 0);
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	pci = in_the_way;
 }
 
@@ -429,7 +429,7 @@ static void a_device_that_runs_is_neither_saved_nor_loaded(void)
 
 	set_up();
 	bring_up(1);
-	CHECK_EQ(virtio_pci_save(pci, &out, NULL), -EBUSY);
+	CHECK_EQ(virtio_transport_save(pci, &out, NULL), -EBUSY);
 	CHECK_EQ(out.len, 0);
 	save_it();
 	is_refused(-EBUSY, "it is in use");
@@ -457,7 +457,7 @@ static void any_record_is_survived(void)
 	add_chain(0, 0);
 	add_chain(2, 0);
 	notify(2);
-	virtio_pci_drain(pci, VIRTIO_NO_DEADLINE, NULL);
+	virtio_transport_drain(pci, VIRTIO_NO_DEADLINE, NULL);
 	subject_survives(&subject, pci);
 }
 

@@ -3,7 +3,7 @@
 #include "tests/unit/virtio_probe.h"
 
 struct pci_rig rig;
-struct virtio_pci *pci;
+struct virtio_transport *pci;
 struct probe *probe;
 struct event_loop *loop;
 struct virtio_driver *memory;
@@ -125,7 +125,7 @@ void command(uint16_t value)
 
 void tear_down(void)
 {
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	if (pci)
 		rig_close(&rig);
 	pci = NULL;
@@ -138,7 +138,7 @@ void tear_down(void)
 static void put(struct virtio_device *device)
 {
 	CHECK_EQ(virtio_pci_create(device, rig.bus, rig.mmio, &rig.msi, loop, SLOT, &pci, NULL), 0);
-	CHECK(virtio_pci_device(pci) == device);
+	CHECK(virtio_transport_device(pci) == device);
 	bar = rig_bar(&rig, SLOT);
 }
 
@@ -172,7 +172,7 @@ void set_up(void)
 
 void move_to(struct virtio_device *device)
 {
-	virtio_pci_destroy(pci);
+	virtio_transport_destroy(pci);
 	rig_close(&rig);
 	rig_open(&rig);
 	put(device);

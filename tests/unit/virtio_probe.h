@@ -39,7 +39,7 @@ struct probe {
 };
 
 extern struct pci_rig rig;
-extern struct virtio_pci *pci;
+extern struct virtio_transport *pci;
 extern struct probe *probe;
 extern struct event_loop *loop;
 extern struct virtio_driver *memory; /* for its guest memory alone */

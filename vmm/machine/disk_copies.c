@@ -37,7 +37,7 @@ size_t disk_copies_of(const struct machine *machine, enum migration_copy which, 
 	size_t count = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && count < WIRE_MAX_DISKS; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 		struct virtio_blk_image image;
 
 		if (!disk_copies_wanted(device, which))
@@ -58,7 +58,7 @@ size_t disk_copies_shared(const struct machine *machine, enum migration_copy whi
 	size_t count = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && count < WIRE_MAX_DISKS; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 		struct virtio_blk_image image;
 
 		if (device->type != VIRTIO_ID_BLOCK || disk_copies_wanted(device, which))
@@ -77,8 +77,8 @@ int disk_copies_track(const struct machine *machine, enum migration_copy which, 
 	int code = 0;
 
 	for (size_t i = 0; !code && i < machine->virtio_count; i++)
-		if (disk_copies_wanted(virtio_pci_device(machine->virtio[i]), which))
-			code = virtio_blk_track(virtio_pci_device(machine->virtio[i]), err);
+		if (disk_copies_wanted(virtio_transport_device(machine->virtio[i]), which))
+			code = virtio_blk_track(virtio_transport_device(machine->virtio[i]), err);
 	if (code)
 		disk_copies_untrack(machine, which);
 	return code;
@@ -87,6 +87,6 @@ int disk_copies_track(const struct machine *machine, enum migration_copy which, 
 void disk_copies_untrack(const struct machine *machine, enum migration_copy which)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		if (disk_copies_wanted(virtio_pci_device(machine->virtio[i]), which))
-			virtio_blk_untrack(virtio_pci_device(machine->virtio[i]));
+		if (disk_copies_wanted(virtio_transport_device(machine->virtio[i]), which))
+			virtio_blk_untrack(virtio_transport_device(machine->virtio[i]));
 }

@@ -189,7 +189,9 @@ void machine_serial_fds(struct machine *machine, int in_fd, int out_fd);
 /* The virtio devices. */
 struct virtio_device;
 size_t machine_virtio_count(const struct machine *machine);
-struct virtio_device *machine_virtio(const struct machine *machine, size_t index, uint8_t *devfn);
+struct virtio_device *machine_virtio(const struct machine *machine, size_t index);
+/* Where the guest finds it (virtio_transport_slot). */
+unsigned int machine_virtio_slot(const struct machine *machine, size_t index);
 /* NULL if there is none. */
 struct virtio_device *machine_balloon(const struct machine *machine);
 /* The slots for hot plug. */

@@ -532,7 +532,7 @@ static int machine_create_await_networks(struct machine *machine, struct err *er
 	int ret = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 
 		if (device->type == VIRTIO_ID_NET)
 			ret = virtio_net_ready(device, err);
@@ -656,7 +656,7 @@ void machine_destroy(struct machine *machine)
 	host_devices_destroy(machine->host_devices);
 	machine_plug_end(machine);
 	while (machine->virtio_count)
-		virtio_pci_destroy(machine->virtio[--machine->virtio_count]);
+		virtio_transport_destroy(machine->virtio[--machine->virtio_count]);
 	machine_disks_end(machine);
 	slots_destroy(machine->slots);
 	event_source_remove(machine->button_timer);

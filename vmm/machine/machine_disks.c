@@ -29,8 +29,8 @@ static void machine_disks_on_stop(void *opaque, uint32_t events)
 	if (!eventfd_drain(machine->disk_stop_fd))
 		return;
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
-			kept |= machine_disks_report(machine, virtio_pci_device(machine->virtio[i]));
+		if (virtio_transport_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
+			kept |= machine_disks_report(machine, virtio_transport_device(machine->virtio[i]));
 	if (kept && machine->host.disk_failed)
 		machine->host.disk_failed(machine->host.opaque);
 }
@@ -84,10 +84,10 @@ int machine_disks_make(struct machine *machine, const struct disk_config *disk, 
 	return virtio_blk_create(&options, machine->memory, machine->host.log, ret, err);
 }
 
-struct virtio_pci *machine_find_disk(const struct machine *machine, const char *id)
+struct virtio_transport *machine_find_disk(const struct machine *machine, const char *id)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++) {
-		const struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		const struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 
 		if (device->type == VIRTIO_ID_BLOCK && strcmp(device->id, id) == 0)
 			return machine->virtio[i];
@@ -100,7 +100,7 @@ struct virtio_pci *machine_find_disk(const struct machine *machine, const char *
 int machine_check_disks(const struct machine *machine, struct err *err)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 		struct virtio_blk_health health;
 
 		if (device->type != VIRTIO_ID_BLOCK)
@@ -115,20 +115,20 @@ int machine_check_disks(const struct machine *machine, struct err *err)
 
 int machine_resize_disk(struct machine *machine, const char *id, uint64_t *bytes, struct err *err)
 {
-	struct virtio_pci *pci = machine_find_disk(machine, id);
+	struct virtio_transport *disk = machine_find_disk(machine, id);
 
-	return pci ? virtio_blk_resize(virtio_pci_device(pci), bytes, err) :
-		     err_set(err, -ENODEV, "%s: no disk has this id; mvmm info lists them", id);
+	return disk ? virtio_blk_resize(virtio_transport_device(disk), bytes, err) :
+		      err_set(err, -ENODEV, "%s: no disk has this id; mvmm info lists them", id);
 }
 
 int machine_disk_size(const struct machine *machine, const char *id, uint64_t *bytes)
 {
-	struct virtio_pci *pci = machine_find_disk(machine, id);
+	struct virtio_transport *disk = machine_find_disk(machine, id);
 	struct virtio_blk_image image;
 
-	if (!pci)
+	if (!disk)
 		return -ENODEV;
-	virtio_blk_image(virtio_pci_device(pci), &image);
+	virtio_blk_image(virtio_transport_device(disk), &image);
 	*bytes = image.size;
 	return 0;
 }

@@ -42,12 +42,11 @@ static void machine_info_add_health(struct virtio_device *device, json_t *object
 
 static int machine_info_add_device(const struct machine *machine, size_t index, json_t *devices)
 {
-	uint8_t devfn;
-	struct virtio_device *device = machine_virtio(machine, index, &devfn);
+	struct virtio_device *device = machine_virtio(machine, index);
 	json_t *object;
 	char slot[16];
 
-	snprintf(slot, sizeof(slot), "00:%02x.%x", devfn >> 3, devfn & 7);
+	snprintf(slot, sizeof(slot), "00:%02x.0", machine_virtio_slot(machine, index));
 	object = json_pack("{s:s, s:s, s:s, s:b}", "id", device->id, "kind", machine_info_kind(device), "slot", slot,
 			   "active", device->active);
 	if (object && device->type == VIRTIO_ID_BLOCK)

@@ -43,7 +43,7 @@ struct machine {
 	struct vmgenid *vmgenid;
 	struct vmclock *vmclock;
 	struct event_source *button_timer; /* NULL before the first press of the power button */
-	struct virtio_pci *virtio[MAX_VIRTIO];
+	struct virtio_transport *virtio[MAX_VIRTIO];
 	size_t virtio_count;
 	int disk_stop_fd; /* disks kick it when operations of the host fail */
 	struct event_source *disk_stop;
@@ -79,7 +79,7 @@ void machine_disks_end(struct machine *machine);
 int machine_disks_make(struct machine *machine, const struct disk_config *disk, struct virtio_device **ret,
 		       struct err *err);
 /* NULL: there is none. */
-struct virtio_pci *machine_find_disk(const struct machine *machine, const char *id);
+struct virtio_transport *machine_find_disk(const struct machine *machine, const char *id);
 
 /* ---- machine_limits.c ---- */
 
@@ -94,7 +94,7 @@ int machine_plug(struct machine *machine, struct virtio_device *device, int devf
 int machine_make_net(struct machine *machine, const struct net_config *net, struct virtio_device **ret,
 		     struct err *err);
 /* Resumes a device that was drained alone, unless the machine is paused. */
-void machine_plug_go_on(const struct machine *machine, struct virtio_pci *pci);
+void machine_plug_go_on(const struct machine *machine, struct virtio_transport *transport);
 /* The machine ends: devices whose removal was asked for leave; the others are not in slots any more. */
 void machine_plug_end(struct machine *machine);
 

@@ -15,8 +15,8 @@ static int machine_life_drain(struct machine *machine, bool disks, int64_t deadl
 	int ret = 0;
 
 	for (size_t i = 0; i < machine->virtio_count && ret == 0; i++)
-		if ((virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK) == disks)
-			ret = virtio_pci_drain(machine->virtio[i], deadline, err);
+		if ((virtio_transport_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK) == disks)
+			ret = virtio_transport_drain(machine->virtio[i], deadline, err);
 	return ret;
 }
 
@@ -47,7 +47,7 @@ static void machine_life_kick_host_devices(struct machine *machine)
 static void machine_life_resume_devices(struct machine *machine)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		virtio_pci_resume(machine->virtio[i]);
+		virtio_transport_resume(machine->virtio[i]);
 }
 
 /* vmclock's time; the counter may have stopped in a pause, or has another rate on another host. */
@@ -82,8 +82,8 @@ static void machine_life_go_on(struct machine *machine)
 static void machine_life_reset_vsock(struct machine *machine)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_VSOCK)
-			virtio_vsock_transport_reset(virtio_pci_device(machine->virtio[i]));
+		if (virtio_transport_device(machine->virtio[i])->type == VIRTIO_ID_VSOCK)
+			virtio_vsock_transport_reset(virtio_transport_device(machine->virtio[i]));
 }
 
 int machine_start(struct machine *machine, struct err *err)
@@ -251,8 +251,8 @@ int machine_settle(struct machine *machine, struct err *err)
 static void machine_life_unlock_disks(struct machine *machine, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		if (virtio_pci_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
-			virtio_blk_unlock(virtio_pci_device(machine->virtio[i]));
+		if (virtio_transport_device(machine->virtio[i])->type == VIRTIO_ID_BLOCK)
+			virtio_blk_unlock(virtio_transport_device(machine->virtio[i]));
 }
 
 void machine_unlock_disks(struct machine *machine)
@@ -263,7 +263,7 @@ void machine_unlock_disks(struct machine *machine)
 int machine_lock_disks(struct machine *machine, struct err *err)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 		int ret = device->type == VIRTIO_ID_BLOCK ? virtio_blk_lock(device, err) : 0;
 
 		if (ret < 0) {
@@ -279,10 +279,14 @@ size_t machine_virtio_count(const struct machine *machine)
 	return machine->virtio_count;
 }
 
-struct virtio_device *machine_virtio(const struct machine *machine, size_t index, uint8_t *devfn)
+struct virtio_device *machine_virtio(const struct machine *machine, size_t index)
 {
-	*devfn = virtio_pci_devfn(machine->virtio[index]);
-	return virtio_pci_device(machine->virtio[index]);
+	return virtio_transport_device(machine->virtio[index]);
+}
+
+unsigned int machine_virtio_slot(const struct machine *machine, size_t index)
+{
+	return virtio_transport_slot(machine->virtio[index]);
 }
 
 struct guest_memory *machine_memory(const struct machine *machine)

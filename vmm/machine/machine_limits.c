@@ -26,7 +26,7 @@ int machine_limits_begin(struct machine *machine, struct err *err)
 	const struct token_bucket_limit limit = number_rate_limit(&machine->config->serial.bandwidth);
 
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		machine_limits_begin_device(machine, virtio_pci_device(machine->virtio[i]));
+		machine_limits_begin_device(machine, virtio_transport_device(machine->virtio[i]));
 	serial_set_limit(machine->serial, &limit);
 	return 0;
 }
@@ -34,8 +34,8 @@ int machine_limits_begin(struct machine *machine, struct err *err)
 static struct virtio_device *machine_limits_find(const struct machine *machine, const char *id)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		if (strcmp(virtio_pci_device(machine->virtio[i])->id, id) == 0)
-			return virtio_pci_device(machine->virtio[i]);
+		if (strcmp(virtio_transport_device(machine->virtio[i])->id, id) == 0)
+			return virtio_transport_device(machine->virtio[i]);
 	return NULL;
 }
 

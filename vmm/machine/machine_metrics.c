@@ -55,7 +55,7 @@ static void machine_metrics_kvm(const struct machine *machine, struct metrics *m
 
 static struct virtio_device *machine_metrics_device(const struct machine *machine, size_t index, uint16_t type)
 {
-	struct virtio_device *device = virtio_pci_device(machine->virtio[index]);
+	struct virtio_device *device = virtio_transport_device(machine->virtio[index]);
 
 	return device->type == type ? device : NULL;
 }
@@ -79,7 +79,7 @@ static void machine_metrics_queues(const struct machine *machine, struct metrics
 	for (size_t row = 0; row < ARRAY_SIZE(rows); row++) {
 		metrics_begin(metrics, METRICS_COUNTER, rows[row].name, rows[row].help);
 		for (size_t i = 0; i < machine->virtio_count; i++) {
-			const struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+			const struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 			uint64_t sum = 0;
 
 			for (unsigned int queue = 0; queue < device->queue_count; queue++) {
@@ -207,7 +207,7 @@ static void machine_metrics_limits(const struct machine *machine, struct metrics
 {
 	metrics_begin(metrics, METRICS_COUNTER, "mvmm_limit_waits_total", "How often a device had to wait for its limits");
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		machine_metrics_waits(virtio_pci_device(machine->virtio[i]), metrics);
+		machine_metrics_waits(virtio_transport_device(machine->virtio[i]), metrics);
 }
 
 /* ---- host devices ---- */

@@ -54,14 +54,13 @@ static int machine_offer_add_virtio(const struct machine *machine, size_t index,
 				    json_t *devices, struct err *err)
 {
 	const struct timespec until = monotonic_deadline(monotonic_ms() + LOCK_MS);
-	uint8_t devfn;
-	struct virtio_device *device = machine_virtio(machine, index, &devfn);
+	struct virtio_device *device = machine_virtio(machine, index);
 	json_t *object;
 
 	if (pthread_mutex_clocklock(&device->lock, CLOCK_MONOTONIC, &until))
 		return err_set(err, -EBUSY, "%s: the guest waits for it, and it does not answer", device->id);
 	object = json_pack("{s:s, s:s, s:i, s:I, s:I}", "id", device->id, "kind", machine_info_kind(device), "slot",
-			   devfn >> 3, "features", (json_int_t)(device->active ? device->features : 0), "size",
+			   (int)machine_virtio_slot(machine, index), "features", (json_int_t)(device->active ? device->features : 0), "size",
 			   (json_int_t)machine_offer_disk_size(device));
 	pthread_mutex_unlock(&device->lock);
 	if (disk_copies_wanted(device, copy))
@@ -482,13 +481,13 @@ static int machine_offer_check_host_device(const struct machine_offer *offer, co
 	return code ? err_prefix(err, code, "vfio %s", info->id) : 0;
 }
 
-static int machine_offer_check_virtio(const struct machine_offer *offer, struct virtio_device *device, uint8_t devfn,
-				      struct err *err)
+static int machine_offer_check_virtio(const struct machine_offer *offer, struct virtio_device *device,
+				      unsigned int slot, struct err *err)
 {
 	const struct offered_device *offered = machine_offer_find_device(offer, device->id);
 	uint64_t size = machine_offer_disk_size(device);
 
-	if (!offered || offered->devfn != devfn)
+	if (!offered || offered->devfn != PCI_DEVFN(slot, 0))
 		return err_set(err, -EINVAL, "%s: not in the slot that it was offered in", device->id);
 	if (strcmp(offered->kind, machine_info_kind(device)) != 0)
 		return err_set(err, -EINVAL, "%s: a %s was offered, this is a %s", device->id, offered->kind,
@@ -509,10 +508,9 @@ int machine_offer_check(const struct machine_offer *offer, struct machine *machi
 	int code = machine_offer_check_memory(offer, machine->memory, err);
 
 	for (size_t i = 0; i < machine->virtio_count && code == 0; i++) {
-		uint8_t devfn;
-		struct virtio_device *device = machine_virtio(machine, i, &devfn);
+		unsigned int slot = machine_virtio_slot(machine, i);
 
-		code = machine_offer_check_virtio(offer, device, devfn, err);
+		code = machine_offer_check_virtio(offer, machine_virtio(machine, i), slot, err);
 	}
 	for (size_t i = 0; i < host_devices_count(machine->host_devices) && code == 0; i++) {
 		struct vfio_pci_info info;

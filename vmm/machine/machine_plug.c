@@ -15,7 +15,7 @@
 /* A device that can leave. */
 struct plugged {
 	struct machine *machine;
-	struct virtio_pci *pci;
+	struct virtio_transport *transport;
 	struct slot *slot;
 	struct plugged *next;
 };
@@ -25,22 +25,22 @@ struct plugged {
 static int machine_plug_settle(void *opaque, struct err *err)
 {
 	const struct plugged *plugged = opaque;
-	int ret = virtio_pci_drain(plugged->pci, monotonic_ms(), err);
+	int ret = virtio_transport_drain(plugged->transport, monotonic_ms(), err);
 
 	return ret == -ETIMEDOUT ? -EINPROGRESS : ret;
 }
 
-void machine_plug_go_on(const struct machine *machine, struct virtio_pci *pci)
+void machine_plug_go_on(const struct machine *machine, struct virtio_transport *transport)
 {
 	if (!machine->paused && !machine->pausing && !machine->settling)
-		virtio_pci_resume(pci);
+		virtio_transport_resume(transport);
 }
 
 static void machine_plug_unsettle(void *opaque)
 {
 	const struct plugged *plugged = opaque;
 
-	machine_plug_go_on(plugged->machine, plugged->pci);
+	machine_plug_go_on(plugged->machine, plugged->transport);
 }
 
 static void machine_plug_unlist(struct plugged *plugged)
@@ -52,7 +52,7 @@ static void machine_plug_unlist(struct plugged *plugged)
 	while (*link != plugged)
 		link = &(*link)->next;
 	*link = plugged->next;
-	while (machine->virtio[i] != plugged->pci)
+	while (machine->virtio[i] != plugged->transport)
 		i++;
 	machine->virtio_count--;
 	memmove(&machine->virtio[i], &machine->virtio[i + 1], (machine->virtio_count - i) * sizeof(machine->virtio[0]));
@@ -64,7 +64,7 @@ static void machine_plug_detach(void *opaque)
 
 	machine_plug_unlist(plugged);
 	plugged->machine->unplugging++;
-	virtio_pci_detach(plugged->pci);
+	virtio_transport_detach(plugged->transport);
 }
 
 static int machine_plug_flush(void *argument)
@@ -82,7 +82,7 @@ static void machine_plug_close_disk(void *opaque)
 {
 	const struct plugged *plugged = opaque;
 
-	thread_call(machine_plug_flush, virtio_pci_device(plugged->pci));
+	thread_call(machine_plug_flush, virtio_transport_device(plugged->transport));
 }
 
 static void machine_plug_close_net(void *opaque)
@@ -96,8 +96,8 @@ static void machine_plug_gone(void *opaque, bool removed)
 
 	plugged->machine->unplugging--;
 	if (removed && host->device_gone)
-		host->device_gone(host->opaque, virtio_pci_device(plugged->pci)->id);
-	virtio_pci_destroy(plugged->pci);
+		host->device_gone(host->opaque, virtio_transport_device(plugged->transport)->id);
+	virtio_transport_destroy(plugged->transport);
 	free(plugged);
 }
 
@@ -141,7 +141,7 @@ void machine_plug_end(struct machine *machine)
 
 /* ---- coming ---- */
 
-static int machine_plug_list(struct machine *machine, struct virtio_device *device, struct virtio_pci *pci,
+static int machine_plug_list(struct machine *machine, struct virtio_device *device, struct virtio_transport *transport,
 			     struct slot **ret, struct err *err)
 {
 	const struct slot_ops *ops = machine_plug_ops(device);
@@ -153,8 +153,9 @@ static int machine_plug_list(struct machine *machine, struct virtio_device *devi
 	plugged = calloc(1, sizeof(*plugged));
 	if (!plugged)
 		return err_sys(err, -ENOMEM, "%s", device->id);
-	*plugged = (struct plugged){.machine = machine, .pci = pci, .next = machine->plugged};
-	code = slots_add(machine->slots, ops, plugged, device->id, virtio_pci_devfn(pci), &plugged->slot, err);
+	*plugged = (struct plugged){.machine = machine, .transport = transport, .next = machine->plugged};
+	code = slots_add(machine->slots, ops, plugged, device->id,
+			 (uint8_t)PCI_DEVFN(virtio_transport_slot(transport), 0), &plugged->slot, err);
 	if (code < 0) {
 		free(plugged);
 		return code;
@@ -167,23 +168,23 @@ static int machine_plug_list(struct machine *machine, struct virtio_device *devi
 static int machine_plug_on_bus(struct machine *machine, struct virtio_device *device, int devfn, struct slot **slot,
 			       struct err *err)
 {
-	struct virtio_pci *pci;
+	struct virtio_transport *transport;
 	int code;
 
 	if (machine->virtio_count == MAX_VIRTIO)
 		code = err_set(err, -ENOSPC, "more than %u devices", MAX_VIRTIO);
 	else
 		code = virtio_pci_create(device, machine->pci, machine->mmio, irqchip_msi(machine->irqchip),
-					 machine->host.loop, devfn, &pci, err);
+					 machine->host.loop, devfn, &transport, err);
 	if (code < 0) {
 		device->ops->destroy(device);
 		return code;
 	}
-	code = machine_plug_list(machine, device, pci, slot, err);
+	code = machine_plug_list(machine, device, transport, slot, err);
 	if (code < 0)
-		virtio_pci_destroy(pci);
+		virtio_transport_destroy(transport);
 	else
-		machine->virtio[machine->virtio_count++] = pci;
+		machine->virtio[machine->virtio_count++] = transport;
 	return code;
 }
 
@@ -305,7 +306,7 @@ int machine_add_net(struct machine *machine, const struct net_config *net,
 int machine_set_link(struct machine *machine, const char *id, bool plugged, struct err *err)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++) {
-		struct virtio_device *device = virtio_pci_device(machine->virtio[i]);
+		struct virtio_device *device = virtio_transport_device(machine->virtio[i]);
 
 		if (device->type == VIRTIO_ID_NET && strcmp(device->id, id) == 0)
 			return virtio_net_set_link(device, plugged, err);

@@ -15,7 +15,7 @@
 
 struct replacement {
 	struct machine *machine;
-	struct virtio_pci *pci;
+	struct virtio_transport *transport;
 	char *path;
 	struct virtio_blk_passed passed; /* the caller's, until done */
 	struct virtio_blk_spare *spare;
@@ -38,18 +38,18 @@ static int machine_replace_try(void *opaque, void *argument, struct err *err)
 {
 	struct replacement *replacement = opaque;
 	const struct machine *machine = replacement->machine;
-	struct virtio_device *disk = virtio_pci_device(replacement->pci);
+	struct virtio_device *disk = virtio_transport_device(replacement->transport);
 	bool last = *(const bool *)argument;
 	int ret;
 
 	if (machine->settling)
 		return err_set(err, -ECANCELED, "%s: the machine ended, or the guest rebooted, before that", disk->id);
-	ret = virtio_pci_drain(replacement->pci, monotonic_ms(), err);
+	ret = virtio_transport_drain(replacement->transport, monotonic_ms(), err);
 	if (ret == -ETIMEDOUT && !last)
 		return -EINPROGRESS;
 	ret = ret ?: virtio_blk_spare_swap(disk, replacement->spare, err);
 	replacement->swapped = ret == 0;
-	machine_plug_go_on(machine, replacement->pci);
+	machine_plug_go_on(machine, replacement->transport);
 	return ret;
 }
 
@@ -72,7 +72,7 @@ static int machine_replace_open(void *argument)
 {
 	struct replacement *replacement = argument;
 
-	return virtio_blk_spare_open(virtio_pci_device(replacement->pci), replacement->path, &replacement->passed,
+	return virtio_blk_spare_open(virtio_transport_device(replacement->transport), replacement->path, &replacement->passed,
 				     &replacement->spare, replacement->open_err);
 }
 
@@ -117,7 +117,7 @@ static int machine_replace_take(struct replacement *replacement, const char *pat
 {
 	struct virtio_blk_image image;
 
-	virtio_blk_image(virtio_pci_device(replacement->pci), &image);
+	virtio_blk_image(virtio_transport_device(replacement->transport), &image);
 	if (count != (image.direct ? 2 : 1))
 		return err_set(err, -EINVAL, "--disk %s: %s", path, image.direct ?
 			       "pass two descriptors, the second one opened with O_DIRECT" : "pass one descriptor");
@@ -129,7 +129,7 @@ static int machine_replace_take(struct replacement *replacement, const char *pat
 static int machine_replace_begin(struct replacement *replacement, struct err *err)
 {
 	struct machine *machine = replacement->machine;
-	const char *id = virtio_pci_device(replacement->pci)->id;
+	const char *id = virtio_transport_device(replacement->transport)->id;
 	const struct slots_job job = {SLOTS_CHANGING, id, machine_replace_work, machine_replace_end, replacement};
 	int code = slots_begin(machine->slots, &job, err);
 
@@ -142,16 +142,16 @@ static int machine_replace_begin(struct replacement *replacement, struct err *er
 int machine_replace_disk(struct machine *machine, const char *id, const char *path, const int *fds, size_t count,
 			 void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
 {
-	struct virtio_pci *pci = machine_find_disk(machine, id);
+	struct virtio_transport *disk = machine_find_disk(machine, id);
 	struct replacement *replacement;
 	int code;
 
-	if (!pci)
+	if (!disk)
 		return err_set(err, -ENODEV, "%s: no disk has this id; mvmm info lists them", id);
 	replacement = calloc(1, sizeof(*replacement));
 	if (!replacement)
 		return err_sys(err, -ENOMEM, "%s", id);
-	*replacement = (struct replacement){.machine = machine, .pci = pci, .done = done, .opaque = opaque};
+	*replacement = (struct replacement){.machine = machine, .transport = disk, .done = done, .opaque = opaque};
 	code = machine_replace_take(replacement, path, fds, count, err) ?: machine_replace_begin(replacement, err);
 	if (code < 0)
 		machine_replace_free(replacement);

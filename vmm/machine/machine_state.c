@@ -58,7 +58,6 @@ static void machine_state_add_numbered(struct part_list *list, enum part_kind ki
 static void machine_state_list_parts(struct machine *machine, struct part_list *list)
 {
 	char name[MAX_SECTION_NAME + 1];
-	uint8_t devfn;
 
 	list->count = 0;
 	machine_state_add_part(list, PART_CLOCK, "clock");
@@ -75,7 +74,7 @@ static void machine_state_list_parts(struct machine *machine, struct part_list *
 	machine_state_add_table(list, "vmclock", &vmclock_state, machine->vmclock);
 	machine_state_add_table(list, "pci", &pci_bus_state, machine->pci);
 	for (unsigned int i = 0; i < machine->virtio_count; i++) {
-		snprintf(name, sizeof(name), "device/%s", machine_virtio(machine, i, &devfn)->id);
+		snprintf(name, sizeof(name), "device/%s", machine_virtio(machine, i)->id);
 		machine_state_add_numbered(list, PART_VIRTIO, name, i);
 	}
 	for (unsigned int i = 0; i < host_devices_count(machine->host_devices); i++) {
@@ -99,7 +98,7 @@ static int machine_state_save_part(struct machine *machine, const struct part *p
 	case PART_VCPU:
 		return vcpu_set_save(machine->vcpus, part->index, out, err);
 	case PART_VIRTIO:
-		return virtio_pci_save(machine->virtio[part->index], out, err);
+		return virtio_transport_save(machine->virtio[part->index], out, err);
 	case PART_HOST:
 		return vfio_pci_save(host_devices_pci(machine->host_devices, part->index), out, err);
 	case PART_TABLE:
@@ -237,7 +236,7 @@ static int machine_state_load_part(struct machine *machine, const struct part *p
 	case PART_VCPU:
 		return machine->vcpus_loaded ? 0 : vcpu_set_load(machine->vcpus, part->index, trial, from->data, from->len, err);
 	case PART_VIRTIO:
-		return virtio_pci_load(machine->virtio[part->index], from->data, from->len, err);
+		return virtio_transport_load(machine->virtio[part->index], from->data, from->len, err);
 	case PART_HOST:
 		return vfio_pci_load(host_devices_pci(machine->host_devices, part->index), from->data, from->len, err);
 	case PART_TABLE:

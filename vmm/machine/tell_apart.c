@@ -7,8 +7,8 @@
 static struct virtio_device *tell_apart_find(const struct machine *machine, const char *id)
 {
 	for (size_t i = 0; i < machine->virtio_count; i++)
-		if (strcmp(virtio_pci_device(machine->virtio[i])->id, id) == 0)
-			return virtio_pci_device(machine->virtio[i]);
+		if (strcmp(virtio_transport_device(machine->virtio[i])->id, id) == 0)
+			return virtio_transport_device(machine->virtio[i]);
 	return NULL;
 }
 

@@ -180,10 +180,9 @@ static int outgoing_check_guarded(const struct outgoing *outgoing, struct err *e
 {
 	const struct machine *machine = outgoing->host.machine;
 	enum migration_copy copied = outgoing->request.copy_disks;
-	uint8_t devfn;
 
 	for (size_t i = 0; i < machine_virtio_count(machine); i++) {
-		struct virtio_device *device = machine_virtio(machine, i, &devfn);
+		struct virtio_device *device = machine_virtio(machine, i);
 		const char *why = device->type != VIRTIO_ID_BLOCK ? NULL :
 				  disk_copies_wanted(device, copied) ? "it was copied, and each host has its own" :
 				  virtio_blk_guard(device);

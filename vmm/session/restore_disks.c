@@ -414,8 +414,7 @@ int restore_disks_lock(const struct restore_disks *disks, struct machine *machin
 	if (!disks)
 		return machine_lock_disks(machine, err);
 	for (size_t i = 0; i < machine_virtio_count(machine) && !code; i++) {
-		uint8_t devfn;
-		struct virtio_device *device = machine_virtio(machine, i, &devfn);
+		struct virtio_device *device = machine_virtio(machine, i);
 
 		if (device->type == VIRTIO_ID_BLOCK)
 			code = restore_disks_lock_one(disks, device, err);
