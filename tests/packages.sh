@@ -20,7 +20,7 @@ set -u -o pipefail
 packages_for()
 {
 	case $1 in
-	build) echo meson ninja-build gcc libc6-dev pkg-config acpica-tools liburing-dev libjansson-dev libfdt-dev libzstd-dev libxxhash-dev libgnutls28-dev ;;
+	build) echo meson ninja-build gcc libc6-dev pkg-config acpica-tools liburing-dev libjansson-dev libfdt-dev libzstd-dev libxxhash-dev libgnutls28-dev node-llhttp ;;
 	test) echo iproute2 openssl python3 xfsprogs ;;
 	fuzz) echo clang libclang-rt-dev llvm ;;
 	guest) echo busybox-static cpio kmod xz-utils lz4 zstd e2fsprogs ;;

@@ -20,7 +20,7 @@ sources() { find "${floor_folders[@]}" "$@" -name '*.[chS]'; }
 
 # The rooms from the ground up, a line each; devices/ and boot/ stand beside each other and do not know each other.
 declare -A storey
-storeys='core|iommu|devices boot|vfio|vmm/config|vmm/jail|vmm/kvm|vmm/migration|vmm/machine|vmm/snapshot|vmm/control|vmm/session|vmm/cli'
+storeys='core|iommu|devices boot|vfio|vmm/config|vmm/jail|vmm/kvm|vmm/migration|vmm/machine|vmm/snapshot|vmm/control|vmm/api|vmm/session|vmm/cli'
 level=0
 while read -ra rooms; do
 	level=$((level + 1))
