@@ -18,14 +18,7 @@
 
 static struct virtio disk, net;
 static volatile struct virtio_queue disk_queue, rx, tx;
-static volatile struct {
-	struct {
-		uint32_t type, reserved;
-		uint64_t sector;
-	} header;
-	uint64_t data[64];
-	uint8_t status;
-} request;
+static volatile struct virtio_blk_request request;
 static volatile uint8_t received[2048], packet[NET_HEADER + PACKET];
 static volatile uint32_t done, sent, arrived;
 
@@ -77,7 +70,7 @@ static int start(void)
 	set_gate(RX_VECTOR, on_rx);
 	set_gate(TX_VECTOR, on_tx);
 	enable_interrupts();
-	virtio_begin(&disk, 1 << 9);
+	virtio_begin(&disk, VIRTIO_BLK_FLUSH);
 	virtio_begin(&net, 0);
 	if (!virtio_enable_msix(&disk, 0, DISK_VECTOR) || !virtio_enable_msix(&net, 0, RX_VECTOR) ||
 	    !virtio_enable_msix(&net, 1, TX_VECTOR))
@@ -93,14 +86,7 @@ static int start(void)
 
 static int ask(uint32_t type, uint64_t sector)
 {
-	request.header.type = type;
-	request.header.sector = sector;
-	request.status = 0xff;
-	disk_queue.desc[0] = (struct virtio_desc){(uintptr_t)&request.header, sizeof(request.header), VIRTIO_NEXT, 1};
-	disk_queue.desc[1] = (struct virtio_desc){(uintptr_t)request.data, sizeof(request.data),
-						  VIRTIO_NEXT | (type ? 0 : VIRTIO_WRITE), 2};
-	disk_queue.desc[2] = (struct virtio_desc){(uintptr_t)&request.status, 1, VIRTIO_WRITE, 0};
-	virtio_submit(&disk_queue);
+	virtio_blk_submit(&disk_queue, &request, type, sector);
 	wait_for(&disk_queue);
 	return request.status == 0;
 }

@@ -11,26 +11,18 @@
 #define BAR_AT 0xd0000000u /* in the window for memory below 4 GiB, above what a tiny guest maps */
 
 static volatile struct virtio_queue q;
-static volatile struct {
-	struct {
-		uint32_t type, reserved;
-		uint64_t sector;
-	} header;
-	uint64_t data[64];
-	uint8_t status;
-} request;
+static volatile struct virtio_blk_request request;
 static uint32_t wrong, passes;
 
 /* ---- the device ---- */
 
-/* With FLUSH, without which each write would be on the disk before it is answered. */
 static int start(void)
 {
 	struct virtio disk;
 
 	if (!virtio_find(&disk, VIRTIO_BLK, BAR_AT))
 		return 0;
-	virtio_begin(&disk, 1 << 9);
+	virtio_begin(&disk, VIRTIO_BLK_FLUSH);
 	virtio_add_queue(&disk, &q, 0, VIRTIO_NO_VECTOR);
 	virtio_run(&disk);
 	return 1;
@@ -39,14 +31,7 @@ static int start(void)
 /* One request from start to end: type 0 reads the sector, 1 writes it. */
 static int ask(uint32_t type, uint64_t sector)
 {
-	request.header.type = type;
-	request.header.sector = sector;
-	request.status = 0xff;
-	q.desc[0] = (struct virtio_desc){(uintptr_t)&request.header, sizeof(request.header), VIRTIO_NEXT, 1};
-	q.desc[1] = (struct virtio_desc){(uintptr_t)request.data, sizeof(request.data),
-					 VIRTIO_NEXT | (type ? 0 : VIRTIO_WRITE), 2};
-	q.desc[2] = (struct virtio_desc){(uintptr_t)&request.status, 1, VIRTIO_WRITE, 0};
-	virtio_submit(&q);
+	virtio_blk_submit(&q, &request, type, sector);
 	while (virtio_busy(&q))
 		__asm__ volatile("pause");
 	return request.status == 0;

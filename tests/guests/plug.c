@@ -23,14 +23,7 @@ struct disk {
 
 static struct disk disks[SLOTS];
 static volatile struct virtio_queue queues[SLOTS];
-static volatile struct {
-	struct {
-		uint32_t type, reserved;
-		uint64_t sector;
-	} header;
-	uint64_t data[64];
-	uint8_t status;
-} request;
+static volatile struct virtio_blk_request request;
 
 static void say(const char *what, uint32_t slot)
 {
@@ -72,19 +65,15 @@ static void start(uint32_t slot)
 	uintptr_t config = ECAM + ((uintptr_t)slot << 15);
 	struct disk *disk = &disks[slot];
 
-	if (id_of(slot) != ((0x1040u + VIRTIO_BLK) << 16 | 0x1af4))
+	if (!virtio_is(config, VIRTIO_BLK))
 		return;
-	write32(config + 4, 0);
-	write32(config + 0x10, BARS_AT + slot * BAR_STEP);
-	write32(config + 0x14, 0);
-	write32(config + 4, 6);
-	*disk = (struct disk){.virtio = {config, virtio_structure(config, 1), virtio_structure(config, 2), 0}, .there = 1};
-	disk->virtio.step = read32(virtio_capability(config, 9, 2) + 16);
+	*disk = (struct disk){.there = 1};
+	virtio_place(&disk->virtio, config, BARS_AT + slot * BAR_STEP);
 	disk->isr = virtio_structure(config, 3);
 	disk->device = virtio_structure(config, 4);
 	for (uint32_t i = 0; i < sizeof(queues[slot]); i++)
 		((volatile uint8_t *)&queues[slot])[i] = 0;
-	virtio_begin(&disk->virtio, 1 << 9);
+	virtio_begin(&disk->virtio, VIRTIO_BLK_FLUSH);
 	virtio_add_queue(&disk->virtio, &queues[slot], 0, VIRTIO_NO_VECTOR);
 	virtio_run(&disk->virtio);
 	say("disk", slot);
@@ -109,14 +98,7 @@ static int ask(uint32_t slot, uint32_t type)
 {
 	volatile struct virtio_queue *q = &queues[slot];
 
-	request.header.type = type;
-	request.header.sector = 0;
-	request.status = 0xff;
-	q->desc[0] = (struct virtio_desc){(uintptr_t)&request.header, sizeof(request.header), VIRTIO_NEXT, 1};
-	q->desc[1] = (struct virtio_desc){(uintptr_t)request.data, sizeof(request.data),
-					  VIRTIO_NEXT | (type ? 0 : VIRTIO_WRITE), 2};
-	q->desc[2] = (struct virtio_desc){(uintptr_t)&request.status, 1, VIRTIO_WRITE, 0};
-	virtio_submit(q);
+	virtio_blk_submit(q, &request, type, 0);
 	while (virtio_busy(q))
 		if (id_of(slot) == VANISHED)
 			return 0;

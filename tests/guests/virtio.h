@@ -51,6 +51,18 @@ struct virtio_queue {
 	uint16_t number;
 } __attribute__((aligned(4096)));
 
+/* A request of a disk for one sector. */
+struct virtio_blk_request {
+	struct {
+		uint32_t type, reserved;
+		uint64_t sector;
+	} header;
+	uint64_t data[64];
+	uint8_t status; /* 0: it was done */
+};
+
+#define VIRTIO_BLK_FLUSH (1u << 9) /* feature: without it, each write is on the disk before it is answered */
+
 struct virtio {
 	uintptr_t config, common, notify; /* addresses: config space, two structures of the BAR */
 	uint32_t step;                    /* between the doorbells */
@@ -82,23 +94,31 @@ static inline uintptr_t virtio_structure(uintptr_t config, uint32_t type)
 	return cap ? (read32(config + 0x10 + 4 * (read32(cap + 4) & 7)) & ~15u) + read32(cap + 8) : 0;
 }
 
-/* The first device of the type, whose BAR is put at bar (64 KiB there); false: there is none. */
+/* Puts the device's BAR at bar (64 KiB there); false: it is no virtio device. */
+static inline int virtio_place(struct virtio *virtio, uintptr_t config, uint32_t bar)
+{
+	write32(config + 4, 0);
+	write32(config + 0x10, bar);
+	write32(config + 0x14, 0);
+	write32(config + 4, 6);
+	*virtio = (struct virtio){config, virtio_structure(config, 1), virtio_structure(config, 2), 0};
+	if (virtio->notify)
+		virtio->step = read32(virtio_capability(config, 9, 2) + 16);
+	return virtio->common && virtio->notify;
+}
+
+/* Whether config is that of a virtio device of this type. */
+static inline int virtio_is(uintptr_t config, uint32_t type)
+{
+	return read32(config) == ((0x1040u + type) << 16 | 0x1af4);
+}
+
+/* The first device of the type, whose BAR is put at bar; false: there is none. */
 static inline int virtio_find(struct virtio *virtio, uint32_t type, uint32_t bar)
 {
-	for (uintptr_t device = 0; device < 32; device++) {
-		uintptr_t config = ECAM + (device << 15);
-
-		if (read32(config) != ((0x1040u + type) << 16 | 0x1af4))
-			continue;
-		write32(config + 4, 0);
-		write32(config + 0x10, bar);
-		write32(config + 0x14, 0);
-		write32(config + 4, 6);
-		*virtio = (struct virtio){config, virtio_structure(config, 1), virtio_structure(config, 2), 0};
-		if (virtio->notify)
-			virtio->step = read32(virtio_capability(config, 9, 2) + 16);
-		return virtio->common && virtio->notify;
-	}
+	for (uintptr_t device = 0; device < 32; device++)
+		if (virtio_is(ECAM + (device << 15), type))
+			return virtio_place(virtio, ECAM + (device << 15), bar);
 	return 0;
 }
 
@@ -168,4 +188,18 @@ static inline void virtio_submit(volatile struct virtio_queue *q)
 static inline int virtio_busy(const volatile struct virtio_queue *q)
 {
 	return q->used.idx != q->avail.idx;
+}
+
+/* Gives a disk this request: type 0 reads the sector into data, 1 writes it. */
+static inline void virtio_blk_submit(volatile struct virtio_queue *q, volatile struct virtio_blk_request *request,
+				     uint32_t type, uint64_t sector)
+{
+	request->header.type = type;
+	request->header.sector = sector;
+	request->status = 0xff;
+	q->desc[0] = (struct virtio_desc){(uintptr_t)&request->header, sizeof(request->header), VIRTIO_NEXT, 1};
+	q->desc[1] = (struct virtio_desc){(uintptr_t)request->data, sizeof(request->data),
+					  VIRTIO_NEXT | (type ? 0 : VIRTIO_WRITE), 2};
+	q->desc[2] = (struct virtio_desc){(uintptr_t)&request->status, 1, VIRTIO_WRITE, 0};
+	virtio_submit(q);
 }
