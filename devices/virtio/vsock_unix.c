@@ -188,7 +188,7 @@ static void vsock_unix_accept_event(void *opaque, uint32_t events)
 	struct vsock *vsock = opaque;
 
 	if (!vsock_unix_enter(vsock))
-		return; /* vsock_unix_start() accepts them */
+		return; /* vsock_unix_start() makes this come again */
 	vsock_unix_accept_all(vsock);
 	vsock_unix_leave(vsock);
 }
@@ -223,7 +223,10 @@ static void vsock_unix_config_read(struct virtio_device *device, unsigned int of
 	virtio_config_copy(&config, sizeof(config), offset, data, len);
 }
 
-/* Also handles the events that came while the device was stopped. */
+/*
+ * Also handles the events that came while the device was stopped. On a vCPU's thread, which accepts nobody: who waits at
+ * the socket is an event again.
+ */
 static void vsock_unix_start(struct virtio_device *device)
 {
 	struct vsock *vsock = vsock_unix_to_vsock(device);
@@ -238,7 +241,7 @@ static void vsock_unix_start(struct virtio_device *device)
 		return;
 	vsock_set_timer(vsock, vsock_conn_expire(vsock));
 	vsock_conn_wake_all(vsock);
-	vsock_unix_accept_all(vsock);
+	event_source_set(vsock->listener, EPOLLIN | EPOLLET);
 	virtio_loop_leave(&vsock->base);
 }
 
