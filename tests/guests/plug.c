@@ -110,12 +110,13 @@ static void visit(uint32_t slot)
 {
 	struct disk *disk = &disks[slot];
 	uint32_t now = ++disk->passes, isr;
+	int wrong;
 
 	request.data[0] = (uint64_t)slot << 32 | now;
-	if (disk->sectors && ask(slot, 1) && ask(slot, 0) && request.data[0] != ((uint64_t)slot << 32 | now) &&
-	    !(read32(disk->isr) & ISR_CONFIG))
+	wrong = disk->sectors && ask(slot, 1) && ask(slot, 0) && request.data[0] != ((uint64_t)slot << 32 | now);
+	isr = read32(disk->isr); /* which clears it */
+	if (wrong && !(isr & ISR_CONFIG))
 		put("WRONG\n");
-	isr = read32(disk->isr);
 	if (id_of(slot) == VANISHED) {
 		disk->there = 0;
 		say("lost", slot);

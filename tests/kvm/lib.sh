@@ -14,8 +14,10 @@ export XDG_RUNTIME_DIR=$work/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 pids=() # of processes that do not outlive the script
 
+# A child that a signal meets before it is another program runs this, too.
 cleanup() {
 	local pid
+	[ "$BASHPID" = $$ ] || return
 	for pid in "${pids[@]}"; do
 		kill -KILL "$pid" 2>/dev/null
 	done

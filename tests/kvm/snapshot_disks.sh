@@ -12,7 +12,7 @@ disks=$work/on # on a file system with reflinks, if one can be mounted
 mkdir "$disks"
 mount_xfs() { truncate -s 400M "$work/xfs" && mkfs.xfs -q "$work/xfs" && mount -o loop "$work/xfs" "$disks"; }
 if mount_xfs 2>/dev/null; then
-	trap 'kill -KILL "${pids[@]}" 2>/dev/null; umount -l "$disks"; cleanup' EXIT
+	trap '[ "$BASHPID" != $$ ] || { kill -KILL "${pids[@]}" 2>/dev/null; umount -l "$disks"; cleanup; }' EXIT
 fi
 
 # run_guest NAME OPTION...: until it is at work

@@ -23,7 +23,7 @@ ended_with() { wait "${pids[-1]}"; [ $? = "$1" ]; }
 
 truncate -s 8M disk
 # shellcheck disable=SC2317
-cleanup_tap() { ip link del "$tap" 2>/dev/null; cleanup; }
+cleanup_tap() { [ "$BASHPID" != $$ ] || ip link del "$tap" 2>/dev/null; cleanup; }
 tap=waittap$((BASHPID % 100000))
 trap cleanup_tap EXIT
 if ip tuntap add "$tap" mode tap vnet_hdr 2>/dev/null && ip link set "$tap" up; then

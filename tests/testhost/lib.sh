@@ -12,7 +12,8 @@ mvmm=${MVMM:-$tree/build-release/vmm/mvmm}
 guest_words='console=ttyS0 quiet reboot=t panic=-1 cryptomgr.notests initcall_blacklist=crypto_kdf108_init,init_kprobe_trace'
 [ "$patience" = 1 ] || guest_words+=" rcupdate.rcu_cpu_stall_timeout=$((40 * patience)) watchdog_thresh=$((20 * patience))"
 work=$(mktemp -d)
-trap 'rm -rf "$work"; jobs -rp | xargs -r kill 2>/dev/null' EXIT
+# not by a child that a signal meets before it is another program
+trap '[ "$BASHPID" != $$ ] || { rm -rf "$work"; jobs -rp | xargs -r kill 2>/dev/null; }' EXIT
 
 # turns N: how often to do what a quick machine does N times
 turns() { echo $((($1 + patience - 1) / patience)); }
