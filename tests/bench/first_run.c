@@ -154,10 +154,15 @@ static void start(struct program *program, char **argv)
 	close(sockets[1]);
 }
 
-static void end(struct program *program)
+/* With their children, which become ours: a jailed machine is a child of the program that was started, and ends with it. */
+static void end(const struct program *programs, int count)
 {
-	kill(program->pid, SIGKILL);
-	waitpid(program->pid, NULL, 0);
+	for (int i = 0; i < count; i++)
+		if (programs[i].pid)
+			kill(programs[i].pid, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0) {
+		/* The next machine of a name finds it free. */
+	}
 }
 
 /* Whether this KVM_RUN enters the guest. Looks at the vCPU's page that the caller shares with the kernel. */
@@ -230,9 +235,7 @@ static int run(char **argv, int argc, int count)
 	}
 	if (at && count > 1)
 		dprintf(3, "%lld\n", (long long)(at - first));
-	for (int i = 0; i < count; i++)
-		if (programs[i].pid)
-			end(&programs[i]);
+	end(programs, count);
 	return at ? 0 : 1;
 }
 
@@ -247,7 +250,7 @@ static int run_spare(char **argv, int argc)
 	sigprocmask(SIG_BLOCK, &armed, NULL);
 	start(&program, arguments(argv, argc, 1));
 	at = await(&program, signalfd(-1, &armed, SFD_CLOEXEC));
-	end(&program);
+	end(&program, 1);
 	if (at)
 		dprintf(3, "%lld\n", (long long)at);
 	return at ? 0 : 1;
@@ -263,6 +266,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: first_run [--count N | --spare] COMMAND [ARG...]\n");
 		return 2;
 	}
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	status = spare ? run_spare(argv + 2, argc - 2) : run(argv + 1 + options, argc - 1 - options, count ?: 1);
 	if (status)
 		fprintf(stderr, "first_run: %s ended without KVM_RUN, or took too long\n", argv[1 + options]);
