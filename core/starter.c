@@ -2,17 +2,6 @@
 /* See starter.h. */
 #include "core/starter.h"
 
-/* One call; on its caller's stack, which waits for it. */
-struct starter_errand {
-	struct starter *starter;
-	struct starter_errand *next;
-	int (*fn)(void *argument);
-	void *argument;
-	bool swift;
-	int code;
-	bool done;
-};
-
 struct starter {
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -129,16 +118,33 @@ void starter_destroy(struct starter *starter)
 	free(starter);
 }
 
-int starter_call(struct starter *starter, int (*fn)(void *argument), void *argument, bool swift)
+void starter_post(struct starter *starter, struct starter_errand *errand)
 {
-	struct starter_errand errand = {.starter = starter, .fn = fn, .argument = argument, .swift = swift};
+	errand->starter = starter;
+	errand->next = NULL;
+	errand->done = false;
+	pthread_mutex_lock(&starter->lock);
+	*starter->last = errand;
+	starter->last = &errand->next;
+	pthread_cond_signal(&starter->asked);
+	pthread_mutex_unlock(&starter->lock);
+}
+
+int starter_wait(struct starter_errand *errand)
+{
+	struct starter *starter = errand->starter;
 
 	pthread_mutex_lock(&starter->lock);
-	*starter->last = &errand;
-	starter->last = &errand.next;
-	pthread_cond_signal(&starter->asked);
-	while (!errand.done)
+	while (!errand->done)
 		pthread_cond_wait(&starter->done, &starter->lock);
 	pthread_mutex_unlock(&starter->lock);
-	return errand.code;
+	return errand->code;
+}
+
+int starter_call(struct starter *starter, int (*fn)(void *argument), void *argument, bool swift)
+{
+	struct starter_errand errand = {.fn = fn, .argument = argument, .swift = swift};
+
+	starter_post(starter, &errand);
+	return starter_wait(&errand);
 }

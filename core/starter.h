@@ -14,6 +14,18 @@
 
 struct starter;
 
+/* One call. Its owner keeps it until starter_wait has returned. */
+struct starter_errand {
+	int (*fn)(void *argument);
+	void *argument;
+	bool swift; /* fn does not wait for anything */
+	/* the starter's */
+	struct starter *starter;
+	struct starter_errand *next;
+	int code;
+	bool done;
+};
+
 int starter_create(struct starter **ret, struct err *err);
 /* Starts its thread, on a thread that is not confined, with the filters of that. Does not wait for it. */
 int starter_start(struct starter *starter, struct err *err);
@@ -22,3 +34,6 @@ void starter_destroy(struct starter *starter);
 
 /* As thread_filters.call. Any thread. */
 int starter_call(struct starter *starter, int (*fn)(void *argument), void *argument, bool swift);
+/* The same in two steps, for who does something else meanwhile. */
+void starter_post(struct starter *starter, struct starter_errand *errand);
+int starter_wait(struct starter_errand *errand);

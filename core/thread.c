@@ -59,6 +59,11 @@ int thread_call(int (*fn)(void *argument), void *argument)
 	return thread_call_as(fn, argument, false);
 }
 
+bool thread_settle(void)
+{
+	return !thread_filters || !thread_filters->settle || thread_filters->settle(thread_filters->opaque);
+}
+
 /* What a new thread is told; it frees it. */
 struct thread_begin {
 	const struct thread_filters *filters; /* of the thread that starts it, which may be the starter */

@@ -37,6 +37,8 @@ struct thread_filters {
 	 * fn does not wait for anything. NULL: confined threads still make such calls themselves.
 	 */
 	int (*call)(void *opaque, int (*fn)(void *argument), void *argument, bool swift);
+	/* For a thread that runs a guest: as thread_settle. NULL: the others are confined. */
+	bool (*settle)(void *opaque);
 	void *opaque;
 };
 
@@ -56,6 +58,11 @@ bool thread_is_confined(void);
  * if the calling one is confined. Returns its result, or -errno.
  */
 int thread_call(int (*fn)(void *argument), void *argument);
+/*
+ * Before the calling thread looks at what a guest has written for the first time: waits until all threads that could see it
+ * are confined. False: they will not be, and the process ends.
+ */
+bool thread_settle(void);
 
 /*
  * The signals that all threads but the main one block: all but those that a thread's own faults raise, so that a crash

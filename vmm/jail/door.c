@@ -13,7 +13,11 @@ struct door {
 	struct starter *starter;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool closed, ended; /* changed under the lock */
+	bool serves; /* the starter has its thread; the main thread's */
+	/* changed under the lock */
+	bool closed;  /* rights are to be given up */
+	bool settled; /* all are confined */
+	bool ended;
 };
 
 /*
@@ -66,6 +70,19 @@ static void door_enter(void *opaque, enum thread_kind kind)
 	door_filter(door, kind);
 }
 
+static bool door_settle(void *opaque)
+{
+	struct door *door = opaque;
+	bool settled;
+
+	pthread_mutex_lock(&door->lock);
+	while (!door->settled && !door->ended)
+		pthread_cond_wait(&door->changed, &door->lock);
+	settled = door->settled;
+	pthread_mutex_unlock(&door->lock);
+	return settled;
+}
+
 static void door_enter_later(void *opaque, enum thread_kind kind)
 {
 	door_filter(opaque, kind);
@@ -101,17 +118,25 @@ int door_create(const struct door_options *options, struct door **ret, struct er
 	if (!door)
 		return err_sys(err, -ENOMEM, "threads");
 	door->options = *options;
-	door->filters = (struct thread_filters){.enter = door_enter, .call = door_call, .opaque = door};
+	door->filters = (struct thread_filters){.enter = door_enter, .call = door_call, .settle = door_settle, .opaque = door};
 	door->later = (struct thread_filters){.enter = door_enter_later, .call = door_call, .opaque = door};
 	pthread_mutex_init(&door->lock, NULL);
 	pthread_cond_init(&door->changed, NULL);
 	code = starter_create(&door->starter, err);
 	thread_set_filters(&door->filters);
-	code = code ?: starter_start(door->starter, err);
 	if (code)
 		door_destroy(door);
 	else
 		*ret = door;
+	return code;
+}
+
+int door_serve(struct door *door, struct err *err)
+{
+	int code = !door || door->serves ? 0 : starter_start(door->starter, err);
+
+	if (door && !code)
+		door->serves = true;
 	return code;
 }
 
@@ -123,15 +148,22 @@ static void door_set(struct door *door, bool *what)
 	pthread_mutex_unlock(&door->lock);
 }
 
-void door_close(struct door *door)
+/* The threads confine themselves at the same time. What the starter starts from now on has what it has left. */
+int door_close(struct door *door, struct err *err)
 {
-	if (!door || door->closed)
-		return;
-	/* What it starts from now on has what it has left. */
+	struct starter_errand errand = {.fn = door_confine_starter, .argument = door, .swift = true};
+	int code = door_serve(door, err);
+
+	if (code || !door || door->closed)
+		return code;
 	if (door->options.jail)
-		starter_call(door->starter, door_confine_starter, door, true);
+		starter_post(door->starter, &errand);
 	door_set(door, &door->closed);
 	thread_enter(THREAD_MAIN);
+	if (door->options.jail)
+		starter_wait(&errand);
+	door_set(door, &door->settled);
+	return 0;
 }
 
 void door_end(struct door *door)

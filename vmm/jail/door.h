@@ -3,14 +3,18 @@
  * The door between the preparation of a machine and its life. Before it, the process opens what it was told to; behind
  * it, it reads what a guest, a peer or a file says, and can do little else.
  *
- *	door_create: from now on, each new thread is confined by its kind before anything else, and there is a starter;
+ *	door_create: from now on, each new thread is confined by its kind before anything else;
+ *	door_serve:  there is a starter, for threads that need one before the door is closed;
  *	jail_close:  the files of the host are gone, if there is a jail;
- *	door_close:  the main thread is confined, too.
+ *	door_close:  the starter and the main thread are confined, too.
  *
  * A thread gives up its rights (jail.h), then the system calls that it does not need (seccomp.h). A vCPU's thread that
- * starts before the jail is closed waits for that; the starter is confined when it is closed. One that works before (a copy of memory, a migration that arrives)
- * keeps the rights of the process, but not the system calls. What a confined thread may not do itself, the starter does
- * for it (thread_call); the threads that this one starts have what it has left.
+ * starts before the jail is closed waits for that; the starter is confined when it is closed. One that works before (a
+ * copy of memory, a migration that arrives) keeps the rights of the process, but not the system calls. What a confined
+ * thread may not do itself, the starter does for it (thread_call); the threads that this one starts have what it has left.
+ *
+ * A guest may be started before door_close: a vCPU's thread looks at nothing that the guest has written until the door is
+ * closed (thread_settle).
  */
 #pragma once
 
@@ -22,15 +26,17 @@
 struct door;
 
 struct door_options {
-	struct jail *jail; /* or NULL */
+	struct jail *jail; /* that will be closed; NULL: there is none, or it is closed */
 	enum seccomp_mode seccomp;
 	const struct log *log; /* where the line of a call goes that is not allowed */
 };
 
 /* On the main thread. *ret: NULL if nothing is confined. options->log outlives the process's threads. */
 int door_create(const struct door_options *options, struct door **ret, struct err *err);
-/* On the main thread, after jail_close. NULL, or a door that is closed: nothing. */
-void door_close(struct door *door);
+/* On the main thread. NULL, or a door that serves: nothing. */
+int door_serve(struct door *door, struct err *err);
+/* On the main thread, after jail_close. NULL, or a door that is closed: nothing. After a failure the machine must end. */
+int door_close(struct door *door, struct err *err);
 /* The machine ends: what waits for the door ends, too. NULL is fine. */
 void door_end(struct door *door);
 /* After all threads but this one. The main thread stays confined. NULL is fine. */

@@ -34,6 +34,7 @@ struct vcpu {
 	pthread_t thread;
 	bool has_thread;
 	bool entered; /* KVM_RUN was called */
+	bool settled; /* all threads are confined: what the guest has written may be looked at */
 	struct vcpu_timer timer;
 	bool loaded; /* or tried to */
 	unsigned int warmed_up; /* the last of the set's warm_ups that this vCPU has done */
@@ -184,6 +185,8 @@ static enum step vcpu_handle_exit(struct vcpu *vcpu)
 	uint32_t reason = vcpu->run->exit_reason;
 
 	PROBE(vcpu_exit, vcpu->index, reason);
+	if (!vcpu->settled && !(vcpu->settled = thread_settle()))
+		return STEP_PARK;
 	kvm_coalesced_flush(vcpu->set->config.kvm, vcpu->set->config.pio);
 	if (reason < ARRAY_SIZE(exits) && exits[reason].fn) {
 		vcpu_count(vcpu, exits[reason].counted);
@@ -214,7 +217,8 @@ static bool vcpu_park(struct vcpu *vcpu, bool until_stop)
 	struct vcpu_set *set = vcpu->set;
 	bool stop;
 
-	kvm_coalesced_flush(set->config.kvm, set->config.pio);
+	if (vcpu->settled)
+		kvm_coalesced_flush(set->config.kvm, set->config.pio);
 	pthread_mutex_lock(&set->lock);
 	set->outside++;
 	pthread_cond_broadcast(&set->changed);

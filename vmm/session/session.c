@@ -359,7 +359,10 @@ int session_live(struct session *session, struct err *err)
 	}
 }
 
-/* The socket exists before the guest runs; connections close after the name is free, for which `mvmm stop` waits. */
+/*
+ * The socket exists before the guest runs; connections close after the name is free, for which `mvmm stop` waits. The guest
+ * runs while this thread closes the door.
+ */
 static int session_begin(struct session *session, struct err *err)
 {
 	int code = session_make_helpers(session, NULL, err) ?: event_loop_create(&session->loop, err);
@@ -372,14 +375,12 @@ static int session_begin(struct session *session, struct err *err)
 	code = code ?: session_open_control(session, err);
 	code = code ?: session_make_machine(session, err);
 	code = code ?: session_jail_close(session, err);
-	code = code ?: session_make_door(session, err);
+	code = code ?: session_make_door(session, false, err);
 	if (code)
 		return code;
 	session_keep_ports(session);
 	code = machine_start(session->machine, err);
-	if (!code)
-		door_close(session->door);
-	return code;
+	return code ?: door_close(session->door, err);
 }
 
 void session_end(struct session *session)

@@ -5,13 +5,14 @@
 #include "core/helpers.h"
 #include "vmm/migration/helper.h"
 
-int session_make_door(struct session *session, struct err *err)
+int session_make_door(struct session *session, bool early, struct err *err)
 {
 	const struct door_options options = {
-		.jail = session->jail, .seccomp = session->seccomp, .log = &session->log,
+		.jail = early ? session->jail : NULL, .seccomp = session->seccomp, .log = &session->log,
 	};
+	int code = door_create(&options, &session->door, err);
 
-	return door_create(&options, &session->door, err);
+	return code || !early ? code : door_serve(session->door, err);
 }
 
 static bool session_door_has_passt(const struct machine_config *config)

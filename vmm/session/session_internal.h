@@ -192,8 +192,8 @@ int session_metrics_get(const struct session *session, const char *state, json_t
 
 /* ---- session_door.c ---- */
 
-/* From here on, threads of the session are confined (door.h). */
-int session_make_door(struct session *session, struct err *err);
+/* From here on, threads of the session are confined (door.h). early: they run before the jail is closed. */
+int session_make_door(struct session *session, bool early, struct err *err);
 /*
  * With one thread: who starts helper programs behind the door, if some may be needed: passt of the configuration, and
  * mvmm-tls of a target with the certificates in the folder tls (NULL: none).

@@ -71,9 +71,7 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 						    HOST_DEVICES_MIGRATE, &arrival->devices, err);
 	code = code ?: session_open_control(session, err);
 	code = code ?: session_jail_close(session, err);
-	if (!code)
-		door_close(session->door);
-	return code;
+	return code ?: door_close(session->door, err);
 }
 
 static int session_receive_do_create(void *opaque, void *argument, struct err *err)
@@ -288,7 +286,7 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	code = code ?: service_watch(&arrival->session.service, arrival->session.loop, &arrival->session.log, err);
 	code = code ?: session_catch_signals(&arrival->session, err);
 	code = code ?: session_receive_listen_for_it(arrival, err);
-	code = code ?: session_make_door(&arrival->session, err);
+	code = code ?: session_make_door(&arrival->session, true, err);
 	if (!code)
 		event_loop_claim(arrival->session.loop);
 	code = code ?: session_receive_start_thread(arrival, err);

@@ -245,7 +245,7 @@ static int session_restore_make(struct restoring *restoring, struct err *err)
 	session->arriving = true;
 	code = session_restore_find_memory(restoring, err);
 	code = code ?: session_open_ports(session, err);
-	code = code ?: session_make_door(session, err);
+	code = code ?: session_make_door(session, true, err);
 	code = code ?: session_make_machine(session, err);
 	return code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
 }
@@ -257,7 +257,7 @@ int session_restore_prepare(struct restoring *restoring, struct err *err)
 
 	session->arriving = true;
 	code = code ?: session_restore_find_memory(restoring, err);
-	code = code ?: session_make_door(session, err);
+	code = code ?: session_make_door(session, true, err);
 	code = code ?: session_prepare_machine(session, err);
 	return code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
 }
@@ -319,8 +319,7 @@ int session_restore_begin(struct restoring *restoring, struct err *err)
 	code = code ?: session_restore_make(restoring, err);
 	code = code ?: session_open_control(&restoring->session, err);
 	code = code ?: session_jail_close(&restoring->session, err);
-	if (!code)
-		door_close(restoring->session.door);
+	code = code ?: door_close(restoring->session.door, err);
 	code = code ?: session_restore_load(restoring, err);
 	if (!code && restoring->record)
 		code = session_record_start(restoring->record, machine_memory(restoring->session.machine), err);
