@@ -3,6 +3,7 @@
 #include "vmm/api/http.h"
 
 #include "core/monotonic.h"
+#include "core/peer.h"
 
 #include <fcntl.h>
 #include <stdarg.h>
@@ -18,15 +19,11 @@
 
 struct client {
 	struct http *http;
-	int fd;
+	struct peer peer;
 	struct event_source *source;
 	struct http_parse *parse;
 	char in[IN];
 	size_t in_len;
-	char *out;
-	size_t out_len, out_done;
-	int passed[HTTP_MAX_FDS]; /* descriptors that came with the request */
-	size_t passed_count;
 	int64_t deadline; /* CLOCK_MONOTONIC, ms: it is dropped; 0: it owes nothing */
 	bool eof;         /* nothing more is read; it ends after the last reply */
 	bool refused;     /* it ends after the reply; what it still sends is thrown away */
@@ -63,12 +60,6 @@ static void http_need_reserve(struct http *http)
 		http->reserve = fcntl(http->fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static void http_client_close_passed(struct client *client)
-{
-	while (client->passed_count)
-		fd_close(&client->passed[--client->passed_count]);
-}
-
 static void http_client_drop(struct client *client)
 {
 	struct http *http = client->http;
@@ -82,10 +73,8 @@ static void http_client_drop(struct client *client)
 	if (call)
 		call->client = NULL;
 	event_source_remove(client->source);
-	close(client->fd);
-	http_client_close_passed(client);
+	peer_done(&client->peer);
 	http_parse_destroy(client->parse);
-	free(client->out);
 	free(client);
 	http_need_reserve(http);
 	if (call && call->streams) {
@@ -95,23 +84,6 @@ static void http_client_drop(struct client *client)
 }
 
 /* ---- sending ---- */
-
-static bool http_client_append(struct client *client, const char *text, size_t len)
-{
-	char *grown;
-
-	client->out_len -= client->out_done;
-	if (client->out_done)
-		memmove(client->out, client->out + client->out_done, client->out_len);
-	client->out_done = 0;
-	grown = realloc(client->out, client->out_len + len);
-	if (!grown)
-		return false;
-	memcpy(grown + client->out_len, text, len);
-	client->out = grown;
-	client->out_len += len;
-	return true;
-}
 
 static bool http_client_printf(struct client *client, const char *fmt, ...) _printf_(2, 3);
 static bool http_client_printf(struct client *client, const char *fmt, ...)
@@ -123,24 +95,7 @@ static bool http_client_printf(struct client *client, const char *fmt, ...)
 	va_start(args, fmt);
 	len = vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	return len >= 0 && (size_t)len < sizeof(text) && http_client_append(client, text, (size_t)len);
-}
-
-/* Sends what the socket takes. False if the client has disconnected. */
-static bool http_client_flush(struct client *client)
-{
-	while (client->out_done < client->out_len) {
-		ssize_t n = send(client->fd, client->out + client->out_done, client->out_len - client->out_done,
-				 MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR;
-		client->out_done += (size_t)n;
-	}
-	free(client->out);
-	client->out = NULL;
-	client->out_len = client->out_done = 0;
-	return true;
+	return len >= 0 && (size_t)len < sizeof(text) && peer_append(&client->peer, text, (size_t)len);
 }
 
 /* A reply's head, without its last line. Clients of Firecracker know this order; there is no text after the status. */
@@ -148,7 +103,7 @@ static bool http_client_head(struct client *client, unsigned int status, bool ke
 {
 	return http_client_printf(client, "HTTP/1.1 %u \r\nServer: %s\r\nConnection: %s\r\n", status,
 				  client->http->options.server, keep_alive ? "keep-alive" : "close") &&
-	       (!headers || http_client_append(client, headers, strlen(headers)));
+	       (!headers || peer_append(&client->peer, headers, strlen(headers)));
 }
 
 static bool http_client_reply(struct client *client, const struct http_response *response, bool keep_alive)
@@ -158,8 +113,8 @@ static bool http_client_reply(struct client *client, const struct http_response 
 	if (good && response->body)
 		good = http_client_printf(client, "Content-Type: %s\r\nContent-Length: %zu\r\n", response->type,
 					  response->body_len);
-	good = good && http_client_append(client, "\r\n", 2);
-	return good && (!response->body || http_client_append(client, response->body, response->body_len));
+	good = good && peer_append(&client->peer, "\r\n", 2);
+	return good && (!response->body || peer_append(&client->peer, response->body, response->body_len));
 }
 
 /* The text is of http_parse, and has nothing that JSON would need to hide. */
@@ -171,6 +126,7 @@ static void http_client_refuse(struct client *client, const struct err *err)
 
 	client->in_len = 0;
 	client->refused = true;
+	client->peer.most_fds = 0;
 	client->deadline = monotonic_ms() + LINGER_MS;
 	if (!http_client_reply(client, &response, false))
 		client->eof = true;
@@ -215,9 +171,9 @@ bool http_stream_send(struct http_call *call, const char *text, size_t len)
 {
 	struct client *client = call->client;
 
-	if (client->out_len - client->out_done > OUT_STREAM || !http_client_printf(client, "%zx\r\n", len))
+	if (peer_unsent(&client->peer) > OUT_STREAM || !http_client_printf(client, "%zx\r\n", len))
 		return false;
-	if (!http_client_append(client, text, len) || !http_client_append(client, "\r\n", 2))
+	if (!peer_append(&client->peer, text, len) || !peer_append(&client->peer, "\r\n", 2))
 		client->eof = client->refused = true; /* a piece is cut */
 	http_client_work(client);
 	return true;
@@ -225,12 +181,7 @@ bool http_stream_send(struct http_call *call, const char *text, size_t len)
 
 size_t http_take_fds(struct http_call *call, int *fds, size_t max)
 {
-	struct client *client = call->client;
-	size_t count = client ? MIN(client->passed_count, max) : 0;
-
-	for (size_t i = 0; i < count; i++)
-		fds[i] = take_fd(&client->passed[i]);
-	return count;
+	return call->client ? peer_take_fds(&call->client->peer, fds, max) : 0;
 }
 
 /* ---- clients ---- */
@@ -249,7 +200,7 @@ static void http_client_request(struct client *client)
 	call->keep_alive = request->keep_alive;
 	client->call = call;
 	client->http->options.fn(client->http->options.opaque, call, request);
-	http_client_close_passed(client);
+	peer_close_fds(&client->peer);
 }
 
 /* Reads on in the input, and handles a request if it is complete. */
@@ -265,7 +216,7 @@ static void http_client_parse(struct client *client)
 	}
 	client->in_len -= used;
 	memmove(client->in, client->in + used, client->in_len);
-	if (http_parse_take_expect(client->parse) && !http_client_append(client, "HTTP/1.1 100 \r\n\r\n", 17))
+	if (http_parse_take_expect(client->parse) && !peer_append(&client->peer, "HTTP/1.1 100 \r\n\r\n", 17))
 		client->eof = true;
 	if (code)
 		http_client_request(client);
@@ -274,8 +225,8 @@ static void http_client_parse(struct client *client)
 /* Handles requests in the input while all replies are sent. False if the client has disconnected. */
 static bool http_client_requests(struct client *client)
 {
-	while (http_client_flush(client)) {
-		if (client->call || client->out_len || client->refused || !client->in_len)
+	while (peer_flush(&client->peer)) {
+		if (client->call || peer_unsent(&client->peer) || client->refused || !client->in_len)
 			return true;
 		http_client_parse(client);
 	}
@@ -285,7 +236,7 @@ static bool http_client_requests(struct client *client)
 static void http_client_set_deadline(struct client *client)
 {
 	struct http *http = client->http;
-	bool owes = client->out_len || (!client->call && http_parse_begun(client->parse));
+	bool owes = peer_unsent(&client->peer) || (!client->call && http_parse_begun(client->parse));
 
 	if (!client->refused && !owes)
 		client->deadline = 0;
@@ -308,14 +259,14 @@ static bool http_client_work(struct client *client)
 	client->working = true;
 	alive = http_client_requests(client);
 	client->working = false;
-	if (!alive || (client->eof && !client->call && !client->out_len && (!client->in_len || client->refused))) {
+	if (!alive || (client->eof && !client->call && !peer_unsent(&client->peer) && (!client->in_len || client->refused))) {
 		http_client_drop(client);
 		return false;
 	}
-	if (client->refused && !client->out_len)
-		shutdown(client->fd, SHUT_WR);
+	if (client->refused && !peer_unsent(&client->peer))
+		shutdown(client->peer.fd, SHUT_WR);
 	http_client_set_deadline(client);
-	if (client->out_len)
+	if (peer_unsent(&client->peer))
 		events |= EPOLLOUT;
 	else if (!client->eof && !client->call)
 		events |= EPOLLIN;
@@ -323,40 +274,9 @@ static bool http_client_work(struct client *client)
 	return true;
 }
 
-/* Takes the descriptors of a message; those that are too many are closed. */
-static void http_client_take_passed(struct client *client, struct msghdr *message)
-{
-	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
-		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= header->cmsg_len; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-			if (client->passed_count < HTTP_MAX_FDS && !client->refused)
-				client->passed[client->passed_count++] = fd;
-			else
-				close(fd);
-		}
-	}
-}
-
-static ssize_t http_client_receive(struct client *client, void *to, size_t room)
-{
-	char control[CMSG_SPACE(HTTP_MAX_FDS * sizeof(int))] __attribute__((aligned(8)));
-	struct iovec iov = {.iov_base = to, .iov_len = room};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
-				 .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	if (n >= 0)
-		http_client_take_passed(client, &message);
-	return n;
-}
-
 static void http_client_read(struct client *client)
 {
-	ssize_t n = http_client_receive(client, client->in + client->in_len, IN - client->in_len);
+	ssize_t n = peer_receive(&client->peer, client->in + client->in_len, IN - client->in_len);
 
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		client->eof = true;
@@ -428,7 +348,7 @@ static void http_add_client(struct http *http, int *fd)
 		return;
 	}
 	client->http = http;
-	client->fd = take_fd(fd);
+	client->peer = (struct peer){.fd = take_fd(fd), .most_fds = HTTP_MAX_FDS};
 	client->next = http->clients;
 	http->clients = client;
 	http->client_count++;

@@ -7,6 +7,8 @@
  */
 #include "vmm/control/control.h"
 
+#include "core/peer.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -17,14 +19,10 @@
 
 struct client {
 	struct control *control;
-	int fd;
+	struct peer peer;
 	struct event_source *source;
 	char *in;
 	size_t in_len;
-	char *out;
-	size_t out_len, out_done;
-	int passed[CONTROL_MAX_FDS]; /* descriptors that came with the request */
-	size_t passed_count;
 	bool eof;     /* nothing more is read; it ends after the last reply */
 	bool working; /* client_work is on the stack */
 	struct control_call *call;
@@ -66,12 +64,6 @@ static void control_need_reserve(struct control *control)
 		control->reserve = fcntl(control->own.fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static void control_client_close_passed(struct client *client)
-{
-	while (client->passed_count)
-		fd_close(&client->passed[--client->passed_count]);
-}
-
 static void control_client_drop(struct client *client)
 {
 	struct control *control = client->control;
@@ -85,10 +77,8 @@ static void control_client_drop(struct client *client)
 	if (call)
 		call->client = NULL;
 	event_source_remove(client->source);
-	close(client->fd);
-	control_client_close_passed(client);
+	peer_done(&client->peer);
 	free(client->in);
-	free(client->out);
 	free(client);
 	control_need_reserve(control);
 	if (call && call->gone)
@@ -100,38 +90,12 @@ static void control_client_drop(struct client *client)
 /* Appends a message to the output; takes the reference. False if there is no memory. */
 static bool control_client_queue(struct client *client, json_t *message)
 {
-	char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(9)), *grown;
-	size_t len;
+	char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(9));
+	bool queued = text && peer_append(&client->peer, text, strlen(text) + 1); /* with its zero byte */
 
 	json_decref(message);
-	if (!text)
-		return false;
-	len = strlen(text) + 1; /* with its zero byte */
-	grown = realloc(client->out, client->out_len + len);
-	if (grown) {
-		memcpy(grown + client->out_len, text, len);
-		client->out = grown;
-		client->out_len += len;
-	}
 	free(text);
-	return grown;
-}
-
-/* Sends what the socket takes. False if the client has disconnected. */
-static bool control_client_flush(struct client *client)
-{
-	while (client->out_done < client->out_len) {
-		ssize_t n = send(client->fd, client->out + client->out_done, client->out_len - client->out_done,
-				 MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR;
-		client->out_done += (size_t)n;
-	}
-	free(client->out);
-	client->out = NULL;
-	client->out_len = client->out_done = 0;
-	return true;
+	return queued;
 }
 
 static json_t *control_error_message(const char *interface, const char *name, const char *key, const char *text)
@@ -180,7 +144,7 @@ bool control_progress(struct control_call *call, json_t *parameters)
 {
 	struct client *client = call->client;
 
-	if (!client || !control_wants_more(call) || client->out_len - client->out_done > OUT_PROGRESS) {
+	if (!client || !control_wants_more(call) || peer_unsent(&client->peer) > OUT_PROGRESS) {
 		json_decref(parameters);
 		return false;
 	}
@@ -260,12 +224,7 @@ static void control_call_method(struct control *control, struct control_call *ca
 
 size_t control_take_fds(struct control_call *call, int *fds, size_t max)
 {
-	struct client *client = call->client;
-	size_t count = client ? MIN(client->passed_count, max) : 0;
-
-	for (size_t i = 0; i < count; i++)
-		fds[i] = take_fd(&client->passed[i]);
-	return count;
+	return call->client ? peer_take_fds(&call->client->peer, fds, max) : 0;
 }
 
 int control_take_fd(struct control_call *call)
@@ -283,7 +242,7 @@ void control_watch_client(struct control_call *call, void (*gone)(void *opaque),
 
 bool control_client_left(const struct control_call *call)
 {
-	struct pollfd peer = {.fd = call->client ? call->client->fd : -1};
+	struct pollfd peer = {.fd = call->client ? call->client->peer.fd : -1};
 
 	return !call->client || (poll(&peer, 1, 0) == 1 && peer.revents & (POLLHUP | POLLERR));
 }
@@ -316,7 +275,7 @@ static void control_client_request(struct client *client, json_t *root, const js
 	client->call = call;
 	control_call_method(client->control, call, method, parameters);
 	json_decref(none);
-	control_client_close_passed(client);
+	peer_close_fds(&client->peer);
 }
 
 /* ---- clients ---- */
@@ -329,12 +288,12 @@ static bool control_client_has_request(const struct client *client)
 /* Handles complete requests in the input while all replies are sent. False if the client has disconnected. */
 static bool control_client_requests(struct client *client)
 {
-	while (control_client_flush(client)) {
+	while (peer_flush(&client->peer)) {
 		json_error_t error;
 		json_t *root;
 		size_t len;
 
-		if (client->call || client->out_len)
+		if (client->call || peer_unsent(&client->peer))
 			return true;
 		if (!control_client_has_request(client)) {
 			if (client->in_len < CONTROL_MAX_REQUEST)
@@ -363,47 +322,16 @@ static bool control_client_work(struct client *client)
 	client->working = true;
 	alive = control_client_requests(client);
 	client->working = false;
-	if (!alive || (client->eof && !client->call && !client->out_len && !control_client_has_request(client))) {
+	if (!alive || (client->eof && !client->call && !peer_unsent(&client->peer) && !control_client_has_request(client))) {
 		control_client_drop(client);
 		return false;
 	}
-	if (client->out_len)
+	if (peer_unsent(&client->peer))
 		events |= EPOLLOUT;
 	else if (!client->eof && !client->call)
 		events |= EPOLLIN;
 	event_source_set(client->source, events);
 	return true;
-}
-
-/* Takes the descriptors of a message; those that are too many are closed. */
-static void control_client_take_passed(struct client *client, struct msghdr *message)
-{
-	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
-		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; CMSG_LEN((i + 1) * sizeof(int)) <= header->cmsg_len; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
-			if (client->passed_count < CONTROL_MAX_FDS)
-				client->passed[client->passed_count++] = fd;
-			else
-				close(fd);
-		}
-	}
-}
-
-static ssize_t control_receive(struct client *client, void *to, size_t room)
-{
-	char control[CMSG_SPACE(CONTROL_MAX_FDS * sizeof(int))] __attribute__((aligned(8)));
-	struct iovec iov = {.iov_base = to, .iov_len = room};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
-				 .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(client->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	if (n >= 0)
-		control_client_take_passed(client, &message);
-	return n;
 }
 
 static void control_client_read(struct client *client)
@@ -416,7 +344,7 @@ static void control_client_read(struct client *client)
 		client->eof = true;
 		return;
 	}
-	n = control_receive(client, client->in + client->in_len, CONTROL_MAX_REQUEST - client->in_len);
+	n = peer_receive(&client->peer, client->in + client->in_len, CONTROL_MAX_REQUEST - client->in_len);
 	if (n > 0)
 		client->in_len += (size_t)n;
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -467,7 +395,7 @@ static void control_add_client(struct control *control, int *fd)
 		free(client);
 		return;
 	}
-	client->fd = take_fd(fd);
+	client->peer = (struct peer){.fd = take_fd(fd), .most_fds = CONTROL_MAX_FDS};
 	client->next = control->clients;
 	control->clients = client;
 	control->client_count++;
