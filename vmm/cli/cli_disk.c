@@ -15,37 +15,7 @@
 #define PATIENCE_MS 10000  /* for a reply */
 #define STORAGE_MS 180000  /* for one that waits for storage */
 
-struct disk_options {
-	bool force, help;
-	unsigned int timeout;
-};
-
-static const struct option_key flag = {"flag", OPTION_FLAG};
-static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .min = 1, .max = 86400,
-					  .help = "SECONDS"};
-
-#define FIELD(member) .plain = true, .offset = offsetof(struct disk_options, member)
-#define HELP {"help", NULL, "show this", &flag, 1, FIELD(help)}
-
-static const struct option plain_options[] = {HELP};
-static const struct option remove_options[] = {
-	{"force", NULL, "take it away when its requests are complete, even if the guest uses it", &flag, 1, FIELD(force)},
-	{"timeout", "SECONDS", "how long to wait for the guest to release it, 30 by default", &seconds, 1,
-	 FIELD(timeout)},
-	HELP,
-};
-static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_options)};
-static const struct option_table remove_table = {remove_options, ARRAY_SIZE(remove_options)};
-
-static const struct command disk_add, disk_remove, disk_replace, disk_resize;
-
-static bool cli_disk_begin(const struct command *command, int argc, char *const *argv, struct disk_options *given,
-			   const char **operands, size_t count, int *code, struct err *err)
-{
-	*given = (struct disk_options){.timeout = (unsigned int)seconds.value};
-	return command_parse_all(command, given, offsetof(struct disk_options, help), argc, argv, operands, count, code,
-				 err);
-}
+static const struct command disk_add, disk_replace, disk_resize;
 
 /* ---- images ---- */
 
@@ -126,27 +96,11 @@ static int cli_disk_add(const char *machine, const char *text, struct err *err)
 
 static int cli_disk_run_add(int argc, char *const *argv, struct err *err)
 {
-	struct disk_options given;
 	const char *operands[2];
 	int code;
 
-	return cli_disk_begin(&disk_add, argc, argv, &given, operands, 2, &code, err) ?
+	return command_parse_plain(&disk_add, argc, argv, operands, 2, &code, err) ?
 	       cli_disk_add(operands[0], operands[1], err) : code;
-}
-
-/* ---- remove ---- */
-
-static int cli_disk_run_remove(int argc, char *const *argv, struct err *err)
-{
-	struct disk_options given;
-	const char *operands[2];
-	int code;
-
-	if (!cli_disk_begin(&disk_remove, argc, argv, &given, operands, 2, &code, err))
-		return code;
-	return command_call(operands[0], "RemoveDisk", json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force,
-								 "timeout", (int)given.timeout),
-			    NULL, 0, (int)given.timeout * 1000 + STORAGE_MS, NULL, err);
 }
 
 /* ---- replace, resize ---- */
@@ -200,22 +154,20 @@ static int cli_disk_replace(const char *machine, const char *id, const char *pat
 
 static int cli_disk_run_replace(int argc, char *const *argv, struct err *err)
 {
-	struct disk_options given;
 	const char *operands[3];
 	int code;
 
-	return cli_disk_begin(&disk_replace, argc, argv, &given, operands, 3, &code, err) ?
+	return command_parse_plain(&disk_replace, argc, argv, operands, 3, &code, err) ?
 	       cli_disk_replace(operands[0], operands[1], operands[2], err) : code;
 }
 
 static int cli_disk_run_resize(int argc, char *const *argv, struct err *err)
 {
-	struct disk_options given;
 	const char *operands[2];
 	json_t *reply;
 	int code;
 
-	if (!cli_disk_begin(&disk_resize, argc, argv, &given, operands, 2, &code, err))
+	if (!command_parse_plain(&disk_resize, argc, argv, operands, 2, &code, err))
 		return code;
 	code = command_call(operands[0], "ResizeDisk", json_pack("{s:s}", "id", operands[1]), NULL, 0, PATIENCE_MS, &reply,
 			    err);
@@ -227,28 +179,25 @@ static int cli_disk_run_resize(int argc, char *const *argv, struct err *err)
 /* ---- the commands ---- */
 
 static const struct command disk_add = {
-	.name = "disk add", .operands = "NAME FILE[,KEY=VALUE]...", .options = &plain_table, .run = cli_disk_run_add,
+	.name = "disk add", .operands = "NAME FILE[,KEY=VALUE]...",
+	.options = &command_plain_options, .run = cli_disk_run_add,
 	.summary = "Add a disk to a running machine",
 	.text = "The disk is written as for mvmm run --disk. The file is opened with your rights and passed to the machine.\n",
 };
-static const struct command disk_remove = {
-	.name = "disk remove", .operands = "NAME ID", .options = &remove_table, .run = cli_disk_run_remove,
-	.summary = "Ask the guest to release a disk, and remove it",
-};
 static const struct command disk_replace = {
-	.name = "disk replace", .operands = "NAME ID FILE", .options = &plain_table, .run = cli_disk_run_replace,
+	.name = "disk replace", .operands = "NAME ID FILE", .options = &command_plain_options, .run = cli_disk_run_replace,
 	.summary = "Give a disk of a running machine another image",
 	.text = "The guest sees the size of FILE; all else that it knows of the disk stays. FILE is opened with your rights and\n"
 		"passed to the machine.\n",
 };
 static const struct command disk_resize = {
-	.name = "disk resize", .operands = "NAME ID", .options = &plain_table, .run = cli_disk_run_resize,
+	.name = "disk resize", .operands = "NAME ID", .options = &command_plain_options, .run = cli_disk_run_resize,
 	.summary = "Show a running guest the size that the image of a disk has now",
 	.text = "ID is the disk's, as mvmm info shows it. Resize the image first, e.g. with truncate -s.\n",
 };
 
 static const struct command *const subcommands[] = {
-	&disk_add, &disk_remove, &disk_replace, &disk_resize, &command_disk_set,
+	&disk_add, &command_disk_remove, &disk_replace, &disk_resize, &command_disk_set,
 };
 
 static int cli_disk_run(int argc, char *const *argv, struct err *err)
@@ -265,6 +214,6 @@ const struct command command_disk = {
 		"  replace NAME ID FILE               give a disk another image\n"
 		"  resize NAME ID                     the guest sees the size that the image of the disk has now\n"
 		"  set NAME ID KEY=RATE[,KEY=RATE]    limit what it reads and writes\n",
-	.options = &plain_table,
+	.options = &command_plain_options,
 	.run = cli_disk_run,
 };

@@ -4,19 +4,8 @@
 
 #include "vmm/cli/command.h"
 #include "vmm/config/config.h"
-#include "vmm/control/control_client.h"
 
 #define PATIENCE_MS 10000 /* for a reply */
-
-struct limits_options {
-	bool help;
-};
-
-static const struct option_key flag = {"flag", OPTION_FLAG};
-static const struct option options[] = {
-	{"help", NULL, "show this", &flag, 1, .plain = true, .offset = offsetof(struct limits_options, help)},
-};
-static const struct option_table table = {options, ARRAY_SIZE(options)};
 
 /* As the machine reads it; only the machine knows whether it has the device. */
 static int cli_limits_check(const char *option, const char *id, const char *limits, struct err *err)
@@ -38,21 +27,12 @@ static int cli_limits_check(const char *option, const char *id, const char *limi
 
 static int cli_limits_call(const char *name, const char *id, const char *limits, struct err *err)
 {
-	json_t *parameters = json_pack("{s:s, s:s}", "id", id, "limits", limits), *reply;
-	struct control_client client;
-	int code = parameters ? control_client_open(name, &client, err) :
-				err_set(err, -EINVAL, "%s set: not UTF-8; write KEY=RATE", id);
+	json_t *parameters = json_pack("{s:s, s:s}", "id", id, "limits", limits);
 
-	if (code) {
-		json_decref(parameters);
-		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
-	}
-	code = control_client_call(&client, "SetLimits", parameters, PATIENCE_MS, &reply, err);
-	control_client_close(&client);
-	if (code)
-		return EXIT_FAILED;
-	json_decref(reply);
-	return EXIT_OFF;
+	if (parameters)
+		return command_call(name, "SetLimits", parameters, NULL, 0, PATIENCE_MS, NULL, err);
+	err_set(err, -EINVAL, "%s set: not UTF-8; write KEY=RATE", id);
+	return EXIT_BAD_INPUT;
 }
 
 /* operands: the machine's name, the device's id, and the limits. */
@@ -99,17 +79,12 @@ static int cli_limits_change_net(const char *option, const char *const operands[
 
 static int cli_limits_run(const struct command *command, const char *option, int argc, char *const *argv, struct err *err)
 {
-	struct limits_options given = {0};
 	const char *operands[3];
 	int code;
 
-	if (!command_parse(command, &given, offsetof(struct limits_options, help), argc, argv, operands, 3, &code, err))
+	if (!command_parse_plain(command, argc, argv, operands, 3, &code, err))
 		return code;
-	if (operands[2])
-		return (strcmp(option, "net") == 0 ? cli_limits_change_net : cli_limits_change)(option, operands, err);
-	err_set(err, -EINVAL, "%s: an argument is missing; write mvmm %s %s", command->name, command->name,
-		command->operands);
-	return EXIT_BAD_INPUT;
+	return (strcmp(option, "net") == 0 ? cli_limits_change_net : cli_limits_change)(option, operands, err);
 }
 
 static int cli_limits_run_disk(int argc, char *const *argv, struct err *err)
@@ -131,7 +106,7 @@ const struct command command_disk_set = {
 	.operands = "NAME DISK KEY=RATE[,KEY=RATE]",
 	.summary = "Limit what a disk of a running machine reads and writes",
 	.text = "KEY is bandwidth or ops, of reads and writes together.\n" RATES,
-	.options = &table,
+	.options = &command_plain_options,
 	.run = cli_limits_run_disk,
 };
 
@@ -140,6 +115,6 @@ const struct command command_net_set = {
 	.operands = "NAME ID link=on|off|KEY=RATE[,...]",
 	.summary = "Limit a network card of a running machine, or plug its cable in or out",
 	.text = "KEY is rx-bandwidth, rx-packets, tx-bandwidth or tx-packets: to the guest and from it.\n" RATES,
-	.options = &table,
+	.options = &command_plain_options,
 	.run = cli_limits_run_net,
 };

@@ -12,37 +12,7 @@
 
 #define PATIENCE_MS 30000 /* for a reply */
 
-struct net_options {
-	bool force, help;
-	unsigned int timeout;
-};
-
-static const struct option_key flag = {"flag", OPTION_FLAG};
-static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .min = 1, .max = 86400,
-					  .help = "SECONDS"};
-
-#define FIELD(member) .plain = true, .offset = offsetof(struct net_options, member)
-#define HELP {"help", NULL, "show this", &flag, 1, FIELD(help)}
-
-static const struct option plain_options[] = {HELP};
-static const struct option remove_options[] = {
-	{"force", NULL, "take it away at once, even if the guest uses it", &flag, 1, FIELD(force)},
-	{"timeout", "SECONDS", "how long to wait for the guest to release it, 30 by default", &seconds, 1,
-	 FIELD(timeout)},
-	HELP,
-};
-static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_options)};
-static const struct option_table remove_table = {remove_options, ARRAY_SIZE(remove_options)};
-
-static const struct command net_add, net_remove;
-
-static bool cli_net_begin(const struct command *command, int argc, char *const *argv, struct net_options *given,
-			  const char **operands, size_t count, int *code, struct err *err)
-{
-	*given = (struct net_options){.timeout = (unsigned int)seconds.value};
-	return command_parse_all(command, given, offsetof(struct net_options, help), argc, argv, operands, count, code,
-				 err);
-}
+static const struct command net_add;
 
 /* ---- add ---- */
 
@@ -118,42 +88,23 @@ static int cli_net_add(const char *machine, const char *text, struct err *err)
 
 static int cli_net_run_add(int argc, char *const *argv, struct err *err)
 {
-	struct net_options given;
 	const char *operands[2];
 	int code;
 
-	return cli_net_begin(&net_add, argc, argv, &given, operands, 2, &code, err) ?
+	return command_parse_plain(&net_add, argc, argv, operands, 2, &code, err) ?
 	       cli_net_add(operands[0], operands[1], err) : code;
-}
-
-/* ---- remove ---- */
-
-static int cli_net_run_remove(int argc, char *const *argv, struct err *err)
-{
-	struct net_options given;
-	const char *operands[2];
-	int code;
-
-	if (!cli_net_begin(&net_remove, argc, argv, &given, operands, 2, &code, err))
-		return code;
-	return command_call(operands[0], "RemoveNet", json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force,
-								"timeout", (int)given.timeout),
-			    NULL, 0, (int)given.timeout * 1000 + PATIENCE_MS, NULL, err);
 }
 
 /* ---- the commands ---- */
 
 static const struct command net_add = {
-	.name = "net add", .operands = "NAME tap=NAME|fd=N[,KEY=VALUE]...", .options = &plain_table, .run = cli_net_run_add,
+	.name = "net add", .operands = "NAME tap=NAME|fd=N[,KEY=VALUE]...",
+	.options = &command_plain_options, .run = cli_net_run_add,
 	.summary = "Add a network card to a running machine",
 	.text = "The card is written as for mvmm run --net. The tap is opened with your rights and passed to the machine.\n",
 };
-static const struct command net_remove = {
-	.name = "net remove", .operands = "NAME ID", .options = &remove_table, .run = cli_net_run_remove,
-	.summary = "Ask the guest to release a network card, and remove it",
-};
 
-static const struct command *const subcommands[] = {&net_add, &net_remove, &command_net_set};
+static const struct command *const subcommands[] = {&net_add, &command_net_remove, &command_net_set};
 
 static int cli_net_run(int argc, char *const *argv, struct err *err)
 {
@@ -167,6 +118,6 @@ const struct command command_net = {
 	.text = "  add NAME tap=NAME|fd=N               add a network card\n"
 		"  remove NAME ID                       ask the guest to release a card, and remove it\n"
 		"  set NAME ID link=on|off|KEY=RATE,... plug its cable in or out, or limit it\n",
-	.options = &plain_table,
+	.options = &command_plain_options,
 	.run = cli_net_run,
 };

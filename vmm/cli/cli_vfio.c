@@ -12,15 +12,12 @@
 
 
 struct vfio_options {
-	bool json, group, force, help;
-	unsigned int timeout;
+	bool json, group, help;
 	char *driver;
 };
 
 static const struct option_key flag = {"flag", OPTION_FLAG};
 static const struct option_key driver_name = {"driver", OPTION_STRING, .help = "NAME"};
-static const struct option_key seconds = {"seconds", OPTION_UINT, .value = 30, .min = 1, .max = 86400,
-					  .help = "SECONDS"};
 
 #define FIELD(member) .plain = true, .offset = offsetof(struct vfio_options, member)
 #define HELP {"help", NULL, "show this", &flag, 1, FIELD(help)}
@@ -37,26 +34,17 @@ static const struct option bind_options[] = {
 	HELP,
 };
 static const struct option unbind_options[] = {GROUP, HELP};
-static const struct option add_options[] = {HELP};
-static const struct option remove_options[] = {
-	{"force", NULL, "remove it at once, even if the guest uses it", &flag, 1, FIELD(force)},
-	{"timeout", "SECONDS", "how long to wait for the guest to release it, 30 by default", &seconds, 1,
-	 FIELD(timeout)},
-	HELP,
-};
 
 static const struct option_table list_table = {list_options, ARRAY_SIZE(list_options)};
 static const struct option_table bind_table = {bind_options, ARRAY_SIZE(bind_options)};
 static const struct option_table unbind_table = {unbind_options, ARRAY_SIZE(unbind_options)};
-static const struct option_table add_table = {add_options, ARRAY_SIZE(add_options)};
-static const struct option_table remove_table = {remove_options, ARRAY_SIZE(remove_options)};
 
-static const struct command vfio_list, vfio_bind, vfio_unbind, vfio_add, vfio_remove;
+static const struct command vfio_list, vfio_bind, vfio_unbind, vfio_add;
 
 static bool cli_vfio_begin(const struct command *command, int argc, char *const *argv, struct vfio_options *given,
 			   const char **operands, size_t count, int *code, struct err *err)
 {
-	*given = (struct vfio_options){.timeout = (unsigned int)seconds.value};
+	*given = (struct vfio_options){0};
 	return command_parse_all(command, given, offsetof(struct vfio_options, help), argc, argv, operands, count, code,
 				 err);
 }
@@ -228,7 +216,7 @@ static int cli_vfio_run_unbind(int argc, char *const *argv, struct err *err)
 	return cli_vfio_exit_code(code);
 }
 
-/* ---- add, remove ---- */
+/* ---- add ---- */
 
 /* A line on stderr each second, as long as the machine's memory is being mapped. */
 static void cli_vfio_on_progress(void *opaque, const json_t *parameters)
@@ -259,35 +247,17 @@ static int cli_vfio_follow_add(const char *machine, json_t *parameters, json_t *
 
 static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 {
-	struct vfio_options given;
 	const char *operands[2];
 	json_t *answer = NULL;
 	int code;
 
-	if (!cli_vfio_begin(&vfio_add, argc, argv, &given, operands, 2, &code, err))
+	if (!command_parse_plain(&vfio_add, argc, argv, operands, 2, &code, err))
 		return code;
 	code = cli_vfio_follow_add(operands[0], json_pack("{s:s}", "vfio", operands[1]), &answer, err);
 	if (code == EXIT_OFF)
 		printf("%s was added; its id is %s\n", operands[1], cli_vfio_text_of(answer, "id"));
 	json_decref(answer);
 	return code;
-}
-
-/* Closing a device may unpin terabytes, after the guest has released it. */
-#define CLOSING_MS 180000
-
-static int cli_vfio_run_remove(int argc, char *const *argv, struct err *err)
-{
-	struct vfio_options given;
-	const char *operands[2];
-	int code;
-
-	if (!cli_vfio_begin(&vfio_remove, argc, argv, &given, operands, 2, &code, err))
-		return code;
-	return command_call(operands[0], "RemoveDevice",
-			    json_pack("{s:s, s:b, s:i}", "id", operands[1], "force", given.force, "timeout",
-				      (int)given.timeout),
-			    NULL, 0, (int)given.timeout * 1000 + CLOSING_MS, NULL, err);
 }
 
 /* ---- the commands ---- */
@@ -306,19 +276,13 @@ static const struct command vfio_unbind = {
 	.summary = "Let the kernel find a driver for a PCI function again",
 };
 static const struct command vfio_add = {
-	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...", .options = &add_table, .run = cli_vfio_run_add,
+	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...",
+	.options = &command_plain_options, .run = cli_vfio_run_add,
 	.summary = "Add a device to a running machine",
 	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,p2p=on|off][,id=...].\n",
 };
-static const struct command vfio_remove = {
-	.name = "vfio remove", .operands = "NAME ID", .options = &remove_table, .run = cli_vfio_run_remove,
-	.summary = "Ask the guest to release a device, and remove it",
-};
 
-static const struct command *const subcommands[] = {&vfio_list, &vfio_bind, &vfio_unbind, &vfio_add, &vfio_remove};
-
-static const struct option plain_options[] = {HELP};
-static const struct option_table plain_table = {plain_options, ARRAY_SIZE(plain_options)};
+static const struct command *const subcommands[] = {&vfio_list, &vfio_bind, &vfio_unbind, &vfio_add, &command_vfio_remove};
 
 static int cli_vfio_run_vfio(int argc, char *const *argv, struct err *err)
 {
@@ -334,6 +298,6 @@ const struct command command_vfio = {
 		"  unbind [--group] BDF    let the kernel find a driver for it again\n"
 		"  add NAME BDF            add a device to a running machine\n"
 		"  remove NAME ID          ask the guest to release a device, and remove it\n",
-	.options = &plain_table,
+	.options = &command_plain_options,
 	.run = cli_vfio_run_vfio,
 };

@@ -54,6 +54,25 @@ bool command_parse_all(const struct command *command, void *target, size_t help_
 	return false;
 }
 
+struct plain_options {
+	bool help;
+};
+
+static const struct option_key flag = {"flag", OPTION_FLAG};
+static const struct option plain_options[] = {
+	{"help", NULL, "show this", &flag, 1, .plain = true, .offset = offsetof(struct plain_options, help)},
+};
+const struct option_table command_plain_options = {plain_options, ARRAY_SIZE(plain_options)};
+
+bool command_parse_plain(const struct command *command, int argc, char *const *argv, const char **operands, size_t count,
+			 int *code, struct err *err)
+{
+	struct plain_options given = {0};
+
+	return command_parse_all(command, &given, offsetof(struct plain_options, help), argc, argv, operands, count, code,
+				 err);
+}
+
 int command_run_sub(const struct command *command, const struct command *const *sub, size_t count, int argc,
 		    char *const *argv, struct err *err)
 {

@@ -28,8 +28,9 @@ extern const struct command command_run, command_ps, command_stop, command_pause
 	command_balloon, command_disk, command_net, command_migrate, command_receive, command_snapshot,
 	command_restore, command_clone, command_vfio, command_metrics, command_events, command_doctor, command_help;
 
-/* Commands of `mvmm disk` and `mvmm net` that have a file of their own. */
+/* Commands of `mvmm disk`, `mvmm net` and `mvmm vfio` that are in cli_limits.c and cli_remove.c. */
 extern const struct command command_disk_set, command_net_set;
+extern const struct command command_disk_remove, command_net_remove, command_vfio_remove;
 
 /* Commands of `mvmm snapshot` that have a file of their own. */
 extern const struct command command_snapshot_record;
@@ -59,6 +60,11 @@ bool command_parse(const struct command *command, void *target, size_t help_offs
 /* The same of a command that wants exactly count operands. */
 bool command_parse_all(const struct command *command, void *target, size_t help_offset, int argc, char *const *argv,
 		       const char **operands, size_t count, int *code, struct err *err);
+
+/* The same of a command whose options are command_plain_options: --help, and no other. */
+extern const struct option_table command_plain_options;
+bool command_parse_plain(const struct command *command, int argc, char *const *argv, const char **operands, size_t count,
+			 int *code, struct err *err);
 
 /* Runs the command of `mvmm COMMAND WORD` that the first word names; their names are "COMMAND WORD". */
 int command_run_sub(const struct command *command, const struct command *const *sub, size_t count, int argc,
