@@ -52,6 +52,9 @@ CALL(int, mount, (const char *from, const char *to, const char *type, unsigned l
 CALL(int, umount2, (const char *path, int flags), (path, flags))
 CALL(int, unshare, (int flags), (flags))
 CALL(int, setns, (int fd, int type), (fd, type))
+CALL(int, socketpair, (int domain, int type, int protocol, int fds[2]), (domain, type, protocol, fds))
+CALL(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), (fd, message, flags))
+CALL(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
 CALL(int, mkdirat, (int fd, const char *path, mode_t mode), (fd, path, mode))
 CALL(int, mknodat, (int fd, const char *path, mode_t mode, dev_t device), (fd, path, mode, device))
 CALL(int, fchownat, (int fd, const char *path, uid_t uid, gid_t gid, int flags), (fd, path, uid, gid, flags))
@@ -77,8 +80,7 @@ READS_ALL int prctl(int option, ...)
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		words[i] = va_arg(list, unsigned long);
 	va_end(list);
-	/* A capability that does not exist ends the list of them, and is no fault. */
-	if (option != PR_CAPBSET_READ && fails("prctl"))
+	if (fails("prctl"))
 		return -1;
 	return REAL(prctl)(option, words[0], words[1], words[2], words[3]);
 }

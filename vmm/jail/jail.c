@@ -4,6 +4,7 @@
 
 #include "vmm/jail/jail_cgroup.h"
 #include "vmm/jail/jail_keeper.h"
+#include "vmm/jail/jail_network.h"
 #include "vmm/jail/jail_rights.h"
 #include "vmm/jail/jail_root.h"
 
@@ -23,7 +24,8 @@ struct jail {
 	struct jail_cgroup group;
 	struct jail_rights rights;
 	struct jail_keeper keeper;
-	int netns_fd; /* or -1 */
+	struct jail_network network;
+	int netns_fd; /* the network of the user's choice, or -1 */
 };
 
 /* ---- the keeper's part, before and after ---- */
@@ -89,13 +91,14 @@ static int jail_prepare(struct jail *jail, const struct jail_machine *machine, s
 		code = jail_unshare_user(err);
 	if (!code && config->pid && unshare(CLONE_NEWPID) < 0)
 		code = err_sys(err, -errno, "--jail pid=on");
-	return code;
+	return code || config->netns ? code : jail_network_open(&jail->network, err);
 }
 
 static void jail_remove(struct jail *jail)
 {
 	if (!jail_cgroup_remove(&jail->group))
 		fprintf(stderr, "mvmm: --jail cgroup=%s: the group is still in use and stays\n", jail->options->config.cgroup);
+	jail_network_done(&jail->network);
 	jail_root_remove(&jail->root);
 	fd_close(&jail->netns_fd);
 	free(jail);
@@ -145,6 +148,7 @@ static int jail_split(struct jail *jail, const struct jail_machine *machine, str
 	int code;
 
 	if (pid > 0) {
+		jail_network_make(&jail->network);
 		*exit_code = jail_keeper_wait(&jail->keeper, pid);
 		jail_remove(jail);
 		return 1;
@@ -173,7 +177,7 @@ int jail_enter(struct jail_options *options, const struct jail_machine *machine,
 	jail->options = options;
 	jail->rights.config = &options->config;
 	jail->netns_fd = jail->rights.ruleset_fd = jail->rights.netns_fd = jail->root.host_fd = jail->root.root_fd = jail->root.dev_fd = -1;
-	jail->group.fd = jail->group.above = -1;
+	jail->network.keeper_fd = jail->network.machine_fd = jail->group.fd = jail->group.above = -1;
 	failed = jail_prepare(jail, machine, err);
 	if (failed) {
 		jail_remove(jail);
@@ -191,7 +195,8 @@ int jail_close(struct jail *jail, struct err *err)
 	if (!jail)
 		return 0;
 	code = jail_root_enter(&jail->root, err);
-	code = code ?: jail_rights_prepare(&jail->rights, &jail->options->config, err);
+	code = code ?: jail_network_take(&jail->network, &jail->rights.netns_fd, err);
+	code = code ?: jail_rights_prepare(&jail->rights, err);
 	if (!code && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		code = err_sys(err, -errno, "--jail: dumpable");
 	return code ?: jail_rights_drop(&jail->rights, err);
@@ -212,6 +217,7 @@ void jail_destroy(struct jail *jail)
 	if (!jail)
 		return;
 	jail_cgroup_done(&jail->group);
+	jail_network_done(&jail->network);
 	jail_rights_done(&jail->rights);
 	jail_root_done(&jail->root);
 	fd_close(&jail->netns_fd);

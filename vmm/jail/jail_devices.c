@@ -2,7 +2,8 @@
 /* See jail_devices.h. */
 #include "vmm/jail/jail_devices.h"
 
-#include <dirent.h>
+#include "vmm/jail/jail_fds.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -63,33 +64,30 @@ static int jail_devices_make_one(int dev_fd, const char *name, dev_t number, uns
 	return uid && fchownat(dev_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
-/* The name below /dev of an open device; NULL: it is none, or not one that is opened again. */
-static const char *jail_devices_name(int fds, const char *number, char *path, size_t size, struct stat *st)
-{
-	ssize_t len = readlinkat(fds, number, path, size - 1);
+struct jail_devices {
+	int dev_fd;
+	unsigned int uid, gid;
+	char path[80]; /* of the last one that was made */
+};
 
-	if (len < 5 || fstatat(fds, number, st, 0) < 0 || !S_ISCHR(st->st_mode))
-		return NULL;
-	path[len] = 0;
-	return strncmp(path, "/dev/", 5) == 0 && jail_devices_is_one(path + 5) ? path + 5 : NULL;
+static int jail_devices_on_fd(void *opaque, int fd, const struct stat *st)
+{
+	struct jail_devices *devices = opaque;
+	char link[32], path[sizeof(devices->path)] = "";
+
+	if (!S_ISCHR(st->st_mode))
+		return 0;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (readlink(link, path, sizeof(path) - 1) < 5 || strncmp(path, "/dev/", 5) != 0 || !jail_devices_is_one(path + 5))
+		return 0;
+	memcpy(devices->path, path, sizeof(path));
+	return jail_devices_make_one(devices->dev_fd, path + 5, st->st_rdev, devices->uid, devices->gid);
 }
 
 int jail_devices_make(int dev_fd, unsigned int uid, unsigned int gid, struct err *err)
 {
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
-	char path[80];
-	int code = dir ? 0 : err_sys(err, -errno, "--jail: the open files");
+	struct jail_devices devices = {.dev_fd = dev_fd, .uid = uid, .gid = gid, .path = "the open files"};
+	int code = jail_fds_each(jail_devices_on_fd, &devices);
 
-	while (!code && (entry = readdir(dir))) {
-		struct stat st;
-		const char *name = jail_devices_name(dirfd(dir), entry->d_name, path, sizeof(path), &st);
-
-		code = name ? jail_devices_make_one(dev_fd, name, st.st_rdev, uid, gid) : 0;
-		if (code)
-			err_sys(err, code, "--jail: its /dev/%.60s", name);
-	}
-	if (dir)
-		closedir(dir);
-	return code;
+	return code ? err_sys(err, code, "--jail: %.60s", devices.path) : 0;
 }

@@ -2,13 +2,13 @@
 /* See jail_rights.h. glibc's setuid(2) and its like change all threads, one after the other; here each changes itself. */
 #include "vmm/jail/jail_rights.h"
 
-#include <dirent.h>
+#include "vmm/jail/jail_fds.h"
+
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 
 /* ---- Landlock (Documentation/userspace-api/landlock.rst), with the layouts of version 6 ---- */
@@ -70,61 +70,40 @@ static int jail_rights_make_ruleset(const struct landlock_rules *rules, int *ret
 	return 0;
 }
 
+struct jail_rights_files {
+	int ruleset;
+	const struct landlock_rules *rules;
+};
+
 /*
  * A file that is open may be opened again, by /proc/self/fd, for a reboot of the guest: in the same way, whatever its
  * path was. One without a path, such as a memfd, cannot be named in a rule.
  */
-static int jail_rights_add_file(int ruleset, const struct landlock_rules *rules, int fd)
+static int jail_rights_add_file(void *opaque, int fd, const struct stat *st)
 {
+	const struct jail_rights_files *files = opaque;
 	int flags = fcntl(fd, F_GETFL);
 	bool written = !(flags & O_PATH) && (flags & O_ACCMODE) != O_RDONLY;
 	const struct landlock_beneath one = {
-		.files = rules->files & (FILES_READ | (written ? FILES_WRITE | FILES_TRUNCATE : 0)), .folder = fd,
+		.files = files->rules->files & (FILES_READ | (written ? FILES_WRITE | FILES_TRUNCATE : 0)), .folder = fd,
 	};
 
-	if (syscall(SYS_landlock_add_rule, ruleset, RULE_BENEATH, &one, 0) < 0)
+	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
+		return 0;
+	if (syscall(SYS_landlock_add_rule, files->ruleset, RULE_BENEATH, &one, 0) < 0)
 		return errno == EBADFD || errno == EBADF ? 0 : -errno;
 	return 0;
 }
 
-static int jail_rights_add_files(int ruleset, const struct landlock_rules *rules)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	struct dirent *entry;
-	struct stat st;
-	int code = dir ? 0 : -errno;
-
-	while (!code && (entry = readdir(dir))) {
-		int fd = (int)strtol(entry->d_name, NULL, 10);
-
-		if (entry->d_name[0] != '.' && fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
-			code = jail_rights_add_file(ruleset, rules, fd);
-	}
-	if (dir)
-		closedir(dir);
-	return code;
-}
-
-/* A namespace is a thread's own. What is open stays open: taps, sockets. */
-static int jail_rights_leave_network(struct jail_rights *rights, struct err *err)
-{
-	if (unshare(CLONE_NEWNET) < 0)
-		return err_sys(err, -errno, "--jail: a network namespace");
-	rights->netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	return rights->netns_fd < 0 ? err_sys(err, -errno, "--jail: its network namespace") : 0;
-}
-
-int jail_rights_prepare(struct jail_rights *rights, const struct jail_config *config, struct err *err)
+int jail_rights_prepare(struct jail_rights *rights, struct err *err)
 {
 	struct landlock_rules rules;
 	int code;
 
-	*rights = (struct jail_rights){.config = config, .ruleset_fd = -1, .netns_fd = -1};
-	code = config->netns ? 0 : jail_rights_leave_network(rights, err);
-	if (code || jail_rights_rules(config, &rules) < 0)
-		return code;
+	if (jail_rights_rules(rights->config, &rules) < 0)
+		return 0;
 	code = jail_rights_make_ruleset(&rules, &rights->ruleset_fd) ?:
-	       jail_rights_add_files(rights->ruleset_fd, &rules);
+	       jail_fds_each(jail_rights_add_file, &(struct jail_rights_files){rights->ruleset_fd, &rules});
 	return code ? err_sys(err, code, "--jail: the rules of Landlock") : 0;
 }
 
@@ -147,10 +126,10 @@ static bool jail_rights_has_any(void)
 /* What a program that is executed could get. */
 static int jail_rights_drop_bounds(void)
 {
-	for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
-		if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
-			return -errno;
-	return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ? -errno : 0;
+	for (int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++) {
+		/* EINVAL: there is no such one, nor a higher one. */
+	}
+	return errno != EINVAL ? -errno : prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ? -errno : 0;
 }
 
 static int jail_rights_drop_user(const struct jail_config *config)
@@ -181,7 +160,10 @@ static int jail_rights_restrict(const struct jail_rights *rights)
 	return syscall(SYS_landlock_restrict_self, rights->ruleset_fd, 0) < 0 ? -errno : 0;
 }
 
-/* Capabilities go last: a thread that has none has been here, or was started by one that has. */
+/*
+ * A namespace is a thread's own; what is open stays open: taps, sockets. Capabilities go last: a thread that has none has
+ * been here, or was started by one that has.
+ */
 int jail_rights_drop(const struct jail_rights *rights, struct err *err)
 {
 	int code;

@@ -11,14 +11,11 @@
 struct jail_rights {
 	const struct jail_config *config;
 	int ruleset_fd; /* of Landlock; -1: this kernel has none */
-	int netns_fd;   /* the namespace without a network; -1: the process is where it should be */
+	int netns_fd;   /* the namespace without a network, ours; -1: the process is where it should be */
 };
 
-/*
- * In the jail's root, on the main thread: leaves the network, unless the user has chosen one, and makes the rules. A
- * kernel without Landlock is no error.
- */
-int jail_rights_prepare(struct jail_rights *rights, const struct jail_config *config, struct err *err);
+/* In the jail's root, on the main thread: makes the rules. A kernel without Landlock is no error. */
+int jail_rights_prepare(struct jail_rights *rights, struct err *err);
 /* Drops them for the calling thread. 0 if it has none already. After a failure the thread must not go on. */
 int jail_rights_drop(const struct jail_rights *rights, struct err *err);
 void jail_rights_done(struct jail_rights *rights);
