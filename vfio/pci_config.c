@@ -381,7 +381,7 @@ void vfio_pci_config_read(struct pci_function *function, unsigned int offset, vo
 
 /*
  * Writes the device's bits to the device, which keeps its value of the emulated ones. Emulated bytes before and after
- * them are not touched: the command register, beside the status, is set_command's.
+ * them are not touched: vfio_pci_config_set_command writes the command register, beside the status.
  */
 static void vfio_pci_config_forward(struct vfio_pci *pci, unsigned int offset, const uint8_t *data, unsigned int len)
 {

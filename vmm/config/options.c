@@ -263,6 +263,36 @@ static int options_add_name(const struct option_key *key, void *item, const char
 	return 0;
 }
 
+/* Of a path, the number is that of the words. */
+static int options_store_word(const struct option_key *key, void *item, const char *text, struct err *err)
+{
+	bool or_path = key->kind == OPTION_WORD_OR_PATH;
+	int *value = options_field(item, key->offset), code = 0;
+
+	if (or_path && strchr(text, '/')) {
+		while (key->words[code])
+			code++;
+		*value = code;
+		return options_set_text(options_text_field(key, item), text, err);
+	}
+	code = options_word_index(key->words, text, or_path ? ", or a path with a slash in it" : "", err);
+	if (code >= 0)
+		*value = code;
+	return MIN(code, 0);
+}
+
+static int options_store_choice_fd(const struct option_key *key, void *item, const char *text, struct err *err)
+{
+	uint64_t number;
+	int code = number_parse_uint(text, 0, INT_MAX, &number, err);
+
+	if (code)
+		return code;
+	*(int *)options_field(item, key->text_offset) = (int)number;
+	*(int *)options_field(item, key->offset) = (int)key->value;
+	return 0;
+}
+
 static int options_store(const struct option_key *key, void *item, const char *text, struct err *err)
 {
 	static const char *const on_off[] = {"off", "on", NULL};
@@ -280,19 +310,8 @@ static int options_store(const struct option_key *key, void *item, const char *t
 			*(bool *)value = code;
 		return MIN(code, 0);
 	case OPTION_WORD_OR_PATH:
-		if (strchr(text, '/')) {
-			for (code = 0; key->words[code]; code++)
-				;
-			*(int *)value = code;
-			return options_set_text(options_text_field(key, item), text, err);
-		}
-		__attribute__((fallthrough));
 	case OPTION_WORD:
-		code = options_word_index(key->words, text,
-					  key->kind == OPTION_WORD ? "" : ", or a path with a slash in it", err);
-		if (code >= 0)
-			*(int *)value = code;
-		return MIN(code, 0);
+		return options_store_word(key, item, text, err);
 	case OPTION_UINT:
 	case OPTION_FD:
 		code = number_parse_uint(text, key->min, MIN(key->max ?: INT_MAX, INT_MAX), &number, err);
@@ -313,12 +332,7 @@ static int options_store(const struct option_key *key, void *item, const char *t
 	case OPTION_NAMES:
 		return options_add_name(key, item, text, err);
 	case OPTION_CHOICE_FD:
-		code = number_parse_uint(text, 0, INT_MAX, &number, err);
-		if (code)
-			return code;
-		*(int *)options_field(item, key->text_offset) = (int)number;
-		*(int *)value = (int)key->value;
-		return 0;
+		return options_store_choice_fd(key, item, text, err);
 	case OPTION_CHOICE:
 	case OPTION_CHOICE_TEXT:
 	case OPTION_CHOICE_MAYBE:

@@ -24,7 +24,7 @@ struct client {
 	char *in;
 	size_t in_len;
 	bool eof;     /* nothing more is read; it ends after the last reply */
-	bool working; /* client_work is on the stack */
+	bool working; /* control_client_work is on the stack */
 	struct control_call *call;
 	struct client *next;
 };

@@ -3,7 +3,7 @@
  * Reads the contents of disks while the guest writes to them: first everything, then what has changed since. Holes and
  * zeros are told as ranges. All disks are read by one cursor, so that an earlier copy of a block cannot pass a later one.
  *
- * Used by disk_sender.c, which sends them, and by snapshot/disk_writer.c, which writes them into files.
+ * Used by disk_sender.c, which sends them, and by snapshot/disk_copier.c, which writes them into files.
  * A block is read after collect has listed it; a later write to it is reported later.
  */
 #pragma once
