@@ -12,6 +12,7 @@
 #include "vfio/host.h"
 
 struct vfio_container_ops;
+struct vfio_given;
 struct vfio_space;
 
 /* A host device; vfio/device.h has its functions. */
@@ -23,6 +24,7 @@ struct vfio_device {
 	int fd;
 	bool mdev;
 	const uint8_t *vf_token;         /* 16 bytes or NULL, while it is opened */
+	struct vfio_given *given;        /* its files, while it is opened; NULL: they are opened by their paths */
 	struct host_iommu_device *iommu; /* NULL for a mediated device, or without an IOMMU */
 	uint32_t flags;                  /* VFIO_DEVICE_FLAGS_* */
 	uint32_t num_regions;

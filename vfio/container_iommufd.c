@@ -10,6 +10,7 @@
 #include "vfio/space.h"
 
 #include "vfio/feature.h"
+#include "vfio/given.h"
 #include "vfio/vfio_uapi.h"
 
 #include <fcntl.h>
@@ -387,7 +388,7 @@ static int vfio_iommufd_open(struct vfio_device *device, struct err *err)
 		return err_sys(err, -ENOMEM, "attach");
 	}
 	if (device->fd < 0)
-		device->fd = device->sys->ops->open(device->sys, device->host.cdev, O_RDWR);
+		device->fd = vfio_given_file(device->given, device->sys, device->host.cdev);
 	if (device->fd < 0)
 		return vfio_host_open_failed(&device->host, device->host.cdev, device->fd, err);
 	rc = vfio_space_add_to_hypervisor(device->space, device->fd, err);

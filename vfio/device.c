@@ -2,6 +2,8 @@
 /* See device.h. */
 #include "vfio/device.h"
 
+#include "vfio/given.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -12,6 +14,11 @@ static int vfio_device_identify(struct vfio_device *device, const struct vfio_de
 {
 	int rc;
 
+	if (device->given) {
+		device->host = device->given->host;
+		device->mdev = device->host.mdev;
+		return 0;
+	}
 	if (!options->device) {
 		device->host = (struct vfio_host){.group = -1};
 		snprintf(device->host.name, sizeof(device->host.name), "fd %d", device->fd);
@@ -28,7 +35,7 @@ static int vfio_device_identify(struct vfio_device *device, const struct vfio_de
 static int vfio_device_open_iommufd(struct vfio_device *device)
 {
 	if (device->space->iommufd < 0) {
-		int fd = device->sys->ops->open(device->sys, "/dev/iommu", O_RDWR);
+		int fd = vfio_given_file(device->given, device->sys, "/dev/iommu");
 
 		if (fd < 0)
 			return fd;
@@ -254,9 +261,11 @@ int vfio_device_open(struct vfio_space *space, const struct vfio_device_options 
 	device->log = space->log;
 	device->fd = fd;
 	device->vf_token = options->vf_token;
+	device->given = options->given;
 	device->no_p2p = options->no_p2p;
 	rc = vfio_device_bring_in(device, options, err);
 	device->vf_token = NULL;
+	device->given = NULL;
 	if (rc < 0) {
 		host_iommu_device_destroy(device->iommu);
 		vfio_sys_close(space->sys, &device->fd);

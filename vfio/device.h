@@ -10,11 +10,10 @@
 #include "vfio/space.h"
 #include "vfio/vfio_uapi.h"
 
-enum vfio_want { VFIO_WANT_AUTO, VFIO_WANT_IOMMUFD, VFIO_WANT_LEGACY, VFIO_WANT_NOIOMMU };
-
 struct vfio_device_options {
 	const char *device; /* PCI address, UUID or sysfs path; may be NULL when fd is given */
 	int *fd; /* the opened /dev/vfio/devices/vfioN, iommufd only; taken over, also on failure. NULL: open it */
+	struct vfio_given *given; /* who found and opened it; its files are taken. NULL: this process finds and opens it */
 	enum vfio_want backend; /* AUTO: iommufd if kernel and device support it, else legacy */
 	const uint8_t *vf_token; /* 16 bytes, or NULL */
 	bool no_device_log;      /* use the IOMMU's dirty log even if the device has one */

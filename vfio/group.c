@@ -2,6 +2,7 @@
 /* See group.h. */
 #include "vfio/group.h"
 
+#include "vfio/given.h"
 #include "vfio/vfio_uapi.h"
 
 #include <fcntl.h>
@@ -37,8 +38,8 @@ static int vfio_group_open(const struct vfio_device *device, struct vfio_group *
 	char path[64];
 	int rc;
 
-	snprintf(path, sizeof(path), device->host.noiommu ? "/dev/vfio/noiommu-%d" : "/dev/vfio/%d", group->id);
-	group->fd = device->sys->ops->open(device->sys, path, O_RDWR);
+	vfio_host_group_path(&device->host, path);
+	group->fd = vfio_given_file(device->given, device->sys, path);
 	if (group->fd < 0)
 		return vfio_host_open_failed(&device->host, path, group->fd, err);
 	rc = vfio_group_check(device, group, path, err);
@@ -228,7 +229,7 @@ int vfio_group_try(struct vfio_device *device, struct vfio_container *container,
 
 static int vfio_group_open_container(const struct vfio_device *device, struct vfio_group_container *c, struct err *err)
 {
-	c->fd = device->sys->ops->open(device->sys, "/dev/vfio/vfio", O_RDWR);
+	c->fd = vfio_given_file(device->given, device->sys, "/dev/vfio/vfio");
 	if (c->fd < 0)
 		return vfio_host_open_failed(&device->host, "/dev/vfio/vfio", c->fd, err);
 	return vfio_group_check_container(device->sys, c->fd, c->kind->type, c->kind->name, err);

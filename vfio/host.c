@@ -168,6 +168,11 @@ int vfio_host_check_bound(const struct vfio_host *host, struct err *err)
 	return 0;
 }
 
+void vfio_host_group_path(const struct vfio_host *host, char path[64])
+{
+	snprintf(path, 64, host->noiommu ? "/dev/vfio/noiommu-%d" : "/dev/vfio/%d", host->group);
+}
+
 int vfio_host_open_failed(const struct vfio_host *host, const char *file, int rc, struct err *err)
 {
 	switch (rc) {

@@ -9,6 +9,9 @@
 #include "core/err.h"
 #include "iommu/vfio_sys.h"
 
+/* The backend that a device is wanted for. */
+enum vfio_want { VFIO_WANT_AUTO, VFIO_WANT_IOMMUFD, VFIO_WANT_LEGACY, VFIO_WANT_NOIOMMU };
+
 struct vfio_host {
 	char name[64];    /* as the kernel calls it: 0000:01:00.0, or the UUID of a mediated device */
 	char path[256];   /* its sysfs directory; "" when only a descriptor is known */
@@ -27,6 +30,9 @@ int vfio_host_find(const struct vfio_sys *sys, const char *spec, struct vfio_hos
 
 /* -ENODEV unless a VFIO driver has the device and it is in a group; the message says what to type. */
 int vfio_host_check_bound(const struct vfio_host *host, struct err *err);
+
+/* The file of its group, by the way in which the host has it. */
+void vfio_host_group_path(const struct vfio_host *host, char path[64]);
 
 /* Sets the message for a file of this device, or a common file of VFIO, that does not open; returns rc. */
 int vfio_host_open_failed(const struct vfio_host *host, const char *file, int rc, struct err *err);

@@ -86,7 +86,7 @@ static int vfio_pci_prepare(struct vfio_pci *pci, const struct vfio_pci_options 
 	if (ret == 0 && pci->msix_cap)
 		ret = vfio_pci_bar_check_msix(pci, err);
 	if (ret == 0)
-		ret = vfio_pci_bar_init_rom(pci, options->rom, options->rom_file, err);
+		ret = vfio_pci_bar_init_rom(pci, options, err);
 	if (ret == 0)
 		ret = vfio_pci_irq_init(pci, err);
 	if (ret < 0)

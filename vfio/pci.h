@@ -10,13 +10,6 @@
 #include "vfio/device.h"
 #include "vfio/pci_machine.h"
 
-struct vfio_pci_options {
-	const char *id; /* for messages; copied */
-	bool rom;       /* show the expansion ROM */
-	const char *rom_file; /* in place of the device's own, or NULL */
-	int devfn;      /* or -1: the first free device */
-};
-
 /*
  * Puts the device on the bus and takes it over on success. -EINVAL with the reason if it cannot be passed through (a
  * bridge). On failure nothing is left, and the device is still the caller's.

@@ -114,9 +114,8 @@ static void vfio_pci_bar_rom_write(void *opaque, uint64_t offset, const void *da
 {
 }
 
-static int vfio_pci_bar_read_rom_file(struct vfio_pci_bar *bar, const char *path, uint64_t *size, struct err *err)
+static int vfio_pci_bar_read_rom_file(struct vfio_pci_bar *bar, int fd, const char *path, uint64_t *size, struct err *err)
 {
-	_cleanup_(fd_close) int fd = errand_open(path, O_RDONLY | O_CLOEXEC, 0);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
@@ -134,18 +133,26 @@ static int vfio_pci_bar_read_rom_file(struct vfio_pci_bar *bar, const char *path
 	return 0;
 }
 
-int vfio_pci_bar_init_rom(struct vfio_pci *pci, bool shown, const char *file, struct err *err)
+static int vfio_pci_bar_find_rom_file(struct vfio_pci_bar *bar, const struct vfio_pci_options *options, uint64_t *size,
+				      struct err *err)
+{
+	_cleanup_(fd_close) int own = options->rom_fd ? -1 : errand_open(options->rom_file, O_RDONLY | O_CLOEXEC, 0);
+
+	return vfio_pci_bar_read_rom_file(bar, options->rom_fd ? *options->rom_fd : own, options->rom_file, size, err);
+}
+
+int vfio_pci_bar_init_rom(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err)
 {
 	static const struct bus_ops rom_ops = {.read = vfio_pci_bar_rom_read, .write = vfio_pci_bar_rom_write};
 	struct vfio_pci_bar *bar = &pci->bars[PCI_ROM_BAR];
 	uint64_t size = 0;
 	int ret;
 
-	if (file) {
-		ret = vfio_pci_bar_read_rom_file(bar, file, &size, err);
+	if (options->rom_file) {
+		ret = vfio_pci_bar_find_rom_file(bar, options, &size, err);
 		if (ret < 0)
 			return ret;
-	} else if (shown && bar->region.size) {
+	} else if (options->rom && bar->region.size) {
 		for (size = KIB(2); size < bar->region.size && size < MAX_ROM; size <<= 1) {
 		}
 	}

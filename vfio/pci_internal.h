@@ -71,7 +71,7 @@ int vfio_pci_bar_get_regions(struct vfio_pci *pci, struct err *err);
 /* -EINVAL: the MSI-X table lies outside of its BAR. */
 int vfio_pci_bar_check_msix(const struct vfio_pci *pci, struct err *err);
 /* The device's own ROM if it is shown, or a file in its place (NULL: none). */
-int vfio_pci_bar_init_rom(struct vfio_pci *pci, bool shown, const char *file, struct err *err);
+int vfio_pci_bar_init_rom(struct vfio_pci *pci, const struct vfio_pci_options *options, struct err *err);
 /* Maps into this process the parts that the guest can have mapped. */
 void vfio_pci_bar_map_regions(struct vfio_pci *pci);
 /* pci_function_ops.bar_moved. */

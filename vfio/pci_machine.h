@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a passed-through function (vfio/pci.h) needs of the machine around it. */
+/* What a passed-through function (vfio/pci.h) needs of the machine around it, and how it is wanted. */
 #pragma once
 
 #include "core/event_loop.h"
@@ -27,4 +27,12 @@ struct vfio_pci_machine {
 	void (*wanted)(void *opaque, struct vfio_pci *pci);
 	void *wanted_opaque;
 	pthread_mutex_t *space_lock; /* held around calls that change the device's struct vfio_space */
+};
+
+struct vfio_pci_options {
+	const char *id; /* for messages; copied */
+	bool rom;       /* show the expansion ROM */
+	const char *rom_file; /* in place of the device's own, or NULL */
+	const int *rom_fd;    /* that file, if somebody else has opened it, who keeps it; NULL: it is opened by its path */
+	int devfn;      /* or -1: the first free device */
 };

@@ -26,7 +26,7 @@ static int do_set_limits(struct session *session, const char *id, const char *li
 }
 
 /* What is plugged in is a line of the configuration, checked as the command line's are. */
-static int do_add_device(struct session *session, const char *option, const char *text,
+static int do_add_device(struct session *session, const char *option, const char *text, struct vfio_given *given,
 			 const struct add_device_reply *reply, struct err *err)
 {
 	int code = config_plug_add(&config, option, text, err);

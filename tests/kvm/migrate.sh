@@ -188,7 +188,7 @@ slowly
 check 'info tells that it is being migrated' grep -q migrating <("$mvmm" info m$hop)
 check 'a second migration is refused' grep -q 'is being migrated' <("$mvmm" migrate m$hop --to unix:/none 2>&1)
 check 'so is a pause' grep -q 'is being migrated' <("$mvmm" pause m$hop 2>&1)
-check 'so is a device' grep -q 'is being migrated' <("$mvmm" vfio add m$hop 0000:00:00.0 2>&1)
+check 'so is a device' grep -q 'is being migrated' <("$mvmm" disk add m$hop "$mvmm,readonly=on" 2>&1)
 check 'its balloon goes on' "$mvmm" balloon m$hop --size 1M
 check 'the target tells that it is arriving' grep -q arriving <("$mvmm" info m$((hop + 1)))
 check 'and has no balloon to set yet' grep -q 'still arriving' <("$mvmm" balloon m$((hop + 1)) --size 32M 2>&1)

@@ -126,7 +126,7 @@ refuses 'too many devices' '31 devices: more than the 30' run --kernel kernel "$
 refuses 'metrics of no machine' 'metrics: NAME is missing' metrics
 refuses 'metrics in two forms' '--prometheus: cannot be combined with --json' metrics --json --prometheus any
 refuses 'a filter of another kind' '--seccomp none: unknown value' run --kernel kernel --seccomp none
-refuses 'a folder to allow without a jail' '--allow folder: needs --jail DIR' run --kernel kernel --allow folder
+refuses 'a folder to allow that is missing' '--allow nowhere: No such file' run --kernel kernel --allow nowhere
 refuses 'a jail in no folder' '--jail nowhere: the folder: No such file' run --kernel kernel --jail nowhere
 refuses 'a jail in a file' '--jail .*/disk: the folder: Not a directory' run --kernel kernel --jail disk
 refuses 'a jail in the root of all files' '--jail /: it is the root' run --kernel kernel --jail /

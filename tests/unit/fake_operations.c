@@ -45,7 +45,7 @@ static int fake_set_balloon(struct session *session, uint64_t bytes, struct err 
 }
 
 /* "late" fails after it has begun. */
-static int fake_add_device(struct session *session, const char *option, const char *vfio,
+static int fake_add_device(struct session *session, const char *option, const char *vfio, struct vfio_given *given,
 			   const struct add_device_reply *reply, struct err *err)
 {
 	if (strcmp(option, "vfio") != 0)

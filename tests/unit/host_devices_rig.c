@@ -246,7 +246,7 @@ int begin_adding(const struct vfio_config *config, struct caller *caller)
 	const struct host_devices_reply reply = {progress, answer, caller};
 
 	t.p.base.err.text[0] = 0;
-	return host_devices_add(t.devices, config, &reply, &t.p.base.err);
+	return host_devices_add(t.devices, config, NULL, &reply, &t.p.base.err);
 }
 
 int add_of(const struct vfio_config *config)

@@ -19,7 +19,8 @@ static char asked[200];
 static int refuse; /* code of the next call of add_device */
 static struct err err;
 
-static int add_device(struct session *s, const char *option, const char *vfio, const struct add_device_reply *given, struct err *why)
+static int add_device(struct session *s, const char *option, const char *vfio, struct vfio_given *opened,
+		      const struct add_device_reply *given, struct err *why)
 {
 	int code = refuse;
 

@@ -625,7 +625,18 @@ static void rom(void)
 	CHECK_EQ(pb_mmio(&p, 0xc8000000), 0x0201aa55);
 	CHECK_EQ(pb_mmio(&p, 0xc8001400), 0xffffffff);
 	pb_done(&p);
+	/* And one that somebody else has opened: the name is only a name. */
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0);
 	unlink(path);
+	pb_init(&p);
+	p.options.rom_file = path;
+	p.options.rom_fd = &fd;
+	pb_start(&p);
+	CHECK_EQ(enable_rom(), KIB(8));
+	CHECK_EQ(pb_mmio(&p, 0xc8000000), 0x0201aa55);
+	pb_done(&p);
+	CHECK_EQ(close(fd), 0);
 	pb_init(&p);
 	p.options.rom_file = "/tmp/there/is/no/such.rom";
 	CHECK_EQ(pb_create(&p, VFIO_WANT_LEGACY), -ENOENT);

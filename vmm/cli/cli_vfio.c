@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `mvmm vfio`: lists the host's devices and whether they can be passed through, binds them to VFIO and back, adds them
- * to a running machine and removes them.
+ * to a running machine and removes them. One that is added is opened here, with the rights of the user, and passed to the
+ * machine, which opens none for others.
  */
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "vfio/binding.h"
 #include "vfio/variant.h"
 #include "vmm/cli/command.h"
+#include "vmm/config/config.h"
 #include "vmm/control/control_client.h"
-
+#include "vmm/machine/given_json.h"
+#include "vmm/machine/host_devices.h"
 
 struct vfio_options {
 	bool json, group, help;
@@ -230,19 +236,71 @@ static void cli_vfio_on_progress(void *opaque, const json_t *parameters)
 			total / (double)GIB(1));
 }
 
-static int cli_vfio_follow_add(const char *machine, json_t *parameters, json_t **ret, struct err *err)
+/* Of the device itself, if it is not named by a descriptor, which the machine refuses. */
+static int cli_vfio_open_device(const struct vfio_config *vfio, struct vfio_given *given, struct err *err)
+{
+	int code = vfio->fd >= 0 ? 0 : vfio_given_open(vfio_sys_host(), vfio->device, host_devices_want(vfio->backend), given, err);
+	int rom;
+
+	if (code || vfio->rom != VFIO_ROM_FILE)
+		return code;
+	rom = open(vfio->rom_file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return rom < 0 ? err_sys(err, -errno, "rom=%.200s", vfio->rom_file) : vfio_given_add(given, VFIO_GIVEN_ROM, rom);
+}
+
+/* The text is parsed as mvmm run does it, so that it means the same. */
+static int cli_vfio_open(const char *text, struct vfio_given *given, struct err *err)
+{
+	_cleanup_(machine_config_done) struct machine_config config;
+	char option[] = "--vfio", *words[] = {option, (char *)text};
+	int code;
+
+	machine_config_init(&config);
+	code = options_parse(&machine_options, &config, ARRAY_SIZE(words), words, NULL, 0, err);
+	return code ?: cli_vfio_open_device(&config.vfios[0], given, err);
+}
+
+/*
+ * Devices pin the guest's memory, which a machine in a jail has given up the right to do beyond its limit. Who may, raises
+ * it; else the machine says what it lacks.
+ */
+static void cli_vfio_raise_limit(const struct control_client *client)
+{
+	const struct rlimit most = {RLIM_INFINITY, RLIM_INFINITY};
+	struct ucred machine;
+	socklen_t size = sizeof(machine);
+
+	if (getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &machine, &size) == 0 && machine.pid > 0)
+		prlimit(machine.pid, RLIMIT_MEMLOCK, &most, NULL);
+}
+
+static int cli_vfio_follow_add(struct control_client *client, const char *text, const struct vfio_given *given, json_t **ret,
+			       struct err *err)
 {
 	const struct control_watch watch = {.progress = cli_vfio_on_progress, .wake_fd = -1};
+	json_t *parameters = json_pack("{s:s}", "vfio", text);
+	int fds[VFIO_GIVEN_FILES];
+
+	for (size_t i = 0; i < given->count; i++)
+		fds[i] = given->files[i].fd;
+	given_json_write(given, parameters);
+	cli_vfio_raise_limit(client);
+	return control_client_follow(client, "AddDevice", parameters, fds, given->count, &watch, ret, err) ? EXIT_FAILED :
+													     EXIT_OFF;
+}
+
+static int cli_vfio_add(const char *machine, const char *text, json_t **ret, struct err *err)
+{
+	_cleanup_(vfio_given_close) struct vfio_given given = {.count = 0};
 	struct control_client client;
 	int code = control_client_open(machine, &client, err);
 
-	if (code) {
-		json_decref(parameters);
+	if (code)
 		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
-	}
-	code = control_client_follow(&client, "AddDevice", parameters, NULL, 0, &watch, ret, err);
+	code = cli_vfio_open(text, &given, err);
+	code = code ? (code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED) : cli_vfio_follow_add(&client, text, &given, ret, err);
 	control_client_close(&client);
-	return code ? EXIT_FAILED : EXIT_OFF;
+	return code;
 }
 
 static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
@@ -253,7 +311,7 @@ static int cli_vfio_run_add(int argc, char *const *argv, struct err *err)
 
 	if (!command_parse_plain(&vfio_add, argc, argv, operands, 2, &code, err))
 		return code;
-	code = cli_vfio_follow_add(operands[0], json_pack("{s:s}", "vfio", operands[1]), &answer, err);
+	code = cli_vfio_add(operands[0], operands[1], &answer, err);
 	if (code == EXIT_OFF)
 		printf("%s was added; its id is %s\n", operands[1], cli_vfio_text_of(answer, "id"));
 	json_decref(answer);
@@ -279,7 +337,8 @@ static const struct command vfio_add = {
 	.name = "vfio add", .operands = "NAME BDF[,KEY=VALUE]...",
 	.options = &command_plain_options, .run = cli_vfio_run_add,
 	.summary = "Add a device to a running machine",
-	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,p2p=on|off][,id=...].\n",
+	.text = "The device is written as for mvmm run --vfio: BDF|UUID|/sys/...[,backend=...][,rom=...][,p2p=on|off][,id=...]. It is\n"
+		"opened with your rights and passed to the machine.\n",
 };
 
 static const struct command *const subcommands[] = {&vfio_list, &vfio_bind, &vfio_unbind, &vfio_add, &command_vfio_remove};

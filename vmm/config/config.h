@@ -119,6 +119,7 @@ struct vfio_config {
 	char *rom_file;
 	char *token; /* a VF's token (a UUID), or NULL */
 	int fd;      /* the open device, or -1 */
+	bool given;  /* another process has opened it, while the machine ran; not an option */
 	bool p2p;    /* it and other devices reach each other's BARs */
 };
 

@@ -23,9 +23,6 @@ int jail_options_check(const struct jail_options *options, struct err *err)
 {
 	const struct jail_config *jail = &options->config;
 
-	if (!jail->dir && options->allowed_count)
-		return err_set(err, -EINVAL, "--allow %.200s: needs --jail DIR; without a jail nothing is hidden",
-			       options->allowed[0].path);
 	if (!jail->dir)
 		return 0;
 	if (!jail->uid != !jail->gid)

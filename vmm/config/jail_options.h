@@ -23,7 +23,7 @@ struct jail_options {
 	struct jail_config config;
 	struct jail_folder {
 		char *path;
-	} *allowed; /* folders that can be seen in the jail, too */
+	} *allowed; /* folders in which requests may name files, and that can be seen in the jail, too */
 	size_t allowed_count;
 };
 
@@ -37,7 +37,7 @@ extern const struct option_key jail_allow_key;
 	 "DIR[,uid=N,gid=N][,netns=FILE][,cgroup=GROUP][,cpu=PERCENT][,memory=SIZE][,pid=on|off][,nofile=N][,fsize=SIZE]", \
 	 "hold the machine in this folder: namespaces of its own, no rights, limits", jail_keys, JAIL_KEYS, .bare = true, \
 	 .command_only = true, .offset = offsetof(struct type, member.config)},                                             \
-	{"allow", "DIR", "a folder that the jail shows under the same path; may be repeated", &jail_allow_key, 1,         \
+	{"allow", "DIR", "a folder in which requests may name files, and that the jail shows under the same path; may be repeated", &jail_allow_key, 1,         \
 	 .plain = true, .command_only = true, .offset = offsetof(struct type, member.allowed),                            \
 	 .count_offset = offsetof(struct type, member.allowed_count), .item_size = sizeof(struct jail_folder)}
 

@@ -2,6 +2,7 @@
 /* See control_devices.h. */
 #include "vmm/control/control_devices.h"
 
+#include "vmm/machine/given_json.h"
 #include "vmm/machine/operations.h"
 
 static const struct operated *control_devices_machine(void *opaque)
@@ -49,12 +50,16 @@ void control_devices_add(void *opaque, struct control_call *call, const json_t *
 {
 	const struct operated *machine = control_devices_machine(opaque);
 	const struct add_device_reply reply = {control_devices_adding, control_devices_added, call};
-	const char *text = json_string_value(json_object_get(parameters, "vfio"));
+	const char *text = json_string_value(json_object_get(parameters, "vfio")), *bad = text ? NULL : "vfio";
+	_cleanup_(control_devices_close) struct passed passed = {.count = 0};
+	_cleanup_(vfio_given_close) struct vfio_given given = {.count = 0};
 	struct err err;
 
-	if (!text)
-		control_bad_parameter(call, "vfio");
-	else if (machine->ops->add_device(machine->session, "vfio", text, &reply, &err))
+	passed.count = control_take_fds(call, passed.fds, ARRAY_SIZE(passed.fds));
+	bad = bad ?: given_json_read(parameters, passed.fds, passed.count, &given);
+	if (bad)
+		control_bad_parameter(call, bad);
+	else if (machine->ops->add_device(machine->session, "vfio", text, &given, &reply, &err))
 		control_fail(call, &err);
 }
 

@@ -169,8 +169,9 @@ int jail_enter(struct jail_options *options, const struct jail_machine *machine,
 	int failed;
 
 	*ret = NULL;
-	if (!options->config.dir)
-		return 0;
+	failed = jail_root_find_allowed(options, err);
+	if (failed || !options->config.dir)
+		return failed;
 	jail = calloc(1, sizeof(*jail));
 	if (!jail)
 		return err_sys(err, -ENOMEM, "--jail");

@@ -23,7 +23,7 @@ struct jail_machine {
 };
 
 /*
- * Splits the process. 0 in the machine, with *ret, or NULL if there is no jail. 1 in the keeper, after the machine has
+ * Checks the folders of --allow and splits the process. 0 in the machine, with *ret, or NULL if there is no jail. 1 in the keeper, after the machine has
  * ended and everything is removed: *code is its exit code, and its message was shown. -errno with the message for the
  * user in both processes: nothing is left behind. options live as long as the jail.
  */

@@ -163,7 +163,6 @@ static int jail_root_open(struct jail_root *root, struct err *err)
 	return jail_root_lock(root, err);
 }
 
-/* From now on, the folder has its path without links. */
 static int jail_root_check_allowed(struct jail_folder *folder, struct err *err)
 {
 	char *path = realpath(folder->path, NULL);
@@ -189,14 +188,21 @@ static int jail_root_check_allowed(struct jail_folder *folder, struct err *err)
 	return 0;
 }
 
+int jail_root_find_allowed(struct jail_options *options, struct err *err)
+{
+	int code = 0;
+
+	for (size_t i = 0; i < options->allowed_count && !code; i++)
+		code = jail_root_check_allowed(&options->allowed[i], err);
+	return code;
+}
+
 int jail_root_make(struct jail_root *root, const struct jail_options *options, bool sysfs, struct err *err)
 {
 	int code;
 
 	*root = (struct jail_root){.options = options, .sysfs = sysfs, .host_fd = -1, .root_fd = -1, .dev_fd = -1};
 	code = jail_root_open(root, err);
-	for (size_t i = 0; i < options->allowed_count && !code; i++)
-		code = jail_root_check_allowed(&options->allowed[i], err);
 	code = code ?: jail_root_make_all(root, "/dev", err);
 	code = code ?: jail_root_make_all(root, "/proc", err);
 	if (!code && sysfs)

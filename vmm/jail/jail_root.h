@@ -24,6 +24,11 @@ struct jail_root {
 };
 
 /*
+ * Checks the folders of --allow, whether there is a jail or not: from now on, each has its path without links. -EINVAL and
+ * others, with the message.
+ */
+int jail_root_find_allowed(struct jail_options *options, struct err *err);
+/*
  * Opens the folder and makes the folders in it that things are mounted on. sysfs: the machine has host devices. Links in
  * the folder are not followed. After a failure nothing is left. jail_root_done frees.
  */

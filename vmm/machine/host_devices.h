@@ -8,8 +8,10 @@
 
 #include "core/event_loop.h"
 #include "devices/pci.h"
+#include "vfio/given.h"
 #include "vfio/pci.h"
 #include "vmm/config/config.h"
+#include "vmm/machine/machine_files.h"
 #include "vmm/machine/slots.h"
 
 struct host_devices;
@@ -36,12 +38,16 @@ struct host_devices_machine {
 	struct dirty_set *dirty;
 	struct pci_bus *pci;
 	struct slots *slots; /* outlives them */
+	const struct machine_files *files; /* descriptors that were passed: of a device, its ROM; or NULL */
 	/* The devfn that a device of the configuration has in the guest, or -errno. NULL: any free slot. */
 	int (*slot_for)(void *opaque, const char *id, struct err *err);
 	struct msi_controller *msi;
 	struct event_loop *loop;
 	const struct log *log;
 };
+
+/* The way of a device's backend=. */
+enum vfio_want host_devices_want(enum vfio_backend backend);
 
 /* Opens all devices of the configuration. */
 int host_devices_create(const struct machine_config *config, const struct host_devices_machine *machine,
@@ -61,9 +67,10 @@ struct host_devices_reply {
  * Adds a device while the guest runs. A worker opens it and maps the guest's memory, which may take minutes; then the
  * device is put on the bus, the guest is notified and done is called. config stays valid until then. If
  * host_devices_destroy comes before that, done gets -ECANCELED. The loop's thread. -EEXIST: the id is in use; -ENOSPC:
- * no free slot; -EBUSY: slots_check_free; done is not called then.
+ * no free slot; -EBUSY: slots_check_free; done is not called then. given: who has opened it, which stays valid as config
+ * does; NULL: it is opened here.
  */
-int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
+int host_devices_add(struct host_devices *devices, const struct vfio_config *config, struct vfio_given *given,
 		     const struct host_devices_reply *reply, struct err *err);
 
 /*

@@ -10,16 +10,22 @@
 
 /* ---- from sysfs to the bus ---- */
 
-static int host_devices_add_open_device(struct host_devices *devices, const struct vfio_config *config,
-					struct vfio_device **ret, struct err *err)
+enum vfio_want host_devices_want(enum vfio_backend backend)
 {
 	static const enum vfio_want wants[] = {
 		[VFIO_BACKEND_AUTO] = VFIO_WANT_AUTO, [VFIO_BACKEND_IOMMUFD] = VFIO_WANT_IOMMUFD,
 		[VFIO_BACKEND_LEGACY] = VFIO_WANT_LEGACY, [VFIO_BACKEND_NOIOMMU] = VFIO_WANT_NOIOMMU,
 	};
+
+	return wants[backend];
+}
+
+static int host_devices_add_open_device(struct host_devices *devices, const struct vfio_config *config,
+					struct vfio_given *given, struct vfio_device **ret, struct err *err)
+{
 	_cleanup_(fd_close) int fd = -1;
-	struct vfio_device_options options = {.device = config->device, .backend = wants[config->backend],
-					      .no_p2p = !config->p2p};
+	struct vfio_device_options options = {.device = config->device, .given = given, .no_p2p = !config->p2p,
+					      .backend = host_devices_want(config->backend)};
 	uint8_t token[16];
 
 	if (config->token) {
@@ -52,11 +58,13 @@ static int host_devices_add_put(struct host_devices *devices, const struct vfio_
 		.log = devices->machine.log, .map = &devices->machine.ops->map, .map_opaque = devices->machine.opaque,
 		.wanted = host_devices_remove_on_wanted, .wanted_opaque = devices, .space_lock = &devices->space_lock,
 	};
-	const struct vfio_pci_options options = {
+	struct vfio_pci_options options = {
 		.id = config->id, .rom = config->rom == VFIO_ROM_ON,
 		.rom_file = config->rom == VFIO_ROM_FILE ? config->rom_file : NULL, .devfn = devfn,
 	};
 
+	if (!machine_files_passed(devices->machine.files, config->id, &options.rom_fd))
+		options.rom_fd = NULL;
 	return vfio_pci_create(device, &options, &machine, ret, err);
 }
 
@@ -136,7 +144,7 @@ static int host_devices_add_need_space(struct host_devices *devices, struct err 
 static int host_devices_add_open(void *opaque, struct err *err)
 {
 	struct arrival *arrival = opaque;
-	int code = host_devices_add_open_device(arrival->devices, arrival->config, &arrival->device, err);
+	int code = host_devices_add_open_device(arrival->devices, arrival->config, arrival->given, &arrival->device, err);
 
 	if (code == 0)
 		vfio_pci_reset(arrival->devices->space);
@@ -234,7 +242,7 @@ static int host_devices_add_start_arrival(struct arrival *arrival, struct err *e
 	return slots_begin(devices->machine.slots, &job, err);
 }
 
-int host_devices_add(struct host_devices *devices, const struct vfio_config *config,
+int host_devices_add(struct host_devices *devices, const struct vfio_config *config, struct vfio_given *given,
 		     const struct host_devices_reply *reply, struct err *err)
 {
 	struct slots *slots = devices->machine.slots;
@@ -255,7 +263,7 @@ int host_devices_add(struct host_devices *devices, const struct vfio_config *con
 	arrival = calloc(1, sizeof(*arrival));
 	if (!arrival)
 		return err_sys(err, -ENOMEM, "--vfio %s", config->id);
-	*arrival = (struct arrival){.devices = devices, .config = config, .devfn = devfn, .reply = *reply};
+	*arrival = (struct arrival){.devices = devices, .config = config, .given = given, .devfn = devfn, .reply = *reply};
 	code = host_devices_add_start_arrival(arrival, err);
 	if (code < 0)
 		host_devices_add_free_arrival(arrival);
@@ -272,7 +280,7 @@ static int host_devices_add_start_one(struct host_devices *devices, const struct
 	int devfn = host_devices_add_devfn_for(devices, config->id, err);
 	struct vfio_device *open = NULL;
 	struct host_device *device;
-	int code = devfn < 0 ? devfn : host_devices_add_open_device(devices, config, &open, err);
+	int code = devfn < 0 ? devfn : host_devices_add_open_device(devices, config, NULL, &open, err);
 
 	code = code ?: host_devices_add_plug(devices, config, devfn, &open, &device, err);
 	vfio_device_close(open);

@@ -8,6 +8,7 @@
 struct arrival {
 	struct host_devices *devices;
 	const struct vfio_config *config;
+	struct vfio_given *given; /* or NULL */
 	int devfn;
 	struct host_devices_reply reply;
 	struct event_source *timer; /* of progress */

@@ -85,7 +85,7 @@ int machine_host_devices_create(struct machine *machine, struct err *err)
 {
 	const struct host_devices_machine around = {
 		.ops = &host_devices_ops, .opaque = machine, .memory = machine->memory, .dirty = &machine->dirty,
-		.pci = machine->pci, .slots = machine->slots,
+		.pci = machine->pci, .slots = machine->slots, .files = machine->host.files,
 		.slot_for = machine->host.incoming ? machine_host_devices_slot_for : NULL,
 		.msi = irqchip_msi(machine->irqchip), .loop = machine->host.loop,
 		.log = machine->host.log,

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "core/err.h"
+#include "vfio/given.h"
 #include "vmm/migration/report.h"
 #include "vmm/migration/request.h"
 
@@ -86,7 +87,7 @@ struct operations {
 	int (*set_limits)(struct session *session, const char *id, const char *limits, struct err *err);
 	/*
 	 * Gives a disk another image, of which the guest sees the size. fds: its descriptor and, of a direct disk, another
-	 * one with O_DIRECT; taken on success. path names it for people, and for other hosts. done as that of pause,
+	 * one with O_DIRECT; taken on success; without them it is opened as that of add_passed. path names it for people, and for other hosts. done as that of pause,
 	 * with that size.
 	 * -ENODEV: no such disk. -EBUSY: not now.
 	 */
@@ -95,12 +96,17 @@ struct operations {
 			    struct err *err);
 	/* Plugs the cable of a network card in or out, also for the machine's next lives. -ENODEV: no such card. */
 	int (*set_link)(struct session *session, const char *id, bool plugged, struct err *err);
-	/* Starts to add a device, written as for the option: "vfio". On success, copies reply and calls it from then on. */
-	int (*add_device)(struct session *session, const char *option, const char *text,
+	/*
+	 * Starts to add a device, written as for the option: "vfio". given: who asks has opened it; taken on success. NULL:
+	 * this machine's user has named it when it was started, and it is opened here. On success, copies reply and calls it
+	 * from then on. -EACCES: nothing was passed.
+	 */
+	int (*add_device)(struct session *session, const char *option, const char *text, struct vfio_given *given,
 			  const struct add_device_reply *reply, struct err *err);
 	/*
 	 * The same of a "disk" or a "net" that the asker has opened: device is written as in a JSON file. fds are taken on
-	 * success: of a disk its image and, with direct, that with O_DIRECT; of a net its tap, once for each queue.
+	 * success: of a disk its image and, with direct, that with O_DIRECT; of a net its tap, once for each queue. A disk
+	 * without them is opened where requests may name files. -EACCES: nowhere.
 	 */
 	int (*add_passed)(struct session *session, const char *option, json_t *device, int *fds, size_t count,
 			  const struct add_device_reply *reply, struct err *err);

@@ -469,6 +469,8 @@ int migration_source_create(const struct migration_source_config *config, int *f
 		source->address = (struct address){.kind = ADDRESS_FD, .fd = take_fd(fd), .text = "the descriptor"};
 	else
 		code = address_parse(config->request->to, false, &source->address, err);
+	if (!code && config->at)
+		snprintf(source->address.path, sizeof(source->address.path), "%s", config->at);
 	if (!code && source->address.kind == ADDRESS_FD && source->address.fd < 0)
 		code = err_set(err, -EINVAL, "a descriptor of another process cannot be used");
 	else if (!code)

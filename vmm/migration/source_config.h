@@ -64,6 +64,7 @@ struct migration_source_config {
 	void (*tell)(void *opaque, const struct migration_report *report);
 	void *opaque;
 	const struct log *log;
+	const char *at; /* the path by which a unix: address is reached; outlives the source. NULL: its own */
 	bool paused; /* the machine is paused, and stays so on the target */
 	unsigned int silence_ms; /* time without a reply after which the peer counts as lost; 0: CHANNEL_SILENCE_MS */
 };

@@ -6,6 +6,8 @@
 #include "devices/virtio/virtio.h"
 #include "vmm/machine/disk_copies.h"
 #include "vmm/migration/source.h"
+
+#include <stdio.h>
 #include "vmm/session/host_devices_migration.h"
 #include "vmm/session/machine_on_loop.h"
 
@@ -14,6 +16,8 @@ struct outgoing {
 	struct migration_request request;
 	struct migration_reply reply;
 	struct migration_source *source;
+	int reached;  /* the socket of its address, or -1 */
+	char at[32];  /* the path to that */
 	struct machine_on_loop on; /* it keeps its devices while unresolved */
 	struct migration_report report; /* the last one that was sent */
 	pthread_t thread;
@@ -98,6 +102,7 @@ static void outgoing_free(struct outgoing *outgoing)
 	migration_source_destroy(outgoing->source);
 	machine_on_loop_done(&outgoing->on);
 	migration_request_done(&outgoing->request);
+	fd_close(&outgoing->reached);
 	free(outgoing);
 }
 
@@ -111,6 +116,11 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 	if (!outgoing)
 		return err_sys(err, -ENOMEM, "migration");
 	outgoing->host = *host;
+	outgoing->reached = -1;
+	if (host->reached && *host->reached >= 0) {
+		snprintf(outgoing->at, sizeof(outgoing->at), "/proc/self/fd/%d", *host->reached);
+		config.at = outgoing->at;
+	}
 	outgoing->request = *request;
 	outgoing->reply = *reply;
 	outgoing->report.state = MIGRATION_CONNECTING;
@@ -131,6 +141,8 @@ int outgoing_create(const struct outgoing_host *host, struct migration_request *
 		return code;
 	}
 	*request = (struct migration_request){0};
+	if (config.at)
+		outgoing->reached = take_fd(host->reached);
 	*ret = outgoing;
 	return 0;
 }

@@ -17,6 +17,7 @@ struct outgoing_host {
 	const struct log *log;
 	struct machine *machine;
 	const char *name; /* the machine's; outlives it */
+	int *reached;     /* the socket of a unix: address (O_PATH), taken on success; NULL or -1: by its path */
 	/* The guest runs on the target: this machine must end. */
 	void (*gone)(void *opaque);
 	/* It has ended, and the guest runs on here. */

@@ -348,6 +348,7 @@ int session_live(struct session *session, struct err *err)
 		machine_keep_bursts(session->machine, session->config);
 		session_destroy_machine(session);
 		session->button_pressed = session->pressed = false;
+		session_devices_leave(session);
 		if (session_check_reboot(session->config, err) || session_make_again(session, err) ||
 		    machine_start(session->machine, err)) {
 			err_prefix(err, 0, "reboot");

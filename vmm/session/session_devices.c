@@ -49,6 +49,7 @@ static void session_devices_added(void *opaque, int code, const struct err *err)
 	const struct add_device_reply reply = session->adding.reply;
 	const char *id = config_plug_last(session->config, session->adding.option);
 
+	vfio_given_close(&session->adding.given);
 	if (!code)
 		session_event_device(session, SESSION_DEVICE_ADDED, id);
 	else
@@ -63,25 +64,88 @@ static int session_devices_begin(struct session *session, struct err *err)
 	const char *option = session->adding.option;
 
 	if (strcmp(option, "vfio") == 0)
-		return host_devices_add(machine_host_devices(session->machine), &config->vfios[config->vfio_count - 1], &vfio,
-					err);
+		return host_devices_add(machine_host_devices(session->machine), &config->vfios[config->vfio_count - 1],
+					session->adding.given.count ? &session->adding.given : NULL, &vfio, err);
 	if (strcmp(option, "disk") == 0)
 		return machine_add_disk(session->machine, &config->disks[config->disk_count - 1], session_devices_added,
 					session, err);
 	return machine_add_net(session->machine, &config->nets[config->net_count - 1], session_devices_added, session, err);
 }
 
-int session_devices_add(struct session *session, const char *option, const char *text, const struct add_device_reply *reply,
-			struct err *err)
+/* The file in place of the device's own ROM. It is kept, for the next lives. */
+static int session_devices_take_rom(struct session *session, const struct vfio_config *vfio, struct vfio_given *given,
+				    struct err *err)
+{
+	_cleanup_(fd_close) int fd = -1;
+	int code = 0;
+
+	if (vfio->rom != VFIO_ROM_FILE)
+		return 0;
+	fd = vfio_given_take(given, VFIO_GIVEN_ROM);
+	if (fd < 0)
+		code = session_reach_open(session, vfio->rom_file, O_RDONLY, &fd, err);
+	return code ? err_prefix(err, code, "rom") : machine_files_pass(&session->files, vfio->id, &fd, 1, err);
+}
+
+/* A device is no file that could be below a folder: it is passed. */
+static int session_devices_take_given(struct session *session, struct vfio_given *given, struct err *err)
+{
+	struct vfio_config *vfio = &session->config->vfios[session->config->vfio_count - 1];
+	int code;
+
+	if (!given->count)
+		return session_reach_refuse(vfio->device, err);
+	code = session_devices_take_rom(session, vfio, given, err);
+	if (code)
+		return code;
+	vfio->given = true;
+	session->adding.given = *given;
+	return 0;
+}
+
+int session_devices_add(struct session *session, const char *option, const char *text, struct vfio_given *given,
+			const struct add_device_reply *reply, struct err *err)
 {
 	int code = session_devices_check(session, err) ?: config_plug_add(session->config, option, text, err);
 
 	if (code)
 		return code;
 	session->adding = (struct session_adding){.option = option, .reply = *reply};
-	code = session_devices_begin(session, err);
-	if (code)
-		config_plug_remove(session->config, config_plug_last(session->config, option));
+	code = given ? session_devices_take_given(session, given, err) : 0;
+	code = code ?: session_devices_begin(session, err);
+	if (code) {
+		session->adding.given.count = 0; /* still the caller's */
+		session_devices_drop(session, config_plug_last(session->config, option));
+	} else if (given) {
+		given->count = 0;
+	}
+	return code;
+}
+
+/* An image that was opened here, and once more with O_DIRECT. */
+struct image {
+	int fds[2];
+	size_t count;
+};
+
+static void session_devices_close_image(struct image *image)
+{
+	while (image->count)
+		fd_close(&image->fds[--image->count]);
+}
+
+/* Where requests may name one. The machine checks what it is. A pipe must not block here. */
+static int session_devices_open_image(const struct session *session, const struct disk_config *disk, const char *path,
+				      struct image *image, struct err *err)
+{
+	int flags = (disk->readonly ? O_RDONLY : O_RDWR) | O_NOCTTY | O_NONBLOCK;
+	int code = session_reach_open(session, path, flags, &image->fds[0], err);
+
+	image->count = !code;
+	if (code || !disk->direct)
+		return code;
+	code = session_reach_open(session, path, flags | O_DIRECT, &image->fds[1], err);
+	image->count += !code;
 	return code;
 }
 
@@ -110,13 +174,21 @@ int session_devices_add_passed(struct session *session, const char *option, json
 			       const struct add_device_reply *reply, struct err *err)
 {
 	int code = session_devices_check(session, err) ?: config_plug_add_json(session->config, option, device, err);
+	_cleanup_(session_devices_close_image) struct image image = {.count = 0};
 	const char *id;
 
 	if (code)
 		return code;
 	id = config_plug_last(session->config, option);
 	session->adding = (struct session_adding){.option = option, .reply = *reply};
-	code = session_devices_check_passed(session, option, count, err);
+	if (!count && strcmp(option, "disk") == 0) {
+		const struct disk_config *disk = &session->config->disks[session->config->disk_count - 1];
+
+		code = session_devices_open_image(session, disk, disk->path, &image, err);
+		fds = image.fds;
+		count = image.count;
+	}
+	code = code ?: session_devices_check_passed(session, option, count, err);
 	code = code ?: machine_files_pass(&session->files, id, fds, count, err);
 	code = code ?: session_devices_begin(session, err);
 	if (code)
@@ -125,6 +197,21 @@ int session_devices_add_passed(struct session *session, const char *option, json
 }
 
 /* ---- remove ---- */
+
+void session_devices_leave(struct session *session)
+{
+	const struct machine_config *config = session->config;
+
+	for (size_t i = config->vfio_count; session->jail && i--;) {
+		const struct vfio_config *vfio = &config->vfios[i];
+
+		if (!vfio->given)
+			continue;
+		log_warn(&session->log, "%s: does not come along into the reboot, since a jailed machine cannot open it again; "
+			 "mvmm vfio add %s %s adds it", vfio->id, config->name, vfio->device);
+		session_device_gone(session, vfio->id);
+	}
+}
 
 int session_devices_remove(struct session *session, const char *kind, const char *id, bool force, unsigned int timeout_ms,
 			   void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
@@ -188,8 +275,15 @@ int session_devices_replace_disk(struct session *session, const char *id, const 
 				 void *opaque, struct err *err)
 {
 	struct session_replacing *replacing = &session->replacing;
+	const struct disk_config *disk = session_devices_find_disk(session->config, id);
+	_cleanup_(session_devices_close_image) struct image image = {.count = 0};
 	int code = session_devices_check(session, err);
 
+	if (!code && !count && disk) {
+		code = session_devices_open_image(session, disk, path, &image, err);
+		fds = image.fds;
+		count = image.count;
+	}
 	if (code)
 		return code;
 	*replacing = (struct session_replacing){.id = strdup(id), .path = strdup(path), .done = done, .opaque = opaque};

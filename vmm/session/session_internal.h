@@ -3,7 +3,7 @@
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
  * session_state.c tells what the machine does, session_events.c what happens to it, session_operations.c has the
  * operations, session_devices.c those for devices, session_snapshot.c those for snapshots, session_pause.c waits for its
- * devices, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c
+ * devices, session_reach.c opens what requests name, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c
  * makes one from a snapshot, and session_plug.c adds host devices to that.
  */
 #pragma once
@@ -43,6 +43,7 @@ struct session_events {
 
 struct session_adding {
 	const char *option; /* "vfio", "disk", "net" */
+	struct vfio_given given; /* of a host device that was passed */
 	struct add_device_reply reply;
 };
 
@@ -103,6 +104,8 @@ struct session {
 	bool gone;                   /* the guest runs on another host */
 	struct snapshot_thread *snapshot; /* the last snapshot, or NULL */
 	struct jail *jail;                /* or NULL */
+	const struct jail_options *reach; /* where requests may name files; or NULL */
+	bool inside;                      /* the jail is closed: paths lead into it */
 	bool held;                        /* disks and taps are open for all lives, because of the jail */
 	enum seccomp_mode seccomp;
 	struct helpers *helpers;          /* or NULL: programs are started here */
@@ -257,8 +260,10 @@ void session_plug(struct session *session, const struct arrival_override *vfios,
 
 /* ---- session_devices.c: as operations.h says ---- */
 
-int session_devices_add(struct session *session, const char *option, const char *text, const struct add_device_reply *reply,
-			struct err *err);
+int session_devices_add(struct session *session, const char *option, const char *text, struct vfio_given *given,
+			const struct add_device_reply *reply, struct err *err);
+/* The guest reboots: what nobody can open again does not come along. */
+void session_devices_leave(struct session *session);
 int session_devices_add_passed(struct session *session, const char *option, json_t *device, int *fds, size_t count,
 			       const struct add_device_reply *reply, struct err *err);
 int session_devices_remove(struct session *session, const char *kind, const char *id, bool force, unsigned int timeout_ms,
@@ -272,6 +277,16 @@ int session_devices_set_link(struct session *session, const char *id, bool plugg
 int session_devices_adopt(struct session *session, struct err *err);
 /* machine_host's device_gone. */
 void session_device_gone(void *opaque, const char *id);
+
+/* ---- session_reach.c ---- */
+
+/*
+ * Opens a file that a request names, where the machine may: *ret is the caller's. -EACCES with the message that says so
+ * where it may not.
+ */
+int session_reach_open(const struct session *session, const char *path, int flags, int *ret, struct err *err);
+/* That message, for what is never opened so. */
+int session_reach_refuse(const char *path, struct err *err);
 
 /* ---- session_operations.c ---- */
 

@@ -20,6 +20,7 @@ bool session_jail_enter(struct session *session, struct jail_options *options, b
 	const struct jail_machine machine = {.host_devices = host_devices};
 	int entered = jail_options_check(options, err);
 
+	session->reach = options;
 	entered = entered ?: jail_enter(options, &machine, &session->jail, code, err);
 	if (entered < 0)
 		*code = EXIT_BAD_INPUT;
@@ -81,6 +82,7 @@ int session_jail_close(struct session *session, struct err *err)
 
 	if (code || !session->jail)
 		return code;
+	session->inside = true;
 	session_folder_done(session); /* it cannot be made again from here */
 	session->folder.timer = NULL;
 	return 0;

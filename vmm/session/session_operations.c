@@ -11,6 +11,8 @@
 #include "vmm/control/control_machine.h"
 #include "vmm/machine/machine_info.h"
 
+#include <fcntl.h>
+
 static int session_operations_pause(struct session *session,
 				    void (*done)(void *opaque, int code, const struct err *err), void *opaque,
 				    struct err *err)
@@ -160,29 +162,33 @@ static void session_operations_machine_stays(void *opaque)
 		session_stop_for_disk(session);
 }
 
-/* Whether others make the connections: behind the door, this process starts no program that does TLS or looks up names. */
-static bool session_operations_asks(const struct session *session, const struct migration_request *request)
+/* Who asks makes the connections. Without him, this process makes those that its user has let it make. */
+static int session_operations_reach(const struct session *session, const struct migration_request *request, int *ret,
+				    struct err *err)
 {
-	return session->jail || (session->door && (request->tls || strncmp(request->to, "unix:", 5) != 0));
+	if (request->tls)
+		return session_reach_refuse(request->tls, err);
+	if (strncmp(request->to, "unix:", 5) == 0)
+		return session_reach_open(session, request->to + 5, O_PATH, ret, err);
+	return session->jail ? err_set(err, -ENETUNREACH, "this machine is in a jail and has no network: mvmm migrate makes its "
+				       "connections; another client passes a connection (to: fd), or a socket to ask for them") : 0;
 }
 
 static int session_operations_migrate(struct session *session, struct migration_request *request, int *fd,
 				      const struct migration_reply *reply, struct err *err)
 {
+	_cleanup_(fd_close) int reached = -1;
 	const struct outgoing_host host = {
 		.loop = session->loop, .log = &session->log, .machine = session->machine,
-		.name = session->config->name, .gone = session_operations_machine_gone,
+		.name = session->config->name, .reached = &reached, .gone = session_operations_machine_gone,
 		.stays = session_operations_machine_stays, .changed = session_events_migration, .opaque = session,
 	};
 	int code = session_check_settled(session, err) ?: machine_check_disks(session->machine, err);
 
-	if (!code && session->jail && *fd < 0)
-		code = err_set(err, -ENETUNREACH, "this machine is in a jail and has no network: mvmm migrate makes its connections; "
-			       "another client passes a connection (to: fd), or a socket to ask for them");
+	if (!code && *fd < 0)
+		code = session_operations_reach(session, request, &reached, err);
 	if (code)
 		return code;
-	if (!session_operations_asks(session, request) && strcmp(request->to, "fd") != 0)
-		fd_close(fd); /* it makes its connections itself */
 	outgoing_destroy(take_ptr(session->outgoing), NULL); /* only its report was needed */
 	code = outgoing_create(&host, request, fd, reply, &session->outgoing, err);
 	session_tell_manager(session);

@@ -99,7 +99,7 @@ static void session_plug_next(struct session *session)
 
 	for (; session->plug.at < session->plug.count; session->plug.at++) {
 		const char *text = session->plug.vfios[session->plug.at].text;
-		int code = session->operated.ops->add_device(session, "vfio", text, &reply, &err);
+		int code = session->operated.ops->add_device(session, "vfio", text, NULL, &reply, &err);
 
 		if (!code)
 			return;
