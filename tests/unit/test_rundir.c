@@ -325,8 +325,37 @@ static void a_machine_without_a_socket_is_told_so(void)
 	CHECK(end());
 }
 
+/* Root sees the machines of whom XDG_RUNTIME_DIR belongs to, and makes none there. Others see their own. */
+static void root_sees_everybodys(void)
+{
+	int found = 0;
+	struct rundir *rundir, *other;
+	char path[80];
+	int status = -1;
+	pid_t pid;
+
+	if (geteuid() != 0)
+		return;
+	begin();
+	CHECK_EQ(rundir_claim("a", &rundir, &err), 0);
+	snprintf(path, sizeof(path), "%s/mvmm", base);
+	CHECK_EQ(chown(path, 65534, 65534), 0);
+	CHECK_EQ(rundir_each(count, &found, &err), 0);
+	CHECK_EQ(found, 1);
+	CHECK_EQ(rundir_claim("b", &other, &err), -EPERM);
+	CHECK(strstr(err.text, "belongs to another user"));
+	CHECK_EQ(chmod(base, 0755) + chmod(path, 0755) + chown(path, 65533, 65533), 0);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (!pid)
+		_exit(setuid(65534) < 0 || rundir_each(count, &found, NULL) != -EPERM);
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	rundir_release(rundir);
+	CHECK(end());
+}
+
 TEST_MAIN(TEST(a_machine_without_a_socket_is_told_so), TEST(claims_and_releases), TEST(a_name_is_claimed_once), TEST(takes_over_from_the_dead),
 	  TEST(a_process_that_dies_can_take_its_folder_along), TEST(a_folder_gets_another_name),
 	  TEST(a_name_that_is_in_use_is_not_given),
 	  TEST(outlives_its_folder), TEST(lists_the_living_and_buries_the_dead), TEST(refuses_strange_places), TEST(long_paths_work),
-	  TEST(holds_under_contention))
+	  TEST(holds_under_contention), TEST(root_sees_everybodys))

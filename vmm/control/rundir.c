@@ -69,7 +69,7 @@ static int rundir_open_base(const char *path, bool make, int *ret, struct err *e
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return err_sys(err, -errno, "the runtime folder %s", path);
-	if (fstat(fd, &st) < 0 || (st.st_uid != geteuid() && st.st_uid != 0))
+	if (fstat(fd, &st) < 0 || (st.st_uid != geteuid() && st.st_uid != 0 && (make || geteuid() != 0)))
 		return err_set(err, -EPERM,
 			       "the runtime folder %s belongs to another user; set XDG_RUNTIME_DIR to a folder of your own",
 			       path);

@@ -45,5 +45,8 @@ int rundir_restore(struct rundir *rundir, int *ret_fd, struct err *err);
 /* Connects to the control socket of a machine; -ENOENT with a message if there is none of that name. */
 int rundir_connect(const char *name, int *ret_fd, struct err *err);
 
-/* Calls fn for each running machine, in no order, and removes the folders of dead ones; nonzero from fn ends it. */
+/*
+ * Calls fn for each running machine, in no order, and removes the folders of dead ones; nonzero from fn ends it. Root sees
+ * those of a user's folder, too. -EPERM: it belongs to another user.
+ */
 int rundir_each(int (*fn)(void *opaque, const char *name, pid_t pid), void *opaque, struct err *err);
