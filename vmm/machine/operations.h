@@ -57,8 +57,8 @@ struct event_watcher {
 struct operations {
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
-	 * "state" ("running", "pausing", "paused", "saving", "waiting", "arriving", "migrating", "unresolved" or "ending"), "devices"
-	 * (objects with at least "id" and "kind") and more.
+	 * "state" ("running", "pausing", "paused", "rebooting", "saving", "waiting", "arriving", "migrating", "unresolved" or
+	 * "ending"), "devices" (objects with at least "id" and "kind") and more.
 	 */
 	int (*describe)(struct session *session, json_t **ret, struct err *err);
 	/* Its metrics; the caller owns *ret: "name", and "families" (machine/metrics.h). */
