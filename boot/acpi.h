@@ -14,6 +14,7 @@ struct acpi_config {
 	bool serial;                         /* the machine has COM1 */
 	bool timer;                          /* name the ACPI timer, on which Linux spends 5 ms at boot */
 	uint32_t hotplug;                    /* bit d: hot plug of PCI device d (Linux logs a line for each) */
+	uint32_t virtio_mmio;                /* bit d: virtio device d is on MMIO (LAYOUT_VIRTIO_MMIO) */
 };
 /* Writes the tables at LAYOUT_ACPI, the root pointer first. -ENOSPC: they do not fit. */
 int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err);

@@ -124,6 +124,36 @@ struct mcfg { /* PCI firmware specification 3.3, 4.1.2 */
 	uint32_t reserved1;
 } __attribute__((packed));
 
+/* The AML of a virtio device on MMIO (19.6 and 20.2), which differs in name, _UID and resources. */
+struct virtio_aml {
+	uint8_t device[2], device_length[2];
+	uint8_t root, two_names;
+	char scope[4], name[4];
+	uint8_t hid_name;
+	char hid[4];
+	uint8_t hid_string;
+	char hid_value[9];
+	uint8_t uid_name;
+	char uid[4];
+	uint8_t uid_byte, uid_value;
+	uint8_t crs_name;
+	char crs[4];
+	uint8_t crs_buffer, crs_length, crs_byte, crs_size;
+	uint8_t memory; /* a 32-bit fixed memory range, 6.4.3.4 */
+	uint16_t memory_length;
+	uint8_t memory_writable;
+	uint32_t memory_base, memory_size;
+	uint8_t interrupt; /* an extended interrupt, 6.4.3.6 */
+	uint16_t interrupt_length;
+	uint8_t interrupt_flags, interrupt_count;
+	uint32_t interrupt_gsi;
+	uint16_t end_tag;
+} __attribute__((packed));
+#define VIRTIO_AML_RESOURCES 23u
+#define VIRTIO_AML_INTERRUPT 0x0bu /* consumer, edge, active high, shared */
+_Static_assert(sizeof(struct virtio_aml) == 68, "its lengths are constants below");
+_Static_assert(sizeof(struct virtio_aml) - offsetof(struct virtio_aml, memory) == VIRTIO_AML_RESOURCES, "a buffer");
+
 /* At LAYOUT_ACPI_RECORD, for the DSDT. */
 struct acpi_record {
 	uint64_t mem64, mem64_size;
@@ -304,6 +334,37 @@ static uint64_t acpi_add_mcfg(struct builder *builder)
 	return acpi_end_table(builder, mcfg);
 }
 
+static void acpi_add_virtio_mmio(struct builder *builder, unsigned int device)
+{
+	static const char digits[] = "0123456789ABCDEF";
+	const struct virtio_aml aml = {
+		.device = {0x5b, 0x82}, .device_length = {0x40 | ((sizeof(aml) - 2) & 15), (sizeof(aml) - 2) >> 4},
+		.root = '\\', .two_names = 0x2e, .scope = {'_', 'S', 'B', '_'},
+		.name = {'V', 'I', digits[device >> 4], digits[device & 15]},
+		.hid_name = 8, .hid = {'_', 'H', 'I', 'D'}, .hid_string = 0x0d, .hid_value = "LNRO0005",
+		.uid_name = 8, .uid = {'_', 'U', 'I', 'D'}, .uid_byte = 0x0a, .uid_value = (uint8_t)device,
+		.crs_name = 8, .crs = {'_', 'C', 'R', 'S'},
+		.crs_buffer = 0x11, .crs_length = VIRTIO_AML_RESOURCES + 3, .crs_byte = 0x0a, .crs_size = VIRTIO_AML_RESOURCES,
+		.memory = 0x86, .memory_length = 9, .memory_writable = 1,
+		.memory_base = (uint32_t)layout_virtio_mmio(device), .memory_size = LAYOUT_VIRTIO_MMIO_SIZE,
+		.interrupt = 0x89, .interrupt_length = 6, .interrupt_flags = VIRTIO_AML_INTERRUPT, .interrupt_count = 1,
+		.interrupt_gsi = layout_virtio_mmio_gsi(device), .end_tag = 0x79,
+	};
+
+	memcpy(acpi_take(builder, sizeof(aml)), &aml, sizeof(aml));
+}
+
+/* The virtio devices that are not on PCI. */
+static uint64_t acpi_add_ssdt(struct builder *builder, uint32_t virtio_mmio)
+{
+	struct header *ssdt = acpi_start_table(builder, "SSDT", 2, sizeof(*ssdt));
+
+	for (unsigned int device = 1; device <= LAYOUT_VIRTIO_MMIO_DEVICES; device++)
+		if (virtio_mmio >> device & 1)
+			acpi_add_virtio_mmio(builder, device);
+	return acpi_end_table(builder, ssdt);
+}
+
 static uint64_t acpi_add_xsdt(struct builder *builder, const uint64_t *tables, size_t count)
 {
 	struct header *xsdt = acpi_start_table(builder, "XSDT", 1, sizeof(*xsdt));
@@ -325,17 +386,20 @@ int acpi_build(const struct acpi_config *config, struct guest_memory *memory, st
 {
 	const struct acpi_record record = {config->pci_mem64, config->pci_mem64_size, config->serial, config->hotplug};
 	struct builder builder = {.base = guest_memory_at(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE)};
-	uint64_t tables[3], xsdt, facs;
+	uint64_t tables[4], xsdt, facs;
+	size_t count = 0;
 	struct rsdp *rsdp;
 
 	if (!builder.base)
 		return err_set(err, -ENOSPC, "no guest memory for the ACPI tables at 0x%llx", LAYOUT_ACPI);
 	rsdp = acpi_take(&builder, sizeof(*rsdp));
 	facs = acpi_add_facs(&builder);
-	tables[0] = acpi_add_fadt(&builder, config->timer, facs, acpi_add_dsdt(&builder));
-	tables[1] = acpi_add_madt(&builder, config);
-	tables[2] = acpi_add_mcfg(&builder);
-	xsdt = acpi_add_xsdt(&builder, tables, ARRAY_SIZE(tables));
+	tables[count++] = acpi_add_fadt(&builder, config->timer, facs, acpi_add_dsdt(&builder));
+	tables[count++] = acpi_add_madt(&builder, config);
+	tables[count++] = acpi_add_mcfg(&builder);
+	if (config->virtio_mmio)
+		tables[count++] = acpi_add_ssdt(&builder, config->virtio_mmio);
+	xsdt = acpi_add_xsdt(&builder, tables, count);
 	if (builder.full)
 		return err_set(err, -ENOSPC, "the ACPI tables of %u CPUs do not fit into %llu KiB", config->cpus,
 			       TABLES_SIZE >> 10);

@@ -32,6 +32,9 @@
 #define LAYOUT_PCI_MEM32_SIZE 0x20000000ull
 #define LAYOUT_ECAM 0xe0000000ull     /* one bus: 1 MiB; also in the MCFG */
 #define LAYOUT_ECAM_SIZE 0x100000ull
+#define LAYOUT_VIRTIO_MMIO 0xe0100000ull /* the pages of virtio devices that are not on PCI: 1 to 30 */
+#define LAYOUT_VIRTIO_MMIO_SIZE 0x1000u
+#define LAYOUT_VIRTIO_MMIO_DEVICES 30u
 #define LAYOUT_IOAPIC 0xfec00000ull
 #define LAYOUT_LAPIC 0xfee00000ull
 #define LAYOUT_KVM_TSS 0xfffbd000ull  /* three pages, and one for the identity map: KVM uses them on Intel */
@@ -60,3 +63,16 @@
 #define LAYOUT_GSI_GED 9u
 #define LAYOUT_GSI_SCI 10u
 #define LAYOUT_GSI_PCI 16u            /* INTA..INTD of the root: 16 to 19 */
+
+static inline uint64_t layout_virtio_mmio(unsigned int device)
+{
+	return LAYOUT_VIRTIO_MMIO + (uint64_t)device * LAYOUT_VIRTIO_MMIO_SIZE;
+}
+
+/* Edges, on what the platform and PCI leave free; those of ISA first, for a kernel that has nothing else. */
+static inline uint32_t layout_virtio_mmio_gsi(unsigned int device)
+{
+	static const uint8_t gsis[] = {5, 6, 7, 11, 12, 13, 14, 15, 20, 21, 22, 23};
+
+	return gsis[(device - 1) % sizeof(gsis)];
+}

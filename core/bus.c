@@ -22,18 +22,12 @@ struct range {
 	const char *name;
 };
 
-struct kick {
-	uint64_t addr;
-	unsigned int len;
-	int fd;
-};
-
 struct bus {
 	unsigned int seq; /* odd while a writer is at work */
 	size_t count;
 	struct range ranges[MAX_RANGES];
 	size_t kick_count;
-	struct kick *kicks;
+	struct bus_kick *kicks;
 	const struct bus_eventfd_ops *eventfd_ops;
 	void *eventfd_opaque;
 	pthread_mutex_t lock;
@@ -161,18 +155,23 @@ bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int len)
 }
 
 /* Kicks the eventfds at addr, if the hypervisor does not. */
-static bool bus_kick(struct bus *bus, uint64_t addr, unsigned int len)
+static bool bus_kick_written(struct bus *bus, uint64_t addr, const void *data, unsigned int len)
 {
+	uint8_t value[4] = {0};
 	bool kicked = false;
 
 	if (bus->eventfd_ops || !__atomic_load_n(&bus->kick_count, __ATOMIC_RELAXED))
 		return false;
+	memcpy(value, data, MIN(len, sizeof(value)));
 	pthread_mutex_lock(&bus->lock);
-	for (size_t i = 0; i < bus->kick_count; i++)
-		if (bus->kicks[i].addr == addr && (!bus->kicks[i].len || bus->kicks[i].len == len)) {
-			eventfd_kick(bus->kicks[i].fd);
+	for (size_t i = 0; i < bus->kick_count; i++) {
+		const struct bus_kick *kick = &bus->kicks[i];
+
+		if (kick->addr == addr && (!kick->len || (kick->len == len && kick->value == get_le32(value)))) {
+			eventfd_kick(kick->fd);
 			kicked = true;
 		}
+	}
 	pthread_mutex_unlock(&bus->lock);
 	return kicked;
 }
@@ -181,7 +180,7 @@ bool bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned int le
 {
 	struct range range;
 
-	if (bus_kick(bus, addr, len))
+	if (bus_kick_written(bus, addr, data, len))
 		return true;
 	if (!bus_find(bus, addr, len, &range))
 		return false;
@@ -192,13 +191,13 @@ bool bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned int le
 int bus_set_eventfd_ops(struct bus *bus, const struct bus_eventfd_ops *ops, void *opaque, struct err *err)
 {
 	for (size_t i = 0; i < bus->kick_count; i++) {
-		const struct kick *k = &bus->kicks[i];
-		int ret = ops->attach(opaque, k->addr, k->len, k->fd);
+		uint64_t addr = bus->kicks[i].addr;
+		int ret = ops->attach(opaque, &bus->kicks[i]);
 
 		if (ret < 0) {
 			while (i--)
-				ops->detach(opaque, bus->kicks[i].addr, bus->kicks[i].len, bus->kicks[i].fd);
-			return err_sys(err, ret, "eventfd at 0x%llx", (unsigned long long)k->addr);
+				ops->detach(opaque, &bus->kicks[i]);
+			return err_sys(err, ret, "eventfd at 0x%llx", (unsigned long long)addr);
 		}
 	}
 	bus->eventfd_ops = ops;
@@ -206,7 +205,7 @@ int bus_set_eventfd_ops(struct bus *bus, const struct bus_eventfd_ops *ops, void
 	return 0;
 }
 
-int bus_attach_eventfd(struct bus *bus, uint64_t addr, unsigned int len, int fd, struct err *err)
+int bus_attach_eventfd(struct bus *bus, const struct bus_kick *kick, struct err *err)
 {
 	int ret = 0;
 
@@ -214,25 +213,25 @@ int bus_attach_eventfd(struct bus *bus, uint64_t addr, unsigned int len, int fd,
 	if (bus->kick_count == MAX_EVENTFDS)
 		ret = err_set(err, -ENOSPC, "more than %d eventfds on a bus", MAX_EVENTFDS);
 	else if (bus->eventfd_ops)
-		ret = bus->eventfd_ops->attach(bus->eventfd_opaque, addr, len, fd);
+		ret = bus->eventfd_ops->attach(bus->eventfd_opaque, kick);
 	if (ret == 0)
-		bus->kicks[bus->kick_count++] = (struct kick){addr, len, fd};
+		bus->kicks[bus->kick_count++] = *kick;
 	else if (bus->kick_count < MAX_EVENTFDS)
-		err_sys(err, ret, "eventfd at 0x%llx", (unsigned long long)addr);
+		err_sys(err, ret, "eventfd at 0x%llx", (unsigned long long)kick->addr);
 	pthread_mutex_unlock(&bus->lock);
 	return ret;
 }
 
-void bus_detach_eventfd(struct bus *bus, uint64_t addr, unsigned int len, int fd)
+void bus_detach_eventfd(struct bus *bus, const struct bus_kick *kick)
 {
 	pthread_mutex_lock(&bus->lock);
 	for (size_t i = 0; i < bus->kick_count; i++) {
-		const struct kick *k = &bus->kicks[i];
+		const struct bus_kick *k = &bus->kicks[i];
 
-		if (k->addr != addr || k->len != len || k->fd != fd)
+		if (k->addr != kick->addr || k->len != kick->len || k->value != kick->value || k->fd != kick->fd)
 			continue;
 		if (bus->eventfd_ops)
-			bus->eventfd_ops->detach(bus->eventfd_opaque, addr, len, fd);
+			bus->eventfd_ops->detach(bus->eventfd_opaque, kick);
 		bus->kicks[i] = bus->kicks[--bus->kick_count];
 		break;
 	}

@@ -19,10 +19,18 @@ struct bus_ops {
 	void (*write)(void *opaque, uint64_t offset, const void *data, unsigned int len);
 };
 
+/* A write that kicks an eventfd: of len bytes (0: any length; whatever is written) to addr, and then only of value. */
+struct bus_kick {
+	uint64_t addr;
+	unsigned int len;
+	uint32_t value;
+	int fd; /* not owned */
+};
+
 /* Lets the hypervisor kick an eventfd without leaving the kernel (KVM_IOEVENTFD). */
 struct bus_eventfd_ops {
-	int (*attach)(void *opaque, uint64_t addr, unsigned int len, int fd);
-	void (*detach)(void *opaque, uint64_t addr, unsigned int len, int fd);
+	int (*attach)(void *opaque, const struct bus_kick *kick);
+	void (*detach)(void *opaque, const struct bus_kick *kick);
 };
 
 struct bus *bus_create(void);
@@ -45,9 +53,6 @@ void bus_remove(struct bus *bus, uint64_t base);
 bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int len);
 bool bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned int len);
 
-/*
- * A write of len bytes (0: any length) to addr kicks fd (not owned). Without bus_eventfd_ops, bus_write kicks it. The
- * address need not belong to a range.
- */
-int bus_attach_eventfd(struct bus *bus, uint64_t addr, unsigned int len, int fd, struct err *err);
-void bus_detach_eventfd(struct bus *bus, uint64_t addr, unsigned int len, int fd);
+/* Without bus_eventfd_ops, bus_write kicks it. The address need not belong to a range. detach: what was attached. */
+int bus_attach_eventfd(struct bus *bus, const struct bus_kick *kick, struct err *err);
+void bus_detach_eventfd(struct bus *bus, const struct bus_kick *kick);

@@ -10,6 +10,7 @@
 
 #include "core/event_loop.h"
 #include "core/guest_memory.h"
+#include "core/irq.h"
 #include "core/log.h"
 #include "core/rate_limiter.h"
 #include "core/state.h"
@@ -390,6 +391,15 @@ struct pci_bus;
 struct msi_controller;
 int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct bus *mmio, struct msi_controller *msi,
 		      struct event_loop *loop, int devfn, struct virtio_transport **ret, struct err *err);
+/* A page of registers for a device, which it owns after success. devices/virtio/virtio_mmio.c */
+struct virtio_mmio_config {
+	struct bus *mmio;
+	uint64_t addr;        /* of the page */
+	unsigned int slot;    /* virtio_transport_slot */
+	struct irq_line line; /* a copy, of a line that others may have, too */
+};
+int virtio_mmio_create(struct virtio_device *device, const struct virtio_mmio_config *config,
+		       struct virtio_transport **ret, struct err *err);
 /*
  * Removes it from the bus, resets and destroys it and its device. NULL is fine. detach does the first two: while the
  * vCPUs are paused if there are any, and with a drained device, for which it does not wait.
@@ -397,7 +407,7 @@ int virtio_pci_create(struct virtio_device *device, struct pci_bus *bus, struct 
 void virtio_transport_destroy(struct virtio_transport *transport);
 void virtio_transport_detach(struct virtio_transport *transport);
 struct virtio_device *virtio_transport_device(const struct virtio_transport *transport);
-/* Where the guest finds it: the number of the PCI device. */
+/* Where the guest finds it: the number of the PCI device, or of the page. */
 unsigned int virtio_transport_slot(const struct virtio_transport *transport);
 /*
  * Before and after a pause of the machine. -ETIMEDOUT as virtio_device_ops.drain, also if the guest itself waits for

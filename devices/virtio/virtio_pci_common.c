@@ -27,12 +27,12 @@ void virtio_pci_place_kicks(struct virtio_pci *pci)
 		uint64_t addr = bar == PCI_UNMAPPED ? PCI_UNMAPPED : bar + offset;
 
 		if (pci->kick_addr[i] != addr && pci->kick_addr[i] != PCI_UNMAPPED) {
-			bus_detach_eventfd(pci->mmio, pci->kick_addr[i], 0, vq->kick_fd);
+			bus_detach_eventfd(pci->mmio, &(struct bus_kick){.addr = pci->kick_addr[i], .fd = vq->kick_fd});
 			pci->kick_addr[i] = PCI_UNMAPPED;
 		}
 		/* If it cannot be attached, the BAR's write kicks it, more slowly. */
 		if (pci->kick_addr[i] != addr && vq->setup.enabled &&
-		    bus_attach_eventfd(pci->mmio, addr, 0, vq->kick_fd, NULL) == 0)
+		    bus_attach_eventfd(pci->mmio, &(struct bus_kick){.addr = addr, .fd = vq->kick_fd}, NULL) == 0)
 			pci->kick_addr[i] = addr;
 	}
 }

@@ -243,6 +243,20 @@ void virtio_transport_write_size(struct virtqueue *vq, uint32_t value)
 		vq->setup.size = (uint16_t)value;
 }
 
+void virtio_transport_take_back(struct virtio_transport *transport, struct virtqueue *vq)
+{
+	struct virtio_device *device = transport->device;
+
+	if (vq->setup.enabled && device->active) {
+		device->ops->reset(device);
+		device->active = false;
+		transport->flow = VIRTIO_STOPPED;
+		virtio_device_broken(device, "its driver has disabled a queue");
+	}
+	virtqueue_stop(vq);
+	vq->setup.enabled = false;
+}
+
 /* ---- the machine's side ---- */
 
 static void virtio_transport_set_paused(struct virtio_transport *transport, bool paused)

@@ -91,6 +91,8 @@ struct virtqueue *virtio_transport_selected(const struct virtio_transport *trans
 /* The same if the driver may program it now; else NULL. */
 struct virtqueue *virtio_transport_programmable(const struct virtio_transport *transport);
 void virtio_transport_write_size(struct virtqueue *vq, uint32_t value);
+/* The driver disables a queue. A device works on all of its queues or on none: an active one stops, and needs a reset. */
+void virtio_transport_take_back(struct virtio_transport *transport, struct virtqueue *vq);
 /* 32 bits of a queue's address. */
 void virtio_transport_write_half(uint64_t *value, bool high, uint32_t half);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio devices on the PCI bus (virtio 1.2), for tiny guests that drive one: where it is, its queues, and interrupts by MSI-X.
+ * virtio devices (virtio 1.2), for tiny guests that drive one: where it is, on the PCI bus or on MMIO, its queues, and
+ * interrupts by MSI-X.
  * A queue has room for requests of up to four descriptors, one request at a time.
  */
 #pragma once
@@ -26,6 +27,28 @@
 
 #define VIRTIO_NO_VECTOR 0xffffu
 
+/* A page of registers (include/uapi/linux/virtio_mmio.h) */
+#define MMIO_AT(device) (0xe0100000ul + (device) * 0x1000ul)
+#define MMIO_DEVICES 30u
+#define MMIO_MAGIC 0x00
+#define MMIO_VERSION 0x04
+#define MMIO_TYPE 0x08
+#define MMIO_DEVICE_FEATURES 0x10
+#define MMIO_DEVICE_FEATURES_SELECT 0x14
+#define MMIO_FEATURES 0x20
+#define MMIO_FEATURES_SELECT 0x24
+#define MMIO_QUEUE_SELECT 0x30
+#define MMIO_QUEUE_MAX 0x34
+#define MMIO_QUEUE_LENGTH 0x38
+#define MMIO_QUEUE_READY 0x44
+#define MMIO_QUEUE_NOTIFY 0x50
+#define MMIO_INTERRUPT_STATUS 0x60
+#define MMIO_INTERRUPT_ACK 0x64
+#define MMIO_STATUS 0x70
+#define MMIO_QUEUE_DESC 0x80 /* 16 bytes on, those of the available and the used ring */
+#define MMIO_GENERATION 0xfc
+#define MMIO_CONFIG 0x100
+
 #define VIRTIO_NEXT 1u /* flags of a descriptor */
 #define VIRTIO_WRITE 2u
 
@@ -48,7 +71,7 @@ struct virtio_queue {
 		uint16_t event;
 	} used __attribute__((aligned(4)));
 	uintptr_t doorbell;
-	uint16_t number;
+	uint16_t number, wide; /* the doorbell has 32 bits */
 } __attribute__((aligned(4096)));
 
 /* A request of a disk for one sector. */
@@ -66,6 +89,7 @@ struct virtio_blk_request {
 struct virtio {
 	uintptr_t config, common, notify; /* addresses: config space, two structures of the BAR */
 	uint32_t step;                    /* between the doorbells */
+	uintptr_t mmio;                   /* or the page */
 };
 
 static inline void virtio_write16(uintptr_t addr, uint16_t value)
@@ -101,7 +125,7 @@ static inline int virtio_place(struct virtio *virtio, uintptr_t config, uint32_t
 	write32(config + 0x10, bar);
 	write32(config + 0x14, 0);
 	write32(config + 4, 6);
-	*virtio = (struct virtio){config, virtio_structure(config, 1), virtio_structure(config, 2), 0};
+	*virtio = (struct virtio){config, virtio_structure(config, 1), virtio_structure(config, 2), 0, 0};
 	if (virtio->notify)
 		virtio->step = read32(virtio_capability(config, 9, 2) + 16);
 	return virtio->common && virtio->notify;
@@ -113,18 +137,39 @@ static inline int virtio_is(uintptr_t config, uint32_t type)
 	return read32(config) == ((0x1040u + type) << 16 | 0x1af4);
 }
 
+/* The first device of the type on MMIO. */
+static inline int virtio_find_mmio(struct virtio *virtio, uint32_t type)
+{
+	for (uintptr_t device = 1; device <= MMIO_DEVICES; device++)
+		if (read32(MMIO_AT(device)) == 0x74726976 && read32(MMIO_AT(device) + MMIO_TYPE) == type) {
+			*virtio = (struct virtio){.mmio = MMIO_AT(device)};
+			return 1;
+		}
+	return 0;
+}
+
 /* The first device of the type, whose BAR is put at bar; false: there is none. */
 static inline int virtio_find(struct virtio *virtio, uint32_t type, uint32_t bar)
 {
 	for (uintptr_t device = 0; device < 32; device++)
 		if (virtio_is(ECAM + (device << 15), type))
 			return virtio_place(virtio, ECAM + (device << 15), bar);
-	return 0;
+	return virtio_find_mmio(virtio, type);
 }
 
 /* The driver accepts VERSION_1 and these features of the lower half. */
 static inline void virtio_begin(const struct virtio *virtio, uint32_t features)
 {
+	if (virtio->mmio) {
+		write32(virtio->mmio + MMIO_STATUS, 0);
+		write32(virtio->mmio + MMIO_STATUS, 3);
+		for (uint32_t half = 0; half < 2; half++) {
+			write32(virtio->mmio + MMIO_FEATURES_SELECT, half);
+			write32(virtio->mmio + MMIO_FEATURES, half ? 1 : features);
+		}
+		write32(virtio->mmio + MMIO_STATUS, 11);
+		return;
+	}
 	virtio_write8(virtio->common + VIRTIO_STATUS, 0);
 	virtio_write8(virtio->common + VIRTIO_STATUS, 3);
 	for (uint32_t half = 0; half < 2; half++) {
@@ -140,6 +185,19 @@ static inline void virtio_add_queue(const struct virtio *virtio, volatile struct
 {
 	const uintptr_t rings[] = {(uintptr_t)&q->desc, (uintptr_t)&q->avail, (uintptr_t)&q->used};
 
+	q->number = number;
+	q->wide = virtio->mmio != 0;
+	if (virtio->mmio) {
+		q->doorbell = virtio->mmio + MMIO_QUEUE_NOTIFY;
+		write32(virtio->mmio + MMIO_QUEUE_SELECT, number);
+		write32(virtio->mmio + MMIO_QUEUE_LENGTH, VIRTIO_QUEUE_SIZE);
+		for (uint32_t i = 0; i < 3; i++) {
+			write32(virtio->mmio + MMIO_QUEUE_DESC + 16 * i, (uint32_t)rings[i]);
+			write32(virtio->mmio + MMIO_QUEUE_DESC + 16 * i + 4, 0);
+		}
+		write32(virtio->mmio + MMIO_QUEUE_READY, 1);
+		return;
+	}
 	virtio_write16(virtio->common + VIRTIO_QUEUE_SELECT, number);
 	virtio_write16(virtio->common + VIRTIO_QUEUE_LENGTH, VIRTIO_QUEUE_SIZE);
 	virtio_write16(virtio->common + VIRTIO_QUEUE_VECTOR, entry);
@@ -147,14 +205,16 @@ static inline void virtio_add_queue(const struct virtio *virtio, volatile struct
 		write32(virtio->common + VIRTIO_QUEUE_DESC + 8 * i, (uint32_t)rings[i]);
 		write32(virtio->common + VIRTIO_QUEUE_DESC + 8 * i + 4, 0);
 	}
-	q->number = number;
 	q->doorbell = virtio->notify + virtio->step * (read32(virtio->common + VIRTIO_QUEUE_ENABLE) >> 16);
 	virtio_write16(virtio->common + VIRTIO_QUEUE_ENABLE, 1);
 }
 
 static inline void virtio_run(const struct virtio *virtio)
 {
-	virtio_write8(virtio->common + VIRTIO_STATUS, 15);
+	if (virtio->mmio)
+		write32(virtio->mmio + MMIO_STATUS, 15);
+	else
+		virtio_write8(virtio->common + VIRTIO_STATUS, 15);
 }
 
 /* One entry of the MSI-X table sends this vector to the first vCPU. */
@@ -182,7 +242,10 @@ static inline void virtio_submit(volatile struct virtio_queue *q)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	q->avail.idx = before + 1;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	virtio_write16(q->doorbell, q->number);
+	if (q->wide)
+		write32(q->doorbell, q->number);
+	else
+		virtio_write16(q->doorbell, q->number);
 }
 
 static inline int virtio_busy(const volatile struct virtio_queue *q)

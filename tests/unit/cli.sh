@@ -433,6 +433,7 @@ report 'the completion offers what there is' "$(
 	completes '--memory' 'run --mem'
 	completes 'exit reboot' 'run --on-reboot '
 	completes 'off on' 'run --balloon='
+	completes 'mmio pci' 'run --transport '
 	completes 'disk,readonly=' 'run --cpus 2 --disk disk,reado'
 	completes 'off on' 'run --disk disk,readonly='
 	completes '1G' 'run --memory 512M,hugepages=1'

@@ -99,7 +99,7 @@ unsigned int rig_delivered(struct pci_rig *rig, uint32_t data)
 
 /* ---- notifications: counted, and done by nobody, so that who looks at the eventfd sees what the bus did not ---- */
 
-static int attach(void *opaque, uint64_t addr, unsigned int len, int fd)
+static int attach(void *opaque, const struct bus_kick *kick)
 {
 	struct pci_rig *rig = opaque;
 
@@ -110,7 +110,7 @@ static int attach(void *opaque, uint64_t addr, unsigned int len, int fd)
 	return 0;
 }
 
-static void detach(void *opaque, uint64_t addr, unsigned int len, int fd)
+static void detach(void *opaque, const struct bus_kick *kick)
 {
 	struct pci_rig *rig = opaque;
 

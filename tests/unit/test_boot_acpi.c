@@ -14,7 +14,7 @@
 
 struct tables {
 	struct boot_guest guest;
-	const uint8_t *fadt, *dsdt, *madt, *mcfg;
+	const uint8_t *fadt, *dsdt, *madt, *mcfg, *ssdt;
 };
 
 static uint8_t sum(const uint8_t *p, size_t len)
@@ -39,13 +39,13 @@ static const uint8_t *table_at(const struct boot_guest *guest, uint64_t address,
 }
 
 /* Builds for that many CPUs, every step-th APIC id, and follows the RSDP. */
-static struct tables build_timed(unsigned int cpus, uint32_t step, bool serial, bool timer)
+static struct tables build_with(unsigned int cpus, uint32_t step, bool serial, bool timer, uint32_t virtio_mmio)
 {
 	struct tables tables = {.guest = boot_guest_new(RAM)};
 	uint32_t ids[CPUS_MAX];
 	const struct acpi_config config = {
 		.cpus = cpus, .apic_ids = ids, .pci_mem64 = GIB(512), .pci_mem64_size = GIB(256), .serial = serial,
-		.timer = timer, .hotplug = 0xff000000,
+		.timer = timer, .hotplug = 0xff000000, .virtio_mmio = virtio_mmio,
 	};
 	const uint8_t *rsdp, *xsdt;
 
@@ -60,17 +60,18 @@ static struct tables build_timed(unsigned int cpus, uint32_t step, bool serial, 
 	CHECK_EQ(sum(rsdp, 36), 0);
 	CHECK_EQ(rsdp[15], 2);
 	xsdt = table_at(&tables.guest, get_le64(rsdp + 24), "XSDT");
-	CHECK_EQ(get_le32(xsdt + 4), 36 + 3 * 8);
+	CHECK_EQ(get_le32(xsdt + 4), 36 + (virtio_mmio ? 4 : 3) * 8);
 	tables.fadt = table_at(&tables.guest, get_le64(xsdt + 36), "FACP");
 	tables.madt = table_at(&tables.guest, get_le64(xsdt + 44), "APIC");
 	tables.mcfg = table_at(&tables.guest, get_le64(xsdt + 52), "MCFG");
+	tables.ssdt = virtio_mmio ? table_at(&tables.guest, get_le64(xsdt + 60), "SSDT") : NULL;
 	tables.dsdt = table_at(&tables.guest, get_le64(tables.fadt + 140), "DSDT");
 	return tables;
 }
 
 static struct tables build(unsigned int cpus, uint32_t step, bool serial)
 {
-	return build_timed(cpus, step, serial, true);
+	return build_with(cpus, step, serial, true, 0);
 }
 
 /* The generic address at fadt + offset is this port, byte-wide. */
@@ -125,7 +126,7 @@ static void fadt_has_fixed_hardware(void)
 
 static void a_timer_is_named_if_it_is_needed(void)
 {
-	struct tables tables = build_timed(1, 1, true, false);
+	struct tables tables = build_with(1, 1, true, false, 0);
 
 	CHECK(get_le32(tables.fadt + 76) == 0 && tables.fadt[91] == 0 && get_le64(tables.fadt + 212) == 0);
 	boot_guest_free(&tables.guest);
@@ -337,6 +338,44 @@ static void dsdt_has_slots_and_pins(void)
 	boot_guest_free(&tables.guest);
 }
 
+/* ---- virtio devices on MMIO ---- */
+
+static void ssdt_has_the_devices_that_there_are(void)
+{
+	struct tables tables = build_with(1, 1, true, true, 1u << 1 | 1u << 9 | 1u << 30);
+	const uint8_t *end = tables.ssdt + get_le32(tables.ssdt + 4), *device = tables.ssdt + 36;
+	static const uint8_t numbers[] = {1, 9, 30}, gsis[] = {5, 20, 13};
+	static const char *const names[] = {"VI01", "VI09", "VI1E"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		uint8_t resources[] = {0x86, 9, 0, 1, 0, 0, 0, 0, 0, 0x10, 0, 0, 0x89, 6, 0, 0x0b, 1, gsis[i], 0, 0, 0, 0x79, 0};
+
+		/* DeviceOp, and a length of two bytes that ends where the next one begins */
+		CHECK(device[0] == 0x5b && device[1] == 0x82 && device[2] >> 6 == 1);
+		CHECK(!memcmp(device + 4, "\\\x2e_SB_", 6) && !memcmp(device + 10, names[i], 4));
+		put_le32(resources + 4, (uint32_t)layout_virtio_mmio(numbers[i]));
+		CHECK(memmem(device, 80, "LNRO0005", 9) && memmem(device, 80, resources, sizeof(resources)));
+		device += 2 + (device[2] & 15) + device[3] * 16;
+		CHECK(device <= end);
+	}
+	CHECK(device == end);
+	boot_guest_free(&tables.guest);
+}
+
+/* Beside what else the machine has, and no line of PCI or of the platform. */
+static void pages_and_lines_are_free(void)
+{
+	CHECK_EQ(LAYOUT_VIRTIO_MMIO, LAYOUT_ECAM + LAYOUT_ECAM_SIZE);
+	CHECK(layout_virtio_mmio(LAYOUT_VIRTIO_MMIO_DEVICES + 1) <= LAYOUT_IOAPIC);
+	CHECK(LAYOUT_PCI_MEM32 + LAYOUT_PCI_MEM32_SIZE <= LAYOUT_VIRTIO_MMIO);
+	for (unsigned int d = 1; d <= LAYOUT_VIRTIO_MMIO_DEVICES; d++) {
+		uint32_t gsi = layout_virtio_mmio_gsi(d);
+
+		CHECK(gsi > LAYOUT_GSI_COM1 && gsi < 24 && (gsi < LAYOUT_GSI_PCI || gsi >= LAYOUT_GSI_PCI + 4));
+		CHECK(gsi != LAYOUT_GSI_RTC && gsi != LAYOUT_GSI_GED && gsi != LAYOUT_GSI_SCI);
+	}
+}
+
 /* ---- iasl ---- */
 
 static void decompile(const char *dir, const char *name, const uint8_t *table)
@@ -371,9 +410,10 @@ static void iasl_reads_them(void)
 
 	CHECK(mkdtemp(dir));
 	for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
-		struct tables tables = build(cpus[i], 2, true);
+		struct tables tables = build_with(cpus[i], 2, true, true, UINT32_MAX);
 
 		decompile(dir, "dsdt", tables.dsdt);
+		decompile(dir, "ssdt", tables.ssdt);
 		decompile(dir, "facp", tables.fadt);
 		decompile(dir, "apic", tables.madt);
 		decompile(dir, "mcfg", tables.mcfg);
@@ -402,4 +442,4 @@ static void too_much_is_refused(void)
 TEST_MAIN(TEST(fadt_has_fixed_hardware), TEST(a_timer_is_named_if_it_is_needed), TEST(madt_lists_every_cpu),
 	  TEST(mcfg_is_the_ecam), TEST(dsdt_record_is_written), TEST(dsdt_agrees_with_layout),
 	  TEST(dsdt_has_what_tells_clones_apart), TEST(dsdt_methods_with_names_are_serialized), TEST(dsdt_has_slots_and_pins),
-	  TEST(iasl_reads_them), TEST(too_much_is_refused))
+	  TEST(ssdt_has_the_devices_that_there_are), TEST(pages_and_lines_are_free), TEST(iasl_reads_them), TEST(too_much_is_refused))

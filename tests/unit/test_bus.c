@@ -118,18 +118,26 @@ static void kicks_eventfds(void)
 	uint32_t value = 1;
 
 	CHECK_EQ(bus_add(bus, 0x1000, 0x1000, &ops, &a, "a", NULL), 0);
-	CHECK_EQ(bus_attach_eventfd(bus, 0x1004, 0, any, NULL), 0);
-	CHECK_EQ(bus_attach_eventfd(bus, 0x1008, 2, two, NULL), 0);
+	CHECK_EQ(bus_attach_eventfd(bus, &(struct bus_kick){0x1004, 0, 0, any}, NULL), 0);
+	CHECK_EQ(bus_attach_eventfd(bus, &(struct bus_kick){0x1008, 2, 1, two}, NULL), 0);
 	CHECK(bus_write(bus, 0x1004, &value, 4));
 	CHECK(eventfd_drain(any));
 	CHECK(bus_write(bus, 0x1008, &value, 2));
 	CHECK(eventfd_drain(two));
 	CHECK_EQ(a.len, 0);
-	/* Another length goes to the device. */
+	/* Another length, or another value, goes to the device. */
 	CHECK(bus_write(bus, 0x1008, &value, 4));
 	CHECK(!eventfd_drain(two));
 	CHECK_EQ(a.offset, 8);
-	bus_detach_eventfd(bus, 0x1004, 0, any);
+	value = 2;
+	CHECK(bus_write(bus, 0x1008, &value, 2));
+	CHECK(!eventfd_drain(two));
+	CHECK_EQ(a.len, 2);
+	bus_detach_eventfd(bus, &(struct bus_kick){0x1008, 2, 2, two}); /* none such */
+	value = 1;
+	CHECK(bus_write(bus, 0x1008, &value, 2));
+	CHECK(eventfd_drain(two));
+	bus_detach_eventfd(bus, &(struct bus_kick){0x1004, 0, 0, any});
 	CHECK(bus_write(bus, 0x1004, &value, 4));
 	CHECK(!eventfd_drain(any));
 	close(any);
@@ -142,7 +150,7 @@ struct hypervisor {
 	int fail_at;
 };
 
-static int hv_attach(void *opaque, uint64_t addr, unsigned int len, int fd)
+static int hv_attach(void *opaque, const struct bus_kick *kick)
 {
 	struct hypervisor *hv = opaque;
 
@@ -152,7 +160,7 @@ static int hv_attach(void *opaque, uint64_t addr, unsigned int len, int fd)
 	return 0;
 }
 
-static void hv_detach(void *opaque, uint64_t addr, unsigned int len, int fd)
+static void hv_detach(void *opaque, const struct bus_kick *kick)
 {
 	((struct hypervisor *)opaque)->attached--;
 }
@@ -165,19 +173,19 @@ static void hands_eventfds_to_the_hypervisor(void)
 	int fd = eventfd(0, EFD_NONBLOCK);
 	uint32_t value = 0;
 
-	CHECK_EQ(bus_attach_eventfd(bus, 0x10, 4, fd, NULL), 0);
-	CHECK_EQ(bus_attach_eventfd(bus, 0x20, 4, fd, NULL), 0);
+	CHECK_EQ(bus_attach_eventfd(bus, &(struct bus_kick){0x10, 4, 0, fd}, NULL), 0);
+	CHECK_EQ(bus_attach_eventfd(bus, &(struct bus_kick){0x20, 4, 0, fd}, NULL), 0);
 	/* All or none. */
 	CHECK_EQ(bus_set_eventfd_ops(bus, &hv_ops, &hv, NULL), -ENOSPC);
 	CHECK_EQ(hv.attached, 0);
 	hv.fail_at = 3;
 	CHECK_EQ(bus_set_eventfd_ops(bus, &hv_ops, &hv, NULL), 0);
 	CHECK_EQ(hv.attached, 2);
-	CHECK_EQ(bus_attach_eventfd(bus, 0x30, 4, fd, NULL), 0);
-	CHECK_EQ(bus_attach_eventfd(bus, 0x40, 4, fd, NULL), -ENOSPC);
+	CHECK_EQ(bus_attach_eventfd(bus, &(struct bus_kick){0x30, 4, 0, fd}, NULL), 0);
+	CHECK_EQ(bus_attach_eventfd(bus, &(struct bus_kick){0x40, 4, 0, fd}, NULL), -ENOSPC);
 	CHECK_EQ(hv.attached, 3);
-	bus_detach_eventfd(bus, 0x40, 4, fd);
-	bus_detach_eventfd(bus, 0x10, 4, fd);
+	bus_detach_eventfd(bus, &(struct bus_kick){0x40, 4, 0, fd});
+	bus_detach_eventfd(bus, &(struct bus_kick){0x10, 4, 0, fd});
 	CHECK_EQ(hv.attached, 2);
 	/* The hypervisor kicks now, not the bus. */
 	CHECK(!bus_write(bus, 0x20, &value, 4));

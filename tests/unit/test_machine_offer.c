@@ -71,6 +71,19 @@ static void reads_an_offer(void)
 	CHECK_EQ(machine_config_finish(&config, &err), 0);
 }
 
+#define ON_MMIO(id, slot, transport) "{\"id\": \"" id "\", \"kind\": \"disk\", \"slot\": " slot ", \"features\": 5, \"size\": 512, " \
+				     "\"transport\": " transport "}"
+
+/* The pages of MMIO and the slots of PCI are numbered each by itself. */
+static void reads_where_devices_are(void)
+{
+	struct machine_offer *offer;
+
+	CHECK_EQ(parse(offer_text("1", CONFIG, MEMORY, CPU, "[" ON_MMIO("root", "1", "\"mmio\"") "," DEVICE("data", "1") "]"), &offer), 0);
+	CHECK(offer->devices[0].mmio && !offer->devices[1].mmio);
+	machine_offer_destroy(offer);
+}
+
 /* What the configuration does not say, the CPU shows: it is of a program that hid nothing. */
 static void an_older_offer_hides_nothing(void)
 {
@@ -132,6 +145,9 @@ static void nonsense_is_refused(void)
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" DEVICE("a", "1") "," DEVICE("b", "1") "]"), -EBADMSG, "twice"));
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" DEVICE("a", "1") "," DEVICE("a", "2") "]"), -EBADMSG, "twice"));
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" DEVICE("a", "32") "]"), -EBADMSG, "slot"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" ON_MMIO("a", "1", "\"mmio\"") "," ON_MMIO("b", "1", "\"mmio\"") "]"), -EBADMSG, "twice"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" ON_MMIO("a", "1", "\"isa\"") "]"), -EBADMSG, "a: an unknown transport"));
+	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" ON_MMIO("a", "1", "7") "]"), -EBADMSG, "a: an unknown transport"));
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU, "[" DEVICE("\\u001b[2J", "1") "]"), -EBADMSG, "devices[0]"));
 	CHECK(refused(offer_text("1", CONFIG, MEMORY, CPU,
 				 "[" DEVICE("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "1") "]"),
@@ -327,6 +343,6 @@ static void what_is_not_there_is_named(void)
 	machine_config_done(&config);
 }
 
-TEST_MAIN(TEST(reads_an_offer), TEST(an_older_offer_hides_nothing), TEST(nonsense_is_refused), TEST(disks_come_along), TEST(sectors_stay_as_large), TEST(size_and_depth_are_bounded),
+TEST_MAIN(TEST(reads_an_offer), TEST(reads_where_devices_are), TEST(an_older_offer_hides_nothing), TEST(nonsense_is_refused), TEST(disks_come_along), TEST(sectors_stay_as_large), TEST(size_and_depth_are_bounded),
 	  TEST(a_configuration_must_leave_nothing_open), TEST(descriptors_are_not_the_peers),
 	  TEST(a_host_without_room_refuses), TEST(devices_are_put_in_place), TEST(what_is_not_there_is_named))

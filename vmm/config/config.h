@@ -104,6 +104,9 @@ enum clock_choice { CLOCK_STOP, CLOCK_RUN };
 /* The filters of system calls; LOG: what they do not allow is done, and written to the kernel's log. */
 enum seccomp_mode { SECCOMP_ON, SECCOMP_OFF, SECCOMP_LOG };
 
+/* How the guest reaches its virtio devices. */
+enum transport { TRANSPORT_PCI, TRANSPORT_MMIO };
+
 enum reboot_action { ON_REBOOT_REBOOT, ON_REBOOT_EXIT };
 
 /* NOIOMMU: the device can write to all of the host's memory; only on request. */
@@ -140,6 +143,7 @@ struct machine_config {
 	struct port_config serial;  /* NONE: the port exists and is connected to nothing */
 	struct rng_config rng;
 	bool balloon;
+	enum transport transport;
 	enum clock_choice clock;
 	enum reboot_action on_reboot;
 	struct vfio_config *vfios;

@@ -9,6 +9,7 @@ static const char *const hugepage_words[] = {"off", "2M", "1G", NULL};
 static const char *const toggle_words[] = {"auto", "off", "on", NULL};
 static const char *const model_words[] = {"host", NULL};
 static const char *const clock_words[] = {"stop", "run", NULL};
+static const char *const transport_words[] = {"pci", "mmio", NULL};
 static const char *const reboot_words[] = {"reboot", "exit", NULL};
 static const char *const backend_words[] = {"auto", "iommufd", "legacy", "noiommu", NULL};
 static const char *const on_error_words[] = {"report", "stop", NULL};
@@ -103,6 +104,8 @@ static const struct option options[] = {
 	 KEYS(RATE("bandwidth", rng_config, bandwidth), RATE_COUNT("ops", rng_config, ops))},
 	{"balloon", "on|off", "a balloon, through which the guest gives memory back", FIELD(balloon),
 	 PLAIN("balloon", OPTION_BOOL)},
+	{"transport", "pci|mmio", "how the guest reaches its virtio devices, by PCI or by registers alone (virtio-mmio); pci by "
+	 "default", FIELD(transport), PLAIN("transport", OPTION_WORD, .words = transport_words)},
 	{"vfio", "BDF|UUID|/sys/...[,backend=auto|iommufd|legacy|noiommu][,rom=on|off|FILE][,p2p=on|off][,token=UUID][,fd=N][,id=NAME]",
 	 "a host device that is passed to the guest; may be repeated", LIST(vfios, vfio_count), .bare = true,
 	 KEYS({"device", OPTION_STRING, KEY(vfio_config, device), .help = "BDF"},

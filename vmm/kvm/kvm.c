@@ -242,31 +242,32 @@ int kvm_add_memory(struct kvm *kvm, struct guest_memory *memory, struct err *err
 
 /* ---- eventfds ---- */
 
-static int kvm_ioeventfd(struct kvm *kvm, uint64_t addr, unsigned int len, int fd, uint32_t flags)
+static int kvm_ioeventfd(struct kvm *kvm, const struct bus_kick *kick, uint32_t flags)
 {
-	struct kvm_ioeventfd arg = {.addr = addr, .len = len, .fd = fd, .flags = flags};
+	struct kvm_ioeventfd arg = {.datamatch = kick->value, .addr = kick->addr, .len = kick->len, .fd = kick->fd,
+				    .flags = flags | (kick->len ? KVM_IOEVENTFD_FLAG_DATAMATCH : 0)};
 
 	return ioctl(kvm->vm_fd, KVM_IOEVENTFD, &arg) < 0 ? -errno : 0;
 }
 
-static int kvm_attach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static int kvm_attach_mmio(void *opaque, const struct bus_kick *kick)
 {
-	return kvm_ioeventfd(opaque, addr, len, fd, 0);
+	return kvm_ioeventfd(opaque, kick, 0);
 }
 
-static void kvm_detach_mmio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static void kvm_detach_mmio(void *opaque, const struct bus_kick *kick)
 {
-	kvm_ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_DEASSIGN);
+	kvm_ioeventfd(opaque, kick, KVM_IOEVENTFD_FLAG_DEASSIGN);
 }
 
-static int kvm_attach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static int kvm_attach_pio(void *opaque, const struct bus_kick *kick)
 {
-	return kvm_ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO);
+	return kvm_ioeventfd(opaque, kick, KVM_IOEVENTFD_FLAG_PIO);
 }
 
-static void kvm_detach_pio(void *opaque, uint64_t addr, unsigned int len, int fd)
+static void kvm_detach_pio(void *opaque, const struct bus_kick *kick)
 {
-	kvm_ioeventfd(opaque, addr, len, fd, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
+	kvm_ioeventfd(opaque, kick, KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DEASSIGN);
 }
 
 int kvm_attach_buses(struct kvm *kvm, struct bus *mmio, struct bus *pio, struct err *err)

@@ -190,8 +190,9 @@ void machine_serial_fds(struct machine *machine, int in_fd, int out_fd);
 struct virtio_device;
 size_t machine_virtio_count(const struct machine *machine);
 struct virtio_device *machine_virtio(const struct machine *machine, size_t index);
-/* Where the guest finds it (virtio_transport_slot). */
+/* Where the guest finds it: virtio_transport_slot, and for people: "00:01.0", or "mmio:e0101000". */
 unsigned int machine_virtio_slot(const struct machine *machine, size_t index);
+void machine_virtio_where(const struct machine *machine, size_t index, char *text, size_t size);
 /* NULL if there is none. */
 struct virtio_device *machine_balloon(const struct machine *machine);
 /* The slots for hot plug. */

@@ -5,10 +5,8 @@
  */
 #include "vmm/machine/machine_internal.h"
 
-#include "boot/acpi.h"
 #include "boot/layout_x86.h"
 #include "core/thread.h"
-#include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
 
 #include <fcntl.h>
@@ -114,7 +112,7 @@ static int machine_create_pci(struct machine *machine, struct err *err)
 		.create = machine_create_intx_create, .destroy = machine_create_intx_destroy,
 	};
 	const struct pci_bus_config config = {
-		.windows = machine_create_windows_of(machine),
+		.windows = machine->windows = machine_create_windows_of(machine),
 		.mmio = machine->mmio,
 		.pio = machine->pio,
 		.intx = &intx,
@@ -305,66 +303,12 @@ static int machine_create_own_virtio(struct machine *machine, struct err *err)
  */
 static uint32_t machine_create_hotplug_slots(const struct machine_config *config)
 {
-	size_t low = MIN(config->disk_count + config->net_count, PCI_DEVICES - 2);
+	size_t low = config->transport == TRANSPORT_PCI ? MIN(config->disk_count + config->net_count, PCI_DEVICES - 2) : 0;
 
 	return ~0u << (PCI_DEVICES - 8 - MIN(config->vfio_count, PCI_DEVICES - 9)) | (uint32_t)((1ull << low) - 1) << 1;
 }
 
-/* ---- kernel, tables, vCPUs ---- */
-
-/* By which name to open a file of the configuration; NULL: by path. */
-static const char *machine_create_find(struct machine *machine, const char *path)
-{
-	return path ? machine_files_find(machine->host.files, NULL, path) : NULL;
-}
-
-/* The default command line: the console, and options for a fast boot (the crypto self-tests are 40 to 70 % of the work
- * of Debian's kernels until /init). */
-static void machine_create_default_cmdline(const struct machine *machine, char *line, size_t size)
-{
-	const struct machine_config *config = machine->config;
-	const char *console = config->serial.kind == PORT_NONE && machine->host.console_out >= 0 ? "hvc0" : "ttyS0";
-
-	snprintf(line, size, "console=%s reboot=acpi panic=1 cryptomgr.notests%s", console,
-		 !config->initrd && config->disk_count ? " root=/dev/vda rw" : "");
-}
-
-static int machine_create_load_guest(struct machine *machine, struct err *err)
-{
-	const struct machine_config *config = machine->config;
-	const struct pci_windows windows = machine_create_windows_of(machine);
-	uint32_t apic_ids[MACHINE_MAX_CPUS];
-	struct acpi_config acpi = {
-		.cpus = config->cpus,
-		.apic_ids = apic_ids,
-		.pci_mem64 = windows.mem64,
-		.pci_mem64_size = windows.mem64_size,
-		.serial = true,
-		.timer = machine->has_pit,
-		.hotplug = machine->hotplug,
-	};
-	struct boot_config boot = {
-		.image = machine->image,
-		.rsdp = LAYOUT_ACPI,
-		.initrd = config->initrd,
-		.initrd_file = machine_create_find(machine, config->initrd),
-		.cmdline = config->cmdline,
-	};
-	char line[256];
-	int ret;
-
-	if (machine->host.incoming)
-		return 0;
-	for (unsigned int i = 0; i < config->cpus; i++)
-		apic_ids[i] = guest_cpu_apic_id(machine->guest_cpu, i);
-	if (!boot.cmdline) {
-		machine_create_default_cmdline(machine, line, sizeof(line));
-		boot.cmdline = line;
-	}
-	ret = boot_load(&boot, machine->memory, &machine->entry, err);
-	ret = ret ?: acpi_build(&acpi, machine->memory, err);
-	return ret ?: machine_identify(machine, err);
-}
+/* ---- vCPUs ---- */
 
 static int machine_create_vcpus(struct machine *machine, struct err *err)
 {
@@ -507,20 +451,6 @@ static int machine_create_bind_guest_cpu(struct machine *machine, struct err *er
 	return guest_cpu_bind(&machine->kvm, machine->guest_cpu, &machine->config->cpu, err);
 }
 
-/* An incoming guest already runs its kernel, and needs the files only for a reboot, if they are named on this host. */
-static int machine_create_open_image(struct machine *machine, struct err *err)
-{
-	const char *kernel = machine->config->kernel, *file = machine_create_find(machine, kernel);
-	struct err why;
-
-	machine_create_find(machine, machine->config->initrd);
-	if (!machine->host.incoming)
-		return boot_image_open(kernel, file, &machine->image, err);
-	if (kernel && boot_image_open(kernel, file, &machine->image, &why) < 0)
-		log_warn(machine->host.log, "%s; a reboot will end the machine", why.text);
-	return 0;
-}
-
 static int machine_create_attach_buses(struct machine *machine, struct err *err)
 {
 	return kvm_attach_buses(&machine->kvm, machine->mmio, machine->pio, err);
@@ -556,7 +486,7 @@ static const struct part {
 	part_fn *make;
 	bool late;
 } parts[] = {
-	{machine_create_open_image, true},
+	{machine_boot_open_image, true},
 	{machine_create_open_kvm, false},
 	{machine_create_begin_guest_cpu, false},
 	{machine_create_vm, false},
@@ -570,7 +500,7 @@ static const struct part {
 	{machine_create_slots, false},
 	{machine_create_virtio, true},
 	{machine_create_own_virtio, false},
-	{machine_create_load_guest, true},
+	{machine_boot_load, true},
 	{machine_host_devices_create, true},
 	{machine_create_attach_buses, false},
 	{machine_create_vcpus, false},

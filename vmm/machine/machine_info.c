@@ -46,7 +46,7 @@ static int machine_info_add_device(const struct machine *machine, size_t index, 
 	json_t *object;
 	char slot[16];
 
-	snprintf(slot, sizeof(slot), "00:%02x.0", machine_virtio_slot(machine, index));
+	machine_virtio_where(machine, index, slot, sizeof(slot));
 	object = json_pack("{s:s, s:s, s:s, s:b}", "id", device->id, "kind", machine_info_kind(device), "slot", slot,
 			   "active", device->active);
 	if (object && device->type == VIRTIO_ID_BLOCK)

@@ -35,6 +35,7 @@ struct machine {
 	struct bus *mmio, *pio;
 	struct irqchip *irqchip;
 	struct pci_bus *pci;
+	struct pci_windows windows; /* of its addresses */
 	struct irq_line serial_irq, rtc_irq, power_irq, sci;
 	struct serial *serial;
 	struct rtc *rtc;
@@ -71,6 +72,13 @@ struct machine {
 	bool settling;
 };
 
+/* ---- machine_boot.c ---- */
+
+/* An incoming guest already runs its kernel, and needs the files only for a reboot, if they are named on this host. */
+int machine_boot_open_image(struct machine *machine, struct err *err);
+/* Loads the kernel and writes the tables; nothing for an incoming machine. After the devices. */
+int machine_boot_load(struct machine *machine, struct err *err);
+
 /* ---- machine_disks.c ---- */
 
 /* begin comes before the first disk, end after the last one is gone. */
@@ -89,7 +97,8 @@ void machine_limits_begin_device(const struct machine *machine, struct virtio_de
 
 /* ---- machine_plug.c ---- */
 
-/* Puts a device on the bus, at devfn (-1: the first free slot), and takes it over, also if that fails. */
+/* Puts a device on the bus, at devfn (-1: the first free slot), or on the page of that number, and takes it over, also if
+ * that fails. */
 int machine_plug(struct machine *machine, struct virtio_device *device, int devfn, struct err *err);
 int machine_make_net(struct machine *machine, const struct net_config *net, struct virtio_device **ret,
 		     struct err *err);

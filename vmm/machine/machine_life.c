@@ -2,7 +2,10 @@
 /* See machine.h: starts, pauses and ends a machine, and gives access to its parts. */
 #include "vmm/machine/machine_internal.h"
 
+#include "boot/layout_x86.h"
 #include "core/monotonic.h"
+
+#include <stdio.h>
 
 /* ---- start and pause ---- */
 
@@ -287,6 +290,16 @@ struct virtio_device *machine_virtio(const struct machine *machine, size_t index
 unsigned int machine_virtio_slot(const struct machine *machine, size_t index)
 {
 	return virtio_transport_slot(machine->virtio[index]);
+}
+
+void machine_virtio_where(const struct machine *machine, size_t index, char *text, size_t size)
+{
+	unsigned int slot = machine_virtio_slot(machine, index);
+
+	if (machine->config->transport == TRANSPORT_MMIO)
+		snprintf(text, size, "mmio:%llx", (unsigned long long)layout_virtio_mmio(slot));
+	else
+		snprintf(text, size, "00:%02x.0", slot);
 }
 
 struct guest_memory *machine_memory(const struct machine *machine)

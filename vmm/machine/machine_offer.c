@@ -8,7 +8,8 @@
  *	 "cpu": what guest_cpu_write gives, "tsc_khz": 2596120,
  *	 "hotplug": bit d: PCI device d can come and go,
  *	 "devices": [{"id": "disk0", "kind": "disk", "slot": 1, "features": 4294967296, "size": 1073741824,
- *		      "copy": bytes that are not holes, if the content is migrated, "block_size": 512, of a disk},
+ *		      "copy": bytes that are not holes, if the content is migrated, "block_size": 512, of a disk,
+ *		      "transport": "mmio", if it is not on PCI},
  *		     {"id": "vfio0", "kind": "vfio", "slot": 23, "features": 0, "size": 0, "identity": {...}}]}
  */
 #include "vmm/machine/machine_offer.h"
@@ -63,6 +64,8 @@ static int machine_offer_add_virtio(const struct machine *machine, size_t index,
 			   (int)machine_virtio_slot(machine, index), "features", (json_int_t)(device->active ? device->features : 0), "size",
 			   (json_int_t)machine_offer_disk_size(device));
 	pthread_mutex_unlock(&device->lock);
+	if (machine->config->transport == TRANSPORT_MMIO)
+		json_object_set_new(object, "transport", json_string("mmio"));
 	if (disk_copies_wanted(device, copy))
 		json_object_set_new(object, "copy", json_integer((json_int_t)disk_copies_allocated(device)));
 	if (device->type == VIRTIO_ID_BLOCK)
@@ -193,6 +196,7 @@ static int machine_offer_read_regions(struct machine_offer *offer, struct err *e
 static int machine_offer_read_device(const json_t *object, struct machine_offer *offer, struct err *err)
 {
 	struct offered_device device = {.identity = json_object_get(object, "identity")};
+	const json_t *transport = json_object_get(object, "transport");
 	uint64_t slot;
 	int code = machine_offer_get_text(object, "id", device.id, sizeof(device.id), err);
 
@@ -204,6 +208,9 @@ static int machine_offer_read_device(const json_t *object, struct machine_offer 
 	if (code)
 		return code;
 	device.devfn = PCI_DEVFN(slot, 0);
+	device.mmio = transport;
+	if (transport && (!json_is_string(transport) || strcmp(json_string_value(transport), "mmio") != 0))
+		return err_set(err, -EBADMSG, "%s: an unknown transport", device.id);
 	device.copied = json_object_get(object, "copy");
 	if (json_object_get(object, "block_size") &&
 	    (machine_offer_get_uint(object, "block_size", BLOCK_MAX, &device.block_size, err) ||
@@ -213,7 +220,8 @@ static int machine_offer_read_device(const json_t *object, struct machine_offer 
 			      !device.block_size || device.size % 512 || strcmp(device.kind, "disk") != 0))
 		return err_set(err, -EBADMSG, "%s: it cannot be copied", device.id);
 	for (size_t i = 0; i < offer->device_count; i++)
-		if (offer->devices[i].devfn == device.devfn || strcmp(offer->devices[i].id, device.id) == 0)
+		if ((offer->devices[i].devfn == device.devfn && offer->devices[i].mmio == device.mmio) ||
+		    strcmp(offer->devices[i].id, device.id) == 0)
 			return err_set(err, -EBADMSG, "%s: the id or the slot is used twice", device.id);
 	offer->devices[offer->device_count++] = device;
 	return 0;
@@ -473,7 +481,7 @@ static int machine_offer_check_host_device(const struct machine_offer *offer, co
 	struct vfio_migration_identity there, here;
 	int code;
 
-	if (!offered || strcmp(offered->kind, "vfio") != 0 || offered->devfn != info->devfn)
+	if (!offered || strcmp(offered->kind, "vfio") != 0 || offered->devfn != info->devfn || offered->mmio)
 		return err_set(err, -EINVAL, "vfio %s: not in the slot that it was offered in", info->id);
 	code = machine_offer_read_identity(offered->identity, &there, err);
 	code = code ?: vfio_migration_identity(info->device, &here, err);
@@ -482,12 +490,12 @@ static int machine_offer_check_host_device(const struct machine_offer *offer, co
 }
 
 static int machine_offer_check_virtio(const struct machine_offer *offer, struct virtio_device *device,
-				      unsigned int slot, struct err *err)
+				      unsigned int slot, bool mmio, struct err *err)
 {
 	const struct offered_device *offered = machine_offer_find_device(offer, device->id);
 	uint64_t size = machine_offer_disk_size(device);
 
-	if (!offered || offered->devfn != PCI_DEVFN(slot, 0))
+	if (!offered || offered->devfn != PCI_DEVFN(slot, 0) || offered->mmio != mmio)
 		return err_set(err, -EINVAL, "%s: not in the slot that it was offered in", device->id);
 	if (strcmp(offered->kind, machine_info_kind(device)) != 0)
 		return err_set(err, -EINVAL, "%s: a %s was offered, this is a %s", device->id, offered->kind,
@@ -510,7 +518,8 @@ int machine_offer_check(const struct machine_offer *offer, struct machine *machi
 	for (size_t i = 0; i < machine->virtio_count && code == 0; i++) {
 		unsigned int slot = machine_virtio_slot(machine, i);
 
-		code = machine_offer_check_virtio(offer, machine_virtio(machine, i), slot, err);
+		code = machine_offer_check_virtio(offer, machine_virtio(machine, i), slot,
+						  machine->config->transport == TRANSPORT_MMIO, err);
 	}
 	for (size_t i = 0; i < host_devices_count(machine->host_devices) && code == 0; i++) {
 		struct vfio_pci_info info;

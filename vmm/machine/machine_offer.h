@@ -25,7 +25,8 @@ struct machine;
 struct offered_device {
 	char id[MACHINE_MAX_NAME + 1];
 	char kind[16];     /* "disk", "net", ..., "vfio" */
-	uint8_t devfn;
+	uint8_t devfn;          /* or the page, if it is on MMIO: PCI_DEVFN(page, 0) */
+	bool mmio;
 	uint64_t features;      /* accepted by the driver; virtio only */
 	uint64_t size;          /* bytes; disks only */
 	bool copied;            /* the disk's content is migrated, too */
@@ -93,5 +94,5 @@ bool machine_offer_copies(const struct machine_offer *offer, const char *id);
 /* The size of the disk's sectors that the guest sees; 0: the offer does not say it. */
 unsigned int machine_offer_block_size(const struct machine_offer *offer, const char *id);
 
-/* The devfn that the device has in the guest. -ENOENT: the device was not offered. */
+/* The devfn of struct offered_device. -ENOENT: the device was not offered. */
 int machine_offer_devfn(const struct machine_offer *offer, const char *id, struct err *err);

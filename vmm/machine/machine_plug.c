@@ -8,6 +8,7 @@
  */
 #include "vmm/machine/machine_internal.h"
 
+#include "boot/layout_x86.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
 #include "vmm/machine/machine_files.h"
@@ -114,6 +115,14 @@ static const struct slot_ops *machine_plug_ops(const struct virtio_device *devic
 	return device->type == VIRTIO_ID_BLOCK ? &disk_ops : device->type == VIRTIO_ID_NET ? &net_ops : NULL;
 }
 
+static int machine_plug_check(const struct machine *machine, const char *kind, const char *id, struct err *err)
+{
+	if (machine->config->transport != TRANSPORT_MMIO)
+		return 0;
+	return err_set(err, -EOPNOTSUPP, "%s %s: the machine runs with --transport mmio, which has no hot plug; its disks and "
+		       "network cards are those of its start", kind, id);
+}
+
 int machine_remove_device(struct machine *machine, const char *kind, const char *id, bool force, unsigned int timeout_ms,
 			  void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
 {
@@ -121,6 +130,8 @@ int machine_remove_device(struct machine *machine, const char *kind, const char 
 
 	if (strcmp(kind, "vfio") == 0)
 		return host_devices_remove(machine->host_devices, id, force, timeout_ms, done, opaque, err);
+	if (machine_plug_check(machine, kind, id, err))
+		return -EOPNOTSUPP;
 	return slots_remove(machine->slots, ops, id, force, timeout_ms, done, opaque, err);
 }
 
@@ -148,7 +159,7 @@ static int machine_plug_list(struct machine *machine, struct virtio_device *devi
 	struct plugged *plugged;
 	int code;
 
-	if (!ops)
+	if (!ops || machine->config->transport == TRANSPORT_MMIO)
 		return 0;
 	plugged = calloc(1, sizeof(*plugged));
 	if (!plugged)
@@ -165,6 +176,20 @@ static int machine_plug_list(struct machine *machine, struct virtio_device *devi
 	return 0;
 }
 
+static int machine_plug_on_mmio(struct machine *machine, struct virtio_device *device, int devfn,
+				struct virtio_transport **ret, struct err *err)
+{
+	struct virtio_mmio_config config = {
+		.mmio = machine->mmio, .slot = devfn < 0 ? (unsigned int)machine->virtio_count + 1 : (unsigned int)devfn >> 3,
+	};
+
+	if (!config.slot || config.slot > LAYOUT_VIRTIO_MMIO_DEVICES)
+		return err_set(err, -EINVAL, "%s: there is no page %u", device->id, config.slot);
+	config.addr = layout_virtio_mmio(config.slot);
+	irqchip_line(machine->irqchip, layout_virtio_mmio_gsi(config.slot), &config.line);
+	return virtio_mmio_create(device, &config, ret, err);
+}
+
 static int machine_plug_on_bus(struct machine *machine, struct virtio_device *device, int devfn, struct slot **slot,
 			       struct err *err)
 {
@@ -173,6 +198,8 @@ static int machine_plug_on_bus(struct machine *machine, struct virtio_device *de
 
 	if (machine->virtio_count == MAX_VIRTIO)
 		code = err_set(err, -ENOSPC, "more than %u devices", MAX_VIRTIO);
+	else if (machine->config->transport == TRANSPORT_MMIO)
+		code = machine_plug_on_mmio(machine, device, devfn, &transport, err);
 	else
 		code = virtio_pci_create(device, machine->pci, machine->mmio, irqchip_msi(machine->irqchip),
 					 machine->host.loop, devfn, &transport, err);
@@ -269,7 +296,9 @@ static int machine_plug_begin(const struct plug_arrival *want, const struct slot
 			      struct err *err)
 {
 	struct machine *machine = want->machine;
-	int devfn = slots_find_free(machine->slots, ops->kind, id, err), code;
+	int devfn = machine_plug_check(machine, ops->kind, id, err) ?:
+		    slots_find_free(machine->slots, ops->kind, id, err);
+	int code;
 	struct plug_arrival *arrival;
 
 	if (devfn < 0)
