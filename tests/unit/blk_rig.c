@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See blk_rig.h. */
 #include "tests/unit/blk_rig.h"
+#include "tests/unit/log_pipe.h"
 
 #include <fcntl.h>
 
@@ -249,24 +250,18 @@ void random_operations(struct disk *disk, unsigned int rounds, bool odd_segments
 
 /* ---- what is told of it ---- */
 
-static int log_ends[2] = {-1, -1};
-static struct log pipe_log = {.level = LOG_WARN};
+static struct log_pipe log_pipe = LOG_PIPE_CLOSED;
 
 void open_log(struct disk *disk)
 {
-	fd_close(&log_ends[0]);
-	fd_close(&log_ends[1]);
-	CHECK_EQ(pipe2(log_ends, O_CLOEXEC | O_NONBLOCK), 0);
-	pipe_log.fd = log_ends[1];
-	disk->log = &pipe_log;
+	log_pipe_open(&log_pipe, LOG_WARN, NULL);
+	disk->log = &log_pipe.log;
 }
 
 const char *logged(void)
 {
-	static char text[4096];
-	ssize_t len = read(log_ends[0], text, sizeof(text) - 1);
+	const char *text = log_pipe_read(&log_pipe);
 
-	text[MAX(len, 0)] = 0;
 	return strncmp(text, "warning: ", 9) ? text : text + 9;
 }
 

@@ -4,6 +4,7 @@
  * touches what is gone ends the process with a line and a status; other faults are none of its business.
  */
 #include "core/irq.h"
+#include "tests/unit/log_pipe.h"
 #include "tests/unit/test.h"
 #include "vmm/snapshot/memory_guard.h"
 
@@ -22,13 +23,13 @@
 #define STATUS 7
 
 static char path[64];
-static int file = -1, lines[2] = {-1, -1}, lost_fd = -1;
+static int file = -1, lost_fd = -1;
 static unsigned int lost;
 static struct event_loop *loop;
 static struct memory_guard *guard;
 static struct guest_memory *memory;
 static char *host;
-static struct log quiet = {.fd = -1, .level = LOG_INFO, .prefix = "mvmm: "};
+static struct log_pipe lines = LOG_PIPE_CLOSED;
 
 static void on_lost(void *opaque)
 {
@@ -61,8 +62,7 @@ static void tear_down(void)
 		munmap(host, SIZE);
 	host = NULL;
 	fd_close(&file);
-	fd_close(&lines[0]);
-	fd_close(&lines[1]);
+	log_pipe_close(&lines);
 	fd_close(&lost_fd);
 	if (*path)
 		unlink(path);
@@ -84,10 +84,9 @@ static void set_up(void)
 	CHECK_EQ(write(fd, bytes, SIZE), SIZE);
 	close(fd);
 	file = open(path, O_RDONLY | O_CLOEXEC);
-	CHECK_EQ(pipe2(lines, O_CLOEXEC | O_NONBLOCK), 0);
+	log_pipe_open(&lines, LOG_INFO, "mvmm: ");
 	lost_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	lost = 0;
-	quiet.fd = lines[1];
 	host = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
 	CHECK(host != MAP_FAILED);
 	region.host = host;
@@ -97,7 +96,7 @@ static void set_up(void)
 	CHECK_EQ(event_loop_start(loop, "test", NULL), 0);
 	options.fd = file;
 	options.loop = loop;
-	options.log = &quiet;
+	options.log = &lines.log;
 	CHECK_EQ(memory_guard_create(&options, &guard, NULL), 0);
 	on_loop(start_guard);
 }
@@ -112,10 +111,8 @@ static void await_lost(void)
 /* What was logged: one line, or "". */
 static const char *logged(void)
 {
-	static char text[1024];
-	ssize_t len = read(lines[0], text, sizeof(text) - 1);
+	const char *text = log_pipe_read(&lines);
 
-	text[MAX(len, 0)] = 0;
 	CHECK(!*text || strchr(text, '\n') == text + strlen(text) - 1);
 	return text;
 }
@@ -324,7 +321,7 @@ static int die(enum how how)
 static void set_up_blind(void)
 {
 	const struct memory_guard_options options = {
-		.what = path, .fd = -1, .log = &quiet, .lost = on_lost, .dying = on_dying, .exit_code = STATUS,
+		.what = path, .fd = -1, .log = &lines.log, .lost = on_lost, .dying = on_dying, .exit_code = STATUS,
 	};
 
 	set_up();

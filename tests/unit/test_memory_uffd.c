@@ -5,6 +5,7 @@
  */
 #include "core/irq.h"
 #include "core/monotonic.h"
+#include "tests/unit/log_pipe.h"
 #include "tests/unit/test.h"
 #include "vmm/snapshot/memory_uffd.h"
 
@@ -29,13 +30,13 @@
 enum manner { SERVES, IS_SLOW, CLOSES_ALL, CLOSES_THE_USERFAULTFD, IS_MUTE };
 
 static char path[64];
-static int listener = -1, told[2] = {-1, -1}, lines[2] = {-1, -1}, lost_fd = -1;
+static int listener = -1, told[2] = {-1, -1}, lost_fd = -1;
 static pid_t handler;
 static struct memory_uffd *uffd;
 static struct memory_guard *guard;
 static struct guest_memory *memory;
 static char *host;
-static struct log log_lines = {.fd = -1, .level = LOG_INFO};
+static struct log_pipe lines = LOG_PIPE_CLOSED;
 static struct err err;
 
 /* ---- a handler, in a process of its own ---- */
@@ -130,8 +131,7 @@ static void tear_down(void)
 	fd_close(&listener);
 	fd_close(&told[0]);
 	fd_close(&told[1]);
-	fd_close(&lines[0]);
-	fd_close(&lines[1]);
+	log_pipe_close(&lines);
 	fd_close(&lost_fd);
 	unlink(path);
 }
@@ -149,15 +149,14 @@ static void listen_here(void)
 	CHECK_EQ(bind(listener, (struct sockaddr *)&name, sizeof(name)), 0);
 	CHECK_EQ(listen(listener, 1), 0);
 	CHECK_EQ(pipe2(told, O_CLOEXEC), 0);
-	CHECK_EQ(pipe2(lines, O_CLOEXEC | O_NONBLOCK), 0);
+	log_pipe_open(&lines, LOG_INFO, NULL);
 	lost_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	log_lines.fd = lines[1];
 }
 
 static void set_up(enum manner manner, unsigned int silence)
 {
 	struct memory_uffd_options options = {.socket = path, .silence = silence};
-	struct memory_guard_options guarding = {.fd = -1, .what = "memory", .log = &log_lines, .lost = on_lost};
+	struct memory_guard_options guarding = {.fd = -1, .what = "memory", .log = &lines.log, .lost = on_lost};
 	struct guest_region region = {.size = SIZE, .fd = -1};
 
 	listen_here();
@@ -210,10 +209,8 @@ static bool is_lost(int ms)
 
 static const char *logged(void)
 {
-	static char text[1024];
-	ssize_t len = read(lines[0], text, sizeof(text) - 1);
+	const char *text = log_pipe_read(&lines);
 
-	text[MAX(len, 0)] = 0;
 	CHECK(!*text || strchr(text, '\n') == text + strlen(text) - 1);
 	return text;
 }

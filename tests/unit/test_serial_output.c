@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/serial: output that is slow, held back by a limit or gone, and what is said of it at its end. */
 #include "core/token_bucket.h"
+#include "tests/unit/log_pipe.h"
 #include "tests/unit/serial_rig.h"
 
 #include <fcntl.h>
@@ -129,23 +130,20 @@ static void blocking_pipes_do_not_block(void)
 
 /* ---- the end of the output, and what is said of it ---- */
 
-static int telling[2];
+static struct log_pipe lines = LOG_PIPE_CLOSED;
 
-static void begin_telling(struct log *log)
+/* Of the next open_serial. */
+static void begin_telling(void)
 {
-	CHECK_EQ(pipe2(telling, O_CLOEXEC | O_NONBLOCK), 0);
-	*log = (struct log){.fd = telling[1], .level = LOG_INFO};
-	told = log;
+	log_pipe_open(&lines, LOG_INFO, NULL);
+	told = &lines.log;
 }
 
 static const char *end_telling(void)
 {
-	static char text[2000];
-	ssize_t n = read(telling[0], text, sizeof(text) - 1);
+	const char *text = log_pipe_read(&lines);
 
-	text[MAX(n, 0)] = 0;
-	close(telling[0]);
-	close(telling[1]);
+	log_pipe_close(&lines);
 	told = NULL;
 	return text;
 }
@@ -164,13 +162,12 @@ static void *read_late(void *opaque)
 static void the_end_waits_for_a_reader(void)
 {
 	pthread_t reader;
-	struct log log;
 	void *total;
 	int fds[2];
 
 	CHECK_EQ(pipe2(fds, O_CLOEXEC), 0);
 	CHECK(fcntl(fds[1], F_SETPIPE_SZ, 4096) >= 4096);
-	begin_telling(&log);
+	begin_telling();
 	open_serial(-1, fds[1]);
 	for (unsigned int i = 0; i < 60000; i++)
 		out(UART_TX, 'x');
@@ -185,12 +182,11 @@ static void the_end_waits_for_a_reader(void)
 
 static void the_end_tells_what_is_lost(void)
 {
-	struct log log;
 	int fds[2];
 
 	CHECK_EQ(pipe2(fds, O_CLOEXEC), 0);
 	CHECK_EQ(fcntl(fds[1], F_SETPIPE_SZ, 4096), 4096);
-	begin_telling(&log);
+	begin_telling();
 	open_serial(-1, fds[1]);
 	for (unsigned int i = 0; i < 70000; i++)
 		out(UART_TX, 'x');
@@ -206,12 +202,11 @@ static void a_full_file_is_tried_again(void)
 {
 	struct rlimit found, full = {.rlim_cur = 10};
 	int file = memfd_create("out", MFD_CLOEXEC);
-	struct log log;
 
 	signal(SIGXFSZ, SIG_IGN);
 	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &found), 0);
 	full.rlim_max = found.rlim_max;
-	begin_telling(&log);
+	begin_telling();
 	open_serial(-1, file);
 	print("0123456789");
 	serial_flush(t.serial);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* devices/virtio/console: nothing is lost between a slow reader, a fast writer and a guest without buffers. */
 #include "core/event_loop.h"
+#include "tests/unit/log_pipe.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -15,7 +16,7 @@
 #include <termios.h>
 
 static struct event_loop *loop;
-static struct log told = {.fd = -1, .level = LOG_WARN};
+static struct log_pipe told = LOG_PIPE_CLOSED;
 static struct virtio_driver *driver;
 static struct driver_queue *rx, *tx;
 static int host_in = -1, host_out = -1; /* the host's ends: what is typed, what is shown */
@@ -38,7 +39,7 @@ static void set_up(int in_fd, int out_fd)
 	CHECK_EQ(event_loop_create(&loop, NULL), 0);
 	CHECK_EQ(event_loop_start(loop, "test", NULL), 0);
 	driver = driver_create(MIB(1), false);
-	CHECK_EQ(virtio_console_create("console0", &in_fd, &out_fd, driver->memory, loop, &told, &device, NULL), 0);
+	CHECK_EQ(virtio_console_create("console0", &in_fd, &out_fd, driver->memory, loop, &told.log, &device, NULL), 0);
 	CHECK_EQ(in_fd, -1);
 	CHECK_EQ(out_fd, -1);
 	CHECK_EQ(driver_attach(driver, device, DRIVER_ALL_FEATURES), 0);
@@ -255,37 +256,31 @@ static void tells_of_another_terminal(void)
 /* The guest's driver waits for its buffers; it gets them though nobody reads, and what is lost is told. */
 static void a_reader_that_does_not_read_is_not_waited_for(void)
 {
-	char buf[8192], text[400] = "";
-	int words[2];
+	const char *text;
+	char buf[8192];
 
-	told = (struct log){.level = LOG_WARN};
-	CHECK_EQ(pipe(words), 0);
-	told.fd = words[1];
+	log_pipe_open(&told, LOG_WARN, NULL);
 	set_up_pipes();
 	for (unsigned int i = 0; i < 100; i++)
 		show("0123456789");
 	CHECK(host_read(buf, sizeof(buf)) < 1000);
 	show("again");
-	CHECK(read(words[0], text, sizeof(text) - 1) > 0);
+	text = log_pipe_read(&told);
 	CHECK(strstr(text, "console0: nobody reads the output; it is dropped until somebody does\n"));
 	CHECK(strstr(text, "console0: the output goes on; "));
 	tear_down();
-	told.fd = -1;
-	close(words[0]);
-	close(words[1]);
+	log_pipe_close(&told);
 }
 
 /* A file system that is full for a while. */
 static void tells_what_a_full_file_has_not_got(void)
 {
 	struct rlimit found, full = {.rlim_cur = 3};
-	int file = memfd_create("out", MFD_CLOEXEC), words[2];
-	char text[400] = "";
+	int file = memfd_create("out", MFD_CLOEXEC);
 
 	tear_down();
 	signal(SIGXFSZ, SIG_IGN);
-	CHECK_EQ(pipe(words), 0);
-	told.fd = words[1];
+	log_pipe_open(&told, LOG_WARN, NULL);
 	set_up(-1, dup(file));
 	show("one");
 	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &found), 0);
@@ -296,13 +291,10 @@ static void tells_what_a_full_file_has_not_got(void)
 	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &found), 0);
 	show("two");
 	CHECK_EQ(lseek(file, 0, SEEK_END), 6);
-	CHECK(read(words[0], text, sizeof(text) - 1) > 0);
-	CHECK_STR(text, "warning: console0: output is lost: File too large\n"
+	CHECK_STR(log_pipe_read(&told), "warning: console0: output is lost: File too large\n"
 		  "warning: console0: the output goes on; 11 bytes were dropped\n");
 	tear_down();
-	told.fd = -1;
-	close(words[0]);
-	close(words[1]);
+	log_pipe_close(&told);
 	close(file);
 }
 

@@ -4,6 +4,7 @@
  * indices, dirty pages, and no lost wake-up between two threads.
  */
 #include "core/irq.h"
+#include "tests/unit/log_pipe.h"
 #include "tests/unit/test.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -237,13 +238,13 @@ static const struct nonsense {
 /* Runs a queue into nonsense and looks at everything that must follow. */
 static void expect_broken(const char *what)
 {
+	struct idle *idle = container_of(driver->device, struct idle, device);
+	struct log_pipe pipe = LOG_PIPE_CLOSED;
 	uint16_t used = queue->used->idx;
-	char line[256];
-	int pipefd[2];
-	ssize_t len;
+	const char *line;
 
-	CHECK_EQ(pipe(pipefd), 0);
-	container_of(driver->device, struct idle, device)->log.fd = pipefd[1];
+	log_pipe_open(&pipe, LOG_ERROR, NULL);
+	idle->log = pipe.log;
 	if (virtqueue_pop(vq, &chain) != -EPROTO) {
 		printf("# accepted: %s\n", what);
 		CHECK(false);
@@ -257,13 +258,11 @@ static void expect_broken(const char *what)
 	virtqueue_notify(vq);
 	CHECK_EQ(queue->used->idx, used);
 	CHECK_EQ(queue->calls, 0);
-	len = read(pipefd[0], line, sizeof(line) - 1);
-	CHECK(len > 0);
-	line[len] = 0;
+	line = log_pipe_read(&pipe);
 	CHECK_EQ(strncmp(line, "idle0: ", 7), 0);
-	CHECK(strchr(line, '\n') == line + len - 1);
-	close(pipefd[0]);
-	close(pipefd[1]);
+	CHECK(strchr(line, '\n') == line + strlen(line) - 1);
+	idle->log.fd = -1;
+	log_pipe_close(&pipe);
 }
 
 static void breaks_on_nonsense(void)
