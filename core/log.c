@@ -85,6 +85,19 @@ void log_open(struct log *log)
 	log->state = state;
 }
 
+void log_move(struct log *log, int *fd)
+{
+	char machine[sizeof(log->state->machine)] = "";
+
+	if (log->state)
+		snprintf(machine, sizeof(machine), "%s", log->state->machine);
+	log_close(log);
+	log->fd = take_fd(fd);
+	log->form = LOG_FILE;
+	log_open(log);
+	log_set_machine(log, machine);
+}
+
 void log_set_machine(struct log *log, const char *name)
 {
 	if (!log->state)
@@ -109,6 +122,18 @@ static int log_head_file(const struct log_state *state, const char *thread, char
 	return snprintf(head, HEAD, "%s %s[%s] ", utc_now(time), *state->machine ? state->machine : "mvmm", thread);
 }
 
+static int log_head_brackets(const struct log *log, enum log_level level, const char *thread, char head[HEAD])
+{
+	static const char *const names[] = {[LOG_ERROR] = "ERROR", [LOG_WARN] = "WARN", [LOG_INFO] = "INFO", [LOG_DEBUG] = "DEBUG"};
+	const char *machine = log->state && *log->state->machine ? log->state->machine : "mvmm";
+	char time[UTC_TEXT];
+
+	utc_now(time);
+	time[strcspn(time, "Z")] = 0;
+	return snprintf(head, HEAD, "%s000 [%s:%s%s%s] ", time, machine, thread, log->show_level ? ":" : "",
+			log->show_level ? names[level] : "");
+}
+
 static int log_head_journal(const struct log_state *state, enum log_level level, const char *thread, char head[HEAD])
 {
 	static const int priorities[] = {[LOG_ERROR] = 3, [LOG_WARN] = 4, [LOG_INFO] = 6, [LOG_DEBUG] = 7};
@@ -126,16 +151,18 @@ static void log_head(const struct log *log, enum log_level level, struct log_tex
 	char thread[16] = "main";
 	int len;
 
-	if (form != LOG_PLAIN && gettid() != getpid())
+	if ((form != LOG_PLAIN || log->brackets) && gettid() != getpid())
 		prctl(PR_GET_NAME, thread);
-	if (form == LOG_FILE)
+	if (log->brackets && form != LOG_JOURNAL)
+		len = log_head_brackets(log, level, thread, text->line);
+	else if (form == LOG_FILE)
 		len = log_head_file(log->state, thread, text->line);
 	else if (form == LOG_JOURNAL)
 		len = log_head_journal(log->state, level, thread, text->line);
 	else
 		len = snprintf(text->line, HEAD, "%s", log->prefix ?: "");
 	text->len = (size_t)MIN(len, HEAD - 1);
-	if (form != LOG_JOURNAL)
+	if (form != LOG_JOURNAL && !log->brackets)
 		text->len += (size_t)snprintf(text->line + text->len, LINE, "%s", words[level]);
 }
 
@@ -244,7 +271,7 @@ void log_close(struct log *log)
 /* ---- from everywhere ---- */
 
 /* begin is where the text begins. */
-static void log_write(const struct log *log, const char *fmt, const struct log_text *text, size_t begin)
+static void log_write(const struct log *log, const char *fmt, const struct log_text *text, size_t begin, bool limited)
 {
 	struct log_bucket *bucket;
 
@@ -255,16 +282,16 @@ static void log_write(const struct log *log, const char *fmt, const struct log_t
 		return;
 	}
 	bucket = log_bucket(log->state, fmt, text->line + begin);
-	if (log_may(log->state, bucket, monotonic_ns()))
+	if (!limited || log_may(log->state, bucket, monotonic_ns()))
 		log_put_counted(log, bucket, text);
 }
 
-void log_line(const struct log *log, enum log_level level, const char *fmt, ...)
+static void log_say(const struct log *log, enum log_level level, bool limited, const char *fmt, va_list args) _printf_(4, 0);
+static void log_say(const struct log *log, enum log_level level, bool limited, const char *fmt, va_list args)
 {
 	int saved = errno;
 	struct log_text text;
 	size_t begin;
-	va_list args;
 
 	if (!log || level > log->level)
 		return;
@@ -273,11 +300,27 @@ void log_line(const struct log *log, enum log_level level, const char *fmt, ...)
 	log_head(log, level, &text);
 	begin = text.len;
 	errno = saved; /* for %m */
-	va_start(args, fmt);
 	log_body(&text, fmt, args);
-	va_end(args);
-	log_write(log, fmt, &text, begin);
+	log_write(log, fmt, &text, begin, limited);
 	if (log->state)
 		pthread_mutex_unlock(&log->state->lock);
 	errno = saved;
+}
+
+void log_line(const struct log *log, enum log_level level, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	log_say(log, level, true, fmt, args);
+	va_end(args);
+}
+
+void log_each(const struct log *log, enum log_level level, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	log_say(log, level, false, fmt, args);
+	va_end(args);
 }

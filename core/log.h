@@ -25,12 +25,19 @@ struct log {
 	enum log_level level;    /* less important lines are dropped */
 	const char *prefix;      /* of each line of the form PLAIN, e.g. "mvmm: "; NULL: none */
 	enum log_form form;
+	bool brackets;           /* lines begin "2026-11-30T12:00:00.000000000 [web:main] ", whatever the form */
+	bool show_level;         /* with brackets: "[web:main:INFO] " */
 	struct log_state *state; /* NULL: not open */
 };
 
 /* Lines go to the end of a file that may be there already, or to the journal, from now on. Before log_open. -errno. */
 int log_to_file(struct log *log, const char *path, struct err *err);
 int log_to_journal(struct log *log, struct err *err);
+
+/*
+ * An open log goes on in the open file *fd, which is taken, as the form FILE. No other thread uses it meanwhile.
+ */
+void log_move(struct log *log, int *fd);
 
 /* Opens a log whose other members are set. Without memory it stays as it is. */
 void log_open(struct log *log);
@@ -45,6 +52,9 @@ uint64_t log_lost(const struct log *log);
 
 /* Logs one line (no newline in fmt). fmt is the call site; the text up to the first colon names the device. */
 void log_line(const struct log *log, enum log_level level, const char *fmt, ...) _printf_(3, 4);
+
+/* The same without a limit, for what happens as often as the machine's owner wants. */
+void log_each(const struct log *log, enum log_level level, const char *fmt, ...) _printf_(3, 4);
 
 #define log_error(log, ...) log_line(log, LOG_ERROR, __VA_ARGS__)
 #define log_warn(log, ...) log_line(log, LOG_WARN, __VA_ARGS__)

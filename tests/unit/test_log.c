@@ -222,6 +222,35 @@ static void the_journal_gets_fields(void)
 	close(ends[1]);
 }
 
-TEST_MAIN(TEST(a_file_tells_time_machine_and_thread), TEST(a_file_that_cannot_be_written_is_named),
+/* Before and after the log goes to another file, which has all of what is not limited. */
+static void brackets_name_instance_thread_and_level(void)
+{
+	struct log log = begin();
+	int ends[2], year, day;
+	char rest[64];
+
+	log.brackets = true;
+	log_set_machine(&log, "web-1");
+	log_warn(&log, "a\nb");
+	CHECK_EQ(sscanf(hear(), "%4d-%*2d-%2dT%*2d:%*2d:%*2d.%*9d %60[^\n]", &year, &day, rest), 3);
+	CHECK_STR(rest, "[web-1:main] a?b");
+	CHECK_EQ(pipe(ends), 0);
+	close(log.fd);
+	close(reader);
+	reader = ends[0];
+	CHECK_EQ(fcntl(reader, F_SETFL, O_NONBLOCK), 0);
+	log_move(&log, &ends[1]);
+	log.show_level = true;
+	for (unsigned int i = 0; i < 100; i++)
+		log_each(&log, LOG_INFO, "request %u", i);
+	hear();
+	CHECK_EQ(count(" [web-1:main:INFO] request "), 100);
+	CHECK_EQ(log_lost(&log), 0);
+	log_close(&log);
+	CHECK_EQ(log.fd, -1);
+	close(reader);
+}
+
+TEST_MAIN(TEST(brackets_name_instance_thread_and_level), TEST(a_file_tells_time_machine_and_thread), TEST(a_file_that_cannot_be_written_is_named),
 	  TEST(the_journal_gets_fields), TEST(repetition_is_limited_for_each_device), TEST(all_together_is_limited), TEST(nobody_waits_for_the_reader),
 	  TEST(only_what_stays_the_same_is_opened_again))
