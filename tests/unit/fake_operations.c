@@ -9,6 +9,12 @@
 
 struct asked asked = {.asker = -1};
 
+static int fake_start(struct session *session, struct start_request *request,
+		      void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
+{
+	return err_set(err, -EBUSY, "runs already");
+}
+
 static int fake_pause(struct session *session, void (*done)(void *opaque, int code, const struct err *err), void *opaque,
 		      struct err *err)
 {
@@ -209,6 +215,7 @@ static void fake_unwatch_events(struct session *session, struct event_watcher *w
 }
 
 const struct operations fake_operations = {
+	.start = fake_start,
 	.describe = fake_describe,
 	.metrics = fake_metrics,
 	.watch_events = fake_watch_events,

@@ -9,7 +9,7 @@
 static const struct command *const commands[] = {
 	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
 	&command_disk, &command_net, &command_migrate, &command_receive, &command_snapshot, &command_restore, &command_clone,
-	&command_vfio, &command_metrics, &command_events, &command_doctor, &command_help, NULL,
+	&command_vfio, &command_metrics, &command_events, &command_api, &command_doctor, &command_help, NULL,
 };
 
 const struct command *command_find(const char *name, struct err *err)

@@ -38,8 +38,10 @@ static void main_seed(void)
 static int main_dispatch(int argc, char **argv, struct err *err)
 {
 	const struct command *command;
-	const char *word = argc > 1 ? argv[1] : NULL;
+	const char *word = argc > 1 ? argv[1] : NULL, *name = argc ? strrchr(argv[0], '/') : NULL;
 
+	if (argc && strcmp(name ? name + 1 : argv[0], "firecracker") == 0)
+		return command_api_firecracker(argc - 1, argv + 1, err);
 	if (!word) {
 		err_set(err, -EINVAL, "no command; write mvmm run --kernel FILE, or mvmm --help");
 		return EXIT_BAD_INPUT;

@@ -18,7 +18,8 @@ static struct {
 	int fd;
 	const char *prefix;
 	struct sigaction old; /* restores the terminal */
-} trapped = {.fd = STDERR_FILENO, .prefix = ""};
+	int status;
+} trapped = {.fd = STDERR_FILENO, .prefix = "", .status = SECCOMP_EXIT};
 
 static void seccomp_on_trap(int signal, siginfo_t *info, void *context)
 {
@@ -37,12 +38,17 @@ static void seccomp_on_trap(int signal, siginfo_t *info, void *context)
 	}
 	if (!(trapped.old.sa_flags & SA_SIGINFO) && trapped.old.sa_handler != SIG_DFL && trapped.old.sa_handler != SIG_IGN)
 		trapped.old.sa_handler(signal);
-	syscall(SYS_exit_group, SECCOMP_EXIT);
+	syscall(SYS_exit_group, trapped.status);
 }
 
 static bool seccomp_has(uint32_t action)
 {
 	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+void seccomp_set_exit(int status)
+{
+	trapped.status = status;
 }
 
 int seccomp_prepare(enum seccomp_mode mode, int fd, const char *prefix, struct err *err)

@@ -18,5 +18,8 @@
  */
 int seccomp_prepare(enum seccomp_mode mode, int fd, const char *prefix, struct err *err);
 
+/* The exit status of a process that makes a call which is not allowed, instead of SECCOMP_EXIT. */
+void seccomp_set_exit(int status);
+
 /* The calling thread gets the filter of its kind, after no_new_privs. -errno. */
 int seccomp_enter(enum seccomp_mode mode, enum thread_kind kind);

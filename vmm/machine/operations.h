@@ -54,7 +54,18 @@ struct event_watcher {
 	struct event_watcher *next; /* the implementation's */
 };
 
+/* A machine to be: what it is, and files that were opened for it. */
+struct machine_config;
+struct start_request;
+
 struct operations {
+	/*
+	 * A process that has no machine yet makes the one of the request, whose content it takes over, and starts it. done
+	 * is called when the guest runs (code 0, err NULL), or with the reason why there is still none, and another start
+	 * may follow; not if this fails. -EBUSY: there is a machine.
+	 */
+	int (*start)(struct session *session, struct start_request *request,
+		     void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
 	/*
 	 * Describes the machine; the caller owns *ret: "name", "pid", "cpus", "memory" (bytes), "uptime" (seconds),
 	 * "state" ("running", "pausing", "paused", "rebooting", "saving", "waiting", "arriving", "migrating", "unresolved" or

@@ -5,6 +5,7 @@
 #include "core/helpers.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
+#include "vmm/api/firecracker/firecracker.h"
 #include "vmm/jail/jail.h"
 #include "vmm/session/exit_code.h"
 #include "vmm/session/session_internal.h"
@@ -401,6 +402,7 @@ void session_end(struct session *session)
 	session_metrics_done(session);
 	session_folder_release(session);
 	control_destroy(session->control);
+	firecracker_destroy(session->face, session->face_code);
 	event_source_remove(session->signals);
 	service_close(&session->service);
 	fd_close(&session->signal_fd);

@@ -15,6 +15,13 @@
  */
 int session_run(struct machine_config *config, struct err *err);
 
+/*
+ * `mvmm api`: serves an HTTP API and runs the machine that a client starts. Returns the exit code that the API's clients
+ * know.
+ */
+struct firecracker_options;
+int session_api(const struct firecracker_options *options, struct err *err);
+
 /* The options of `mvmm receive`. */
 struct receive_options {
 	char *from;

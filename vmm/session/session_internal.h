@@ -3,8 +3,9 @@
  * What the files of a session share: session.c runs the machine, session_folder.c keeps the runtime folder,
  * session_state.c tells what the machine does, session_events.c what happens to it, session_operations.c has the
  * operations, session_devices.c those for devices, session_snapshot.c those for snapshots, session_pause.c waits for its
- * devices, session_reach.c opens what requests name, session_metrics.c collects metrics, session_receive.c receives a machine from another host, session_restore.c
- * makes one from a snapshot, and session_plug.c adds host devices to that.
+ * devices, session_reach.c opens what requests name, session_metrics.c collects metrics, session_receive.c receives a
+ * machine from another host, session_api.c runs one that a client of an HTTP API starts, session_restore.c makes one from a
+ * snapshot, and session_plug.c adds host devices to that.
  */
 #pragma once
 
@@ -84,6 +85,8 @@ struct session {
 	uint64_t started_ns; /* CLOCK_MONOTONIC, when the machine could be operated */
 	struct operated operated;
 	struct control *control;
+	struct firecracker *face; /* or NULL */
+	int face_code;            /* what its process ends with */
 	struct session_adding adding; /* while a device is being added */
 	struct session_replacing replacing; /* while a disk gets another image */
 	struct session_plug plug;
@@ -98,6 +101,9 @@ struct session {
 	const int *out_fd; /* where serial port and console write instead of their ports; or NULL */
 	bool arriving;               /* the machine exists, and its guest does not run yet */
 	bool waiting;                /* it is prepared, and waits for the request that completes it; also arriving */
+	/* Does what the request says, as operations.start; NULL: the machine is there from the start. */
+	int (*start)(struct session *session, struct start_request *request,
+		     void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err);
 	/* Does what the request says, as operations.restore. */
 	int (*asked)(struct session *session, struct restore_request *request, const char **name, struct err *err);
 	struct outgoing *outgoing;   /* the last migration to another host, or NULL */
@@ -295,6 +301,8 @@ int session_reach_refuse(const char *path, struct err *err);
  * late for that.
  */
 int session_press_button(struct session *session, struct err *err);
+/* Makes session->operated, what front ends call. */
+void session_operate(struct session *session);
 int session_open_control(struct session *session, struct err *err);
 
 /* ---- session_snapshot.c: as operations.h says ---- */

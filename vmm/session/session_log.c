@@ -26,6 +26,8 @@ bool session_log_open(struct session *session, const struct report_options *repo
 /* What programs of this session's say, and what is said after its end, goes to the same file. */
 void session_log_live(struct session *session)
 {
+	if (session->log.brackets) /* its lines name an instance, and go where its clients want them */
+		return;
 	log_set_machine(&session->log, session->config->name);
 	if (session->log.form == LOG_FILE && dup2(session->log.fd, STDERR_FILENO) < 0)
 		log_warn(&session->log, "--log: stderr: %m");

@@ -85,7 +85,7 @@ static int session_operations_describe(struct session *session, json_t **ret, st
 {
 	const struct machine_config *config = session->config;
 	double uptime = (double)((monotonic_ns() - session->started_ns) / 1000000) / 1e3;
-	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f, s:s}", "name", config->name, "pid", (int)rundir_pid(session->rundir), "cpus",
+	json_t *info = json_pack("{s:s, s:i, s:i, s:I, s:f, s:s}", "name", config->name, "pid", (int)(session->rundir ? rundir_pid(session->rundir) : getpid()), "cpus",
 				 (int)config->cpus, "memory", (json_int_t)config->memory.size, "uptime", uptime,
 				 "state", session_state(session));
 	int code = info ? machine_info(session->machine, info, err) : err_sys(err, -ENOMEM, "info");
@@ -218,7 +218,16 @@ static int session_operations_restore(struct session *session, struct restore_re
 	return session->asked(session, request, name, err);
 }
 
+static int session_operations_start(struct session *session, struct start_request *request,
+				    void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
+{
+	if (!session->start)
+		return err_set(err, -EBUSY, "runs already");
+	return session->start(session, request, done, opaque, err);
+}
+
 static const struct operations operations = {
+	.start = session_operations_start,
 	.describe = session_operations_describe,
 	.metrics = session_operations_metrics,
 	.watch_events = session_operations_watch_events,
@@ -254,13 +263,18 @@ static int session_operations_serve_more(struct session *session, struct err *er
 	return code;
 }
 
+void session_operate(struct session *session)
+{
+	session->operated = (struct operated){.ops = &operations, .session = session};
+	session->started_ns = monotonic_ns();
+}
+
 int session_open_control(struct session *session, struct err *err)
 {
 	_cleanup_(fd_close) int fd = -1;
 	int code = rundir_listen(session->rundir, &fd, err);
 
-	session->operated = (struct operated){.ops = &operations, .session = session};
-	session->started_ns = monotonic_ns();
+	session_operate(session);
 	code = code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
 					      err);
 	code = code ?: session_metrics_open(session, err);

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests that fill in the configuration, and InstanceStart. Called by the table of face_paths.c and by face_full.c. */
+#pragma once
+
+#include "vmm/api/firecracker/face.h"
+
+face_fn face_before_machine, face_before_update_machine, face_before_boot, face_before_drive, face_before_net,
+	face_before_vsock, face_before_balloon, face_before_entropy, face_before_serial, face_before_logger,
+	face_before_metrics, face_before_start;
