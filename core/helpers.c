@@ -1,19 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* See helpers.h. Each request is one message with its descriptors, and each has one reply. */
+/*
+ * See helpers.h. Each request is one message with its descriptors, and each has one reply. Nobody waits for ever: not the
+ * keeper for a helper that cannot end, since the kernel keeps it, nor who asks for a keeper that does not reply.
+ */
 #include "core/helpers.h"
 
 #include <pthread.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "core/monotonic.h"
 #include "core/process.h"
 #include "core/thread.h"
 
 #define MOST_FDS 9
 #define MOST_WORDS 16
+#ifndef HELPERS_REPLY_MS
+#define HELPERS_REPLY_MS 10000 /* for a reply: a program is read from its disk, */
+#endif
+#define HELPERS_END_MS 2000 /* and for the end of a process that was killed */
 
 enum helpers_op { HELPERS_START, HELPERS_REAP, HELPERS_KILL };
 
@@ -34,6 +44,17 @@ struct helpers {
 	pid_t keeper;
 	pthread_mutex_t lock; /* held from a request to its reply */
 };
+
+/* False: it has not ended in time, as one that waits for a device. It is not reaped. */
+static bool helpers_wait_end(pid_t pid, int *status)
+{
+	int64_t deadline = monotonic_ms() + HELPERS_END_MS;
+	pid_t ended;
+
+	while ((ended = waitpid(pid, status, WNOHANG)) == 0 && monotonic_ms() < deadline)
+		poll(NULL, 0, 1);
+	return ended != 0;
+}
 
 /* ---- the keeper ---- */
 
@@ -105,16 +126,16 @@ static int helpers_do_start(struct keeper *keeper, struct request *request, cons
 static int helpers_do_reap(struct keeper *keeper, const struct request *request, int32_t *status)
 {
 	pid_t *place = request->pid > 0 ? helpers_find(keeper, request->pid) : NULL;
-	pid_t pid;
+	bool ended;
 
 	if (!place)
 		return -ESRCH;
 	if (request->op == HELPERS_KILL)
 		kill(*place, SIGKILL);
-	pid = waitpid(*place, status, request->op == HELPERS_KILL ? 0 : WNOHANG);
-	if (pid == *place)
+	ended = request->op == HELPERS_KILL ? helpers_wait_end(*place, status) : waitpid(*place, status, WNOHANG) == *place;
+	if (ended)
 		*place = 0;
-	return pid > 0;
+	return ended;
 }
 
 static struct reply helpers_answer(struct keeper *keeper, struct request *request, const int *fds, size_t fd_count)
@@ -169,10 +190,12 @@ static void helpers_keep(struct keeper *keeper)
 }
 
 /* It outlives the signals that end a machine, and holds nothing but its socket. */
-static void helpers_run(struct keeper *keeper)
+static void helpers_run(struct keeper *keeper, bool apart)
 {
 	sigset_t all;
 
+	if (apart && unshare(CLONE_NEWNS) < 0)
+		return;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	setpgid(0, 0);
@@ -188,7 +211,7 @@ static void helpers_run(struct keeper *keeper)
 
 /* ---- who asks ---- */
 
-int helpers_create(const struct helper_rule *rules, size_t count, struct helpers **ret, struct err *err)
+int helpers_create(const struct helper_rule *rules, size_t count, bool apart, struct helpers **ret, struct err *err)
 {
 	struct helpers *helpers = calloc(1, sizeof(*helpers));
 	_cleanup_(fd_close) int theirs = -1;
@@ -205,7 +228,7 @@ int helpers_create(const struct helper_rule *rules, size_t count, struct helpers
 	pthread_mutex_init(&helpers->lock, NULL);
 	helpers->keeper = fork();
 	if (helpers->keeper == 0) {
-		helpers_run(&(struct keeper){.rules = rules, .rule_count = count, .socket = theirs});
+		helpers_run(&(struct keeper){.rules = rules, .rule_count = count, .socket = theirs}, apart);
 		syscall(SYS_exit_group, 0);
 	}
 	if (helpers->keeper < 0) {
@@ -220,13 +243,31 @@ int helpers_create(const struct helper_rule *rules, size_t count, struct helpers
 
 void helpers_destroy(struct helpers *helpers)
 {
+	int status;
+
 	if (!helpers)
 		return;
 	fd_close(&helpers->socket);
 	if (helpers->keeper > 0)
-		waitpid(helpers->keeper, NULL, 0);
+		helpers_wait_end(helpers->keeper, &status);
 	pthread_mutex_destroy(&helpers->lock);
 	free(helpers);
+}
+
+/* After one that is late, none can be told from the next: nobody is asked any more. */
+static bool helpers_receive_reply(struct helpers *helpers, struct reply *reply)
+{
+	struct pollfd answered = {.fd = helpers->socket, .events = POLLIN};
+	int64_t deadline = monotonic_ms() + HELPERS_REPLY_MS;
+	int n;
+
+	do {
+		n = poll(&answered, 1, (int)MAX(deadline - monotonic_ms(), 0));
+	} while (n < 0 && errno == EINTR);
+	if (n == 1 && recv(helpers->socket, reply, sizeof(*reply), MSG_DONTWAIT) == (ssize_t)sizeof(*reply))
+		return true;
+	fd_close(&helpers->socket);
+	return false;
 }
 
 static int helpers_ask(struct helpers *helpers, const struct request *request, const int *fds, struct reply *reply)
@@ -247,8 +288,8 @@ static int helpers_ask(struct helpers *helpers, const struct request *request, c
 		message.msg_controllen = CMSG_SPACE(request->fd_count * sizeof(int));
 	}
 	pthread_mutex_lock(&helpers->lock);
-	done = sendmsg(helpers->socket, &message, MSG_NOSIGNAL) == (ssize_t)sizeof(*request) &&
-	       recv(helpers->socket, reply, sizeof(*reply), 0) == (ssize_t)sizeof(*reply);
+	done = sendmsg(helpers->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof(*request) &&
+	       helpers_receive_reply(helpers, reply);
 	pthread_mutex_unlock(&helpers->lock);
 	return done ? 0 : -ECONNRESET;
 }
@@ -308,11 +349,12 @@ void helpers_kill(pid_t pid)
 {
 	struct helpers *helpers = thread_helpers();
 	struct reply reply;
+	int status;
 
 	if (helpers) {
 		helpers_ask(helpers, &(struct request){.op = HELPERS_KILL, .pid = pid}, NULL, &reply);
 	} else {
 		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
+		helpers_wait_end(pid, &status);
 	}
 }

@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* core/helpers: a process that starts helpers, and only those of its rules. */
-#include "core/helpers.h"
+#define HELPERS_REPLY_MS 300
+#include "core/helpers.c"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/wait.h>
 
-#include "core/monotonic.h"
-#include "core/thread.h"
 #include "tests/unit/test.h"
 
 static const char *const shell[] = {"sh", "-c", NULL};
@@ -18,7 +14,7 @@ static struct helpers *helpers;
 
 static void begin(void)
 {
-	CHECK_EQ(helpers_create(rules, 2, &helpers, NULL), 0);
+	CHECK_EQ(helpers_create(rules, 2, false, &helpers, NULL), 0);
 	thread_set_helpers(helpers);
 }
 
@@ -140,6 +136,30 @@ static void without_a_process_of_their_own_helpers_are_started_here(void)
 	CHECK_EQ(waitpid(pid, &status, WNOHANG), -1);
 }
 
+/* As one that waits for a file of a server that is gone: nobody waits for it for ever, and none that replies late is believed. */
+static void who_starts_them_does_not_reply(void)
+{
+	const char *const argv[] = {"sh", "-c", "exec sleep 100", NULL};
+	pid_t pid, more, keeper;
+	int status;
+
+	begin();
+	keeper = helpers->keeper;
+	CHECK_EQ(helpers_start(argv, NULL, 0, -1, &pid), 0);
+	CHECK_EQ(kill(keeper, SIGSTOP), 0);
+	helpers_kill(pid);
+	CHECK_EQ(kill(keeper, SIGCONT), 0);
+	CHECK(!helpers_reap(pid, &status));
+	CHECK_EQ(helpers_start(argv, NULL, 0, -1, &more), -ECONNRESET);
+	end();
+	begin();
+	keeper = helpers->keeper;
+	CHECK_EQ(kill(keeper, SIGSTOP), 0);
+	end();
+	CHECK_EQ(kill(keeper, SIGKILL), 0);
+	CHECK_EQ(waitpid(keeper, &status, 0), keeper);
+}
+
 TEST_MAIN(TEST(a_helper_runs_and_its_end_is_told), TEST(it_gets_the_descriptors), TEST(what_no_rule_names_is_not_started),
 	  TEST(others_processes_are_not_theirs_to_end), TEST(their_number_is_bounded_and_they_end_with_who_has_made_them),
-	  TEST(without_a_process_of_their_own_helpers_are_started_here))
+	  TEST(without_a_process_of_their_own_helpers_are_started_here), TEST(who_starts_them_does_not_reply))

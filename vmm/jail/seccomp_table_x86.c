@@ -229,6 +229,7 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(socket, STARTER, "migration", IS(0, AF_INET6)),
 	ROW(socket, STARTER, "what becomes of a tap", IS(0, AF_NETLINK)),
 	ROW(socketpair, STARTER, "helpers", IS(0, AF_UNIX)),
+	ROW(pipe2, STARTER, "what a helper says", IS(1, O_CLOEXEC | O_NONBLOCK)),
 	ROW(connect, STARTER, "vsock, migration"),
 	ROW(bind, STARTER, "control socket, ports, vsock, migration"),
 	ROW(listen, STARTER, "control socket, ports, vsock, migration"),

@@ -378,7 +378,7 @@ int migration_target_create(const struct migration_target_config *config, struct
 {
 	struct acceptor_options options = {.from = config->from, .log = config->log,
 					   .silence_ms = config->silence_ms, .tls = config->tls,
-					   .tls_peer = config->tls_peer};
+					   .tls_peer = config->tls_peer, .tls_helper = config->tls_helper};
 	struct migration_target *target = calloc(1, sizeof(*target));
 	int code;
 

@@ -34,7 +34,7 @@ struct migration_target_config {
 	const struct migration_arrival_ops *ops;
 	void *opaque;
 	const struct log *log;
-	const char *tls, *tls_peer; /* see acceptor_options; or NULL */
+	const char *tls, *tls_peer, *tls_helper; /* see acceptor_options; or NULL */
 	int cancel_fd;   /* readable: the target gives up, unless the guest runs already. Not owned */
 	unsigned int silence_ms; /* time without a reply after which the peer counts as lost; 0: CHANNEL_SILENCE_MS */
 };

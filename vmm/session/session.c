@@ -417,6 +417,7 @@ void session_done(struct session *session)
 	if (!session->abandoned) {
 		door_destroy(session->door);
 		helpers_destroy(session->helpers);
+		free(session->tls_helper);
 	}
 	jail_destroy(session->jail);
 }

@@ -31,10 +31,13 @@ int session_make_helpers(struct session *session, const char *tls, struct err *e
 	const struct helper_rule rules[] = {{passt, ARRAY_SIZE(passt)}, {target, ARRAY_SIZE(target)}};
 	int code;
 
-	if (session->seccomp == SECCOMP_OFF || (!tls && !session_door_has_passt(session->config)))
+	if ((session->seccomp == SECCOMP_OFF && !session->jail) || (!tls && !session_door_has_passt(session->config)))
 		return 0;
 	helper_find("mvmm-tls", path);
-	code = helpers_create(rules, tls ? 2 : 1, &session->helpers, err);
+	session->tls_helper = strdup(path); /* it cannot be looked for in a jail */
+	if (!session->tls_helper)
+		return err_sys(err, -ENOMEM, "helpers");
+	code = helpers_create(rules, tls ? 2 : 1, session->jail, &session->helpers, err);
 	if (!code)
 		thread_set_helpers(session->helpers);
 	return code;

@@ -115,6 +115,7 @@ struct session {
 	bool held;                        /* disks and taps are open for all lives, because of the jail */
 	enum seccomp_mode seccomp;
 	struct helpers *helpers;          /* or NULL: programs are started here */
+	char *tls_helper;                 /* the program that they start for TLS; NULL: it is looked for */
 	struct door *door;                /* or NULL: nothing is confined */
 	struct track *track;              /* what the machine has changed since; NULL until the first one */
 	bool restored;                    /* this life began with the snapshot of this id */

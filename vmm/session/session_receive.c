@@ -258,7 +258,7 @@ static int session_receive_listen_for_it(struct arrival *arrival, struct err *er
 {
 	struct migration_target_config config = {
 		.ops = &arrival_ops, .opaque = arrival, .log = &arrival->session.log, .tls = arrival->options->tls,
-		.tls_peer = arrival->options->tls_peer,
+		.tls_peer = arrival->options->tls_peer, .tls_helper = arrival->session.tls_helper,
 	};
 	struct address from;
 	int code = address_parse(arrival->options->from, true, &from, err);
