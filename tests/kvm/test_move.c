@@ -5,26 +5,11 @@
  */
 #include "core/monotonic.h"
 #include "tests/kvm/move_rig.h"
+#include "tests/unit/few_threads.h"
 
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <pthread.h>
 #include <sys/ioctl.h>
-
-/* Threads that can still be started; -1: any number. */
-static int threads_to_come = -1;
-
-/* In the place of the C library's. */
-int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *opaque), void *opaque)
-{
-	__typeof__(pthread_create) *real = (__typeof__(pthread_create) *)dlsym(RTLD_NEXT, "pthread_create");
-
-	if (!threads_to_come)
-		return EAGAIN;
-	threads_to_come -= threads_to_come > 0;
-	return real(thread, attr, fn, opaque);
-}
 
 static void guest_goes_on(const char *options)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See control_rig.h. */
 #include "tests/unit/control_rig.h"
+#include "tests/unit/pass_fds.h"
 #include "vmm/control/control_machine.h"
 
 #include <sys/socket.h>
@@ -68,16 +69,7 @@ void put(int fd, const char *text)
 
 void put_fds(int fd, const char *text, int passed, unsigned int count)
 {
-	char space[CMSG_SPACE(100 * sizeof(int))] __attribute__((aligned(8))) = {0};
-	struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text) + 1};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
-				 .msg_controllen = CMSG_SPACE(count * sizeof(int))};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-
-	*header = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-	for (unsigned int i = 0; i < count; i++)
-		memcpy(CMSG_DATA(header) + i * sizeof(int), &passed, sizeof(int));
-	CHECK_EQ(sendmsg(fd, &message, MSG_NOSIGNAL), (ssize_t)strlen(text) + 1);
+	pass_copies(fd, text, strlen(text) + 1, passed, count);
 }
 
 bool nobody_has(int pipe_fds[2])

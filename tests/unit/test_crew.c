@@ -6,10 +6,10 @@
 #include "core/crew.h"
 
 #include "core/monotonic.h"
+#include "tests/unit/few_threads.h"
 #include "tests/unit/test.h"
 
 #include <dirent.h>
-#include <dlfcn.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -22,18 +22,6 @@ static struct err err;
 static int gates[MEMBERS] = {-1, -1, -1, -1};
 static int codes[MEMBERS]; /* what each member's work comes to */
 static unsigned int begun, rounds[MEMBERS], breaks[MEMBERS];
-static int threads_to_come = -1; /* -1: any number */
-
-/* In the place of the C library's. */
-int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *opaque), void *opaque)
-{
-	__typeof__(pthread_create) *real = (__typeof__(pthread_create) *)dlsym(RTLD_NEXT, "pthread_create");
-
-	if (!threads_to_come)
-		return EAGAIN;
-	threads_to_come -= threads_to_come > 0;
-	return real(thread, attr, fn, opaque);
-}
 
 static void pass_gate(unsigned int index)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/api/http: requests in pieces, limits, and clients that misbehave. */
 #include "vmm/api/http.h"
+#include "tests/unit/pass_fds.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
@@ -390,18 +391,12 @@ static void a_stream_ends_with_its_client(void)
 static void descriptors_ride_on_a_request(void)
 {
 	static const char request[] = "PUT /fds HTTP/1.1\r\nContent-Length: 1\r\n\r\n";
-	char control[CMSG_SPACE(2 * sizeof(int))] __attribute__((aligned(8))) = {0};
-	struct iovec iov = {.iov_base = (void *)request, .iov_len = sizeof(request) - 1};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	const int fds[] = {open("/dev/null", O_RDONLY | O_CLOEXEC), open("/dev/null", O_RDONLY | O_CLOEXEC)};
 	int fd;
 
 	serve(60000);
-	*header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(fds))};
-	memcpy(CMSG_DATA(header), fds, sizeof(fds));
 	fd = client();
-	CHECK_EQ(sendmsg(fd, &message, MSG_NOSIGNAL), (ssize_t)iov.iov_len);
+	pass_fds(fd, request, sizeof(request) - 1, fds, 2);
 	put(fd, "x");
 	CHECK_STR(until(fd, "\r\n\r\n2"), OK("2", "1"));
 	put(fd, "PUT /fds HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"); /* they belonged to the first one */

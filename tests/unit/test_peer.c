@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* core/peer: what is unsent costs its bytes and no more; descriptors are the server's, within its bound. */
 #include "core/peer.h"
+#include "tests/unit/pass_fds.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
@@ -84,22 +85,6 @@ static void one_that_has_left_is_noticed(void)
 	end();
 }
 
-/* Sends a byte with that many copies of the descriptor. */
-static void pass(int fd, unsigned int count)
-{
-	char space[CMSG_SPACE(16 * sizeof(int))] __attribute__((aligned(8))) = {0};
-	char byte = 0;
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space,
-				 .msg_controllen = CMSG_SPACE(count * sizeof(int))};
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-
-	*header = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-	for (unsigned int i = 0; i < count; i++)
-		memcpy(CMSG_DATA(header) + i * sizeof(int), &fd, sizeof(int));
-	CHECK_EQ(sendmsg(far, &message, MSG_NOSIGNAL), 1);
-}
-
 /* The end of a pipe is there when nobody has its other one any more. */
 static bool has_ended(int fd)
 {
@@ -115,9 +100,9 @@ static void descriptors_are_taken_or_closed(void)
 
 	begin(4);
 	CHECK_EQ(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
-	pass(pipe_fds[1], 3);
+	pass_copies(far, "x", 1, pipe_fds[1], 3);
 	CHECK_EQ(peer_receive(&peer, &byte, 1), 1);
-	pass(pipe_fds[1], 8); /* seven of them are too many */
+	pass_copies(far, "x", 1, pipe_fds[1], 8); /* seven of them are too many */
 	close(pipe_fds[1]);
 	CHECK_EQ(peer_receive(&peer, &byte, 1), 1);
 	CHECK_EQ(peer.passed_count, 4);
@@ -140,7 +125,7 @@ static void one_that_may_send_none_has_them_closed(void)
 
 	begin(0);
 	CHECK_EQ(pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK), 0);
-	pass(pipe_fds[1], 2);
+	pass_copies(far, "x", 1, pipe_fds[1], 2);
 	close(pipe_fds[1]);
 	CHECK_EQ(peer_receive(&peer, &byte, 1), 1);
 	CHECK(has_ended(pipe_fds[0]));

@@ -2,11 +2,11 @@
 /* core/thread: kinds and filters, signals and names of threads. */
 #include "core/thread.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "tests/unit/few_threads.h"
 #include "tests/unit/test.h"
 
 /* What has happened on a thread, in this order. */
@@ -14,16 +14,6 @@ struct trace {
 	char words[256];
 	size_t len;
 };
-
-static bool refuse;
-
-/* In the place of the C library's. */
-int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *opaque), void *opaque)
-{
-	__typeof__(pthread_create) *real = (__typeof__(pthread_create) *)dlsym(RTLD_NEXT, "pthread_create");
-
-	return refuse ? EAGAIN : real(thread, attr, fn, opaque);
-}
 
 static void note(struct trace *trace, const char *word, int number)
 {
@@ -102,9 +92,9 @@ static void a_thread_that_cannot_be_started_is_an_error(void)
 	struct trace trace = {.len = 0};
 	pthread_t thread;
 
-	refuse = true;
+	threads_to_come = 0;
 	CHECK_EQ(thread_start(&thread, THREAD_DISK, work, &trace, "test"), -EAGAIN);
-	refuse = false;
+	threads_to_come = -1;
 	CHECK_EQ((int)trace.len, 0);
 }
 
