@@ -110,7 +110,9 @@ static bool blk_queue_may_take(struct blk_queue *q)
 {
 	struct rate_limiter *limiter = &q->blk->limiter;
 
-	q->limited_ns = rate_limiter_on(limiter) && virtqueue_ready(q->vq) ? rate_limiter_wait(limiter) : 0;
+	bool limited = rate_limiter_on(limiter) && !blk_is_disconnected(q->blk);
+
+	q->limited_ns = limited && virtqueue_ready(q->vq) ? rate_limiter_wait(limiter) : 0;
 	if (q->limited_ns)
 		virtqueue_disable_kicks(q->vq);
 	return !q->limited_ns;
@@ -543,6 +545,11 @@ int virtio_blk_lock(struct virtio_device *disk, struct err *err)
 void virtio_blk_unlock(struct virtio_device *disk)
 {
 	blk_file_unlock(&container_of(disk, struct blk, device)->file);
+}
+
+void virtio_blk_disconnect(struct virtio_device *disk)
+{
+	atomic_store(&blk_to_blk(disk)->disconnected, true);
 }
 
 const char *virtio_blk_guard(struct virtio_device *disk)

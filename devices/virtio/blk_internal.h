@@ -142,6 +142,7 @@ struct blk {
 	struct virtio_device device;
 	struct blk_file file;
 	struct blk_state state;
+	atomic_bool disconnected; /* all requests fail; set while no request is in flight */
 	atomic_int lost;         /* errno of a flush of which the guest does not know yet, or 0 */
 	uint8_t serial[VIRTIO_BLK_ID_BYTES];
 	atomic_bool write_cache; /* false: a write is on disk before it completes */
@@ -235,6 +236,11 @@ void blk_count(struct blk_queue *q, const struct blk_request *request, uint8_t s
 struct io_uring_sqe *blk_get_sqe(struct blk_queue *q);
 /* Starts q->chain with a free request, or completes it at once. -EPROTO: it has no header or no status. */
 int blk_request_start(struct blk_queue *q);
+/* Whether I/O fails at once. */
+static inline bool blk_is_disconnected(struct blk *blk)
+{
+	return atomic_load_explicit(&blk->disconnected, memory_order_relaxed);
+}
 /* Frees what a request has allocated. */
 void blk_request_free(struct blk_request *request);
 /* Tries the kept requests again. */

@@ -160,7 +160,7 @@ static bool blk_io_prepare_zero_write(struct blk_queue *q, struct blk_request *r
 	return true;
 }
 
-/* Submits the request's current operation; if that fails, completes the request with an error. */
+/* Submits the request's current operation; if that fails, or shall fail, completes the request with an error. */
 static void blk_io_request_submit(struct blk_queue *q, struct blk_request *request)
 {
 	const struct iovec *iov = NULL;
@@ -169,7 +169,7 @@ static void blk_io_request_submit(struct blk_queue *q, struct blk_request *reque
 
 	if (request->op == BLK_READ || request->op == BLK_WRITE)
 		iov = blk_io_remaining(request, &count);
-	if (iov || (request->op != BLK_READ && request->op != BLK_WRITE))
+	if ((iov || (request->op != BLK_READ && request->op != BLK_WRITE)) && !blk_is_disconnected(q->blk))
 		sqe = blk_get_sqe(q);
 	if (!sqe) {
 		blk_io_request_finish(q, request, VIRTIO_BLK_S_IOERR);

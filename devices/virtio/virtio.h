@@ -254,6 +254,11 @@ int virtio_blk_spare_open(struct virtio_device *disk, const char *path, const st
 int virtio_blk_spare_swap(struct virtio_device *disk, struct virtio_blk_spare *spare, struct err *err);
 int virtio_blk_spare_close(struct virtio_blk_spare *spare, struct err *err);
 
+/*
+ * From now on all requests that need the image fail, also those that wait for a limit or a resume, and none is told as a
+ * failure of the host: the disk is being taken away. On a drained device; it resumes then. devices/virtio/blk.c
+ */
+void virtio_blk_disconnect(struct virtio_device *disk);
 /* Writes back what the guest has written, on a disk that it does not reach any more. -errno: that is lost. Any thread. */
 int virtio_blk_flush(struct virtio_device *disk, struct err *err);
 

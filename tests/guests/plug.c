@@ -3,7 +3,7 @@
  * A guest whose disks come and go: it drives every virtio disk on the bus, those from the start and those that come, and
  * lets go of one when it is asked, unless its command line is "keeps". It tells what happens, and the size of a disk at the
  * first look and whenever the disk says that it has changed. On each disk it writes a count into the first sector of each
- * pass, and finds it there. A disk of 2222 sectors is a sign to reset the machine. Ends at the power button.
+ * pass, and finds it there, and tells the first request that fails. A disk of 2222 sectors is a sign to reset the machine. Ends at the power button.
  */
 #include "tests/guests/virtio.h"
 
@@ -17,7 +17,7 @@
 struct disk {
 	struct virtio virtio;
 	uintptr_t isr, device;
-	int there, told;
+	int there, failed;
 	uint32_t sectors, passes;
 };
 
@@ -102,6 +102,10 @@ static int ask(uint32_t slot, uint32_t type)
 	while (virtio_busy(q))
 		if (id_of(slot) == VANISHED)
 			return 0;
+	if (request.status && !disks[slot].failed++) {
+		say("fails", slot);
+		put("\n");
+	}
 	return request.status == 0;
 }
 

@@ -27,7 +27,7 @@ end_guest()
 	code=$?
 	unset 'pids[0]'
 	[ $code = 0 ] && says "$1.log" ends && ! says "$1.log" WRONG &&
-		! grep -qv -e 'the guest has ejected it' -e 'lines .*left out' "$work/$1.err"
+		! grep -qv -e 'the guest has ejected it' -e 'the guest has not ejected it' -e 'lines .*left out' "$work/$1.err"
 }
 
 disk() { timeout -s KILL $((20 * patience)) "$mvmm" disk "$@" >"$work/out" 2>"$work/err"; }
@@ -134,11 +134,43 @@ mv away.img third.img
 check 'a guest that keeps what it has' run_guest k --cmdline keeps --disk first.img
 check 'is asked in vain' refused 1 'the guest has not ejected it, and it stays' remove k disk0 --timeout 1
 check 'has the disk' has k disk0
-check 'which is taken away by force, while it writes' disk remove k disk0 --force
-check 'the guest has lost it' until_true 10 says k.log 'lost 01'
+check 'which is taken away by force, while it writes' disk remove k disk0 --force --timeout 1
+check 'its requests fail' says k.log 'fails 01'
+check 'and then the guest has lost it' until_true 10 says k.log 'lost 01'
 check 'all is written' still first.img
 check 'and unlocked' is_free first.img
+check 'another one comes' disk add k first.img,id=hot
+check 'which is found' until_true 10 says k.log 'disk 1f'
+disk remove k hot --force --timeout 1
+until_true 10 says k.log 'lost 1f'
+check 'the next one comes' disk add k first.img,id=hot
+check 'but not where the guest has not let go of one' until_true 10 says k.log 'disk 1e'
 check 'the guest runs on' end_guest k
+
+# ---- by force, from a guest that cares ----
+
+check 'a guest runs with a disk' run_guest f --disk first.img
+disk add f second.img,id=data
+check 'which has another one' until_true 10 written second.img
+check 'that is taken away by force' disk remove f data --force
+check 'the guest lets go of it' says f.log 'lets go 1f'
+check 'before it would have lost it' not says f.log lost
+check 'it is unlocked' is_free second.img
+check 'its slot is free' disk add f second.img,id=data
+found() { [ "$(grep -c "^disk 1f" f.log)" = "$1" ]; }
+check 'for the next one' until_true 10 found 2
+"$mvmm" disk set f data ops=1/1h
+check 'one whose requests wait for their limit goes, too' disk remove f data --force
+check 'for they fail' says f.log 'fails 1f'
+disk add f second.img,id=data
+until_true 10 found 3
+"$mvmm" pause f
+check 'a guest that is paused cannot let go' refused 1 'data: its requests fail from now on; it leaves when the machine' \
+	remove f data --force --timeout 1
+check 'meanwhile it is being removed' refused 1 'the device data is being removed; try again' add f third.img
+"$mvmm" resume f
+check 'it leaves when the guest runs' until_true 20 not has f data
+check 'all of it goes well' end_guest f
 
 # ---- nothing is left of many ----
 
@@ -147,12 +179,14 @@ disk add m first.img,id=x && disk remove m x
 before="$(count_fds) $(count_tasks)" size=$(rss)
 seen() { [ "$(grep -c '^disk 1f' m.log)" -ge "$1" ]; }
 cycles() {
-	local i
+	local i force
 	for i in {1..200}; do
-		disk add m first.img,id=x && until_true 10 seen $((i + 1)) && disk remove m x || return 1
+		force=()
+		[ $((i % 2)) = 0 ] || force=(--force)
+		disk add m first.img,id=x && until_true 10 seen $((i + 1)) && disk remove m x "${force[@]}" || return 1
 	done
 }
-check '200 disks come and go' cycles
+check '200 disks come and go, every second one by force' cycles
 check 'descriptors and threads are as before' [ "$(count_fds) $(count_tasks)" = "$before" ]
 check 'memory is, within 2 MiB' [ "$(rss)" -le $((size + 2048)) ]
 echo "# resident: $size KiB before, $(rss) KiB after"

@@ -187,6 +187,53 @@ static void a_failed_request_waits_for_a_resume(void)
 	close_disk(&disk);
 }
 
+/* Those that wait for a resume, for a limit, and those that come: nothing holds them up, and the host is not told. */
+static void a_disconnected_disk_fails_all_requests(void)
+{
+	static const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
+	const struct token_bucket_limit one = {.size = 1, .refill_ns = 3600000000000ull};
+	struct disk disk;
+	uint32_t written;
+
+	make_image(&disk, MIB(1));
+	open_log(&disk);
+	disk.options.stop_on_error = true;
+	disk.options.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	plug(&disk, DRIVER_ALL_FEATURES);
+	CHECK_EQ(virtio_device_set_limit(disk.device, 0, &(struct token_bucket_limit){0}, &one), 0);
+	limit_writes(4096);
+	disk.slots[0].type = VIRTIO_BLK_T_OUT;
+	disk.slots[0].len = 8192;
+	disk.slots[1].type = VIRTIO_BLK_T_IN;
+	disk.slots[1].len = 4096;
+	add(&disk, 0, &disk.slots[0], false, 1);
+	add(&disk, 0, &disk.slots[1], true, 1);
+	driver_kick(&disk.driver->queues[0]);
+	await_kept(&disk, 1);
+	limit_writes(RLIM_INFINITY);
+	CHECK_EQ(disk.device->ops->drain(disk.device, monotonic_ms() + WAIT_MS, NULL), 0);
+	virtio_blk_disconnect(disk.device);
+	disk.device->ops->resume(disk.device);
+	for (unsigned int i = 0; i < 2; i++) {
+		const struct slot *slot = finish(&disk, 0, &written);
+
+		CHECK_EQ(status_of(&disk, slot), VIRTIO_BLK_S_IOERR);
+	}
+	CHECK_EQ(health(&disk).kept, 0);
+	for (unsigned int i = 0; i < 4; i++)
+		CHECK_EQ(ask(&disk, types[i % 2], 0, 4096, !(i % 2)), VIRTIO_BLK_S_IOERR);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_FLUSH, 0, 0, false), VIRTIO_BLK_S_IOERR);
+	CHECK_EQ(health(&disk).failed, 1);
+	/* Nor does a driver that begins anew find more. */
+	driver_reset(disk.driver);
+	CHECK_EQ(driver_start(disk.driver, DRIVER_ALL_FEATURES), 0);
+	place_slots(&disk);
+	CHECK_EQ(ask(&disk, VIRTIO_BLK_T_IN, 0, 4096, true), VIRTIO_BLK_S_IOERR);
+	CHECK(!strchr(strchr(logged(), '\n') + 1, '\n'));
+	close(disk.options.stop_fd);
+	close_disk(&disk);
+}
+
 /* A pipe instead of the image cannot be flushed. */
 static void a_flush_that_has_lost_writes_is_told(void)
 {
@@ -224,4 +271,5 @@ static void a_flush_that_has_lost_writes_is_told(void)
 
 TEST_MAIN(TEST(tells_that_the_file_ended), TEST(tells_that_a_write_failed), TEST(stands_a_full_host),
 	  TEST(a_failure_is_told_and_counted), TEST(a_failed_request_waits_for_a_resume),
+	  TEST(a_disconnected_disk_fails_all_requests),
 	  TEST(a_flush_that_has_lost_writes_is_told))

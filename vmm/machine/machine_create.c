@@ -142,6 +142,11 @@ static void machine_create_resume_vcpus(void *opaque)
 		vcpu_set_resume(machine->vcpus);
 }
 
+static bool machine_create_guest_runs(void *opaque)
+{
+	return machine_plug_may_go_on(opaque);
+}
+
 static int machine_create_slots(struct machine *machine, struct err *err)
 {
 	const struct slots_config config = {
@@ -152,6 +157,7 @@ static int machine_create_slots(struct machine *machine, struct err *err)
 		.log = machine->host.log,
 		.pause_vcpus = machine_create_pause_vcpus,
 		.resume_vcpus = machine_create_resume_vcpus,
+		.guest_runs = machine_create_guest_runs,
 		.opaque = machine,
 	};
 

@@ -102,7 +102,8 @@ void machine_limits_begin_device(const struct machine *machine, struct virtio_de
 int machine_plug(struct machine *machine, struct virtio_device *device, int devfn, struct err *err);
 int machine_make_net(struct machine *machine, const struct net_config *net, struct virtio_device **ret,
 		     struct err *err);
-/* Resumes a device that was drained alone, unless the machine is paused. */
+/* Resumes a device that was drained alone, unless the machine is paused, or about to be. */
+bool machine_plug_may_go_on(const struct machine *machine);
 void machine_plug_go_on(const struct machine *machine, struct virtio_transport *transport);
 /* The machine ends: devices whose removal was asked for leave; the others are not in slots any more. */
 void machine_plug_end(struct machine *machine);

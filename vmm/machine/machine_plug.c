@@ -31,9 +31,14 @@ static int machine_plug_settle(void *opaque, struct err *err)
 	return ret == -ETIMEDOUT ? -EINPROGRESS : ret;
 }
 
+bool machine_plug_may_go_on(const struct machine *machine)
+{
+	return !machine->paused && !machine->pausing && !machine->settling;
+}
+
 void machine_plug_go_on(const struct machine *machine, struct virtio_transport *transport)
 {
-	if (!machine->paused && !machine->pausing && !machine->settling)
+	if (machine_plug_may_go_on(machine))
 		virtio_transport_resume(transport);
 }
 
@@ -42,6 +47,21 @@ static void machine_plug_unsettle(void *opaque)
 	const struct plugged *plugged = opaque;
 
 	machine_plug_go_on(plugged->machine, plugged->transport);
+}
+
+static int machine_plug_disconnect(void *opaque, struct err *err)
+{
+	const struct plugged *plugged = opaque;
+	struct virtio_device *device = virtio_transport_device(plugged->transport);
+	int ret = 0;
+
+	if (device->type == VIRTIO_ID_BLOCK)
+		virtio_blk_disconnect(device);
+	else
+		ret = virtio_net_set_link(device, false, err);
+	if (!ret)
+		machine_plug_go_on(plugged->machine, plugged->transport);
+	return ret;
 }
 
 static void machine_plug_unlist(struct plugged *plugged)
@@ -103,8 +123,8 @@ static void machine_plug_gone(void *opaque, bool removed)
 }
 
 #define SLOT_OPS(close_)                                                                                          \
-	.settle = machine_plug_settle, .unsettle = machine_plug_unsettle, .detach = machine_plug_detach, .close = close_, \
-	.gone = machine_plug_gone
+	.settle = machine_plug_settle, .unsettle = machine_plug_unsettle, .disconnect = machine_plug_disconnect,   \
+	.detach = machine_plug_detach, .close = close_, .gone = machine_plug_gone
 
 static const struct slot_ops disk_ops = {.kind = "disk", .noun = "disk", SLOT_OPS(machine_plug_close_disk)};
 static const struct slot_ops net_ops = {.kind = "net", .noun = "network card", SLOT_OPS(machine_plug_close_net)};

@@ -25,6 +25,8 @@ struct slots_config {
 	/* May be called before there are vCPUs, and after. */
 	void (*pause_vcpus)(void *opaque);
 	void (*resume_vcpus)(void *opaque);
+	/* Whether the guest can eject a device now: the machine is not paused. */
+	bool (*guest_runs)(void *opaque);
 	void *opaque;
 };
 
@@ -77,6 +79,11 @@ struct slot_ops {
 	 */
 	int (*settle)(void *opaque, struct err *err);
 	void (*unsettle)(void *opaque);
+	/*
+	 * Of one that is settled, with settle: it goes on without what is behind it. It answers the guest, whose requests all
+	 * fail, so that a driver can let go of it. -errno: it stays settled.
+	 */
+	int (*disconnect)(void *opaque, struct err *err);
 	/* Takes it off the bus; the vCPUs are paused. */
 	void (*detach)(void *opaque);
 	/* On a worker, while the guest runs: what takes long. */
@@ -85,7 +92,10 @@ struct slot_ops {
 	void (*gone)(void *opaque, bool removed);
 };
 
-/* The devfn of a free slot, the highest: emulated devices fill the bus from below. -ENOSPC */
+/*
+ * The devfn of a free slot, the highest: emulated devices fill the bus from below. One whose device the guest has lost by
+ * force, and not ejected yet, comes last. -ENOSPC
+ */
 int slots_find_free(const struct slots *slots, const char *kind, const char *id, struct err *err);
 /*
  * A device takes its place; id is copied. It need not be one for hot plug: then the device leaves only by force.
@@ -102,8 +112,10 @@ void *slots_find(const struct slots *slots, const struct slot_ops *ops, const ch
 
 /*
  * Asks the guest to eject a device. done is called when it has left (code 0, err NULL), or after timeout_ms (-ETIMEDOUT
- * and the message; it stays). force: takes it away when it is settled, even if the guest uses it. -ENOENT; -EBUSY: the
- * guest has already been asked, or slots_check_free; -EOPNOTSUPP: it can leave only by force; done is not called then.
+ * and the message; it stays). force: takes it away when it is settled, even if the guest uses it; one that can be
+ * disconnected then leaves when the guest, which is asked, has ejected it, or after timeout_ms, at most 10 s, while the
+ * machine is not paused. -ENOENT; -EBUSY: the guest has already been asked, or slots_check_free; -EOPNOTSUPP: it can leave
+ * only by force; done is not called then.
  */
 int slots_remove(struct slots *slots, const struct slot_ops *ops, const char *id, bool force, unsigned int timeout_ms,
 		 slots_done_fn *done, void *opaque, struct err *err);

@@ -1,24 +1,29 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
-# Disks and network cards come, go and change under the drivers of Linux, while another disk is written and verified.
+# Disks and network cards come, go and change under the drivers of Linux, while another disk is written and verified, and
+# another card sends by vhost, whose cable is pulled, too; they are also taken away by force, while they work.
 # prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/tools fio iperf3
-# timeout: 400
+# timeout: 500
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 tools=$("$tree/tests/guest/tools" fio iperf3)
 truncate -s 32M "$work/busy" "$work/hot" "$work/image"
+truncate -s 1M "$work/sign"
 : >"$work/empty"
 ip tuntap add tap0 mode tap && ip addr add 10.99.0.1/24 dev tap0 && ip link set tap0 up
+ip tuntap add tap1 mode tap && ip addr add 10.98.0.1/24 dev tap1 && ip link set tap1 up
 iperf3 -s >/dev/null 2>&1 &
+iperf3 -s -p 5202 >/dev/null 2>&1 &
 
 # What the guest does is longer than a command line: it is on a disk of its own, vdc. vda is busy, vdb has the tools, those that
-# come are vdd.
+# come are vdd. eth0 sends, the card that comes is eth1.
 cat >"$work/script" <<'END'
 fio="fio --ioengine=libaio --direct=1 --rw=randrw --bsrange=4k-64k --iodepth=8 --verify=crc32c --verify_fatal=1 --output-format=terse"
 wait_for() { until eval "$1"; do sleep 0.2; done; echo $2; }
 $fio --name=busy --filename=/dev/vda --size=16M --loops=500 >/dev/null 2>&1 & load=$!
+iperf3 -c 10.98.0.1 -p 5202 -t 10000 -b 20M >/tmp/stream 2>&1 & stream=$!
 echo ready
 wait_for '[ -b /dev/vdd ]' came
 $fio --name=hot --filename=/dev/vdd --size=8M >/dev/null && echo verified
@@ -27,21 +32,42 @@ wait_for '[ ! -b /dev/vdd ]' left
 wait_for '[ -b /dev/vdd ]' placeholder
 wait_for '[ $(cat /sys/block/vdd/size) = 65536 ]' grown
 head -c 5 /dev/vdd | grep -q image && echo image
+wait_for '[ $(cat /sys/block/vdd/size) = 98304 ]' resized
 wait_for '[ ! -b /dev/vdd ]' gone
-wait_for 'load-modules; [ -e /sys/class/net/eth0 ]' card
-ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 up
+wait_for '[ -e /sys/class/net/eth1 ]' card
+ip addr add 10.99.0.2/24 dev eth1; ip link set eth1 up
 iperf3 -c 10.99.0.1 -t 2 -f m | grep receiver
-wait_for 'grep -q 0 /sys/class/net/eth0/carrier' unplugged
-wait_for 'grep -q 1 /sys/class/net/eth0/carrier' plugged
+wait_for 'grep -q 0 /sys/class/net/eth1/carrier' unplugged
+wait_for 'grep -q 1 /sys/class/net/eth1/carrier' plugged
 iperf3 -c 10.99.0.1 -t 1 -f m | grep receiver
-wait_for '[ ! -e /sys/class/net/eth0 ]' cardless
+wait_for '[ ! -e /sys/class/net/eth1 ]' cardless
+wait_for '[ -b /dev/vdd ]' doomed
+$fio --name=doomed --filename=/dev/vdd --size=8M --loops=500 >/tmp/doomed 2>&1 & doomed=$!
+wait_for 'read -r a b c d e f </sys/block/vdd/stat; [ $e -gt 100 ]' loaded
+wait $doomed || echo failed
+wait_for '[ ! -b /dev/vdd ] && [ ! -e /sys/bus/pci/devices/0000:00:1f.0 ]' lost
+wait_for '[ -b /dev/vdd ]' next
+$fio --name=next --filename=/dev/vdd --size=4M >/dev/null && echo works
+wait_for '[ ! -b /dev/vdd ]' parted
+wait_for '[ -e /sys/class/net/eth1 ]' other
+ip addr add 10.99.0.2/24 dev eth1; ip link set eth1 up
+iperf3 -c 10.99.0.1 -t 10000 >/dev/null 2>&1 & sender=$!
+wait_for '[ $(cat /sys/class/net/eth1/statistics/tx_packets) -gt 500 ]' sending
+wait_for '[ ! -e /sys/class/net/eth1 ] && [ ! -e /sys/bus/pci/devices/0000:00:1f.0 ]' cut
+kill $sender
+wait_for 'grep -q 0 /sys/class/net/eth0/carrier' dark
+wait_for 'grep -q 1 /sys/class/net/eth0/carrier' bright
+sent=$(cat /sys/class/net/eth0/statistics/tx_packets)
+wait_for '[ $(cat /sys/class/net/eth0/statistics/tx_packets) -gt $((sent + 100)) ]' flowing
+wait_for '[ -b /dev/vdd ] && [ $(cat /sys/block/vdd/size) = 2048 ]' sign
 kill -0 $load && echo busy still
-kill $load; wait
+kill -0 $stream && echo stream still
+kill $load $stream; wait
 echo over
 END
 truncate -s 8K "$work/script"
-guest "tr -d '\\0' </dev/vdc >/tmp/script; sh /tmp/script" --name hp --memory 256M --disk "$work/busy" --disk "$tools,readonly=on" \
-	--disk "$work/script,readonly=on" >"$work/out" 2>&1 &
+guest_net=10.98.0.2/24 guest "tr -d '\\0' </dev/vdc >/tmp/script; sh /tmp/script" --name hp --memory 256M --disk "$work/busy" \
+	--disk "$tools,readonly=on" --disk "$work/script,readonly=on" --net tap=tap1,vhost=on >"$work/out" 2>&1 &
 pid=$!
 
 # comes WORD: the guest has come so far
@@ -65,6 +91,9 @@ does 'it gets its image' disk replace hp place "$work/image"
 comes grown
 comes image
 ok 'the guest sees its size, and reads it'
+truncate -s 48M "$work/image"
+does 'it is made larger' disk resize hp place
+comes resized
 does 'it goes' disk remove hp place
 comes gone
 does 'a network card is added' net add hp tap=tap0,id=card
@@ -80,10 +109,55 @@ until_true 60 more
 is 'iperf3 again' $? 0
 does 'the guest lets the card go' net remove hp card
 comes cardless
+does 'a disk is added that is doomed' disk add hp "$work/hot,id=hot"
+comes loaded
+does 'it is taken away by force, under load' disk remove hp hot --force
+comes failed
+ok 'its requests fail'
+comes lost
+is 'the guest has let go of it in time' "$(grep -c 'has not ejected it' "$work/out")" 0
+does 'the next one comes' disk add hp "$work/image,id=hot"
+comes works
+does 'it goes' disk remove hp hot
+comes parted
+does 'a card is added' net add hp tap=tap0,id=card
+comes sending
+does 'it is taken away by force, while it sends' net remove hp card --force
+comes cut
+is 'the guest has let go of it, too' "$(grep -c 'has not ejected it' "$work/out")" 0
+sent() { cat /sys/class/net/tap1/statistics/rx_packets; }
+does 'the cable of the card that sends is pulled' net set hp net0 link=off
+comes dark
+still() { local before; before=$(sent); sleep 0.2; [ "$(sent)" = "$before" ]; }
+until_true 20 still
+is 'vhost moves nothing more' $? 0
+does 'and plugged in' net set hp net0 link=on
+comes bright
+comes flowing
+ok 'and it goes on'
+process=$("$mvmm" info hp --json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+left() { find "/proc/$process/fd" "/proc/$process/task" -mindepth 1 -maxdepth 1 | wc -l; }
+before=$(left)
+cycles()
+{
+	local i force
+	for ((i = 0; i < $(turns 40); i++)); do
+		force=()
+		[ $((i % 2)) = 0 ] || force=(--force)
+		"$mvmm" disk add hp "$work/hot,id=hot" >>"$work/cycles" 2>&1 && "$mvmm" disk remove hp hot "${force[@]}" >>"$work/cycles" 2>&1 ||
+			return 1
+	done
+}
+cycles
+is 'many come and go' $? 0
+is 'which leaves nothing in the process' "$(left)" "$before"
+does 'the last one' disk add hp "$work/sign"
 comes over
 has 'the busy disk has noticed nothing' "$work/out" '^busy still'
+has 'nor has the card that sends' "$work/out" '^stream still'
+is 'nothing was taken that the guest had not let go of' "$(grep -c 'has not ejected it' "$work/out")" 0
 wait "$pid"
 is 'the guest powers off' $? 0
 complaints "$work/out" >"$work/complaints"
-sed 's/^/    /' "$work/complaints"
+is 'its kernel has not complained' "$(cat "$work/complaints")" ''
 tail -n 40 "$work/out" | sed 's/^/    /'
