@@ -85,6 +85,7 @@ struct virtio_blk_request {
 };
 
 #define VIRTIO_BLK_FLUSH (1u << 9) /* feature: without it, each write is on the disk before it is answered */
+#define VIRTIO_NET_STATUS (1u << 16) /* feature: the config space tells the link */
 
 struct virtio {
 	uintptr_t config, common, notify; /* addresses: config space, two structures of the BAR */
