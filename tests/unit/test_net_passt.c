@@ -199,6 +199,71 @@ static void writes_to_a_slow_peer(void)
 	tear_down();
 }
 
+/* A limit counts whole frames, also those that come in pieces; what it holds back is not lost. */
+static void keeps_a_limit(void)
+{
+	const struct token_bucket_limit none = {0}, three = {.size = 3, .refill_ns = 3600000000000ull};
+	struct pollfd more = {.events = POLLIN};
+	uint8_t bytes[8 * (4 + 60)];
+	uint16_t head;
+	uint32_t len;
+	size_t size = 0;
+
+	set_up();
+	more.fd = peer;
+	CHECK_EQ(virtio_device_set_limit(device, VIRTIO_NET_LIMIT_TX, NULL, &three), 0);
+	CHECK_EQ(virtio_device_set_limit(device, VIRTIO_NET_LIMIT_RX, NULL, &three), 0);
+	for (uint32_t i = 0; i < 8; i++)
+		send_frame(60, i, 0, 0);
+	driver_kick(tx);
+	for (uint32_t i = 0; i < 3; i++)
+		expect_frame(60, i);
+	CHECK_EQ(poll(&more, 1, 50), 0);
+	post_rx(8);
+	for (uint32_t i = 0; i < 8; i++)
+		size += put_frame(bytes + size, 60, i);
+	for (size_t at = 0; at < size; at += 100)
+		CHECK(send(peer, bytes + at, MIN(size - at, 100u), 0) > 0);
+	for (uint32_t i = 0; i < 3; i++)
+		expect_rx(60, i);
+	CHECK(!driver_wait_used(rx, 50, &head, &len));
+	/* Without it, all the others. */
+	CHECK_EQ(virtio_device_set_limit(device, VIRTIO_NET_LIMIT_TX, NULL, &none), 0);
+	CHECK_EQ(virtio_device_set_limit(device, VIRTIO_NET_LIMIT_RX, NULL, &none), 0);
+	for (uint32_t i = 3; i < 8; i++)
+		expect_frame(60, i);
+	for (uint32_t i = 3; i < 8; i++)
+		expect_rx(60, i);
+	tear_down();
+}
+
+/* While the cable is out, whole frames are lost, and the stream stays in step. */
+static void loses_whole_frames_without_its_cable(void)
+{
+	uint8_t bytes[2 * (4 + 60)];
+	uint16_t head;
+	uint32_t len;
+	size_t size;
+
+	set_up();
+	post_rx(4);
+	CHECK_EQ(virtio_net_set_link(device, false, NULL), 0);
+	size = put_frame(bytes, 60, 1);
+	size += put_frame(bytes + size, 60, 2);
+	CHECK_EQ(send(peer, bytes, 70, 0), 70);
+	send_frame(60, 1, 0, 0);
+	driver_kick(tx);
+	CHECK(driver_wait_used(tx, WAIT, &head, &len));
+	CHECK(!driver_wait_used(rx, 50, &head, &len));
+	CHECK_EQ(virtio_net_set_link(device, true, NULL), 0);
+	CHECK_EQ(send(peer, bytes + 70, size - 70, 0), (ssize_t)(size - 70));
+	expect_rx(60, 2);
+	send_frame(60, 3, 0, 0);
+	driver_kick(tx);
+	expect_frame(60, 3);
+	tear_down();
+}
+
 static void sends_no_nonsense(void)
 {
 	uint16_t head;
@@ -410,6 +475,7 @@ static void explains_itself(void)
 }
 
 TEST_MAIN(TEST(reads_frames_in_pieces), TEST(reads_frames_in_bulk), TEST(writes_to_a_slow_peer),
-	  TEST(sends_no_nonsense), TEST(notices_the_end), TEST(notices_the_end_without_buffers), TEST(refuses_nonsense),
+	  TEST(keeps_a_limit), TEST(loses_whole_frames_without_its_cable), TEST(sends_no_nonsense),
+	  TEST(notices_the_end), TEST(notices_the_end_without_buffers), TEST(refuses_nonsense),
 	  TEST(starts_passt), TEST(tells_how_passt_ended), TEST(tells_why_passt_ended),
 	  TEST(tells_why_passt_cannot_start), TEST(tells_no_half_of_a_line), TEST(explains_itself))
