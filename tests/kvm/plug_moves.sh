@@ -175,6 +175,22 @@ check 'a card goes by force, while it sends' net remove g more --force
 check 'its tap is free' run_guest h --net "tap=$other"
 check 'for another guest' end_guest h
 check 'a descriptor does not come later' refused 'fd=9' net add g fd=9
+left() { find "/proc/${pids[-1]}/fd" "/proc/${pids[-1]}/task" -mindepth 1 -maxdepth 1 | wc -l; }
+cycles() {
+	local i force
+	for i in {1..50}; do
+		force=()
+		[ $((i % 2)) = 0 ] || force=(--force)
+		net add g "tap=$other,id=x" && net remove g x "${force[@]}" || return 1
+	done
+}
+before=$(left)
+check '50 cards come and go, every second one by force' cycles
+check 'descriptors and threads are as before' [ "$(left)" = "$before" ]
+seen=$(grep -c 'card 1f' g.log)
+check 'slots are' net add g "tap=$other,id=x"
+once_more() { [ "$(grep -c 'card 1f' g.log)" -gt "$seen" ]; }
+check 'it is the same one for all' until_true 10 once_more
 check 'nothing was wrong' end_guest g
 nothing_left || { check 'nothing is left in the runtime folder' false; }
 echo "1..$n"

@@ -72,9 +72,9 @@ class Machine:
                 raise TimeoutError(what)
             time.sleep(0.01)
 
-    def call(self, method, parameters):
+    def call(self, method, parameters, fds=()):
         client = Client(self.path)
-        client.send(method, parameters)
+        client.send(method, parameters, fds)
         reply = client.receive()
         client.socket.close()
         return reply
@@ -152,6 +152,27 @@ def one_at_a_time(machine):
     return written.get("continues") and "error" in second and "error" in other
 
 
+def no_device_comes_or_goes(machine):
+    """The files of a snapshot have the devices of one moment; afterwards a disk comes, and goes by force."""
+    path = machine.work + "/hot"
+    image = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.truncate(path, 1 << 20)
+    added = ("AddDisk", {"disk": {"path": path, "id": "hot"}}, [image])
+    client = machine.snapshot()
+    client.until("written")
+    replies = [machine.call(*added)] + [machine.call(*call) for call in (
+        ("RemoveDisk", {"id": "disk0"}), ("RemoveDisk", {"id": "disk0", "force": True}), ("RemoveNet", {"id": "net0"}),
+        ("ResizeDisk", {"id": "disk0"}), ("SetLink", {"id": "net0", "up": False}),
+        ("ReplaceDisk", {"id": "disk0", "path": path}, [image]))]
+    words = [reply.get("parameters", {}).get("text", "") for reply in replies]
+    machine.call("SnapshotCancel", {})
+    client.until("done")
+    good = "error" not in machine.call(*added)
+    good = good and "error" not in machine.call("RemoveDisk", {"id": "hot", "force": True, "timeout": 1})
+    os.close(image)
+    return good and all("is being written to a snapshot" in text and "\n" not in text for text in words)
+
+
 def goes_on_without(machine):
     """They go as soon as they have read a word, also that it is too late for a cancel; the guest was to end with the snapshot."""
     for turn in range(GONE):
@@ -199,6 +220,7 @@ TESTS = (
     ("nothing of a snapshot stays open when it is committed", nothing_open_after_commit),
     ("... or cancelled", nothing_open_after_cancel),
     ("a second one is refused, and the commit of another", one_at_a_time),
+    ("meanwhile no device comes, goes or changes", no_device_comes_or_goes),
     ("a machine whose asker goes away runs on, whenever that is", goes_on_without),
     ("mvmm snapshot says in one line that the machine has given it up", given_up_behind_its_back),
     ("its memory is as it must be", ends_well),

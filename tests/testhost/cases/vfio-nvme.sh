@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # An NVMe disk passed through, by both backends: what the guest writes the host reads, RAM on both sides of the hole,
-# plugged in and out under load, also into a clone of a machine without it, taken back by the host, twenty times from
+# plugged in and out under load, also by force, and into a clone of a machine without it, taken back by the host, twenty times from
 # start to end.
 # host: --device nvme --memory 8G
 # prepare: for k in 7.2 7.2-elf; do tests/guest/initramfs $k; done
@@ -126,8 +126,10 @@ for backend in iommufd legacy; do
 		echo by this guest | dd of=/dev/nvme0n1 bs=512 seek=80000 conv=sync,fsync; echo 3 >/proc/sys/vm/drop_caches;
 		echo wrote $(dd if=/dev/nvme0n1 bs=512 skip=80000 count=1); dd if=/dev/nvme0n1 of=/dev/null bs=4k;
 		while [ -e /dev/nvme0n1 ]; do sleep 0.2; done; echo left; while [ ! -e /dev/nvme0n1 ]; do sleep 0.2; done;
-		echo again; dd if=/dev/nvme0n1 of=/dev/null bs=4k count=1000 2>/dev/null && echo works; sleep 100' \
-		--memory 256M --name plug >"$work/out" 2>"$work/err" &
+		echo again; dd if=/dev/nvme0n1 of=/dev/null bs=4k count=1000 2>/dev/null && echo works;
+		dd if=/dev/nvme0n1 of=/dev/null bs=4k 2>/dev/null & while [ -e /dev/nvme0n1 ]; do sleep 0.2; done; echo pulled; wait;
+		while [ ! -e /dev/nvme0n1 ]; do sleep 0.2; done; dd if=/dev/nvme0n1 of=/dev/null bs=4k count=1000 2>/dev/null && echo back;
+		sleep 100' --memory 256M --name plug >"$work/out" 2>"$work/err" &
 	until_true 60 grep -q '^up' "$work/out"
 	[ -d "$work/warm" ] || "$mvmm" snapshot plug --to "$work/warm" >/dev/null || not_ok "a snapshot of a machine without the disk"
 	clone
@@ -143,6 +145,14 @@ for backend in iommufd legacy; do
 	has "$backend: an id is made up" "$work/add" 'vfio0'
 	until_true 30 grep -q works "$work/out"
 	has "$backend: it works again" "$work/out" works
+	"$mvmm" vfio remove plug vfio0 --force >"$work/remove" 2>&1
+	is "$backend: it is pulled out under load" "$?" 0
+	until_true 30 grep -q pulled "$work/out"
+	has "$backend: the guest, which is told, lets go of it" "$work/out" pulled
+	"$mvmm" vfio add plug "$nvme,backend=$backend" >"$work/add" 2>&1
+	is "$backend: it comes back" "$?" 0
+	until_true 30 grep -q back "$work/out"
+	has "$backend: and works" "$work/out" back
 	# The host wants its device back while the guest has it: the guest is asked, and the unbind waits for that.
 	timeout $((40 * patience)) "$mvmm" vfio unbind "$nvme" >"$work/unbind" 2>&1
 	is "$backend: the host gets back what the guest has" "$?" 0
