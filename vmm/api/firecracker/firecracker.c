@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define PATIENCE_MS 10000
 #define BACKLOG 128
 
 struct firecracker {
@@ -81,8 +80,8 @@ static int firecracker_open(struct firecracker *firecracker, struct event_loop *
 {
 	const struct firecracker_options *options = firecracker->face.options;
 	const struct http_options http = {
-		.server = "Firecracker API", .max_body = options->max_body, .patience_ms = PATIENCE_MS, .fn = firecracker_serve,
-		.opaque = firecracker, .log = firecracker->face.log,
+		.server = "Firecracker API", .max_body = options->max_body, .patience_ms = HTTP_PATIENCE_MS,
+		.fn = firecracker_serve, .opaque = firecracker, .log = firecracker->face.log,
 	};
 	_cleanup_(fd_close) int fd = -1;
 	int code = firecracker_listen(options->api_sock, &fd, err) ?: http_create(loop, &fd, &http, &firecracker->http, err);
