@@ -134,6 +134,8 @@ refuses 'a jail for root' '--jail uid=0: out of range; write a number from 1' ru
 refuses 'a jail for a user without a group' '--jail uid=5: write uid=N and gid=N, both or none' run --kernel kernel --jail folder,uid=5
 refuses 'a limit without a control group' '--jail cpu=: is a limit of a control group; add cgroup=GROUP' \
 	run --kernel kernel --jail folder,cpu=50
+refuses 'a limit of disks without a control group' '--jail io=: is a limit of a control group; add cgroup=GROUP' \
+	run --kernel kernel --jail folder,io=1M
 refuses 'no network namespace' '--jail netns=nowhere: No such file' run --kernel kernel --jail folder,netns=nowhere
 refuses 'another network namespace' '--jail netns=disk: no network namespace' run --kernel kernel --jail folder,netns=disk
 refuses 'no control group' '--jail cgroup=.*: no control group of version 2' run --kernel kernel --jail "folder,cgroup=$PWD/folder/x"

@@ -13,6 +13,8 @@ const struct option_key jail_keys[JAIL_KEYS] = {
 	{"cgroup", OPTION_STRING, KEY(cgroup), .help = "DIR"},
 	{"cpu", OPTION_UINT, KEY(cpu), .min = 1, .max = 100000, .help = "N"},
 	{"memory", OPTION_SIZE, KEY(memory), .min = MIB(1), .max = INT64_MAX, .help = "SIZE"},
+	{"io", OPTION_SIZE, KEY(io), .min = KIB(4), .max = INT64_MAX, .help = "SIZE"},
+	{"io-weight", OPTION_UINT, KEY(io_weight), .min = 1, .max = 10000, .help = "N"},
 	{"pid", OPTION_BOOL, KEY(pid)},
 	{"nofile", OPTION_UINT, KEY(nofile), .min = 64, .max = 1u << 30, .help = "N"},
 	{"fsize", OPTION_SIZE, KEY(fsize), .min = 1, .max = INT64_MAX, .help = "SIZE"},
@@ -22,14 +24,15 @@ const struct option_key jail_allow_key = {"path", OPTION_STRING, .help = "DIR"};
 int jail_options_check(const struct jail_options *options, struct err *err)
 {
 	const struct jail_config *jail = &options->config;
+	const char *limit;
 
 	if (!jail->dir)
 		return 0;
 	if (!jail->uid != !jail->gid)
 		return err_set(err, -EINVAL, "--jail %s=%u: write uid=N and gid=N, both or none", jail->uid ? "uid" : "gid",
 			       jail->uid ?: jail->gid);
-	if ((jail->cpu || jail->memory) && !jail->cgroup)
-		return err_set(err, -EINVAL, "--jail %s=: is a limit of a control group; add cgroup=GROUP",
-			       jail->cpu ? "cpu" : "memory");
+	limit = jail->cpu ? "cpu" : jail->memory ? "memory" : jail->io ? "io" : jail->io_weight ? "io-weight" : NULL;
+	if (limit && !jail->cgroup)
+		return err_set(err, -EINVAL, "--jail %s=: is a limit of a control group; add cgroup=GROUP", limit);
 	return 0;
 }

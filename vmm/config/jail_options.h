@@ -17,6 +17,8 @@ struct jail_config {
 	uint64_t fsize;        /* bytes of a file that is written; 0: no limit */
 	unsigned int cpu;      /* percent of one CPU; 0: no limit */
 	uint64_t memory;       /* bytes, of this process and its files; 0: no limit */
+	uint64_t io;           /* bytes a second, read and as many written, of each block device; 0: no limit */
+	unsigned int io_weight; /* of block devices' time, where others want it; 0: the kernel's */
 };
 
 struct jail_options {
@@ -27,14 +29,15 @@ struct jail_options {
 	size_t allowed_count;
 };
 
-#define JAIL_KEYS 10
+#define JAIL_KEYS 12
 extern const struct option_key jail_keys[JAIL_KEYS];
 extern const struct option_key jail_allow_key;
 
 /* The rows of a table of options whose target is a struct `type` with a struct jail_options `member`. */
 #define JAIL_OPTIONS(type, member)                                                                                        \
 	{"jail",                                                                                                          \
-	 "DIR[,uid=N,gid=N][,netns=FILE][,cgroup=GROUP][,cpu=PERCENT][,memory=SIZE][,pid=on|off][,nofile=N][,fsize=SIZE]", \
+	 "DIR[,uid=N,gid=N][,netns=FILE][,cgroup=GROUP][,cpu=PERCENT][,memory=SIZE][,io=SIZE][,io-weight=N][,pid=on|off][,nofile=N]" \
+	 "[,fsize=SIZE]",                                                                                                \
 	 "hold the machine in this folder: namespaces of its own, no rights, limits", jail_keys, JAIL_KEYS, .bare = true, \
 	 .command_only = true, .offset = offsetof(struct type, member.config)},                                             \
 	{"allow", "DIR", "a folder in which requests may name files, and that the jail shows under the same path; may be repeated", &jail_allow_key, 1,         \

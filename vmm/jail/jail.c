@@ -3,6 +3,8 @@
 #include "vmm/jail/jail.h"
 
 #include "vmm/jail/jail_cgroup.h"
+#include "vmm/jail/jail_file.h"
+#include "vmm/jail/jail_io.h"
 #include "vmm/jail/jail_keeper.h"
 #include "vmm/jail/jail_network.h"
 #include "vmm/jail/jail_rights.h"
@@ -51,13 +53,6 @@ static int jail_open_netns(struct jail *jail, struct err *err)
 	return 0;
 }
 
-static int jail_write_file(const char *path, const char *text)
-{
-	_cleanup_(fd_close) int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
-}
-
 /* A user namespace in which this user is who he was, and may make the others. */
 static int jail_unshare_user(struct err *err)
 {
@@ -70,11 +65,11 @@ static int jail_unshare_user(struct err *err)
 		return err_sys(err, -errno, "--jail: this host gives ordinary users no user namespaces; start it as root, or "
 			       "allow them (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or "
 			       "kernel.apparmor_restrict_unprivileged_userns)");
-	code = jail_write_file("/proc/self/setgroups", "deny");
+	code = jail_file_write(AT_FDCWD, "/proc/self/setgroups", "deny");
 	snprintf(map, sizeof(map), "%u %u 1", uid, uid);
-	code = code ?: jail_write_file("/proc/self/uid_map", map);
+	code = code ?: jail_file_write(AT_FDCWD, "/proc/self/uid_map", map);
 	snprintf(map, sizeof(map), "%u %u 1", gid, gid);
-	code = code ?: jail_write_file("/proc/self/gid_map", map);
+	code = code ?: jail_file_write(AT_FDCWD, "/proc/self/gid_map", map);
 	return code ? err_sys(err, code, "--jail: the user namespace") : 0;
 }
 
@@ -137,7 +132,6 @@ static int jail_begin(struct jail *jail, const struct jail_machine *machine, str
 	if (!code && netns && setns(jail->netns_fd, CLONE_NEWNET) < 0)
 		code = err_sys(err, -errno, "--jail netns=%.200s: only root can enter it", netns);
 	fd_close(&jail->netns_fd);
-	jail_cgroup_done(&jail->group);
 	return code ?: jail_root_mount(&jail->root, err);
 }
 
@@ -195,7 +189,9 @@ int jail_close(struct jail *jail, struct err *err)
 
 	if (!jail)
 		return 0;
-	code = jail_root_enter(&jail->root, err);
+	code = jail_io_limit(jail->group.fd, &jail->options->config, err);
+	jail_cgroup_done(&jail->group);
+	code = code ?: jail_root_enter(&jail->root, err);
 	code = code ?: jail_network_take(&jail->network, &jail->rights.netns_fd, err);
 	code = code ?: jail_rights_prepare(&jail->rights, err);
 	if (!code && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

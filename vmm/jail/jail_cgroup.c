@@ -2,6 +2,9 @@
 /* See jail_cgroup.h. */
 #include "vmm/jail/jail_cgroup.h"
 
+#include "vmm/jail/jail_file.h"
+#include "vmm/jail/jail_io.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/magic.h>
@@ -12,6 +15,8 @@
 
 #define PERIOD_US 100000u
 #define TRIES 100 /* 10 ms apart */
+#define TRIES_TO_LEAVE 20 /* a group that others may use */
+#define FILE_SIZE 8192 /* of a file of limits */
 
 static int jail_cgroup_failed(const struct jail_config *config, int code, const char *what, struct err *err)
 {
@@ -60,13 +65,6 @@ static int jail_cgroup_find_path(const struct jail_config *config, char **ret, s
 
 /* ---- the group ---- */
 
-static int jail_cgroup_write(int folder, const char *file, const char *text)
-{
-	_cleanup_(fd_close) int fd = openat(folder, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-
-	return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
-}
-
 /* A file of the controller is there if the group above gives it to its groups. */
 static int jail_cgroup_enable(const struct jail_cgroup *group, const struct jail_config *config, const char *controller,
 			      const char *file, struct err *err)
@@ -76,27 +74,64 @@ static int jail_cgroup_enable(const struct jail_cgroup *group, const struct jail
 	if (faccessat(group->fd, file, F_OK, 0) == 0)
 		return 0;
 	snprintf(text, sizeof(text), "+%s", controller);
-	jail_cgroup_write(group->above, "cgroup.subtree_control", text);
+	jail_file_write(group->above, "cgroup.subtree_control", text);
 	if (faccessat(group->fd, file, F_OK, 0) == 0)
 		return 0;
 	return err_set(err, -ENOTSUP, "--jail cgroup=%.200s,%s=: the group above it does not give it the %s controller; write "
 		       "+%s into the cgroup.subtree_control of that group", config->cgroup, controller, controller, controller);
 }
 
-static int jail_cgroup_limit(const struct jail_cgroup *group, const struct jail_config *config, const char *controller,
-			     const char *file, uint64_t first, const char *rest, struct err *err)
-{
-	char text[48];
-	int code;
+/* The files of limits, in the order of `before`, and what stands around the number. */
+static const struct {
+	const char *controller, *file, *ahead, *behind;
+} jail_cgroup_files[JAIL_CGROUP_FILES] = {
+	{"cpu", "cpu.max", "", " 100000"},
+	{"memory", "memory.max", "", ""},
+	{"io", "io.weight", "default ", ""},
+	{"io", "io.max", NULL, NULL}, /* of each device, when they are known: jail_io.h */
+};
 
-	if (!first)
-		return 0;
-	snprintf(text, sizeof(text), "%llu%s", (unsigned long long)first, rest);
-	code = jail_cgroup_enable(group, config, controller, file, err);
+/* What a group that was there has, to be given back; of the others than io.max, the first line is changed alone. */
+static int jail_cgroup_remember(struct jail_cgroup *group, const struct jail_config *config, size_t index, struct err *err)
+{
+	const char *file = jail_cgroup_files[index].file;
+	char text[FILE_SIZE];
+	int code = jail_file_read(group->fd, file, text, sizeof(text));
+
 	if (code)
+		return jail_cgroup_failed(config, code, file, err);
+	if (jail_cgroup_files[index].ahead)
+		text[strcspn(text, "\n")] = 0;
+	group->before[index] = strdup(text);
+	return group->before[index] ? 0 : err_sys(err, -ENOMEM, "--jail cgroup=");
+}
+
+static int jail_cgroup_limit(struct jail_cgroup *group, const struct jail_config *config, size_t index, uint64_t number,
+			     struct err *err)
+{
+	const char *file = jail_cgroup_files[index].file, *ahead = jail_cgroup_files[index].ahead;
+	int code = jail_cgroup_enable(group, config, jail_cgroup_files[index].controller, file, err);
+	char text[48];
+
+	if (!code && !group->made)
+		code = jail_cgroup_remember(group, config, index, err);
+	if (code || !ahead)
 		return code;
-	code = jail_cgroup_write(group->fd, file, text);
+	snprintf(text, sizeof(text), "%s%llu%s", ahead, (unsigned long long)number, jail_cgroup_files[index].behind);
+	code = jail_file_write(group->fd, file, text);
 	return code ? jail_cgroup_failed(config, code, file, err) : 0;
+}
+
+static int jail_cgroup_limit_all(struct jail_cgroup *group, const struct jail_config *config, struct err *err)
+{
+	const uint64_t numbers[JAIL_CGROUP_FILES] = {
+		(uint64_t)config->cpu * (PERIOD_US / 100), config->memory, config->io_weight, config->io,
+	};
+	int code = 0;
+
+	for (size_t i = 0; i < JAIL_CGROUP_FILES && !code; i++)
+		code = numbers[i] ? jail_cgroup_limit(group, config, i, numbers[i], err) : 0;
+	return code;
 }
 
 static int jail_cgroup_open(struct jail_cgroup *group, const struct jail_config *config, char *path, struct err *err)
@@ -126,17 +161,14 @@ static int jail_cgroup_open(struct jail_cgroup *group, const struct jail_config 
 int jail_cgroup_make(struct jail_cgroup *group, const struct jail_config *config, struct err *err)
 {
 	_cleanup_(free_ptr) char *path = NULL;
-	char period[16];
 	int code;
 
 	*group = (struct jail_cgroup){.fd = -1, .above = -1};
 	if (!config->cgroup)
 		return 0;
-	snprintf(period, sizeof(period), " %u", PERIOD_US);
 	code = jail_cgroup_find_path(config, &path, err);
 	code = code ?: jail_cgroup_open(group, config, path, err);
-	code = code ?: jail_cgroup_limit(group, config, "cpu", "cpu.max", (uint64_t)config->cpu * (PERIOD_US / 100), period, err);
-	code = code ?: jail_cgroup_limit(group, config, "memory", "memory.max", config->memory, "", err);
+	code = code ?: jail_cgroup_limit_all(group, config, err);
 	if (code)
 		jail_cgroup_remove(group);
 	return code;
@@ -144,25 +176,45 @@ int jail_cgroup_make(struct jail_cgroup *group, const struct jail_config *config
 
 int jail_cgroup_join(const struct jail_cgroup *group, const struct jail_config *config, struct err *err)
 {
-	int code = group->fd < 0 ? 0 : jail_cgroup_write(group->fd, "cgroup.procs", "0");
+	int code = group->fd < 0 ? 0 : jail_file_write(group->fd, "cgroup.procs", "0");
 
 	return code ? jail_cgroup_failed(config, code, "move the machine into it", err) : 0;
+}
+
+static bool jail_cgroup_remove_made(const struct jail_cgroup *group)
+{
+	return unlinkat(group->above, group->name, AT_REMOVEDIR) == 0 || errno == ENOENT;
+}
+
+/* Another machine in it keeps the limits, and the last one gives back what it has found. */
+static bool jail_cgroup_give_back(const struct jail_cgroup *group)
+{
+	char events[FILE_SIZE];
+
+	if (jail_file_read(group->fd, "cgroup.events", events, sizeof(events)) == 0 && strstr(events, "populated 1"))
+		return false;
+	for (size_t i = 0; i < JAIL_CGROUP_FILES; i++)
+		if (group->before[i] && !jail_cgroup_files[i].ahead)
+			jail_io_give_back(group->fd, group->before[i]);
+		else if (group->before[i])
+			jail_file_write(group->fd, jail_cgroup_files[i].file, group->before[i]);
+	return true;
 }
 
 bool jail_cgroup_remove(struct jail_cgroup *group)
 {
 	const struct timespec moment = {.tv_nsec = 10000000};
-	bool removed = !group->made;
+	bool made = group->made, done = group->fd < 0;
 
-	if (group->made)
-		jail_cgroup_write(group->fd, "cgroup.kill", "1");
-	for (int tries = 0; !removed && tries < TRIES; tries++) {
+	if (made)
+		jail_file_write(group->fd, "cgroup.kill", "1");
+	for (int tries = 0; !done && tries < (made ? TRIES : TRIES_TO_LEAVE); tries++) {
 		if (tries)
 			nanosleep(&moment, NULL);
-		removed = unlinkat(group->above, group->name, AT_REMOVEDIR) == 0 || errno == ENOENT;
+		done = made ? jail_cgroup_remove_made(group) : jail_cgroup_give_back(group);
 	}
 	jail_cgroup_done(group);
-	return removed;
+	return done || !made;
 }
 
 void jail_cgroup_done(struct jail_cgroup *group)
@@ -170,5 +222,7 @@ void jail_cgroup_done(struct jail_cgroup *group)
 	fd_close(&group->fd);
 	fd_close(&group->above);
 	free(take_ptr(group->name));
+	for (size_t i = 0; i < JAIL_CGROUP_FILES; i++)
+		free(take_ptr(group->before[i]));
 	group->made = false;
 }

@@ -183,3 +183,18 @@ is "a guest that wants more than a fifth of a CPU gets that ($percent %)" $((per
 wait $!
 test ! -e $group
 is 'the group is removed' $? 0
+
+# A group that was there, with a limit of its owner's, which it gets back.
+mkdir $group
+echo '50000 100000' >$group/cpu.max
+guest 'echo runs; sleep 100' --name mine --memory 128M --jail "$jail,uid=$nobody,gid=$nobody,cgroup=mvmm-test,cpu=20,memory=512M" >"$work/out" 2>&1 &
+until_true 60 grep -q ^runs "$work/out"
+is 'a group that was there has the limits of the machine' "$(cat $group/cpu.max) $(cat $group/memory.max)" "20000 100000 $((512 << 20))"
+"$mvmm" stop --force mine
+wait $!
+is 'and gets its own back' "$(cat $group/cpu.max) $(cat $group/memory.max)" '50000 100000 max'
+rmdir $group
+is 'and stays until its owner removes it' $? 0
+guest true --memory 128M --jail "$jail,uid=$nobody,gid=$nobody,cgroup=mvmm-test,io=1M" >"$work/out" 2>&1
+is 'where the kernel has no limits of disks, they are refused' $? 2
+has 'with a line that says so' "$work/out" '^mvmm: --jail cgroup=mvmm-test,io=: the group above it does not give it the io controller'
