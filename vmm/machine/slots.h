@@ -113,8 +113,8 @@ void *slots_find(const struct slots *slots, const struct slot_ops *ops, const ch
 /*
  * Asks the guest to eject a device. done is called when it has left (code 0, err NULL), or after timeout_ms (-ETIMEDOUT
  * and the message; it stays). force: takes it away when it is settled, even if the guest uses it; one that can be
- * disconnected then leaves when the guest, which is asked, has ejected it, or after timeout_ms, at most 10 s, while the
- * machine is not paused. -ENOENT; -EBUSY: the guest has already been asked, or slots_check_free; -EOPNOTSUPP: it can leave
+ * disconnected then leaves when the guest, which is asked, has ejected it, or after timeout_ms, while the machine is not
+ * paused. -ENOENT; -EBUSY: the guest has already been asked, or slots_check_free; -EOPNOTSUPP: it can leave
  * only by force; done is not called then.
  */
 int slots_remove(struct slots *slots, const struct slot_ops *ops, const char *id, bool force, unsigned int timeout_ms,

@@ -10,8 +10,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-#define EJECT_MS 10000u /* for the guest to eject a device that is disconnected, at most */
-
 /* ---- the guest is asked ---- */
 
 /*
@@ -76,7 +74,7 @@ int slots_remove(struct slots *slots, const struct slot_ops *ops, const char *id
 	if (force) {
 		slot->forced = (struct slot_remover){done, opaque};
 		slot->by_force = true;
-		slot->eject_ms = MIN(MAX(timeout_ms, 1u), EJECT_MS);
+		slot->eject_ms = MAX(timeout_ms, 1u);
 		slots_leave_begin(slot);
 		return 0;
 	}
