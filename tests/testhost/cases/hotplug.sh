@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck disable=SC2016 # what is in single quotes runs in the guest
 # Disks and network cards come, go and change under the drivers of Linux, while another disk is written and verified, and
-# another card sends by vhost, whose cable is pulled, too; they are also taken away by force, while they work.
+# another card sends by vhost, whose cable is pulled, too; they are also taken away by force, while they work, and go along when
+# their guest moves.
 # prepare: tests/guest/kernel debian-elf && tests/guest/initramfs debian-elf && tests/guest/tools fio iperf3
-# timeout: 500
+# timeout: 600
 
 # shellcheck source=tests/testhost/lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
@@ -161,3 +162,27 @@ is 'the guest powers off' $? 0
 complaints "$work/out" >"$work/complaints"
 is 'its kernel has not complained' "$(cat "$work/complaints")" ''
 tail -n 40 "$work/out" | sed 's/^/    /'
+
+# ---- what came goes along ----
+
+commands='echo up; until load-modules; [ -b /dev/vda ] && [ -e /sys/class/net/eth0 ]; do sleep 0.2; done; n=0;
+while [ -b /dev/vda ]; do n=$((n + 1)); echo $n | dd of=/dev/vda bs=512 seek=$n conv=notrunc,fsync 2>/dev/null && echo wrote; sleep 0.2; done;
+echo left; while [ -e /sys/class/net/eth0 ]; do sleep 0.2; done; echo cardless; complaints'
+"$mvmm" run --kernel "$(guest_file kernel debian-elf)" --initrd "$(guest_file initramfs debian-elf)" --cpu host,-svm --memory 128M \
+	--name mv0 --serial "file=$work/mv0.log" --cmdline "$guest_words mvmm.run=\"${commands//$'\n'/ }\"" </dev/null >"$work/mv0.out" 2>&1 &
+# says NAME WORD: the guest of this machine has come so far
+says() { until_true 60 grep -q "^$2" "$work/$1.log" || not_ok "the guest comes to '$2'" "$(tail -n 5 "$work/$1.log" "$work/$1.out")"; }
+says mv0 up
+does 'a disk comes' disk add mv0 "$work/image,id=hot"
+does 'and a card' net add mv0 tap=tap0,id=card
+says mv0 wrote
+what='a guest moves with them'
+move mv0 mv1 --disk "hot=$work/image" --net card=tap=tap1
+says mv1 wrote
+ok 'it writes to the disk there'
+does 'which it lets go' disk remove mv1 hot
+says mv1 left
+does 'as it does the card' net remove mv1 card
+says mv1 cardless
+says mv1 '@@ exit'
+is 'nothing was wrong' "$(complaints "$work/mv1.log")" ''
