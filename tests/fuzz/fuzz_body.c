@@ -8,7 +8,8 @@
 
 static const struct body *const tables[] = {
 	&fc_machine_config, &fc_machine_config_update, &fc_boot_source, &fc_drive, &fc_drive_update, &fc_net, &fc_net_update,
-	&fc_vsock, &fc_balloon, &fc_balloon_update, &fc_entropy, &fc_serial, &fc_logger, &fc_metrics, &fc_action, &fc_vm,
+	&fc_vsock, &fc_balloon, &fc_balloon_update, &fc_entropy, &fc_serial, &fc_logger, &fc_metrics, &fc_action, &fc_vm, &fc_snapshot_create,
+	&fc_snapshot_load,
 };
 
 /* A member that may be left out but not be null is written with its default. */
@@ -51,6 +52,8 @@ static size_t draw_value(unsigned int *seed, const struct body_member *member, c
 
 	if (member->kind == BODY_WORD && draw(seed, 2))
 		return (size_t)snprintf(text, room, "\"%s\"", member->words[0]);
+	if (member->kind == BODY_LIST && draw(seed, 2))
+		return (size_t)snprintf(text, room, "[{\"iface_id\":\"a\",\"host_dev_name\":\"b\"}]");
 	if (member->kind == BODY_OBJECT && draw(seed, 2))
 		return (size_t)snprintf(text, room, "{\"%s\":{\"size\":%u,\"refill_time\":1}}", member->object->members[0].name,
 					draw(seed, 9));

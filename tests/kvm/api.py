@@ -56,7 +56,7 @@ PATHS = [
 REFUSED = [
     ("PUT", "/cpu-config", {}, BEFORE), ("PUT", "/pmem/a", {"id": "a"}, BEFORE), ("PUT", "/mmds", {}, BEFORE),
     ("GET", "/mmds", None, BEFORE), ("PUT", "/mmds/config", {"a": 1}, BEFORE), ("PUT", "/hotplug/memory", {}, BEFORE),
-    ("PUT", "/snapshot/load", {}, BEFORE), ("PUT", "/snapshot/create", {}, AFTER), ("PATCH", "/hotplug/memory", {}, AFTER),
+    ("PATCH", "/hotplug/memory", {}, AFTER),
     ("PATCH", "/balloon/statistics", {}, AFTER), ("DELETE", "/drives/rootfs", None, AFTER),
     ("PATCH", "/balloon/hinting/start", {}, AFTER),
 ]
@@ -90,6 +90,11 @@ BODIES = {
     ("PUT", "/logger"): {"log_path": (str, False), "level": (["Info"], False), "show_level": (bool, False),
                          "show_log_origin": (bool, False), "module": (str, False)},
     ("PUT", "/actions"): {"action_type": (["InstanceStart", "FlushMetrics", "SendCtrlAltDel"], True)},
+    ("PUT", "/snapshot/create"): {"snapshot_path": (str, True), "mem_file_path": (str, True),
+                                  "snapshot_type": (["Full", "Diff"], False)},
+    ("PUT", "/snapshot/load"): {
+        "snapshot_path": (str, True), "mem_file_path": (str, False), "resume_vm": (bool, False), "track_dirty_pages": (bool, False),
+        "enable_diff_snapshots": (bool, False), "clock_realtime": (bool, False), "huge_pages": (["Snapshot"], False)},
     ("PATCH", "/vm"): {"state": (["Paused", "Resumed"], True)},
 }
 
@@ -506,7 +511,7 @@ def disk_of(work, name, sectors):
 
 def swaps(tap):
     """The guest tells of each disk and of each change of its size."""
-    with machine("--id", "a", guest="guest_plug") as it:
+    with machine("--id", "a", "--enable-pci", guest="guest_plug") as it:
         first, second, empty = disk_of(it.work, "first", 1000), disk_of(it.work, "second", 3000), disk_of(it.work, "empty", 0)
         it.configure()
         it.must("PUT", "/serial", {"serial_out_path": "serial"})
@@ -588,6 +593,75 @@ def failed_start(tap):
         tap.check("... and starts with another kernel", it.must("GET", "/")["state"] == "Running")
 
 
+def snapshots(tap):
+    with folder() as work:
+        def load(it, **more):
+            return it.ask("PUT", "/snapshot/load", {"snapshot_path": "state", "mem_backend": {"backend_type": "File", "backend_path": "memory"},
+                                                    **more})
+
+        it = Machine(work, "--id", "same", "--enable-pci", guest="guest_plug").ready()
+        it.configure()
+        it.must("PUT", "/serial", {"serial_out_path": "serial"})
+        it.must("PUT", "/drives/a", {"drive_id": "a", "is_root_device": False, "path_on_host": "DISK"})
+        it.must("PUT", "/balloon", {"amount_mib": 0, "deflate_on_oom": True})
+        it.start()
+        faults = []
+        create = {"snapshot_path": "state", "mem_file_path": "memory"}
+        expect(it, "PUT", "/snapshot/create", create, 400, "save/restore unavailable while running", faults)
+        it.must("PATCH", "/vm", {"state": "Paused"})
+        expect(it, "PUT", "/snapshot/create", {**create, "snapshot_type": "Diff"}, 400, "mvmm has no Diff snapshots", faults)
+        expect(it, "PUT", "/snapshot/create", {**create, "mem_file_path": "nowhere/memory"}, 400, "No such file or directory", faults)
+        expect(it, "PUT", "/snapshot/load", {"snapshot_path": "state", "mem_file_path": "memory"}, 400, NOT_AFTER, faults)
+        for _ in range(2):  # the second one takes the place of the first
+            it.must("PUT", "/snapshot/create", {**create, "snapshot_type": "Full"})
+        tap.check("a snapshot leaves its machine paused", it.must("GET", "/")["state"] == "Paused")
+        tap.check("... its memory is a file of RAM", os.path.getsize(os.path.join(work, "memory")) == 64 << 20)
+        other = Machine(work, "--id", "same", socket_name="other.sock", guest="guest_plug").ready()
+        for more, text in [({"mem_file_path": "memory"}, "too many fields"), ({"huge_pages": "2M"}, "huge_pages 2M needs the Uffd"),
+                           ({"mem_backend": {"backend_type": "Uffd", "backend_path": "x"}}, "mvmm has no Uffd backend"),
+                           ({"mem_backend": None}, "missing field: either `mem_backend` or `mem_file_path`"),
+                           ({"mem_backend": {"backend_type": "foo", "backend_path": "x"}}, "unknown variant `foo`, expected `File` or `Uffd`"),
+                           ({"network_overrides": [{"iface_id": "a"}]}, "missing field `host_dev_name`")]:
+            status, reply = load(other, **more)
+            if status != 400 or text not in reply["fault_message"]:
+                faults.append(f"{more}: {reply}")
+        tap.all("what is wrong with snapshots", faults)
+        other.must("PUT", "/serial", {"serial_out_path": "serial-other"})
+        status, reply = load(other)
+        tap.check("it is loaded while the first one is there", status == 204 and other.must("GET", "/")["state"] == "Paused", reply)
+        tap.check("... with its size", other.must("GET", "/machine-config")["mem_size_mib"] == 64)
+        other.must("PATCH", "/vm", {"state": "Resumed"})
+        other.must("PATCH", "/balloon", {"amount_mib": 1})
+        size = disk_of(work, "larger", 12000)
+        other.must("PATCH", "/drives/a", {"drive_id": "a", "path_on_host": size})
+
+        def serial():
+            with open(os.path.join(work, "serial-other"), encoding="ascii", errors="replace") as file:
+                return file.read()
+
+        until(lambda: re.search(r"\b12000\b", serial()), "the guest goes on and sees its new disk")
+        tap.check("... goes on, and its drive gets another image", True)
+        other.must("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+        tap.check("... to its end", other.process.wait(PATIENCE) == 0, other.process.returncode)
+        it.end()
+        it = Machine(work, "--id", "same").ready()
+        status, reply = load(it, resume_vm=True)
+        tap.check("it is loaded and resumed", status == 204 and it.must("GET", "/")["state"] == "Running", reply)
+        it.end()
+        it = Machine(work).ready()
+        it.configure()
+        status, reply = load(it)
+        tap.check("it is not loaded over a configuration", status == 400 and "not allowed after configuring" in reply["fault_message"] and
+                  it.must("GET", "/")["state"] == "Not started", reply)
+        it.end()
+        it = Machine(work).ready()
+        os.truncate(os.path.join(work, "memory"), 4096)
+        status, reply = load(it)
+        tap.check("one that is damaged is told", status == 400 and "Failed to restore from snapshot" in reply["fault_message"], reply)
+        tap.check("... and ends the process with 1", it.process.wait(PATIENCE) == 1, it.process.returncode)
+        it.end()
+
+
 def config_files(tap):
     with folder() as work:
         config = {
@@ -655,26 +729,45 @@ def killed(tap):
 
 
 def taps(tap):
-    name = f"api{PIDS % 100000}"
-    if subprocess.run(["ip", "tuntap", "add", name, "mode", "tap", "vnet_hdr"], check=False, capture_output=True).returncode:
+    names = [f"api{PIDS % 100000}{letter}" for letter in "ab"]
+    if any(subprocess.run(["ip", "tuntap", "add", name, "mode", "tap", "vnet_hdr"], check=False, capture_output=True).returncode
+           for name in names):
         tap.check("no tap can be made here # SKIP", True)
         return
     try:
-        with machine() as it:
-            it.configure()
-            net = {"iface_id": "1", "host_dev_name": name, "guest_mac": "06:00:AC:10:00:02"}
-            it.must("PUT", "/network-interfaces/1", net)
-            it.must("PUT", "/network-interfaces/1", {**net, "rx_rate_limiter": {}})
-            status, reply = it.ask("PUT", "/network-interfaces/2", {**net, "iface_id": "2"})
-            tap.check("a MAC address is used once", status == 400 and "The MAC address is already in use" in reply["fault_message"], reply)
-            status, reply = it.ask("PUT", "/network-interfaces/2", {"iface_id": "2", "host_dev_name": name})
-            tap.check("... and a tap, too", status == 400 and "Could not create the network device" in reply["fault_message"], reply)
-            it.must("PUT", "/drives/1", {"drive_id": "1", "is_root_device": False, "path_on_host": "DISK"})
-            it.start()
-            it.must("PATCH", "/network-interfaces/1", {"iface_id": "1", "tx_rate_limiter": {"ops": {"size": 5, "refill_time": 100}}})
-            tap.check("a drive and an interface may have the same id", len(it.must("GET", "/vm/config")["network-interfaces"]) == 1)
+        with folder() as work:
+            with_taps(tap, work, *names)
     finally:
-        subprocess.run(["ip", "link", "del", name], check=False)
+        for name in names:
+            subprocess.run(["ip", "link", "del", name], check=False)
+
+
+def with_taps(tap, work, name, second):
+    it = Machine(work).ready()
+    it.configure()
+    net = {"iface_id": "1", "host_dev_name": name, "guest_mac": "06:00:AC:10:00:02"}
+    it.must("PUT", "/network-interfaces/1", net)
+    it.must("PUT", "/network-interfaces/1", {**net, "rx_rate_limiter": {}})
+    status, reply = it.ask("PUT", "/network-interfaces/2", {**net, "iface_id": "2"})
+    tap.check("a MAC address is used once", status == 400 and "The MAC address is already in use" in reply["fault_message"], reply)
+    status, reply = it.ask("PUT", "/network-interfaces/2", {"iface_id": "2", "host_dev_name": name})
+    tap.check("... and a tap, too", status == 400 and "Could not create the network device" in reply["fault_message"], reply)
+    it.must("PUT", "/drives/1", {"drive_id": "1", "is_root_device": False, "path_on_host": "DISK"})
+    it.must("PUT", "/vsock", {"guest_cid": 3, "uds_path": "v.sock"})
+    it.start()
+    it.must("PATCH", "/network-interfaces/1", {"iface_id": "1", "tx_rate_limiter": {"ops": {"size": 5, "refill_time": 100}}})
+    tap.check("a drive and an interface may have the same id", len(it.must("GET", "/vm/config")["network-interfaces"]) == 1)
+    it.must("PATCH", "/vm", {"state": "Paused"})
+    it.must("PUT", "/snapshot/create", {"snapshot_path": "state", "mem_file_path": "memory"})
+    other = Machine(work, socket_name="other.sock").ready()
+    other.must("PUT", "/snapshot/load", {
+        "snapshot_path": "state", "mem_backend": {"backend_type": "File", "backend_path": "memory"}, "resume_vm": True,
+        "network_overrides": [{"iface_id": "1", "host_dev_name": second}], "vsock_override": {"uds_path": "other.v"}})
+    other.must("PATCH", "/network-interfaces/1", {"iface_id": "1", "rx_rate_limiter": {"ops": {"size": 5, "refill_time": 100}}})
+    tap.check("one that is loaded has another tap and socket", other.must("GET", "/")["state"] == "Running" and
+              os.path.exists(os.path.join(work, "other.v")))
+    other.end()
+    it.end()
 
 
 def main():
@@ -682,7 +775,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, swaps, ends, pauses, failed_start, config_files, killed, taps):
+    for part in (lines, tables, tell_log, transport, deprecated, swaps, ends, pauses, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

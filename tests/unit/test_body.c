@@ -124,4 +124,52 @@ static void updates_what_is_given(void)
 	body_done(&outer_body, &outer);
 }
 
-TEST_MAIN(TEST(reads_members_and_defaults), TEST(says_what_is_wrong), TEST(writes_what_was_read), TEST(updates_what_is_given))
+/* ---- lists ---- */
+
+struct holder {
+	body_set given;
+	struct body_list items; /* of struct inner */
+};
+
+static const struct body item_body = {.name = "Item", .members = inner_members, .count = 1, .size = sizeof(struct inner)};
+static const struct body_member holder_members[] = {
+	{"items", BODY_LIST, offsetof(struct holder, items), .object = &item_body},
+};
+static const struct body holder_body = {.name = "Holder", .members = holder_members, .count = 1};
+
+static int load_holder(const char *text, struct holder *holder, struct err *err)
+{
+	body_init(&holder_body, holder);
+	return body_read_text(&holder_body, text, strlen(text), holder, err);
+}
+
+static void lists_are_read_written_and_moved(void)
+{
+	struct holder holder = {0}, other = {0};
+	struct err err;
+	json_t *root;
+	char *text;
+
+	CHECK_EQ(load_holder("{\"items\": [{\"size\": 1}, {\"size\": 2}]}", &holder, NULL), 0);
+	CHECK_EQ(holder.items.count, 2);
+	CHECK_EQ(((struct inner *)holder.items.items)[1].size, 2);
+	CHECK_EQ(load_holder("{\"items\": [{\"size\": 3}]}", &other, NULL), 0);
+	body_update(&holder_body, &holder, &other);
+	root = body_write(&holder_body, &holder);
+	text = json_dumps(root, JSON_COMPACT);
+	CHECK_STR(text, "{\"items\":[{\"size\":3}]}");
+	free(text);
+	json_decref(root);
+	body_done(&holder_body, &holder);
+	body_done(&holder_body, &other);
+	CHECK_EQ(load_holder("{\"items\": [{\"size\": 1}, {}]}", &holder, &err), -EINVAL);
+	CHECK(strstr(err.text, "missing field `size`"));
+	body_done(&holder_body, &holder);
+	CHECK_EQ(load_holder("{\"items\": {}}", &holder, &err), -EINVAL);
+	CHECK_STR(err.text, "invalid type: map, expected a sequence");
+	body_done(&holder_body, &holder);
+	CHECK_EQ(load_holder("{\"items\": []}", &holder, NULL), 0);
+	body_done(&holder_body, &holder);
+}
+
+TEST_MAIN(TEST(lists_are_read_written_and_moved), TEST(reads_members_and_defaults), TEST(says_what_is_wrong), TEST(writes_what_was_read), TEST(updates_what_is_given))

@@ -45,8 +45,18 @@ void body_init(const struct body *body, void *target)
 		case BODY_OBJECT:
 			body_init(member->object, field);
 			break;
+		case BODY_LIST:
+			*(struct body_list *)field = (struct body_list){0};
+			break;
 		}
 	}
+}
+
+static void body_done_list(const struct body *body, struct body_list *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		body_done(body, (char *)list->items + i * body->size);
+	free(list->items);
 }
 
 void body_done(const struct body *body, void *target)
@@ -58,6 +68,8 @@ void body_done(const struct body *body, void *target)
 			free(*(char **)field);
 		else if (body->members[i].kind == BODY_OBJECT)
 			body_done(body->members[i].object, field);
+		else if (body->members[i].kind == BODY_LIST)
+			body_done_list(body->members[i].object, field);
 	}
 	body_init(body, target);
 }
@@ -174,6 +186,30 @@ static int body_read_text_value(const json_t *value, char **ret, struct err *err
 	return 0;
 }
 
+static int body_read_list(const struct body *body, const json_t *value, struct body_list *list, struct err *err)
+{
+	size_t count = json_array_size(value);
+
+	if (!json_is_array(value))
+		return body_wrong_type(value, "a sequence", err);
+	if (count > BODY_MAX_ITEMS)
+		return err_set(err, -EINVAL, "invalid length %zu, expected at most %u elements", count, BODY_MAX_ITEMS);
+	list->items = calloc(MAX(count, 1u), body->size);
+	if (!list->items)
+		return err_sys(err, -ENOMEM, "the request");
+	for (size_t i = 0; i < count; i++) {
+		void *item = (char *)list->items + i * body->size;
+		int code;
+
+		body_init(body, item);
+		list->count++;
+		code = body_read(body, json_array_get(value, i), item, err);
+		if (code)
+			return code;
+	}
+	return 0;
+}
+
 static int body_read_value(const struct body_member *member, const json_t *value, void *target, struct err *err)
 {
 	void *field = body_field(target, member);
@@ -192,6 +228,8 @@ static int body_read_value(const struct body_member *member, const json_t *value
 		return body_read_word(member, value, field, err);
 	case BODY_OBJECT:
 		return body_read(member->object, value, field, err);
+	case BODY_LIST:
+		return body_read_list(member->object, value, field, err);
 	}
 	return -EINVAL;
 }
@@ -270,6 +308,15 @@ int body_read_text(const struct body *body, const char *text, size_t len, void *
 
 /* ---- writing ---- */
 
+static json_t *body_write_list(const struct body *body, const struct body_list *list)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < list->count; i++)
+		json_array_append_new(array, body_write(body, (const char *)list->items + i * body->size));
+	return array;
+}
+
 static json_t *body_write_value(const struct body_member *member, const void *target)
 {
 	const void *field = body_value(target, member);
@@ -285,6 +332,8 @@ static json_t *body_write_value(const struct body_member *member, const void *ta
 		return json_string(member->words[*(const unsigned int *)field]);
 	case BODY_OBJECT:
 		return body_write(member->object, field);
+	case BODY_LIST:
+		return body_write_list(member->object, field);
 	}
 	return NULL;
 }
@@ -320,6 +369,10 @@ void body_update(const struct body *body, void *to, void *from)
 		if (member->kind == BODY_TEXT) {
 			free(*(char **)mine);
 			*(char **)mine = take_ptr(*(char **)theirs);
+		} else if (member->kind == BODY_LIST) {
+			body_done_list(member->object, mine);
+			*(struct body_list *)mine = *(struct body_list *)theirs;
+			*(struct body_list *)theirs = (struct body_list){0};
 		} else if (member->kind == BODY_OBJECT) {
 			body_update(member->object, mine, theirs);
 		} else if (member->kind == BODY_UINT) {

@@ -20,6 +20,13 @@ enum body_kind {
 	BODY_TEXT,   /* char *, owned by the structure */
 	BODY_WORD,   /* unsigned int: an index of words */
 	BODY_OBJECT, /* a structure of object, in this one */
+	BODY_LIST,   /* struct body_list: structures of object */
+};
+
+#define BODY_MAX_ITEMS 64u
+struct body_list {
+	void *items;
+	size_t count;
 };
 
 struct body_member {
@@ -40,6 +47,7 @@ struct body {
 	const char *name; /* "MachineConfig" */
 	const struct body_member *members;
 	size_t count; /* at most 64 */
+	size_t size;  /* of the structure, if it is an item of lists */
 	bool lax;     /* unknown members are ignored */
 };
 

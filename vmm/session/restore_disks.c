@@ -65,7 +65,8 @@ static int restore_disks_list(struct restore_disks *disks, struct err *err)
 		disks->places[disks->count++] = (struct place){
 			.then = then, .disk = disk, .folder = -1, .made = -1,
 			.named = arrival_override_find(here->disks, here->disk_count, then->id),
-			.changed = arrival_override_find(options->changed, options->changed_count, then->id),
+			.changed = options->any_disk ||
+				   arrival_override_find(options->changed, options->changed_count, then->id),
 			.source = arrival_override_find(options->sources, options->source_count, then->id),
 		};
 	}

@@ -47,6 +47,7 @@ struct restore_options {
 	struct arrival_override *sources; /* "ID=FILE": the copy of a disk, instead of the one in the folder */
 	size_t source_count;
 	int ready_fd; /* gets a line when the guest runs: the ns of CLOCK_MONOTONIC; or -1 */
+	bool any_disk; /* all of them may have changed */
 	bool paused; /* it stays paused after the restore */
 	bool wait;   /* the process is prepared, and becomes the machine when a request says what differs */
 	char *spare; /* the process that waits and gets the request; then this one restores nothing itself */

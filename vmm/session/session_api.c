@@ -3,13 +3,13 @@
  * `mvmm api`: a process that speaks HTTP and has no machine until a client starts one (operations.start), which then runs
  * here, on the same loop. A start that fails leaves the process as it was. See session.h.
  */
-#include "vmm/session/session_internal.h"
+#include "vmm/session/session_restore_internal.h"
 
 #include "vmm/api/firecracker/firecracker.h"
 #include "vmm/jail/seccomp.h"
 #include "vmm/machine/start_request.h"
 #include "vmm/session/exit_code.h"
-#include "vmm/session/session.h"
+#include "vmm/session/restore_disks.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -17,8 +17,9 @@
 #define FILTERED 148 /* what Firecracker ends with when a call is not allowed */
 
 struct serving {
-	struct session session;
-	struct machine_config config;
+	struct restoring restoring; /* and the session, whether or not it is of a snapshot */
+	struct restore_options options;
+	struct start_snapshot snapshot;
 	bool asked; /* for a machine; until done */
 	bool begun; /* threads of the machine were started: a failure is the end */
 	void (*done)(void *opaque, int code, const struct err *err);
@@ -29,16 +30,18 @@ struct serving {
 static int session_api_asked(struct session *session, struct start_request *request,
 			     void (*done)(void *opaque, int code, const struct err *err), void *opaque, struct err *err)
 {
-	struct serving *serving = container_of(session, struct serving, session);
+	struct serving *serving = container_of(session, struct serving, restoring.session);
 
 	if (serving->asked || session->machine)
 		return err_set(err, -EBUSY, "there is a machine already");
 	serving->asked = true;
 	serving->done = done;
 	serving->opaque = opaque;
-	machine_config_done(&serving->config);
-	serving->config = request->config;
+	machine_config_done(session->config);
+	*session->config = request->config;
 	machine_config_init(&request->config);
+	serving->snapshot = request->snapshot;
+	request->snapshot = (struct start_snapshot){0};
 	session->files = request->files;
 	request->files = (struct machine_files){0};
 	event_loop_stop(session->loop);
@@ -47,39 +50,13 @@ static int session_api_asked(struct session *session, struct start_request *requ
 
 /* ---- a start ---- */
 
-/* Another instance may have the name, which its clients do not know. */
-static int session_api_claim(struct serving *serving, struct err *err)
-{
-	int code = rundir_claim(serving->config.name, &serving->session.rundir, err);
-	char *name;
-
-	if (code != -EADDRINUSE)
-		return code;
-	if (asprintf(&name, "vm-%d", getpid()) < 0)
-		return err_sys(err, -ENOMEM, "name");
-	free(serving->config.name);
-	serving->config.name = name;
-	return rundir_claim(name, &serving->session.rundir, err);
-}
-
-/* The clients of this process do without the control socket. */
-static int session_api_open_control(struct serving *serving, struct err *err)
-{
-	struct session *session = &serving->session;
-	int code = session_api_claim(serving, err);
-
-	if (!code)
-		return session_open_control(session, err);
-	log_warn(&session->log, "%s; other commands do not find this machine", err->text);
-	return session_metrics_open(session, err);
-}
-
 static int session_api_make(struct serving *serving, struct err *err)
 {
-	struct session *session = &serving->session;
+	struct session *session = &serving->restoring.session;
 	int code = session_open_ports(session, err);
 
-	code = code ?: session_api_open_control(serving, err);
+	code = code ?: session_folder_claim(session, err);
+	code = code ?: session_open_control(session, err);
 	code = code ?: session_make_machine(session, err);
 	if (!code && !session->door)
 		code = session_make_door(session, false, err);
@@ -94,7 +71,7 @@ static int session_api_make(struct serving *serving, struct err *err)
 /* As if nobody had asked. */
 static void session_api_unmake(struct serving *serving)
 {
-	struct session *session = &serving->session;
+	struct session *session = &serving->restoring.session;
 
 	machine_destroy(take_ptr(session->machine));
 	port_close(take_ptr(session->console));
@@ -107,12 +84,38 @@ static void session_api_unmake(struct serving *serving)
 		session_folder_release(session);
 	machine_files_close(&session->files);
 	session->files = (struct machine_files){0};
-	machine_config_done(&serving->config);
+	machine_config_done(session->config);
+}
+
+/* ---- a start from a snapshot ---- */
+
+/* A disk may be another one than at the snapshot, as Firecracker's clients have it: they keep them themselves. */
+static int session_api_load(struct serving *serving, struct err *err)
+{
+	const struct start_snapshot *snapshot = &serving->snapshot;
+	struct session *session = &serving->restoring.session;
+	struct arrival_override nets[OPTION_MAX_ITEMS];
+	struct restore_options *options = &serving->options;
+	int code;
+
+	for (size_t i = 0; i < snapshot->net_count; i++)
+		nets[i].text = snapshot->nets[i];
+	*options = (struct restore_options){
+		.state = snapshot->state, .memory = snapshot->memory, .ready_fd = -1, .any_disk = true, .paused = snapshot->paused,
+		.here = {.name = snapshot->name, .serial = snapshot->serial, .vsock = snapshot->vsock, .clock = snapshot->clock,
+			 .nets = nets, .net_count = snapshot->net_count, .seccomp = session->seccomp},
+	};
+	serving->restoring.options = options;
+	serving->begun = true;
+	code = session_restore_begin(&serving->restoring, err);
+	if (!code && !snapshot->paused) /* also one that was paused at the snapshot */
+		code = session->operated.ops->resume(session, err);
+	return code;
 }
 
 static int session_api_start(struct serving *serving, struct err *err)
 {
-	int code = session_api_make(serving, err);
+	int code = serving->snapshot.state ? session_api_load(serving, err) : session_api_make(serving, err);
 
 	serving->asked = false;
 	if (code && !serving->begun)
@@ -125,7 +128,7 @@ static int session_api_start(struct serving *serving, struct err *err)
 
 static int session_api_begin(struct serving *serving, const struct firecracker_options *options, struct err *err)
 {
-	struct session *session = &serving->session;
+	struct session *session = &serving->restoring.session;
 	int code = event_loop_create(&session->loop, err);
 
 	session_raise_descriptors();
@@ -141,11 +144,11 @@ static int session_api_wait(struct serving *serving, bool must, struct err *err)
 {
 	int code = -EAGAIN;
 
-	while (code && !serving->session.ended && !serving->begun) {
+	while (code && !serving->restoring.session.ended && !serving->begun) {
 		if (serving->asked)
 			code = session_api_start(serving, err);
 		else
-			event_loop_run(serving->session.loop);
+			event_loop_run(serving->restoring.session.loop);
 		if (code && code != -EAGAIN && must)
 			return code;
 	}
@@ -154,7 +157,7 @@ static int session_api_wait(struct serving *serving, bool must, struct err *err)
 
 static int session_api_live(struct serving *serving, const struct firecracker_options *options, struct err *err)
 {
-	struct session *session = &serving->session;
+	struct session *session = &serving->restoring.session;
 	int code = session_api_begin(serving, options, err) ?: session_api_wait(serving, options->config_file, err);
 
 	if (!code) {
@@ -183,27 +186,30 @@ static void session_api_die(int signal_number)
 int session_api(const struct firecracker_options *options, struct err *err)
 {
 	struct serving serving = {
-		.session = {
+		.restoring.session = {
 			.seccomp = options->seccomp,
 			.log = {.fd = STDOUT_FILENO, .level = LOG_INFO, .brackets = true},
 			.signal_fd = -1,
 		},
 	};
-	struct session *session = &serving.session;
+	struct session *session = &serving.restoring.session;
 	int code;
 
-	machine_config_init(&serving.config);
-	session->config = &serving.config;
+	machine_config_init(&serving.restoring.config);
+	session->config = &serving.restoring.config;
 	session->start = session_api_asked;
 	seccomp_set_exit(FILTERED);
 	log_open(&session->log);
 	code = session_api_live(&serving, options, err);
 	session->face_code = code;
 	session_end(session);
+	restore_disks_destroy(take_ptr(serving.restoring.disks));
 	session_done(session);
+	start_snapshot_done(&serving.snapshot);
 	if (!session->abandoned) {
 		log_close(&session->log);
-		machine_config_done(&serving.config);
+		machine_config_done(session->config);
+		snapshot_close(serving.restoring.snapshot);
 	}
 	if (session->signal)
 		session_api_die(session->signal);

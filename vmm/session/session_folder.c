@@ -6,6 +6,8 @@
  */
 #include "vmm/session/session_internal.h"
 
+#include <stdio.h>
+
 #include "core/thread.h"
 
 #define LOOK_NS 5000000000ull
@@ -50,6 +52,30 @@ static void session_folder_look(void *opaque, uint32_t events)
 		session_folder_failed(session, &err);
 	else
 		session->folder.lost = false;
+}
+
+static int session_folder_claim_other(struct session *session, struct err *err)
+{
+	char *name;
+
+	if (asprintf(&name, "vm-%d", getpid()) < 0)
+		return err_sys(err, -ENOMEM, "name");
+	free(session->config->name);
+	session->config->name = name;
+	return rundir_claim(name, &session->rundir, err);
+}
+
+int session_folder_claim(struct session *session, struct err *err)
+{
+	int code = rundir_claim(session->config->name, &session->rundir, err);
+
+	if (!session->start)
+		return code;
+	if (code == -EADDRINUSE)
+		code = session_folder_claim_other(session, err);
+	if (code)
+		log_warn(&session->log, "%s; other commands do not find this machine", err->text);
+	return 0;
 }
 
 int session_folder_watch(struct session *session, struct err *err)

@@ -175,6 +175,11 @@ void session_events_disk(void *opaque, const char *id, const struct virtio_blk_h
 
 /* ---- session_folder.c ---- */
 
+/*
+ * Reserves the name of the configuration. Of a session that an API has begun (start), whose clients do not know the name, it
+ * becomes another one if it is in use, and without any the control socket is missing, which the log says.
+ */
+int session_folder_claim(struct session *session, struct err *err);
 int session_folder_watch(struct session *session, struct err *err);
 void session_folder_done(struct session *session);
 /* The folder is removed; the name is free. */

@@ -272,9 +272,12 @@ void session_operate(struct session *session)
 int session_open_control(struct session *session, struct err *err)
 {
 	_cleanup_(fd_close) int fd = -1;
-	int code = rundir_listen(session->rundir, &fd, err);
+	int code;
 
 	session_operate(session);
+	if (!session->rundir)
+		return session_metrics_open(session, err);
+	code = rundir_listen(session->rundir, &fd, err);
 	code = code ?: control_machine_create(&session->operated, session->loop, &fd, &session->log, &session->control,
 					      err);
 	code = code ?: session_metrics_open(session, err);

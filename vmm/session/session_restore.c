@@ -110,11 +110,13 @@ static int session_restore_open_all(struct restoring *restoring, struct err *err
 		return code;
 	session->restored = true;
 	memcpy(session->restored_id, restoring->snapshot->state->id, sizeof(session->restored_id));
-	code = session_make_helpers(session, NULL, err) ?: event_loop_create(&session->loop, err);
+	code = session_make_helpers(session, NULL, err);
+	if (!code && !session->loop)
+		code = event_loop_create(&session->loop, err);
 	session_raise_descriptors();
 	code = code ?: service_watch(&session->service, session->loop, &session->log, err);
-	code = code ?: rundir_claim(restoring->config.name, &session->rundir, err);
-	return code ?: session_catch_signals(session, err);
+	code = code ?: session_folder_claim(session, err);
+	return code || session->signal_fd >= 0 ? code : session_catch_signals(session, err);
 }
 
 int session_restore_check_asker(const struct restoring *restoring, struct err *err)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of `mvmm restore` share: session_restore.c restores at once, session_restore_wait.c prepares what it
- * can and waits for a request, session_restore_run.c is the command. No other file includes this.
+ * can and waits for a request, session_restore_run.c is the command, session_api.c does it for a client of an HTTP API. No
+ * other file includes this.
  */
 #pragma once
 

@@ -8,9 +8,13 @@ static const char *const cache_types[] = {"Unsafe", "Writeback", NULL};
 static const char *const io_engines[] = {"Sync", "Async", NULL};
 static const char *const levels[] = {"Off", "Error", "Warn", "Info", "Debug", "Trace", "Warning", NULL};
 static const char *const actions[] = {"FlushMetrics", "InstanceStart", "SendCtrlAltDel", NULL};
+static const char *const snapshot_types[] = {"Full", "Diff", NULL};
+static const char *const backends[] = {"File", "Uffd", NULL};
+static const char *const load_pages[] = {"Snapshot", "None", "Transparent", "2M", NULL};
 static const char *const vm_states[] = {"Paused", "Resumed", NULL};
 
 #define AT(type, member) .offset = offsetof(struct type, member)
+#define ITEM(type) .size = sizeof(struct type)
 #define BODY(variable, name_, table, ...) \
 	const struct body variable = {.name = name_, .members = table, .count = ARRAY_SIZE(table), __VA_ARGS__}
 
@@ -149,3 +153,41 @@ static const struct body_member vm[] = {
 	{"state", BODY_WORD, AT(fc_vm, state), .words = vm_states, .needed = true},
 };
 BODY(fc_vm, "Vm", vm);
+
+static const struct body_member snapshot_create[] = {
+	{"snapshot_type", BODY_WORD, AT(fc_snapshot_create, snapshot_type), .words = snapshot_types},
+	{"snapshot_path", BODY_TEXT, AT(fc_snapshot_create, snapshot_path), .needed = true},
+	{"mem_file_path", BODY_TEXT, AT(fc_snapshot_create, mem_file_path), .needed = true},
+};
+BODY(fc_snapshot_create, "CreateSnapshotParams", snapshot_create);
+
+static const struct body_member mem_backend[] = {
+	{"backend_path", BODY_TEXT, AT(fc_mem_backend, backend_path), .needed = true},
+	{"backend_type", BODY_WORD, AT(fc_mem_backend, backend_type), .words = backends, .needed = true},
+};
+static BODY(fc_mem_backend, "MemBackendConfig", mem_backend);
+
+static const struct body_member network_override[] = {
+	{"iface_id", BODY_TEXT, AT(fc_network_override, iface_id), .needed = true},
+	{"host_dev_name", BODY_TEXT, AT(fc_network_override, host_dev_name), .needed = true},
+};
+static BODY(fc_network_override, "NetworkOverride", network_override, .lax = true, ITEM(fc_network_override));
+
+static const struct body_member vsock_override[] = {
+	{"uds_path", BODY_TEXT, AT(fc_vsock_override, uds_path), .needed = true},
+};
+static BODY(fc_vsock_override, "VsockOverride", vsock_override, .lax = true);
+
+static const struct body_member snapshot_load[] = {
+	{"snapshot_path", BODY_TEXT, AT(fc_snapshot_load, snapshot_path), .needed = true},
+	{"mem_file_path", BODY_TEXT, AT(fc_snapshot_load, mem_file_path), .nullable = true},
+	{"mem_backend", BODY_OBJECT, AT(fc_snapshot_load, mem_backend), .object = &fc_mem_backend, .nullable = true},
+	{"enable_diff_snapshots", BODY_BOOL, AT(fc_snapshot_load, enable_diff_snapshots)},
+	{"track_dirty_pages", BODY_BOOL, AT(fc_snapshot_load, track_dirty_pages)},
+	{"resume_vm", BODY_BOOL, AT(fc_snapshot_load, resume_vm)},
+	{"network_overrides", BODY_LIST, AT(fc_snapshot_load, network_overrides), .object = &fc_network_override},
+	{"vsock_override", BODY_OBJECT, AT(fc_snapshot_load, vsock_override), .object = &fc_vsock_override, .nullable = true},
+	{"clock_realtime", BODY_BOOL, AT(fc_snapshot_load, clock_realtime)},
+	{"huge_pages", BODY_WORD, AT(fc_snapshot_load, huge_pages), .words = load_pages},
+};
+BODY(fc_snapshot_load, "LoadSnapshotConfig", snapshot_load);

@@ -116,6 +116,45 @@ struct fc_vm {
 	unsigned int state;
 };
 
+enum fc_snapshot_type { FC_SNAPSHOT_FULL, FC_SNAPSHOT_DIFF };
+
+struct fc_snapshot_create {
+	body_set given;
+	char *snapshot_path, *mem_file_path;
+	unsigned int snapshot_type;
+};
+
+enum fc_backend { FC_BACKEND_FILE, FC_BACKEND_UFFD };
+
+struct fc_mem_backend {
+	body_set given;
+	unsigned int backend_type;
+	char *backend_path;
+};
+
+struct fc_network_override {
+	body_set given;
+	char *iface_id, *host_dev_name;
+};
+
+struct fc_vsock_override {
+	body_set given;
+	char *uds_path;
+};
+
+enum fc_load_pages { FC_LOAD_SNAPSHOT, FC_LOAD_NONE, FC_LOAD_TRANSPARENT, FC_LOAD_2M };
+
+struct fc_snapshot_load {
+	body_set given;
+	char *snapshot_path, *mem_file_path;
+	struct fc_mem_backend mem_backend;
+	bool resume_vm, track_dirty_pages, enable_diff_snapshots, clock_realtime;
+	struct body_list network_overrides; /* of struct fc_network_override */
+	struct fc_vsock_override vsock_override;
+	unsigned int huge_pages;
+};
+
+extern const struct body fc_snapshot_create, fc_snapshot_load;
 extern const struct body fc_machine_config, fc_machine_config_update, fc_boot_source, fc_rate_limiter, fc_drive,
 	fc_drive_update, fc_net, fc_net_update, fc_vsock, fc_balloon, fc_balloon_update, fc_entropy, fc_serial, fc_logger,
 	fc_metrics, fc_action, fc_vm;

@@ -64,6 +64,7 @@ void face_finish(struct face_request *request, int code, const struct err *err)
 		body_done(request->table, &request->body);
 	free(request->path);
 	fd_close(&request->fds[0]);
+	fd_close(&request->fds[1]);
 	free(request);
 }
 

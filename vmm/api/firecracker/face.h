@@ -52,6 +52,7 @@ struct face {
 	unsigned int names; /* how many were made */
 	struct fc_vsock vsock;
 	bool has_balloon, has_entropy;
+	bool configured; /* something of the machine was put: no snapshot can be loaded any more */
 	struct fc_balloon balloon;
 	struct fc_entropy entropy;
 	struct fc_serial serial;
@@ -80,6 +81,8 @@ union face_body {
 	struct fc_metrics metrics;
 	struct fc_action_body action;
 	struct fc_vm vm;
+	struct fc_snapshot_create create;
+	struct fc_snapshot_load load;
 };
 
 struct face_request;
@@ -98,7 +101,7 @@ struct face_request {
 	struct face_counter *counter; /* or NULL */
 	int64_t begun_us;
 	char *path; /* of a file that is opened for it, or NULL */
-	int fds[1]; /* that file */
+	int fds[2]; /* that file, or those of a snapshot */
 };
 
 /* Replies to it, and frees it. A request without a call (of the configuration file) is not replied to. */
@@ -108,6 +111,9 @@ struct face_drive *face_find_drive(struct face *face, const char *id);
 struct face_net *face_find_net(struct face *face, const char *id);
 /* Makes mvmm's id: "drive-rootfs" of "drive" and "rootfs". */
 void face_name(struct face *face, const char *kind, const char *id, char name[MACHINE_MAX_NAME + 1]);
+
+/* In all requests that need no reply from a machine. */
+#define FACE_NO_FILES {-1, -1}
 
 /* Opens a file; -errno with the text of Rust's standard library, "No such file or directory (os error 2)". */
 int face_open(const char *path, int flags, int *ret, struct err *err);

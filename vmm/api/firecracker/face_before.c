@@ -22,6 +22,13 @@ static void face_before_keep(const struct body *table, void *to, void *body)
 	body_update(table, to, body);
 }
 
+/* The same, of what a machine is made of. */
+static void face_before_configure(struct face *face, const struct body *table, void *to, void *body)
+{
+	face_before_keep(table, to, body);
+	face->configured = true;
+}
+
 /* ---- machine ---- */
 
 static int face_before_check_machine(const struct face *face, const struct fc_machine_config *machine, struct err *err)
@@ -50,7 +57,7 @@ int face_before_machine(struct face_request *request, struct err *err)
 	if (code)
 		return code;
 	request->deprecated = FC_GIVEN(fc_machine_config, request->body.machine, cpu_template);
-	face_before_keep(&fc_machine_config, &face->machine, &request->body.machine);
+	face_before_configure(face, &fc_machine_config, &face->machine, &request->body.machine);
 	return 0;
 }
 
@@ -64,9 +71,11 @@ int face_before_update_machine(struct face_request *request, struct err *err)
 	request->deprecated = FC_GIVEN(fc_machine_config_update, request->body.machine, cpu_template);
 	body_update(&fc_machine_config_update, &updated, &request->body.machine);
 	code = face_before_check_machine(request->face, &updated, err);
-	if (!code)
-		request->face->machine = updated;
-	return code;
+	if (code)
+		return code;
+	request->face->machine = updated;
+	request->face->configured = true;
+	return 0;
 }
 
 /* ---- boot source ---- */
@@ -91,7 +100,7 @@ int face_before_boot(struct face_request *request, struct err *err)
 	fd_close(&face->initrd_fd);
 	face->kernel_fd = take_fd(&kernel);
 	face->initrd_fd = take_fd(&initrd);
-	face_before_keep(&fc_boot_source, &face->boot, &request->body.boot);
+	face_before_configure(face, &fc_boot_source, &face->boot, &request->body.boot);
 	return 0;
 }
 
@@ -160,7 +169,7 @@ int face_before_drive(struct face_request *request, struct err *err)
 		return -ENOSPC;
 	fd_close(&drive->fd);
 	drive->fd = take_fd(&fd);
-	face_before_keep(&fc_drive, &drive->body, body);
+	face_before_configure(face, &fc_drive, &drive->body, body);
 	face_before_move_root(face, drive);
 	return 0;
 }
@@ -241,7 +250,7 @@ int face_before_net(struct face_request *request, struct err *err)
 		return -ENOSPC;
 	fd_close(&net->fd);
 	net->fd = take_fd(&fd);
-	face_before_keep(&fc_net, &net->body, body);
+	face_before_configure(face, &fc_net, &net->body, body);
 	return 0;
 }
 
@@ -259,7 +268,7 @@ int face_before_vsock(struct face_request *request, struct err *err)
 		return err_set(err, -EADDRINUSE, "Vsock config error: Cannot create backend for vsock device: Error binding to the "
 			       "host-side Unix socket: Address in use (os error %d)", EADDRINUSE);
 	request->deprecated = FC_GIVEN(fc_vsock, *vsock, vsock_id);
-	face_before_keep(&fc_vsock, &request->face->vsock, vsock);
+	face_before_configure(request->face, &fc_vsock, &request->face->vsock, vsock);
 	return 0;
 }
 
@@ -272,14 +281,14 @@ int face_before_balloon(struct face_request *request, struct err *err)
 		return err_set(err, -EINVAL, "Balloon config error: Amount of pages requested is too large.");
 	if (balloon->free_page_hinting)
 		return err_set(err, -EINVAL, "The requested operation is not supported: mvmm has no free page hinting; use free_page_reporting");
-	face_before_keep(&fc_balloon, &face->balloon, &request->body.balloon);
+	face_before_configure(face, &fc_balloon, &face->balloon, &request->body.balloon);
 	face->has_balloon = true;
 	return 0;
 }
 
 int face_before_entropy(struct face_request *request, struct err *err)
 {
-	face_before_keep(&fc_entropy, &request->face->entropy, &request->body.entropy);
+	face_before_configure(request->face, &fc_entropy, &request->face->entropy, &request->body.entropy);
 	request->face->has_entropy = true;
 	return 0;
 }

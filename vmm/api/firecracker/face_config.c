@@ -19,24 +19,6 @@ static int face_config_copy(char **to, const char *text, struct err *err)
 
 /* ---- the kernel ---- */
 
-/* Virtio devices of mvmm are on PCI: a command line that was written for devices without it must not switch it off. */
-static void face_config_remove_word(char *line, const char *word)
-{
-	size_t len = strlen(word);
-
-	for (char *at = line; (at = strstr(at, word)) != NULL;) {
-		char *end = at + len;
-
-		if ((at != line && at[-1] != ' ') || (*end && *end != ' ')) {
-			at = end;
-			continue;
-		}
-		while (*end == ' ')
-			end++;
-		memmove(at, end, strlen(end) + 1);
-	}
-}
-
 static int face_config_root(const struct face *face, char root[128])
 {
 	const struct fc_drive *drive = face->drive_count ? &face->drives[0].body : NULL;
@@ -56,11 +38,11 @@ static int face_config_boot(const struct face *face, struct machine_config *conf
 	face_config_root(face, root);
 	if (code)
 		return code;
-	if (asprintf(&config->cmdline, "%s%s", face->boot.boot_args ?: DEFAULT_ARGS, root) < 0) {
+	if (asprintf(&config->cmdline, "%s%s%s", face->boot.boot_args ?: DEFAULT_ARGS, root,
+		     config->transport == TRANSPORT_MMIO ? " pci=off" : "") < 0) {
 		config->cmdline = NULL;
 		return err_sys(err, -ENOMEM, "the configuration");
 	}
-	face_config_remove_word(config->cmdline, "pci=off");
 	return 0;
 }
 
@@ -186,8 +168,10 @@ static int face_config_name(const struct face *face, struct machine_config *conf
 int face_config_make(const struct face *face, struct start_request *request, struct err *err)
 {
 	struct machine_config *config = &request->config;
-	int code = face_config_name(face, config, err) ?: face_config_boot(face, config, err);
+	int code;
 
+	config->transport = face->options->enable_pci ? TRANSPORT_PCI : TRANSPORT_MMIO;
+	code = face_config_name(face, config, err) ?: face_config_boot(face, config, err);
 	config->cpus = (unsigned int)face->machine.vcpu_count;
 	config->memory.size = face->machine.mem_size_mib << 20;
 	config->memory.hugepages = face->machine.huge_pages == FC_HUGE_2M ? HUGEPAGES_2M : HUGEPAGES_NONE;

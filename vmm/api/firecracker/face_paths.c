@@ -6,6 +6,7 @@
 #include "vmm/api/firecracker/face_after.h"
 #include "vmm/api/firecracker/face_before.h"
 #include "vmm/api/firecracker/face_full.h"
+#include "vmm/api/firecracker/face_snapshot.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -72,8 +73,8 @@ static const struct face_path paths[] = {
 	{HTTP_METHOD_GET, "mmds", NULL, BEFORE | AFTER, LACKS("MMDS"), COUNT(GETS, "mmds")},
 	{HTTP_METHOD_PUT, "mmds", NULL, BEFORE | AFTER, LACKS("MMDS"), COUNT(PUTS, "mmds")},
 	{HTTP_METHOD_PATCH, "mmds", NULL, BEFORE | AFTER, LACKS("MMDS"), COUNT(PATCHES, "mmds")},
-	{HTTP_METHOD_PUT, "snapshot", "create", AFTER, LACKS("snapshots by this API; mvmm snapshot takes one")},
-	{HTTP_METHOD_PUT, "snapshot", "load", BEFORE, LACKS("snapshots by this API; mvmm restore makes a machine of one")},
+	{HTTP_METHOD_PUT, "snapshot", "create", AFTER, &fc_snapshot_create, face_snapshot_create},
+	{HTTP_METHOD_PUT, "snapshot", "load", BEFORE, &fc_snapshot_load, face_snapshot_load},
 	{HTTP_METHOD_DELETE, "drives", NULL, AFTER, LACKS("unplugging by this API; mvmm disk remove does it")},
 	{HTTP_METHOD_DELETE, "network-interfaces", NULL, AFTER, LACKS("unplugging by this API; mvmm net remove does it")},
 };
@@ -276,7 +277,7 @@ void face_paths_serve(struct face *face, struct http_call *call, const struct ht
 		http_reply(call, &(struct http_response){.status = 500});
 		return;
 	}
-	*request = (struct face_request){.face = face, .call = call, .fds = {-1}, .begun_us = (int64_t)(monotonic_ns() / 1000)};
+	*request = (struct face_request){.face = face, .call = call, .fds = FACE_NO_FILES, .begun_us = (int64_t)(monotonic_ns() / 1000)};
 	code = face_paths_handle(request, http, &err);
 	if (code != FACE_LATER)
 		face_finish(request, code, &err);

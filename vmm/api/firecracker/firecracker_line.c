@@ -33,7 +33,7 @@ static const struct line_option {
 	{"show-level", LINE_FLAG, AT(show_level), false, "Output the level in the logs."},
 	{"show-log-origin", LINE_FLAG, AT(show_log_origin), false, "Accepted; mvmm does not log source lines."},
 	{"metrics-path", LINE_TEXT, AT(metrics_path), true, "Path to a fifo or a file for the metrics."},
-	{"enable-pci", LINE_FLAG, AT(enable_pci), false, "Virtio devices on PCI; mvmm has them there in any case."},
+	{"enable-pci", LINE_FLAG, AT(enable_pci), false, "Virtio devices on PCI instead of MMIO."},
 	{"no-seccomp", LINE_FLAG, 0, false, "No filters of system calls. Not recommended."},
 	{"http-api-max-payload-size", LINE_NUMBER, AT(max_body), true, "Http API request payload max size, in bytes."},
 	{"start-time-us", LINE_IGNORED, 0, true, "Ignored."},
