@@ -37,6 +37,7 @@ PATHS = [
     ("PATCH", "/machine-config", {"mem_size_mib": 64}, [BEFORE], 204),
     ("PUT", "/boot-source", {"kernel_image_path": "GUEST"}, [BEFORE], 204),
     ("PUT", "/drives/rootfs", {"drive_id": "rootfs", "is_root_device": True, "path_on_host": "DISK"}, [BEFORE], 204),
+    ("DELETE", "/drives/rootfs", None, [], 0), ("DELETE", "/network-interfaces/eth0", None, [], 0),
     ("PATCH", "/drives/rootfs", {"drive_id": "rootfs", "rate_limiter": {"ops": {"size": 10, "refill_time": 1000}}}, [AFTER], 204),
     ("PUT", "/vsock", {"guest_cid": 3, "uds_path": "vsock.sock"}, [BEFORE], 204),
     ("PUT", "/entropy", {}, [BEFORE], 204),
@@ -57,8 +58,7 @@ REFUSED = [
     ("PUT", "/cpu-config", {}, BEFORE), ("PUT", "/pmem/a", {"id": "a"}, BEFORE), ("PUT", "/mmds", {}, BEFORE),
     ("GET", "/mmds", None, BEFORE), ("PUT", "/mmds/config", {"a": 1}, BEFORE), ("PUT", "/hotplug/memory", {}, BEFORE),
     ("PATCH", "/hotplug/memory", {}, AFTER),
-    ("PATCH", "/balloon/statistics", {}, AFTER), ("DELETE", "/drives/rootfs", None, AFTER),
-    ("PATCH", "/balloon/hinting/start", {}, AFTER),
+    ("PATCH", "/balloon/statistics", {}, AFTER), ("PATCH", "/balloon/hinting/start", {}, AFTER),
 ]
 
 U8, U16, U32, U64 = ("u8", 255), ("u16", 65535), ("u32", 2**32 - 1), ("u64", None)
@@ -366,6 +366,8 @@ def times(it, when):
     for method, path, body, may, status in PATHS:
         if when in may:
             expect(it, method, path, body, status, "", faults, when)
+        elif when == AFTER and (path.startswith("/drives/") or path.startswith("/network-interfaces/")):
+            expect(it, method, path, body, 400, "PCI is not enabled", faults, when)
         else:
             expect(it, method, path, body, 400, NOT_BEFORE if when == BEFORE else NOT_AFTER, faults, when)
     for method, path, body, may in REFUSED:
@@ -546,6 +548,40 @@ def swaps(tap):
         it.must("PATCH", "/drives/1", {"drive_id": "1", "path_on_host": disk_of(it.work, "sign", 2222)})
         code = it.process.wait(PATIENCE)
         tap.check("a guest that resets ends the process with 0", code == 0, code)
+
+
+def plugs(tap):
+    with machine("--enable-pci", guest="guest_plug") as it:
+        it.configure()
+        it.must("PUT", "/serial", {"serial_out_path": "serial"})
+        it.must("PUT", "/drives/root", {"drive_id": "root", "is_root_device": True, "path_on_host": "DISK"})
+        it.start()
+        drive = {"drive_id": "b", "is_root_device": False, "path_on_host": disk_of(it.work, "b", 5000),
+                 "rate_limiter": {"ops": {"size": 1000, "refill_time": 100}}}
+        it.must("PUT", "/drives/b", drive)
+
+        def serial():
+            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
+                return file.read()
+
+        until(lambda: re.search(r"\b5000\b", serial()), "the guest sees a disk that comes")
+        tap.check("a drive comes while the guest runs", [d["drive_id"] for d in it.must("GET", "/vm/config")["drives"]] == ["root", "b"])
+        faults = []
+        expect(it, "PUT", "/drives/b", drive, 400, "Device ID in use", faults)
+        expect(it, "PUT", "/drives/c", {**drive, "drive_id": "c", "path_on_host": "nowhere"}, 400, "No such file", faults)
+        expect(it, "PUT", "/drives/c", {**drive, "drive_id": "c", "is_root_device": True}, 400, "root", faults)
+        expect(it, "DELETE", "/drives/c", None, 400, "Device not found", faults)
+        expect(it, "DELETE", "/drives/root", None, 400, "Cannot unplug root device", faults)
+        expect(it, "DELETE", "/network-interfaces/c", None, 400, "Device not found", faults)
+        expect(it, "PUT", "/network-interfaces/c", {"iface_id": "c", "host_dev_name": "no-such-interface-name"}, 400,
+               "Could not create the network device", faults)
+        tap.all("what is wrong with devices that come and go", faults)
+        it.must("PATCH", "/drives/b", {"drive_id": "b", "path_on_host": disk_of(it.work, "c", 6000)})
+        it.must("DELETE", "/drives/b")
+        tap.check("... and goes", [d["drive_id"] for d in it.must("GET", "/vm/config")["drives"]] == ["root"])
+        it.must("PUT", "/drives/b", {**drive, "path_on_host": disk_of(it.work, "d", 7000)})
+        until(lambda: re.search(r"\b7000\b", serial()), "the guest sees the next one")
+        tap.check("... and another one has its id", len(it.must("GET", "/vm/config")["drives"]) == 2)
 
 
 def ends(tap):
@@ -768,6 +804,14 @@ def with_taps(tap, work, name, second):
               os.path.exists(os.path.join(work, "other.v")))
     other.end()
     it.end()
+    it = Machine(work, "--enable-pci").ready()
+    it.configure()
+    it.start()
+    it.must("PUT", "/network-interfaces/1", net)
+    it.must("DELETE", "/network-interfaces/1")
+    it.must("PUT", "/network-interfaces/2", {**net, "iface_id": "2"})
+    tap.check("an interface comes and goes", [n["iface_id"] for n in it.must("GET", "/vm/config")["network-interfaces"]] == ["2"])
+    it.end()
 
 
 def main():
@@ -775,7 +819,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, swaps, ends, pauses, failed_start, snapshots, config_files, killed, taps):
+    for part in (lines, tables, tell_log, transport, deprecated, swaps, plugs, ends, pauses, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

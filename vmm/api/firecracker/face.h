@@ -100,6 +100,7 @@ struct face_request {
 	bool deprecated;
 	struct face_counter *counter; /* or NULL */
 	int64_t begun_us;
+	char name[MACHINE_MAX_NAME + 1]; /* mvmm's, of a device that comes or goes */
 	char *path; /* of a file that is opened for it, or NULL */
 	int fds[2]; /* that file, or those of a snapshot */
 };

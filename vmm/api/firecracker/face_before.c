@@ -108,7 +108,7 @@ int face_before_boot(struct face_request *request, struct err *err)
 
 #define NO_DRIVE "Drive config error: Unable to create the virtio block device: Virtio backend error"
 
-static int face_before_check_drive(const struct face *face, const struct fc_drive *drive, struct err *err)
+int face_before_check_drive(const struct face *face, const struct fc_drive *drive, struct err *err)
 {
 	if (drive->socket)
 		return err_set(err, -EINVAL, "The requested operation is not supported: mvmm has no vhost-user drives; leave out socket");
@@ -187,7 +187,7 @@ static bool face_before_is_mac(const char *text)
 	return true;
 }
 
-static int face_before_check_net(const struct face *face, const struct fc_net *net, struct err *err)
+int face_before_check_net(const struct face *face, const struct fc_net *net, struct err *err)
 {
 	if (net->guest_mac && !face_before_is_mac(net->guest_mac))
 		return err_set(err, -EINVAL, "An error occurred when deserializing the json body of a request: invalid MAC address "

@@ -6,6 +6,7 @@
 #include "vmm/api/firecracker/face_after.h"
 #include "vmm/api/firecracker/face_before.h"
 #include "vmm/api/firecracker/face_full.h"
+#include "vmm/api/firecracker/face_plug.h"
 #include "vmm/api/firecracker/face_snapshot.h"
 
 #include <ctype.h>
@@ -45,9 +46,9 @@ static const struct face_path paths[] = {
 	{HTTP_METHOD_PATCH, "machine-config", NULL, BEFORE, &fc_machine_config_update, face_before_update_machine,
 	 COUNT(PATCHES, "machine_cfg")},
 	{HTTP_METHOD_PUT, "boot-source", NULL, BEFORE, &fc_boot_source, face_before_boot, COUNT(PUTS, "boot_source")},
-	{HTTP_METHOD_PUT, "drives", ID, BEFORE, &fc_drive, face_before_drive, COUNT(PUTS, "drive")},
+	{HTTP_METHOD_PUT, "drives", ID, BEFORE | AFTER, &fc_drive, face_plug_drive, COUNT(PUTS, "drive")},
 	{HTTP_METHOD_PATCH, "drives", ID, AFTER, &fc_drive_update, face_after_drive, COUNT(PATCHES, "drive")},
-	{HTTP_METHOD_PUT, "network-interfaces", ID, BEFORE, &fc_net, face_before_net, COUNT(PUTS, "network")},
+	{HTTP_METHOD_PUT, "network-interfaces", ID, BEFORE | AFTER, &fc_net, face_plug_net, COUNT(PUTS, "network")},
 	{HTTP_METHOD_PATCH, "network-interfaces", ID, AFTER, &fc_net_update, face_after_net, COUNT(PATCHES, "network")},
 	{HTTP_METHOD_PUT, "vsock", NULL, BEFORE, &fc_vsock, face_before_vsock, COUNT(PUTS, "vsock")},
 	{HTTP_METHOD_PUT, "entropy", NULL, BEFORE, &fc_entropy, face_before_entropy},
@@ -75,8 +76,8 @@ static const struct face_path paths[] = {
 	{HTTP_METHOD_PATCH, "mmds", NULL, BEFORE | AFTER, LACKS("MMDS"), COUNT(PATCHES, "mmds")},
 	{HTTP_METHOD_PUT, "snapshot", "create", AFTER, &fc_snapshot_create, face_snapshot_create},
 	{HTTP_METHOD_PUT, "snapshot", "load", BEFORE, &fc_snapshot_load, face_snapshot_load},
-	{HTTP_METHOD_DELETE, "drives", NULL, AFTER, LACKS("unplugging by this API; mvmm disk remove does it")},
-	{HTTP_METHOD_DELETE, "network-interfaces", NULL, AFTER, LACKS("unplugging by this API; mvmm net remove does it")},
+	{HTTP_METHOD_DELETE, "drives", ID, AFTER, NULL, face_plug_remove_drive},
+	{HTTP_METHOD_DELETE, "network-interfaces", ID, AFTER, NULL, face_plug_remove_net},
 };
 _Static_assert(ARRAY_SIZE(paths) <= FACE_MAX_COUNTERS, "a counter for each path");
 
