@@ -25,6 +25,8 @@ enum thread_kind {
 	THREAD_MIGRATION, /* moves the machine to or from another host */
 	THREAD_SNAPSHOT,  /* writes or reads the files of a snapshot */
 	THREAD_STARTER,   /* starts threads and opens files for the others (core/starter.h) */
+	/* Processes of their own. */
+	THREAD_STAGE,     /* parses what a stranger has written (vmm/jail/stage.h) */
 	THREAD_KINDS
 };
 

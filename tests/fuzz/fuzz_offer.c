@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct machine_config config;
 	struct machine_offer *offer;
 	struct err err = {""};
-	int code = machine_offer_parse((const char *)data, size, &offer, &err);
+	int code = machine_offer_parse((const char *)data, size, NULL, &offer, &err);
 
 	MUST(!code || ((code == -EBADMSG || code == -ENOTSUP) && err.text[0]));
 	if (code)

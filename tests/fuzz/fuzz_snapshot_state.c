@@ -57,7 +57,7 @@ static void check_state(const struct snapshot_state *state, const uint8_t *data,
 	snapshot_state_has_page(state, pages - 1);
 	snapshot_id_text(state->id, id);
 	MUST(strlen(id) == SNAPSHOT_ID_TEXT - 1);
-	code = snapshot_description_read(state, &root, &err);
+	code = snapshot_description_read(state, NULL, &root, &err);
 	MUST(!code || ((code == -EBADMSG || code == -ENOTSUP) && err.text[0]));
 	if (!code)
 		json_decref(root);

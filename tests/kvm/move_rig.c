@@ -313,7 +313,7 @@ void make_there(void)
 	int code = machine_offer(here->machine, MIGRATION_COPY_NONE, &text, &err);
 
 	open_side(there);
-	code = code ?: machine_offer_parse(text, strlen(text), &offer, &err);
+	code = code ?: machine_offer_parse(text, strlen(text), NULL, &offer, &err);
 	code = code ?: machine_offer_config(offer, &there->config, &err);
 	code = code ?: machine_config_finish(&there->config, &err);
 	if (code)

@@ -24,7 +24,7 @@ static int make(const char *config_json)
 
 	machine_config_done(&config);
 	machine_config_init(&config);
-	CHECK_EQ(machine_offer_parse(text, (size_t)len, &offer, &err), 0);
+	CHECK_EQ(machine_offer_parse(text, (size_t)len, NULL, &offer, &err), 0);
 	err.text[0] = 0;
 	code = arrival_config_make(offer, &options, &config, &err);
 	machine_offer_destroy(offer);

@@ -26,6 +26,7 @@
 #define ALL ((1u << THREAD_KINDS) - 1)
 #define STARTER (1u << THREAD_STARTER)
 #define GUESTS (ALL & ~STARTER)
+#define STAGE (1u << THREAD_STAGE)
 #define ADDRESS(x) (long)(uintptr_t)(x)
 
 static char page[8192] __attribute__((aligned(4096)));
@@ -135,6 +136,14 @@ static const struct escape {
 	{"memory with others", ALL, SYS_shmget, {0, 4096, 01600}},
 	{"a fan of files", ALL, SYS_fanotify_init, {0, 0}},
 	{"others' threads' processors", GUESTS, SYS_sched_setaffinity, {1, 8, ADDRESS(page)}},
+	{"a descriptor from the peer", STAGE, SYS_recvmsg, {0, ADDRESS(page), 0}},
+	{"a descriptor for the peer", STAGE, SYS_sendmsg, {0, ADDRESS(page), 0}},
+	{"its own descriptor again", STAGE, SYS_dup, {0}},
+	{"the same, otherwise", STAGE, SYS_fcntl, {0, F_DUPFD_CLOEXEC, 3}},
+	{"what a file is", STAGE, SYS_newfstatat, {AT_FDCWD, ADDRESS("/etc/passwd"), ADDRESS(page), 0}},
+	{"any device", STAGE, SYS_ioctl, {0, (long)KVM_CHECK_EXTENSION, 0}},
+	{"its own limits", STAGE, SYS_prlimit64, {0, RLIMIT_AS, 0, ADDRESS(&limit)}},
+	{"its own signals", STAGE, SYS_rt_sigaction, {SIGSYS, 0, ADDRESS(page), 8}},
 	{"others' priority", ALL, SYS_setpriority, {0, 1, -20}},
 };
 

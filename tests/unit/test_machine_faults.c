@@ -332,7 +332,7 @@ static int move(bool *asked)
 	char *text = NULL;
 	int code = machine_offer(here->machine, MIGRATION_COPY_NONE, &text, &err);
 
-	code = code ?: machine_offer_parse(text, strlen(text), &offer, &err);
+	code = code ?: machine_offer_parse(text, strlen(text), NULL, &offer, &err);
 	if (code == 0) {
 		configure(there);
 		code = make(there, offer);

@@ -36,7 +36,7 @@ static const char *offer_text(const char *version, const char *configuration, co
 static int parse(const char *text, struct machine_offer **ret)
 {
 	err.text[0] = 0;
-	return machine_offer_parse(text, strlen(text), ret, &err);
+	return machine_offer_parse(text, strlen(text), NULL, ret, &err);
 }
 
 /* The offered configuration, as it comes. */
@@ -203,9 +203,9 @@ static void size_and_depth_are_bounded(void)
 	text[len] = 0;
 	CHECK(refused(text, -EBADMSG, "more than"));
 	memset(text, '[', len - 1);
-	CHECK_EQ(machine_offer_parse(text, len - 1, &offer, &err), -EBADMSG);
+	CHECK_EQ(machine_offer_parse(text, len - 1, NULL, &offer, &err), -EBADMSG);
 	memset(text, 0, len);
-	CHECK_EQ(machine_offer_parse(text, 100, &offer, &err), -EBADMSG);
+	CHECK_EQ(machine_offer_parse(text, 100, NULL, &offer, &err), -EBADMSG);
 	free(text);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* snapshot/plain_json: what it reads is what jansson reads, and what it does not read is left to that. */
+/* config/plain_json: what it reads is what jansson reads, and what it does not read is left to that. */
 #include "core/util.h"
 #include "tests/unit/test.h"
-#include "vmm/snapshot/plain_json.h"
+#include "vmm/config/plain_json.h"
 
 #include <stdlib.h>
 

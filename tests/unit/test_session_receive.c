@@ -102,7 +102,7 @@ struct host_devices *machine_host_devices(struct machine *m)
 
 /* ---- its offer ---- */
 
-int machine_offer_parse(const char *text, size_t len, struct machine_offer **ret, struct err *err)
+int machine_offer_parse(const char *text, size_t len, struct stage *stage, struct machine_offer **ret, struct err *err)
 {
 	*ret = (struct machine_offer *)&machine;
 	return step("parse", err);

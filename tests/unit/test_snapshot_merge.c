@@ -133,7 +133,7 @@ static void the_result_is_a_full_one_of_the_last_moment(void)
 	CHECK(!snapshot->state->paused);
 	CHECK(!snapshot_state_is_diff(snapshot->state));
 	check_memory(snapshot);
-	CHECK_EQ(snapshot_description_read(snapshot->state, &root, &err), 0);
+	CHECK_EQ(snapshot_description_read(snapshot->state, NULL, &root, &err), 0);
 	CHECK(json_is_null(json_object_get(root, "parent")));
 	json_decref(root);
 	CHECK_EQ(fstat(snapshot->memory_fd, &st), 0);

@@ -301,14 +301,14 @@ static void the_description_is_of_this_snapshot(void)
 
 	rig_init(&rig, 0x11, 0);
 	rig_finish(&rig);
-	CHECK_EQ(snapshot_description_read(&rig.state, &root, &err), 0);
+	CHECK_EQ(snapshot_description_read(&rig.state, NULL, &root, &err), 0);
 	CHECK_STR(json_string_value(json_object_get(root, "created")), "2026-01-01T00:00:00Z");
 	CHECK(json_is_true(json_object_get(root, "experimental")));
 	CHECK(json_is_object(json_object_get(json_object_get(root, "offer"), "config")));
 	json_decref(root);
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		rig.state.description = (struct snapshot_bytes){cases[i].text, strlen(cases[i].text)};
-		CHECK_EQ(snapshot_description_read(&rig.state, &root, &err), cases[i].code);
+		CHECK_EQ(snapshot_description_read(&rig.state, NULL, &root, &err), cases[i].code);
 		CHECK(strstr(err.text, cases[i].what));
 	}
 	rig_done(&rig);

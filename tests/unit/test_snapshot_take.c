@@ -174,7 +174,7 @@ static void all_of_it_is_in_the_files(void)
 	CHECK(state->machine.len == sizeof(STATE) && memcmp(state->machine.data, STATE, sizeof(STATE)) == 0);
 	CHECK_EQ(state->memory_bytes, SIZE);
 	CHECK(memcmp(state->id, report.id, 16) == 0 && !state->paused);
-	CHECK_EQ(snapshot_description_read(state, &description, &err), 0);
+	CHECK_EQ(snapshot_description_read(state, NULL, &description, &err), 0);
 	CHECK(json_object_get(json_object_get(description, "offer"), "some"));
 	json_decref(description);
 	free(state);

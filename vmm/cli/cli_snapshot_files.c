@@ -182,7 +182,7 @@ static int cli_snapshot_files_add_description(const struct snapshot *snapshot, j
 {
 	static const char *const members[] = {"id", "parent", "created", "format", "experimental", "program"};
 	json_t *description;
-	int code = snapshot_description_read(snapshot->state, &description, err);
+	int code = snapshot_description_read(snapshot->state, NULL, &description, err);
 
 	if (code)
 		return code;

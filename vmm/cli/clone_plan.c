@@ -244,7 +244,7 @@ static int clone_plan_read_offer(const struct clone_source *source, struct machi
 				snapshot_open_files(state, memory, &snapshot, err);
 	if (code)
 		return code;
-	code = arrival_config_read(snapshot->state, ret, err);
+	code = arrival_config_read(snapshot->state, NULL, ret, err);
 	snapshot_close(snapshot);
 	return code;
 }

@@ -42,7 +42,9 @@
 
 #define ONE(kind) (1u << THREAD_##kind)
 #define STARTER ONE(STARTER)
-#define ALL UINT32_MAX
+#define STAGE ONE(STAGE)
+#define ALL (UINT32_MAX & ~STAGE) /* threads of a machine */
+#define EACH UINT32_MAX
 #define MAIN (ONE(MAIN) | STARTER)
 #define VCPU (ONE(VCPU) | STARTER)
 #define DISK (ONE(DISK) | STARTER)
@@ -235,8 +237,8 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(listen, STARTER, "control socket, ports, vsock, migration"),
 
 	/* ---- files ---- */
-	ROW(read, ALL, "eventfds, timers, files"),
-	ROW(write, ALL, "eventfds, messages, files"),
+	ROW(read, EACH, "eventfds, timers, files"),
+	ROW(write, EACH, "eventfds, messages, files"),
 	ROW(readv, MAIN | NET | LOOP | FILES | DEVICE, "the guest's buffers"),
 	ROW(writev, MAIN | NET | LOOP | FILES | DEVICE, "the guest's buffers"),
 	ROW(pread64, REGISTERS | DEVICE | FILES, "files, a device's config space"),
@@ -322,10 +324,10 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(io_uring_setup, STARTER, "a ring"),
 
 	/* ---- memory ---- */
-	ROW(mmap, ALL, "memory that is not executable", WITHOUT(2, PROT_EXEC)),
+	ROW(mmap, EACH, "memory that is not executable", WITHOUT(2, PROT_EXEC)),
 	ROW(mprotect, ALL, "memory that is not executable", WITHOUT(2, PROT_EXEC)),
-	ROW(munmap, ALL, "memory"),
-	ROW(madvise, ALL, "memory that is given back", IS(2, MADV_DONTNEED)),
+	ROW(munmap, EACH, "memory"),
+	ROW(madvise, EACH, "memory that is given back", IS(2, MADV_DONTNEED)),
 	ROW(madvise, MAIN | MEMORY | MOVERS, "memory that is given back", IS(2, MADV_REMOVE)),
 	ROW(madvise, MAIN | MEMORY | MOVERS, "huge pages again", IS(2, MADV_HUGEPAGE)),
 	ROW(madvise, MAIN | MEMORY | MOVERS, "small pages", IS(2, MADV_NOHUGEPAGE)),
@@ -366,20 +368,20 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(kill, STARTER, "whether a process is there", IS(1, 0)),
 	ROW(kill, ALL, "the program stops with its terminal", IS(0, SECCOMP_OWN_PID)),
 	ROW(exit, ALL, "a thread ends"),
-	ROW(exit_group, ALL, "the program ends"),
+	ROW(exit_group, EACH, "the program ends"),
 	ROW(sched_setaffinity, STARTER, "vCPUs on CPUs that were named"),
 	ROW(sched_getaffinity, ALL, "how many threads are of use"),
 	ROW(clone, STARTER, "threads, not processes", ONLY(0, THREAD_FLAGS | 0x400000u), {0, THREAD_FLAGS, THREAD_FLAGS}),
 	ROW(prctl, STARTER, "a thread's name", IS(0, PR_SET_NAME)),
-	ROW(prctl, ALL, "a thread's name", IS(0, PR_GET_NAME)),
+	ROW(prctl, EACH, "a thread's name", IS(0, PR_GET_NAME)),
 	ROW(prctl, STARTER, "before a thread's filter", IS(0, PR_SET_NO_NEW_PRIVS)),
 	ROW(seccomp, STARTER, "a thread's filter", IS(0, SECCOMP_SET_MODE_FILTER)),
 
 	/* ---- the C library ---- */
-	LIBC(brk, ALL, "malloc"),
-	LIBC(mremap, ALL, "realloc"),
-	LIBC(madvise, ALL, "free", IS(2, MADV_FREE)),
-	LIBC(getrandom, ALL, "malloc"),
+	LIBC(brk, EACH, "malloc"),
+	LIBC(mremap, EACH, "realloc"),
+	LIBC(madvise, EACH, "free", IS(2, MADV_FREE)),
+	LIBC(getrandom, EACH, "malloc"),
 	LIBC(sched_yield, ALL, "locks"),
 	LIBC(restart_syscall, ALL, "a sleep goes on after a signal"),
 	LIBC(nanosleep, ALL, "pauses"),

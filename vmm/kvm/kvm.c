@@ -24,7 +24,36 @@ static int kvm_open_device(struct err *err)
 	return err_sys(err, -errno, "/dev/kvm");
 }
 
+static int kvm_make_vm(int fd)
+{
+	int vm_fd;
+
+	do { /* may be interrupted while it allocates memory */
+		vm_fd = ioctl(fd, KVM_CREATE_VM, 0);
+	} while (vm_fd < 0 && errno == EINTR);
+	return vm_fd;
+}
+
+void kvm_ahead_open(struct kvm_ahead *ahead)
+{
+	ahead->vm_fd = -1;
+	ahead->fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (ahead->fd >= 0)
+		ahead->vm_fd = kvm_make_vm(ahead->fd);
+}
+
+void kvm_ahead_close(struct kvm_ahead *ahead)
+{
+	fd_close(&ahead->vm_fd);
+	fd_close(&ahead->fd);
+}
+
 int kvm_open(struct kvm *kvm, struct err *err)
+{
+	return kvm_open_ahead(kvm, NULL, err);
+}
+
+int kvm_open_ahead(struct kvm *kvm, struct kvm_ahead *ahead, struct err *err)
 {
 	int version;
 
@@ -32,7 +61,12 @@ int kvm_open(struct kvm *kvm, struct err *err)
 	kvm->fd = kvm->vm_fd = kvm->vfio_fd = kvm->stats_fd = -1;
 	pthread_mutex_init(&kvm->lock, NULL);
 	pthread_mutex_init(&kvm->coalesced_lock, NULL);
-	kvm->fd = kvm_open_device(err);
+	if (ahead && ahead->fd >= 0) {
+		kvm->fd = take_fd(&ahead->fd);
+		kvm->vm_fd = take_fd(&ahead->vm_fd);
+	} else {
+		kvm->fd = kvm_open_device(err);
+	}
 	if (kvm->fd < 0)
 		return kvm->fd;
 	version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
@@ -47,9 +81,8 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 {
 	int run_size;
 
-	do { /* may be interrupted while it allocates memory */
-		kvm->vm_fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
-	} while (kvm->vm_fd < 0 && errno == EINTR);
+	if (kvm->vm_fd < 0)
+		kvm->vm_fd = kvm_make_vm(kvm->fd);
 	if (kvm->vm_fd < 0)
 		return err_sys(err, -errno, "KVM_CREATE_VM");
 	run_size = ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);

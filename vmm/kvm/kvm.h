@@ -48,8 +48,19 @@ struct kvm {
 	struct dirty_source dirty;
 };
 
+/* /dev/kvm, open, and a VM, made in advance by who has time for it; -1: not. */
+struct kvm_ahead {
+	int fd, vm_fd;
+};
+
+/* What fails is left to kvm_open and kvm_create_vm. kvm_ahead_close closes what was not taken. */
+void kvm_ahead_open(struct kvm_ahead *ahead);
+void kvm_ahead_close(struct kvm_ahead *ahead);
+
 /* Opens /dev/kvm; then creates the VM. kvm_close undoes both, also after a failure. */
 int kvm_open(struct kvm *kvm, struct err *err);
+/* The same, and takes what was made in advance; NULL: nothing. */
+int kvm_open_ahead(struct kvm *kvm, struct kvm_ahead *ahead, struct err *err);
 int kvm_create_vm(struct kvm *kvm, struct err *err);
 void kvm_close(struct kvm *kvm);
 

@@ -63,6 +63,7 @@ struct machine_host {
 	 * Incoming, too: it is restored from a snapshot, and any time may have passed since.
 	 */
 	const struct ram_source *ram_source;
+	struct kvm_ahead *kvm_ahead; /* what machine_create takes instead of opening it; NULL: nothing */
 };
 
 /* Makes the machine, ready for its first instruction. A failure leaves nothing behind. */

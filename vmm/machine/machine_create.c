@@ -360,7 +360,7 @@ typedef int part_fn(struct machine *machine, struct err *err);
 
 static int machine_create_open_kvm(struct machine *machine, struct err *err)
 {
-	return kvm_open(&machine->kvm, err);
+	return kvm_open_ahead(&machine->kvm, machine->host.kvm_ahead, err);
 }
 
 static int machine_create_vm(struct machine *machine, struct err *err)

@@ -220,10 +220,10 @@ int arrival_config_make(const struct machine_offer *offer, struct receive_option
 	return code ?: arrival_config_finish(config, &options->here, err);
 }
 
-int arrival_config_read(const struct snapshot_state *state, struct machine_offer **ret, struct err *err)
+int arrival_config_read(const struct snapshot_state *state, struct stage *stage, struct machine_offer **ret, struct err *err)
 {
 	json_t *description;
-	int code = snapshot_description_read(state, &description, err);
+	int code = snapshot_description_read(state, stage, &description, err);
 
 	if (code)
 		return code;

@@ -19,8 +19,8 @@
 int arrival_config_make(const struct machine_offer *offer, struct receive_options *options,
 			struct machine_config *config, struct err *err);
 
-/* The offer in a snapshot, for arrival_config_restore. -EBADMSG, -ENOTSUP: another format. */
-int arrival_config_read(const struct snapshot_state *state, struct machine_offer **ret, struct err *err);
+/* The offer in a snapshot, for arrival_config_restore. Errors as those of snapshot_description_read. */
+int arrival_config_read(const struct snapshot_state *state, struct stage *stage, struct machine_offer **ret, struct err *err);
 
 /*
  * The same from a snapshot, which only root or this user can have written: what the options do not name is used as the

@@ -184,6 +184,7 @@ static struct machine_host session_host(struct session *session)
 		.incoming = session->arriving ? session->offer : NULL,
 		.ram_source = memory ? restore_memory_source(memory) : NULL,
 		.memory_lost = memory ? session_memory_lost : NULL,
+		.kvm_ahead = &session->kvm_ahead,
 	};
 }
 
@@ -388,6 +389,8 @@ static int session_begin(struct session *session, struct err *err)
 void session_end(struct session *session)
 {
 	door_end(session->door);
+	stage_destroy(take_ptr(session->stage));
+	kvm_ahead_close(&session->kvm_ahead);
 	service_stopping(&session->service);
 	session_events_ended(session);
 	session_metrics_last(session);
@@ -429,6 +432,7 @@ int session_run(struct machine_config *config, struct err *err)
 		.seccomp = config->seccomp,
 		.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 		.signal_fd = -1,
+		.kvm_ahead = {-1, -1},
 	};
 	int code = EXIT_BAD_INPUT;
 

@@ -5,6 +5,11 @@
 #include "core/helpers.h"
 #include "vmm/migration/helper.h"
 
+int session_make_stage(struct session *session, struct err *err)
+{
+	return session->seccomp != SECCOMP_OFF || session->jail ? json_stage_create(session->seccomp, &session->stage, err) : 0;
+}
+
 int session_make_door(struct session *session, bool early, struct err *err)
 {
 	const struct door_options options = {

@@ -12,6 +12,7 @@
 #include "vmm/control/control.h"
 #include "vmm/control/rundir.h"
 #include "vmm/jail/door.h"
+#include "vmm/kvm/kvm.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_files.h"
 #include "vmm/machine/machine_offer.h"
@@ -112,6 +113,8 @@ struct session {
 	struct jail *jail;                /* or NULL */
 	const struct jail_options *reach; /* where requests may name files; or NULL */
 	bool inside;                      /* the jail is closed: paths lead into it */
+	struct kvm_ahead kvm_ahead;       /* until the machine is made */
+	struct stage *stage;              /* parses what describes the machine, until the door; or NULL: that is done here */
 	bool held;                        /* disks and taps are open for all lives, because of the jail */
 	enum seccomp_mode seccomp;
 	struct helpers *helpers;          /* or NULL: programs are started here */
@@ -207,6 +210,8 @@ int session_metrics_get(const struct session *session, const char *state, json_t
 
 /* ---- session_door.c ---- */
 
+/* First of all, with one thread and nothing open: who parses the machine's description, if filters or a jail are there. */
+int session_make_stage(struct session *session, struct err *err);
 /* From here on, threads of the session are confined (door.h). early: they run before the jail is closed. */
 int session_make_door(struct session *session, bool early, struct err *err);
 /*

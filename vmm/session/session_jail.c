@@ -75,11 +75,13 @@ void session_jail_open(struct session *session)
 		session_jail_open_net(session, &config->nets[i]);
 }
 
-/* What is open stays open; what is only named is out of reach. */
+/* What is open stays open; what is only named is out of reach. Nobody is left who has seen what names it. */
 int session_jail_close(struct session *session, struct err *err)
 {
-	int code = session->jail ? jail_close(session->jail, err) : 0;
+	int code;
 
+	stage_destroy(take_ptr(session->stage));
+	code = session->jail ? jail_close(session->jail, err) : 0;
 	if (code || !session->jail)
 		return code;
 	session->inside = true;

@@ -79,7 +79,7 @@ static int session_receive_do_create(void *opaque, void *argument, struct err *e
 	struct arrival *arrival = opaque;
 	const struct bytes *offer = argument;
 	struct session *session = &arrival->session;
-	int code = machine_offer_parse(offer->data, offer->len, &session->offer, err);
+	int code = machine_offer_parse(offer->data, offer->len, session->stage, &session->offer, err);
 
 	session->arriving = true;
 	code = code ?: arrival_config_make(session->offer, arrival->options, &arrival->config, err);
@@ -327,7 +327,7 @@ static int session_receive_receive(struct arrival *arrival, struct err *err)
 
 	const struct arrival_options *here = &arrival->options->here;
 
-	if (!session_log_open(session, &here->report, here->verbose, here->quiet, err))
+	if (session_make_stage(session, err) || !session_log_open(session, &here->report, here->verbose, here->quiet, err))
 		return EXIT_BAD_INPUT;
 	if (session_receive_begin(arrival, err))
 		return EXIT_BAD_INPUT;
@@ -357,6 +357,7 @@ static struct arrival *session_receive_new(struct receive_options *options)
 		.seccomp = (enum seccomp_mode)options->here.seccomp,
 		.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 		.signal_fd = -1,
+		.kvm_ahead = {-1, -1},
 	};
 	return arrival;
 }

@@ -90,11 +90,22 @@ static int session_restore_check_devices(const struct restoring *restoring, stru
 		       "once; use map, prefetch or copy", mode);
 }
 
+/* What can be done while the stage parses is done then. */
+static int session_restore_read(struct restoring *restoring, struct err *err)
+{
+	const struct snapshot_bytes *description = &restoring->snapshot->state->description;
+	struct session *session = &restoring->session;
+	int code = json_stage_ask(session->stage, description->data, description->len, err);
+
+	if (!code && session->stage)
+		kvm_ahead_open(&session->kvm_ahead);
+	return code ?: arrival_config_read(restoring->snapshot->state, session->stage, &session->offer, err);
+}
+
 static int session_restore_configure(struct restoring *restoring, struct err *err)
 {
-	int code = session_restore_open(restoring, err);
+	int code = session_restore_open(restoring, err) ?: session_restore_read(restoring, err);
 
-	code = code ?: arrival_config_read(restoring->snapshot->state, &restoring->session.offer, err);
 	code = code ?: session_restore_find_kernel(restoring, err);
 	code = code ?: session_restore_check_devices(restoring, err);
 	return code ?: session_restore_override(restoring, err);

@@ -81,6 +81,7 @@ int session_restore(struct restore_options *options, struct err *err)
 			.seccomp = (enum seccomp_mode)options->here.seccomp,
 			.log = {.fd = STDERR_FILENO, .prefix = "mvmm: "},
 			.signal_fd = -1,
+			.kvm_ahead = {-1, -1},
 		},
 	};
 	int code;
@@ -90,7 +91,7 @@ int session_restore(struct restore_options *options, struct err *err)
 		return code;
 	machine_config_init(&restoring.config);
 	restoring.session.config = &restoring.config;
-	if (!session_restore_run_open_log(&restoring, err))
+	if (session_make_stage(&restoring.session, err) || !session_restore_run_open_log(&restoring, err))
 		code = EXIT_BAD_INPUT;
 	else if (!(options->wait ? session_restore_wait(&restoring, err) : session_restore_begin(&restoring, err)))
 		code = session_restore_run_live(&restoring, err);

@@ -3,7 +3,6 @@
 #include "vmm/snapshot/description.h"
 
 #include "core/utc.h"
-#include "vmm/snapshot/plain_json.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -99,17 +98,13 @@ static int description_check(const struct snapshot_state *state, const json_t *r
 	return 0;
 }
 
-int snapshot_description_read(const struct snapshot_state *state, json_t **ret, struct err *err)
+int snapshot_description_read(const struct snapshot_state *state, struct stage *stage, json_t **ret, struct err *err)
 {
-	json_error_t error;
-	json_t *root = plain_json_read(state->description.data, state->description.len);
-	int code;
+	json_t *root;
+	int code = json_stage_parse(stage, state->description.data, state->description.len, &root, err);
 
-	if (!root)
-		root = json_loadb(state->description.data, state->description.len, JSON_REJECT_DUPLICATES, &error);
-	if (!root)
-		return err_set(err, -EBADMSG, "damaged: its description: line %d, column %d: %s", error.line, error.column,
-			       error.text);
+	if (code)
+		return err_prefix(err, code, "%s", code == -EBADMSG ? "damaged: its description" : "its description");
 	code = description_check(state, root, err);
 	if (code) {
 		json_decref(root);

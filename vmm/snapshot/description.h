@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "vmm/jail/json_stage.h"
 #include "vmm/snapshot/state_file.h"
 
 #include <jansson.h>
@@ -16,7 +17,7 @@
 int snapshot_description_write(const struct snapshot_state *state, const char *offer, char **ret, struct err *err);
 
 /*
- * Parses the one in state. *ret (json_decref) has an object "offer", and the state's id and parent. -EBADMSG,
- * -ENOTSUP: another format.
+ * Parses the one in state, in the stage; NULL: here. *ret (json_decref) has an object "offer", and the state's id and
+ * parent. -EBADMSG, -ENOTSUP: another format; and as json_stage_parse.
  */
-int snapshot_description_read(const struct snapshot_state *state, json_t **ret, struct err *err);
+int snapshot_description_read(const struct snapshot_state *state, struct stage *stage, json_t **ret, struct err *err);

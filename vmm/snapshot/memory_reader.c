@@ -144,7 +144,7 @@ static int memory_reader_verify_description(const struct snapshot *snapshot, str
 	struct machine_offer *offer;
 	uint64_t size = 0;
 	json_t *root;
-	int code = snapshot_description_read(snapshot->state, &root, err);
+	int code = snapshot_description_read(snapshot->state, NULL, &root, err);
 
 	if (code)
 		return code;

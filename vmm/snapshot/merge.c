@@ -199,7 +199,7 @@ static int merge_describe(const struct merge *merge, char **ret, struct err *err
 	const struct snapshot_state *last = merge_state(merge, merge->request->count - 1);
 	char parent[SNAPSHOT_ID_TEXT];
 	json_t *root;
-	int code = snapshot_description_read(last, &root, err);
+	int code = snapshot_description_read(last, NULL, &root, err);
 
 	if (code)
 		return err_prefix(err, code, "%.100s", merge->from[merge->request->count - 1]->path);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See plain_json.h. A recursive descent whose depth is bounded. */
-#include "vmm/snapshot/plain_json.h"
+#include "vmm/config/plain_json.h"
 
 #include "core/util.h"
 
