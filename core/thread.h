@@ -27,6 +27,8 @@ enum thread_kind {
 	THREAD_STARTER,   /* starts threads and opens files for the others (core/starter.h) */
 	/* Processes of their own. */
 	THREAD_STAGE,     /* parses what a stranger has written (vmm/jail/stage.h) */
+	THREAD_TLS,       /* mvmm-tls, which has read its certificates */
+	THREAD_RESOLVE,   /* mvmm-resolve, which asks name services */
 	THREAD_KINDS
 };
 

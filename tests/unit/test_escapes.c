@@ -27,6 +27,8 @@
 #define STARTER (1u << THREAD_STARTER)
 #define GUESTS (ALL & ~STARTER)
 #define STAGE (1u << THREAD_STAGE)
+#define TLS (1u << THREAD_TLS)
+#define RESOLVE (1u << THREAD_RESOLVE)
 #define ADDRESS(x) (long)(uintptr_t)(x)
 
 static char page[8192] __attribute__((aligned(4096)));
@@ -43,7 +45,7 @@ static const struct escape {
 	unsigned int kinds;
 	long call, args[6];
 } escapes[] = {
-	{"read a file of the host", GUESTS, SYS_openat, {AT_FDCWD, ADDRESS("/etc/passwd"), O_RDONLY}},
+	{"read a file of the host", GUESTS & ~RESOLVE, SYS_openat, {AT_FDCWD, ADDRESS("/etc/passwd"), O_RDONLY}},
 	{"the same, the old way", GUESTS, SYS_open, {ADDRESS("/etc/passwd"), O_RDONLY}},
 	{"the same, the new way", GUESTS, SYS_openat2, {AT_FDCWD, ADDRESS("/etc/passwd"), ADDRESS(&how), sizeof(how)}},
 	{"write a file of the host", GUESTS, SYS_creat, {ADDRESS("/tmp/mvmm-escape"), 0600}},
@@ -83,12 +85,20 @@ static const struct escape {
 	{"signal another's thread", ALL, SYS_tgkill, {1, 1, SIGKILL}},
 	{"signal any thread", ALL, SYS_tkill, {1, SIGKILL}},
 	{"signal with a value", ALL, SYS_rt_sigqueueinfo, {1, SIGKILL, ADDRESS(page)}},
-	{"a network", GUESTS, SYS_socket, {AF_INET, SOCK_STREAM, 0}},
+	{"a network", GUESTS & ~RESOLVE, SYS_socket, {AF_INET, SOCK_STREAM, 0}},
 	{"packets of all kinds", ALL, SYS_socket, {AF_PACKET, SOCK_RAW, 0}},
 	{"the kernel's crypto", ALL, SYS_socket, {AF_ALG, SOCK_SEQPACKET, 0}},
 	{"the host's virtual machines", ALL, SYS_socket, {AF_VSOCK, SOCK_STREAM, 0}},
-	{"another machine's socket", GUESTS, SYS_connect, {3, ADDRESS(&peer), sizeof(peer)}},
-	{"listen", GUESTS, SYS_bind, {3, ADDRESS(&peer), sizeof(peer)}},
+	{"another machine's socket", GUESTS & ~RESOLVE, SYS_connect, {3, ADDRESS(&peer), sizeof(peer)}},
+	{"an address", GUESTS & ~RESOLVE, SYS_bind, {3, ADDRESS(&peer), sizeof(peer)}},
+	{"listen", GUESTS, SYS_listen, {3, 1}},
+	{"accept", TLS | RESOLVE, SYS_accept4, {3, 0, 0, 0}},
+	{"write a file of the host, as its reader", RESOLVE, SYS_openat, {AT_FDCWD, ADDRESS("/tmp/mvmm-escape"), O_WRONLY | O_CREAT, 0600}},
+	{"the same, a file that is there", RESOLVE, SYS_openat, {AT_FDCWD, ADDRESS("/etc/passwd"), O_RDWR}},
+	{"the same, emptied", RESOLVE, SYS_openat, {AT_FDCWD, ADDRESS("/etc/passwd"), O_RDONLY | O_TRUNC}},
+	{"a key of the certificates again", TLS, SYS_openat, {AT_FDCWD, ADDRESS("/etc/passwd"), O_RDONLY}},
+	{"the terminal", TLS | RESOLVE, SYS_ioctl, {0, TCGETS, ADDRESS(page)}},
+	{"another option of a socket", TLS, SYS_setsockopt, {3, SOL_SOCKET, SO_REUSEADDR, ADDRESS(page), 4}},
 	{"memory that is executable", ALL, SYS_mmap, {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0}},
 	{"memory that becomes executable", ALL, SYS_mprotect, {ADDRESS(page), 4096, PROT_READ | PROT_EXEC}},
 	{"the same, with a key", ALL, SYS_pkey_mprotect, {ADDRESS(page), 4096, PROT_READ | PROT_EXEC, -1}},

@@ -141,8 +141,9 @@ static void other_ways_into_the_kernel_are_closed(void)
 /* What the rows must not say: whoever adds one that does has to change this, too. */
 static void only_the_starter_opens_makes_sockets_and_starts_threads(void)
 {
-	static const int kept[] = {SYS_open, SYS_openat, SYS_openat2, SYS_socket, SYS_connect, SYS_bind, SYS_clone, SYS_io_uring_setup,
-				   SYS_memfd_create, SYS_seccomp, SYS_unlink, SYS_rename};
+	static const int kept[] = {SYS_open, SYS_openat2, SYS_clone, SYS_io_uring_setup, SYS_memfd_create, SYS_seccomp, SYS_unlink,
+				   SYS_rename};
+	static const int shared[] = {SYS_openat, SYS_socket, SYS_connect, SYS_bind}; /* with the program that asks name services */
 	static const int nobody[] = {SYS_execve, SYS_execveat, SYS_fork, SYS_vfork, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev,
 				     SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_setns, SYS_unshare, SYS_bpf, SYS_init_module,
 				     SYS_kexec_load, SYS_pkey_mprotect, SYS_personality, SYS_setuid, SYS_keyctl, SYS_perf_event_open,
@@ -151,6 +152,9 @@ static void only_the_starter_opens_makes_sockets_and_starts_threads(void)
 	for (size_t i = 0; i < seccomp_table_size; i++) {
 		for (size_t k = 0; k < ARRAY_SIZE(kept); k++)
 			CHECK(seccomp_table[i].call != kept[k] || seccomp_table[i].kinds == 1u << THREAD_STARTER);
+		for (size_t k = 0; k < ARRAY_SIZE(shared); k++)
+			CHECK(seccomp_table[i].call != shared[k] ||
+			      !(seccomp_table[i].kinds & ~(1u << THREAD_STARTER | 1u << THREAD_RESOLVE)));
 		for (size_t k = 0; k < ARRAY_SIZE(nobody); k++)
 			CHECK(seccomp_table[i].call != nobody[k]);
 	}
@@ -159,7 +163,9 @@ static void only_the_starter_opens_makes_sockets_and_starts_threads(void)
 static void no_row_makes_memory_executable(void)
 {
 	for (unsigned int kind = 0; kind < THREAD_KINDS; kind++) {
-		const struct seccomp_data map = {.nr = SYS_mmap, .arch = AUDIT_ARCH_X86_64, .args = {0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE}};
+		/* A name service's module is mapped from its file. */
+		const unsigned int flags = MAP_PRIVATE | (kind == THREAD_RESOLVE ? MAP_ANONYMOUS : 0);
+		const struct seccomp_data map = {.nr = SYS_mmap, .arch = AUDIT_ARCH_X86_64, .args = {0, 4096, PROT_READ | PROT_EXEC, flags}};
 		const struct seccomp_data change = {.nr = SYS_mprotect, .arch = AUDIT_ARCH_X86_64, .args = {0, 4096, PROT_EXEC}};
 
 		CHECK_EQ(ask((enum thread_kind)kind, &map), SECCOMP_RET_TRAP);

@@ -19,7 +19,8 @@ static struct {
 	const char *prefix;
 	struct sigaction old; /* restores the terminal */
 	int status;
-} trapped = {.fd = STDERR_FILENO, .prefix = "", .status = SECCOMP_EXIT};
+	enum seccomp_mode mode;
+} trapped = {.fd = STDERR_FILENO, .prefix = "", .status = SECCOMP_EXIT, .mode = MVMM_SECCOMP};
 
 static void seccomp_on_trap(int signal, siginfo_t *info, void *context)
 {
@@ -55,6 +56,7 @@ int seccomp_prepare(enum seccomp_mode mode, int fd, const char *prefix, struct e
 {
 	struct sigaction action = {.sa_sigaction = seccomp_on_trap, .sa_flags = SA_SIGINFO};
 
+	trapped.mode = mode;
 	if (mode == SECCOMP_OFF)
 		return 0;
 	if (!seccomp_has(mode == SECCOMP_LOG ? SECCOMP_RET_LOG : SECCOMP_RET_TRAP))
@@ -65,6 +67,11 @@ int seccomp_prepare(enum seccomp_mode mode, int fd, const char *prefix, struct e
 	sigfillset(&action.sa_mask);
 	sigaction(SIGSYS, &action, &trapped.old);
 	return 0;
+}
+
+enum seccomp_mode seccomp_mode(void)
+{
+	return trapped.mode;
 }
 
 /* The number of this process is not known when the filters are made, nor is the mode. */

@@ -5,7 +5,6 @@
  */
 #include "vmm/jail/stage.h"
 
-#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -15,7 +14,7 @@
 #include <sys/wait.h>
 
 #include "core/monotonic.h"
-#include "vmm/jail/seccomp.h"
+#include "vmm/jail/confine.h"
 
 #define SECONDS 2 /* of a processor */
 #define ANSWER "+"
@@ -52,8 +51,6 @@ static void stage_limit(const struct stage_options *options)
 /* Whether nothing is left but the socket. What ends the machine is for the machine to hear. */
 static bool stage_give_up(const struct stage_options *options, int socket)
 {
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	const struct __user_cap_data_struct none[2] = {0};
 	sigset_t set;
 
 	thread_signals(&set);
@@ -62,9 +59,7 @@ static bool stage_give_up(const struct stage_options *options, int socket)
 	if (dup2(socket, SOCKET) != SOCKET || close_range(0, SOCKET - 1, 0) < 0 || close_range(SOCKET + 1, UINT32_MAX, 0) < 0)
 		return false;
 	stage_limit(options);
-	if (syscall(SYS_capset, &header, none) < 0 || seccomp_prepare(options->seccomp, SOCKET, REFUSAL, NULL))
-		return false;
-	return seccomp_enter(options->seccomp, THREAD_STAGE) == 0;
+	return confine_process(options->seccomp, THREAD_STAGE, SOCKET, REFUSAL) == 0;
 }
 
 static bool stage_get(void *to, size_t len)

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "core/helpers.h"
+#include "vmm/jail/seccomp.h"
 #include "vmm/migration/helper.h"
 #include "vmm/migration/socket.h"
 
@@ -117,7 +118,7 @@ static int resolve_ask(const struct resolve_options *options, char reply[MAX_REP
 	_cleanup_(fd_close) int ours = -1;
 	int ends[2], code;
 	char path[PATH_MAX];
-	const char *const argv[] = {path, options->host, NULL};
+	const char *const argv[] = {path, options->host, seccomp_words[seccomp_mode()], NULL};
 	pid_t pid;
 
 	if (options->helper)

@@ -3,7 +3,9 @@
  * mvmm-resolve: looks up the addresses of a host. Started by vmm/migration/resolve.c, which ends it when it takes too
  * long.
  *
- *	mvmm-resolve HOST
+ *	mvmm-resolve HOST on|off|log
+ *
+ * The last word is that of --seccomp: it has no capabilities and a filter of system calls when it asks.
  *
  * Writes to descriptor 3 a line for each address, in numbers, in the order in which they are to be tried (RFC 6724); or
  * "!" and the reason.
@@ -11,6 +13,8 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <sys/socket.h>
+
+#include "vmm/jail/confine.h"
 
 enum { REPLY = 3 };
 
@@ -29,8 +33,17 @@ int main(int argc, char **argv)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *list;
-	int code = argc == 2 ? getaddrinfo(argv[1], NULL, &hints, &list) : EAI_NONAME;
+	int code;
 
+	if (argc != 3) {
+		dprintf(REPLY, "!mvmm-resolve is started by mvmm");
+		return 2;
+	}
+	if (confine_process(confine_mode(argv[2]), THREAD_RESOLVE, REPLY, "!")) {
+		dprintf(REPLY, "!mvmm-resolve cannot be confined");
+		return 1;
+	}
+	code = getaddrinfo(argv[1], NULL, &hints, &list);
 	if (code) {
 		dprintf(REPLY, "!%s", gai_strerror(code));
 		return 1;

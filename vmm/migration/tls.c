@@ -12,6 +12,7 @@
 
 #include "core/errand.h"
 #include "core/helpers.h"
+#include "vmm/jail/seccomp.h"
 #include "vmm/migration/helper.h"
 
 #define HELPER "mvmm-tls"
@@ -30,7 +31,7 @@ static int tls_start_helper(struct tls *tls, const struct tls_options *options, 
 	_cleanup_(fd_close) int their_report = -1;
 	const char *const side = options->side == WIRE_SOURCE ? "source" : "target";
 	char path[PATH_MAX];
-	const char *const argv[] = {path, side, options->folder, options->peer ?: "", NULL};
+	const char *const argv[] = {path, side, options->folder, options->peer ?: "", seccomp_words[seccomp_mode()], NULL};
 	int pair[2], report[2], code;
 
 	if (errand_socketpair(SOCK_STREAM, pair) < 0)
@@ -93,6 +94,7 @@ int tls_finish(struct tls *tls, int *fd, struct err *err)
 	code = strtol(report, &words, 10);
 	if (n <= 0 || *words != ' ' || code >= 0 || code < -4095)
 		return err_set(err, -ECONNRESET, "--tls: " HELPER " ended without a report");
+	words[strcspn(words, "\n")] = 0;
 	return err_set(err, (int)code, "--tls: %s", words + 1);
 }
 

@@ -3,7 +3,10 @@
  * mvmm-tls: puts TLS 1.3 on a connection, with certificates on both ends. Started by vmm/migration/tls.c, which
  * describes the descriptors.
  *
- *	mvmm-tls source|target FOLDER PEER
+ *	mvmm-tls source|target FOLDER PEER on|off|log
+ *
+ * The last word is that of --seccomp. When the certificates are read, this program closes what it does not need, loses its
+ * capabilities and gets a filter of system calls; only then does it read from the network.
  *
  * FOLDER contains ca.pem, cert.pem and key.pem. Each side verifies the other's certificate against ca.pem, that it is
  * for PEER (unless empty), and that it may be used so: a target's by a TLS server, a source's by a TLS client (extended
@@ -25,6 +28,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "vmm/jail/confine.h"
 #include "vmm/migration/wire.h"
 
 enum { NET = 3, APP = 4, REPORT = 5 };
@@ -39,6 +43,12 @@ struct helper {
 	const char *folder, *peer;
 	gnutls_certificate_credentials_t credentials;
 	gnutls_session_t session;
+	enum seccomp_mode seccomp;
+	/* The thread that moves bytes out is there from the start, since a filter lets nobody start one. */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool moves; /* it may; under the lock */
 };
 
 static const char *tls_helper_peer(const struct helper *helper)
@@ -349,9 +359,8 @@ static bool tls_helper_send_record(gnutls_session_t session, const char *data, s
 }
 
 /* Forwards mvmm's data to the network, and its end. */
-static void *tls_helper_move_out(void *opaque)
+static void tls_helper_move_out(struct helper *helper)
 {
-	struct helper *helper = opaque;
 	struct pollfd app = {.fd = APP};
 	static char buf[BUFFER];
 	ssize_t n;
@@ -363,6 +372,20 @@ static void *tls_helper_move_out(void *opaque)
 	/* Both ways closed: data already written is still sent after this program ends. */
 	if (poll(&app, 1, 0) == 1 && app.revents & POLLHUP)
 		_exit(0);
+}
+
+/* Waits until there is something to move. A thread that is not confined must not run. */
+static void *tls_helper_out_main(void *opaque)
+{
+	struct helper *helper = opaque;
+
+	if (seccomp_enter(helper->seccomp, THREAD_TLS))
+		_exit(SECCOMP_EXIT);
+	pthread_mutex_lock(&helper->lock);
+	while (!helper->moves)
+		pthread_cond_wait(&helper->changed, &helper->lock);
+	pthread_mutex_unlock(&helper->lock);
+	tls_helper_move_out(helper);
 	return NULL;
 }
 
@@ -386,13 +409,27 @@ static void tls_helper_move_in(struct helper *helper)
 
 static int tls_helper_move(struct helper *helper)
 {
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, tls_helper_move_out, helper))
-		return 1;
+	pthread_mutex_lock(&helper->lock);
+	helper->moves = true;
+	pthread_cond_signal(&helper->changed);
+	pthread_mutex_unlock(&helper->lock);
 	tls_helper_move_in(helper);
-	pthread_join(thread, NULL);
+	pthread_join(helper->thread, NULL);
 	return 0;
+}
+
+/* ---- what it does without ---- */
+
+/* The line of a call that is not allowed is a report, too. */
+static int tls_helper_confine(struct helper *helper, struct err *err)
+{
+	int code = close_range(STDIN_FILENO, STDERR_FILENO, 0) < 0 ? -errno : confine_prepare(&helper->seccomp, REPORT, "-1 ");
+
+	pthread_mutex_init(&helper->lock, NULL);
+	pthread_cond_init(&helper->changed, NULL);
+	code = code ?: -pthread_create(&helper->thread, NULL, tls_helper_out_main, helper);
+	code = code ?: seccomp_enter(helper->seccomp, THREAD_TLS);
+	return code ? err_sys(err, code, "confining mvmm-tls") : 0;
 }
 
 int main(int argc, char **argv)
@@ -401,13 +438,14 @@ int main(int argc, char **argv)
 	struct err err = {""};
 	int code;
 
-	if (argc != 4 || (strcmp(argv[1], "source") != 0 && strcmp(argv[1], "target") != 0)) {
+	if (argc != 5 || (strcmp(argv[1], "source") != 0 && strcmp(argv[1], "target") != 0)) {
 		fprintf(stderr, "mvmm-tls is started by mvmm\n");
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
-	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .peer = argv[3]};
-	code = tls_helper_load(&helper, &err) ?: tls_helper_refuse_plain(&helper, &err) ?:
+	helper = (struct helper){.target = argv[1][0] == 't', .folder = argv[2], .peer = argv[3],
+				 .seccomp = confine_mode(argv[4])};
+	code = tls_helper_load(&helper, &err) ?: tls_helper_confine(&helper, &err) ?: tls_helper_refuse_plain(&helper, &err) ?:
 	       tls_helper_shake_hands(&helper, &err);
 	code = code ?: tls_helper_judge(&helper, &err) ?: tls_helper_agree(&helper, &err) ?:
 	       tls_helper_give_to_kernel(&helper, &err);

@@ -32,7 +32,7 @@ int session_make_helpers(struct session *session, const char *tls, struct err *e
 {
 	static const char *const passt[] = {"passt", "--foreground", "--quiet", "--stderr", "--fd", "3"};
 	char path[PATH_MAX];
-	const char *const target[] = {path, "target", tls, NULL};
+	const char *const target[] = {path, "target", tls, NULL, seccomp_words[session->seccomp]};
 	const struct helper_rule rules[] = {{passt, ARRAY_SIZE(passt)}, {target, ARRAY_SIZE(target)}};
 	int code;
 
