@@ -6,7 +6,7 @@
  */
 #include "tests/fuzz/config_words.h"
 #include "vmm/machine/machine_internal.h"
-#include "vmm/machine/machine_offer.h"
+#include "tests/unit/offer_text.h"
 #include "tests/fuzz/fuzz.h"
 
 static const char taken[] =
@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct machine_config config;
 	struct machine_offer *offer;
 	struct err err = {""};
-	int code = machine_offer_parse((const char *)data, size, NULL, &offer, &err);
+	int code = offer_parse((const char *)data, size, &offer, &err);
 
 	MUST(!code || ((code == -EBADMSG || code == -ENOTSUP) && err.text[0]));
 	if (code)

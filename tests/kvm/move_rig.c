@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See move_rig.h. */
 #include "tests/kvm/move_rig.h"
+#include "tests/unit/offer_text.h"
 
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -313,7 +314,7 @@ void make_there(void)
 	int code = machine_offer(here->machine, MIGRATION_COPY_NONE, &text, &err);
 
 	open_side(there);
-	code = code ?: machine_offer_parse(text, strlen(text), NULL, &offer, &err);
+	code = code ?: offer_parse(text, strlen(text), &offer, &err);
 	code = code ?: machine_offer_config(offer, &there->config, &err);
 	code = code ?: machine_config_finish(&there->config, &err);
 	if (code)

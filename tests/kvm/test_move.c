@@ -6,6 +6,7 @@
 #include "core/monotonic.h"
 #include "tests/kvm/move_rig.h"
 #include "tests/unit/few_threads.h"
+#include "tests/unit/offer_text.h"
 
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -144,7 +145,7 @@ static void refused_when(void (*fn)(json_t *offer), const char *words)
 	text = json_dumps(root, 0);
 	json_decref(root);
 	open_side(there);
-	CHECK_EQ(machine_offer_parse(text, strlen(text), NULL, &offer, &err), 0);
+	CHECK_EQ(offer_parse(text, strlen(text), &offer, &err), 0);
 	free(text);
 	CHECK_EQ(machine_offer_config(offer, &there->config, &err), 0);
 	CHECK_EQ(machine_config_finish(&there->config, &err), 0);

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "core/monotonic.h"
+#include "vmm/jail/json_stage.h"
 
 static bool has_ended(struct rig *rig)
 {
@@ -366,14 +367,21 @@ const struct migration_machine_ops fake_source_ops = {
 
 /* ---- the target's ---- */
 
-static int do_create(void *opaque, const char *offer, size_t len, char **ready, struct err *err)
+static int do_parse(void *opaque, const char *text, size_t len, json_t **ret, struct err *err)
+{
+	return json_stage_parse(NULL, text, len, ret, err);
+}
+
+static int do_create(void *opaque, json_t *offer, char **ready, struct err *err)
 {
 	struct rig *rig = opaque;
+	bool same = json_object_size(offer) == 1 && json_integer_value(json_object_get(offer, "fake")) == 1;
 	int code = fails(rig, RIG_CREATE, err);
 
+	json_decref(offer);
 	if (code)
 		return code;
-	if (len != strlen("{\"fake\":1}") || strcmp(offer, "{\"fake\":1}") != 0)
+	if (!same)
 		return err_set(err, -EBADMSG, "not what was offered");
 	fake_create(&rig->target, rig);
 	code = rig->kernel ? open_devices(&rig->target, err) : 0;
@@ -433,7 +441,7 @@ static int do_start(void *opaque, struct err *err)
 }
 
 const struct migration_arrival_ops fake_target_ops = {
-	.create = do_create, .memory = target_memory, .devices = target_devices, .disks = target_disks,
+	.parse = do_parse, .create = do_create, .memory = target_memory, .devices = target_devices, .disks = target_disks,
 	.try = do_try, .load = do_load,
 	.start = do_start,
 };

@@ -5,6 +5,7 @@
  */
 #include "tests/unit/test.h"
 #include "vmm/session/arrival_config.h"
+#include "tests/unit/offer_text.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@ static int make(const char *config_json)
 
 	machine_config_done(&config);
 	machine_config_init(&config);
-	CHECK_EQ(machine_offer_parse(text, (size_t)len, NULL, &offer, &err), 0);
+	CHECK_EQ(offer_parse(text, (size_t)len, &offer, &err), 0);
 	err.text[0] = 0;
 	code = arrival_config_make(offer, &options, &config, &err);
 	machine_offer_destroy(offer);

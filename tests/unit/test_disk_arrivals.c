@@ -5,6 +5,7 @@
  */
 #include "tests/unit/test.h"
 #include "vmm/session/disk_arrivals.h"
+#include "tests/unit/offer_text.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -37,7 +38,7 @@ static void set_up(uint64_t size)
 					"\"features\": 0, \"size\": %llu, \"block_size\": 512, \"%s\": %llu}", i ? ", " : "", ids[i],
 					i + 1, (unsigned long long)size, i < 2 ? "copy" : "x", (unsigned long long)size);
 	len += (size_t)snprintf(text + len, sizeof(text) - len, "]}");
-	CHECK_EQ(machine_offer_parse(text, len, NULL, &offer, &err), 0);
+	CHECK_EQ(offer_parse(text, len, &offer, &err), 0);
 	machine_config_init(&config);
 	CHECK_EQ(machine_offer_config(offer, &config, &err), 0);
 	err.text[0] = 0;

@@ -8,7 +8,7 @@
 #include "tests/unit/fake_kvm.h"
 #include "tests/unit/test.h"
 #include "vmm/machine/machine.h"
-#include "vmm/machine/machine_offer.h"
+#include "tests/unit/offer_text.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -332,7 +332,7 @@ static int move(bool *asked)
 	char *text = NULL;
 	int code = machine_offer(here->machine, MIGRATION_COPY_NONE, &text, &err);
 
-	code = code ?: machine_offer_parse(text, strlen(text), NULL, &offer, &err);
+	code = code ?: offer_parse(text, strlen(text), &offer, &err);
 	if (code == 0) {
 		configure(there);
 		code = make(there, offer);

@@ -3,7 +3,7 @@
 #include "tests/unit/test.h"
 #include "vmm/config/config_json.h"
 #include "vmm/machine/machine_internal.h"
-#include "vmm/machine/machine_offer.h"
+#include "tests/unit/offer_text.h"
 
 #include <fcntl.h>
 
@@ -36,7 +36,7 @@ static const char *offer_text(const char *version, const char *configuration, co
 static int parse(const char *text, struct machine_offer **ret)
 {
 	err.text[0] = 0;
-	return machine_offer_parse(text, strlen(text), NULL, ret, &err);
+	return offer_parse(text, strlen(text), ret, &err);
 }
 
 /* The offered configuration, as it comes. */
@@ -195,7 +195,7 @@ static void sectors_stay_as_large(void)
 
 static void size_and_depth_are_bounded(void)
 {
-	size_t len = MACHINE_OFFER_MAX + 1;
+	size_t len = JSON_STAGE_TEXT + 1;
 	char *text = malloc(len + 1);
 	struct machine_offer *offer;
 
@@ -203,9 +203,9 @@ static void size_and_depth_are_bounded(void)
 	text[len] = 0;
 	CHECK(refused(text, -EBADMSG, "more than"));
 	memset(text, '[', len - 1);
-	CHECK_EQ(machine_offer_parse(text, len - 1, NULL, &offer, &err), -EBADMSG);
+	CHECK_EQ(offer_parse(text, len - 1, &offer, &err), -EBADMSG);
 	memset(text, 0, len);
-	CHECK_EQ(machine_offer_parse(text, 100, NULL, &offer, &err), -EBADMSG);
+	CHECK_EQ(offer_parse(text, 100, &offer, &err), -EBADMSG);
 	free(text);
 }
 

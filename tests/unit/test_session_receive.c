@@ -102,8 +102,9 @@ struct host_devices *machine_host_devices(struct machine *m)
 
 /* ---- its offer ---- */
 
-int machine_offer_parse(const char *text, size_t len, struct stage *stage, struct machine_offer **ret, struct err *err)
+int machine_offer_read(json_t *root, struct machine_offer **ret, struct err *err)
 {
+	json_decref(root);
 	*ret = (struct machine_offer *)&machine;
 	return step("parse", err);
 }
@@ -312,6 +313,7 @@ int migration_target_run(struct migration_target *t, struct err *err)
 	const struct disk_target *disks;
 	void *opaque = t->config.opaque;
 	char *ready = NULL;
+	json_t *offer;
 	int code;
 
 	if (world.hangs) {
@@ -319,7 +321,7 @@ int migration_target_run(struct migration_target *t, struct err *err)
 		event_loop_stop(world.session->loop);
 		poll(&(struct pollfd){.fd = storage_fd, .events = POLLIN}, 1, 60000);
 	}
-	code = ops->create(opaque, "{}", 2, &ready, err);
+	code = ops->parse(opaque, "{}", 2, &offer, err) ?: ops->create(opaque, offer, &ready, err);
 
 	if (!code && strcmp(ready, "{\"name\":\"web\"}") != 0)
 		code = err_set(err, -EINVAL, "%s", ready);

@@ -12,6 +12,8 @@ static int json_stage_load(const void *text, size_t len, json_t **ret, struct er
 {
 	json_error_t error;
 
+	if (len > JSON_STAGE_TEXT)
+		return err_set(err, -EBADMSG, "%zu bytes, more than %llu", len, (unsigned long long)JSON_STAGE_TEXT);
 	*ret = plain_json_read(text, len) ?: json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
 	return *ret ? 0 : err_set(err, -EBADMSG, "line %d, column %d: %s", error.line, error.column, error.text);
 }

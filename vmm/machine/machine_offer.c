@@ -285,18 +285,6 @@ int machine_offer_read(json_t *root, struct machine_offer **ret, struct err *err
 	return 0;
 }
 
-int machine_offer_parse(const char *text, size_t len, struct stage *stage, struct machine_offer **ret, struct err *err)
-{
-	json_t *root;
-	int code;
-
-	if (len > MACHINE_OFFER_MAX)
-		return err_set(err, -EBADMSG, "the offer has %zu bytes, more than %llu", len,
-			       (unsigned long long)MACHINE_OFFER_MAX);
-	code = json_stage_parse(stage, text, len, &root, err);
-	return code ? err_prefix(err, code, "the offered machine") : machine_offer_read(root, ret, err);
-}
-
 void machine_offer_destroy(struct machine_offer *offer)
 {
 	if (!offer)

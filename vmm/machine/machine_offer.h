@@ -13,12 +13,9 @@
 #include "core/guest_memory.h"
 #include "devices/pci.h"
 #include "vmm/config/config.h"
-#include "vmm/jail/json_stage.h"
 #include "vmm/migration/request.h"
 
 #include <jansson.h>
-
-#define MACHINE_OFFER_MAX MIB(1) /* bytes of JSON */
 
 struct machine;
 
@@ -58,11 +55,9 @@ struct machine_offer {
 int machine_offer(struct machine *machine, enum migration_copy copy, char **ret, struct err *err);
 
 /*
- * Parses an offer, in the stage; NULL: here. -EBADMSG: invalid, -ENOTSUP: of another version or architecture; and as
- * json_stage_parse.
+ * Reads an offer that was parsed; takes the reference, which may be NULL. -EBADMSG: invalid, -ENOTSUP: of another version
+ * or architecture.
  */
-int machine_offer_parse(const char *text, size_t len, struct stage *stage, struct machine_offer **ret, struct err *err);
-/* The same of text that was parsed; takes the reference, which may be NULL. */
 int machine_offer_read(json_t *root, struct machine_offer **ret, struct err *err);
 /* NULL is fine. */
 void machine_offer_destroy(struct machine_offer *offer);

@@ -54,21 +54,27 @@ static void target_set_deadline(struct migration_target *target, unsigned int si
 	deadline_set(&target->deadline, span ? monotonic_ns() + span : 0);
 }
 
-/* Splits the offer into the number of connections, the longest pause and the machine, as text again. */
-static int target_read_offer(struct migration_target *target, const char *text, size_t len, char **machine,
-			     struct err *err)
+/* Splits the offer into the number of connections, the longest pause and the machine, a reference to which is added. */
+static int target_read_offer(struct migration_target *target, const json_t *offer, json_t **machine, struct err *err)
 {
-	json_t *offer = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
 	json_int_t streams = json_integer_value(json_object_get(offer, "streams"));
 	json_int_t pause = json_integer_value(json_object_get(offer, "pause"));
-	int code = 0;
 
-	*machine = json_dumps(json_object_get(offer, "machine"), JSON_COMPACT);
-	if (!*machine || streams < 1 || streams > WIRE_MAX_STREAMS)
-		code = err_set(err, -EPROTO, "the source's offer is invalid");
-	else
-		target->streams = (uint32_t)streams;
+	if (!json_is_object(json_object_get(offer, "machine")) || streams < 1 || streams > WIRE_MAX_STREAMS)
+		return err_set(err, -EPROTO, "the source's offer is invalid");
+	target->streams = (uint32_t)streams;
 	target->pause = pause > 0 ? MIN((uint64_t)pause, MAX_PAUSE) : MAX_PAUSE;
+	*machine = json_incref(json_object_get(offer, "machine"));
+	return 0;
+}
+
+static int target_parse_offer(struct migration_target *target, const char *text, size_t len, json_t **machine,
+			      struct err *err)
+{
+	json_t *offer = NULL;
+	int code = target->config.ops->parse(target->config.opaque, text, len, &offer, err);
+
+	code = code ? err_prefix(err, code, "the offered machine") : target_read_offer(target, offer, machine, err);
 	json_decref(offer);
 	return code;
 }
@@ -76,8 +82,8 @@ static int target_read_offer(struct migration_target *target, const char *text, 
 static int target_take_offer(struct migration_target *target, struct err *err)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	_cleanup_(free_ptr) char *machine = NULL;
 	_cleanup_(free_ptr) char *ready = NULL;
+	json_t *machine;
 	struct wire_frame frame;
 	int code;
 
@@ -85,8 +91,8 @@ static int target_take_offer(struct migration_target *target, struct err *err)
 	code = channel_expect(target->control, WIRE_OFFER, &frame, err);
 	code = code ?: channel_payload_all(target->control, &text, err);
 	target_set_deadline(target, 0, 0);
-	code = code ?: target_read_offer(target, text, frame.length, &machine, err);
-	code = code ?: target->config.ops->create(target->config.opaque, machine, strlen(machine), &ready, err);
+	code = code ?: target_parse_offer(target, text, frame.length, &machine, err);
+	code = code ?: target->config.ops->create(target->config.opaque, machine, &ready, err);
 	return code ?: channel_send(target->control, WIRE_READY, 0, 0, ready, strlen(ready), err);
 }
 

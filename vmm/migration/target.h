@@ -12,10 +12,17 @@
 #include "vmm/migration/address.h"
 #include "vmm/migration/disk_receiver.h"
 
+#include <jansson.h>
+
 /* What the target calls of the maker of machines, on the migration's thread. */
 struct migration_arrival_ops {
-	/* Makes the machine of an offer. *ready (the caller's) is READY's payload. The source's user sees the error. */
-	int (*create)(void *opaque, const char *offer, size_t len, char **ready, struct err *err);
+	/* Parses the source's JSON, as json_stage_parse. */
+	int (*parse)(void *opaque, const char *text, size_t len, json_t **ret, struct err *err);
+	/*
+	 * Makes the machine of an offer, which it takes (json_decref). *ready (the caller's) is READY's payload. The source's
+	 * user sees the error.
+	 */
+	int (*create)(void *opaque, json_t *offer, char **ready, struct err *err);
 	struct guest_memory *(*memory)(void *opaque);
 	/* The machine's host devices, in the same order as on the source. NULL: there are never any. */
 	size_t (*devices)(void *opaque, struct vfio_migration *const **ret);

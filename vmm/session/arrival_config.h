@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "vmm/jail/json_stage.h"
 #include "vmm/machine/machine_offer.h"
 #include "vmm/session/session.h"
 #include "vmm/snapshot/state_file.h"

@@ -12,6 +12,7 @@
 #include "vmm/control/control.h"
 #include "vmm/control/rundir.h"
 #include "vmm/jail/door.h"
+#include "vmm/jail/json_stage.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/machine_files.h"

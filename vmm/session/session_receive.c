@@ -77,9 +77,8 @@ static int session_receive_make(struct arrival *arrival, struct err *err)
 static int session_receive_do_create(void *opaque, void *argument, struct err *err)
 {
 	struct arrival *arrival = opaque;
-	const struct bytes *offer = argument;
 	struct session *session = &arrival->session;
-	int code = machine_offer_parse(offer->data, offer->len, session->stage, &session->offer, err);
+	int code = machine_offer_read(argument, &session->offer, err);
 
 	session->arriving = true;
 	code = code ?: arrival_config_make(session->offer, arrival->options, &arrival->config, err);
@@ -95,11 +94,18 @@ static int session_receive_do_create(void *opaque, void *argument, struct err *e
 	return 0;
 }
 
-static int session_receive_create(void *opaque, const char *offer, size_t len, char **ready, struct err *err)
+/* The stage waits for nothing but this, and is gone before the door. */
+static int session_receive_parse(void *opaque, const char *text, size_t len, json_t **ret, struct err *err)
+{
+	const struct arrival *arrival = opaque;
+
+	return json_stage_parse(arrival->session.stage, text, len, ret, err);
+}
+
+static int session_receive_create(void *opaque, json_t *offer, char **ready, struct err *err)
 {
 	struct arrival *arrival = opaque;
-	struct bytes bytes = {offer, len};
-	int code = session_receive_on_loop(arrival, session_receive_do_create, &bytes, err);
+	int code = session_receive_on_loop(arrival, session_receive_do_create, offer, err);
 
 	if (!code && asprintf(ready, "{\"name\":\"%s\"}", arrival->config.name) < 0)
 		code = err_sys(err, -ENOMEM, "the reply");
@@ -198,6 +204,7 @@ static int session_receive_start(void *opaque, struct err *err)
 }
 
 static const struct migration_arrival_ops arrival_ops = {
+	.parse = session_receive_parse,
 	.create = session_receive_create,
 	.memory = session_receive_memory,
 	.devices = session_receive_devices,
