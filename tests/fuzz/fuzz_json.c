@@ -24,6 +24,18 @@ static void check_write(const struct machine_config *config)
 	json_decref(second);
 }
 
+/* Descriptors mean nothing to who reads: they are not written, and what is left names no tap and no device. */
+static bool is_of_descriptors(const struct machine_config *config)
+{
+	for (size_t i = 0; i < config->net_count; i++)
+		if (config->nets[i].kind == NET_FD)
+			return true;
+	for (size_t i = 0; i < config->vfio_count; i++)
+		if (!config->vfios[i].device)
+			return true;
+	return false;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct machine_config config;
@@ -39,7 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (!code) {
 		check_config(&config);
-		check_write(&config);
+		if (!is_of_descriptors(&config))
+			check_write(&config);
 	}
 	machine_config_done(&config);
 	return 0;
