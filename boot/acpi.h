@@ -12,6 +12,7 @@ struct acpi_config {
 	const uint32_t *apic_ids;            /* one each */
 	uint64_t pci_mem64, pci_mem64_size;  /* the window above RAM */
 	bool serial;                         /* the machine has COM1 */
+	bool keyboard;                       /* an operating system looks for the 8042, which takes it time */
 	bool timer;                          /* name the ACPI timer, on which Linux spends 5 ms at boot */
 	uint32_t hotplug;                    /* bit d: hot plug of PCI device d (Linux logs a line for each) */
 	uint32_t virtio_mmio;                /* bit d: virtio device d is on MMIO (LAYOUT_VIRTIO_MMIO) */

@@ -12,7 +12,7 @@ static const
 #include "boot/dsdt_x86.hex"
 
 #define X2APIC_ID_MIN 255u
-#define TABLES_SIZE (LAYOUT_VMCLOCK - LAYOUT_ACPI)
+#define TABLES_SIZE (LAYOUT_MPTABLE - LAYOUT_ACPI)
 
 /* ---- the tables' layouts in ACPI 6.4; all fields are little-endian, as on x86 ---- */
 struct rsdp { /* 5.2.5.3 */
@@ -79,6 +79,7 @@ _Static_assert(offsetof(struct fadt, x_pm1a_events) == 148, "revision 6");
 #define FADT_RESET (1u << 10)
 #define NO_C2 0x65u                 /* latencies that say that there is no such state */
 #define NO_C3 0x3e9u
+#define BOOT_ARCH_8042 (1u << 1)
 #define BOOT_ARCH_NO_VGA (1u << 2)
 #define BOOT_ARCH_NO_ASPM (1u << 4) /* the host manages the links */
 
@@ -159,6 +160,7 @@ struct acpi_record {
 	uint64_t mem64, mem64_size;
 	uint32_t serial;
 	uint32_t hotplug;
+	uint32_t keyboard;
 };
 
 struct builder {
@@ -273,7 +275,7 @@ static void acpi_set_fixed_registers(struct fadt *fadt, bool timer)
 	fadt->x_timer = acpi_fixed_block(LAYOUT_POWER_PM1_TIMER, 4, ACCESS_DWORD);
 }
 
-static uint64_t acpi_add_fadt(struct builder *builder, bool timer, uint64_t facs, uint64_t dsdt)
+static uint64_t acpi_add_fadt(struct builder *builder, const struct acpi_config *config, uint64_t facs, uint64_t dsdt)
 {
 	struct fadt *fadt = acpi_start_table(builder, "FACP", 6, sizeof(*fadt));
 
@@ -283,8 +285,8 @@ static uint64_t acpi_add_fadt(struct builder *builder, bool timer, uint64_t facs
 	fadt->facs = (uint32_t)facs;
 	fadt->sci_interrupt = LAYOUT_GSI_SCI;
 	fadt->century = LAYOUT_RTC_CENTURY;
-	acpi_set_fixed_registers(fadt, timer);
-	fadt->boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM;
+	acpi_set_fixed_registers(fadt, config->timer);
+	fadt->boot_arch = BOOT_ARCH_NO_VGA | BOOT_ARCH_NO_ASPM | (config->keyboard ? BOOT_ARCH_8042 : 0);
 	fadt->flags = FADT_WBINVD | FADT_C1 | FADT_SLEEP_BUTTON | FADT_NO_RTC_WAKE | FADT_TIMER_32_BITS | FADT_RESET;
 	fadt->reset = acpi_power_register(LAYOUT_POWER_RESET);
 	fadt->reset_value = 1;
@@ -384,7 +386,8 @@ static void acpi_fill_rsdp(struct rsdp *rsdp, uint64_t xsdt)
 
 int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err)
 {
-	const struct acpi_record record = {config->pci_mem64, config->pci_mem64_size, config->serial, config->hotplug};
+	const struct acpi_record record = {config->pci_mem64, config->pci_mem64_size, config->serial, config->hotplug,
+					   config->keyboard};
 	struct builder builder = {.base = guest_memory_at(memory, LAYOUT_ACPI, LAYOUT_ACPI_SIZE)};
 	uint64_t tables[4], xsdt, facs;
 	size_t count = 0;
@@ -394,7 +397,7 @@ int acpi_build(const struct acpi_config *config, struct guest_memory *memory, st
 		return err_set(err, -ENOSPC, "no guest memory for the ACPI tables at 0x%llx", LAYOUT_ACPI);
 	rsdp = acpi_take(&builder, sizeof(*rsdp));
 	facs = acpi_add_facs(&builder);
-	tables[count++] = acpi_add_fadt(&builder, config->timer, facs, acpi_add_dsdt(&builder));
+	tables[count++] = acpi_add_fadt(&builder, config, facs, acpi_add_dsdt(&builder));
 	tables[count++] = acpi_add_madt(&builder, config);
 	tables[count++] = acpi_add_mcfg(&builder);
 	if (config->virtio_mmio)

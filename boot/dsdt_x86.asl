@@ -18,6 +18,9 @@
 #define PCI_PORTS       0xCF8
 #define COM1_PORT       0x3F8
 #define COM1_GSI        4
+#define KEYBOARD_PORT   0x60
+#define KEYBOARD_COMMAND 0x64
+#define KEYBOARD_GSI    1
 #define RTC_PORT        0x70
 #define RTC_GSI         8
 #define PVPANIC_PORT    0x505
@@ -29,7 +32,7 @@
 #define VMCLOCK_SIZE    0x00001000
 #define VMGENID         0x000FF000
 #define RECORD          0x000FFF00
-#define RECORD_SIZE     24
+#define RECORD_SIZE     28
 
 DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 {
@@ -40,7 +43,8 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 		M64B, 64, /* the PCI window above RAM: its start */
 		M64S, 64, /* and its size, 0 for none */
 		COMP, 32, /* 1: the machine has the serial port */
-		HOTP, 32  /* bit d: hot plug of device d of the PCI bus */
+		HOTP, 32, /* bit d: hot plug of device d of the PCI bus */
+		KEYB, 32  /* 1: the keyboard controller is to be looked for */
 	}
 
 	/* The power device from POWER_GED_EVENTS on; reading EVTS, UP or DOWN clears it */
@@ -82,6 +86,20 @@ DefinitionBlock ("", "DSDT", 2, "MVMM", "MVMMDSDT", 1)
 			{
 				If (COMP) { Return (0x0F) }
 				Return (0)
+			}
+		}
+
+		If (KEYB)
+		{
+			Device (KBC)
+			{
+				Name (_HID, EisaId ("PNP0303"))
+				Name (_CRS, ResourceTemplate ()
+				{
+					IO (Decode16, KEYBOARD_PORT, KEYBOARD_PORT, 1, 1)
+					IO (Decode16, KEYBOARD_COMMAND, KEYBOARD_COMMAND, 1, 1)
+					Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { KEYBOARD_GSI }
+				})
 			}
 		}
 

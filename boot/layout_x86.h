@@ -20,7 +20,9 @@
 #define LAYOUT_EBDA 0x9fc00ull        /* RAM that the guest may use ends here */
 #define LAYOUT_ACPI 0xe0000ull        /* 128 KiB, reserved in the memory map: RSDP and tables, and these: */
 #define LAYOUT_ACPI_SIZE 0x20000ull
-#define LAYOUT_VMCLOCK 0xfe000ull     /* a page; the tables end below */
+#define LAYOUT_MPTABLE 0xfc000ull     /* the MP table, found by its pointer; those of ACPI end below */
+#define LAYOUT_MPTABLE_SIZE 0x2000u
+#define LAYOUT_VMCLOCK 0xfe000ull     /* a page */
 #define LAYOUT_VMCLOCK_SIZE 0x1000u
 #define LAYOUT_VMGENID 0xff000ull     /* 16 bytes */
 #define LAYOUT_ACPI_RECORD 0xfff00ull /* for the DSDT: struct acpi_record of acpi_x86.c */
@@ -43,6 +45,7 @@
 
 /* Ports */
 #define LAYOUT_COM1 0x3f8u
+#define LAYOUT_KEYBOARD 0x60u         /* the data; the commands are at 0x64 */
 #define LAYOUT_RTC 0x70u
 #define LAYOUT_RTC_CENTURY 0x32u      /* one of its registers */
 #define LAYOUT_PVPANIC 0x505u
@@ -58,6 +61,7 @@
 #define LAYOUT_PCI_IO_SIZE 0xf000u
 
 /* GSIs */
+#define LAYOUT_GSI_KEYBOARD 1u
 #define LAYOUT_GSI_COM1 4u
 #define LAYOUT_GSI_RTC 8u
 #define LAYOUT_GSI_GED 9u

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The devices that are not on PCI: serial port, clock, panic notifier, power.
+ * The devices that are not on PCI: serial port, clock, keyboard controller, panic notifier, power.
  */
 #pragma once
 
@@ -57,6 +57,22 @@ void rtc_destroy(struct rtc *rtc);
 /* Saved state of a struct rtc *. Its time is an offset to the host's, so it continues during a migration; an alarm in
  * this time is raised when the guest runs again. */
 extern const struct state_table rtc_state;
+
+/* ---- i8042.c: a keyboard controller with a keyboard at ports 0x60 and 0x64, by which a guest resets the machine ---- */
+struct i8042;
+struct i8042_config {
+	struct bus *pio;
+	struct irq_line *irq;         /* of the keyboard */
+	void (*reset)(void *opaque);  /* on a vCPU thread */
+	void *opaque;
+};
+int i8042_create(const struct i8042_config *config, struct i8042 **ret, struct err *err);
+void i8042_destroy(struct i8042 *i8042);
+/* Presses Ctrl, Alt and Del, and lets them go. False: no driver in the guest listens to the keyboard. Any thread. */
+bool i8042_ctrl_alt_del(struct i8042 *i8042);
+/* No guest has used it: the state is that of a new one. Any thread. */
+bool i8042_is_new(struct i8042 *i8042);
+extern const struct state_table i8042_state;
 
 /* ---- pvpanic.c: the port (0x505) to which a guest writes the event of its panic ---- */
 struct pvpanic;

@@ -76,5 +76,43 @@ restore() {
 check 'the snapshot goes on' restore
 check 'with its device at the same place' grep -q '"slot": "mmio:e0101000"' <("$mvmm" info third --json)
 check 'and ends well' ends third
+# ---- the keyboard, on either transport ----
+
+# listens NAME OPTION...: a guest that waits for keys
+listens() {
+	local name=$1
+	shift
+	"$mvmm" run --kernel "$guests/guest_keyboard" --name "$name" --memory 32M --on-reboot exit --serial "file=$work/$name.log" "$@" \
+		</dev/null 2>"$work/$name.err" &
+	keys=$!
+	pids+=("$keys")
+	until_true 20 says "$name.log" listens
+}
+# resets NAME: the three keys come, as they are pressed and let go, and then the guest ends the machine
+resets() {
+	does ctrl-alt-del "$1" && wait "$keys" && says "$1.log" '^1411e071e0f071f011f014'
+}
+check 'a guest listens to its keyboard' listens keys --transport mmio
+check 'Ctrl, Alt and Del reach it, and it resets the machine' resets keys
+check 'also a guest on PCI' listens moved
+check 'whose snapshot' does snapshot moved --to "$work/keys" --stop
+wait "$keys"
+"$mvmm" restore --from "$work/keys" --name again --serial "file=$work/again.log" </dev/null 2>"$work/again.err" &
+keys=$!
+pids+=("$keys")
+runs() { "$mvmm" info "$1" 2>/dev/null | grep -q running; }
+check 'goes on' until_true 20 runs again
+check 'listening' resets again
+deaf() {
+	"$mvmm" run --kernel "$guests/guest_idle" --name deaf --memory 32M --serial none </dev/null 2>"$work/deaf.err" &
+	pids+=($!)
+	until_true 20 runs deaf
+	! does ctrl-alt-del deaf && grep -q 'listens to no keyboard' "$work/err"
+	local code=$?
+	does stop deaf --force
+	return $code
+}
+check 'a guest without a driver for it is told of' deaf
+
 check 'nothing is left' until_true 20 nothing_left
 echo "1..$n"

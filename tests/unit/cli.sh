@@ -432,6 +432,7 @@ completes() {
 }
 report 'the completion offers what there is' "$(
 	completes 'pause ps' p
+	completes 'clone ctrl-alt-del' c
 	completes '--memory' 'run --mem'
 	completes 'exit reboot' 'run --on-reboot '
 	completes 'off on' 'run --balloon='

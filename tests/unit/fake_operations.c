@@ -104,6 +104,11 @@ static int fake_replace_disk(struct session *session, const char *id, const char
 	return 0;
 }
 
+static int fake_ctrl_alt_del(struct session *session, struct err *err)
+{
+	return err_set(err, -EOPNOTSUPP, "has no keyboard");
+}
+
 static int fake_set_link(struct session *session, const char *id, bool plugged, struct err *err)
 {
 	return plugged ? 0 : err_set(err, -ENODEV, "no such card");
@@ -230,6 +235,7 @@ const struct operations fake_operations = {
 	.add_passed = fake_add_passed,
 	.replace_disk = fake_replace_disk,
 	.set_link = fake_set_link,
+	.ctrl_alt_del = fake_ctrl_alt_del,
 	.remove_device = fake_remove_device,
 	.migrate = fake_migrate,
 	.migration_status = fake_migration_status,

@@ -33,7 +33,7 @@ static const uint8_t *table_at(const struct boot_guest *guest, uint64_t address,
 
 	CHECK(address >= LAYOUT_ACPI && address % 16 == 0);
 	CHECK(!memcmp(table, signature, 4));
-	CHECK(get_le32(table + 4) >= 36 && address + get_le32(table + 4) <= LAYOUT_VMCLOCK);
+	CHECK(get_le32(table + 4) >= 36 && address + get_le32(table + 4) <= LAYOUT_MPTABLE);
 	CHECK_EQ(sum(table, get_le32(table + 4)), 0);
 	return table;
 }
@@ -45,7 +45,7 @@ static struct tables build_with(unsigned int cpus, uint32_t step, bool serial, b
 	uint32_t ids[CPUS_MAX];
 	const struct acpi_config config = {
 		.cpus = cpus, .apic_ids = ids, .pci_mem64 = GIB(512), .pci_mem64_size = GIB(256), .serial = serial,
-		.timer = timer, .hotplug = 0xff000000, .virtio_mmio = virtio_mmio,
+		.keyboard = virtio_mmio, .timer = timer, .hotplug = 0xff000000, .virtio_mmio = virtio_mmio,
 	};
 	const uint8_t *rsdp, *xsdt;
 
@@ -195,6 +195,7 @@ static void dsdt_record_is_written(void)
 	CHECK_EQ(get_le32(record + 16), 1);
 	CHECK_EQ(get_le32(record + 20), 0xff000000);
 	CHECK_EQ(get_le32(without.guest.ram + LAYOUT_ACPI_RECORD + 16), 0);
+	CHECK_EQ(get_le32(record + 24), 0);
 	boot_guest_free(&with.guest);
 	boot_guest_free(&without.guest);
 }
@@ -233,7 +234,7 @@ static void dsdt_agrees_with_layout(void)
 	uint8_t ecam[] = {0x86, 9, 0, 1, [11] = 0};
 	uint8_t io[] = {0x88, 13, 0, 1, 0xc, 3, [15] = 0};
 	uint8_t mem32[] = {0x87, 23, 0, 0, 0xc, 1, [25] = 0};
-	uint8_t record[] = {0x5b, 0x80, 'C', 'O', 'N', 'F', 0, 0x0c, 0, 0, 0, 0, 0x0a, 24};
+	uint8_t record[] = {0x5b, 0x80, 'C', 'O', 'N', 'F', 0, 0x0c, 0, 0, 0, 0, 0x0a, 28};
 	uint8_t power[] = {0x5b, 0x80, 'P', 'O', 'W', 'R', 1, 0x0b, 0, 0, 0x0a, POWER_PM1_STATUS};
 	/* WriteAsZeros, double words; a gap of 32 bits, then three times 32 bits */
 	static const uint8_t fields[] = {0x43, 0, 32, 'E', 'V', 'T', 'S', 32, 'U', 'P', '_', '_', 32,
@@ -254,6 +255,9 @@ static void dsdt_agrees_with_layout(void)
 	expect_bytes(&tables, "record", record, sizeof(record));
 	expect_ports(&tables, "COM1", LAYOUT_COM1, 8);
 	expect_ports(&tables, "RTC", LAYOUT_RTC, 2);
+	expect_ports(&tables, "keyboard data", LAYOUT_KEYBOARD, 1);
+	expect_ports(&tables, "keyboard commands", LAYOUT_KEYBOARD + 4, 1);
+	expect_interrupt(&tables, "keyboard interrupt", true, LAYOUT_GSI_KEYBOARD);
 	expect_ports(&tables, "PCI configuration ports", LAYOUT_PCI_PORTS, 8);
 	expect_ports(&tables, "pvpanic", LAYOUT_PVPANIC, 1);
 	expect_ports(&tables, "power ports", LAYOUT_POWER, POWER_PORTS);
@@ -359,6 +363,8 @@ static void ssdt_has_the_devices_that_there_are(void)
 		CHECK(device <= end);
 	}
 	CHECK(device == end);
+	CHECK_EQ(get_le32(tables.guest.ram + LAYOUT_ACPI_RECORD + 24), 1);
+	CHECK_EQ(get_le16(tables.fadt + 109), 1 << 4 | 1 << 2 | 1 << 1); /* there is an 8042 */
 	boot_guest_free(&tables.guest);
 }
 
@@ -432,7 +438,7 @@ static void too_much_is_refused(void)
 	struct err err;
 
 	CHECK_EQ(acpi_build(&config, guest.memory, &err), -ENOSPC);
-	CHECK_STR(err.text, "the ACPI tables of 20000 CPUs do not fit into 120 KiB");
+	CHECK_STR(err.text, "the ACPI tables of 20000 CPUs do not fit into 112 KiB");
 	config.cpus = 1;
 	CHECK_EQ(acpi_build(&config, empty, &err), -ENOSPC);
 	guest_memory_destroy(empty);

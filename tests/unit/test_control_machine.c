@@ -140,6 +140,17 @@ static void migrations_are_answered_in_the_end(void)
 	end();
 }
 
+static void keys_are_pressed(void)
+{
+	int fd;
+
+	serve(NULL);
+	fd = client();
+	ASK(fd, "{\"method\":\"io.mvmm.Machine.CtrlAltDel\"}", FAILED("has no keyboard"));
+	close(fd);
+	end();
+}
+
 #define ADD_DISK "{\"method\":\"io.mvmm.Machine.AddDisk\",\"parameters\":"
 #define SET_LINK "{\"method\":\"io.mvmm.Machine.SetLink\",\"parameters\":"
 #define REPLACE "{\"method\":\"io.mvmm.Machine.ReplaceDisk\",\"parameters\":"
@@ -197,6 +208,6 @@ static void the_fake_has_every_operation(void)
 		CHECK(members[i]);
 }
 
-TEST_MAIN(TEST(images_come_along), TEST(calls_the_machine), TEST(who_waits_learns_that_the_asker_has_left),
+TEST_MAIN(TEST(keys_are_pressed), TEST(images_come_along), TEST(calls_the_machine), TEST(who_waits_learns_that_the_asker_has_left),
 	  TEST(a_pause_holds_up_nobody), TEST(devices_come_and_go), TEST(migrations_are_answered_in_the_end),
 	  TEST(the_fake_has_every_operation))

@@ -18,6 +18,7 @@
 #include "vmm/kvm/vcpu_arch.h"
 
 #include <linux/serial_reg.h>
+#include <linux/virtio_mmio.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
@@ -255,6 +256,7 @@ static struct event_loop *loop;
 static struct serial *serial;
 static struct rtc *rtc;
 static struct power *power;
+static struct i8042 *i8042;
 static struct irq_line line;
 
 static void line_set(struct irq_line *l, bool level)
@@ -282,10 +284,12 @@ static void begin_platform(void)
 	CHECK_EQ(serial_create(pio, COM1, &line, -1, -1, loop, NULL, &serial, NULL), 0);
 	CHECK_EQ(rtc_create(pio, &line, loop, &rtc, NULL), 0);
 	CHECK_EQ(power_create(&config, &power, NULL), 0);
+	CHECK_EQ(i8042_create(&(struct i8042_config){.pio = pio, .irq = &line}, &i8042, NULL), 0);
 }
 
 static void end_platform(void)
 {
+	i8042_destroy(i8042);
 	power_destroy(power);
 	rtc_destroy(rtc);
 	serial_destroy(serial);
@@ -364,6 +368,27 @@ static int load_power(const void *data, size_t len, struct err *err)
 	return state_load(&power_state, power, data, len, err);
 }
 
+/* Keys that are not read yet, and commands that wait for their bytes. */
+static void fill_i8042(void)
+{
+	out8(0x64, 0x60);
+	out8(0x60, 0x45);
+	CHECK(i8042_ctrl_alt_del(i8042));
+	out8(0x60, 0xed);
+	out8(0x64, 0xab);
+	out8(0x64, 0xd1);
+}
+
+static int save_i8042(struct state_buffer *out, struct err *err)
+{
+	return state_save(&i8042_state, i8042, out, err);
+}
+
+static int load_i8042(const void *data, size_t len, struct err *err)
+{
+	return state_load(&i8042_state, i8042, data, len, err);
+}
+
 static struct virtio_driver *ram;
 static struct vmgenid *vmgenid;
 static struct vmclock *vmclock;
@@ -413,6 +438,7 @@ static void platform_records_load(void)
 	static const struct golden_subject subjects[] = {
 		{"serial", begin_platform, fill_serial, save_serial, load_serial, end_platform},
 		{"rtc", begin_platform, fill_rtc, save_rtc, load_rtc, end_platform},
+		{"i8042", begin_platform, fill_i8042, save_i8042, load_i8042, end_platform},
 		{"power", begin_platform, fill_power, save_power, load_power, end_platform},
 		{"vmgenid", begin_generation, fill_generation, save_vmgenid, load_vmgenid, end_generation},
 		{"vmclock", begin_generation, fill_generation, save_vmclock, load_vmclock, end_generation},
@@ -495,4 +521,85 @@ static void pci_records_load(void)
 	state_devices_close(&devices);
 }
 
-TEST_MAIN(TEST(kvm_records_load), TEST(platform_records_load), TEST(pci_records_load))
+/* ---- virtio on MMIO ---- */
+
+#define PAGE_AT 0xe0101000ull
+
+static struct bus *mmio;
+static struct virtio_transport *transport;
+
+static int line_wire(struct irq_line *l, int trigger_fd, int resample_fd, struct err *err)
+{
+	return 0;
+}
+
+static void line_unwire(struct irq_line *l, int trigger_fd)
+{
+}
+
+static void begin_mmio(void)
+{
+	static const struct irq_line_ops ops = {.wire = line_wire, .unwire = line_unwire};
+	struct virtio_mmio_config config = {.addr = PAGE_AT, .slot = 1, .line = {.ops = &ops}};
+	struct virtio_device *device;
+
+	ram = driver_create(KIB(64), false);
+	mmio = config.mmio = bus_create();
+	CHECK_EQ(event_loop_create(&loop, NULL), 0);
+	CHECK_EQ(event_loop_start(loop, "mmio", NULL), 0);
+	CHECK_EQ(virtio_rng_create("rng", ram->memory, loop, NULL, &device, NULL), 0);
+	CHECK_EQ(virtio_mmio_create(device, &config, &transport, NULL), 0);
+}
+
+static void set_register(uint64_t offset, uint32_t value)
+{
+	uint8_t data[4];
+
+	put_le32(data, value);
+	CHECK(bus_write(mmio, PAGE_AT + offset, data, 4));
+}
+
+static void fill_mmio(void)
+{
+	set_register(VIRTIO_MMIO_STATUS, 3);
+	set_register(VIRTIO_MMIO_DEVICE_FEATURES_SEL, 7);
+	set_register(VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1);
+	set_register(VIRTIO_MMIO_DRIVER_FEATURES, 1);
+	set_register(VIRTIO_MMIO_STATUS, 11);
+	set_register(VIRTIO_MMIO_QUEUE_NUM, 16);
+	set_register(VIRTIO_MMIO_QUEUE_DESC_LOW, DRIVER_RAM_BASE);
+	set_register(VIRTIO_MMIO_QUEUE_AVAIL_LOW, DRIVER_RAM_BASE + KIB(4));
+	set_register(VIRTIO_MMIO_QUEUE_USED_LOW, DRIVER_RAM_BASE + KIB(8));
+	set_register(VIRTIO_MMIO_QUEUE_READY, 1);
+	set_register(VIRTIO_MMIO_STATUS, 15);
+	set_register(VIRTIO_MMIO_QUEUE_SEL, 0x1234);
+	virtio_transport_device(transport)->transport->notify_queue(virtio_transport_device(transport), 0);
+	virtio_transport_drain(transport, VIRTIO_NO_DEADLINE, NULL);
+}
+
+static int save_mmio(struct state_buffer *out, struct err *err)
+{
+	return virtio_transport_save(transport, out, err);
+}
+
+static int load_mmio(const void *data, size_t len, struct err *err)
+{
+	return virtio_transport_load(transport, data, len, err);
+}
+
+static void end_mmio(void)
+{
+	virtio_transport_destroy(transport);
+	event_loop_destroy(loop);
+	bus_destroy(mmio);
+	driver_destroy(ram);
+}
+
+static void mmio_records_load(void)
+{
+	const struct golden_subject subject = {"virtio-mmio", begin_mmio, fill_mmio, save_mmio, load_mmio, end_mmio};
+
+	golden_check(&subject);
+}
+
+TEST_MAIN(TEST(kvm_records_load), TEST(platform_records_load), TEST(pci_records_load), TEST(mmio_records_load))

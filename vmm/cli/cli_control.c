@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mvmm info`, `stop`, `pause`, `resume` and `balloon`: one call to one machine each. */
+/* `mvmm info`, `stop`, `ctrl-alt-del`, `pause`, `resume` and `balloon`: one call to one machine each. */
 #include <stdio.h>
 
 #include "vmm/cli/command.h"
@@ -182,6 +182,11 @@ static int cli_control_run_resume(int argc, char *const *argv, struct err *err)
 	return cli_control_run_simple(&command_resume, "Resume", argc, argv, err);
 }
 
+static int cli_control_run_ctrl_alt_del(int argc, char *const *argv, struct err *err)
+{
+	return cli_control_run_simple(&command_ctrl_alt_del, "CtrlAltDel", argc, argv, err);
+}
+
 static int cli_control_run_balloon(int argc, char *const *argv, struct err *err)
 {
 	struct control_options given;
@@ -215,6 +220,14 @@ const struct command command_stop = {
 	.summary = "Press a machine's power button and wait for its end",
 	.options = &stop_table,
 	.run = cli_control_run_stop,
+};
+
+const struct command command_ctrl_alt_del = {
+	.name = "ctrl-alt-del",
+	.operands = "NAME",
+	.summary = "Press Ctrl, Alt and Del on a machine's keyboard",
+	.options = &plain_table,
+	.run = cli_control_run_ctrl_alt_del,
 };
 
 const struct command command_pause = {

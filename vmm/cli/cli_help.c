@@ -7,7 +7,8 @@
 
 /* In the order of the help; ends with NULL. */
 static const struct command *const commands[] = {
-	&command_run, &command_ps, &command_info, &command_stop, &command_pause, &command_resume, &command_balloon,
+	&command_run, &command_ps, &command_info, &command_stop, &command_ctrl_alt_del, &command_pause, &command_resume,
+	&command_balloon,
 	&command_disk, &command_net, &command_migrate, &command_receive, &command_snapshot, &command_restore, &command_clone,
 	&command_vfio, &command_metrics, &command_events, &command_api, &command_doctor, &command_help, NULL,
 };
@@ -31,7 +32,7 @@ static void cli_help_print_overview(void)
 {
 	printf("mvmm runs virtual machines with KVM.\n\nusage: mvmm COMMAND [ARGUMENT]...\n\n");
 	for (size_t i = 0; commands[i]; i++)
-		printf("  %-10s%s\n", commands[i]->name, commands[i]->summary);
+		printf("  %-14s%s\n", commands[i]->name, commands[i]->summary);
 	printf("\nmvmm help COMMAND, or mvmm COMMAND --help, shows a command's options; mvmm --version the version.\n"
 	       "A first machine: mvmm run --kernel bzImage --initrd initrd.img --cmdline console=ttyS0\n");
 }

@@ -24,9 +24,10 @@ struct command {
 	int (*run)(int argc, char *const *argv, struct err *err);
 };
 
-extern const struct command command_run, command_ps, command_stop, command_pause, command_resume, command_info,
-	command_balloon, command_disk, command_net, command_migrate, command_receive, command_snapshot,
-	command_restore, command_clone, command_vfio, command_metrics, command_events, command_api, command_doctor, command_help;
+extern const struct command command_run, command_ps, command_stop, command_ctrl_alt_del, command_pause, command_resume,
+	command_info, command_balloon, command_disk, command_net, command_migrate, command_receive, command_snapshot,
+	command_restore, command_clone, command_vfio, command_metrics, command_events, command_api, command_doctor,
+	command_help;
 
 /* mvmm under the name firecracker: the words after it. In cli_api.c. */
 int command_api_firecracker(int argc, char *const *argv, struct err *err);

@@ -42,6 +42,9 @@ static const char description[] =
 	"# Presses the power button, or with force ends the machine now; the connection closes when the machine has ended\n"
 	"method Stop(force: ?bool) -> ()\n"
 	"\n"
+	"# Presses Ctrl, Alt and Del; fails if the guest listens to no keyboard\n"
+	"method CtrlAltDel() -> ()\n"
+	"\n"
 	"# Asks the guest to give that many bytes of its memory back, at most all of it; 0 returns all to it.\n"
 	"# Info's balloon has how much it has given back\n"
 	"method SetBalloon(size: int) -> ()\n"
@@ -168,6 +171,14 @@ static void control_machine_call_stop(void *opaque, struct control_call *call, c
 		control_bad_parameter(call, "force");
 	else
 		control_machine_finish(call, machine->ops->stop(machine->session, json_is_true(force), &err), &err);
+}
+
+static void control_machine_call_ctrl_alt_del(void *opaque, struct control_call *call, const json_t *parameters)
+{
+	const struct operated *machine = opaque;
+	struct err err;
+
+	control_machine_finish(call, machine->ops->ctrl_alt_del(machine->session, &err), &err);
 }
 
 static void control_machine_call_info(void *opaque, struct control_call *call, const json_t *parameters)
@@ -438,6 +449,7 @@ static const struct control_method methods[] = {
 	{"AddDevice", control_devices_add},
 	{"AddDisk", control_devices_add_disk},
 	{"AddNet", control_devices_add_net},
+	{"CtrlAltDel", control_machine_call_ctrl_alt_del},
 	{"Events", control_events_call},
 	{"Info", control_machine_call_info},
 	{"Metrics", control_machine_call_metrics},

@@ -97,6 +97,8 @@ enum machine_end machine_end(const struct machine *machine);
  * first press has only woken a guest that slept.
  */
 void machine_power_button(struct machine *machine);
+/* Presses Ctrl, Alt and Del on its keyboard. -EOPNOTSUPP: no driver of the guest listens to it. */
+int machine_ctrl_alt_del(struct machine *machine, struct err *err);
 /* Ends the machine at once, as if unplugged. */
 void machine_stop(struct machine *machine);
 /* The same, as failed. The caller has logged the reason. Any thread. */

@@ -7,6 +7,7 @@
 
 #include "boot/acpi.h"
 #include "boot/layout_x86.h"
+#include "boot/mptable.h"
 #include "vmm/machine/machine_files.h"
 
 #include <stdio.h>
@@ -83,7 +84,8 @@ static int machine_boot_write_tables(const struct machine *machine, struct err *
 		.pci_mem64 = machine->windows.mem64,
 		.pci_mem64_size = machine->windows.mem64_size,
 		.serial = true,
-		.timer = machine->has_pit,
+		.keyboard = config->transport == TRANSPORT_MMIO,
+		.timer = machine->has_timer,
 		.hotplug = machine->hotplug,
 	};
 
@@ -91,7 +93,7 @@ static int machine_boot_write_tables(const struct machine *machine, struct err *
 		apic_ids[i] = guest_cpu_apic_id(machine->guest_cpu, i);
 	for (size_t i = 0; config->transport == TRANSPORT_MMIO && i < machine->virtio_count; i++)
 		acpi.virtio_mmio |= 1u << virtio_transport_slot(machine->virtio[i]);
-	return acpi_build(&acpi, machine->memory, err);
+	return acpi_build(&acpi, machine->memory, err) ?: mptable_build(config->cpus, apic_ids, machine->memory, err);
 }
 
 int machine_boot_load(struct machine *machine, struct err *err)

@@ -19,6 +19,11 @@ static void machine_create_on_power(void *opaque, enum power_event event)
 	machine_end_for(opaque, event == POWER_OFF ? MACHINE_OFF : MACHINE_REBOOT);
 }
 
+static void machine_create_on_reset(void *opaque)
+{
+	machine_end_for(opaque, MACHINE_REBOOT);
+}
+
 static void machine_create_on_panic(void *opaque, bool loaded)
 {
 	struct machine *machine = opaque;
@@ -180,8 +185,12 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 		.event = machine_create_on_power,
 		.opaque = machine,
 	};
+	const struct i8042_config keyboard = {
+		.pio = machine->pio, .irq = &machine->keyboard_irq, .reset = machine_create_on_reset, .opaque = machine,
+	};
 	int ret;
 
+	irqchip_line(machine->irqchip, LAYOUT_GSI_KEYBOARD, &machine->keyboard_irq);
 	irqchip_line(machine->irqchip, LAYOUT_GSI_COM1, &machine->serial_irq);
 	irqchip_line(machine->irqchip, LAYOUT_GSI_RTC, &machine->rtc_irq);
 	irqchip_line(machine->irqchip, LAYOUT_GSI_GED, &machine->power_irq);
@@ -190,6 +199,7 @@ static int machine_create_platform(struct machine *machine, struct err *err)
 			    machine->host.serial_out, machine->host.loop, machine->host.log, &machine->serial, err);
 	if (ret == 0)
 		ret = rtc_create(machine->pio, &machine->rtc_irq, machine->host.loop, &machine->rtc, err);
+	ret = ret ?: i8042_create(&keyboard, &machine->i8042, err);
 	if (ret == 0)
 		ret = pvpanic_create(machine->pio, LAYOUT_PVPANIC, machine_create_on_panic, machine, &machine->pvpanic,
 				     err);
@@ -375,12 +385,16 @@ static int machine_create_irqchip(struct machine *machine, struct err *err)
 	return irqchip_create(&machine->kvm, &machine->irqchip, err);
 }
 
-/* A guest that has no kvmclock, or was told not to use it, needs a PIT; nobody else pays for it. */
+/*
+ * A guest that has no kvmclock, or was told not to use it, needs a PIT and a timer; nobody else pays for them. A kernel for MMIO
+ * may know nothing of KVM, and neither of ACPI.
+ */
 static int machine_create_pit(struct machine *machine, struct err *err)
 {
 	const char *cmdline = machine->config->cmdline;
 
-	machine->has_pit = !guest_cpu_has_kvmclock(machine->guest_cpu) || (cmdline && strstr(cmdline, "no-kvmclock"));
+	machine->has_timer = !guest_cpu_has_kvmclock(machine->guest_cpu) || (cmdline && strstr(cmdline, "no-kvmclock"));
+	machine->has_pit = machine->has_timer || machine->config->transport == TRANSPORT_MMIO;
 	return machine->has_pit ? irqchip_create_pit(&machine->kvm, err) : 0;
 }
 
@@ -600,6 +614,7 @@ void machine_destroy(struct machine *machine)
 	vmgenid_destroy(machine->vmgenid);
 	power_destroy(machine->power);
 	pvpanic_destroy(machine->pvpanic);
+	i8042_destroy(machine->i8042);
 	rtc_destroy(machine->rtc);
 	serial_destroy(machine->serial);
 	pci_bus_destroy(machine->pci);

@@ -36,9 +36,10 @@ struct machine {
 	struct irqchip *irqchip;
 	struct pci_bus *pci;
 	struct pci_windows windows; /* of its addresses */
-	struct irq_line serial_irq, rtc_irq, power_irq, sci;
+	struct irq_line serial_irq, rtc_irq, keyboard_irq, power_irq, sci;
 	struct serial *serial;
 	struct rtc *rtc;
+	struct i8042 *i8042;
 	struct pvpanic *pvpanic;
 	struct power *power;
 	struct vmgenid *vmgenid;
@@ -61,7 +62,8 @@ struct machine {
 	struct cpu_job *cpu_job; /* makes guest_cpu; NULL after the thread was joined */
 	struct vcpu_set *vcpus;
 	struct clock *clock;
-	bool has_pit;         /* and an ACPI timer: the guest measures its TSC with them */
+	bool has_pit;
+	bool has_timer;       /* of ACPI: the guest measures its TSC with it, or the PIT */
 	uint32_t hotplug;     /* the PCI devices for hot plug, as in the guest's tables */
 	enum machine_end end; /* written once, from any thread */
 	bool started;

@@ -133,6 +133,12 @@ void machine_power_button(struct machine *machine)
 		event_timer_set(machine->button_timer, PRESS_AGAIN_NS, 0);
 }
 
+int machine_ctrl_alt_del(struct machine *machine, struct err *err)
+{
+	return i8042_ctrl_alt_del(machine->i8042) ? 0 :
+	       err_set(err, -EOPNOTSUPP, "has a guest that listens to no keyboard; mvmm stop presses its power button");
+}
+
 /* A paused machine's clock is recorded again. */
 static void machine_life_pause_clock(struct machine *machine)
 {

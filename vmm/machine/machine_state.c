@@ -3,7 +3,7 @@
  * The saved state of a machine (machine_save and machine_load of machine.h): a section for each part that has state:
  * u8 length of its name, name, u32 length (little-endian), and the part's record or records.
  *
- * A load finds sections by name; each must be there exactly once. It loads the time first; then the vCPUs, whose local
+ * A load finds sections by name; each must be there exactly once, but for what no guest has used. It loads the time first; then the vCPUs, whose local
  * APICs must be loaded when a device raises an interrupt; then the devices; and last the interrupt controllers, since
  * the devices must set their lines before pending interrupts are loaded.
  */
@@ -24,6 +24,8 @@ struct part {
 	unsigned int index;
 	const struct state_table *table; /* with object, of PART_TABLE */
 	void *object;
+	bool optional; /* it need not be there: it is as it was made */
+	bool unused;   /* and so it is */
 };
 
 struct part_list {
@@ -67,6 +69,9 @@ static void machine_state_list_parts(struct machine *machine, struct part_list *
 	}
 	machine_state_add_table(list, "serial", &serial_state, machine->serial);
 	machine_state_add_table(list, "rtc", &rtc_state, machine->rtc);
+	machine_state_add_table(list, "i8042", &i8042_state, machine->i8042);
+	list->parts[list->count - 1].optional = true;
+	list->parts[list->count - 1].unused = i8042_is_new(machine->i8042);
 	if (machine->has_pit)
 		machine_state_add_table(list, "pit", &pit_state, &machine->kvm);
 	machine_state_add_table(list, "power", &power_state, machine->power);
@@ -138,7 +143,8 @@ int machine_save(struct machine *machine, struct state_buffer *out, struct err *
 	ret = machine_check_disks(machine, err);
 	machine_state_list_parts(machine, list);
 	for (size_t i = 0; i < list->count && ret == 0; i++)
-		ret = machine_state_save_section(machine, &list->parts[i], out, err);
+		if (!list->parts[i].unused)
+			ret = machine_state_save_section(machine, &list->parts[i], out, err);
 	if (ret < 0)
 		out->len = start;
 	return ret;
@@ -252,6 +258,8 @@ static int machine_state_load_parts(struct machine *machine, const struct part_l
 		struct section *section = machine_state_find_section(sections, parts->parts[i].name);
 		int ret;
 
+		if (!section && parts->parts[i].optional)
+			continue;
 		if (!section)
 			return err_set(err, -EBADMSG, "%s is missing in the machine's state", parts->parts[i].name);
 		section->taken = true;

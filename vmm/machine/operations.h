@@ -87,6 +87,8 @@ struct operations {
 	int (*resume)(struct session *session, struct err *err);
 	/* force: ends the machine now. Else presses the power button, and the guest ends it. */
 	int (*stop)(struct session *session, bool force, struct err *err);
+	/* Presses Ctrl, Alt and Del: the guest reboots, if it takes them for that. -EOPNOTSUPP: it listens to no keyboard. */
+	int (*ctrl_alt_del)(struct session *session, struct err *err);
 	/* Asks the guest to give back bytes of its memory. -ERANGE: more than it has, -ENODEV: no balloon. */
 	int (*set_balloon)(struct session *session, uint64_t bytes, struct err *err);
 	/* The guest sees the size that the disk's image has now; *bytes: that size. -ENODEV: no such disk. */

@@ -72,6 +72,15 @@ static int session_operations_stop(struct session *session, bool force, struct e
 	return session_press_button(session, err);
 }
 
+static int session_operations_ctrl_alt_del(struct session *session, struct err *err)
+{
+	int code = session_check_settled(session, err);
+
+	if (!code && machine_paused(session->machine))
+		code = err_set(err, -EBUSY, "is paused and reads no keys; resume it first");
+	return code ?: machine_ctrl_alt_del(session->machine, err);
+}
+
 static void session_operations_add_limits(const struct machine_config *config, json_t *devices)
 {
 	json_t *device;
@@ -235,6 +244,7 @@ static const struct operations operations = {
 	.pause = session_operations_pause,
 	.resume = session_operations_resume,
 	.stop = session_operations_stop,
+	.ctrl_alt_del = session_operations_ctrl_alt_del,
 	.set_balloon = session_operations_set_balloon,
 	.set_limits = session_operations_set_limits,
 	.resize_disk = session_devices_resize_disk,

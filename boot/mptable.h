@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The MP table (Intel MultiProcessor Specification 1.4), for kernels without ACPI or told not to use it: CPUs, the IOAPIC, and
+ * where interrupts of ISA, of virtio on MMIO and of PCI come in.
+ */
+#pragma once
+
+#include "core/guest_memory.h"
+
+/* Writes it at LAYOUT_MPTABLE. It has no CPUs with APIC ids above 254. */
+int mptable_build(unsigned int cpus, const uint32_t *apic_ids, struct guest_memory *memory, struct err *err);
