@@ -614,6 +614,36 @@ def pauses(tap):
         tap.check("SIGTERM ends a machine as a signal", it.process.wait(PATIENCE) == -signal.SIGTERM, it.process.returncode)
 
 
+def extras(tap):
+    with machine("--id", "extra") as it:
+        status, reply = it.ask("GET", "/events")
+        tap.check("there are no events before the start", status == 400 and reply["fault_message"] == NOT_BEFORE, reply)
+        it.configure()
+        it.start()
+        stream = Connection(it.path)
+        stream.request("GET", "/events")
+        events = stream.getresponse()
+        first = json.loads(events.readline())
+        it.must("PATCH", "/vm", {"state": "Paused"})
+        second = json.loads(events.readline())
+        tap.check("events are told as they come", first["event"] == "state" and second["event"] == "paused" and
+                  second["name"] == "extra", (first, second))
+        it.must("PATCH", "/vm", {"state": "Resumed"})
+        stream.close()
+        it.client.request("GET", "/metrics")
+        reply = it.client.getresponse()
+        text = reply.read().decode()
+        tap.check("metrics are Prometheus' text", reply.getheader("Content-Type").startswith("text/plain") and
+                  re.search(r'^mvmm_vcpus{machine="extra"} 1$', text, re.M), text[:300])
+        last = Connection(it.path)
+        last.request("GET", "/events")
+        events = last.getresponse()
+        events.readline()
+        it.process.send_signal(signal.SIGTERM)
+        rest = events.read().decode()
+        tap.check("... the last one is the end", json.loads(rest.splitlines()[-1])["event"] == "ended", rest)
+
+
 def failed_start(tap):
     with machine() as it:
         it.configure()
@@ -819,7 +849,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, swaps, plugs, ends, pauses, failed_start, snapshots, config_files, killed, taps):
+    for part in (lines, tables, tell_log, transport, deprecated, swaps, plugs, ends, pauses, extras, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

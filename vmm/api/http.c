@@ -179,6 +179,13 @@ bool http_stream_send(struct http_call *call, const char *text, size_t len)
 	return true;
 }
 
+/* The last chunk, if the client takes it at once. */
+static void http_client_end_stream(struct client *client)
+{
+	if (client->call && client->call->streams && peer_append(&client->peer, "0\r\n\r\n", 5))
+		peer_flush(&client->peer);
+}
+
 size_t http_take_fds(struct http_call *call, int *fds, size_t max)
 {
 	return call->client ? peer_take_fds(&call->client->peer, fds, max) : 0;
@@ -394,8 +401,10 @@ void http_destroy(struct http *http)
 {
 	if (!http)
 		return;
-	while (http->clients)
+	while (http->clients) {
+		http_client_end_stream(http->clients);
 		http_client_drop(http->clients);
+	}
 	event_source_remove(http->source);
 	event_source_remove(http->timer);
 	fd_close(&http->reserve);

@@ -53,13 +53,22 @@ void face_finish(struct face_request *request, int code, const struct err *err)
 			face_reply(request, 400, json_pack("{s:o}", "fault_message", face_text(err->text)));
 	} else {
 		log_each(log, LOG_INFO, "The request was executed successfully. Status code: %s.",
-			 request->reply ? "200 OK" : "204 No Content");
-		if (request->call)
+			 request->reply || request->text ? "200 OK" : "204 No Content");
+		if (request->call && request->text)
+			http_reply(request->call, &(struct http_response){.status = 200, .type = "text/plain; version=0.0.4",
+									  .body = request->text, .body_len = strlen(request->text)});
+		else if (request->call)
 			face_reply(request, request->reply ? 200 : 204, json_incref(request->reply));
 	}
 	log_each(log, LOG_DEBUG, "Total previous API call duration: %lld us.",
 		 (long long)((int64_t)(monotonic_ns() / 1000) - request->begun_us));
+	face_free(request);
+}
+
+void face_free(struct face_request *request)
+{
 	json_decref(request->reply);
+	free(request->text);
 	if (request->table)
 		body_done(request->table, &request->body);
 	free(request->path);

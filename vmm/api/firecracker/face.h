@@ -97,6 +97,7 @@ struct face_request {
 	union face_body body;
 	char id[256];   /* of the path, "": none */
 	json_t *reply;  /* its body, or NULL */
+	char *text;     /* the same, as text */
 	bool deprecated;
 	struct face_counter *counter; /* or NULL */
 	int64_t begun_us;
@@ -107,6 +108,9 @@ struct face_request {
 
 /* Replies to it, and frees it. A request without a call (of the configuration file) is not replied to. */
 void face_finish(struct face_request *request, int code, const struct err *err);
+
+/* Frees it without a reply. */
+void face_free(struct face_request *request);
 
 struct face_drive *face_find_drive(struct face *face, const char *id);
 struct face_net *face_find_net(struct face *face, const char *id);

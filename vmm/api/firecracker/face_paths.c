@@ -5,6 +5,7 @@
 #include "core/monotonic.h"
 #include "vmm/api/firecracker/face_after.h"
 #include "vmm/api/firecracker/face_before.h"
+#include "vmm/api/firecracker/face_extra.h"
 #include "vmm/api/firecracker/face_full.h"
 #include "vmm/api/firecracker/face_plug.h"
 #include "vmm/api/firecracker/face_snapshot.h"
@@ -64,6 +65,8 @@ static const struct face_path paths[] = {
 	{HTTP_METHOD_PUT, "metrics", NULL, BEFORE, &fc_metrics, face_before_metrics, COUNT(PUTS, "metrics")},
 	{HTTP_METHOD_PUT, "actions", NULL, BEFORE | AFTER, &fc_action, face_paths_action, COUNT(PUTS, "actions")},
 	{HTTP_METHOD_PATCH, "vm", NULL, AFTER, &fc_vm, face_after_vm},
+	{HTTP_METHOD_GET, "metrics", NULL, AFTER, NULL, face_extra_metrics},
+	{HTTP_METHOD_GET, "events", NULL, AFTER, NULL, face_extra_events},
 	{HTTP_METHOD_PUT, "cpu-config", NULL, BEFORE, LACKS("CPU templates"), COUNT(PUTS, "cpu_cfg")},
 	{HTTP_METHOD_PUT, "pmem", NULL, BEFORE, LACKS("pmem devices"), COUNT(PUTS, "pmem")},
 	{HTTP_METHOD_PATCH, "pmem", NULL, AFTER, LACKS("pmem devices"), COUNT(PATCHES, "pmem")},
