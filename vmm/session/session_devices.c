@@ -149,24 +149,34 @@ static int session_devices_open_image(const struct session *session, const struc
 	return code;
 }
 
-/* What the device needs is handed in, and nothing else: a machine opens nothing for others. */
-static int session_devices_check_passed(const struct session *session, const char *option, size_t count, struct err *err)
+static int session_devices_check_disk(const struct disk_config *disk, size_t count, struct err *err)
 {
-	const struct machine_config *config = session->config;
-	const struct disk_config *disk = &config->disks[config->disk_count - 1];
-	const struct net_config *net = &config->nets[config->net_count - 1];
-
-	if (strcmp(option, "disk") == 0 && count != (disk->direct ? 2 : 1))
+	if (count != (disk->direct ? 2 : 1))
 		return err_set(err, -EINVAL, "--disk %.100s: %s", disk->path, disk->direct ?
 			       "pass two descriptors, the second one opened with O_DIRECT" : "pass one descriptor");
-	if (strcmp(option, "net") != 0)
-		return 0;
+	return 0;
+}
+
+static int session_devices_check_net(const struct net_config *net, size_t count, struct err *err)
+{
 	if (net->kind != NET_TAP || net->vhost)
 		return err_set(err, -EINVAL, "--net %s: only mvmm run has that; write tap=NAME",
 			       net->kind == NET_TAP ? "vhost=on" : "passt");
 	if (count != net->queues)
 		return err_set(err, -EINVAL, "--net tap=%s,queues=%u: pass a descriptor for each queue", net->target,
 			       net->queues);
+	return 0;
+}
+
+/* What the device needs is handed in, and nothing else: a machine opens nothing for others. */
+static int session_devices_check_passed(const struct session *session, const char *option, size_t count, struct err *err)
+{
+	const struct machine_config *config = session->config;
+
+	if (strcmp(option, "disk") == 0)
+		return session_devices_check_disk(&config->disks[config->disk_count - 1], count, err);
+	if (strcmp(option, "net") == 0)
+		return session_devices_check_net(&config->nets[config->net_count - 1], count, err);
 	return 0;
 }
 
