@@ -511,6 +511,47 @@ def disk_of(work, name, sectors):
     return path
 
 
+def pass_file(it, method, path, body, *names):
+    """A request with descriptors."""
+    fds = [os.open(name, os.O_RDWR) for name in names]
+    text = json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect(it.path)
+        socket.send_fds(client, [head + text], fds)
+        reply = client.recv(65536)
+    for fd in fds:
+        os.close(fd)
+    return reply
+
+
+def passed(tap):
+    """Files that the machine cannot find by their paths."""
+    with machine("--enable-pci", guest="guest_plug") as it:
+        it.configure()
+        it.must("PUT", "/serial", {"serial_out_path": "serial"})
+        reply = pass_file(it, "PUT", "/drives/a", {"drive_id": "a", "is_root_device": False, "path_on_host": "no/where"},
+                          disk_of(it.work, "first", 1000), disk_of(it.work, "other", 9000))
+        tap.check("a file may be passed with a request", b" 204 " in reply, reply)
+        it.start()
+
+        def serial():
+            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
+                return file.read()
+
+        until(lambda: re.search(r"\b1000\b", serial()), "the guest sees it")
+        reply = pass_file(it, "PATCH", "/drives/a", {"drive_id": "a", "path_on_host": "no/where"}, disk_of(it.work, "second", 3000))
+        until(lambda: re.search(r"\b3000\b", serial()), "the guest sees the other one")
+        tap.check("... also when the guest runs", b" 204 " in reply, reply)
+        reply = pass_file(it, "PUT", "/drives/b", {"drive_id": "b", "is_root_device": False, "path_on_host": "no/where"},
+                          disk_of(it.work, "third", 5000))
+        until(lambda: re.search(r"\b5000\b", serial()), "the guest sees a new one")
+        tap.check("... and for a drive that comes", b" 204 " in reply, reply)
+        reply = pass_file(it, "PUT", "/network-interfaces/1", {"iface_id": "1", "host_dev_name": "x"}, os.path.join(it.work, "disk"))
+        tap.check("a file is no tap", b" 400 " in reply and b"Could not create the network device" in reply, reply)
+
+
 def swaps(tap):
     """The guest tells of each disk and of each change of its size."""
     with machine("--id", "a", "--enable-pci", guest="guest_plug") as it:
@@ -849,7 +890,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, swaps, plugs, ends, pauses, extras, failed_start, snapshots, config_files, killed, taps):
+    for part in (lines, tables, tell_log, transport, deprecated, passed, swaps, plugs, ends, pauses, extras, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

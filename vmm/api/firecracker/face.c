@@ -74,6 +74,8 @@ void face_free(struct face_request *request)
 	free(request->path);
 	fd_close(&request->fds[0]);
 	fd_close(&request->fds[1]);
+	while (request->passed_count)
+		fd_close(&request->passed[--request->passed_count]);
 	free(request);
 }
 
@@ -126,6 +128,24 @@ int face_open(const char *path, int flags, int *ret, struct err *err)
 	if (code)
 		return err_set(err, code, "%s (os error %d)", strerrordesc_np(-code), -code);
 	*ret = opening.fd;
+	return 0;
+}
+
+int face_take_passed(struct face_request *request)
+{
+	for (size_t i = 0; i < request->passed_count; i++)
+		if (request->passed[i] >= 0)
+			return take_fd(&request->passed[i]);
+	return -1;
+}
+
+int face_file(struct face_request *request, const char *path, int flags, int *ret, struct err *err)
+{
+	int fd = face_take_passed(request);
+
+	if (fd < 0)
+		return face_open(path, flags, ret, err);
+	*ret = fd;
 	return 0;
 }
 

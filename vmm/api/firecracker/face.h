@@ -13,6 +13,7 @@
 #include "vmm/machine/operations.h"
 
 #define FACE_MAX_DEVICES 30u /* of a kind */
+#define FACE_MAX_PASSED 2u
 #define FACE_LATER 1         /* what a request that is replied to later returns */
 
 struct face_drive {
@@ -103,7 +104,9 @@ struct face_request {
 	int64_t begun_us;
 	char name[MACHINE_MAX_NAME + 1]; /* mvmm's, of a device that comes or goes */
 	char *path; /* of a file that is opened for it, or NULL */
-	int fds[2]; /* that file, or those of a snapshot */
+	int fds[2]; /* that file */
+	int passed[FACE_MAX_PASSED]; /* descriptors that came with it; -1: used */
+	size_t passed_count;
 };
 
 /* Replies to it, and frees it. A request without a call (of the configuration file) is not replied to. */
@@ -122,6 +125,14 @@ void face_name(struct face *face, const char *kind, const char *id, char name[MA
 
 /* Opens a file; -errno with the text of Rust's standard library, "No such file or directory (os error 2)". */
 int face_open(const char *path, int flags, int *ret, struct err *err);
+
+/*
+ * The file of a request: the next descriptor that came with it (SCM_RIGHTS), so that who asks has opened it and path only
+ * names it; or else it is opened.
+ */
+int face_file(struct face_request *request, const char *path, int flags, int *ret, struct err *err);
+/* That descriptor; -1: none. */
+int face_take_passed(struct face_request *request);
 
 /* A limit of theirs as one of ours; unit: ops or bytes. Not given: none. */
 struct rate face_rate(const struct fc_token_bucket *bucket, bool given, bool ops);

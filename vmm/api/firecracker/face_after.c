@@ -163,7 +163,7 @@ static void face_after_replaced(void *opaque, uint64_t bytes, int code, const st
 static int face_after_replace(struct face_request *request, struct face_drive *drive, struct err *err)
 {
 	const char *path = request->body.drive_update.path_on_host;
-	int code = face_open(path, drive->body.is_read_only ? O_RDONLY : O_RDWR, &request->fds[0], err);
+	int code = face_file(request, path, drive->body.is_read_only ? O_RDONLY : O_RDWR, &request->fds[0], err);
 
 	if (code)
 		return err_set(err, code, "Drive config error: Unable to patch the block device: Virtio backend error: Error manipulating "

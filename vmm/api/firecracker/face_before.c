@@ -85,12 +85,12 @@ int face_before_boot(struct face_request *request, struct err *err)
 	struct face *face = request->face;
 	const struct fc_boot_source *boot = &request->body.boot;
 	_cleanup_(fd_close) int kernel = -1, initrd = -1;
-	int code = face_open(boot->kernel_image_path, O_RDONLY, &kernel, err);
+	int code = face_file(request, boot->kernel_image_path, O_RDONLY, &kernel, err);
 
 	if (code)
 		return err_prefix(err, code, "Boot source error: The kernel file cannot be opened");
 	if (boot->initrd_path)
-		code = face_open(boot->initrd_path, O_RDONLY, &initrd, err);
+		code = face_file(request, boot->initrd_path, O_RDONLY, &initrd, err);
 	if (code)
 		return err_prefix(err, code, "Boot source error: The initrd file cannot be opened due to invalid path or invalid "
 				  "permissions");
@@ -160,7 +160,7 @@ int face_before_drive(struct face_request *request, struct err *err)
 
 	if (code)
 		return code;
-	code = face_open(body->path_on_host, body->is_read_only ? O_RDONLY : O_RDWR, &fd, err);
+	code = face_file(request, body->path_on_host, body->is_read_only ? O_RDONLY : O_RDWR, &fd, err);
 	if (code)
 		return err_set(err, code, NO_DRIVE ": Error manipulating the backing file: %s (os error %d) %.200s",
 			       strerrordesc_np(-code), -code, body->path_on_host);
@@ -175,6 +175,8 @@ int face_before_drive(struct face_request *request, struct err *err)
 }
 
 /* ---- network interfaces ---- */
+
+#define NO_NET "Network config error: Could not create the network device: Open tap device failed"
 
 /* Six bytes in hexadecimal digits. */
 static bool face_before_is_mac(const char *text)
@@ -232,7 +234,17 @@ static int face_before_open_tap(struct face *face, const struct fc_net *body, in
 	code = virtio_net_open_tap(body->host_dev_name, 1, ret, err);
 	if (code && before && before->fd < 0)
 		virtio_net_open_tap(body->host_dev_name, 1, &before->fd, NULL);
-	return code ? err_prefix(err, code, "Network config error: Could not create the network device: Open tap device failed") : 0;
+	return code ? err_prefix(err, code, NO_NET) : 0;
+}
+
+int face_before_check_tap(int fd, const char *name, struct err *err)
+{
+	char is[16] = "";
+	int code = virtio_net_name_tap(fd, is, err);
+
+	if (!code && strcmp(is, name) != 0)
+		code = err_set(err, -EINVAL, "the descriptor is of the tap %s", is);
+	return code ? err_prefix(err, code, NO_NET) : 0;
 }
 
 int face_before_net(struct face_request *request, struct err *err)
@@ -241,8 +253,11 @@ int face_before_net(struct face_request *request, struct err *err)
 	struct fc_net *body = &request->body.net;
 	struct face_net *net;
 	_cleanup_(fd_close) int fd = -1;
-	int code = face_before_check_net(face, body, err) ?: face_before_open_tap(face, body, &fd, err);
+	int code = face_before_check_net(face, body, err);
 
+	fd = face_take_passed(request);
+	if (!code)
+		code = fd >= 0 ? face_before_check_tap(fd, body->host_dev_name, err) : face_before_open_tap(face, body, &fd, err);
 	if (code)
 		return code;
 	net = face_before_place_net(face, body->iface_id, err);

@@ -10,4 +10,6 @@ face_fn face_before_machine, face_before_update_machine, face_before_boot, face_
 
 /* What must be right of a device whenever it comes. */
 int face_before_check_drive(const struct face *face, const struct fc_drive *drive, struct err *err);
+/* An open tap: it has this name. */
+int face_before_check_tap(int fd, const char *name, struct err *err);
 int face_before_check_net(const struct face *face, const struct fc_net *net, struct err *err);

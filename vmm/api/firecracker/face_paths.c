@@ -282,6 +282,7 @@ void face_paths_serve(struct face *face, struct http_call *call, const struct ht
 		return;
 	}
 	*request = (struct face_request){.face = face, .call = call, .fds = FACE_NO_FILES, .begun_us = (int64_t)(monotonic_ns() / 1000)};
+	request->passed_count = http_take_fds(call, request->passed, ARRAY_SIZE(request->passed));
 	code = face_paths_handle(request, http, &err);
 	if (code != FACE_LATER)
 		face_finish(request, code, &err);

@@ -81,7 +81,7 @@ static int face_plug_add_drive(struct face_request *request, struct err *err)
 			       "a root device is there from the start or not at all" : "no more drives fit");
 	if (code)
 		return code;
-	code = face_open(body->path_on_host, body->is_read_only ? O_RDONLY : O_RDWR, &request->fds[0], err);
+	code = face_file(request, body->path_on_host, body->is_read_only ? O_RDONLY : O_RDWR, &request->fds[0], err);
 	if (code)
 		return err_prefix(err, code, "Drive config error: Unable to create the virtio block device");
 	face_name(request->face, "drive", body->drive_id, request->name);
@@ -126,7 +126,9 @@ static int face_plug_do_open_tap(void *argument)
 	const struct tap_opening *opening = argument;
 	struct face_request *request = opening->request;
 
-	return virtio_net_open_tap(request->body.net.host_dev_name, 1, request->fds, opening->err);
+	int code = virtio_net_open_tap(request->body.net.host_dev_name, 1, request->fds, opening->err);
+
+	return code ? err_prefix(opening->err, code, "Network config error: Could not create the network device: Open tap device failed") : 0;
 }
 
 static int face_plug_add_net(struct face_request *request, struct err *err)
@@ -141,9 +143,11 @@ static int face_plug_add_net(struct face_request *request, struct err *err)
 		code = err_set(err, -ENOSPC, "Network config error: no more interfaces fit");
 	if (code)
 		return code;
-	code = thread_call(face_plug_do_open_tap, &(struct tap_opening){request, err});
+	request->fds[0] = face_take_passed(request);
+	code = request->fds[0] >= 0 ? face_before_check_tap(request->fds[0], body->host_dev_name, err) :
+				      thread_call(face_plug_do_open_tap, &(struct tap_opening){request, err});
 	if (code)
-		return err_prefix(err, code, "Network config error: Could not create the network device: Open tap device failed");
+		return code;
 	face_name(request->face, "net", body->iface_id, request->name);
 	device = json_pack("{s:s, s:s, s:s*}", "tap", body->host_dev_name, "id", request->name, "mac", body->guest_mac);
 	face_plug_set_limiter(device, &body->rx_rate_limiter, "rx-bandwidth", "rx-packets");
