@@ -8,6 +8,8 @@
 # shellcheck source=tests/kvm/jail_lib.sh
 . "$(dirname "$0")/jail_lib.sh"
 
+arrives() { machine=$(cat "$work/$who/mvmm/to/pid" 2>/dev/null) && by "$work/mvmm" info to 2>/dev/null | grep -q arriving; }
+
 for turn in root user; do
 	turn "$turn"
 	make_jail
@@ -96,6 +98,22 @@ for turn in root user; do
 	by "$work/mvmm" stop to >"$work/out" 2>"$work/err"
 	check "$who: it stops" ends 0
 	check "$who: nothing is left on either side" nothing_stays
+
+	start from run --kernel "$work/guest_pattern" --memory 64M --cmdline pages=8192 --serial none --name from --jail "$jail"
+	"${as[@]}" "$work/mvmm" receive --from "unix:$work/$who/slow" --name to --serial none --jail "$jail" >"$work/$who-to.out" 2>&1 </dev/null &
+	target=$!
+	pids+=("$target")
+	until_true 10 test -S "$work/$who/slow"
+	by "$work/mvmm" migrate from --to "unix:$work/$who/slow" --bandwidth 1M >"$work/out" 2>"$work/err" &
+	pids+=($!)
+	check "$who: a machine arrives slowly" until_true 20 arrives
+	check "$who: meanwhile no thread has capabilities" until_true 5 every_thread '^CapEff:	0000000000000000'
+	check "$who: and it still arrives" arrives
+	by "$work/mvmm" stop --force to
+	wait "$target"
+	by "$work/mvmm" stop --force from
+	wait "$keeper"
+	check "$who: nothing is left of it" until_true 5 nothing_stays
 
 	start filtered run --kernel "$work/guest_idle" --memory 32M --name filtered --seccomp on --jail "$jail"
 	check "$who: each thread has a filter of system calls, too" until_true 5 every_thread '^Seccomp:	2'

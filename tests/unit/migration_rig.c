@@ -60,7 +60,9 @@ static void *run_target(void *opaque)
 {
 	struct side *side = opaque;
 
-	side->rig->result->target = migration_target_run(side->target, &side->rig->result->target_err);
+	struct err *err = &side->rig->result->target_err;
+
+	side->rig->result->target = migration_target_meet(side->target, err) ?: migration_target_run(side->target, err);
 	migration_target_destroy(take_ptr(side->target)); /* as its process would end */
 	return NULL;
 }

@@ -215,6 +215,8 @@ static const char *logged(void)
 	return text;
 }
 
+static int check_renewed; /* of the thread that watches */
+
 /* ---- tests ---- */
 
 static void a_handler_gets_the_message_and_serves(void)
@@ -292,6 +294,19 @@ static void a_handler_that_dies_or_closes_ends_the_machine_at_once(void)
 	ends(NULL, "is gone");
 }
 
+static void watch_anew(void)
+{
+	check_renewed = memory_uffd_renew(uffd, &err);
+	kill_it();
+}
+
+static void another_thread_goes_on_with_the_watch(void)
+{
+	set_up(IS_MUTE, 0);
+	ends(watch_anew, "is gone");
+	CHECK_EQ(check_renewed, 0);
+}
+
 static void a_handler_that_brings_nothing_ends_the_machine_after_a_while(void)
 {
 	set_up(IS_MUTE, 200);
@@ -351,6 +366,7 @@ static void what_cannot_be_connected_says_why(void)
 
 TEST_MAIN(TEST(a_handler_gets_the_message_and_serves), TEST(what_the_balloon_gives_back_is_removed),
 	  TEST(a_slow_handler_is_waited_for), TEST(a_handler_that_dies_or_closes_ends_the_machine_at_once),
+	  TEST(another_thread_goes_on_with_the_watch),
 	  TEST(a_handler_that_brings_nothing_ends_the_machine_after_a_while),
 	  TEST(a_machine_that_waits_for_nothing_goes_on), TEST(a_removal_that_nobody_takes_does_not_wait_for_ever),
 	  TEST(what_cannot_be_connected_says_why))

@@ -221,8 +221,36 @@ static void reading_ahead_fills_the_page_cache(void)
 	tear_down();
 }
 
+static void another_thread_goes_on_with_the_rest(void)
+{
+	struct prefetch_range ranges[60];
+	struct prefetch_job *job;
+	int i;
+
+	for (size_t k = 0; k < ARRAY_SIZE(ranges); k++)
+		ranges[k] = (struct prefetch_range){(100 + 4 * k) * PAGE, 2 * PAGE};
+	set_up(5);
+	fsync(snapshot->memory_fd);
+	posix_fadvise(snapshot->memory_fd, 0, 0, POSIX_FADV_DONTNEED);
+	if (cached(100 * PAGE, 240 * PAGE) > 0) {
+		tear_down();
+		SKIP("this file system keeps its pages");
+	}
+	prefetch = list(ARRAY_SIZE(ranges), ranges);
+	CHECK_EQ(prefetch_begin(&prefetch, snapshot->memory_fd, &job, &err), 0);
+	for (i = 0; i < 5; i++)
+		CHECK_EQ(prefetch_renew(job, &err), 0);
+	prefetch_end(job);
+	for (size_t k = 0; k < ARRAY_SIZE(ranges); k++) {
+		for (i = 0; i < 5000 && cached(ranges[k].offset, 2 * PAGE) < 2; i++)
+			usleep(2000);
+		CHECK_EQ(cached(ranges[k].offset, 2 * PAGE), 2);
+	}
+	tear_down();
+}
+
 TEST_MAIN(TEST(what_was_touched_is_in_the_list_and_holes_are_not),
 	  TEST(it_is_read_as_it_was_written_and_replaces_an_older_one),
 	  TEST(one_at_a_time_is_written_and_a_dead_writer_does_not_matter),
 	  TEST(any_byte_that_is_wrong_and_any_cut_is_refused), TEST(one_of_another_snapshot_or_out_of_order_is_refused),
-	  TEST(reading_ahead_fills_the_page_cache))
+	  TEST(reading_ahead_fills_the_page_cache), TEST(another_thread_goes_on_with_the_rest))

@@ -306,11 +306,9 @@ const char *migration_target_text(const struct migration_target *t)
 	return "unix:/w";
 }
 
-int migration_target_run(struct migration_target *t, struct err *err)
+int migration_target_meet(struct migration_target *t, struct err *err)
 {
 	const struct migration_arrival_ops *ops = t->config.ops;
-	struct vfio_migration *const *group;
-	const struct disk_target *disks;
 	void *opaque = t->config.opaque;
 	char *ready = NULL;
 	json_t *offer;
@@ -326,7 +324,18 @@ int migration_target_run(struct migration_target *t, struct err *err)
 	if (!code && strcmp(ready, "{\"name\":\"web\"}") != 0)
 		code = err_set(err, -EINVAL, "%s", ready);
 	free(ready);
-	if (!code && (ops->memory(opaque) != machine_memory(&machine) || ops->devices(opaque, &group) ||
+	return code;
+}
+
+int migration_target_run(struct migration_target *t, struct err *err)
+{
+	const struct migration_arrival_ops *ops = t->config.ops;
+	struct vfio_migration *const *group;
+	const struct disk_target *disks;
+	void *opaque = t->config.opaque;
+	int code = 0;
+
+	if ((ops->memory(opaque) != machine_memory(&machine) || ops->devices(opaque, &group) ||
 		      ops->disks(opaque, &disks)))
 		code = err_set(err, -EINVAL, "not the machine's");
 	return code ?: ops->try(opaque, "s", 1, err) ?: ops->load(opaque, "s", 1, err) ?: ops->start(opaque, err);

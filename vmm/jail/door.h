@@ -9,8 +9,9 @@
  *	door_close:  the starter and the main thread are confined, too.
  *
  * A thread gives up its rights (jail.h), then the system calls that it does not need (seccomp.h). A vCPU's thread that
- * starts before the jail is closed waits for that; the starter is confined when it is closed. One that works before (a
- * copy of memory, a migration that arrives) keeps the rights of the process, but not the system calls. What a confined
+ * starts before the jail is closed waits for that; the starter is confined when it is closed. One that works before (one
+ * that reads ahead, or waits for a migration) has a filter, but the rights of the process, and cannot give them up: it ends
+ * at the door, and one that is started behind it goes on (restore_memory_renew, migration_target_run). What a confined
  * thread may not do itself, the starter does for it (thread_call); the threads that this one starts have what it has left.
  *
  * A guest may be started before door_close: a vCPU's thread looks at nothing that the guest has written until the door is

@@ -57,11 +57,7 @@ void channel_destroy(struct channel *channel)
 	if (!channel)
 		return;
 	channel_break(channel);
-	if (channel->keeper_fd >= 0) {
-		eventfd_write(channel->keeper_fd, 1);
-		pthread_join(channel->keeper, NULL);
-	}
-	fd_close(&channel->keeper_fd);
+	channel_keep_alive_end(channel);
 	fd_close(&channel->fd);
 	tls_destroy(channel->tls);
 	pthread_mutex_destroy(&channel->lock);
@@ -498,6 +494,15 @@ int channel_keep_alive(struct channel *channel, struct err *err)
 		return err_sys(err, code, "thread of the %s channel", wire_kind_name(channel->options.kind));
 	}
 	return 0;
+}
+
+void channel_keep_alive_end(struct channel *channel)
+{
+	if (channel->keeper_fd < 0)
+		return;
+	eventfd_write(channel->keeper_fd, 1);
+	pthread_join(channel->keeper, NULL);
+	fd_close(&channel->keeper_fd);
 }
 
 void channel_set_interrupt(struct channel *channel, int fd)

@@ -121,8 +121,9 @@ void channel_farewell(struct channel *channel, enum wire_type type, const char *
  */
 void channel_finish(struct channel *channel);
 
-/* Starts a thread that sends PROGRESS every second until the channel ends. Call once, after HELLO. */
+/* Starts a thread that sends PROGRESS every second until the channel ends, or end. After HELLO. */
 int channel_keep_alive(struct channel *channel, struct err *err);
+void channel_keep_alive_end(struct channel *channel);
 
 /* While fd is readable, waits end with -EINTR, so that this thread notices a failure elsewhere. -1: none. Not owned. */
 void channel_set_interrupt(struct channel *channel, int fd);

@@ -96,6 +96,18 @@ static int target_take_offer(struct migration_target *target, struct err *err)
 	return code ?: channel_send(target->control, WIRE_READY, 0, 0, ready, strlen(ready), err);
 }
 
+/* Others send what has to be sent from now on. */
+static int target_leave(struct migration_target *target, struct err *err)
+{
+	channel_keep_alive_end(target->control);
+	return 0;
+}
+
+static int target_go_on(struct migration_target *target, struct err *err)
+{
+	return channel_keep_alive(target->control, err);
+}
+
 /* ---- failures outside of the control channel ---- */
 
 /* A failure there ends waits on the control channel. */
@@ -317,12 +329,18 @@ static int target_start(struct migration_target *target, struct err *err)
 
 /* ---- all steps ---- */
 
+#define MEETING 3u /* steps of it */
+
 static const struct step {
 	int (*run)(struct migration_target *target, struct err *err);
 	enum wire_type failure; /* how it is reported to the source; 0: not */
 } steps[] = {
+	/* meet */
 	{target_await_source, 0},
 	{target_take_offer, WIRE_REFUSED},
+	{target_leave, WIRE_FAILED},
+	/* run */
+	{target_go_on, WIRE_FAILED},
 	{target_join_channels, WIRE_FAILED},
 	{target_join_devices, WIRE_FAILED},
 	{target_join_disks, WIRE_FAILED},
@@ -364,17 +382,28 @@ static void target_hang_up(struct migration_target *target)
 	fd_close(&target->failed_fd);
 }
 
-int migration_target_run(struct migration_target *target, struct err *err)
+static int target_take_steps(struct migration_target *target, size_t from, size_t end, struct err *err)
 {
 	int code = 0;
 
-	for (size_t i = 0; !code && i < ARRAY_SIZE(steps); i++) {
+	for (size_t i = from; !code && i < end; i++) {
 		code = steps[i].run(target, err);
 		if (code)
 			code = target_explain(target, &steps[i], code, err);
 	}
-	target_hang_up(target);
+	if (code || end == ARRAY_SIZE(steps))
+		target_hang_up(target);
 	return code;
+}
+
+int migration_target_meet(struct migration_target *target, struct err *err)
+{
+	return target_take_steps(target, 0, MEETING, err);
+}
+
+int migration_target_run(struct migration_target *target, struct err *err)
+{
+	return target_take_steps(target, MEETING, ARRAY_SIZE(steps), err);
 }
 
 /* ---- creating it ---- */

@@ -56,7 +56,12 @@ void migration_target_destroy(struct migration_target *target);
 const char *migration_target_text(const struct migration_target *target);
 
 /*
- * Receives a machine and starts it, on the calling thread. 0: the guest runs here. Else it does not and will not; the
- * caller destroys what was made. The source's user gets the same message.
+ * Waits for a source and makes the machine that it describes, on the calling thread. No thread of it is left when it returns.
+ * Else the machine is not made, and migration_target_run is not called. The source's user gets the same message.
+ */
+int migration_target_meet(struct migration_target *target, struct err *err);
+/*
+ * Then receives the machine and starts it, on the calling thread, which may be another one. 0: the guest runs here. Else it
+ * does not and will not; the caller destroys what was made. The source's user gets the same message.
  */
 int migration_target_run(struct migration_target *target, struct err *err);

@@ -165,6 +165,13 @@ int restore_memory_start(struct restore_memory *memory, struct guest_memory *ram
 	return code;
 }
 
+int restore_memory_renew(struct restore_memory *memory, struct err *err)
+{
+	int code = memory && memory->uffd ? memory_uffd_renew(memory->uffd, err) : 0;
+
+	return code || !memory || !memory->ahead ? code : prefetch_renew(memory->ahead, err);
+}
+
 bool restore_memory_is_lost(struct restore_memory *memory, bool fault)
 {
 	return memory->guard && memory_guard_ask(memory->guard, fault);

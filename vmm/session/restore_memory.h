@@ -37,6 +37,8 @@ int restore_memory_create(const struct restore_memory_options *options, struct r
 const struct ram_source *restore_memory_source(struct restore_memory *memory);
 /* The machine has been made, and nobody has touched its memory. */
 int restore_memory_start(struct restore_memory *memory, struct guest_memory *ram, struct err *err);
+/* Rights have gone: threads that are at work end, and others, which have none, go on. NULL is fine. */
+int restore_memory_renew(struct restore_memory *memory, struct err *err);
 /* As vcpu_config's memory_lost. Any thread. */
 bool restore_memory_is_lost(struct restore_memory *memory, bool fault);
 /* The machine has been settled, and is about to be destroyed; NULL is fine. */

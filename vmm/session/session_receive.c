@@ -29,8 +29,9 @@ struct arrival {
 	struct host_devices_migration *devices; /* until the devices run */
 	struct disk_arrivals *disks;            /* the copied disks */
 	int cancel_fd;
-	pthread_t thread;
-	bool over; /* the thread is about to end */
+	pthread_t threads[2]; /* one waits for a machine, the other one receives it behind the door */
+	unsigned int thread_count;
+	bool over; /* the last one is about to end */
 	int code;
 	struct err err;
 };
@@ -225,7 +226,15 @@ static int session_receive_do_finish(void *opaque, void *argument, struct err *e
 	return 0;
 }
 
-static void *session_receive_thread_main(void *opaque)
+static int session_receive_start_thread(struct arrival *arrival, void *(*fn)(void *opaque), struct err *err)
+{
+	int code = thread_start(&arrival->threads[arrival->thread_count], THREAD_MIGRATION, fn, arrival, "migration");
+
+	arrival->thread_count += !code;
+	return code ? err_sys(err, code, "the migration's thread") : 0;
+}
+
+static void *session_receive_run_main(void *opaque)
 {
 	struct arrival *arrival = opaque;
 
@@ -234,11 +243,23 @@ static void *session_receive_thread_main(void *opaque)
 	return NULL;
 }
 
-static int session_receive_start_thread(struct arrival *arrival, struct err *err)
+/* The thread that asks has rights in a jail, which one that is started now has not. */
+static int session_receive_do_go_on(void *opaque, void *argument, struct err *err)
 {
-	int code = thread_start(&arrival->thread, THREAD_MIGRATION, session_receive_thread_main, arrival, "migration");
+	return session_receive_start_thread(opaque, session_receive_run_main, err);
+}
 
-	return code ? err_sys(err, code, "the migration's thread") : 0;
+static void *session_receive_meet_main(void *opaque)
+{
+	struct arrival *arrival = opaque;
+	int code = migration_target_meet(arrival->target, &arrival->err);
+
+	code = code ?: session_receive_on_loop(arrival, session_receive_do_go_on, NULL, &arrival->err);
+	if (!code)
+		return NULL;
+	arrival->code = code;
+	session_receive_on_loop(arrival, session_receive_do_finish, NULL, NULL);
+	return NULL;
 }
 
 /* Whoever reaches the address can send a machine, and reads and changes what arrives. */
@@ -296,19 +317,23 @@ static int session_receive_begin(struct arrival *arrival, struct err *err)
 	code = code ?: session_make_door(&arrival->session, true, err);
 	if (!code)
 		event_loop_claim(arrival->session.loop);
-	code = code ?: session_receive_start_thread(arrival, err);
+	code = code ?: session_receive_start_thread(arrival, session_receive_meet_main, err);
 	if (!code)
 		service_ready(&arrival->session.service, "waiting for a machine");
 	return code;
 }
 
-/* Joins the thread. One that was told to end and waits for the kernel is left to the end of the process: -ETIMEDOUT. */
+/* Joins the threads. One that was told to end and waits for the kernel is left to the end of the process: -ETIMEDOUT. */
 static int session_receive_join(struct arrival *arrival, struct err *err)
 {
 	struct timespec until = monotonic_deadline(arrival->over ? -1 : monotonic_ms() + LEAVE_MS);
+	unsigned int joined = 0;
 
 	eventfd_kick(arrival->cancel_fd);
-	if (pthread_clockjoin_np(arrival->thread, NULL, CLOCK_MONOTONIC, &until) == 0)
+	while (joined < arrival->thread_count &&
+	       pthread_clockjoin_np(arrival->threads[joined], NULL, CLOCK_MONOTONIC, &until) == 0)
+		joined++;
+	if (joined == arrival->thread_count)
 		return 0;
 	arrival->session.abandoned = true;
 	return err_set(err, -ETIMEDOUT, "the storage of this host does not answer: what it has not written is cancelled, "

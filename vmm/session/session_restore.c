@@ -275,6 +275,14 @@ int session_restore_prepare(struct restoring *restoring, struct err *err)
 	return code ?: restore_memory_start(session->memory, machine_memory(session->machine), err);
 }
 
+int session_restore_close_door(struct restoring *restoring, struct err *err)
+{
+	struct session *session = &restoring->session;
+	int code = session_jail_close(session, err) ?: door_close(session->door, err);
+
+	return code || !session->jail ? code : restore_memory_renew(session->memory, err);
+}
+
 int session_restore_load(struct restoring *restoring, struct err *err)
 {
 	struct session *session = &restoring->session;
@@ -331,8 +339,7 @@ int session_restore_begin(struct restoring *restoring, struct err *err)
 		code = session_restore_find_disks(restoring, &restoring->config, &restoring->options->here, err);
 	code = code ?: session_restore_make(restoring, err);
 	code = code ?: session_open_control(&restoring->session, err);
-	code = code ?: session_jail_close(&restoring->session, err);
-	code = code ?: door_close(restoring->session.door, err);
+	code = code ?: session_restore_close_door(restoring, err);
 	code = code ?: session_restore_load(restoring, err);
 	if (!code && restoring->record)
 		code = session_record_start(restoring->record, machine_memory(restoring->session.machine), err);

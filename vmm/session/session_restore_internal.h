@@ -39,6 +39,8 @@ int session_restore_find_disks(struct restoring *restoring, const struct machine
 			       const struct arrival_options *here, struct err *err);
 /* A machine that nobody knows of must not begin to run: -EPIPE if whoever asked for it has gone. */
 int session_restore_check_asker(const struct restoring *restoring, struct err *err);
+/* No thread has rights behind it. */
+int session_restore_close_door(struct restoring *restoring, struct err *err);
 /* Gives the machine, which is complete but for that, what the snapshot says. */
 int session_restore_load(struct restoring *restoring, struct err *err);
 int session_restore_start(struct restoring *restoring, struct err *err);

@@ -76,8 +76,7 @@ static int session_restore_wait_complete(struct restoring *restoring, struct res
 	restoring->options->paused |= request->paused;
 	code = code ?: session_open_ports(session, err);
 	code = code ?: session_complete_machine(session, err);
-	code = code ?: session_jail_close(session, err);
-	code = code ?: door_close(session->door, err);
+	code = code ?: session_restore_close_door(restoring, err);
 	code = code ?: session_restore_load(restoring, err);
 	return code ?: session_restore_start(restoring, err);
 }

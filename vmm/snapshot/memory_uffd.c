@@ -282,18 +282,30 @@ static void *memory_uffd_run(void *opaque)
 	return NULL;
 }
 
+static int memory_uffd_start(struct memory_uffd *uffd, struct err *err)
+{
+	int code = thread_start(&uffd->thread, THREAD_MEMORY, memory_uffd_run, uffd, "uffd watch");
+	uffd->watching = code == 0;
+	return code ? err_sys(err, code, "--memory-mode uffd: a thread") : 0;
+}
+
 int memory_uffd_watch(struct memory_uffd *uffd, struct memory_guard *guard, struct err *err)
 {
-	int code;
-
 	uffd->guard = guard;
 	uffd->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	uffd->there = malloc(MINCORE_PAGES);
 	if (uffd->stop_fd < 0 || !uffd->there)
 		return err_sys(err, uffd->there ? -errno : -ENOMEM, "--memory-mode uffd");
-	code = thread_start(&uffd->thread, THREAD_MEMORY, memory_uffd_run, uffd, "uffd watch");
-	uffd->watching = code == 0;
-	return code ? err_sys(err, code, "--memory-mode uffd: a thread") : 0;
+	return memory_uffd_start(uffd, err);
+}
+
+int memory_uffd_renew(struct memory_uffd *uffd, struct err *err)
+{
+	eventfd_t kicks;
+
+	memory_uffd_unwatch(uffd);
+	eventfd_read(uffd->stop_fd, &kicks);
+	return memory_uffd_start(uffd, err);
 }
 
 void memory_uffd_unwatch(struct memory_uffd *uffd)

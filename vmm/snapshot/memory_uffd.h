@@ -36,6 +36,8 @@ int memory_uffd_fill(void *opaque, void *host, uint64_t size, struct err *err);
 
 /* After fill: starts the thread that watches the handler, before anybody touches the memory. guard has started. */
 int memory_uffd_watch(struct memory_uffd *uffd, struct memory_guard *guard, struct err *err);
+/* The thread ends, and one that is started now, and has what rights there are now, goes on. */
+int memory_uffd_renew(struct memory_uffd *uffd, struct err *err);
 /* Stops it, when nobody touches the memory any more and before it is unmapped. NULL is fine. */
 void memory_uffd_unwatch(struct memory_uffd *uffd);
 

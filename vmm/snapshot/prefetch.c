@@ -297,8 +297,11 @@ struct prefetch_job {
 	struct prefetch *prefetch;
 	int fd;
 	pthread_t thread;
+	bool running; /* it is to be joined */
+	size_t next; /* range to ask for; the thread's */
 	pthread_mutex_t lock;
 	/* under lock */
+	bool pausing; /* the thread is to end, and another one goes on */
 	bool asked; /* for all */
 	struct iovec mapped[MAX_REGIONS];
 	size_t mapped_count;
@@ -311,22 +314,33 @@ static void prefetch_advise(const struct prefetch_job *job, int advice)
 		madvise(job->mapped[i].iov_base, job->mapped[i].iov_len, advice);
 }
 
+static bool prefetch_is_pausing(struct prefetch_job *job)
+{
+	bool pausing;
+
+	pthread_mutex_lock(&job->lock);
+	pausing = job->pausing;
+	pthread_mutex_unlock(&job->lock);
+	return pausing;
+}
+
 /* Asking does not wait for the data, and adjacent requests are merged; but it may wait for room in the device's queue,
  * so that a thread does it. */
 static void *prefetch_run(void *opaque)
 {
 	struct prefetch_job *job = opaque;
 
-	for (size_t i = 0; i < job->prefetch->count; i++) {
-		const struct prefetch_range *range = &job->prefetch->ranges[i];
+	for (; job->next < job->prefetch->count && !prefetch_is_pausing(job); job->next++) {
+		const struct prefetch_range *range = &job->prefetch->ranges[job->next];
 
 		for (uint64_t at = 0; at < range->size; at += READ_AT_ONCE)
 			posix_fadvise(job->fd, (off_t)(range->offset + at), (off_t)MIN(READ_AT_ONCE, range->size - at),
 				      POSIX_FADV_WILLNEED);
 	}
 	pthread_mutex_lock(&job->lock);
-	job->asked = true;
-	prefetch_advise(job, MADV_NORMAL);
+	job->asked = job->next == job->prefetch->count;
+	if (job->asked)
+		prefetch_advise(job, MADV_NORMAL);
 	pthread_mutex_unlock(&job->lock);
 	return NULL;
 }
@@ -348,8 +362,29 @@ int prefetch_begin(struct prefetch **prefetch, int fd, struct prefetch_job **ret
 		free(job);
 		return err_sys(err, code, "prefetch");
 	}
+	job->running = true;
 	*ret = job;
 	return 0;
+}
+
+static void prefetch_set_pausing(struct prefetch_job *job, bool pausing)
+{
+	pthread_mutex_lock(&job->lock);
+	job->pausing = pausing;
+	pthread_mutex_unlock(&job->lock);
+}
+
+int prefetch_renew(struct prefetch_job *job, struct err *err)
+{
+	int code;
+
+	prefetch_set_pausing(job, true);
+	pthread_join(job->thread, NULL);
+	prefetch_set_pausing(job, false);
+	job->running = false;
+	code = job->asked ? 0 : thread_start(&job->thread, THREAD_MEMORY, prefetch_run, job, "prefetch");
+	job->running = !job->asked && !code;
+	return code ? err_sys(err, code, "prefetch") : 0;
 }
 
 void prefetch_map(struct prefetch_job *job, const struct guest_memory *memory)
@@ -369,7 +404,8 @@ void prefetch_end(struct prefetch_job *job)
 {
 	if (!job)
 		return;
-	pthread_join(job->thread, NULL);
+	if (job->running)
+		pthread_join(job->thread, NULL);
 	pthread_mutex_destroy(&job->lock);
 	free(job->prefetch);
 	fd_close(&job->fd);

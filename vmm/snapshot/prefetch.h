@@ -46,5 +46,7 @@ struct prefetch_job;
 int prefetch_begin(struct prefetch **prefetch, int fd, struct prefetch_job **ret, struct err *err);
 /* The file is mapped as this memory, which stays until prefetch_end: faults do not read ahead themselves meanwhile. */
 void prefetch_map(struct prefetch_job *job, const struct guest_memory *memory);
+/* A thread that is started now, and has what rights there are now, goes on with the rest. */
+int prefetch_renew(struct prefetch_job *job, struct err *err);
 /* Waits until it has asked for all; it soon has. NULL is fine. */
 void prefetch_end(struct prefetch_job *job);
