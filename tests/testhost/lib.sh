@@ -76,7 +76,7 @@ move()
 	until_true 20 test -S "$work/$2.sock"
 	timeout -k 5 $((120 * patience)) "$mvmm" migrate "$1" --to "unix:$work/$2.sock" --downtime $((300 * patience))ms >"$work/migrate.out" 2>&1
 	is "${what:?}: to $2" $? 0
-	tail -n 3 "$work/migrate.out" "$work/$2.out" | sed 's/^/    /'
+	tail -n 3 "$work/migrate.out" "$work/$2.out" "$work"/"$1".{out,err} 2>/dev/null | sed "s/^/    /"
 }
 
 # stands_still WHAT NAME: the machine of this name does not go on; the log gets what KVM does with it
