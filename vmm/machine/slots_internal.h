@@ -38,7 +38,7 @@ struct slot {
 	unsigned int wants; /* how often the host has asked */
 	struct event_source *timer; /* of the caller who waits for the guest */
 	struct slot_remover asked, forced;
-	bool by_force;         /* forced waits */
+	bool by_force;         /* it was removed so, whether or not forced still waits */
 	unsigned int eject_ms; /* then the time that the guest gets to eject it */
 	struct slot *next;
 };
