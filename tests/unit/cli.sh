@@ -100,6 +100,7 @@ sleep 0.05 # what a run leaves behind is newer
 refuses 'no command' 'no command; write mvmm run'
 refuses 'unknown command' 'rnu: unknown command, did you mean run\?' rnu
 refuses 'option before the command' 'options come after a command' --kernel kernel
+refuses 'a host device without a name' '--vfio: no device; write --vfio BDF' vfio add any backend=legacy
 refuses 'no kernel named' '--kernel is missing' run
 refuses 'unknown option' '--memry: unknown option, did you mean --memory\?' run --memry 5
 refuses 'abbreviated option' '--mem: unknown option, did you mean --memory\?' run --mem 512M

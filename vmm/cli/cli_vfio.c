@@ -256,7 +256,8 @@ static int cli_vfio_open(const char *text, struct vfio_given *given, struct err 
 	int code;
 
 	machine_config_init(&config);
-	code = options_parse(&machine_options, &config, ARRAY_SIZE(words), words, NULL, 0, err);
+	code = options_parse(&machine_options, &config, ARRAY_SIZE(words), words, NULL, 0, err) ?:
+	       machine_config_finish_devices(&config, err);
 	return code ?: cli_vfio_open_device(&config.vfios[0], given, err);
 }
 
@@ -293,12 +294,11 @@ static int cli_vfio_add(const char *machine, const char *text, json_t **ret, str
 {
 	_cleanup_(vfio_given_close) struct vfio_given given = {.count = 0};
 	struct control_client client;
-	int code = control_client_open(machine, &client, err);
+	int code = cli_vfio_open(text, &given, err) ?: control_client_open(machine, &client, err);
 
 	if (code)
 		return code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED;
-	code = cli_vfio_open(text, &given, err);
-	code = code ? (code == -EINVAL ? EXIT_BAD_INPUT : EXIT_FAILED) : cli_vfio_follow_add(&client, text, &given, ret, err);
+	code = cli_vfio_follow_add(&client, text, &given, ret, err);
 	control_client_close(&client);
 	return code;
 }
