@@ -73,10 +73,13 @@ static inline uint64_t layout_virtio_mmio(unsigned int device)
 	return LAYOUT_VIRTIO_MMIO + (uint64_t)device * LAYOUT_VIRTIO_MMIO_SIZE;
 }
 
-/* Edges, on what the platform and PCI leave free; those of ISA first, for a kernel that has nothing else. */
+/*
+ * Edges, which several devices can share, on the lines of ISA that the platform leaves free: of others, a kernel knows by ACPI
+ * alone, or by the MP table, and one whose ACPI does not come up by neither.
+ */
 static inline uint32_t layout_virtio_mmio_gsi(unsigned int device)
 {
-	static const uint8_t gsis[] = {5, 6, 7, 11, 12, 13, 14, 15, 20, 21, 22, 23};
+	static const uint8_t gsis[] = {5, 6, 7, 11, 12, 13, 14, 15};
 
 	return gsis[(device - 1) % sizeof(gsis)];
 }

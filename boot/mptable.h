@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The MP table (Intel MultiProcessor Specification 1.4), for kernels without ACPI or told not to use it: CPUs, the IOAPIC, and
- * where interrupts of ISA, of virtio on MMIO and of PCI come in.
+ * where interrupts of ISA, which are those of virtio on MMIO, too, and of PCI come in.
  */
 #pragma once
 

@@ -12,7 +12,7 @@
 #define LAPIC_VERSION 0x14u
 #define BUS_PCI 0u
 #define BUS_ISA 1u
-#define PINS 24u
+#define ISA_LINES 16u
 #define PIN_CASCADE 2u /* of the second 8259, which nothing is connected to */
 #define PCI_DEVICES 32u
 
@@ -73,7 +73,7 @@ struct mp {
 	struct pointer pointer;
 	struct table table;
 	uint8_t entries[LEGACY_APIC_MAX * sizeof(struct processor) + 2 * sizeof(struct bus) + sizeof(struct ioapic) +
-			(PINS + 4 * PCI_DEVICES + 2) * sizeof(struct interrupt)];
+			(ISA_LINES + 4 * PCI_DEVICES + 2) * sizeof(struct interrupt)];
 } __attribute__((packed));
 _Static_assert(sizeof(struct mp) <= LAYOUT_MPTABLE_SIZE, "it fits");
 
@@ -112,11 +112,11 @@ static uint8_t mptable_add_cpus(struct mp *mp, unsigned int cpus, const uint32_t
 	return next;
 }
 
-/* ISA's lines and those of virtio on MMIO are the pins of the same number; PCI's pins are as in the DSDT. */
+/* ISA's lines are the pins of the same number; PCI's pins are as in the DSDT. */
 static void mptable_add_interrupts(struct mp *mp, uint8_t apic)
 {
-	for (uint8_t pin = 0; pin < PINS; pin++)
-		if (pin != PIN_CASCADE && (pin < LAYOUT_GSI_PCI || pin >= LAYOUT_GSI_PCI + 4))
+	for (uint8_t pin = 0; pin < ISA_LINES; pin++)
+		if (pin != PIN_CASCADE)
 			mptable_add_interrupt(mp, EDGE_HIGH, BUS_ISA, pin, apic, pin);
 	for (uint8_t device = 0; device < PCI_DEVICES; device++)
 		for (uint8_t pin = 0; pin < 4; pin++)

@@ -90,6 +90,8 @@ static json_t *cli_snapshot_files_devices(const struct snapshot *snapshot, const
 		json_t *object = json_pack("{s:s, s:s, s:i}", "id", device->id, "kind", device->kind, "slot",
 					   device->devfn >> 3);
 
+		if (device->mmio)
+			json_object_set_new(object, "transport", json_string("mmio"));
 		cli_snapshot_files_add_state(snapshot->state, device->id, object);
 		json_array_append_new(devices, object);
 	}
