@@ -81,8 +81,14 @@ def kinds():
     return ('mvmm', 'q35', 'microvm')
 
 
+def boot_kinds():
+    """The same, and mvmm with its devices on MMIO."""
+    return (*kinds(), 'mmio')
+
+
 MACHINES = {
     'mvmm': mvmm,
+    'mmio': lambda guest: mvmm(guest, 'MVMM', '--transport', 'mmio'),
     'before': lambda guest: mvmm(guest, 'MVMM_BEFORE'),
     'q35': lambda guest: qemu(guest, 'q35'),
     'microvm': lambda guest: qemu(guest, 'microvm'),

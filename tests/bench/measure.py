@@ -88,9 +88,9 @@ class Running:
 
 def first_run(rounds, only):
     """Milliseconds from exec to the first KVM_RUN."""
-    results = {name: [] for _, name in turns(1, only)}
+    results = {name: [] for _, name in turns(1, only, machines.boot_kinds())}
     guest = machines.Guest(os.environ['KERNEL'], os.environ['INITRD'], QUIET)
-    for _, name in turns(rounds, only):
+    for _, name in turns(rounds, only, machines.boot_kinds()):
         line, environ = machines.MACHINES[name](guest)
         result = subprocess.run(['sh', '-c', 'exec "$@" 3>&1 >/dev/null 2>&1', 'sh',
                                  f'{os.environ["BENCH_FOLDER"]}/first_run', *line],
@@ -114,8 +114,9 @@ def kvm_stat(pid, *names):
 def init(rounds, only):
     """Milliseconds from exec to the guest's /init, and what KVM counted on the way."""
     counters = {'init_exits': ('exits',), 'init_emulated': ('io_exits', 'mmio_exits'), 'init_faults': ('pf_taken',)}
-    results = {figure: {name: [] for _, name in turns(1, only)} for figure in ('init', *counters)}
-    for index, name in turns(rounds + 1, only):
+    results = {figure: {name: [] for _, name in turns(1, only, machines.boot_kinds())}
+               for figure in ('init', *counters)}
+    for index, name in turns(rounds + 1, only, machines.boot_kinds()):
         running = Running(name, bench_guest())
         took = running.wait_for(MARK) * 1000
         counts = {figure: kvm_stat(running.process.pid, *names) for figure, names in counters.items()}
