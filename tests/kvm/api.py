@@ -3,7 +3,7 @@
 """Firecracker's face, by a client: every path, member, limit and error from tables, before and after the start; clients that
 come together, that are killed, and that start again.
 
-TAP on stdout. usage: api.py MVMM GUEST-DIRECTORY
+TAP on stdout. usage: api.py MVMM GUEST-DIRECTORY UFFD-HANDLER
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import tempfile
 import time
 
 PATIENCE = 60 * int(os.environ.get("MVMM_PATIENCE", "1"))  # seconds for anything that must happen
-MVMM, GUESTS = os.path.realpath(sys.argv[1]), os.path.realpath(sys.argv[2])
+MVMM, GUESTS, HANDLER = (os.path.realpath(word) for word in sys.argv[1:4])
 BEFORE, AFTER = "before", "after"
 NOT_BEFORE = "The requested operation is not supported before starting the microVM."
 NOT_AFTER = "The requested operation is not supported after starting the microVM."
@@ -700,6 +700,30 @@ def failed_start(tap):
         tap.check("... and starts with another kernel", it.must("GET", "/")["state"] == "Running")
 
 
+def handler_loads(tap, work, load):
+    backend = {"mem_backend": {"backend_type": "Uffd", "backend_path": "uffd"}, "resume_vm": True}
+    it = Machine(work).ready()
+    status, reply = load(it, **backend)
+    tap.check("without a handler it is not loaded", status == 400 and "uffd" in reply["fault_message"] and
+              it.process.wait(PATIENCE) == 1, reply)
+    it.end()
+    with subprocess.Popen([HANDLER, "uffd", "memory"], cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as handler:
+        until(lambda: os.path.exists(os.path.join(work, "uffd")), "the handler listens")
+        it = Machine(work).ready()
+        it.must("PUT", "/serial", {"serial_out_path": "serial-uffd"})
+        status, reply = load(it, **backend)
+        it.must("PATCH", "/drives/a", {"drive_id": "a", "path_on_host": disk_of(work, "served", 9000)})
+
+        def serial():
+            with open(os.path.join(work, "serial-uffd"), encoding="ascii", errors="replace") as file:
+                return file.read()
+
+        until(lambda: re.search(r"\b9000\b", serial()), "the guest goes on")
+        tap.check("a handler serves its memory", status == 204, reply)
+        it.end()
+        handler.terminate()
+
+
 def snapshots(tap):
     with folder() as work:
         def load(it, **more):
@@ -724,8 +748,7 @@ def snapshots(tap):
         tap.check("a snapshot leaves its machine paused", it.must("GET", "/")["state"] == "Paused")
         tap.check("... its memory is a file of RAM", os.path.getsize(os.path.join(work, "memory")) == 64 << 20)
         other = Machine(work, "--id", "same", socket_name="other.sock", guest="guest_plug").ready()
-        for more, text in [({"mem_file_path": "memory"}, "too many fields"), ({"huge_pages": "2M"}, "huge_pages 2M needs the Uffd"),
-                           ({"mem_backend": {"backend_type": "Uffd", "backend_path": "x"}}, "mvmm has no Uffd backend"),
+        for more, text in [({"mem_file_path": "memory"}, "too many fields"), ({"huge_pages": "2M"}, "mvmm has the huge pages of the snapshot"),
                            ({"mem_backend": None}, "missing field: either `mem_backend` or `mem_file_path`"),
                            ({"mem_backend": {"backend_type": "foo", "backend_path": "x"}}, "unknown variant `foo`, expected `File` or `Uffd`"),
                            ({"network_overrides": [{"iface_id": "a"}]}, "missing field `host_dev_name`")]:
@@ -755,6 +778,7 @@ def snapshots(tap):
         status, reply = load(it, resume_vm=True)
         tap.check("it is loaded and resumed", status == 204 and it.must("GET", "/")["state"] == "Running", reply)
         it.end()
+        handler_loads(tap, work, load)
         it = Machine(work).ready()
         it.configure()
         status, reply = load(it)

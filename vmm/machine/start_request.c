@@ -15,6 +15,7 @@ void start_snapshot_done(struct start_snapshot *snapshot)
 		free(snapshot->nets[--snapshot->net_count]);
 	free(snapshot->state);
 	free(snapshot->memory);
+	free(snapshot->mode);
 	free(snapshot->name);
 	free(snapshot->serial);
 	free(snapshot->vsock);

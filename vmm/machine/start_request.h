@@ -7,7 +7,8 @@
 
 /* A snapshot, and what differs here: as for mvmm restore. */
 struct start_snapshot {
-	char *state, *memory; /* its two files; NULL: none */
+	char *state, *memory; /* its two files; state NULL: none; memory NULL: the handler has it */
+	char *mode;           /* how memory is read, as for --memory-mode, or NULL */
 	char *name, *serial, *vsock, *clock; /* or NULL */
 	char *nets[OPTION_MAX_ITEMS];
 	size_t net_count;

@@ -38,7 +38,7 @@ int session_receive(struct receive_options *options, struct err *err);
 /* The options of `mvmm restore`. */
 struct restore_options {
 	char *from;          /* the folder */
-	char *state, *memory; /* or its two files */
+	char *state, *memory; /* or its two files; memory NULL: whoever serves it has it */
 	struct arrival_options here;
 	char *memory_mode; /* map, copy, prefetch or uffd=SOCKET; NULL: map */
 	struct arrival_override *changed; /* ids of disks that may have changed */

@@ -101,7 +101,7 @@ static int session_api_load(struct serving *serving, struct err *err)
 	for (size_t i = 0; i < snapshot->net_count; i++)
 		nets[i].text = snapshot->nets[i];
 	*options = (struct restore_options){
-		.state = snapshot->state, .memory = snapshot->memory, .ready_fd = -1, .any_disk = true, .paused = snapshot->paused,
+		.state = snapshot->state, .memory = snapshot->memory, .memory_mode = snapshot->mode, .ready_fd = -1, .any_disk = true, .paused = snapshot->paused,
 		.here = {.name = snapshot->name, .serial = snapshot->serial, .vsock = snapshot->vsock, .clock = snapshot->clock,
 			 .nets = nets, .net_count = snapshot->net_count, .seccomp = session->seccomp},
 	};

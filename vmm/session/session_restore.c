@@ -27,7 +27,8 @@ static int session_restore_open(struct restoring *restoring, struct err *err)
 	int code = restore_memory_check(options->memory_mode, &flags, err);
 
 	code = code ?: options->from ? snapshot_open_as(options->from, NULL, flags, &restoring->snapshot, err) :
-		       snapshot_open_as(options->state, options->memory, flags, &restoring->snapshot, err);
+		       snapshot_open_as(options->state, options->memory, flags | (options->memory ? 0 : SNAPSHOT_NO_MEMORY),
+					&restoring->snapshot, err);
 	return code ?: snapshot_lock(restoring->snapshot, false, err);
 }
 

@@ -195,10 +195,10 @@ static bool snapshot_open_is_written(const struct snapshot *snapshot)
 
 static int snapshot_open_all(struct snapshot *snapshot, const char *memory, unsigned int flags, struct err *err)
 {
-	int code = snapshot_open_folder(snapshot, flags, err) ?:
-		   snapshot_open_state(snapshot, snapshot->path, flags, err) ?:
-		   snapshot_open_memory(snapshot, memory, flags, err);
+	int code = snapshot_open_folder(snapshot, flags, err) ?: snapshot_open_state(snapshot, snapshot->path, flags, err);
 
+	if (!code && !(flags & SNAPSHOT_NO_MEMORY))
+		code = snapshot_open_memory(snapshot, memory, flags, err);
 	if (!code && snapshot->folder)
 		code = snapshot_open_check_description(snapshot, flags, err);
 	if (code && snapshot_open_is_written(snapshot))
@@ -214,7 +214,7 @@ int snapshot_open_as(const char *path, const char *memory, unsigned int flags, s
 	if (!snapshot)
 		return err_sys(err, -ENOMEM, "%.200s", path);
 	snapshot->dir_fd = snapshot->state_fd = snapshot->memory_fd = -1;
-	snapshot->folder = !memory;
+	snapshot->folder = !memory && !(flags & SNAPSHOT_NO_MEMORY);
 	snapshot->path = strdup(path);
 	code = snapshot->path ? snapshot_open_all(snapshot, memory, flags, err) : err_sys(err, -ENOMEM, "open");
 	if (code) {
@@ -253,7 +253,7 @@ int snapshot_lock(struct snapshot *snapshot, bool exclusive, struct err *err)
 	const struct timespec moment = {.tv_nsec = 1000000};
 	int tries = 0;
 
-	while (flock(snapshot->memory_fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
+	while (snapshot->memory_fd >= 0 && flock(snapshot->memory_fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return err_sys(err, -errno, "%.200s: lock the memory file", snapshot->path);
 		if (++tries == LOCK_TRIES || (exclusive && errno == EWOULDBLOCK))

@@ -10,7 +10,7 @@
 
 struct snapshot {
 	int dir_fd; /* the folder; for two files the one that state is in */
-	int state_fd, memory_fd; /* read-only */
+	int state_fd, memory_fd; /* read-only; memory -1 with SNAPSHOT_NO_MEMORY */
 	struct snapshot_state *state;
 	char *path; /* as the user wrote it: of the folder, or of the state */
 	bool folder;
@@ -21,6 +21,7 @@ struct snapshot {
 enum snapshot_flags {
 	SNAPSHOT_ANY_OWNER = 1, /* for those who map nothing of it: read it even if others may write it */
 	SNAPSHOT_ANY_KIND = 2,  /* a diff as well */
+	SNAPSHOT_NO_MEMORY = 4, /* of two files, the state alone: somebody else has the memory */
 };
 
 /*

@@ -91,10 +91,8 @@ static int face_snapshot_check(const struct face *face, const struct fc_snapshot
 		return err_set(err, -EINVAL, "too many fields: either `mem_backend` or `mem_file_path` exclusively is required");
 	if (face->configured)
 		return err_set(err, -EINVAL, LOAD "Loading a microVM snapshot not allowed after configuring boot-specific resources.");
-	if (backend && body->mem_backend.backend_type == FC_BACKEND_UFFD)
-		return err_set(err, -EOPNOTSUPP, "The requested operation is not supported: mvmm has no Uffd backend by this API; use File");
 	if (body->huge_pages == FC_LOAD_2M)
-		return err_set(err, -EINVAL, LOAD "huge_pages 2M needs the Uffd backend, which mvmm does not have by this API");
+		return err_set(err, -EINVAL, "The requested operation is not supported: mvmm has the huge pages of the snapshot; leave out huge_pages");
 	return 0;
 }
 
@@ -104,6 +102,14 @@ static int face_snapshot_copy(char **to, const char *text, struct err *err)
 		return 0;
 	*to = strdup(text);
 	return *to ? 0 : err_sys(err, -ENOMEM, "the request");
+}
+
+static int face_snapshot_print(char **to, const char *key, const char *value, struct err *err)
+{
+	if (asprintf(to, "%s%s", key, value) >= 0)
+		return 0;
+	*to = NULL;
+	return err_sys(err, -ENOMEM, "the request");
 }
 
 /* Interfaces have the names that they have got when they were put. */
@@ -133,14 +139,15 @@ static int face_snapshot_make_request(struct face *face, const struct fc_snapsho
 	const char *id = machine_name_check(face->options->id, NULL) ? NULL : face->options->id;
 	int code = face_snapshot_copy(&snapshot->state, body->snapshot_path, err);
 
-	code = code ?: face_snapshot_copy(&snapshot->memory, body->mem_file_path ?: body->mem_backend.backend_path, err);
+	if (body->mem_backend.backend_type == FC_BACKEND_FILE)
+		code = code ?: face_snapshot_copy(&snapshot->memory, body->mem_file_path ?: body->mem_backend.backend_path, err);
+	else
+		code = code ?: face_snapshot_print(&snapshot->mode, "uffd=", body->mem_backend.backend_path, err);
 	code = code ?: face_snapshot_copy(&snapshot->vsock, body->vsock_override.uds_path, err);
 	code = code ?: face_snapshot_copy(&snapshot->clock, body->clock_realtime ? "run" : "stop", err);
 	code = code ?: face_snapshot_copy(&snapshot->name, id, err);
-	if (!code && face->serial.serial_out_path && asprintf(&snapshot->serial, "file=%s", face->serial.serial_out_path) < 0) {
-		snapshot->serial = NULL;
-		code = err_sys(err, -ENOMEM, "the request");
-	}
+	if (face->serial.serial_out_path)
+		code = code ?: face_snapshot_print(&snapshot->serial, "file=", face->serial.serial_out_path, err);
 	snapshot->paused = !body->resume_vm;
 	return code ?: face_snapshot_nets(face, &body->network_overrides, snapshot, err);
 }
