@@ -190,6 +190,7 @@ int session_api(const struct firecracker_options *options, struct err *err)
 			.seccomp = options->seccomp,
 			.log = {.fd = STDOUT_FILENO, .level = LOG_INFO, .brackets = true},
 			.signal_fd = -1,
+			.kvm_ahead = {-1, -1},
 		},
 	};
 	struct session *session = &serving.restoring.session;
