@@ -80,6 +80,7 @@ BODIES = {
         "rx_rate_limiter": (LIMITER, False), "tx_rate_limiter": (LIMITER, False)},
     ("PATCH", "/network-interfaces/eth0"): {"iface_id": (str, True), "rx_rate_limiter": (LIMITER, False),
                                             "tx_rate_limiter": (LIMITER, False)},
+    ("PUT", "/device-passthrough/gpu"): {"id": (str, True), "sbdf": (str, True)},
     ("PUT", "/vsock"): {"guest_cid": (U32, True), "uds_path": (str, True), "vsock_id": (str, False)},
     ("PUT", "/balloon"): {
         "amount_mib": (U32, True), "deflate_on_oom": (bool, True), "stats_polling_interval_s": (U16, False),
@@ -334,7 +335,7 @@ def members(it, when):
     faults = []
     for (method, path), table in BODIES.items():
         right = {name: sample(kind) for name, (kind, needed) in table.items() if needed}
-        right.update({key: path.split("/")[2] for key in ("drive_id", "iface_id") if key in table})
+        right.update({key: path.split("/")[2] for key in ("drive_id", "iface_id", "id") if key in table})
         for name, (kind, needed) in table.items():
             if needed:
                 expect(it, method, path, {key: value for key, value in right.items() if key != name}, 400,
@@ -623,6 +624,29 @@ def plugs(tap):
         it.must("PUT", "/drives/b", {**drive, "path_on_host": disk_of(it.work, "d", 7000)})
         until(lambda: re.search(r"\b7000\b", serial()), "the guest sees the next one")
         tap.check("... and another one has its id", len(it.must("GET", "/vm/config")["drives"]) == 2)
+
+
+def host_devices(tap):
+    """There is none here; the test host has some."""
+    faults = []
+    with machine("--enable-pci") as it:
+        it.configure()
+        device = {"id": "gpu", "sbdf": "00ff:01:02.3"}
+        for sbdf in ("", "1", "0000:01:02", "0000:01:02.3x", "/sys/x"):
+            expect(it, "PUT", "/device-passthrough/gpu", {**device, "sbdf": sbdf}, 400, "is no SBDF", faults)
+        it.must("PUT", "/device-passthrough/gpu", {**device, "sbdf": "01:02.3"})
+        expect(it, "PUT", "/device-passthrough/b", {"id": "b", "sbdf": "0000:01:02.3"}, 400, "Duplicate device passthrough SBDF", faults)
+        it.must("PUT", "/device-passthrough/gpu", device)
+        expect(it, "PUT", "/actions", {"action_type": "InstanceStart"}, 400, "00ff:01:02.3", faults)
+        tap.check("a host device is told of", it.must("GET", "/vm/config")["device-passthrough"] == [device])
+    with machine("--enable-pci") as it:
+        it.configure()
+        it.start()
+        expect(it, "PUT", "/device-passthrough/gpu", device, 400, "Device passthrough error: ", faults)
+        expect(it, "DELETE", "/device-passthrough/gpu", None, 400, "Device not found", faults)
+    with machine() as it:
+        expect(it, "PUT", "/device-passthrough/gpu", device, 400, "PCI is not enabled", faults)
+    tap.all("what is wrong with host devices", faults)
 
 
 def ends(tap):
@@ -914,7 +938,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, passed, swaps, plugs, ends, pauses, extras, failed_start, snapshots, config_files, killed, taps):
+    for part in (lines, tables, tell_log, transport, deprecated, passed, swaps, plugs, host_devices, ends, pauses, extras, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

@@ -191,3 +191,9 @@ static const struct body_member snapshot_load[] = {
 	{"huge_pages", BODY_WORD, AT(fc_snapshot_load, huge_pages), .words = load_pages},
 };
 BODY(fc_snapshot_load, "LoadSnapshotConfig", snapshot_load);
+
+static const struct body_member host_device[] = {
+	{"id", BODY_TEXT, AT(fc_host_device, id), .needed = true},
+	{"sbdf", BODY_TEXT, AT(fc_host_device, sbdf), .needed = true},
+};
+BODY(fc_host_device, "DevicePassthroughConfig", host_device);

@@ -116,6 +116,11 @@ struct fc_vm {
 	unsigned int state;
 };
 
+struct fc_host_device {
+	body_set given;
+	char *id, *sbdf;
+};
+
 enum fc_snapshot_type { FC_SNAPSHOT_FULL, FC_SNAPSHOT_DIFF };
 
 struct fc_snapshot_create {
@@ -154,7 +159,7 @@ struct fc_snapshot_load {
 	unsigned int huge_pages;
 };
 
-extern const struct body fc_snapshot_create, fc_snapshot_load;
+extern const struct body fc_host_device, fc_snapshot_create, fc_snapshot_load;
 extern const struct body fc_machine_config, fc_machine_config_update, fc_boot_source, fc_rate_limiter, fc_drive,
 	fc_drive_update, fc_net, fc_net_update, fc_vsock, fc_balloon, fc_balloon_update, fc_entropy, fc_serial, fc_logger,
 	fc_metrics, fc_action, fc_vm;

@@ -97,6 +97,14 @@ struct face_net *face_find_net(struct face *face, const char *id)
 	return NULL;
 }
 
+struct face_host *face_find_host(struct face *face, const char *id)
+{
+	for (size_t i = 0; i < face->host_count; i++)
+		if (strcmp(face->hosts[i].body.id, id) == 0)
+			return &face->hosts[i];
+	return NULL;
+}
+
 void face_name(struct face *face, const char *kind, const char *id, char name[MACHINE_MAX_NAME + 1])
 {
 	char long_name[300];
@@ -203,6 +211,8 @@ void face_done(struct face *face)
 		body_done(&fc_net, &face->nets[i].body);
 		fd_close(&face->nets[i].fd);
 	}
+	for (size_t i = 0; i < face->host_count; i++)
+		body_done(&fc_host_device, &face->hosts[i].body);
 	body_done(&fc_boot_source, &face->boot);
 	body_done(&fc_vsock, &face->vsock);
 	body_done(&fc_serial, &face->serial);

@@ -2,7 +2,7 @@
 /*
  * What the files of Firecracker's face share: what was put, a request on its way, and how it ends. They stand on each
  * other in this order: bodies.c (what bodies are), face.c (this), face_metrics.c (lines of metrics), face_config.c (what was put as a struct machine_config),
- * face_before.c and face_after.c (requests before and after the start), face_full.c (all as one object: GET /vm/config and
+ * face_before.c and face_after.c (requests before and after the start; face_plug.c and face_host.c devices that come and go), face_full.c (all as one object: GET /vm/config and
  * the configuration file), face_paths.c (which request is which), firecracker.c (server and life).
  */
 #pragma once
@@ -28,6 +28,11 @@ struct face_net {
 	int fd; /* the tap */
 };
 
+struct face_host {
+	struct fc_host_device body;
+	char name[MACHINE_MAX_NAME + 1];
+};
+
 /* Requests of a path, since the last line of metrics. */
 #define FACE_MAX_COUNTERS 48u
 struct face_counter {
@@ -50,6 +55,8 @@ struct face {
 	size_t drive_count;
 	struct face_net nets[FACE_MAX_DEVICES];
 	size_t net_count;
+	struct face_host hosts[FACE_MAX_DEVICES];
+	size_t host_count;
 	unsigned int names; /* how many were made */
 	struct fc_vsock vsock;
 	bool has_balloon, has_entropy;
@@ -82,6 +89,7 @@ union face_body {
 	struct fc_metrics metrics;
 	struct fc_action_body action;
 	struct fc_vm vm;
+	struct fc_host_device host;
 	struct fc_snapshot_create create;
 	struct fc_snapshot_load load;
 };
@@ -117,6 +125,7 @@ void face_free(struct face_request *request);
 
 struct face_drive *face_find_drive(struct face *face, const char *id);
 struct face_net *face_find_net(struct face *face, const char *id);
+struct face_host *face_find_host(struct face *face, const char *id);
 /* Makes mvmm's id: "drive-rootfs" of "drive" and "rootfs". */
 void face_name(struct face *face, const char *kind, const char *id, char name[MACHINE_MAX_NAME + 1]);
 

@@ -128,6 +128,15 @@ static int face_config_net(const struct face_net *iface, struct start_request *r
 	return face_config_pass_device(&request->files, iface->name, iface->fd, err);
 }
 
+static int face_config_host(const struct face_host *host, struct machine_config *config, struct err *err)
+{
+	struct vfio_config *vfio = face_config_add(config, "vfio", err);
+	int code = vfio ? 0 : -ENOMEM;
+
+	code = code ?: face_config_copy(&vfio->device, host->body.sbdf, err);
+	return code ?: face_config_copy(&vfio->id, host->name, err);
+}
+
 static int face_config_devices(const struct face *face, struct start_request *request, struct err *err)
 {
 	struct machine_config *config = &request->config;
@@ -138,6 +147,8 @@ static int face_config_devices(const struct face *face, struct start_request *re
 		code = face_config_drive(&face->drives[i], request, err);
 	for (size_t i = 0; i < face->net_count && !code; i++)
 		code = face_config_net(&face->nets[i], request, err);
+	for (size_t i = 0; i < face->host_count && !code; i++)
+		code = face_config_host(&face->hosts[i], config, err);
 	if (!code && face->vsock.uds_path) {
 		config->vsock.cid = (uint32_t)face->vsock.guest_cid;
 		code = face_config_copy(&config->vsock.socket, face->vsock.uds_path, err);

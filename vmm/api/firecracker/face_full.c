@@ -3,6 +3,7 @@
 #include "vmm/api/firecracker/face_full.h"
 
 #include "vmm/api/firecracker/face_before.h"
+#include "vmm/api/firecracker/face_host.h"
 
 #include <fcntl.h>
 
@@ -20,6 +21,7 @@ static const struct face_full_member {
 	{"boot-source", &fc_boot_source, face_before_boot, .needed = true},
 	{"drives", &fc_drive, face_before_drive, .list = true, .needed = true},
 	{"network-interfaces", &fc_net, face_before_net, .list = true},
+	{"device-passthrough", &fc_host_device, face_host_put, .list = true},
 	{"vsock", &fc_vsock, face_before_vsock},
 	{"balloon", &fc_balloon, face_before_balloon},
 	{"mmds-config"},
@@ -121,6 +123,15 @@ static json_t *face_full_nets(const struct face *face)
 	return list;
 }
 
+static json_t *face_full_hosts(const struct face *face)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < face->host_count; i++)
+		json_array_append_new(list, body_write(&fc_host_device, &face->hosts[i].body));
+	return list;
+}
+
 int face_full_get(struct face_request *request, struct err *err)
 {
 	const struct face *face = request->face;
@@ -141,5 +152,7 @@ int face_full_get(struct face_request *request, struct err *err)
 				   "entropy");
 	if (request->reply && face->has_entropy)
 		json_object_set_new(request->reply, "entropy", body_write(&fc_entropy, &face->entropy));
+	if (request->reply && face->host_count) /* clients that do not know it do not see it */
+		json_object_set_new(request->reply, "device-passthrough", face_full_hosts(face));
 	return request->reply ? 0 : err_sys(err, -ENOMEM, "the reply");
 }

@@ -7,6 +7,7 @@
 #include "vmm/api/firecracker/face_before.h"
 #include "vmm/api/firecracker/face_extra.h"
 #include "vmm/api/firecracker/face_full.h"
+#include "vmm/api/firecracker/face_host.h"
 #include "vmm/api/firecracker/face_plug.h"
 #include "vmm/api/firecracker/face_snapshot.h"
 
@@ -51,6 +52,9 @@ static const struct face_path paths[] = {
 	{HTTP_METHOD_PATCH, "drives", ID, AFTER, &fc_drive_update, face_after_drive, COUNT(PATCHES, "drive")},
 	{HTTP_METHOD_PUT, "network-interfaces", ID, BEFORE | AFTER, &fc_net, face_plug_net, COUNT(PUTS, "network")},
 	{HTTP_METHOD_PATCH, "network-interfaces", ID, AFTER, &fc_net_update, face_after_net, COUNT(PATCHES, "network")},
+	{HTTP_METHOD_PUT, "device-passthrough", ID, BEFORE | AFTER, &fc_host_device, face_host_put,
+	 COUNT(PUTS, "device_passthrough")},
+	{HTTP_METHOD_DELETE, "device-passthrough", ID, AFTER, NULL, face_host_remove},
 	{HTTP_METHOD_PUT, "vsock", NULL, BEFORE, &fc_vsock, face_before_vsock, COUNT(PUTS, "vsock")},
 	{HTTP_METHOD_PUT, "entropy", NULL, BEFORE, &fc_entropy, face_before_entropy},
 	{HTTP_METHOD_PUT, "serial", NULL, BEFORE, &fc_serial, face_before_serial, COUNT(PUTS, "serial")},
@@ -87,7 +91,8 @@ _Static_assert(ARRAY_SIZE(paths) <= FACE_MAX_COUNTERS, "a counter for each path"
 /* The id is the first text of each body that has one. */
 _Static_assert(offsetof(struct fc_drive, drive_id) == sizeof(body_set) && offsetof(struct fc_net, iface_id) == sizeof(body_set) &&
 	       offsetof(struct fc_drive_update, drive_id) == sizeof(body_set) &&
-	       offsetof(struct fc_net_update, iface_id) == sizeof(body_set), "ids come first");
+	       offsetof(struct fc_net_update, iface_id) == sizeof(body_set) &&
+	       offsetof(struct fc_host_device, id) == sizeof(body_set), "ids come first");
 
 void face_paths_init(struct face *face)
 {
