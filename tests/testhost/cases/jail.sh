@@ -53,8 +53,9 @@ turn()
 		options=$jail
 		host=10.98.0.1
 	fi
-	# devices pin memory
-	printf '#!/bin/sh\nulimit -l unlimited\nexec %s %s "$@"\n' "${as[*]}" "$work/mvmm" >"$mvmm"
+	# Devices pin memory. Root may exceed the limit, and raises that of a machine that may not any more.
+	printf '#!/bin/sh\nulimit -l %s\nexec %s %s "$@"\n' "$([ "$who" = root ] && echo 8192 || echo unlimited)" "${as[*]}" "$work/mvmm" \
+		>"$mvmm"
 	chmod 755 "$mvmm"
 }
 
