@@ -222,7 +222,7 @@ static int64_t await(struct program *program, int signal_fd)
 
 static int run(char **argv, int argc, int count)
 {
-	struct program *programs = calloc((size_t)count, sizeof(*programs));
+	struct program *programs = calloc((unsigned int)count, sizeof(*programs));
 	int64_t first = 0, at = 0;
 
 	for (int i = 0; i < count; i++) {

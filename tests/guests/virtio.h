@@ -8,7 +8,9 @@
 
 #include "tests/guests/guest.h"
 
+#ifndef VIRTIO_QUEUE_SIZE
 #define VIRTIO_QUEUE_SIZE 4u
+#endif
 
 #define VIRTIO_NET 1u /* device types */
 #define VIRTIO_BLK 2u
