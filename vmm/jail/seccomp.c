@@ -83,6 +83,7 @@ static void seccomp_adapt(struct sock_filter *insn, enum seccomp_mode mode)
 		insn->k = SECCOMP_RET_LOG;
 }
 
+/* SPEC_ALLOW: this process runs no code of strangers (docs/threat-model.md). */
 int seccomp_enter(enum seccomp_mode mode, enum thread_kind kind)
 {
 	struct sock_filter insns[SECCOMP_MOST];
