@@ -167,8 +167,10 @@ static int in_jail(int (*fn)(void), char *text, size_t size)
 			dprintf(STDERR_FILENO, "%s\n", err.text);
 			_exit(2);
 		}
-		fail_at = 0;
+		jail_leave(jail);
+		jail_confine(jail);
 		jail_confine(jail); /* does no harm */
+		fail_at = 0;
 		close(kvm);
 		_exit(fn());
 	}

@@ -48,22 +48,12 @@ static void door_filter(const struct door *door, enum thread_kind kind)
 	_exit(SECCOMP_EXIT);
 }
 
-/* A migration that arrives needs the starter before the door is closed. It looks at nothing that arrives. */
-static bool door_waits_for_the_jail(struct door *door, enum thread_kind kind)
-{
-	bool waits;
-
-	pthread_mutex_lock(&door->lock);
-	waits = kind == THREAD_STARTER && !door->closed;
-	pthread_mutex_unlock(&door->lock);
-	return waits;
-}
-
+/* The starter keeps its rights until the door is closed: a migration that arrives needs it. It looks at nothing that arrives. */
 static void door_enter(void *opaque, enum thread_kind kind)
 {
 	struct door *door = opaque;
 
-	if (door->options.jail && door_waits_for_the_jail(door, kind))
+	if (door->options.jail && kind == THREAD_STARTER)
 		return;
 	if (door->options.jail && door_takes_rights(door, kind))
 		jail_confine(door->options.jail);
@@ -93,6 +83,7 @@ static int door_confine_starter(void *argument)
 {
 	const struct door *door = argument;
 
+	jail_leave(door->options.jail);
 	jail_confine(door->options.jail);
 	thread_set_filters(&door->later);
 	door_filter(door, THREAD_STARTER);
@@ -118,6 +109,7 @@ int door_create(const struct door_options *options, struct door **ret, struct er
 	if (!door)
 		return err_sys(err, -ENOMEM, "threads");
 	door->options = *options;
+	door->closed = options->jail_closed;
 	door->filters = (struct thread_filters){.enter = door_enter, .call = door_call, .settle = door_settle, .opaque = door};
 	door->later = (struct thread_filters){.enter = door_enter_later, .call = door_call, .opaque = door};
 	pthread_mutex_init(&door->lock, NULL);
@@ -148,13 +140,13 @@ static void door_set(struct door *door, bool *what)
 	pthread_mutex_unlock(&door->lock);
 }
 
-/* The threads confine themselves at the same time. What the starter starts from now on has what it has left. */
+/* They confine themselves at the same time. What the starter starts from now on has what it has left. */
 int door_close(struct door *door, struct err *err)
 {
 	struct starter_errand errand = {.fn = door_confine_starter, .argument = door, .swift = true};
 	int code = door_serve(door, err);
 
-	if (code || !door || door->closed)
+	if (code || !door || door->settled)
 		return code;
 	if (door->options.jail)
 		starter_post(door->starter, &errand);

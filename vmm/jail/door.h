@@ -5,11 +5,11 @@
  *
  *	door_create: from now on, each new thread is confined by its kind before anything else;
  *	door_serve:  there is a starter, for threads that need one before the door is closed;
- *	jail_close:  the files of the host are gone, if there is a jail;
- *	door_close:  the starter and the main thread are confined, too.
+ *	jail_close:  the files of the host are out of sight, if there is a jail;
+ *	door_close:  they are gone, and the starter and the main thread are confined, too.
  *
  * A thread gives up its rights (jail.h), then the system calls that it does not need (seccomp.h). A vCPU's thread that
- * starts before the jail is closed waits for that; the starter is confined when it is closed. One that works before (one
+ * starts before the jail is closed waits for that; the starter is confined when the door is closed. One that works before (one
  * that reads ahead, or waits for a migration) has a filter, but the rights of the process, and cannot give them up: it ends
  * at the door, and one that is started behind it goes on (restore_memory_renew, migration_target_run). What a confined
  * thread may not do itself, the starter does for it (thread_call); the threads that this one starts have what it has left.
@@ -27,7 +27,8 @@
 struct door;
 
 struct door_options {
-	struct jail *jail; /* that will be closed; NULL: there is none, or it is closed */
+	struct jail *jail; /* or NULL */
+	bool jail_closed;  /* already */
 	enum seccomp_mode seccomp;
 	const struct log *log; /* where the line of a call goes that is not allowed */
 };

@@ -196,17 +196,29 @@ int jail_close(struct jail *jail, struct err *err)
 	code = code ?: jail_rights_prepare(&jail->rights, err);
 	if (!code && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		code = err_sys(err, -errno, "--jail: dumpable");
-	return code ?: jail_rights_drop(&jail->rights, err);
+	return code;
+}
+
+static _Noreturn void jail_end(const struct err *err)
+{
+	dprintf(STDERR_FILENO, "mvmm: %s\n", err->text);
+	_exit(EXIT_UNCONFINED);
+}
+
+void jail_leave(const struct jail *jail)
+{
+	struct err err;
+
+	if (jail && jail_root_leave(&jail->root, &err))
+		jail_end(&err);
 }
 
 void jail_confine(const struct jail *jail)
 {
 	struct err err;
 
-	if (!jail || !jail_rights_drop(&jail->rights, &err))
-		return;
-	dprintf(STDERR_FILENO, "mvmm: %s\n", err.text);
-	_exit(EXIT_UNCONFINED);
+	if (jail && jail_rights_drop(&jail->rights, &err))
+		jail_end(&err);
 }
 
 void jail_destroy(struct jail *jail)

@@ -315,12 +315,10 @@ int jail_root_mount(struct jail_root *root, struct err *err)
 	return 0;
 }
 
-/* Afterwards nothing of the host is left but what is open: the old root has no place, and goes with its last file. */
+/* The old root lies on the new one, where only umount2(2) and ".." find it. */
 static int jail_root_pivot(struct jail_root *root)
 {
-	if (fchdir(root->root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0)
-		return -1;
-	return chdir("/");
+	return fchdir(root->root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ? -1 : chdir("/");
 }
 
 int jail_root_enter(struct jail_root *root, struct err *err)
@@ -338,6 +336,11 @@ int jail_root_enter(struct jail_root *root, struct err *err)
 	fd_close(&root->root_fd);
 	fd_close(&root->dev_fd);
 	return 0;
+}
+
+int jail_root_leave(const struct jail_root *root, struct err *err)
+{
+	return umount2("/", MNT_DETACH) < 0 ? jail_root_failed(root, "leaving the host's files", err) : 0;
 }
 
 void jail_root_done(struct jail_root *root)

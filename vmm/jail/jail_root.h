@@ -37,6 +37,11 @@ int jail_root_make(struct jail_root *root, const struct jail_options *options, b
 int jail_root_mount(struct jail_root *root, struct err *err);
 /* Makes the nodes of the devices that this process has open, and the folder the root of all threads. */
 int jail_root_enter(struct jail_root *root, struct err *err);
+/*
+ * Once, after it, on any thread that has its rights: nothing of the host is left but what is open; the old root has no
+ * place, and goes with its last file. The kernel waits for all processors.
+ */
+int jail_root_leave(const struct jail_root *root, struct err *err);
 /* Removes the folders that were made, unless another machine has this folder, too, and closes all. */
 void jail_root_remove(struct jail_root *root);
 /* Closes all, in the process that does not remove them. */

@@ -13,7 +13,7 @@ int session_make_stage(struct session *session, struct err *err)
 int session_make_door(struct session *session, bool early, struct err *err)
 {
 	const struct door_options options = {
-		.jail = early ? session->jail : NULL, .seccomp = session->seccomp, .log = &session->log,
+		.jail = session->jail, .jail_closed = !early, .seccomp = session->seccomp, .log = &session->log,
 	};
 	int code = door_create(&options, &session->door, err);
 
