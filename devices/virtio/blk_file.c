@@ -285,6 +285,19 @@ static int blk_file_check_passed(const struct blk_file *file, int fd, bool direc
 	return 0;
 }
 
+/*
+ * A copy of a descriptor. Who has opened the file may not have wanted to wait for it; on a file system that knows no such
+ * requests, io_uring would then fail them all (EAGAIN) instead of waiting for storage.
+ */
+static int blk_file_copy(int passed)
+{
+	int fd = fcntl(passed, F_DUPFD_CLOEXEC, 3), flags = fd < 0 ? 0 : fcntl(fd, F_GETFL);
+
+	if (flags > 0 && flags & O_NONBLOCK)
+		fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+	return fd;
+}
+
 static int blk_file_adopt_direct(const struct virtio_blk_passed *passed, struct blk_file *file, const struct stat *st,
 				 struct err *err)
 {
@@ -295,7 +308,7 @@ static int blk_file_adopt_direct(const struct virtio_blk_passed *passed, struct 
 		return rc;
 	if (fstat(passed->direct_fd, &direct) || direct.st_dev != st->st_dev || direct.st_ino != st->st_ino)
 		return err_set(err, -EINVAL, "its descriptors are of different files");
-	file->fd = fcntl(passed->direct_fd, F_DUPFD_CLOEXEC, 3);
+	file->fd = blk_file_copy(passed->direct_fd);
 	return file->fd < 0 ? err_sys(err, -errno, "its descriptor") : 0;
 }
 
@@ -308,7 +321,7 @@ static int blk_file_adopt(const struct virtio_blk_passed *passed, struct blk_fil
 	rc = blk_file_check_kind(st, err) ?: blk_file_check_passed(file, passed->fd, false, err);
 	if (rc)
 		return rc;
-	file->buffered_fd = fcntl(passed->fd, F_DUPFD_CLOEXEC, 3);
+	file->buffered_fd = blk_file_copy(passed->fd);
 	if (file->buffered_fd < 0)
 		return err_sys(err, -errno, "its descriptor");
 	if (file->direct)

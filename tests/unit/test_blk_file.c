@@ -257,6 +257,7 @@ static void a_descriptor_that_does_not_fit_is_refused(void)
 		const char *says;
 	} cases[] = {
 		{O_RDWR, -1, false, false, "nothing"},
+		{O_RDWR | O_NONBLOCK, -1, false, false, "nothing"},
 		{O_RDWR, O_RDWR | O_DIRECT, false, true, "nothing"},
 		{O_RDONLY, -1, true, false, "nothing"},
 		{O_RDWR, -1, true, false, "nothing"},
@@ -287,8 +288,10 @@ static void a_descriptor_that_does_not_fit_is_refused(void)
 		snprintf(expected, sizeof(expected), "%s%s", strcmp(cases[i].says, "nothing") ? "--disk PATH: " : "",
 			 cases[i].says);
 		CHECK_STR(complaint(&image.options), expected);
-		/* They are still the caller's. */
+		/* They are still the caller's, and wait for storage. */
 		CHECK(fcntl(passed.fd, F_GETFD) >= 0);
+		if (strcmp(cases[i].says, "nothing") == 0)
+			CHECK_EQ(fcntl(passed.fd, F_GETFL) & O_NONBLOCK, 0);
 		fd_close(&passed.fd);
 		fd_close(&passed.direct_fd);
 	}
