@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of Firecracker's face share: what was put, a request on its way, and how it ends. They stand on each
- * other in this order: bodies.c (what bodies are), face.c (this), face_metrics.c (lines of metrics), face_config.c (what was put as a struct machine_config),
- * face_before.c and face_after.c (requests before and after the start; face_plug.c and face_host.c devices that come and go), face_full.c (all as one object: GET /vm/config and
- * the configuration file), face_paths.c (which request is which), firecracker.c (server and life).
+ * other in this order: bodies.c (what bodies are), face.c (this), face_metrics.c (lines of metrics), face_config.c
+ * (what was put as a struct machine_config), face_before.c and face_after.c (requests before and after the start),
+ * face_plug.c and face_host.c (devices that come and go), face_snapshot.c, face_extra.c (beside Firecracker's),
+ * face_full.c (all as one object: GET /vm/config and the configuration file), face_paths.c (which request is which),
+ * firecracker.c (server and life).
  */
 #pragma once
 
@@ -129,8 +131,7 @@ struct face_host *face_find_host(struct face *face, const char *id);
 /* Makes mvmm's id: "drive-rootfs" of "drive" and "rootfs". */
 void face_name(struct face *face, const char *kind, const char *id, char name[MACHINE_MAX_NAME + 1]);
 
-/* In all requests that need no reply from a machine. */
-#define FACE_NO_FILES {-1, -1}
+#define FACE_NO_FILES {-1, -1} /* the fds of a new request */
 
 /* Opens a file; -errno with the text of Rust's standard library, "No such file or directory (os error 2)". */
 int face_open(const char *path, int flags, int *ret, struct err *err);
