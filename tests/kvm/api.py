@@ -657,6 +657,19 @@ def ends(tap):
         tap.check("a guest that shuts down ends the process with 0", it.process.wait(PATIENCE) == 0, it.process.returncode)
         said = it.end()
         tap.check("... which says so", "pressed" in said and "Firecracker exiting successfully. exit_code=0" in said, said[-300:])
+    with machine(guest="guest_keyboard") as it:
+        it.configure()
+        it.must("PUT", "/serial", {"serial_out_path": "serial"})
+        it.start()
+
+        def serial():
+            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
+                return file.read()
+
+        until(lambda: "listens" in serial(), "the guest listens to its keyboard")
+        it.must("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+        tap.check("Ctrl-Alt-Del reaches a keyboard, and a reset by its controller is the end", it.process.wait(PATIENCE) == 0 and
+                  re.search("1411e071.*14", serial().lower()), serial())
     with machine(guest="guest_panic") as it:
         it.configure()
         it.start()

@@ -231,10 +231,12 @@ int face_after_flush(struct face_request *request, struct err *err)
 	return code ? err_prefix(err, code, "Internal VMM error: Cannot flush metrics") : 0;
 }
 
-/* A guest ends for it, as for a power button. */
+/* A guest that listens to no keyboard has a power button, for which it ends as well. */
 int face_after_keys(struct face_request *request, struct err *err)
 {
-	int code = OPS(request)->stop(SESSION(request), false, err);
+	int code = OPS(request)->ctrl_alt_del(SESSION(request), err);
 
+	if (code == -EOPNOTSUPP)
+		code = OPS(request)->stop(SESSION(request), false, err);
 	return code ? err_prefix(err, code, "Internal VMM error: the machine") : 0;
 }
