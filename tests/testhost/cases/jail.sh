@@ -196,6 +196,19 @@ wait $!
 is 'and gets its own back' "$(cat $group/cpu.max) $(cat $group/memory.max)" '50000 100000 max'
 rmdir $group
 is 'and stays until its owner removes it' $? 0
+
 guest true --memory 128M --jail "$jail,uid=$nobody,gid=$nobody,cgroup=mvmm-test,io=1M" >"$work/out" 2>&1
-is 'where the kernel has no limits of disks, they are refused' $? 2
-has 'with a line that says so' "$work/out" '^mvmm: --jail cgroup=mvmm-test,io=: the group above it does not give it the io controller'
+is 'a limit of disks is refused where no disk is on a device' $? 2
+has 'with a line that says so' "$work/out" '^mvmm: --jail .*io='
+guest 'echo from; dd if=/dev/vda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; echo to; sleep 100' --name slow --memory 128M \
+	--disk /dev/nvme0n1,readonly=on,direct=on --jail "$jail,uid=$nobody,gid=$nobody,cgroup=mvmm-test,io=1M,io-weight=50" >"$work/out" 2>&1 &
+until_true 60 grep -q ^from "$work/out"
+start=$(cut -d ' ' -f 1 /proc/uptime)
+has 'the group has the limit of its disk' $group/io.max '^[0-9]*:[0-9]* rbps=1048576 wbps=1048576'
+has 'and its share' $group/io.weight '^default 50$'
+until_true 60 grep -q ^to "$work/out"
+is '4 MiB are read' $? 0
+took=$(awk -v from="$start" '{ printf "%d", ($1 - from) * 10 }' /proc/uptime)
+is "by 1 MiB a second (in $took tenths of a second)" $((took >= 28)) 1
+"$mvmm" stop --force slow
+wait $!
