@@ -57,8 +57,14 @@ restores()
 	--disk "$tools,readonly=on" --net tap=tap0 --vsock "cid=6,socket=$work/v0" --serial "file=$work/o.log" --cpu host,-svm \
 	--cmdline "$guest_words mvmm.run=\"${commands//[$'\n\t']/ }\"" >"$work/o.out" 2>&1 </dev/null &
 until_true 180 turn o 1 || { not_ok 'the guest works' 'see what it said'; tail -n 30 "$work/o.log" "$work/o.out" | sed 's/^/    /'; exit 1; }
-(printf 'CONNECT 6000\n'; sleep 1000) | socat - "UNIX-CONNECT:$work/v0" >"$work/connection" 2>&1 &
-until_true 20 grep -q '^OK' "$work/connection"
+# The guest may not listen yet; then the connection ends at once.
+connects()
+{
+	(printf 'CONNECT 6000\n'; sleep 1000) | socat - "UNIX-CONNECT:$work/v0" >"$work/connection" 2>&1 &
+	until_true 5 grep -q '^OK' "$work/connection"
+}
+until_true 60 connects
+is 'somebody is connected with the guest' $? 0
 "$mvmm" snapshot o --to "$work/snapshot" --disks none >"$work/out" 2>&1
 is 'a snapshot is taken' $? 0
 sed 's/^/    /' "$work/out"

@@ -129,7 +129,7 @@ dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=4 oflag=direct 2>/dev/null
 sum=$(dd if=/dev/nvme0n1 bs=1M count=4 iflag=direct 2>/dev/null | busybox crc32)
 for turn in root-iommufd root-legacy user-iommufd user-legacy; do
 	backend=${turn#*-}
-	rm -rf "$work/${turn%-*}" "$work/${turn%-*}-jail"
+	rm -rf "${work:?}/${turn%-*}" "${work:?}/${turn%-*}-jail"
 	turn "${turn%-*}"
 	give_nodes
 	guest_kernel=7.2-elf guest_timeout=150 guest 'dd if=/dev/nvme0n1 bs=1M count=4 2>/dev/null | crc32' --memory 256M \
