@@ -559,6 +559,7 @@ def swaps(tap):
         first, second, empty = disk_of(it.work, "first", 1000), disk_of(it.work, "second", 3000), disk_of(it.work, "empty", 0)
         it.configure()
         it.must("PUT", "/serial", {"serial_out_path": "serial"})
+        it.must("PUT", "/metrics", {"metrics_path": "metrics"})
         it.must("PUT", "/drives/1", {"drive_id": "1", "is_root_device": False, "path_on_host": empty})
         it.must("PUT", "/drives/root", {"drive_id": "root", "is_root_device": True, "path_on_host": "DISK"})
         it.must("PUT", "/drives/1", {"drive_id": "1", "is_root_device": False, "path_on_host": first})
@@ -587,6 +588,16 @@ def swaps(tap):
                                          capture_output=True, timeout=PATIENCE).stdout)
         limits = [device.get("bandwidth") for device in info["devices"] if device["id"] == "drive-stub_1"]
         tap.check("... and limited", limits == ["1M/100ms"], info)
+        it.must("PATCH", "/vm", {"state": "Paused"})
+        for _ in range(2):
+            it.must("PUT", "/actions", {"action_type": "FlushMetrics"})
+        it.must("PATCH", "/vm", {"state": "Resumed"})
+        with open(os.path.join(it.work, "metrics"), encoding="ascii") as file:
+            told = [json.loads(line) for line in file]
+        tap.check("its writes are in the metrics", told[0]["block_root"]["write_count"] > 0 and
+                  told[0]["block_root"]["write_bytes"] >= 512 and
+                  told[0]["block"]["write_count"] >= told[0]["block_root"]["write_count"], told)
+        tap.check("... once", told[1]["block_root"]["write_count"] == told[1]["block"]["write_bytes"] == 0, told)
         it.must("PATCH", "/drives/1", {"drive_id": "1", "path_on_host": disk_of(it.work, "sign", 2222)})
         code = it.process.wait(PATIENCE)
         tap.check("a guest that resets ends the process with 0", code == 0, code)

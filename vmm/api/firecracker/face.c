@@ -218,6 +218,7 @@ void face_done(struct face *face)
 	body_done(&fc_serial, &face->serial);
 	body_done(&fc_logger, &face->logger);
 	body_done(&fc_metrics, &face->metrics);
+	json_decref(face->counted);
 	fd_close(&face->kernel_fd);
 	fd_close(&face->initrd_fd);
 }

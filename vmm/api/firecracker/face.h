@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of Firecracker's face share: what was put, a request on its way, and how it ends. They stand on each
- * other in this order: bodies.c (what bodies are), face.c (this), face_metrics.c (lines of metrics), face_config.c
+ * other in this order: bodies.c (what bodies are), face.c (this), face_counts.c and face_metrics.c (lines of metrics), face_config.c
  * (what was put as a struct machine_config), face_before.c and face_after.c (requests before and after the start),
  * face_plug.c and face_host.c (devices that come and go), face_snapshot.c, face_extra.c (beside Firecracker's),
  * face_full.c (all as one object: GET /vm/config and the configuration file), face_paths.c (which request is which),
@@ -72,6 +72,7 @@ struct face {
 	struct face_counter counters[FACE_MAX_COUNTERS];
 	size_t counter_count;
 	uint64_t deprecated_calls;
+	json_t *counted; /* what devices have, at the last line of metrics; or NULL */
 };
 
 union face_body {

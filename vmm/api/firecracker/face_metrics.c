@@ -2,6 +2,8 @@
 /* See face_metrics.h. */
 #include "vmm/api/firecracker/face_metrics.h"
 
+#include "vmm/api/firecracker/face_counts.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <time.h>
@@ -62,6 +64,7 @@ static json_t *face_metrics_line(struct face_metrics *metrics)
 	if (face->metrics.emit_id)
 		json_object_set_new(root, "id", json_string(face->options->id));
 	face_metrics_requests(face, root);
+	face_counts_add(face, root);
 	json_object_set_new(face_metrics_group(root, "logger"), "missed_metrics_count", json_integer((json_int_t)metrics->missed));
 	json_object_set_new(face_metrics_group(root, "logger"), "missed_log_count", json_integer((json_int_t)log_lost(face->log)));
 	return root;

@@ -147,6 +147,7 @@ void firecracker_destroy(struct firecracker *firecracker, int code)
 	if (!firecracker)
 		return;
 	http_destroy(firecracker->http);
+	firecracker->face.phase = FACE_BEFORE; /* the machine has gone */
 	face_metrics_destroy(firecracker->face.lines);
 	log_each(firecracker->face.log, code ? LOG_ERROR : LOG_INFO, "Firecracker exiting %s. exit_code=%d",
 		 code ? "with error" : "successfully", code);
