@@ -20,7 +20,7 @@ set -u -o pipefail
 packages_for()
 {
 	case $1 in
-	build) echo meson ninja-build gcc libc6-dev pkg-config acpica-tools liburing-dev libjansson-dev libfdt-dev libzstd-dev libxxhash-dev libgnutls28-dev node-llhttp ;;
+	build) echo meson ninja-build gcc libc6-dev pkg-config acpica-tools liburing-dev libjansson-dev libfdt-dev libzstd-dev libxxhash-dev libgnutls28-dev "$(packages_llhttp)" ;;
 	test) echo iproute2 openssl python3 xfsprogs ;;
 	fuzz) echo clang libclang-rt-dev llvm ;;
 	guest) echo busybox-static cpio kmod xz-utils lz4 zstd e2fsprogs ;;
@@ -33,6 +33,12 @@ packages_for()
 	quickstart) echo passt ;;
 	*) return 1 ;;
 	esac
+}
+
+# Debian 12 has its source, later ones its library.
+packages_llhttp()
+{
+	[ "$(packages_codename)" = bookworm ] && echo node-llhttp || echo libllhttp-dev
 }
 
 # Purposes that bring others with them.
