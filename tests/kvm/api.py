@@ -197,6 +197,8 @@ class Connection(http.client.HTTPConnection):
 class Machine:
     """A process of mvmm under Firecracker's name, and a client."""
 
+    begun = []  # those that have not ended
+
     def __init__(self, work, *words, guest="guest_idle", socket_name="api.sock"):
         self.work, self.guest = work, guest
         self.path = os.path.join(work, socket_name)
@@ -206,6 +208,7 @@ class Machine:
                                         env=dict(os.environ, XDG_RUNTIME_DIR=work), stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.client = self.said = None
+        self.begun.append(self)
 
     def ready(self):
         deadline = time.monotonic() + PATIENCE
@@ -251,6 +254,7 @@ class Machine:
         if self.process.poll() is None:
             self.process.kill()
         if self.said is None:
+            self.begun.remove(self)
             self.said = self.process.communicate()[0].decode(errors="replace")
         return self.said
 
@@ -967,6 +971,8 @@ def main():
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:
             tap.check(f"{part.__name__} goes through", False, repr(fault))
+        for left in Machine.begun[:]:
+            left.end()
     print(f"1..{tap.count}")
     return 1 if tap.failed else 0
 
