@@ -12,6 +12,7 @@ run_guest()
 {
 	local name=$1
 	shift
+	rm -f "$work/$name.log" # of another of this name
 	"$mvmm" run --kernel "$guests/guest_plug" --name "$name" --memory 64M --serial "file=$work/$name.log" "$@" </dev/null \
 		2>"$work/$name.err" &
 	pids[0]=$!
@@ -22,7 +23,7 @@ run_guest()
 end_guest()
 {
 	local code
-	timeout -s KILL $((20 * patience)) "$mvmm" stop "$1" 2>"$work/err"
+	timeout -s KILL $((20 * patience)) "$mvmm" stop "$1" 2>"$work/err" || return
 	wait "${pids[0]}"
 	code=$?
 	unset 'pids[0]'

@@ -52,6 +52,7 @@ truncate -s $((2222 * 512)) sign.img
 run_guest() {
 	local name=$1
 	shift
+	rm -f "$work/$name.log" # of another of this name
 	"$mvmm" run --kernel "$guests/guest_plug" --name "$name" --memory 32M --serial "file=$work/$name.log" "$@" </dev/null \
 		2>"$work/$name.err" &
 	pids+=($!)
@@ -61,7 +62,7 @@ run_guest() {
 # end_guest NAME: it has found nothing wrong
 end_guest() {
 	local code
-	does stop "$1"
+	does stop "$1" || return
 	wait "${pids[-1]}"
 	code=$?
 	unset 'pids[-1]'

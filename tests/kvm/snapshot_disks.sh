@@ -20,6 +20,7 @@ run_guest()
 {
 	local name=$1
 	shift
+	rm -f "$work/$name.log" # of another of this name
 	"$mvmm" run --kernel "$guests/guest_disk" --name "$name" --memory 64M --serial "file=$work/$name.log" "$@" </dev/null \
 		2>"$work/$name.err" &
 	pids[0]=$!
