@@ -349,6 +349,7 @@ const struct seccomp_row seccomp_table[] = {
 	ROW(madvise, MAIN | MEMORY | MOVERS, "pages before they are needed", IS(2, MADV_POPULATE_WRITE)),
 	ROW(madvise, MAIN | MEMORY | MOVERS, "pages before they are needed", IS(2, MADV_WILLNEED)),
 	ROW(madvise, MAIN | MEMORY | MOVERS, "pages that are read once", IS(2, MADV_RANDOM)),
+	ROW(madvise, MAIN | MEMORY | MOVERS, "and those that are read in order again", IS(2, MADV_NORMAL)),
 	ROW(mincore, FILES | DEVICE, "which pages are there"),
 	ROW(memfd_create, STARTER, "guest memory"),
 	ROW(userfaultfd, STARTER, "a handler of page faults"),
