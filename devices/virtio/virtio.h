@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A virtio device (virtio 1.2 sections 2 and 3): features, config space, virtqueues and status. The guest reaches it
- * through a transport (virtio_pci.c). Device and transport call each other through the two tables below.
+ * through a transport (virtio_pci.c, virtio_mmio.c). Device and transport call each other through the two tables below.
  *
  * The transport calls the device's ops on vCPU threads, one at a time, under device->lock. The device's own threads
  * work on the queues from activate to reset or drain, without this lock.

@@ -222,38 +222,28 @@ static void virtio_mmio_write_register(struct virtio_mmio *mmio, uint64_t offset
 	}
 }
 
+/* Section 4.2.2.2: registers are accessed whole. */
+static bool virtio_mmio_is_register(uint64_t offset, unsigned int len)
+{
+	return len == 4 && !(offset % 4);
+}
+
 static void virtio_mmio_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
 	struct virtio_mmio *mmio = opaque;
-	struct virtio_device *device = mmio->base.device;
 
 	memset(data, 0, len);
-	if (offset >= VIRTIO_MMIO_CONFIG && !device->config_size)
+	if (offset >= VIRTIO_MMIO_CONFIG) {
+		virtio_transport_read_config(&mmio->base, offset - VIRTIO_MMIO_CONFIG, data, len);
+	} else if (!virtio_mmio_is_register(offset, len)) {
 		return;
-	/* Section 4.2.2.2: registers are accessed whole. */
-	if (offset < VIRTIO_MMIO_CONFIG && (len != 4 || offset % 4))
-		return;
-	if (offset == VIRTIO_MMIO_INTERRUPT_STATUS) {
+	} else if (offset == VIRTIO_MMIO_INTERRUPT_STATUS) {
 		put_le32(data, virtio_mmio_interrupt_status(mmio));
-		return;
-	}
-	pthread_mutex_lock(&device->lock);
-	if (offset < VIRTIO_MMIO_CONFIG)
+	} else {
+		pthread_mutex_lock(&mmio->base.device->lock);
 		put_le32(data, virtio_mmio_read_register(mmio, offset));
-	else
-		device->ops->config_read(device, (unsigned int)(offset - VIRTIO_MMIO_CONFIG), data, len);
-	pthread_mutex_unlock(&device->lock);
-}
-
-static void virtio_mmio_write_config(struct virtio_mmio *mmio, uint64_t offset, const void *data, unsigned int len)
-{
-	struct virtio_device *device = mmio->base.device;
-
-	if (!device->ops->config_write || offset + len > device->config_size)
-		return;
-	virtio_transport_lock(&mmio->base);
-	device->ops->config_write(device, (unsigned int)offset, data, len);
-	virtio_transport_unlock(&mmio->base);
+		pthread_mutex_unlock(&mmio->base.device->lock);
+	}
 }
 
 static void virtio_mmio_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
@@ -261,12 +251,10 @@ static void virtio_mmio_write(void *opaque, uint64_t offset, const void *data, u
 	struct virtio_mmio *mmio = opaque;
 
 	if (offset >= VIRTIO_MMIO_CONFIG) {
-		virtio_mmio_write_config(mmio, offset - VIRTIO_MMIO_CONFIG, data, len);
+		virtio_transport_write_config(&mmio->base, offset - VIRTIO_MMIO_CONFIG, data, len);
+	} else if (!virtio_mmio_is_register(offset, len)) {
 		return;
-	}
-	if (len != 4 || offset % 4)
-		return;
-	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY) {
+	} else if (offset == VIRTIO_MMIO_QUEUE_NOTIFY) {
 		virtio_mmio_notify(mmio, get_le32(data));
 	} else if (offset == VIRTIO_MMIO_INTERRUPT_ACK) {
 		virtio_mmio_acknowledge(mmio, get_le32(data));

@@ -181,24 +181,12 @@ static void virtio_pci_write_common(struct virtio_pci *pci, uint64_t offset, con
 
 static void virtio_pci_device_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)
 {
-	struct virtio_device *device = pci->base.device;
-
-	if (!device->config_size)
-		return;
-	pthread_mutex_lock(&device->lock);
-	device->ops->config_read(device, (unsigned int)offset, data, len);
-	pthread_mutex_unlock(&device->lock);
+	virtio_transport_read_config(&pci->base, offset, data, len);
 }
 
 static void virtio_pci_device_write(struct virtio_pci *pci, uint64_t offset, const void *data, unsigned int len)
 {
-	struct virtio_device *device = pci->base.device;
-
-	if (!device->ops->config_write || offset + len > device->config_size)
-		return;
-	virtio_transport_lock(&pci->base);
-	device->ops->config_write(device, (unsigned int)offset, data, len);
-	virtio_transport_unlock(&pci->base);
+	virtio_transport_write_config(&pci->base, offset, data, len);
 }
 
 static void virtio_pci_table_read(struct virtio_pci *pci, uint64_t offset, void *data, unsigned int len)

@@ -90,7 +90,7 @@ static void virtio_transport_reset_queue(struct virtqueue *vq)
 	vq->setup.desc = vq->setup.avail = vq->setup.used = 0;
 }
 
-void virtio_transport_reset(struct virtio_transport *transport)
+static void virtio_transport_stop(struct virtio_transport *transport)
 {
 	struct virtio_device *device = transport->device;
 
@@ -98,6 +98,13 @@ void virtio_transport_reset(struct virtio_transport *transport)
 		device->ops->reset(device);
 	device->active = false;
 	transport->flow = VIRTIO_STOPPED;
+}
+
+void virtio_transport_reset(struct virtio_transport *transport)
+{
+	struct virtio_device *device = transport->device;
+
+	virtio_transport_stop(transport);
 	device->features = 0;
 	virtio_transport_set_status(transport, 0);
 	__atomic_store_n(&device->broken, false, __ATOMIC_SEQ_CST);
@@ -201,6 +208,31 @@ void virtio_transport_write_status(struct virtio_transport *transport, uint8_t v
 	virtio_transport_settle(transport, 0, NULL);
 }
 
+/* ---- config space ---- */
+
+void virtio_transport_read_config(struct virtio_transport *transport, uint64_t offset, void *data, unsigned int len)
+{
+	struct virtio_device *device = transport->device;
+
+	if (!device->config_size)
+		return;
+	pthread_mutex_lock(&device->lock);
+	device->ops->config_read(device, (unsigned int)offset, data, len);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void virtio_transport_write_config(struct virtio_transport *transport, uint64_t offset, const void *data,
+				   unsigned int len)
+{
+	struct virtio_device *device = transport->device;
+
+	if (!device->ops->config_write || offset + len > device->config_size)
+		return;
+	virtio_transport_lock(transport);
+	device->ops->config_write(device, (unsigned int)offset, data, len);
+	virtio_transport_unlock(transport);
+}
+
 /* ---- features and queues ---- */
 
 uint32_t virtio_transport_feature_half(uint64_t features, uint32_t select)
@@ -245,13 +277,9 @@ void virtio_transport_write_size(struct virtqueue *vq, uint32_t value)
 
 void virtio_transport_take_back(struct virtio_transport *transport, struct virtqueue *vq)
 {
-	struct virtio_device *device = transport->device;
-
-	if (vq->setup.enabled && device->active) {
-		device->ops->reset(device);
-		device->active = false;
-		transport->flow = VIRTIO_STOPPED;
-		virtio_device_broken(device, "its driver has disabled a queue");
+	if (vq->setup.enabled && transport->device->active) {
+		virtio_transport_stop(transport);
+		virtio_device_broken(transport->device, "its driver has disabled a queue");
 	}
 	virtqueue_stop(vq);
 	vq->setup.enabled = false;

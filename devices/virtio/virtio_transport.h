@@ -95,6 +95,10 @@ void virtio_transport_write_size(struct virtqueue *vq, uint32_t value);
 void virtio_transport_take_back(struct virtio_transport *transport, struct virtqueue *vq);
 /* 32 bits of a queue's address. */
 void virtio_transport_write_half(uint64_t *value, bool high, uint32_t half);
+/* The device's own config space, from 0 on; both without the lock. data is zeroed: a device without one leaves it so. */
+void virtio_transport_read_config(struct virtio_transport *transport, uint64_t offset, void *data, unsigned int len);
+void virtio_transport_write_config(struct virtio_transport *transport, uint64_t offset, const void *data,
+				   unsigned int len);
 
 /* ---- state, virtio_transport_state.c ---- */
 
