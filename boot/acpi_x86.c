@@ -5,6 +5,7 @@
  */
 #include "boot/acpi.h"
 
+#include "boot/checksum.h"
 #include "boot/layout_x86.h"
 
 /* iasl's output is one array of unsigned char, dsdt_x86_aml_code. */
@@ -183,16 +184,6 @@ static void *acpi_take(struct builder *builder, size_t len)
 	return memset(p, 0, len);
 }
 
-static uint8_t acpi_checksum(const void *data, size_t len)
-{
-	const uint8_t *p = data;
-	uint8_t sum = 0;
-
-	while (len--)
-		sum += *p++;
-	return (uint8_t)-sum;
-}
-
 static uint64_t acpi_guest_address(const struct builder *builder, const void *p)
 {
 	return LAYOUT_ACPI + (uint64_t)((const uint8_t *)p - builder->base);
@@ -219,7 +210,7 @@ static uint64_t acpi_end_table(struct builder *builder, void *table)
 	struct header *header = table;
 
 	header->length = (uint32_t)(builder->base + builder->used - (uint8_t *)table);
-	header->checksum = acpi_checksum(header, builder->full ? 0 : header->length);
+	header->checksum = checksum_of(header, builder->full ? 0 : header->length);
 	return acpi_guest_address(builder, table);
 }
 
@@ -380,8 +371,8 @@ static void acpi_fill_rsdp(struct rsdp *rsdp, uint64_t xsdt)
 	*rsdp = (struct rsdp){.revision = 2, .length = sizeof(*rsdp), .xsdt = xsdt};
 	memcpy(rsdp->signature, "RSD PTR ", 8);
 	memcpy(rsdp->oem_id, "MVMM  ", 6);
-	rsdp->checksum = acpi_checksum(rsdp, offsetof(struct rsdp, length));
-	rsdp->extended_checksum = acpi_checksum(rsdp, sizeof(*rsdp));
+	rsdp->checksum = checksum_of(rsdp, offsetof(struct rsdp, length));
+	rsdp->extended_checksum = checksum_of(rsdp, sizeof(*rsdp));
 }
 
 int acpi_build(const struct acpi_config *config, struct guest_memory *memory, struct err *err)

@@ -7,5 +7,5 @@
 
 #include "core/guest_memory.h"
 
-/* Writes it at LAYOUT_MPTABLE. It has no CPUs with APIC ids above 254. */
+/* Writes it at LAYOUT_MPTABLE. CPUs with APIC ids from 254 on are not in it. -ENOSPC: there is no memory. */
 int mptable_build(unsigned int cpus, const uint32_t *apic_ids, struct guest_memory *memory, struct err *err);

@@ -5,9 +5,10 @@
  */
 #include "boot/mptable.h"
 
+#include "boot/checksum.h"
 #include "boot/layout_x86.h"
 
-#define LEGACY_APIC_MAX 254u
+#define LEGACY_APICS 254u /* the ids of CPUs are below: one of 8 bits is left for the IOAPIC, and 255 is all of them */
 #define IOAPIC_VERSION 0x11u
 #define LAPIC_VERSION 0x14u
 #define BUS_PCI 0u
@@ -72,7 +73,7 @@ enum { KIND_INT = 0, KIND_NMI = 1, KIND_EXTINT = 3 };
 struct mp {
 	struct pointer pointer;
 	struct table table;
-	uint8_t entries[LEGACY_APIC_MAX * sizeof(struct processor) + 2 * sizeof(struct bus) + sizeof(struct ioapic) +
+	uint8_t entries[LEGACY_APICS * sizeof(struct processor) + 2 * sizeof(struct bus) + sizeof(struct ioapic) +
 			(ISA_LINES + 4 * PCI_DEVICES + 2) * sizeof(struct interrupt)];
 } __attribute__((packed));
 _Static_assert(sizeof(struct mp) <= LAYOUT_MPTABLE_SIZE, "it fits");
@@ -104,7 +105,7 @@ static uint8_t mptable_add_cpus(struct mp *mp, unsigned int cpus, const uint32_t
 			.features = PROCESSOR_FEATURES,
 		};
 
-		if (apic_ids[i] >= LEGACY_APIC_MAX)
+		if (apic_ids[i] >= LEGACY_APICS)
 			continue;
 		mptable_add(mp, &entry, sizeof(entry));
 		next = MAX(next, (uint8_t)(apic_ids[i] + 1));
@@ -128,16 +129,6 @@ static void mptable_add_interrupts(struct mp *mp, uint8_t apic)
 		    sizeof(struct interrupt));
 }
 
-static uint8_t mptable_checksum(const void *data, size_t len)
-{
-	const uint8_t *p = data;
-	uint8_t sum = 0;
-
-	while (len--)
-		sum += *p++;
-	return (uint8_t)-sum;
-}
-
 int mptable_build(unsigned int cpus, const uint32_t *apic_ids, struct guest_memory *memory, struct err *err)
 {
 	struct mp *mp = guest_memory_at(memory, LAYOUT_MPTABLE, LAYOUT_MPTABLE_SIZE);
@@ -147,7 +138,7 @@ int mptable_build(unsigned int cpus, const uint32_t *apic_ids, struct guest_memo
 		return err_set(err, -ENOSPC, "no guest memory for the MP table at 0x%llx", LAYOUT_MPTABLE);
 	mp->pointer = (struct pointer){.signature = {'_', 'M', 'P', '_'}, .length = 1, .revision = 4,
 				       .table = (uint32_t)(LAYOUT_MPTABLE + offsetof(struct mp, table))};
-	mp->pointer.checksum = mptable_checksum(&mp->pointer, sizeof(mp->pointer));
+	mp->pointer.checksum = checksum_of(&mp->pointer, sizeof(mp->pointer));
 	mp->table = (struct table){.signature = {'P', 'C', 'M', 'P'}, .length = sizeof(mp->table), .revision = 4,
 				   .local_apic = LAYOUT_LAPIC};
 	memcpy(mp->table.oem, "MVMM    ", 8);
@@ -157,7 +148,7 @@ int mptable_build(unsigned int cpus, const uint32_t *apic_ids, struct guest_memo
 	mptable_add(mp, &(struct bus){ENTRY_BUS, BUS_ISA, {'I', 'S', 'A', ' ', ' ', ' '}}, sizeof(struct bus));
 	mptable_add(mp, &(struct ioapic){ENTRY_IOAPIC, apic, IOAPIC_VERSION, 1, LAYOUT_IOAPIC}, sizeof(struct ioapic));
 	mptable_add_interrupts(mp, apic);
-	mp->table.checksum = mptable_checksum(&mp->table, mp->table.length);
+	mp->table.checksum = checksum_of(&mp->table, mp->table.length);
 	guest_memory_dirty(memory, LAYOUT_MPTABLE, LAYOUT_MPTABLE_SIZE);
 	return 0;
 }
