@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hostile saved state: a record is loaded into a device as the machine makes it, and what was loaded is then used by a guest
- * and its host, and saved again. Every virtio device, the serial port, the clock, power, generation ID, vmclock, and the PCI bus.
+ * and its host, and saved again. Every virtio device, the serial port, the clock, the keyboard controller, power,
+ * generation ID, vmclock, and the PCI bus.
  *
  * Input: a byte that chooses the device, two that say how long the record is, the record, and what lies in the guest's rings.
  * The mutator begins with records that were saved of idle and of busy devices.
@@ -15,7 +16,7 @@
 
 #define HEAD 3u
 
-enum { SERIAL, RTC, POWER, VMGENID, VMCLOCK, BUS, PLATFORM };
+enum { SERIAL, RTC, I8042, POWER, VMGENID, VMCLOCK, BUS, PLATFORM };
 
 static struct state_devices d;
 static struct state_buffer seeds[32]; /* idle and busy of each kind */
@@ -27,6 +28,7 @@ static struct {
 	struct bus *pio;
 	struct serial *serial;
 	struct rtc *rtc;
+	struct i8042 *i8042;
 	struct power *power;
 	struct vmgenid *vmgenid;
 	struct vmclock *vmclock;
@@ -48,15 +50,21 @@ static void event(void *opaque, enum power_event e)
 {
 }
 
+static void reset(void *opaque)
+{
+}
+
 static void platform_make(void)
 {
 	static const struct irq_line_ops ops = {.set = set_line};
 	struct power_config power = {.port = 0x600, .event = event, .irq = &p.line, .sci = &p.line, .now = now};
+	struct i8042_config keyboard = {.irq = &p.line, .reset = reset};
 
 	p.line = (struct irq_line){.ops = &ops};
-	p.pio = power.pio = bus_create();
+	p.pio = power.pio = keyboard.pio = bus_create();
 	MUST(p.pio && serial_create(p.pio, 0x3f8, &p.line, -1, -1, d.loop, NULL, &p.serial, NULL) == 0);
 	MUST(rtc_create(p.pio, &p.line, d.loop, &p.rtc, NULL) == 0 && power_create(&power, &p.power, NULL) == 0);
+	MUST(i8042_create(&keyboard, &p.i8042, NULL) == 0);
 	MUST(vmgenid_create(d.ram->memory, DRIVER_RAM_BASE + 4096, &p.vmgenid, NULL) == 0);
 	MUST(vmclock_create(d.ram->memory, DRIVER_RAM_BASE, &p.vmclock, NULL) == 0);
 	rig_open(&p.rig);
@@ -67,6 +75,7 @@ static void platform_done(void *opaque)
 	vmclock_destroy(p.vmclock);
 	vmgenid_destroy(p.vmgenid);
 	power_destroy(p.power);
+	i8042_destroy(p.i8042);
 	rtc_destroy(p.rtc);
 	serial_destroy(p.serial);
 	bus_destroy(p.pio);
@@ -76,7 +85,7 @@ static void platform_done(void *opaque)
 /* Every register is read and written once. */
 static void platform_use(void)
 {
-	static const uint16_t ports[][2] = {{0x3f8, 8}, {RTC_PORT, 2}, {0x604, 12}};
+	static const uint16_t ports[][2] = {{0x3f8, 8}, {RTC_PORT, 2}, {0x60, 1}, {0x64, 1}, {0x604, 12}};
 	uint8_t value;
 
 	for (size_t i = 0; i < ARRAY_SIZE(ports); i++)
@@ -89,6 +98,13 @@ static void platform_use(void)
 		bus_read(p.pio, RTC_PORT + 1, &value, 1);
 		bus_write(p.pio, RTC_PORT + 1, &value, 1);
 	}
+	for (unsigned int command = 0; command < 256; command++) {
+		value = (uint8_t)command;
+		bus_write(p.pio, 0x64, &value, 1);
+		bus_write(p.pio, 0x60, &value, 1);
+		bus_read(p.pio, 0x60, &value, 1);
+	}
+	i8042_ctrl_alt_del(p.i8042);
 	serial_feed(p.serial, "typed", 5);
 	MUST(vmgenid_renew(p.vmgenid, NULL) == 0 && vmclock_disrupt(p.vmclock, NULL) == 0);
 	vmclock_publish(p.vmclock, &(struct vmclock_time){.counter_hz = 1000000});
@@ -101,9 +117,9 @@ static void platform_use(void)
 static const struct state_table *table(unsigned int kind, void **object)
 {
 	static const struct state_table *const tables[] = {
-		&serial_state, &rtc_state, &power_state, &vmgenid_state, &vmclock_state, &pci_bus_state,
+		&serial_state, &rtc_state, &i8042_state, &power_state, &vmgenid_state, &vmclock_state, &pci_bus_state,
 	};
-	void *const objects[] = {p.serial, p.rtc, p.power, p.vmgenid, p.vmclock, p.rig.bus};
+	void *const objects[] = {p.serial, p.rtc, p.i8042, p.power, p.vmgenid, p.vmclock, p.rig.bus};
 
 	*object = objects[kind];
 	return tables[kind];
