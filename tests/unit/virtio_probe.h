@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A virtio device that only notes what happens to it, behind virtio_pci in a rig, and a driver that has nothing but
- * config space and the BAR. For the tests of virtio_pci; one at a time. What goes wrong here fails the test.
+ * config space and the BAR. For the tests of virtio_pci; one at a time. That of virtio_mmio has the device alone. What goes
+ * wrong here fails the test.
  */
 #pragma once
 

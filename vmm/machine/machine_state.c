@@ -3,9 +3,9 @@
  * The saved state of a machine (machine_save and machine_load of machine.h): a section for each part that has state:
  * u8 length of its name, name, u32 length (little-endian), and the part's record or records.
  *
- * A load finds sections by name; each must be there exactly once, but for what no guest has used. It loads the time first; then the vCPUs, whose local
- * APICs must be loaded when a device raises an interrupt; then the devices; and last the interrupt controllers, since
- * the devices must set their lines before pending interrupts are loaded.
+ * A load finds sections by name; each must be there exactly once, but for what no guest has used. It loads the time
+ * first; then the vCPUs, whose local APICs must be loaded when a device raises an interrupt; then the devices; and last
+ * the interrupt controllers, since the devices must set their lines before pending interrupts are loaded.
  */
 #include "vmm/machine/machine_internal.h"
 
