@@ -109,7 +109,6 @@ static void blk_queue_reap(struct blk_queue *q)
 static bool blk_queue_may_take(struct blk_queue *q)
 {
 	struct rate_limiter *limiter = &q->blk->limiter;
-
 	bool limited = rate_limiter_on(limiter) && !blk_is_disconnected(q->blk);
 
 	q->limited_ns = limited && virtqueue_ready(q->vq) ? rate_limiter_wait(limiter) : 0;

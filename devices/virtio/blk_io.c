@@ -163,13 +163,14 @@ static bool blk_io_prepare_zero_write(struct blk_queue *q, struct blk_request *r
 /* Submits the request's current operation; if that fails, or shall fail, completes the request with an error. */
 static void blk_io_request_submit(struct blk_queue *q, struct blk_request *request)
 {
+	bool transfer = request->op == BLK_READ || request->op == BLK_WRITE;
 	const struct iovec *iov = NULL;
 	struct io_uring_sqe *sqe = NULL;
 	unsigned int count = 0;
 
-	if (request->op == BLK_READ || request->op == BLK_WRITE)
+	if (transfer)
 		iov = blk_io_remaining(request, &count);
-	if ((iov || (request->op != BLK_READ && request->op != BLK_WRITE)) && !blk_is_disconnected(q->blk))
+	if ((iov || !transfer) && !blk_is_disconnected(q->blk))
 		sqe = blk_get_sqe(q);
 	if (!sqe) {
 		blk_io_request_finish(q, request, VIRTIO_BLK_S_IOERR);
