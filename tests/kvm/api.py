@@ -516,6 +516,15 @@ def disk_of(work, name, sectors):
     return path
 
 
+def opened(it):
+    """The files that the process has open."""
+    folder_of, names = f"/proc/{it.process.pid}/fd", []
+    for fd in os.listdir(folder_of):
+        with contextlib.suppress(FileNotFoundError):
+            names.append(os.readlink(os.path.join(folder_of, fd)))
+    return names
+
+
 def pass_file(it, method, path, body, *names):
     """A request with descriptors."""
     fds = [os.open(name, os.O_RDWR) for name in names]
@@ -582,6 +591,7 @@ def swaps(tap):
         it.must("PATCH", "/drives/1", {"drive_id": "1", "path_on_host": second})
         until(lambda: re.search(r"\b3000\b", serial()), "the guest sees another disk")
         tap.check("the guest sees the image that a drive gets", True)
+        tap.check("... and the one before is closed", second in opened(it) and first not in opened(it), opened(it))
         it.must("PATCH", "/drives/stub_1", {"drive_id": "stub_1", "path_on_host": first,
                                             "rate_limiter": {"bandwidth": {"size": 1 << 20, "refill_time": 100}}})
         until(lambda: len(re.findall(r"\b1000\b", serial())) >= 2, "the guest sees what was a stub")
@@ -953,11 +963,12 @@ def with_taps(tap, work, name, second):
     it.end()
     it = Machine(work, "--enable-pci").ready()
     it.configure()
+    it.must("PUT", "/network-interfaces/0", {**net, "iface_id": "0"})
     it.start()
-    it.must("PUT", "/network-interfaces/1", net)
-    it.must("DELETE", "/network-interfaces/1")
-    it.must("PUT", "/network-interfaces/2", {**net, "iface_id": "2"})
-    tap.check("an interface comes and goes", [n["iface_id"] for n in it.must("GET", "/vm/config")["network-interfaces"]] == ["2"])
+    for last, this in zip("012", "123"):
+        it.must("DELETE", f"/network-interfaces/{last}")
+        it.must("PUT", f"/network-interfaces/{this}", {**net, "iface_id": this})
+    tap.check("an interface comes and goes", [n["iface_id"] for n in it.must("GET", "/vm/config")["network-interfaces"]] == ["3"])
     it.end()
 
 

@@ -201,16 +201,23 @@ void face_init(struct face *face)
 	body_init(&fc_logger, &face->logger);
 }
 
+void face_close_files(struct face *face)
+{
+	for (size_t i = 0; i < face->drive_count; i++)
+		fd_close(&face->drives[i].fd);
+	for (size_t i = 0; i < face->net_count; i++)
+		fd_close(&face->nets[i].fd);
+	fd_close(&face->kernel_fd);
+	fd_close(&face->initrd_fd);
+}
+
 void face_done(struct face *face)
 {
-	for (size_t i = 0; i < face->drive_count; i++) {
+	face_close_files(face);
+	for (size_t i = 0; i < face->drive_count; i++)
 		body_done(&fc_drive, &face->drives[i].body);
-		fd_close(&face->drives[i].fd);
-	}
-	for (size_t i = 0; i < face->net_count; i++) {
+	for (size_t i = 0; i < face->net_count; i++)
 		body_done(&fc_net, &face->nets[i].body);
-		fd_close(&face->nets[i].fd);
-	}
 	for (size_t i = 0; i < face->host_count; i++)
 		body_done(&fc_host_device, &face->hosts[i].body);
 	body_done(&fc_boot_source, &face->boot);
@@ -219,6 +226,4 @@ void face_done(struct face *face)
 	body_done(&fc_logger, &face->logger);
 	body_done(&fc_metrics, &face->metrics);
 	json_decref(face->counted);
-	fd_close(&face->kernel_fd);
-	fd_close(&face->initrd_fd);
 }

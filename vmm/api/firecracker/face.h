@@ -27,7 +27,7 @@ struct face_drive {
 struct face_net {
 	struct fc_net body;
 	char name[MACHINE_MAX_NAME + 1];
-	int fd; /* the tap */
+	int fd; /* the tap; as above */
 };
 
 struct face_host {
@@ -149,6 +149,9 @@ int face_take_passed(struct face_request *request);
 struct rate face_rate(const struct fc_token_bucket *bucket, bool given, bool ops);
 /* The keys of what a limiter has: "bandwidth=1M/100ms,ops=off"; prefix "" or "rx-"; ops: "ops" or "packets". */
 void face_limits(const struct fc_rate_limiter *limiter, const char *prefix, const char *ops, char text[400]);
+
+/* Closes what was opened for a start: the machine has its own. */
+void face_close_files(struct face *face);
 
 /* All zero but for descriptors and defaults. */
 void face_init(struct face *face);

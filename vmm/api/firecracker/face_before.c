@@ -358,6 +358,8 @@ static void face_before_started(void *opaque, int code, const struct err *err)
 	struct err why = {""};
 
 	face->phase = code ? FACE_BEFORE : FACE_AFTER;
+	if (!code)
+		face_close_files(face);
 	if (!code && face->balloon.amount_mib &&
 	    face->operated->ops->set_balloon(face->operated->session, face->balloon.amount_mib << 20, &why))
 		log_warn(face->log, "%s", why.text);
