@@ -151,6 +151,7 @@ LINES = [
     (["--frob"], 153, r"Found argument '--frob' which wasn't expected"),
     (["--id=x"], 153, r"Found argument '--id=x' which wasn't expected"),
     (["--id"], 153, r"The argument 'id' requires a value"),
+    (["--log-path", b"\xff"], 153, r"The value of 'log-path' is not UTF-8"),
     (["--id", "--no-api"], 153, r"The argument 'id' requires a value"),
     (["--id", "a", "--id", "b"], 153, r"The argument 'id' was provided more than once"),
     (["--no-api"], 153, r"'config-file' required"),

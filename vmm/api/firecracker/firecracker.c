@@ -29,7 +29,8 @@ static int firecracker_put(struct firecracker *firecracker, const struct body *b
 	int code;
 
 	body_init(body, &request.body);
-	code = body_read(body, value, &request.body, err) ?: fn(&request, err);
+	code = value ? body_read(body, value, &request.body, err) : err_sys(err, -ENOMEM, "API");
+	code = code ?: fn(&request, err);
 	body_done(body, &request.body);
 	json_decref(value);
 	return code;

@@ -98,6 +98,16 @@ static int firecracker_line_set(struct line *line, const struct line_option *opt
 	return -EINVAL;
 }
 
+/* Values are told in JSON. Firecracker, too, ends if one is not UTF-8. */
+static bool firecracker_line_is_text(const char *value)
+{
+	json_t *text = json_string(value);
+	bool is = text;
+
+	json_decref(text);
+	return is;
+}
+
 static int firecracker_line_words(struct line *line, int argc, char *const *argv, struct err *err)
 {
 	int code = 0;
@@ -116,6 +126,9 @@ static int firecracker_line_words(struct line *line, int argc, char *const *argv
 		if (option->takes_value && (i + 1 == argc || strncmp(argv[i + 1], "--", 2) == 0))
 			return err_set(err, -EINVAL, "Arguments parsing error: The argument '%s' requires a value, but none was "
 				       "supplied.", option->name);
+		if (option->takes_value && !firecracker_line_is_text(argv[i + 1]))
+			return err_set(err, -EINVAL, "Arguments parsing error: The value of '%s' is not UTF-8; write another one.",
+				       option->name);
 		code = firecracker_line_set(line, option, option->takes_value ? argv[i + 1] : NULL, err);
 		i += option->takes_value;
 	}
