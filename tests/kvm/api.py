@@ -748,6 +748,22 @@ def extras(tap):
         tap.check("... the last one is the end", json.loads(rest.splitlines()[-1])["event"] == "ended", rest)
 
 
+def asked_at_a_start(tap):
+    """Both requests are there when the process looks."""
+    with machine() as it:
+        it.configure()
+        other = Connection(it.path)
+        it.ask("GET", "/", client=other)
+        it.process.send_signal(signal.SIGSTOP)
+        it.client.request("PUT", "/actions", json.dumps({"action_type": "InstanceStart"}))
+        other.request("GET", "/")
+        it.process.send_signal(signal.SIGCONT)
+        started, told = it.client.getresponse(), other.getresponse()
+        text = started.read() + told.read()
+        tap.check("a question at the time of a start is answered", (started.status, told.status) == (204, 200), text)
+        other.close()
+
+
 def failed_start(tap):
     with machine() as it:
         it.configure()
@@ -978,7 +994,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, passed, swaps, plugs, host_devices, ends, pauses, extras, failed_start, snapshots, config_files, killed, taps):
+    for part in (lines, tables, tell_log, transport, deprecated, passed, swaps, plugs, host_devices, ends, pauses, extras, asked_at_a_start, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

@@ -112,13 +112,14 @@ static struct face_counter *face_paths_counter(struct face *face, const struct f
 
 /* ---- when ---- */
 
-static int face_paths_check_time(const struct face *face, unsigned int when, struct err *err)
+/* A start that is on its way changes no answer: until it is done, questions come before it. */
+static int face_paths_check_time(const struct face *face, enum http_method method, unsigned int when, struct err *err)
 {
 	if (face->phase == FACE_AFTER && !(when & AFTER))
 		return err_set(err, -EINVAL, "The requested operation is not supported after starting the microVM.");
-	if (face->phase == FACE_BEFORE && !(when & BEFORE))
+	if (face->phase != FACE_AFTER && !(when & BEFORE))
 		return err_set(err, -EINVAL, "The requested operation is not supported before starting the microVM.");
-	if (face->phase == FACE_STARTING)
+	if (face->phase == FACE_STARTING && method != HTTP_METHOD_GET)
 		return err_set(err, -EBUSY, "The requested operation is not supported: the microVM is starting.");
 	return 0;
 }
@@ -135,7 +136,7 @@ static int face_paths_action(struct face_request *request, struct err *err)
 	};
 	unsigned int action = request->body.action.action_type;
 
-	return face_paths_check_time(request->face, actions[action].when, err) ?: actions[action].fn(request, err);
+	return face_paths_check_time(request->face, HTTP_METHOD_PUT, actions[action].when, err) ?: actions[action].fn(request, err);
 }
 
 /* ---- which ---- */
@@ -238,7 +239,7 @@ static int face_paths_handle(struct face_request *request, const struct http_req
 	memcpy(request->id, words.second, sizeof(request->id));
 	if (!code && path->body)
 		code = face_paths_read_body(request, path, http, err);
-	code = code ?: face_paths_check_time(request->face, path->when, err);
+	code = code ?: face_paths_check_time(request->face, path->method, path->when, err);
 	if (!code && !path->fn)
 		return err_set(err, -EOPNOTSUPP, "The requested operation is not supported: mvmm does not have %s.", path->lacks);
 	return code ?: path->fn(request, err);
