@@ -966,7 +966,10 @@ def with_taps(tap, work, name, second):
     it.must("PUT", "/vsock", {"guest_cid": 3, "uds_path": "v.sock"})
     it.start()
     it.must("PATCH", "/network-interfaces/1", {"iface_id": "1", "tx_rate_limiter": {"ops": {"size": 5, "refill_time": 100}}})
-    tap.check("a drive and an interface may have the same id", len(it.must("GET", "/vm/config")["network-interfaces"]) == 1)
+    nets = it.must("GET", "/vm/config")["network-interfaces"]
+    tap.check("a drive and an interface may have the same id", len(nets) == 1)
+    tap.check("... whose limits are told", nets[0]["tx_rate_limiter"]["ops"] == {"size": 5, "one_time_burst": None, "refill_time": 100} and
+              nets[0]["rx_rate_limiter"] == {"bandwidth": None, "ops": None}, nets)
     it.must("PATCH", "/vm", {"state": "Paused"})
     it.must("PUT", "/snapshot/create", {"snapshot_path": "state", "mem_file_path": "memory"})
     other = Machine(work, socket_name="other.sock").ready()

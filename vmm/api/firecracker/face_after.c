@@ -124,6 +124,13 @@ static int face_after_set_limits(struct face_request *request, const char *name,
 	return limits[0] ? OPS(request)->set_limits(SESSION(request), name, limits, err) : 0;
 }
 
+/* As GET /vm/config tells them from now on. */
+static void face_after_keep_limits(struct fc_rate_limiter *limits, struct fc_rate_limiter *update, body_set *given, body_set bit)
+{
+	*given |= bit;
+	body_update(&fc_rate_limiter, limits, update);
+}
+
 static int face_after_drive_limits(struct face_request *request, struct face_drive *drive, struct err *err)
 {
 	struct fc_drive_update *update = &request->body.drive_update;
@@ -136,8 +143,8 @@ static int face_after_drive_limits(struct face_request *request, struct face_dri
 	code = face_after_set_limits(request, drive->name, limits, err);
 	if (code)
 		return err_prefix(err, code, "Drive config error: Unable to patch the block device");
-	drive->body.given |= FC_BIT(fc_drive, drive->body, rate_limiter);
-	body_update(&fc_rate_limiter, &drive->body.rate_limiter, &update->rate_limiter);
+	face_after_keep_limits(&drive->body.rate_limiter, &update->rate_limiter, &drive->body.given,
+			       FC_BIT(fc_drive, drive->body, rate_limiter));
 	return 0;
 }
 
@@ -195,17 +202,26 @@ int face_after_net(struct face_request *request, struct err *err)
 {
 	struct face_net *net = face_find_net(request->face, request->id);
 	struct fc_net_update *update = &request->body.net_update;
+	bool rx = FC_GIVEN(fc_net_update, *update, rx_rate_limiter), tx = FC_GIVEN(fc_net_update, *update, tx_rate_limiter);
 	char limits[400] = "";
 	int code;
 
 	if (!net)
 		return err_set(err, -ENODEV, "Network config error: Unable to update the net device: Device not found");
-	if (FC_GIVEN(fc_net_update, *update, rx_rate_limiter))
+	if (rx)
 		face_limits(&update->rx_rate_limiter, "rx-", "packets", limits);
-	if (FC_GIVEN(fc_net_update, *update, tx_rate_limiter))
+	if (tx)
 		face_limits(&update->tx_rate_limiter, "tx-", "packets", limits);
 	code = face_after_set_limits(request, net->name, limits, err);
-	return code ? err_prefix(err, code, "Network config error: Unable to update the net device") : 0;
+	if (code)
+		return err_prefix(err, code, "Network config error: Unable to update the net device");
+	if (rx)
+		face_after_keep_limits(&net->body.rx_rate_limiter, &update->rx_rate_limiter, &net->body.given,
+				       FC_BIT(fc_net, net->body, rx_rate_limiter));
+	if (tx)
+		face_after_keep_limits(&net->body.tx_rate_limiter, &update->tx_rate_limiter, &net->body.given,
+				       FC_BIT(fc_net, net->body, tx_rate_limiter));
+	return 0;
 }
 
 int face_after_set_balloon(struct face_request *request, struct err *err)
