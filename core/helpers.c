@@ -298,7 +298,7 @@ static int helpers_ask_start(struct helpers *helpers, const char *const argv[], 
 {
 	struct request request = {.op = HELPERS_START, .has_stderr = words_fd >= 0};
 	struct reply reply;
-	int all[MOST_FDS], code;
+	int all[MOST_FDS] = {0}, code;
 	size_t used = 0;
 
 	if (count + request.has_stderr > MOST_FDS)
