@@ -71,9 +71,7 @@ void face_free(struct face_request *request)
 	free(request->text);
 	if (request->table)
 		body_done(request->table, &request->body);
-	free(request->path);
-	fd_close(&request->fds[0]);
-	fd_close(&request->fds[1]);
+	fd_close(&request->fd);
 	while (request->passed_count)
 		fd_close(&request->passed[--request->passed_count]);
 	free(request);

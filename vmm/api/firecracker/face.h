@@ -113,9 +113,8 @@ struct face_request {
 	bool deprecated;
 	struct face_counter *counter; /* or NULL */
 	int64_t begun_us;
-	char name[MACHINE_MAX_NAME + 1]; /* mvmm's, of a device that comes or goes */
-	char *path; /* of a file that is opened for it, or NULL */
-	int fds[2]; /* that file */
+	char name[MACHINE_MAX_NAME + 1]; /* mvmm's, of a device that comes */
+	int fd; /* of a device that comes, or of its new image; -1: none */
 	int passed[FACE_MAX_PASSED]; /* descriptors that came with it; -1: used */
 	size_t passed_count;
 };
@@ -131,8 +130,6 @@ struct face_net *face_find_net(struct face *face, const char *id);
 struct face_host *face_find_host(struct face *face, const char *id);
 /* Makes mvmm's id: "drive-rootfs" of "drive" and "rootfs". */
 void face_name(struct face *face, const char *kind, const char *id, char name[MACHINE_MAX_NAME + 1]);
-
-#define FACE_NO_FILES {-1, -1} /* the fds of a new request */
 
 /* Opens a file; -errno with the text of Rust's standard library, "No such file or directory (os error 2)". */
 int face_open(const char *path, int flags, int *ret, struct err *err);

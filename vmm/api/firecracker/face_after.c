@@ -161,7 +161,7 @@ static void face_after_replaced(void *opaque, uint64_t bytes, int code, const st
 			err->text);
 	if (!code && drive) {
 		free(drive->body.path_on_host);
-		drive->body.path_on_host = take_ptr(request->path);
+		drive->body.path_on_host = take_ptr(request->body.drive_update.path_on_host);
 		code = face_after_drive_limits(request, drive, &why);
 	}
 	face_finish(request, code, &why);
@@ -170,16 +170,13 @@ static void face_after_replaced(void *opaque, uint64_t bytes, int code, const st
 static int face_after_replace(struct face_request *request, struct face_drive *drive, struct err *err)
 {
 	const char *path = request->body.drive_update.path_on_host;
-	int code = face_file(request, path, drive->body.is_read_only ? O_RDONLY : O_RDWR, &request->fds[0], err);
+	int code = face_file(request, path, drive->body.is_read_only ? O_RDONLY : O_RDWR, &request->fd, err);
 
 	if (code)
 		return err_set(err, code, "Drive config error: Unable to patch the block device: Virtio backend error: Error manipulating "
 			       "the backing file: %s (os error %d) %.200s Please verify the request arguments.",
 			       strerrordesc_np(-code), -code, path);
-	request->path = strdup(path);
-	if (!request->path)
-		return err_sys(err, -ENOMEM, "the request");
-	code = OPS(request)->replace_disk(SESSION(request), drive->name, path, request->fds, 1, face_after_replaced, request, err);
+	code = OPS(request)->replace_disk(SESSION(request), drive->name, path, &request->fd, 1, face_after_replaced, request, err);
 	return code ? err_prefix(err, code, "Drive config error: Unable to patch the block device") : FACE_LATER;
 }
 

@@ -35,7 +35,7 @@ static const struct face_full_member {
 /* As a request for it would. */
 static int face_full_put(struct face *face, const struct face_full_member *member, const json_t *value, struct err *err)
 {
-	struct face_request request = {.face = face, .table = member->body, .fds = FACE_NO_FILES};
+	struct face_request request = {.face = face, .table = member->body, .fd = -1};
 	int code;
 
 	if (!member->fn)

@@ -287,7 +287,7 @@ void face_paths_serve(struct face *face, struct http_call *call, const struct ht
 		http_reply(call, &(struct http_response){.status = 500});
 		return;
 	}
-	*request = (struct face_request){.face = face, .call = call, .fds = FACE_NO_FILES, .begun_us = (int64_t)(monotonic_ns() / 1000)};
+	*request = (struct face_request){.face = face, .call = call, .fd = -1, .begun_us = (int64_t)(monotonic_ns() / 1000)};
 	request->passed_count = http_take_fds(call, request->passed, ARRAY_SIZE(request->passed));
 	code = face_paths_handle(request, http, &err);
 	if (code != FACE_LATER)

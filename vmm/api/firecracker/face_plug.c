@@ -41,7 +41,7 @@ static int face_plug_add(struct face_request *request, const char *option, json_
 {
 	const struct operated *operated = request->face->operated;
 	const struct add_device_reply reply = {face_plug_progress, done, request};
-	int code = device ? operated->ops->add_passed(operated->session, option, device, request->fds, 1, &reply, err) :
+	int code = device ? operated->ops->add_passed(operated->session, option, device, &request->fd, 1, &reply, err) :
 			    err_sys(err, -ENOMEM, "the request");
 
 	json_decref(device);
@@ -81,7 +81,7 @@ static int face_plug_add_drive(struct face_request *request, struct err *err)
 			       "a root device is there from the start or not at all" : "no more drives fit");
 	if (code)
 		return code;
-	code = face_file(request, body->path_on_host, body->is_read_only ? O_RDONLY : O_RDWR, &request->fds[0], err);
+	code = face_file(request, body->path_on_host, body->is_read_only ? O_RDONLY : O_RDWR, &request->fd, err);
 	if (code)
 		return err_prefix(err, code, "Drive config error: Unable to create the virtio block device");
 	face_name(request->face, "drive", body->drive_id, request->name);
@@ -126,7 +126,7 @@ static int face_plug_do_open_tap(void *argument)
 	const struct tap_opening *opening = argument;
 	struct face_request *request = opening->request;
 
-	int code = virtio_net_open_tap(request->body.net.host_dev_name, 1, request->fds, opening->err);
+	int code = virtio_net_open_tap(request->body.net.host_dev_name, 1, &request->fd, opening->err);
 
 	return code ? err_prefix(opening->err, code, "Network config error: Could not create the network device: Open tap device failed") : 0;
 }
@@ -143,9 +143,9 @@ static int face_plug_add_net(struct face_request *request, struct err *err)
 		code = err_set(err, -ENOSPC, "Network config error: no more interfaces fit");
 	if (code)
 		return code;
-	request->fds[0] = face_take_passed(request);
-	code = request->fds[0] >= 0 ? face_before_check_tap(request->fds[0], body->host_dev_name, err) :
-				      thread_call(face_plug_do_open_tap, &(struct tap_opening){request, err});
+	request->fd = face_take_passed(request);
+	code = request->fd >= 0 ? face_before_check_tap(request->fd, body->host_dev_name, err) :
+				  thread_call(face_plug_do_open_tap, &(struct tap_opening){request, err});
 	if (code)
 		return code;
 	face_name(request->face, "net", body->iface_id, request->name);
@@ -162,18 +162,26 @@ int face_plug_net(struct face_request *request, struct err *err)
 
 /* ---- removal: at once, for the guest is not asked ---- */
 
-static void face_plug_removed(void *opaque, int code, const struct err *err)
+static void face_plug_drive_removed(void *opaque, int code, const struct err *err)
 {
 	struct face_request *request = opaque;
 	struct face *face = request->face;
-	struct face_drive *drive = code || request->name[0] != 'd' ? NULL : face_find_drive(face, request->id);
-	struct face_net *net = code || request->name[0] != 'n' ? NULL : face_find_net(face, request->id);
+	struct face_drive *drive = code ? NULL : face_find_drive(face, request->id);
 
 	if (drive) {
 		body_done(&fc_drive, &drive->body);
 		face->drive_count--;
 		memmove(drive, drive + 1, (size_t)(&face->drives[face->drive_count] - drive) * sizeof(*drive));
 	}
+	face_finish(request, code, err);
+}
+
+static void face_plug_net_removed(void *opaque, int code, const struct err *err)
+{
+	struct face_request *request = opaque;
+	struct face *face = request->face;
+	struct face_net *net = code ? NULL : face_find_net(face, request->id);
+
 	if (net) {
 		body_done(&fc_net, &net->body);
 		face->net_count--;
@@ -182,14 +190,12 @@ static void face_plug_removed(void *opaque, int code, const struct err *err)
 	face_finish(request, code, err);
 }
 
-static int face_plug_remove(struct face_request *request, const char *kind, const char *name, struct err *err)
+static int face_plug_remove(struct face_request *request, const char *kind, const char *name,
+			    void (*done)(void *opaque, int code, const struct err *err), struct err *err)
 {
 	const struct operated *operated = request->face->operated;
-	int code;
 
-	memcpy(request->name, name, sizeof(request->name));
-	code = operated->ops->remove_device(operated->session, kind, name, true, REMOVE_MS, face_plug_removed, request, err);
-	return code ?: FACE_LATER;
+	return operated->ops->remove_device(operated->session, kind, name, true, REMOVE_MS, done, request, err) ?: FACE_LATER;
 }
 
 int face_plug_remove_drive(struct face_request *request, struct err *err)
@@ -201,7 +207,7 @@ int face_plug_remove_drive(struct face_request *request, struct err *err)
 		code = err_set(err, -ENODEV, "Device not found");
 	if (!code && drive->body.is_root_device)
 		code = err_set(err, -EPERM, "Cannot unplug root device");
-	return code ?: face_plug_remove(request, "disk", drive->name, err);
+	return code ?: face_plug_remove(request, "disk", drive->name, face_plug_drive_removed, err);
 }
 
 int face_plug_remove_net(struct face_request *request, struct err *err)
@@ -211,5 +217,5 @@ int face_plug_remove_net(struct face_request *request, struct err *err)
 
 	if (!code && !net)
 		code = err_set(err, -ENODEV, "Device not found");
-	return code ?: face_plug_remove(request, "net", net->name, err);
+	return code ?: face_plug_remove(request, "net", net->name, face_plug_net_removed, err);
 }

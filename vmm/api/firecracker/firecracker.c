@@ -25,7 +25,7 @@ struct firecracker {
 /* As a PUT of this body would, for what is the same there. */
 static int firecracker_put(struct firecracker *firecracker, const struct body *body, face_fn *fn, json_t *value, struct err *err)
 {
-	struct face_request request = {.face = &firecracker->face, .table = body, .fds = FACE_NO_FILES};
+	struct face_request request = {.face = &firecracker->face, .table = body, .fd = -1};
 	int code;
 
 	body_init(body, &request.body);
@@ -136,7 +136,7 @@ int firecracker_begin(struct firecracker *firecracker, struct err *err)
 		code = err_sys(err, -ENOMEM, "API");
 	if (code)
 		return code;
-	*request = (struct face_request){.face = face, .fds = FACE_NO_FILES, .begun_us = (int64_t)(monotonic_ns() / 1000)};
+	*request = (struct face_request){.face = face, .fd = -1, .begun_us = (int64_t)(monotonic_ns() / 1000)};
 	code = face_before_start(request, err);
 	if (code < 0)
 		face_finish(request, code, err);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Firecracker's face: its HTTP API, its command line and its forms of log, for clients that speak to Firecracker and are
- * not to notice. docs/api.md lists what is there. Before the start, requests fill in a configuration and open what they
- * name; InstanceStart hands both to operations.start; from then on requests become operations.
+ * not to notice. mvmm(1), "Instead of Firecracker", lists what is there. Before the start, requests fill in a
+ * configuration and open what they name; InstanceStart hands both to operations.start; from then on requests become
+ * operations.
  *
  * The command line is read by firecracker_line.c; session_api.c runs the process that the face speaks for.
  */
