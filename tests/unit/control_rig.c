@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See control_rig.h. */
 #include "tests/unit/control_rig.h"
+#include "tests/unit/local_socket.h"
 #include "tests/unit/pass_fds.h"
 #include "vmm/control/control_machine.h"
-
-#include <sys/socket.h>
 
 struct event_loop *loop;
 struct control *control;
@@ -14,14 +13,8 @@ static const struct operated machine = {.ops = &fake_operations};
 
 void serve(const struct control_interface *interface)
 {
-	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_(fd_close) int fd = local_listen(&address, &address_len);
 
-	address.sun_family = AF_UNIX;
-	address_len = sizeof(sa_family_t);
-	CHECK_EQ(bind(fd, (struct sockaddr *)&address, address_len), 0);
-	address_len = sizeof(address);
-	CHECK_EQ(getsockname(fd, (struct sockaddr *)&address, &address_len), 0);
-	CHECK_EQ(listen(fd, 32), 0);
 	asked = (struct asked){.asker = -1};
 	CHECK_EQ(event_loop_create(&loop, NULL), 0);
 	CHECK_EQ(interface ? control_create(loop, &fd, interface, NULL, NULL, &control, NULL)
@@ -42,12 +35,7 @@ void end(void)
 
 int client(void)
 {
-	const struct timeval limit = {.tv_sec = 5};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	CHECK_EQ(connect(fd, (struct sockaddr *)&address, address_len), 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return fd;
+	return local_connect(&address, address_len, 5);
 }
 
 const char *receive(int fd)

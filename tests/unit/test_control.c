@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/control/control: the protocol, and clients that misbehave. */
 #include "tests/unit/control_rig.h"
+#include "tests/unit/local_socket.h"
 #include "tests/unit/shortage.h"
 
 #include <fcntl.h>
-#include <sys/socket.h>
 
 static struct control_call *waiting;
 
@@ -370,19 +370,15 @@ static void refuse_more(void *fd)
 /* They stay when the server's own socket is replaced, and are as many as it says. */
 static void several_sockets_lead_to_one_server(void)
 {
-	const struct sockaddr_un any = {.sun_family = AF_UNIX};
 	struct sockaddr_un first, more[CONTROL_MAX_SOCKETS + 2];
 	int fd;
 
 	serve(&test_interface);
 	first = address;
 	for (size_t i = 0; i < ARRAY_SIZE(more); i++) {
-		socklen_t len = sizeof(more[i]);
+		socklen_t len;
 
-		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		CHECK_EQ(bind(fd, (const struct sockaddr *)&any, sizeof(sa_family_t)), 0);
-		CHECK_EQ(listen(fd, 4), 0);
-		CHECK_EQ(getsockname(fd, (struct sockaddr *)&more[i], &len), 0);
+		fd = local_listen(&more[i], &len);
 		event_loop_call(loop, i < CONTROL_MAX_SOCKETS ? listen_there_too : i == CONTROL_MAX_SOCKETS ? refuse_more : listen_there,
 				&fd);
 		fd_close(&fd);
@@ -405,15 +401,13 @@ static void several_sockets_lead_to_one_server(void)
 /* A folder that was moved away has the old socket: who calls there is not left waiting. */
 static void nobody_waits_at_a_socket_that_was_left(void)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), late;
-	struct sockaddr_un next = {.sun_family = AF_UNIX};
-	struct sockaddr_un left;
+	struct sockaddr_un next, left;
+	socklen_t len;
+	int fd = local_listen(&next, &len), late;
 
 	serve(&test_interface);
 	left = address;
 	late = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK_EQ(bind(fd, (struct sockaddr *)&next, sizeof(sa_family_t)), 0);
-	CHECK_EQ(listen(fd, 16), 0);
 	event_loop_call(loop, listen_there, &fd);
 	CHECK_EQ(fd, -1);
 	CHECK(connect(late, (struct sockaddr *)&left, address_len) < 0 && errno == ECONNREFUSED);

@@ -5,12 +5,11 @@
 #include "core/irq.h"
 #include "core/monotonic.h"
 #include "core/thread.h"
+#include "tests/unit/local_socket.h"
 #include "tests/unit/shortage.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 struct watcher {
 	struct event_loop *loop;
@@ -189,16 +188,11 @@ static void accept_one(void *opaque, uint32_t events)
 /* A listener on an abstract address, and a client that waits there. */
 static void listen_and_connect(int *listener, int *caller)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	socklen_t len = sizeof(sa_family_t);
+	struct sockaddr_un address;
+	socklen_t len;
 
-	*listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	CHECK_EQ(bind(*listener, (struct sockaddr *)&address, len), 0);
-	len = sizeof(address);
-	CHECK_EQ(getsockname(*listener, (struct sockaddr *)&address, &len), 0);
-	CHECK_EQ(listen(*listener, 5), 0);
-	*caller = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK_EQ(connect(*caller, (struct sockaddr *)&address, len), 0);
+	*listener = local_listen(&address, &len);
+	*caller = local_connect(&address, len, 60);
 }
 
 /* A client for whom there is no descriptor is not asked for again and again, and is accepted when there is one. */

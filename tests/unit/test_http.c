@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vmm/api/http: requests in pieces, limits, and clients that misbehave. */
 #include "vmm/api/http.h"
+#include "tests/unit/local_socket.h"
 #include "tests/unit/pass_fds.h"
 #include "tests/unit/test.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 static struct event_loop *loop;
 static struct http *http;
@@ -63,14 +62,8 @@ static void serve_request(void *opaque, struct http_call *call, const struct htt
 static void serve(unsigned int patience_ms)
 {
 	const struct http_options options = {.server = "test", .max_body = 1000, .patience_ms = patience_ms, .fn = serve_request};
-	_cleanup_(fd_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_cleanup_(fd_close) int fd = local_listen(&address, &address_len);
 
-	address.sun_family = AF_UNIX;
-	address_len = sizeof(sa_family_t);
-	CHECK_EQ(bind(fd, (struct sockaddr *)&address, address_len), 0);
-	address_len = sizeof(address);
-	CHECK_EQ(getsockname(fd, (struct sockaddr *)&address, &address_len), 0);
-	CHECK_EQ(listen(fd, 32), 0);
 	requests = departures = 0;
 	waiting = NULL;
 	CHECK_EQ(event_loop_create(&loop, NULL), 0);
@@ -91,12 +84,7 @@ static void end(void)
 
 static int client(void)
 {
-	const struct timeval limit = {.tv_sec = 60};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	CHECK_EQ(connect(fd, (struct sockaddr *)&address, address_len), 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return fd;
+	return local_connect(&address, address_len, 60);
 }
 
 static void put(int fd, const char *text)
