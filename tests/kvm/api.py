@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from tap import Tap
+
 PATIENCE = 60 * int(os.environ.get("MVMM_PATIENCE", "1"))  # seconds for anything that must happen
 MVMM, GUESTS, HANDLER = (os.path.realpath(word) for word in sys.argv[1:4])
 BEFORE, AFTER = "before", "after"
@@ -168,22 +170,6 @@ LINES = [
 ]
 
 
-class Tap:
-    def __init__(self):
-        self.count = self.failed = 0
-
-    def check(self, name, true, told=""):
-        self.count += 1
-        self.failed += not true
-        print(f"{'ok' if true else 'not ok'} {self.count} - {name}", flush=True)
-        if not true:
-            print(f"# {str(told)[:600]}", flush=True)
-
-    def all(self, name, faults):
-        """One line for a table: ok if there are no faults."""
-        self.check(name, not faults, "; ".join(faults))
-
-
 class Connection(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost", timeout=PATIENCE)
@@ -245,6 +231,11 @@ class Machine:
     def configure(self, boot_args=None, memory=64):
         self.must("PUT", "/machine-config", {"vcpu_count": 1, "mem_size_mib": memory})
         self.must("PUT", "/boot-source", {"kernel_image_path": "GUEST", **({"boot_args": boot_args} if boot_args else {})})
+
+    def serial(self, name="serial"):
+        """What the guest has written there so far."""
+        with open(os.path.join(self.work, name), encoding="ascii", errors="replace") as file:
+            return file.read()
 
     def start(self):
         self.must("PUT", "/actions", {"action_type": "InstanceStart"})
@@ -550,18 +541,13 @@ def passed(tap):
                           disk_of(it.work, "first", 1000), disk_of(it.work, "other", 9000))
         tap.check("a file may be passed with a request", b" 204 " in reply, reply)
         it.start()
-
-        def serial():
-            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
-                return file.read()
-
-        until(lambda: re.search(r"\b1000\b", serial()), "the guest sees it")
+        until(lambda: re.search(r"\b1000\b", it.serial()), "the guest sees it")
         reply = pass_file(it, "PATCH", "/drives/a", {"drive_id": "a", "path_on_host": "no/where"}, disk_of(it.work, "second", 3000))
-        until(lambda: re.search(r"\b3000\b", serial()), "the guest sees the other one")
+        until(lambda: re.search(r"\b3000\b", it.serial()), "the guest sees the other one")
         tap.check("... also when the guest runs", b" 204 " in reply, reply)
         reply = pass_file(it, "PUT", "/drives/b", {"drive_id": "b", "is_root_device": False, "path_on_host": "no/where"},
                           disk_of(it.work, "third", 5000))
-        until(lambda: re.search(r"\b5000\b", serial()), "the guest sees a new one")
+        until(lambda: re.search(r"\b5000\b", it.serial()), "the guest sees a new one")
         tap.check("... and for a drive that comes", b" 204 " in reply, reply)
         reply = pass_file(it, "PUT", "/network-interfaces/1", {"iface_id": "1", "host_dev_name": "x"}, os.path.join(it.work, "disk"))
         tap.check("a file is no tap", b" 400 " in reply and b"Could not create the network device" in reply, reply)
@@ -583,19 +569,14 @@ def swaps(tap):
         tap.check("the root drive is the first", [drive["drive_id"] for drive in it.must("GET", "/vm/config")["drives"]] ==
                   ["root", "1", "stub_1"])
         it.start()
-
-        def serial():
-            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
-                return file.read()
-
-        until(lambda: re.search(r"\b8192\b", serial()) and re.search(r"\b1000\b", serial()), "the guest sees its disks")
+        until(lambda: re.search(r"\b8192\b", it.serial()) and re.search(r"\b1000\b", it.serial()), "the guest sees its disks")
         it.must("PATCH", "/drives/1", {"drive_id": "1", "path_on_host": second})
-        until(lambda: re.search(r"\b3000\b", serial()), "the guest sees another disk")
+        until(lambda: re.search(r"\b3000\b", it.serial()), "the guest sees another disk")
         tap.check("the guest sees the image that a drive gets", True)
         tap.check("... and the one before is closed", second in opened(it) and first not in opened(it), opened(it))
         it.must("PATCH", "/drives/stub_1", {"drive_id": "stub_1", "path_on_host": first,
                                             "rate_limiter": {"bandwidth": {"size": 1 << 20, "refill_time": 100}}})
-        until(lambda: len(re.findall(r"\b1000\b", serial())) >= 2, "the guest sees what was a stub")
+        until(lambda: len(re.findall(r"\b1000\b", it.serial())) >= 2, "the guest sees what was a stub")
         tap.check("... also one that was empty", True)
         drive = it.must("GET", "/vm/config")["drives"][2]
         tap.check("... which is told", drive["path_on_host"] == first and drive["rate_limiter"]["bandwidth"]["size"] == 1 << 20, drive)
@@ -627,12 +608,7 @@ def plugs(tap):
         drive = {"drive_id": "b", "is_root_device": False, "path_on_host": disk_of(it.work, "b", 5000),
                  "rate_limiter": {"ops": {"size": 1000, "refill_time": 100}}}
         it.must("PUT", "/drives/b", drive)
-
-        def serial():
-            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
-                return file.read()
-
-        until(lambda: re.search(r"\b5000\b", serial()), "the guest sees a disk that comes")
+        until(lambda: re.search(r"\b5000\b", it.serial()), "the guest sees a disk that comes")
         tap.check("a drive comes while the guest runs", [d["drive_id"] for d in it.must("GET", "/vm/config")["drives"]] == ["root", "b"])
         faults = []
         expect(it, "PUT", "/drives/b", drive, 400, "Device ID in use", faults)
@@ -648,7 +624,7 @@ def plugs(tap):
         it.must("DELETE", "/drives/b")
         tap.check("... and goes", [d["drive_id"] for d in it.must("GET", "/vm/config")["drives"]] == ["root"])
         it.must("PUT", "/drives/b", {**drive, "path_on_host": disk_of(it.work, "d", 7000)})
-        until(lambda: re.search(r"\b7000\b", serial()), "the guest sees the next one")
+        until(lambda: re.search(r"\b7000\b", it.serial()), "the guest sees the next one")
         tap.check("... and another one has its id", len(it.must("GET", "/vm/config")["drives"]) == 2)
 
 
@@ -687,15 +663,10 @@ def ends(tap):
         it.configure()
         it.must("PUT", "/serial", {"serial_out_path": "serial"})
         it.start()
-
-        def serial():
-            with open(os.path.join(it.work, "serial"), encoding="ascii", errors="replace") as file:
-                return file.read()
-
-        until(lambda: "listens" in serial(), "the guest listens to its keyboard")
+        until(lambda: "listens" in it.serial(), "the guest listens to its keyboard")
         it.must("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
         tap.check("Ctrl-Alt-Del reaches a keyboard, and a reset by its controller is the end", it.process.wait(PATIENCE) == 0 and
-                  re.search("1411e071.*14", serial().lower()), serial())
+                  re.search("1411e071.*14", it.serial().lower()), it.serial())
     with machine(guest="guest_panic") as it:
         it.configure()
         it.start()
@@ -792,12 +763,7 @@ def handler_loads(tap, work, load):
         it.must("PUT", "/serial", {"serial_out_path": "serial-uffd"})
         status, reply = load(it, **backend)
         it.must("PATCH", "/drives/a", {"drive_id": "a", "path_on_host": disk_of(work, "served", 9000)})
-
-        def serial():
-            with open(os.path.join(work, "serial-uffd"), encoding="ascii", errors="replace") as file:
-                return file.read()
-
-        until(lambda: re.search(r"\b9000\b", serial()), "the guest goes on")
+        until(lambda: re.search(r"\b9000\b", it.serial("serial-uffd")), "the guest goes on")
         tap.check("a handler serves its memory", status == 204, reply)
         it.end()
         handler.terminate()
@@ -843,12 +809,7 @@ def snapshots(tap):
         other.must("PATCH", "/balloon", {"amount_mib": 1})
         size = disk_of(work, "larger", 12000)
         other.must("PATCH", "/drives/a", {"drive_id": "a", "path_on_host": size})
-
-        def serial():
-            with open(os.path.join(work, "serial-other"), encoding="ascii", errors="replace") as file:
-                return file.read()
-
-        until(lambda: re.search(r"\b12000\b", serial()), "the guest goes on and sees its new disk")
+        until(lambda: re.search(r"\b12000\b", other.serial("serial-other")), "the guest goes on and sees its new disk")
         tap.check("... goes on, and its drive gets another image", True)
         other.must("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
         tap.check("... to its end", other.process.wait(PATIENCE) == 0, other.process.returncode)

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+from tap import Tap
+
 PATIENCE = 30 * int(os.environ.get("MVMM_PATIENCE", "1"))  # seconds for anything that must happen
 MVMM, GUESTS = os.path.realpath(sys.argv[1]), os.path.realpath(sys.argv[2])
 # As a manager does it between fork and exec: the socket is descriptor 3, and the numbers are the process's own.
@@ -69,18 +71,6 @@ class Manager:
         self.machine.communicate()
         self.socket.close()
         self.listener.close()
-
-
-class Tap:
-    def __init__(self):
-        self.count = self.failed = 0
-
-    def check(self, name, true, told=""):
-        self.count += 1
-        self.failed += not true
-        print(f"{'ok' if true else 'not ok'} {self.count} - {name}", flush=True)
-        if not true:
-            print(f"# {told}", flush=True)
 
 
 def with_manager(abstract, command, act):
