@@ -435,6 +435,26 @@ def metrics_lines(tap, it):
               told[-1]["put_api_requests"]["drive_count"] == 0, told[-1])
 
 
+def missed_lines(tap):
+    """Of a FIFO that is full."""
+    with machine() as it:
+        os.mkfifo(os.path.join(it.work, "metrics"))
+        with open(os.open(os.path.join(it.work, "metrics"), os.O_RDONLY | os.O_NONBLOCK), encoding="ascii") as fifo:
+            it.must("PUT", "/metrics", {"metrics_path": "metrics"})
+            it.configure()
+            it.start()
+            flush, full = {"action_type": "FlushMetrics"}, 0
+            while it.ask("PUT", "/actions", flush)[0] == 204:
+                full += 1
+            it.ask("PUT", "/actions", flush)
+            told = [json.loads(fifo.readline()) for _ in range(full)]
+            for _ in range(2):
+                it.must("PUT", "/actions", flush)
+                told.append(json.loads(fifo.readline()))
+        missed = [line["logger"]["missed_metrics_count"] for line in told]
+        tap.check("lines of metrics that nobody reads are counted, once", max(missed) >= 2 and missed.count(0) == full + 1, missed)
+
+
 # ---- lives ----
 
 
@@ -958,7 +978,7 @@ def main():
         print("1..0 # SKIP /dev/kvm is missing or may not be used")
         return 0
     tap = Tap()
-    for part in (lines, tables, tell_log, transport, deprecated, passed, swaps, plugs, host_devices, ends, pauses, extras, asked_at_a_start, failed_start, snapshots, config_files, killed, taps):
+    for part in (lines, tables, missed_lines, tell_log, transport, deprecated, passed, swaps, plugs, host_devices, ends, pauses, extras, asked_at_a_start, failed_start, snapshots, config_files, killed, taps):
         try:
             part(tap)
         except (AssertionError, OSError, http.client.HTTPException) as fault:

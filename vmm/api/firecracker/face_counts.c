@@ -21,13 +21,13 @@ static const struct row {
 	{"mvmm_net_dropped_total", "direction", "rx", "net", "no_rx_avail_buffer"},
 };
 
-static void face_counts_sum(json_t *totals, const char *group, const char *leaf, json_int_t value)
+void face_counts_sum(json_t *line, const char *group, const char *leaf, json_int_t value)
 {
-	json_t *object = json_object_get(totals, group);
+	json_t *object = json_object_get(line, group);
 
 	if (!object) {
 		object = json_object();
-		json_object_set_new(totals, group, object);
+		json_object_set_new(line, group, object);
 	}
 	value += json_integer_value(json_object_get(object, leaf));
 	json_object_set_new(object, leaf, json_integer(value));

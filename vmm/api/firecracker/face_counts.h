@@ -7,5 +7,8 @@
 
 #include "vmm/api/firecracker/face.h"
 
-/* Adds them to a line. Without a machine: nothing. */
+/* Adds to a count in a group of a line. */
+void face_counts_sum(json_t *line, const char *group, const char *leaf, json_int_t value);
+
+/* Adds those of devices to a line. Without a machine: nothing. */
 void face_counts_add(struct face *face, json_t *line);

@@ -14,26 +14,16 @@ struct face_metrics {
 	struct face *face;
 	int fd;
 	struct event_source *timer;
-	uint64_t missed; /* lines that could not be written */
+	uint64_t missed; /* lines that could not be written since the last one that was */
+	uint64_t lost;   /* lines of the log, up to the last one here */
 };
 
-static json_t *face_metrics_group(json_t *root, const char *name)
-{
-	json_t *group = json_object_get(root, name);
-
-	if (!group) {
-		group = json_object();
-		json_object_set_new(root, name, group);
-	}
-	return group;
-}
-
-static void face_metrics_add(json_t *group, const char *name, const char *what, uint64_t value)
+static void face_metrics_add(json_t *root, const struct face_counter *counter, const char *what, uint64_t value)
 {
 	char key[64];
 
-	snprintf(key, sizeof(key), "%s_%s", name, what);
-	json_object_set_new(group, key, json_integer((json_int_t)value));
+	snprintf(key, sizeof(key), "%s_%s", counter->name, what);
+	face_counts_sum(root, counter->group, key, (json_int_t)value);
 }
 
 /* Firecracker does not count the failures of GET. */
@@ -41,16 +31,24 @@ static void face_metrics_requests(struct face *face, json_t *root)
 {
 	for (size_t i = 0; i < face->counter_count; i++) {
 		struct face_counter *counter = &face->counters[i];
-		json_t *group = face_metrics_group(root, counter->group);
 
-		face_metrics_add(group, counter->name, "count", counter->count);
+		face_metrics_add(root, counter, "count", counter->count);
 		if (strcmp(counter->group, "get_api_requests") != 0)
-			face_metrics_add(group, counter->name, "fails", counter->fails);
+			face_metrics_add(root, counter, "fails", counter->fails);
 		counter->count = counter->fails = 0;
 	}
-	json_object_set_new(face_metrics_group(root, "deprecated_api"), "deprecated_http_api_calls",
-			    json_integer((json_int_t)face->deprecated_calls));
+	face_counts_sum(root, "deprecated_api", "deprecated_http_api_calls", (json_int_t)face->deprecated_calls);
 	face->deprecated_calls = 0;
+}
+
+/* A log in another file counts from 0. */
+static void face_metrics_missed(struct face_metrics *metrics, json_t *root)
+{
+	uint64_t lost = log_lost(metrics->face->log), before = metrics->lost;
+
+	face_counts_sum(root, "logger", "missed_metrics_count", (json_int_t)metrics->missed);
+	face_counts_sum(root, "logger", "missed_log_count", (json_int_t)(lost >= before ? lost - before : lost));
+	metrics->lost = lost;
 }
 
 static json_t *face_metrics_line(struct face_metrics *metrics)
@@ -65,8 +63,7 @@ static json_t *face_metrics_line(struct face_metrics *metrics)
 		json_object_set_new(root, "id", json_string(face->options->id));
 	face_metrics_requests(face, root);
 	face_counts_add(face, root);
-	json_object_set_new(face_metrics_group(root, "logger"), "missed_metrics_count", json_integer((json_int_t)metrics->missed));
-	json_object_set_new(face_metrics_group(root, "logger"), "missed_log_count", json_integer((json_int_t)log_lost(face->log)));
+	face_metrics_missed(metrics, root);
 	return root;
 }
 
@@ -76,6 +73,7 @@ int face_metrics_write(struct face_metrics *metrics, struct err *err)
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	int code = 0;
 	size_t len;
+	ssize_t n;
 
 	json_decref(root);
 	if (!metrics)
@@ -84,10 +82,10 @@ int face_metrics_write(struct face_metrics *metrics, struct err *err)
 		return err_sys(err, -ENOMEM, "metrics");
 	len = strlen(text);
 	text[len] = '\n'; /* where the zero byte was */
-	if (write(metrics->fd, text, len + 1) != (ssize_t)len + 1) {
-		code = err_sys(err, errno ? -errno : -EIO, "metrics");
-		metrics->missed++;
-	}
+	n = write(metrics->fd, text, len + 1);
+	if (n != (ssize_t)len + 1)
+		code = err_sys(err, n < 0 ? -errno : -EIO, "metrics");
+	metrics->missed = code ? metrics->missed + 1 : 0;
 	free(text);
 	return code;
 }
