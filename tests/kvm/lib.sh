@@ -32,13 +32,13 @@ says() { grep -q "$2" "$work/$1" 2>/dev/null; }
 
 n=0
 
-# check NAME COMMAND...: the command's success is the test's.
+# check NAME COMMAND...: the command's success is the test's; what it says is no result.
 check()
 {
 	local name=$1
 	shift
 	n=$((n + 1))
-	if "$@"; then
+	if "$@" >&2; then
 		echo "ok $n - $name"
 	else
 		echo "not ok $n - $name"

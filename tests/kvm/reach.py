@@ -131,7 +131,7 @@ class Test:
         self.check("with --allow: and by O_DIRECT",
                    machine.text("AddDisk", disk={"path": self.path("allowed/image"), "id": "direct", "direct": True}), "")
         for disk in ("new", "direct"):
-            subprocess.run([self.mvmm, "disk", "remove", "--force", "b", disk], check=True)
+            subprocess.run([self.mvmm, "disk", "remove", "--force", "--timeout", "1", "b", disk], check=True)
         self.moves(machine, "with --allow: a socket where nobody listens", self.path("allowed/none"), "No such file")
         self.moves(machine, "with --allow: a migration to a socket below it", self.path("allowed/socket"), "")
 
@@ -143,7 +143,7 @@ class Test:
         machine = Machine(self, "d", "--jail", self.path("jail"), "--allow", self.path("allowed"))
         self.check("in a jail with --allow: a disk below it", machine.text("AddDisk", disk={"path": self.path("allowed/image"), "id": "new"}), "")
         self.check("in a jail with --allow: a link leads nowhere", machine.text("AddDisk", disk={"path": self.path("allowed/link")}), OUT)
-        subprocess.run([self.mvmm, "disk", "remove", "--force", "d", "new"], check=True)
+        subprocess.run([self.mvmm, "disk", "remove", "--force", "--timeout", "1", "d", "new"], check=True)
         self.moves(machine, "in a jail with --allow: a migration to a socket below it", self.path("allowed/inside"), "")
 
 
