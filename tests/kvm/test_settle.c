@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A guest that runs before all threads are confined: nobody looks at what it writes until they are (thread_settle). */
+#include "core/monotonic.h"
 #include "core/thread.h"
 #include "tests/kvm/move_rig.h"
 
@@ -54,7 +55,38 @@ static void what_a_guest_says_is_not_heard_if_they_will_not_be(void)
 	CHECK_EQ(machine_end(here->machine), MACHINE_RUNNING);
 	machine_destroy(take_ptr(here->machine));
 	CHECK_STR(here->printed, "");
+}
+
+static const uint8_t address[] = {0xa4, 0xa5, 0, 0x80}; /* what guest_silent writes to the address port of PCI */
+
+static bool address_is_saved(void)
+{
+	struct state_buffer state;
+	bool saved;
+
+	pause_side(here);
+	state = save(here);
+	saved = memmem(state.data, state.len, address, sizeof(address));
+	state_buffer_free(&state);
+	machine_resume(here->machine);
+	return saved;
+}
+
+/* KVM keeps its write, and it has no exit with which it would be taken. */
+static void a_guest_that_has_never_left_is_saved_whole(void)
+{
+	uint64_t deadline = monotonic_ns() + 60 * SECOND;
+	bool saved = false;
+
+	prepare("silent", "--cpus 1");
+	CHECK_EQ(machine_start(here->machine, &err), 0);
+	while (!saved && monotonic_ns() < deadline) {
+		pass_time(SECOND / 20);
+		saved = address_is_saved();
+	}
+	CHECK(saved);
 	end();
 }
 
-TEST_MAIN(TEST(what_a_guest_says_waits_for_all_to_be_confined), TEST(what_a_guest_says_is_not_heard_if_they_will_not_be))
+TEST_MAIN(TEST(what_a_guest_says_waits_for_all_to_be_confined), TEST(what_a_guest_says_is_not_heard_if_they_will_not_be),
+	  TEST(a_guest_that_has_never_left_is_saved_whole))

@@ -180,12 +180,18 @@ static void vcpu_count(struct vcpu *vcpu, enum vcpu_exit reason)
 	counter_add(&vcpu->counts->exits[reason], 1);
 }
 
+/* Whether what the guest has written may be looked at; may wait for it. */
+static bool vcpu_settle(struct vcpu *vcpu)
+{
+	return vcpu->settled || (vcpu->settled = thread_settle());
+}
+
 static enum step vcpu_handle_exit(struct vcpu *vcpu)
 {
 	uint32_t reason = vcpu->run->exit_reason;
 
 	PROBE(vcpu_exit, vcpu->index, reason);
-	if (!vcpu->settled && !(vcpu->settled = thread_settle()))
+	if (!vcpu_settle(vcpu))
 		return STEP_PARK;
 	kvm_coalesced_flush(vcpu->set->config.kvm, vcpu->set->config.pio);
 	if (reason < ARRAY_SIZE(exits) && exits[reason].fn) {
@@ -217,7 +223,8 @@ static bool vcpu_park(struct vcpu *vcpu, bool until_stop)
 	struct vcpu_set *set = vcpu->set;
 	bool stop;
 
-	if (vcpu->settled)
+	/* A guest that has never left may have written to such a port, too. */
+	if (vcpu->entered && vcpu_settle(vcpu))
 		kvm_coalesced_flush(set->config.kvm, set->config.pio);
 	pthread_mutex_lock(&set->lock);
 	set->outside++;
