@@ -4,8 +4,10 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #include "tests/unit/test.h"
 
@@ -63,7 +65,26 @@ static const char *line(void)
 	return text;
 }
 
+static int open_device(dev_t device)
+{
+	int fd = mknod(in("node"), S_IFBLK | 0600, device) < 0 ? -1 : open(in("node"), O_PATH | O_CLOEXEC);
+
+	if (fd < 0)
+		CHECK_EQ(errno, EPERM); /* only root makes devices */
+	return fd;
+}
+
 /* Each write is a message of its own, as for the kernel. */
+static int open_messages(void)
+{
+	int reader;
+
+	CHECK_EQ(mkfifo(in("io.max"), 0600), 0);
+	reader = open(in("io.max"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	CHECK(reader >= 0);
+	return reader;
+}
+
 static void each_device_of_an_open_file_is_limited(void)
 {
 	const struct jail_config config = {.io = MIB(3)};
@@ -71,22 +92,73 @@ static void each_device_of_an_open_file_is_limited(void)
 	int reader, node, again;
 
 	begin();
-	if (mknod(in("node"), S_IFBLK | 0600, DEVICE) < 0) {
-		CHECK_EQ(errno, EPERM); /* only root makes devices */
+	node = open_device(DEVICE);
+	if (node < 0) {
 		end();
 		return;
 	}
-	CHECK_EQ(mkfifo(in("io.max"), 0600), 0);
-	reader = open(in("io.max"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	node = open(in("node"), O_PATH | O_CLOEXEC);
+	reader = open_messages();
 	again = open(in("node"), O_PATH | O_CLOEXEC);
-	CHECK(reader >= 0 && node >= 0 && again >= 0);
+	CHECK(again >= 0);
 	CHECK_EQ(jail_io_limit(group, &config, &err), 0);
 	CHECK(read(reader, text, sizeof(text) - 1) > 0);
 	CHECK(strstr(text, "250:77 rbps=3145728 wbps=3145728"));
 	CHECK(!strstr(strstr(text, "250:77") + 1, "250:77")); /* once */
 	close(again);
 	close(node);
+	close(reader);
+	end();
+}
+
+/* It was handed in, and the limit of descriptors is lower. */
+static void a_descriptor_may_have_any_number(void)
+{
+	const struct jail_config config = {.io = MIB(3)};
+	const struct rlimit few = {.rlim_cur = 64, .rlim_max = 64};
+	char text[4096] = "";
+	int reader, node, high, status;
+	pid_t pid;
+
+	begin();
+	node = open_device(DEVICE);
+	if (node < 0) {
+		end();
+		return;
+	}
+	reader = open_messages();
+	high = fcntl(node, F_DUPFD_CLOEXEC, 300);
+	CHECK(high >= 300);
+	close(node);
+	pid = fork(); /* a limit cannot be raised again */
+	if (pid == 0)
+		_exit(setrlimit(RLIMIT_NOFILE, &few) < 0 || jail_io_limit(group, &config, &err));
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+	CHECK(read(reader, text, sizeof(text) - 1) > 0);
+	CHECK(strstr(text, "250:77 rbps=3145728 wbps=3145728"));
+	close(high);
+	close(reader);
+	end();
+}
+
+static void more_devices_than_can_be_limited_are_refused(void)
+{
+	const struct jail_config config = {.io = MIB(3)};
+	int fds[65], count = 0, reader;
+
+	begin();
+	while (count < 65 && (fds[count] = open_device(makedev(250, count))) >= 0) {
+		unlink(in("node"));
+		count++;
+	}
+	reader = open_messages();
+	if (count == 65) {
+		CHECK_EQ(jail_io_limit(group, &config, &err), -E2BIG);
+		CHECK(strncmp(err.text, "--jail io=: ", 12) == 0 && strstr(err.text, "--disk PATH,bandwidth=SIZE"));
+		CHECK(read(reader, &(char){0}, 1) < 0); /* not the first ones of them */
+	}
+	while (count)
+		close(fds[--count]);
 	close(reader);
 	end();
 }
@@ -119,5 +191,6 @@ static void a_device_that_had_one_has_it_again(void)
 	end();
 }
 
-TEST_MAIN(TEST(each_device_of_an_open_file_is_limited), TEST(without_a_limit_nothing_is_written),
+TEST_MAIN(TEST(each_device_of_an_open_file_is_limited), TEST(a_descriptor_may_have_any_number),
+	  TEST(more_devices_than_can_be_limited_are_refused), TEST(without_a_limit_nothing_is_written),
 	  TEST(a_device_that_had_none_has_none_again), TEST(a_device_that_had_one_has_it_again))

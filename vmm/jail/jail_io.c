@@ -18,13 +18,15 @@ struct devices {
 	size_t count;
 };
 
-static void jail_io_add(struct devices *devices, dev_t number)
+static int jail_io_add(struct devices *devices, dev_t number)
 {
 	for (size_t i = 0; i < devices->count; i++)
 		if (devices->numbers[i] == number)
-			return;
-	if (devices->count < DEVICES)
-		devices->numbers[devices->count++] = number;
+			return 0;
+	if (devices->count == DEVICES)
+		return -E2BIG;
+	devices->numbers[devices->count++] = number;
+	return 0;
 }
 
 /* Of a partition, the disk, for which alone there are limits. */
@@ -47,9 +49,7 @@ static int jail_io_on_fd(void *opaque, int fd, const struct stat *st)
 {
 	dev_t device = S_ISBLK(st->st_mode) ? st->st_rdev : S_ISREG(st->st_mode) ? st->st_dev : 0;
 
-	if (major(device))
-		jail_io_add(opaque, jail_io_whole(device));
-	return 0;
+	return major(device) ? jail_io_add(opaque, jail_io_whole(device)) : 0;
 }
 
 int jail_io_limit(int group_fd, const struct jail_config *config, struct err *err)
@@ -57,6 +57,9 @@ int jail_io_limit(int group_fd, const struct jail_config *config, struct err *er
 	struct devices devices = {.count = 0};
 	int code = config->io ? jail_fds_each(jail_io_on_fd, &devices) : 0;
 
+	if (code == -E2BIG)
+		return err_set(err, code, "--jail io=: the machine's files are on more than %u block devices; leave io= out and limit "
+			       "the disks: --disk PATH,bandwidth=SIZE", DEVICES);
 	if (code)
 		return err_sys(err, code, "--jail io=: the open files");
 	if (config->io && !devices.count)

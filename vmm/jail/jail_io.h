@@ -8,7 +8,10 @@
 
 #include "vmm/config/jail_options.h"
 
-/* On the main thread, while /proc and /sys are the host's. group_fd: the folder of its group. Without io= nothing. -ENODEV: no open file is on a device. */
+/*
+ * On the main thread, while /proc and /sys are the host's. group_fd: the folder of its group. Without io= nothing. -ENODEV:
+ * no open file is on a device; -E2BIG: they are on too many.
+ */
 int jail_io_limit(int group_fd, const struct jail_config *config, struct err *err);
 /* Gives the devices of a group the limits that its io.max had before. */
 void jail_io_give_back(int group_fd, const char *before);
