@@ -89,9 +89,9 @@ static int jail_prepare(struct jail *jail, const struct jail_machine *machine, s
 	return code || config->netns ? code : jail_network_open(&jail->network, err);
 }
 
-static void jail_remove(struct jail *jail)
+static void jail_remove(struct jail *jail, bool ran)
 {
-	if (!jail_cgroup_remove(&jail->group))
+	if (!jail_cgroup_remove(&jail->group, ran))
 		fprintf(stderr, "mvmm: --jail cgroup=%s: the group is still in use and stays\n", jail->options->config.cgroup);
 	jail_network_done(&jail->network);
 	jail_root_remove(&jail->root);
@@ -144,12 +144,12 @@ static int jail_split(struct jail *jail, const struct jail_machine *machine, str
 	if (pid > 0) {
 		jail_network_make(&jail->network);
 		*exit_code = jail_keeper_wait(&jail->keeper, pid);
-		jail_remove(jail);
+		jail_remove(jail, true);
 		return 1;
 	}
 	code = pid < 0 ? (int)pid : jail_begin(jail, machine, err);
 	if (code) {
-		pid < 0 ? jail_remove(jail) : jail_destroy(jail);
+		pid < 0 ? jail_remove(jail, false) : jail_destroy(jail);
 		return code;
 	}
 	*ret = jail;
@@ -175,7 +175,7 @@ int jail_enter(struct jail_options *options, const struct jail_machine *machine,
 	jail->network.keeper_fd = jail->network.machine_fd = jail->group.fd = jail->group.above = -1;
 	failed = jail_prepare(jail, machine, err);
 	if (failed) {
-		jail_remove(jail);
+		jail_remove(jail, false);
 		return failed;
 	}
 	return jail_split(jail, machine, ret, code, err);

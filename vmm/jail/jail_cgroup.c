@@ -170,7 +170,7 @@ int jail_cgroup_make(struct jail_cgroup *group, const struct jail_config *config
 	code = code ?: jail_cgroup_open(group, config, path, err);
 	code = code ?: jail_cgroup_limit_all(group, config, err);
 	if (code)
-		jail_cgroup_remove(group);
+		jail_cgroup_remove(group, false);
 	return code;
 }
 
@@ -186,12 +186,20 @@ static bool jail_cgroup_remove_made(const struct jail_cgroup *group)
 	return unlinkat(group->above, group->name, AT_REMOVEDIR) == 0 || errno == ENOENT;
 }
 
-/* Another machine in it keeps the limits, and the last one gives back what it has found. */
-static bool jail_cgroup_give_back(const struct jail_cgroup *group)
+static bool jail_cgroup_is_populated(const struct jail_cgroup *group)
 {
 	char events[FILE_SIZE];
 
-	if (jail_file_read(group->fd, "cgroup.events", events, sizeof(events)) == 0 && strstr(events, "populated 1"))
+	return jail_file_read(group->fd, "cgroup.events", events, sizeof(events)) == 0 && strstr(events, "populated 1");
+}
+
+/*
+ * Another machine in it keeps the limits, and the last one gives back what it has found. What others have in it keeps its own
+ * ones if the machine was never there.
+ */
+static bool jail_cgroup_give_back(const struct jail_cgroup *group, bool joined)
+{
+	if (joined && jail_cgroup_is_populated(group))
 		return false;
 	for (size_t i = 0; i < JAIL_CGROUP_FILES; i++)
 		if (group->before[i] && !jail_cgroup_files[i].ahead)
@@ -201,17 +209,17 @@ static bool jail_cgroup_give_back(const struct jail_cgroup *group)
 	return true;
 }
 
-bool jail_cgroup_remove(struct jail_cgroup *group)
+bool jail_cgroup_remove(struct jail_cgroup *group, bool joined)
 {
 	const struct timespec moment = {.tv_nsec = 10000000};
-	bool made = group->made, done = group->fd < 0;
+	bool made = group->made, done = !made && group->fd < 0;
 
 	if (made)
 		jail_file_write(group->fd, "cgroup.kill", "1");
 	for (int tries = 0; !done && tries < (made ? TRIES : TRIES_TO_LEAVE); tries++) {
 		if (tries)
 			nanosleep(&moment, NULL);
-		done = made ? jail_cgroup_remove_made(group) : jail_cgroup_give_back(group);
+		done = made ? jail_cgroup_remove_made(group) : jail_cgroup_give_back(group, joined);
 	}
 	jail_cgroup_done(group);
 	return done || !made;

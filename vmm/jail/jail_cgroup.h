@@ -27,8 +27,8 @@ int jail_cgroup_make(struct jail_cgroup *group, const struct jail_config *config
 int jail_cgroup_join(const struct jail_cgroup *group, const struct jail_config *config, struct err *err);
 /*
  * Ends what is left in a group that was made and removes it, or gives back the limits of one that was there; and closes it.
- * False: it could not be removed within a second.
+ * joined: the machine may have been in it. False: it could not be removed within a second.
  */
-bool jail_cgroup_remove(struct jail_cgroup *group);
+bool jail_cgroup_remove(struct jail_cgroup *group, bool joined);
 /* Closes it, in the process that does not remove it. */
 void jail_cgroup_done(struct jail_cgroup *group);

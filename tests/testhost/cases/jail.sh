@@ -194,7 +194,14 @@ is 'a group that was there has the limits of the machine' "$(cat $group/cpu.max)
 "$mvmm" stop --force mine
 wait $!
 is 'and gets its own back' "$(cat $group/cpu.max) $(cat $group/memory.max)" '50000 100000 max'
-rmdir $group
+sleep 100 &
+other=$!
+echo $other >$group/cgroup.procs
+guest true --memory 128M --jail "$work/nowhere,cgroup=mvmm-test,cpu=20,memory=512M" >"$work/out" 2>&1
+is 'a machine whose jail cannot be made does not start' $? 2
+is 'and what others have in the group keeps its limits' "$(cat $group/cpu.max) $(cat $group/memory.max)" '50000 100000 max'
+kill $other
+until_true 30 rmdir $group
 is 'and stays until its owner removes it' $? 0
 
 guest true --memory 128M --jail "$jail,uid=$nobody,gid=$nobody,cgroup=mvmm-test,io=1M" >"$work/out" 2>&1
