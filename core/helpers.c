@@ -262,7 +262,7 @@ static bool helpers_receive_reply(struct helpers *helpers, struct reply *reply)
 	int n;
 
 	do {
-		n = poll(&answered, 1, (int)MAX(deadline - monotonic_ms(), 0));
+		n = poll(&answered, 1, monotonic_left(deadline));
 	} while (n < 0 && errno == EINTR);
 	if (n == 1 && recv(helpers->socket, reply, sizeof(*reply), MSG_DONTWAIT) == (ssize_t)sizeof(*reply))
 		return true;

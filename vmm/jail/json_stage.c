@@ -11,11 +11,15 @@
 static int json_stage_load(const void *text, size_t len, json_t **ret, struct err *err)
 {
 	json_error_t error;
+	json_t *root;
 
 	if (len > JSON_STAGE_TEXT)
 		return err_set(err, -EBADMSG, "%zu bytes, more than %llu", len, (unsigned long long)JSON_STAGE_TEXT);
-	*ret = plain_json_read(text, len) ?: json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-	return *ret ? 0 : err_set(err, -EBADMSG, "line %d, column %d: %s", error.line, error.column, error.text);
+	root = plain_json_read(text, len) ?: json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+	if (!root)
+		return err_set(err, -EBADMSG, "line %d, column %d: %s", error.line, error.column, error.text);
+	*ret = root;
+	return 0;
 }
 
 /* In the stage. */
